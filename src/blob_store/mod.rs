@@ -1,0 +1,152 @@
+//! The port to where files go: open a blob, write its parts, commit or abort.
+//!
+//! Nothing is visible under the blob's name before [`BlobWriter::commit`] returned `Ok`.
+
+pub mod folder;
+
+use std::fmt;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+
+/// A relative name of a blob, checked: `/` between parts, no part empty, `.` or `..`, no
+/// backslash, no control character, no leading `/`, at most [`BlobName::MAX_CHARS`] characters.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BlobName(String);
+
+impl BlobName {
+    /// The longest name Azure Blob Storage takes, in characters.
+    pub const MAX_CHARS: usize = 1_024;
+
+    /// Checks a name that came from outside.
+    ///
+    /// # Errors
+    /// Says what is wrong with it.
+    pub fn parse(name: &str) -> Result<Self, InvalidBlobName> {
+        let fault = if name.is_empty() {
+            "it is empty"
+        } else if name.chars().count() > Self::MAX_CHARS {
+            "it has more than 1,024 characters"
+        } else if name.chars().any(char::is_control) {
+            "it has a control character"
+        } else if name.contains('\\') {
+            "it has a backslash"
+        } else if name.starts_with('/') {
+            "it begins with a slash"
+        } else if name.split('/').any(|part| part == "..") {
+            "it climbs out of the folder with '..'"
+        } else if name.split('/').any(|part| part.is_empty() || part == ".") {
+            "it has an empty part or '.'"
+        } else {
+            return Ok(Self(name.to_owned()));
+        };
+        Err(InvalidBlobName {
+            name: name.to_owned(),
+            fault,
+        })
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for BlobName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for BlobName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+/// A name that may not be used, and why.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the path {name:?} is refused: {fault}")]
+pub struct InvalidBlobName {
+    /// The name as it came.
+    pub name: String,
+    /// What is wrong with it.
+    pub fault: &'static str,
+}
+
+/// Why a blob could not be written or read: whose fault it is.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BlobError {
+    /// This blob cannot be written; others can.
+    #[error("cannot store {name}: {reason}")]
+    Refused {
+        /// The blob.
+        name: String,
+        /// What stands in the way, and what to do.
+        reason: String,
+        /// The cause, where there is one.
+        source: Option<std::io::Error>,
+    },
+    /// The store itself cannot be used: a full disk, a file where the folder must be, a folder
+    /// that may not be written.
+    #[error("the store cannot be used: {reason}")]
+    Unusable {
+        /// What is wrong, and what to do.
+        reason: String,
+        /// The cause, where there is one.
+        source: Option<std::io::Error>,
+    },
+    /// Failed for now.
+    #[error("could not {operation} {name}")]
+    Transient {
+        /// What was tried.
+        operation: &'static str,
+        /// The blob.
+        name: String,
+        /// The cause.
+        source: std::io::Error,
+    },
+}
+
+/// Keeps files by name.
+pub trait BlobStore: Send + Sync + fmt::Debug + 'static {
+    /// Opens a blob for writing, under a temporary name. `size_hint_bytes` is what is known of
+    /// its length.
+    ///
+    /// # Errors
+    /// See [`BlobError`].
+    fn open<'a>(
+        &'a self,
+        name: &'a BlobName,
+        size_hint_bytes: Option<u64>,
+    ) -> BoxFuture<'a, Result<Box<dyn BlobWriter>, BlobError>>;
+
+    /// The length of a committed blob in bytes; `None` where there is none.
+    ///
+    /// # Errors
+    /// See [`BlobError`].
+    fn size_bytes<'a>(
+        &'a self,
+        name: &'a BlobName,
+    ) -> BoxFuture<'a, Result<Option<u64>, BlobError>>;
+}
+
+/// An open blob. Dropped without a commit, it leaves nothing behind.
+pub trait BlobWriter: Send {
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// See [`BlobError`]; the writer is spent afterwards.
+    fn write(&mut self, part: Bytes) -> BoxFuture<'_, Result<(), BlobError>>;
+
+    /// Makes what was written visible under the blob's name, whole or not at all, replacing
+    /// what was there. `Ok` means durable.
+    ///
+    /// # Errors
+    /// See [`BlobError`].
+    fn commit(self: Box<Self>) -> BoxFuture<'static, Result<(), BlobError>>;
+
+    /// Throws away what was written.
+    fn abort(self: Box<Self>) -> BoxFuture<'static, ()>;
+}

@@ -1,0 +1,180 @@
+//! The port to durable checkpoints: load, compare-and-swap, list.
+//!
+//! A store is a dumb, linearizable register per partition. What may be written over what —
+//! the fence at the claim, forward only, the merge after a lost race — is decided above it, by
+//! `state::fence`, so that every store gets the same answer.
+
+pub mod file;
+pub mod memory;
+
+use std::fmt;
+
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::event::{ConsumerGroup, EntityName, Incarnation, PartitionId, Position, SequenceNumber};
+
+/// Whose checkpoints: a consumer group of an entity of a namespace.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct CheckpointScope {
+    /// The fully qualified namespace, or the name of a local broker.
+    pub namespace: String,
+    /// The entity.
+    pub entity: EntityName,
+    /// The consumer group.
+    pub consumer_group: ConsumerGroup,
+}
+
+/// Which checkpoint: a partition within a scope.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct CheckpointKey {
+    /// Whose.
+    pub scope: CheckpointScope,
+    /// Of which partition.
+    pub partition: PartitionId,
+}
+
+impl fmt::Display for CheckpointKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scope = &self.scope;
+        write!(
+            f,
+            "{}/{}/{}/{}",
+            scope.namespace, scope.entity, scope.consumer_group, self.partition
+        )
+    }
+}
+
+/// The fencing counter of an ownership: the greater one is the rightful owner.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct LeaseEpoch(pub u64);
+
+/// Names one write, so that a writer whose answer was lost recognises its own work.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct WriteId(pub u64);
+
+/// A run of sequence numbers that were settled above the watermark; both ends are events, and
+/// every event the log holds between them is settled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SettledRun {
+    /// The first settled event.
+    pub first: SequenceNumber,
+    /// The last settled event.
+    pub last: SequenceNumber,
+}
+
+/// How far a consumer group has come in a partition.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// The watermark: the last event of which it and all before it are settled. `None` where
+    /// none is yet.
+    pub watermark: Option<Position>,
+    /// What was settled above the watermark, in ascending runs that do not touch.
+    pub settled_above: Vec<SettledRun>,
+    /// The log the numbers belong to.
+    pub incarnation: Option<Incarnation>,
+    /// Counts explicit resets; the greater one wins over any position.
+    pub reset_generation: u64,
+    /// The owner that wrote it.
+    pub lease_epoch: LeaseEpoch,
+    /// The write that left it.
+    pub write_id: WriteId,
+    /// Owners that took the partition since the watermark last moved.
+    pub takeovers_without_progress: u32,
+}
+
+/// Names the state of a stored value, for compare-and-swap. Opaque.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct VersionToken(pub String);
+
+/// A checkpoint as the store holds it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoredCheckpoint {
+    /// The value.
+    pub checkpoint: Checkpoint,
+    /// Its version.
+    pub version: VersionToken,
+}
+
+/// What a write expects to replace.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Expected {
+    /// Nothing.
+    Absent,
+    /// The value of this version.
+    Version(VersionToken),
+}
+
+/// Why a write was not made.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The store holds something else than was expected: load and decide anew.
+    Conflict,
+    /// The store failed; whether the write was applied is unknown.
+    Failed(Error),
+}
+
+impl From<Error> for StoreError {
+    fn from(error: Error) -> Self {
+        StoreError::Failed(error)
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StoreError::Conflict => f.write_str("the checkpoint was changed by another writer"),
+            StoreError::Failed(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            StoreError::Conflict => None,
+            StoreError::Failed(error) => error.source(),
+        }
+    }
+}
+
+/// One entry of a listing: a checkpoint, or why it cannot be read.
+pub type Listed = (PartitionId, Result<StoredCheckpoint, Error>);
+
+/// Keeps checkpoints. Every call on one key is linearizable.
+pub trait CheckpointStore: Send + Sync + fmt::Debug + 'static {
+    /// Reads one checkpoint; `None` where there is none.
+    ///
+    /// # Errors
+    /// `BadData` where what is stored cannot be understood; otherwise as the medium fails.
+    fn load<'a>(
+        &'a self,
+        key: &'a CheckpointKey,
+    ) -> BoxFuture<'a, Result<Option<StoredCheckpoint>, Error>>;
+
+    /// Writes a checkpoint if the store holds what is expected. `Ok` means durable.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] where it holds something else.
+    ///
+    /// # Cancel safety
+    /// A dropped call may still be applied.
+    fn store<'a>(
+        &'a self,
+        key: &'a CheckpointKey,
+        checkpoint: &'a Checkpoint,
+        expected: &'a Expected,
+    ) -> BoxFuture<'a, Result<VersionToken, StoreError>>;
+
+    /// Lists the checkpoints of a scope by partition; one bad entry does not hide the others.
+    ///
+    /// # Errors
+    /// Where the listing itself fails.
+    fn list<'a>(&'a self, scope: &'a CheckpointScope) -> BoxFuture<'a, Result<Vec<Listed>, Error>>;
+}

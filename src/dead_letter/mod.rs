@@ -1,0 +1,74 @@
+//! The port to a dead-letter queue, and the record it keeps (requirement D1).
+//!
+//! `Ok` from a sink means that the record is durable: only then does the watermark pass the
+//! event.
+
+pub mod folder;
+pub mod memory;
+
+use std::fmt;
+use std::time::SystemTime;
+
+use futures::future::BoxFuture;
+
+use crate::error::Result;
+use crate::event::{ConsumerGroup, Event};
+use crate::outcome::Failure;
+
+/// An event that failed for good, with what is needed to understand and to replay it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct DeadLetter {
+    /// The event, its body untouched.
+    pub event: Event,
+    /// The group that consumed it.
+    pub consumer_group: ConsumerGroup,
+    /// The worker that gave up.
+    pub worker: String,
+    /// The last failure.
+    pub failure: Failure,
+    /// How many times the handler had the event.
+    pub attempts: u32,
+    /// When it failed first.
+    pub first_failure: SystemTime,
+    /// When it failed last.
+    pub last_failure: SystemTime,
+}
+
+impl DeadLetter {
+    /// Records that `worker` of `consumer_group` gave up on `event` after one attempt.
+    pub fn new(
+        event: Event,
+        consumer_group: ConsumerGroup,
+        worker: impl Into<String>,
+        failure: Failure,
+        failed_at: SystemTime,
+    ) -> Self {
+        Self {
+            event,
+            consumer_group,
+            worker: worker.into(),
+            failure,
+            attempts: 1,
+            first_failure: failed_at,
+            last_failure: failed_at,
+        }
+    }
+
+    /// Sets how often and since when the event failed.
+    pub fn with_history(mut self, attempts: u32, first_failure: SystemTime) -> Self {
+        self.attempts = attempts;
+        self.first_failure = first_failure;
+        self
+    }
+}
+
+/// Keeps dead letters.
+pub trait DeadLetterSink: Send + Sync + fmt::Debug + 'static {
+    /// Writes one record. `Ok` means durable. Written twice, the same event leaves one record
+    /// or two, never none.
+    ///
+    /// # Errors
+    /// Any class; the caller tries again and holds the watermark meanwhile.
+    fn write<'a>(&'a self, letter: &'a DeadLetter) -> BoxFuture<'a, Result<()>>;
+}

@@ -1,0 +1,227 @@
+//! Errors, sorted by what the caller does about them.
+//!
+//! An [`Error`] says which operation failed, where, and why in one line; `Display` never
+//! prints the source, which the chain ([`std::error::Error::source`]) carries. Its
+//! [`ErrorClass`] is the decision: wait and try again, slow down, ask for credentials, give up.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::{Partition, SequenceNumber};
+
+/// What a caller does about an error.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ErrorClass {
+    /// Will pass: try again after a back-off.
+    Transient,
+    /// The other side asks for less: wait at least four seconds.
+    Throttling,
+    /// Credentials are missing, wrong or expired: tell an operator, try again slowly.
+    Auth,
+    /// Trying again gives the same answer.
+    Permanent,
+    /// Another owner has the partition: stop, and leave its checkpoint alone.
+    PartitionLost,
+    /// The position is not in the log: apply the reset policy, loudly.
+    BadPosition,
+    /// What arrived cannot be understood.
+    BadData,
+    /// Not known: treated as transient, with an alert; never skipped.
+    Unknown,
+}
+
+impl ErrorClass {
+    /// The class as one lower-case word, as records and metrics spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ErrorClass::Transient => "transient",
+            ErrorClass::Throttling => "throttling",
+            ErrorClass::Auth => "auth",
+            ErrorClass::Permanent => "permanent",
+            ErrorClass::PartitionLost => "partition_lost",
+            ErrorClass::BadPosition => "bad_position",
+            ErrorClass::BadData => "bad_data",
+            ErrorClass::Unknown => "unknown",
+        }
+    }
+
+    /// Whether the same call may succeed later without anybody's help.
+    pub fn is_retryable(self) -> bool {
+        matches!(
+            self,
+            ErrorClass::Transient | ErrorClass::Throttling | ErrorClass::Auth | ErrorClass::Unknown
+        )
+    }
+}
+
+impl fmt::Display for ErrorClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A result with longshore's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// A failed operation of the transport, a store or a sink.
+pub struct Error(Box<Parts>);
+
+struct Parts {
+    class: ErrorClass,
+    operation: &'static str,
+    message: String,
+    partition: Option<Partition>,
+    sequence_number: Option<SequenceNumber>,
+    source: Option<Source>,
+}
+
+impl Error {
+    /// An error of `operation` (a verb and its object: "open the link").
+    pub fn new(class: ErrorClass, operation: &'static str, message: impl Into<String>) -> Self {
+        Self(Box::new(Parts {
+            class,
+            operation,
+            message: message.into(),
+            partition: None,
+            sequence_number: None,
+            source: None,
+        }))
+    }
+
+    /// Says which partition the operation was about.
+    pub fn with_partition(mut self, partition: &Partition) -> Self {
+        self.0.partition = Some(partition.clone());
+        self
+    }
+
+    /// Says which event the operation was about.
+    pub fn with_sequence_number(mut self, sequence_number: SequenceNumber) -> Self {
+        self.0.sequence_number = Some(sequence_number);
+        self
+    }
+
+    /// Keeps the cause for the chain.
+    pub fn with_source(mut self, source: impl Into<Source>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// What to do about it.
+    pub fn class(&self) -> ErrorClass {
+        self.0.class
+    }
+
+    /// The operation that failed.
+    pub fn operation(&self) -> &'static str {
+        self.0.operation
+    }
+
+    /// The partition the operation was about.
+    pub fn partition(&self) -> Option<&Partition> {
+        self.0.partition.as_ref()
+    }
+
+    /// The event the operation was about.
+    pub fn sequence_number(&self) -> Option<SequenceNumber> {
+        self.0.sequence_number
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = &*self.0;
+        write!(f, "could not {}", parts.operation)?;
+        if let Some(partition) = &parts.partition {
+            write!(f, " of {partition}")?;
+        }
+        if let Some(sequence_number) = parts.sequence_number {
+            write!(f, " at {sequence_number}")?;
+        }
+        write!(f, ": {}", parts.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("class", &self.0.class)
+            .field("message", &format_args!("{self}"))
+            .field("source", &self.0.source)
+            .finish()
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_ref().map(|source| &**source as _)
+    }
+}
+
+/// The messages of an error and all its sources, outermost first; a message that repeats the
+/// one before it is left out.
+pub fn error_chain(error: &(dyn std::error::Error + 'static)) -> Vec<String> {
+    let mut chain = vec![error.to_string()];
+    let mut next = error.source();
+    while let Some(source) = next {
+        let message = source.to_string();
+        if chain.last() != Some(&message) {
+            chain.push(message);
+        }
+        next = source.source();
+    }
+    chain
+}
+
+/// A setting that cannot be used: the field, its value, and the bound it breaks.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{field} = {value} cannot be used: {bound}")]
+pub struct InvalidConfig {
+    /// The setting, as the code and the file spell it.
+    pub field: &'static str,
+    /// Its value; `(hidden)` for a secret.
+    pub value: String,
+    /// What it must be, and what to do.
+    pub bound: String,
+}
+
+impl InvalidConfig {
+    /// Says that `field` holds `value` where `bound` is asked.
+    pub fn new(field: &'static str, value: impl fmt::Display, bound: impl Into<String>) -> Self {
+        Self {
+            field,
+            value: value.to_string(),
+            bound: bound.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn display_names_operation_and_place_and_leaves_the_source_to_the_chain() {
+        let cause = std::io::Error::other("connection reset");
+        let error = Error::new(
+            ErrorClass::Transient,
+            "open the link",
+            "the service did not answer",
+        )
+        .with_partition(&Partition::new("orders", "3"))
+        .with_sequence_number(SequenceNumber(17))
+        .with_source(cause);
+        assert_eq!(
+            error.to_string(),
+            "could not open the link of orders/3 at 17: the service did not answer"
+        );
+        assert_eq!(
+            error_chain(&error).last().map(String::as_str),
+            Some("connection reset")
+        );
+    }
+}

@@ -1,0 +1,212 @@
+//! What became of one event.
+//!
+//! A handler ends each event with an [`Outcome`]. [`Outcome::Done`] and [`Outcome::Skip`]
+//! settle the event at once; [`Outcome::DeadLetter`] settles it when the dead letter's write
+//! is acknowledged; [`Outcome::Retry`] does not settle it; [`Outcome::Abort`] leaves it
+//! unsettled and stops the consumer.
+
+use std::time::Duration;
+
+use crate::error::{Error, ErrorClass, error_chain};
+
+/// What became of one event.
+#[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
+#[must_use]
+pub enum Outcome {
+    /// Finished.
+    Done,
+    /// Not for this consumer, or finished before; counts as finished.
+    Skip(String),
+    /// Failed in a way that may pass: run the handler again.
+    Retry(RetryRequest),
+    /// Failed for good: write it to the dead-letter sink.
+    DeadLetter(Failure),
+    /// The environment is broken (a full disk, a missing folder): drain and stop the consumer;
+    /// the event is delivered again by the next run.
+    Abort(Failure),
+}
+
+impl Outcome {
+    /// Finished before, or not for this consumer.
+    pub fn skip(reason: impl Into<String>) -> Self {
+        Outcome::Skip(reason.into())
+    }
+
+    /// Try again after the configured back-off.
+    pub fn retry(failure: impl Into<Failure>) -> Self {
+        Outcome::Retry(RetryRequest {
+            delay: RetryDelay::Backoff,
+            failure: failure.into(),
+        })
+    }
+
+    /// Try again as soon as a slot is free.
+    pub fn retry_now(failure: impl Into<Failure>) -> Self {
+        Outcome::Retry(RetryRequest {
+            delay: RetryDelay::Now,
+            failure: failure.into(),
+        })
+    }
+
+    /// Try again after `delay`; the slot is free meanwhile.
+    pub fn retry_after(delay: Duration, failure: impl Into<Failure>) -> Self {
+        Outcome::Retry(RetryRequest {
+            delay: RetryDelay::After(delay),
+            failure: failure.into(),
+        })
+    }
+
+    /// Write the event to the dead-letter sink.
+    pub fn dead_letter(failure: impl Into<Failure>) -> Self {
+        Outcome::DeadLetter(failure.into())
+    }
+
+    /// Drain and stop the consumer.
+    pub fn abort(failure: impl Into<Failure>) -> Self {
+        Outcome::Abort(failure.into())
+    }
+
+    /// The outcome as one lower-case word, as metrics spell it.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Outcome::Done => "done",
+            Outcome::Skip(_) => "skip",
+            Outcome::Retry(_) => "retry",
+            Outcome::DeadLetter(_) => "dead_letter",
+            Outcome::Abort(_) => "abort",
+        }
+    }
+}
+
+impl From<()> for Outcome {
+    fn from((): ()) -> Self {
+        Outcome::Done
+    }
+}
+
+/// An error whose class says that trying again is useless becomes a dead letter; any other
+/// error is retried.
+impl<F: Into<Failure>> From<Result<(), F>> for Outcome {
+    fn from(result: Result<(), F>) -> Self {
+        match result {
+            Ok(()) => Outcome::Done,
+            Err(failure) => {
+                let failure = failure.into();
+                if failure.class.is_retryable() {
+                    Outcome::retry(failure)
+                } else {
+                    Outcome::DeadLetter(failure)
+                }
+            }
+        }
+    }
+}
+
+/// A wish to see the event again.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RetryRequest {
+    /// When.
+    pub delay: RetryDelay,
+    /// Why.
+    pub failure: Failure,
+}
+
+/// When a retry is due.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum RetryDelay {
+    /// As soon as a slot is free.
+    Now,
+    /// After the configured back-off for this attempt.
+    Backoff,
+    /// After this long.
+    After(Duration),
+}
+
+/// Why an event did not finish.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failure {
+    /// What kind of failure it was.
+    pub class: ErrorClass,
+    /// One line for the person who reads the dead letter.
+    pub message: String,
+    /// The causes, outermost first; without the message itself.
+    pub causes: Vec<String>,
+}
+
+impl Failure {
+    /// A failure of this class, described in one line.
+    pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
+        Self {
+            class,
+            message: message.into(),
+            causes: Vec::new(),
+        }
+    }
+
+    /// A failure that trying again does not change.
+    pub fn permanent(message: impl Into<String>) -> Self {
+        Self::new(ErrorClass::Permanent, message)
+    }
+
+    /// A failure that may pass.
+    pub fn transient(message: impl Into<String>) -> Self {
+        Self::new(ErrorClass::Transient, message)
+    }
+
+    /// A failure of this class with the whole chain of `error`.
+    pub fn from_error(class: ErrorClass, error: &(dyn std::error::Error + 'static)) -> Self {
+        let mut chain = error_chain(error);
+        let message = chain.remove(0);
+        Self {
+            class,
+            message,
+            causes: chain,
+        }
+    }
+
+    /// Adds the chain of `error` as causes.
+    pub fn caused_by(mut self, error: &(dyn std::error::Error + 'static)) -> Self {
+        self.causes.extend(error_chain(error));
+        self
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::from_error(error.class(), &error)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Failure::from_error(ErrorClass::Transient, &error)
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_becomes_done_retry_or_dead_letter_by_its_class() {
+        assert_eq!(Outcome::from(Ok::<(), Error>(())), Outcome::Done);
+        let transient = Failure::transient("timed out");
+        assert_eq!(
+            Outcome::from(Err(transient.clone())),
+            Outcome::retry(transient)
+        );
+        let permanent = Failure::permanent("404");
+        assert_eq!(
+            Outcome::from(Err(permanent.clone())),
+            Outcome::DeadLetter(permanent)
+        );
+    }
+}

@@ -1,0 +1,221 @@
+//! The port to a hub: read its properties, open a link on a partition, publish events.
+//!
+//! A [`Link`] is as fragile as the network below it: it ends with an error, and whoever holds
+//! it decides by the error's class what comes next. Exact resume across lost links is built
+//! once, above this port, in [`resume`]. Adapters: [`event_hubs`] over the Azure SDK and
+//! [`memory`] in process, with faults on demand.
+
+pub mod event_hubs;
+pub mod memory;
+pub mod resume;
+
+use std::fmt;
+use std::task::{Context, Poll};
+use std::time::SystemTime;
+
+use futures::future::BoxFuture;
+
+use crate::error::Result;
+use crate::event::{
+    ConsumerGroup, EntityName, Event, Incarnation, OutgoingEvent, PartitionId, SequenceNumber,
+};
+
+/// What a hub says of itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct HubProperties {
+    /// When the hub was created.
+    pub incarnation: Incarnation,
+    /// Its partitions, in the service's order.
+    pub partitions: Vec<PartitionId>,
+}
+
+impl HubProperties {
+    /// What an adapter read.
+    pub fn new(incarnation: Incarnation, partitions: Vec<PartitionId>) -> Self {
+        Self {
+            incarnation,
+            partitions,
+        }
+    }
+}
+
+/// What a partition says of its log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct LogProperties {
+    /// The oldest sequence number that may still be read.
+    pub begin: SequenceNumber,
+    /// The newest event's sequence number; `None` where nothing was ever enqueued.
+    pub last_enqueued: Option<SequenceNumber>,
+    /// When the newest event was enqueued.
+    pub last_enqueued_time: Option<SystemTime>,
+}
+
+impl LogProperties {
+    /// What an adapter read.
+    pub fn new(
+        begin: SequenceNumber,
+        last_enqueued: Option<SequenceNumber>,
+        last_enqueued_time: Option<SystemTime>,
+    ) -> Self {
+        Self {
+            begin,
+            last_enqueued,
+            last_enqueued_time,
+        }
+    }
+}
+
+/// Where a link begins. There is no "latest" here: a re-opened link would skip what came
+/// meanwhile, so it is turned into a sequence number first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LinkStart {
+    /// The oldest event of the log.
+    FirstEvent,
+    /// The first event after this one.
+    After(SequenceNumber),
+    /// The first event enqueued at this time or later.
+    EnqueuedAt(SystemTime),
+}
+
+/// How to open a link.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct OpenLink {
+    /// The partition to read.
+    pub partition: PartitionId,
+    /// Where to begin.
+    pub start: LinkStart,
+    /// The owner level (AMQP epoch): a link of equal or higher level takes the partition from
+    /// this one; `None` shares it.
+    pub owner_level: Option<i64>,
+    /// Events the service may send ahead of what was taken.
+    pub prefetch_events: u32,
+}
+
+impl OpenLink {
+    /// A link without owner level on `partition`.
+    pub fn new(partition: PartitionId, start: LinkStart, prefetch_events: u32) -> Self {
+        Self {
+            partition,
+            start,
+            owner_level: None,
+            prefetch_events,
+        }
+    }
+
+    /// Sets the owner level.
+    pub fn with_owner_level(mut self, owner_level: Option<i64>) -> Self {
+        self.owner_level = owner_level;
+        self
+    }
+}
+
+/// Reads one entity as one consumer group.
+pub trait Transport: Send + Sync + fmt::Debug + 'static {
+    /// The entity it reads.
+    fn entity(&self) -> &EntityName;
+
+    /// The consumer group it reads as.
+    fn consumer_group(&self) -> &ConsumerGroup;
+
+    /// Reads the hub's properties.
+    ///
+    /// # Errors
+    /// Any class; `Permanent` where the hub does not exist.
+    fn hub_properties(&self) -> BoxFuture<'_, Result<HubProperties>>;
+
+    /// Reads where a partition's log begins and ends.
+    ///
+    /// # Errors
+    /// Any class; `Permanent` where the partition does not exist.
+    fn log_properties<'a>(
+        &'a self,
+        partition: &'a PartitionId,
+    ) -> BoxFuture<'a, Result<LogProperties>>;
+
+    /// Opens a link. The future owns what it needs and may be dropped at any time.
+    ///
+    /// # Errors
+    /// Any class; `PartitionLost` where a higher owner level has the partition.
+    fn open(&self, options: OpenLink) -> BoxFuture<'static, Result<Box<dyn Link>>>;
+
+    /// Lets go of connections. Links that are open end with an error.
+    fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// An open link on one partition. After an error it is spent: drop it or close it.
+pub trait Link: Send {
+    /// Appends the events that have arrived, at most `max_events`, and returns how many; waits
+    /// where there are none. It never returns `Ready(Ok(0))` for a `max_events` above zero.
+    ///
+    /// # Errors
+    /// Any class. Events appended before the error count.
+    fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        max_events: usize,
+        into: &mut Vec<Event>,
+    ) -> Poll<Result<usize>>;
+
+    /// Detaches, within a time the adapter bounds.
+    fn close(self: Box<Self>) -> BoxFuture<'static, ()>;
+}
+
+/// Which partition gets an event.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum SendTarget {
+    /// The service chooses; or the event's key does, where it has one.
+    #[default]
+    Any,
+    /// This partition.
+    Partition(PartitionId),
+}
+
+/// What is known of events that the service accepted.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct SendReceipt {
+    /// The partition, where the sender chose it or the transport tells.
+    pub partition: Option<PartitionId>,
+    /// The sequence number of the last event, where the transport tells; Event Hubs does not.
+    pub sequence_number: Option<SequenceNumber>,
+}
+
+impl SendReceipt {
+    /// What an adapter knows of an accepted send.
+    pub fn new(partition: Option<PartitionId>, sequence_number: Option<SequenceNumber>) -> Self {
+        Self {
+            partition,
+            sequence_number,
+        }
+    }
+}
+
+/// Publishes to one entity. `Ok` means that the service accepted every event.
+pub trait Publisher: Send + Sync + fmt::Debug + 'static {
+    /// The entity it publishes to.
+    fn entity(&self) -> &EntityName;
+
+    /// Publishes one event.
+    ///
+    /// # Errors
+    /// Any class; `Permanent` where the event is larger than the service takes.
+    fn send(&self, target: SendTarget, event: OutgoingEvent) -> BoxFuture<'_, Result<SendReceipt>>;
+
+    /// Publishes events in as few transfers as the size limit of the link allows, in order.
+    /// Events of different keys may travel apart.
+    ///
+    /// # Errors
+    /// As [`Publisher::send`]; some of the events may have been accepted.
+    fn send_batch(
+        &self,
+        target: SendTarget,
+        events: Vec<OutgoingEvent>,
+    ) -> BoxFuture<'_, Result<()>>;
+
+    /// Lets go of the connection.
+    fn close(&self) -> BoxFuture<'_, ()>;
+}
