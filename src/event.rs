@@ -175,8 +175,7 @@ impl Incarnation {
 }
 
 /// The value of an event property, as all transports can carry it.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(untagged)]
+#[derive(Clone, PartialEq, Debug)]
 #[non_exhaustive]
 pub enum PropertyValue {
     /// No value.
