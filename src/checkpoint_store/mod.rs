@@ -58,13 +58,13 @@ pub struct LeaseEpoch(pub u64);
 #[serde(transparent)]
 pub struct WriteId(pub u64);
 
-/// A run of sequence numbers that were settled above the watermark; both ends are events, and
-/// every event the log holds between them is settled.
+/// A run of sequence numbers above the watermark, both ends included: every event the log holds
+/// in it is settled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct SettledRun {
-    /// The first settled event.
+    /// Its lowest number.
     pub first: SequenceNumber,
-    /// The last settled event.
+    /// Its highest number.
     pub last: SequenceNumber,
 }
 

@@ -114,6 +114,9 @@ impl OpenLink {
 
 /// Reads one entity as one consumer group.
 pub trait Transport: Send + Sync + fmt::Debug + 'static {
+    /// The fully qualified namespace the entity is in, or the name of a local broker.
+    fn namespace(&self) -> &str;
+
     /// The entity it reads.
     fn entity(&self) -> &EntityName;
 

@@ -1,0 +1,358 @@
+//! What may be written over which checkpoint: the fence of an owner.
+//!
+//! A new owner first rewrites the checkpoint with its own lease epoch (the claim), so that a
+//! write of an older owner that is still under way fails its compare-and-swap. From then on
+//! the owner writes forward only. When a compare fails, what is stored decides:
+//!
+//! - our own write id: the answer was lost, the write was not;
+//! - a higher lease epoch, incarnation or reset generation: another owner is the rightful one;
+//! - anything else, for example an SDK that writes unconditionally: merge, and write again.
+//!
+//! Checkpoints are ordered by (incarnation, reset generation, sequence number).
+
+use crate::checkpoint_store::{
+    Checkpoint, Expected, LeaseEpoch, SettledRun, StoredCheckpoint, VersionToken, WriteId,
+};
+use crate::event::{Incarnation, Position, SequenceNumber};
+
+/// One owner's right to write one partition's checkpoint.
+#[derive(Debug)]
+pub struct Fence {
+    /// What the store holds, as far as we know.
+    stored: Checkpoint,
+    expected: Expected,
+    pending: Option<Checkpoint>,
+}
+
+/// What a failed compare means.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Our write is there.
+    Written,
+    /// Write what [`Fence::pending`] holds now.
+    WriteAgain,
+    /// Another owner is the rightful one: write nothing any more.
+    Superseded(Superseded),
+}
+
+/// Why an owner's right ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Superseded {
+    /// A later owner claimed the checkpoint.
+    Epoch(LeaseEpoch),
+    /// The checkpoint belongs to another creation of the hub.
+    Incarnation(Incarnation),
+    /// An operator reset the checkpoint.
+    Reset(u64),
+}
+
+impl Fence {
+    /// Prepares the claim over what is stored: same position, our epoch, our incarnation.
+    ///
+    /// The epoch is one more than the stored one and at least `now_millis`, so that a wiped
+    /// store cannot lock out the rightful owner. A checkpoint of another incarnation is kept
+    /// only as a fence: its position means nothing in this log and is dropped; the caller
+    /// compares [`StoredCheckpoint::checkpoint`] first and says so.
+    pub fn claim(
+        stored: Option<StoredCheckpoint>,
+        incarnation: Incarnation,
+        now_millis: u64,
+        write_id: WriteId,
+    ) -> Self {
+        let (before, expected) = match stored {
+            Some(StoredCheckpoint {
+                checkpoint,
+                version,
+            }) => (checkpoint, Expected::Version(version)),
+            None => (Checkpoint::default(), Expected::Absent),
+        };
+        let mut claim = before.clone();
+        if before.incarnation.is_some_and(|was| was != incarnation) {
+            claim.watermark = None;
+            claim.settled_above.clear();
+            claim.takeovers_without_progress = 0;
+        } else if before.lease_epoch > LeaseEpoch(0) {
+            claim.takeovers_without_progress += 1;
+        }
+        claim.incarnation = Some(incarnation);
+        claim.lease_epoch = LeaseEpoch((before.lease_epoch.0 + 1).max(now_millis));
+        claim.write_id = write_id;
+        Self {
+            stored: before,
+            expected,
+            pending: Some(claim),
+        }
+    }
+
+    /// The owner's epoch.
+    pub fn lease_epoch(&self) -> LeaseEpoch {
+        self.pending.as_ref().unwrap_or(&self.stored).lease_epoch
+    }
+
+    /// What the store holds, as far as we know.
+    pub fn stored(&self) -> &Checkpoint {
+        &self.stored
+    }
+
+    /// The write to make, and what it expects to replace; `None` between writes.
+    pub fn pending(&self) -> Option<(&Checkpoint, &Expected)> {
+        self.pending
+            .as_ref()
+            .map(|pending| (pending, &self.expected))
+    }
+
+    /// Prepares a write of progress. It replaces a pending one and never goes below what is
+    /// stored.
+    pub fn on_progress(
+        &mut self,
+        watermark: Option<Position>,
+        settled_above: Vec<SettledRun>,
+        write_id: WriteId,
+    ) {
+        let mut next = self.stored.clone();
+        next.lease_epoch = self.lease_epoch();
+        let moved = number_of(&watermark) > number_of(&self.stored.watermark);
+        next.watermark = later(watermark, next.watermark);
+        next.settled_above = union(
+            &next.settled_above,
+            &settled_above,
+            number_of(&next.watermark),
+        );
+        next.write_id = write_id;
+        if moved {
+            next.takeovers_without_progress = 0;
+        }
+        self.pending = Some(next);
+    }
+
+    /// The pending write is acknowledged.
+    pub fn on_stored(&mut self, version: VersionToken) {
+        if let Some(pending) = self.pending.take() {
+            self.stored = pending;
+        }
+        self.expected = Expected::Version(version);
+    }
+
+    /// The pending write's compare failed, and this is what the store holds.
+    pub fn on_conflict(&mut self, found: Option<StoredCheckpoint>) -> Verdict {
+        let Some(pending) = &mut self.pending else {
+            return Verdict::Written;
+        };
+        let Some(StoredCheckpoint {
+            checkpoint: found,
+            version,
+        }) = found
+        else {
+            self.expected = Expected::Absent;
+            return Verdict::WriteAgain;
+        };
+        if found.write_id == pending.write_id && found.lease_epoch == pending.lease_epoch {
+            self.on_stored(version);
+            return Verdict::Written;
+        }
+        if let Some(incarnation) = found.incarnation
+            && Some(incarnation) > pending.incarnation
+        {
+            return Verdict::Superseded(Superseded::Incarnation(incarnation));
+        }
+        if found.reset_generation > pending.reset_generation {
+            return Verdict::Superseded(Superseded::Reset(found.reset_generation));
+        }
+        if found.lease_epoch >= pending.lease_epoch {
+            return Verdict::Superseded(Superseded::Epoch(found.lease_epoch));
+        }
+        // An older owner, or a writer that knows no fences: keep what it settled in this log.
+        if found.incarnation.is_none() || found.incarnation == pending.incarnation {
+            pending.watermark = later(pending.watermark.take(), found.watermark.clone());
+            pending.settled_above = union(
+                &pending.settled_above,
+                &found.settled_above,
+                number_of(&pending.watermark),
+            );
+        }
+        self.stored = found;
+        self.expected = Expected::Version(version);
+        Verdict::WriteAgain
+    }
+}
+
+fn number_of(position: &Option<Position>) -> Option<SequenceNumber> {
+    position.as_ref().map(|position| position.sequence_number)
+}
+
+fn later(one: Option<Position>, other: Option<Position>) -> Option<Position> {
+    if number_of(&one) >= number_of(&other) {
+        one
+    } else {
+        other
+    }
+}
+
+/// All that either holds above the watermark, as ascending runs that do not touch.
+fn union(
+    one: &[SettledRun],
+    other: &[SettledRun],
+    watermark: Option<SequenceNumber>,
+) -> Vec<SettledRun> {
+    let mut runs: Vec<SettledRun> = one
+        .iter()
+        .chain(other)
+        .copied()
+        .filter(|run| Some(run.last) > watermark)
+        .collect();
+    runs.sort_by_key(|run| run.first);
+    let mut merged: Vec<SettledRun> = Vec::with_capacity(runs.len());
+    for run in runs {
+        match merged.last_mut() {
+            Some(last) if run.first <= last.last => last.last = last.last.max(run.last),
+            _ => merged.push(run),
+        }
+    }
+    merged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HUB: Incarnation = Incarnation(1_000);
+
+    fn stored(checkpoint: &Checkpoint, version: &str) -> StoredCheckpoint {
+        StoredCheckpoint {
+            checkpoint: checkpoint.clone(),
+            version: VersionToken(version.to_owned()),
+        }
+    }
+
+    fn claimed(epoch_millis: u64) -> Fence {
+        let mut fence = Fence::claim(None, HUB, epoch_millis, WriteId(1));
+        fence.on_stored(VersionToken("v1".to_owned()));
+        fence
+    }
+
+    fn progress(fence: &mut Fence, number: i64, write_id: u64) -> Checkpoint {
+        fence.on_progress(Some(Position::at(number)), Vec::new(), WriteId(write_id));
+        fence
+            .pending()
+            .map(|(pending, _)| pending.clone())
+            .expect("pending")
+    }
+
+    #[test]
+    fn a_claim_keeps_the_position_and_takes_a_higher_epoch() {
+        let before = Checkpoint {
+            watermark: Some(Position::at(41)),
+            incarnation: Some(HUB),
+            lease_epoch: LeaseEpoch(900),
+            ..Checkpoint::default()
+        };
+        let fence = Fence::claim(Some(stored(&before, "v9")), HUB, 500, WriteId(7));
+        let (claim, expected) = fence.pending().expect("pending");
+        assert_eq!(claim.watermark, Some(Position::at(41)));
+        assert_eq!(claim.lease_epoch, LeaseEpoch(901));
+        assert_eq!(claim.takeovers_without_progress, 1);
+        assert_eq!(*expected, Expected::Version(VersionToken("v9".to_owned())));
+    }
+
+    #[test]
+    fn a_position_of_another_incarnation_is_dropped() {
+        let before = Checkpoint {
+            watermark: Some(Position::at(41)),
+            incarnation: Some(Incarnation(5)),
+            ..Checkpoint::default()
+        };
+        let fence = Fence::claim(Some(stored(&before, "v9")), HUB, 500, WriteId(7));
+        assert_eq!(fence.pending().expect("pending").0.watermark, None);
+    }
+
+    #[test]
+    fn a_lost_answer_is_recognised_by_the_write_id() {
+        let mut fence = claimed(10);
+        let written = progress(&mut fence, 5, 2);
+        assert_eq!(
+            fence.on_conflict(Some(stored(&written, "v2"))),
+            Verdict::Written
+        );
+        progress(&mut fence, 6, 3);
+        assert_eq!(
+            fence.pending().expect("pending").1,
+            &Expected::Version(VersionToken("v2".to_owned()))
+        );
+    }
+
+    #[test]
+    fn a_later_owner_ends_the_right_to_write() {
+        let mut fence = claimed(10);
+        let mut theirs = progress(&mut fence, 5, 2);
+        theirs.lease_epoch = LeaseEpoch(11);
+        theirs.write_id = WriteId(99);
+        assert_eq!(
+            fence.on_conflict(Some(stored(&theirs, "v2"))),
+            Verdict::Superseded(Superseded::Epoch(LeaseEpoch(11)))
+        );
+    }
+
+    #[test]
+    fn a_reset_ends_the_right_to_write() {
+        let mut fence = claimed(10);
+        progress(&mut fence, 5, 2);
+        let reset = Checkpoint {
+            reset_generation: 1,
+            incarnation: Some(HUB),
+            ..Checkpoint::default()
+        };
+        assert_eq!(
+            fence.on_conflict(Some(stored(&reset, "v2"))),
+            Verdict::Superseded(Superseded::Reset(1))
+        );
+    }
+
+    #[test]
+    fn an_unfenced_writer_is_merged_and_never_moves_us_back() {
+        let mut fence = claimed(10);
+        progress(&mut fence, 5, 2);
+        let foreign = |number| Checkpoint {
+            watermark: Some(Position::at(number)),
+            ..Checkpoint::default()
+        };
+        assert_eq!(
+            fence.on_conflict(Some(stored(&foreign(3), "v2"))),
+            Verdict::WriteAgain
+        );
+        assert_eq!(
+            fence.pending().expect("pending").0.watermark,
+            Some(Position::at(5))
+        );
+        assert_eq!(
+            fence.on_conflict(Some(stored(&foreign(9), "v3"))),
+            Verdict::WriteAgain
+        );
+        assert_eq!(
+            fence.pending().expect("pending").0.watermark,
+            Some(Position::at(9))
+        );
+        fence.on_stored(VersionToken("v4".to_owned()));
+        assert_eq!(
+            progress(&mut fence, 7, 3).watermark,
+            Some(Position::at(9)),
+            "forward only"
+        );
+    }
+
+    #[test]
+    fn runs_of_both_are_kept_above_the_watermark() {
+        let run = |first, last| SettledRun {
+            first: SequenceNumber(first),
+            last: SequenceNumber(last),
+        };
+        assert_eq!(
+            union(
+                &[run(3, 5), run(10, 12)],
+                &[run(1, 2), run(4, 7)],
+                Some(SequenceNumber(2))
+            ),
+            [run(3, 7), run(10, 12)]
+        );
+    }
+}

@@ -1,0 +1,15 @@
+//! The decisions of the engine as pure state machines: no I/O, no clock, no randomness.
+//!
+//! Time and random numbers are arguments. `on_*` takes an input, `next_*` names the next
+//! deadline, `take_*` gives an output. The property tests and the simulator drive these
+//! directly; the async shells in [`crate::consumer`] and [`crate::transport::resume`] only
+//! carry out what they say.
+
+pub mod backoff;
+pub mod batch_buffer;
+pub mod byte_budget;
+pub mod checkpoint_pace;
+pub mod delay_queue;
+pub mod fence;
+pub mod resume;
+pub mod watermark;

@@ -1,0 +1,344 @@
+//! Which events of one partition are settled, and up to where all of them are.
+//!
+//! Events are tracked in the order received; "contiguous" means that order, never
+//! sequence number + 1, because logs have gaps. The watermark is the last event of which it
+//! and everything received before it are settled. What is settled above it travels with the
+//! checkpoint as runs, so that a restart repeats only what was unfinished.
+//!
+//! Invariants: the watermark never moves backwards and never passes an unsettled event; an
+//! event at or below the last received one is a repeat and is not tracked again; a settled
+//! event above the watermark is in exactly one run.
+
+use std::collections::VecDeque;
+
+use crate::checkpoint_store::SettledRun;
+use crate::event::{Position, SequenceNumber};
+
+/// Names a tracked event; never reused within a [`Watermark`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Ticket(u64);
+
+/// What a received event is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Received {
+    /// New: settle it with this ticket.
+    New(Ticket),
+    /// Settled by an earlier run, above its watermark: nothing to do.
+    SettledBefore,
+    /// Received before: nothing to do.
+    Repeat,
+}
+
+/// What settling an event did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Settled {
+    /// It was settled before; nothing changed.
+    Before,
+    /// It is settled now; an older one holds the watermark.
+    Held,
+    /// It is settled now, and the watermark moved.
+    Advanced,
+}
+
+/// The contiguous settled position of one partition, and the holes above it.
+#[derive(Debug)]
+pub struct Watermark {
+    settled_to: Option<Position>,
+    last_received: Option<SequenceNumber>,
+    /// Received and not yet below the watermark, oldest first; the front is unsettled.
+    window: VecDeque<Tracked>,
+    /// The ticket of the window's front.
+    first_ticket: u64,
+    /// Unsettled entries of the window.
+    unsettled: usize,
+    /// Settled by an earlier run and not received yet, ascending.
+    settled_before: VecDeque<SettledRun>,
+}
+
+#[derive(Debug)]
+struct Tracked {
+    position: Position,
+    settled: bool,
+}
+
+impl Watermark {
+    /// Begins above `settled_to`, with what an earlier run settled above that.
+    pub fn resume(settled_to: Option<Position>, settled_above: &[SettledRun]) -> Self {
+        let last_received = settled_to.as_ref().map(|position| position.sequence_number);
+        let mut settled_before: Vec<SettledRun> = settled_above
+            .iter()
+            .copied()
+            .filter(|run| run.first <= run.last && Some(run.first) > last_received)
+            .collect();
+        settled_before.sort_by_key(|run| run.first);
+        Self {
+            settled_to,
+            last_received,
+            window: VecDeque::new(),
+            first_ticket: 0,
+            unsettled: 0,
+            settled_before: settled_before.into(),
+        }
+    }
+
+    /// Takes a received event in.
+    pub fn on_received(&mut self, position: Position) -> Received {
+        let number = position.sequence_number;
+        if Some(number) <= self.last_received {
+            return Received::Repeat;
+        }
+        self.last_received = Some(number);
+        while self
+            .settled_before
+            .front()
+            .is_some_and(|run| run.last < number)
+        {
+            self.settled_before.pop_front();
+        }
+        let settled = self
+            .settled_before
+            .front()
+            .is_some_and(|run| run.first <= number);
+        let ticket = Ticket(self.first_ticket + self.window.len() as u64);
+        self.window.push_back(Tracked { position, settled });
+        if settled {
+            self.advance();
+            Received::SettledBefore
+        } else {
+            self.unsettled += 1;
+            Received::New(ticket)
+        }
+    }
+
+    /// Settles an event; settling it again changes nothing.
+    pub fn on_settled(&mut self, ticket: Ticket) -> Settled {
+        let Some(index) = ticket.0.checked_sub(self.first_ticket) else {
+            return Settled::Before;
+        };
+        let tracked = usize::try_from(index)
+            .ok()
+            .and_then(|index| self.window.get_mut(index));
+        match tracked {
+            Some(tracked) if !tracked.settled => {
+                tracked.settled = true;
+                self.unsettled -= 1;
+                if self.advance() {
+                    Settled::Advanced
+                } else {
+                    Settled::Held
+                }
+            }
+            _ => Settled::Before,
+        }
+    }
+
+    /// The last event of which it and all before it are settled.
+    pub fn settled_to(&self) -> Option<&Position> {
+        self.settled_to.as_ref()
+    }
+
+    /// The newest event received.
+    pub fn last_received(&self) -> Option<SequenceNumber> {
+        self.last_received
+    }
+
+    /// Events received and not yet below the watermark: what the window W bounds.
+    pub fn window_events(&self) -> usize {
+        self.window.len()
+    }
+
+    /// Events received and not settled.
+    pub fn unsettled_events(&self) -> usize {
+        self.unsettled
+    }
+
+    /// Events settled above the watermark: what a restart without runs would repeat.
+    pub fn settled_above_events(&self) -> usize {
+        self.window.len() - self.unsettled
+    }
+
+    /// What is settled above the watermark, as ascending runs that do not touch.
+    pub fn settled_above(&self) -> Vec<SettledRun> {
+        let mut runs = Vec::new();
+        let mut open: Option<SettledRun> = None;
+        for tracked in &self.window {
+            let number = tracked.position.sequence_number;
+            match (&mut open, tracked.settled) {
+                (Some(run), true) => run.last = number,
+                (None, true) => {
+                    open = Some(SettledRun {
+                        first: number,
+                        last: number,
+                    });
+                }
+                (_, false) => runs.extend(open.take()),
+            }
+        }
+        // A run of an earlier life that reaches past the last received event goes on.
+        let mut before = self.settled_before.iter().copied().peekable();
+        if let (Some(run), Some(first)) = (&mut open, before.peek())
+            && first.first <= run.last
+        {
+            run.last = first.last;
+            before.next();
+        }
+        runs.extend(open);
+        // What of it was received and is below the watermark by now is cut off.
+        let next = self
+            .last_received
+            .map_or(i64::MIN, |last| last.0.saturating_add(1));
+        runs.extend(
+            before
+                .filter(|run| run.last.0 >= next)
+                .map(|run| SettledRun {
+                    first: SequenceNumber(run.first.0.max(next)),
+                    last: run.last,
+                }),
+        );
+        runs
+    }
+
+    fn advance(&mut self) -> bool {
+        let mut moved = false;
+        while self.window.front().is_some_and(|front| front.settled) {
+            if let Some(front) = self.window.pop_front() {
+                self.settled_to = Some(front.position);
+                self.first_ticket += 1;
+                moved = true;
+            }
+        }
+        moved
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// Receive the event this far above the last one.
+        Receive { gap: i64 },
+        /// Receive an event again.
+        Repeat { back: i64 },
+        /// Settle one of the tickets handed out.
+        Settle { pick: usize },
+        /// Crash and resume from the checkpoint.
+        Restart,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            6 => prop_oneof![3 => Just(1i64), 1 => 2i64..5].prop_map(|gap| Step::Receive { gap }),
+            1 => (0i64..4).prop_map(|back| Step::Repeat { back }),
+            6 => any::<usize>().prop_map(|pick| Step::Settle { pick }),
+            1 => Just(Step::Restart),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(100_000))]
+
+        /// Against sets of numbers: every event of the log so far, and the settled ones.
+        #[test]
+        fn agrees_with_plain_sets(steps in prop::collection::vec(step(), 0..60)) {
+            let mut watermark = Watermark::resume(None, &[]);
+            let mut log: Vec<i64> = Vec::new();
+            let mut cursor = 0; // how much of the log this life has received
+            let mut settled: BTreeSet<i64> = BTreeSet::new();
+            let mut tickets: Vec<(i64, Ticket)> = Vec::new();
+            let contiguous = |log: &[i64], settled: &BTreeSet<i64>| {
+                log.iter().take_while(|number| settled.contains(number)).last().copied()
+            };
+            for step in steps {
+                match step {
+                    Step::Receive { gap } => {
+                        if cursor == log.len() {
+                            log.push(log.last().copied().unwrap_or(-1) + gap);
+                        }
+                        let number = log[cursor];
+                        cursor += 1;
+                        match watermark.on_received(Position::at(number)) {
+                            Received::New(ticket) => {
+                                prop_assert!(!settled.contains(&number));
+                                tickets.push((number, ticket));
+                            }
+                            Received::SettledBefore => prop_assert!(settled.contains(&number)),
+                            Received::Repeat => prop_assert!(false, "{number} is new"),
+                        }
+                    }
+                    Step::Repeat { back } => if cursor > 0 {
+                        let number = log[cursor - 1] - back;
+                        prop_assert_eq!(watermark.on_received(Position::at(number)), Received::Repeat);
+                    },
+                    Step::Settle { pick } => if !tickets.is_empty() {
+                        let (number, ticket) = tickets[pick % tickets.len()];
+                        let before = contiguous(&log[..cursor], &settled);
+                        let expected = if !settled.insert(number) {
+                            Settled::Before
+                        } else if contiguous(&log[..cursor], &settled) != before {
+                            Settled::Advanced
+                        } else {
+                            Settled::Held
+                        };
+                        prop_assert_eq!(watermark.on_settled(ticket), expected);
+                    },
+                    Step::Restart => {
+                        let position = watermark.settled_to().cloned();
+                        let runs = watermark.settled_above();
+                        watermark = Watermark::resume(position.clone(), &runs);
+                        tickets.clear();
+                        cursor = position.map_or(0, |position| {
+                            log.iter().filter(|number| **number <= position.sequence_number.0).count()
+                        });
+                    }
+                }
+                let received = &log[..cursor];
+                let expected = contiguous(received, &settled);
+                prop_assert_eq!(
+                    watermark.settled_to().map(|position| position.sequence_number.0),
+                    expected
+                );
+                let above: Vec<i64> = log.iter().copied()
+                    .filter(|number| Some(*number) > expected && settled.contains(number))
+                    .collect();
+                let runs = watermark.settled_above();
+                let covered: Vec<i64> = log.iter().copied()
+                    .filter(|number| runs.iter().any(|run| (run.first.0..=run.last.0).contains(number)))
+                    .collect();
+                prop_assert_eq!(covered, above);
+                prop_assert!(runs.windows(2).all(|pair| pair[0].last < pair[1].first));
+                let unsettled = received.iter().filter(|number| !settled.contains(number)).count();
+                prop_assert_eq!(watermark.unsettled_events(), unsettled);
+            }
+        }
+    }
+
+    #[test]
+    fn a_hole_keeps_the_watermark_and_shows_in_the_runs() {
+        let mut watermark = Watermark::resume(Some(Position::at(4)), &[]);
+        let tickets: Vec<Ticket> = [5, 7, 8, 12]
+            .into_iter()
+            .filter_map(|number| match watermark.on_received(Position::at(number)) {
+                Received::New(ticket) => Some(ticket),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(watermark.on_settled(tickets[1]), Settled::Held);
+        assert_eq!(watermark.on_settled(tickets[2]), Settled::Held);
+        assert_eq!(watermark.settled_to(), Some(&Position::at(4)));
+        assert_eq!(
+            watermark.settled_above(),
+            [SettledRun {
+                first: SequenceNumber(7),
+                last: SequenceNumber(8)
+            }]
+        );
+        assert_eq!(watermark.on_settled(tickets[0]), Settled::Advanced);
+        assert_eq!(watermark.on_settled(tickets[0]), Settled::Before);
+        assert_eq!(watermark.settled_to(), Some(&Position::at(8)));
+        assert_eq!(watermark.unsettled_events(), 1);
+    }
+}
