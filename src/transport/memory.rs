@@ -1,1 +1,507 @@
-//! Not written yet.
+//! A hub in process: the contract of [`super::Transport`] without a network, with faults on
+//! demand. For tests of handlers, for benches of the engine, and for the simulator.
+//!
+//! Partitions are logs behind a lock each. A link holds its place in the log and is woken when
+//! something is published; a fault ends links as the service would end them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::SystemTime;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use super::{
+    HubProperties, Link, LinkStart, LogProperties, OpenLink, Publisher, SendReceipt, SendTarget,
+    Transport,
+};
+use crate::error::{Error, ErrorClass, Result};
+use crate::event::{
+    ConsumerGroup, EntityName, Event, EventParts, Incarnation, Offset, OutgoingEvent, Partition,
+    PartitionId, SequenceNumber,
+};
+
+/// A hub whose partitions are in memory. Clones share it.
+#[derive(Clone)]
+pub struct MemoryHub(Arc<Hub>);
+
+struct Hub {
+    entity: EntityName,
+    partitions: Vec<Mutex<Log>>,
+    ids: Vec<PartitionId>,
+    incarnation: AtomicU64,
+    next_round_robin: AtomicUsize,
+    next_link: AtomicU64,
+    faults: Mutex<Faults>,
+}
+
+#[derive(Default)]
+struct Faults {
+    /// The next this many calls to open a link fail with the class.
+    failing_opens: Option<(usize, ErrorClass)>,
+    /// The next this many reads of properties fail with the class.
+    failing_reads: Option<(usize, ErrorClass)>,
+    /// The next this many sends fail with the class.
+    failing_sends: Option<(usize, ErrorClass)>,
+}
+
+struct Log {
+    partition: Arc<Partition>,
+    /// Events before the first one of `events` that were trimmed, by count.
+    trimmed: usize,
+    events: VecDeque<Event>,
+    next_number: i64,
+    links: BTreeMap<u64, OpenedLink>,
+}
+
+struct OpenedLink {
+    consumer_group: ConsumerGroup,
+    owner_level: Option<i64>,
+    waker: Option<Waker>,
+    /// Why the link ends at its next poll.
+    ended: Option<ErrorClass>,
+}
+
+impl fmt::Debug for MemoryHub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryHub")
+            .field("entity", &self.0.entity)
+            .field("partitions", &self.0.ids.len())
+            .finish()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn take_fault(fault: &mut Option<(usize, ErrorClass)>) -> Option<ErrorClass> {
+    let (times, class) = fault.as_mut()?;
+    let class = *class;
+    *times = times.saturating_sub(1);
+    if *times == 0 {
+        *fault = None;
+    }
+    Some(class)
+}
+
+impl MemoryHub {
+    /// A hub with empty partitions "0", "1", ….
+    pub fn new(entity: impl Into<EntityName>, partitions: usize) -> Self {
+        let entity = entity.into();
+        let ids: Vec<PartitionId> = (0..partitions)
+            .map(|index| PartitionId::from(index.to_string()))
+            .collect();
+        let logs = ids
+            .iter()
+            .map(|id| {
+                Mutex::new(Log {
+                    partition: Arc::new(Partition::new(entity.clone(), id.clone())),
+                    trimmed: 0,
+                    events: VecDeque::new(),
+                    next_number: 0,
+                    links: BTreeMap::new(),
+                })
+            })
+            .collect();
+        Self(Arc::new(Hub {
+            entity,
+            partitions: logs,
+            ids,
+            incarnation: AtomicU64::new(1),
+            next_round_robin: AtomicUsize::new(0),
+            next_link: AtomicU64::new(0),
+            faults: Mutex::new(Faults::default()),
+        }))
+    }
+
+    /// Reads the hub as a consumer group.
+    pub fn transport(&self, consumer_group: impl Into<ConsumerGroup>) -> MemoryTransport {
+        MemoryTransport {
+            hub: self.clone(),
+            consumer_group: consumer_group.into(),
+        }
+    }
+
+    /// Publishes to the hub.
+    pub fn publisher(&self) -> MemoryPublisher {
+        MemoryPublisher { hub: self.clone() }
+    }
+
+    /// Appends an event now; returns its sequence number. `None`: there is no such partition.
+    pub fn publish(&self, partition: usize, event: OutgoingEvent) -> Option<SequenceNumber> {
+        let mut log = lock(self.0.partitions.get(partition)?);
+        Some(log.append(event))
+    }
+
+    /// Skips sequence numbers, as a service does; the next event is that much later.
+    pub fn skip_numbers(&self, partition: usize, count: i64) {
+        if let Some(log) = self.0.partitions.get(partition) {
+            lock(log).next_number += count;
+        }
+    }
+
+    /// Ends all links of a partition with an error of this class.
+    pub fn end_links(&self, partition: usize, class: ErrorClass) {
+        if let Some(log) = self.0.partitions.get(partition) {
+            lock(log).end_links(|_| Some(class));
+        }
+    }
+
+    /// The next `times` calls to open a link fail.
+    pub fn fail_opens(&self, times: usize, class: ErrorClass) {
+        lock(&self.0.faults).failing_opens = Some((times, class));
+    }
+
+    /// The next `times` reads of properties fail.
+    pub fn fail_reads(&self, times: usize, class: ErrorClass) {
+        lock(&self.0.faults).failing_reads = Some((times, class));
+    }
+
+    /// The next `times` sends fail.
+    pub fn fail_sends(&self, times: usize, class: ErrorClass) {
+        lock(&self.0.faults).failing_sends = Some((times, class));
+    }
+
+    /// Removes the oldest `count` events of a partition, as retention does.
+    pub fn trim(&self, partition: usize, count: usize) {
+        if let Some(log) = self.0.partitions.get(partition) {
+            let mut log = lock(log);
+            let count = count.min(log.events.len());
+            log.events.drain(..count);
+            log.trimmed += count;
+        }
+    }
+
+    /// Deletes the hub and creates it again: empty logs, numbers from 0, links ended.
+    pub fn recreate(&self) {
+        self.0.incarnation.fetch_add(1, Ordering::SeqCst);
+        for log in &self.0.partitions {
+            let mut log = lock(log);
+            log.events.clear();
+            log.trimmed = 0;
+            log.next_number = 0;
+            log.end_links(|_| Some(ErrorClass::Transient));
+        }
+    }
+
+    /// How many links are open on a partition.
+    pub fn open_links(&self, partition: usize) -> usize {
+        self.0.partitions.get(partition).map_or(0, |log| {
+            lock(log)
+                .links
+                .values()
+                .filter(|link| link.ended.is_none())
+                .count()
+        })
+    }
+
+    fn log(&self, id: &PartitionId, operation: &'static str) -> Result<&Mutex<Log>> {
+        let index = self.0.ids.iter().position(|known| known == id);
+        index
+            .and_then(|index| self.0.partitions.get(index))
+            .ok_or_else(|| {
+                Error::new(
+                    ErrorClass::Permanent,
+                    operation,
+                    "there is no such partition",
+                )
+                .with_partition(&Partition::new(self.0.entity.clone(), id.clone()))
+            })
+    }
+
+    fn fault(
+        &self,
+        operation: &'static str,
+        pick: impl FnOnce(&mut Faults) -> &mut Option<(usize, ErrorClass)>,
+    ) -> Result<()> {
+        match take_fault(pick(&mut lock(&self.0.faults))) {
+            Some(class) => Err(Error::new(class, operation, "a fault on demand")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Log {
+    fn append(&mut self, event: OutgoingEvent) -> SequenceNumber {
+        let number = self.next_number;
+        self.next_number += 1;
+        let parts = EventParts {
+            offset: Some(Offset::new(format!("{number}"))),
+            enqueued_time: SystemTime::now(),
+            key: event.key,
+            properties: event.properties,
+            message_id: event.message_id,
+            content_type: event.content_type,
+            ..EventParts::new(Arc::clone(&self.partition), number, event.body)
+        };
+        self.events.push_back(parts.into());
+        for link in self.links.values_mut() {
+            if let Some(waker) = link.waker.take() {
+                waker.wake();
+            }
+        }
+        SequenceNumber(number)
+    }
+
+    /// Ends the links for which `why` gives a class.
+    fn end_links(&mut self, why: impl Fn(&OpenedLink) -> Option<ErrorClass>) {
+        for link in self.links.values_mut().filter(|link| link.ended.is_none()) {
+            link.ended = why(link);
+            if link.ended.is_some()
+                && let Some(waker) = link.waker.take()
+            {
+                waker.wake();
+            }
+        }
+    }
+
+    /// The index, counted from the first event ever, where a link begins.
+    fn index_of(&self, start: LinkStart) -> usize {
+        let offset = match start {
+            LinkStart::FirstEvent => 0,
+            LinkStart::After(number) => self
+                .events
+                .partition_point(|event| event.sequence_number() <= number),
+            LinkStart::EnqueuedAt(time) => self
+                .events
+                .partition_point(|event| event.enqueued_time() < time),
+        };
+        self.trimmed + offset
+    }
+}
+
+/// Reads a [`MemoryHub`].
+#[derive(Clone, Debug)]
+pub struct MemoryTransport {
+    hub: MemoryHub,
+    consumer_group: ConsumerGroup,
+}
+
+impl Transport for MemoryTransport {
+    fn namespace(&self) -> &str {
+        "memory"
+    }
+
+    fn entity(&self) -> &EntityName {
+        &self.hub.0.entity
+    }
+
+    fn consumer_group(&self) -> &ConsumerGroup {
+        &self.consumer_group
+    }
+
+    fn hub_properties(&self) -> BoxFuture<'_, Result<HubProperties>> {
+        async move {
+            self.hub.fault("read the hub's properties", |faults| {
+                &mut faults.failing_reads
+            })?;
+            let incarnation = self.hub.0.incarnation.load(Ordering::SeqCst);
+            Ok(HubProperties::new(
+                Incarnation(i64::try_from(incarnation).unwrap_or(i64::MAX)),
+                self.hub.0.ids.clone(),
+            ))
+        }
+        .boxed()
+    }
+
+    fn log_properties<'a>(
+        &'a self,
+        partition: &'a PartitionId,
+    ) -> BoxFuture<'a, Result<LogProperties>> {
+        const OPERATION: &str = "read the partition's properties";
+        async move {
+            self.hub
+                .fault(OPERATION, |faults| &mut faults.failing_reads)?;
+            let log = lock(self.hub.log(partition, OPERATION)?);
+            let begin = log
+                .events
+                .front()
+                .map_or(SequenceNumber(log.next_number), Event::sequence_number);
+            Ok(LogProperties::new(
+                begin,
+                (log.next_number > 0).then_some(SequenceNumber(log.next_number - 1)),
+                log.events.back().map(Event::enqueued_time),
+            ))
+        }
+        .boxed()
+    }
+
+    fn open(&self, options: OpenLink) -> BoxFuture<'static, Result<Box<dyn Link>>> {
+        const OPERATION: &str = "open the link";
+        let this = self.clone();
+        async move {
+            this.hub
+                .fault(OPERATION, |faults| &mut faults.failing_opens)?;
+            let hub = this.hub.clone();
+            let mut log = lock(hub.log(&options.partition, OPERATION)?);
+            let group = &this.consumer_group;
+            let highest = log
+                .links
+                .values()
+                .filter(|link| link.ended.is_none() && link.consumer_group == *group)
+                .filter_map(|link| link.owner_level)
+                .max();
+            if highest.is_some() && options.owner_level < highest {
+                return Err(Error::new(
+                    ErrorClass::PartitionLost,
+                    OPERATION,
+                    "a receiver of a higher owner level has the partition",
+                )
+                .with_partition(&log.partition));
+            }
+            if options.owner_level.is_some() {
+                log.end_links(|link| {
+                    (link.consumer_group == *group).then_some(ErrorClass::PartitionLost)
+                });
+            }
+            let id = this.hub.0.next_link.fetch_add(1, Ordering::Relaxed);
+            log.links.insert(
+                id,
+                OpenedLink {
+                    consumer_group: group.clone(),
+                    owner_level: options.owner_level,
+                    waker: None,
+                    ended: None,
+                },
+            );
+            let next = log.index_of(options.start);
+            let index = this
+                .hub
+                .0
+                .ids
+                .iter()
+                .position(|known| *known == options.partition);
+            drop(log);
+            let link: Box<dyn Link> = Box::new(MemoryLink {
+                hub: this.hub,
+                partition: index.unwrap_or_default(),
+                id,
+                next,
+            });
+            Ok(link)
+        }
+        .boxed()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        futures::future::ready(()).boxed()
+    }
+}
+
+struct MemoryLink {
+    hub: MemoryHub,
+    partition: usize,
+    id: u64,
+    /// The next event's index, counted from the first event ever.
+    next: usize,
+}
+
+impl Link for MemoryLink {
+    fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        max_events: usize,
+        into: &mut Vec<Event>,
+    ) -> Poll<Result<usize>> {
+        let Some(log) = self.hub.0.partitions.get(self.partition) else {
+            return Poll::Pending;
+        };
+        let mut log = lock(log);
+        let ended = log.links.get(&self.id).and_then(|link| link.ended);
+        if let Some(class) = ended {
+            let error = Error::new(class, "receive from the link", "the link was ended");
+            return Poll::Ready(Err(error.with_partition(&log.partition)));
+        }
+        let from = self.next.saturating_sub(log.trimmed).min(log.events.len());
+        let until = (from + max_events).min(log.events.len());
+        if from < until {
+            into.extend(log.events.range(from..until).cloned());
+            self.next = log.trimmed + until;
+            return Poll::Ready(Ok(until - from));
+        }
+        if let Some(link) = log.links.get_mut(&self.id) {
+            link.waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    fn close(self: Box<Self>) -> BoxFuture<'static, ()> {
+        drop(self);
+        futures::future::ready(()).boxed()
+    }
+}
+
+impl Drop for MemoryLink {
+    fn drop(&mut self) {
+        if let Some(log) = self.hub.0.partitions.get(self.partition) {
+            lock(log).links.remove(&self.id);
+        }
+    }
+}
+
+/// Publishes to a [`MemoryHub`].
+#[derive(Clone, Debug)]
+pub struct MemoryPublisher {
+    hub: MemoryHub,
+}
+
+impl MemoryPublisher {
+    fn append(&self, target: &SendTarget, event: OutgoingEvent) -> Result<SendReceipt> {
+        const OPERATION: &str = "publish an event";
+        self.hub
+            .fault(OPERATION, |faults| &mut faults.failing_sends)?;
+        let hub = &self.hub.0;
+        let index = match (target, &event.key) {
+            (SendTarget::Partition(id), _) => {
+                self.hub.log(id, OPERATION)?;
+                hub.ids
+                    .iter()
+                    .position(|known| known == id)
+                    .unwrap_or_default()
+            }
+            (SendTarget::Any, Some(key)) => {
+                let hash = key.bytes().fold(0_usize, |hash, byte| {
+                    hash.wrapping_mul(31).wrapping_add(usize::from(byte))
+                });
+                hash % hub.ids.len().max(1)
+            }
+            (SendTarget::Any, None) => {
+                hub.next_round_robin.fetch_add(1, Ordering::Relaxed) % hub.ids.len().max(1)
+            }
+        };
+        let number = self.hub.publish(index, event);
+        Ok(SendReceipt::new(hub.ids.get(index).cloned(), number))
+    }
+}
+
+impl Publisher for MemoryPublisher {
+    fn entity(&self) -> &EntityName {
+        &self.hub.0.entity
+    }
+
+    fn send(&self, target: SendTarget, event: OutgoingEvent) -> BoxFuture<'_, Result<SendReceipt>> {
+        async move { self.append(&target, event) }.boxed()
+    }
+
+    fn send_batch(
+        &self,
+        target: SendTarget,
+        events: Vec<OutgoingEvent>,
+    ) -> BoxFuture<'_, Result<()>> {
+        async move {
+            for event in events {
+                self.append(&target, event)?;
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        futures::future::ready(()).boxed()
+    }
+}

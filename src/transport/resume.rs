@@ -1,1 +1,342 @@
-//! Not written yet.
+//! A partition's events, each exactly once, across lost links: the shell around
+//! [`crate::state::resume`].
+//!
+//! States: waiting (a back-off) -> opening (say goodbye to the old link, compare the hub with
+//! our position, open a new link after the last event received) -> open -> waiting …, until
+//! an error that no new link can mend, which ends the stream. All progress is kept in the
+//! struct, so dropping a call to [`PartitionStream::next_events`] loses nothing.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use tokio::time::{Instant, Sleep, sleep_until};
+use tracing::{debug, error, warn};
+
+use super::{HubProperties, Link, LogProperties, OpenLink, Transport};
+use crate::error::{Error, ErrorClass, Result};
+use crate::event::{Event, Partition};
+use crate::state::backoff::Backoff;
+use crate::state::resume::{Continuity, ResumePosition};
+
+/// The default delays between attempts to open a link.
+pub const DEFAULT_REOPEN_BACKOFF: Backoff =
+    Backoff::doubling(Duration::from_millis(100), Duration::from_secs(30));
+
+/// The shortest wait where the service asked for less.
+pub const THROTTLING_WAIT: Duration = Duration::from_secs(4);
+
+/// The shortest wait where the credentials were refused.
+pub const AUTH_WAIT: Duration = Duration::from_secs(30);
+
+/// How a [`PartitionStream`] opens its links.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct StreamOptions {
+    /// See [`OpenLink::owner_level`].
+    pub owner_level: Option<i64>,
+    /// See [`OpenLink::prefetch_events`].
+    pub prefetch_events: u32,
+    /// Delays between attempts.
+    pub backoff: Backoff,
+    /// Seeds the jitter.
+    pub seed: u64,
+}
+
+impl StreamOptions {
+    /// No owner level, [`DEFAULT_REOPEN_BACKOFF`], this prefetch and seed.
+    pub fn new(prefetch_events: u32, seed: u64) -> Self {
+        Self {
+            owner_level: None,
+            prefetch_events,
+            backoff: DEFAULT_REOPEN_BACKOFF,
+            seed,
+        }
+    }
+
+    /// Sets the owner level.
+    pub fn with_owner_level(mut self, owner_level: Option<i64>) -> Self {
+        self.owner_level = owner_level;
+        self
+    }
+
+    /// Sets the delays between attempts.
+    pub fn with_backoff(mut self, backoff: Backoff) -> Self {
+        self.backoff = backoff;
+        self
+    }
+}
+
+/// Why a [`PartitionStream`] ended.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StreamEnd {
+    /// An error that opening another link does not mend: the partition is lost, the hub is
+    /// gone, the events cannot be understood.
+    Failed(Error),
+    /// The log is not the one we were reading: the reset policy decides.
+    Discontinuity(Continuity),
+}
+
+/// The events of one partition, in order, each once.
+pub struct PartitionStream {
+    transport: Arc<dyn Transport>,
+    partition: Partition,
+    options: StreamOptions,
+    position: ResumePosition,
+    random: SmallRng,
+    state: State,
+    failures: u32,
+    lost_events: u64,
+    links_opened: u64,
+}
+
+enum State {
+    Waiting(Pin<Box<Sleep>>),
+    Opening(BoxFuture<'static, Result<Opened>>),
+    Open(Box<dyn Link>),
+    Ended,
+}
+
+struct Opened {
+    outcome: Result<Box<dyn Link>, Continuity>,
+    trimmed: Option<(u64, LogProperties)>,
+}
+
+impl PartitionStream {
+    /// Reads `partition` from `position` on. Opens its first link at the first call.
+    pub fn new(
+        transport: Arc<dyn Transport>,
+        partition: Partition,
+        position: ResumePosition,
+        options: StreamOptions,
+    ) -> Self {
+        let random = SmallRng::seed_from_u64(options.seed);
+        let mut stream = Self {
+            transport,
+            partition,
+            options,
+            position,
+            random,
+            state: State::Ended,
+            failures: 0,
+            lost_events: 0,
+            links_opened: 0,
+        };
+        stream.state = stream.opening(None);
+        stream
+    }
+
+    /// Appends the next events, at most `max_events`, waiting where there are none.
+    ///
+    /// # Errors
+    /// Where no new link can go on; see [`StreamEnd`]. Everything else is waited out.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost: a dropped call goes on with the next one.
+    pub async fn next_events(
+        &mut self,
+        max_events: usize,
+        into: &mut Vec<Event>,
+    ) -> Result<usize, StreamEnd> {
+        std::future::poll_fn(|cx| self.poll_events(cx, max_events, into)).await
+    }
+
+    /// The poll form of [`PartitionStream::next_events`].
+    pub fn poll_events(
+        &mut self,
+        cx: &mut Context<'_>,
+        max_events: usize,
+        into: &mut Vec<Event>,
+    ) -> Poll<Result<usize, StreamEnd>> {
+        loop {
+            match &mut self.state {
+                State::Waiting(sleep) => {
+                    ready!(sleep.as_mut().poll(cx));
+                    self.state = self.opening(None);
+                }
+                State::Opening(opening) => match ready!(opening.poll_unpin(cx)) {
+                    Ok(opened) => {
+                        if let Some((lost_at_most, log)) = opened.trimmed {
+                            self.on_trimmed(lost_at_most, &log);
+                        }
+                        match opened.outcome {
+                            Ok(link) => {
+                                self.links_opened += 1;
+                                self.state = State::Open(link);
+                            }
+                            Err(continuity) => {
+                                self.state = State::Ended;
+                                return Poll::Ready(Err(StreamEnd::Discontinuity(continuity)));
+                            }
+                        }
+                    }
+                    Err(error) => self.on_error(error, None)?,
+                },
+                State::Open(link) => {
+                    let first = into.len();
+                    let polled = ready!(link.poll_receive(cx, max_events, into));
+                    let count = self.drop_repeats(first, into);
+                    if count > 0 {
+                        self.failures = 0;
+                    }
+                    if let Err(error) = polled {
+                        let State::Open(link) = std::mem::replace(&mut self.state, State::Ended)
+                        else {
+                            continue;
+                        };
+                        self.on_error(error, Some(link))?;
+                    }
+                    if count > 0 {
+                        return Poll::Ready(Ok(count));
+                    }
+                }
+                State::Ended => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Sequence numbers that retention removed before they were received, at most.
+    pub fn lost_events(&self) -> u64 {
+        self.lost_events
+    }
+
+    /// Links opened so far.
+    pub fn links_opened(&self) -> u64 {
+        self.links_opened
+    }
+
+    /// Detaches, within a time the adapter bounds.
+    pub async fn close(self) {
+        if let State::Open(link) = self.state {
+            link.close().await;
+        }
+    }
+
+    /// Keeps of `into[first..]` what was not received before; returns how many.
+    fn drop_repeats(&mut self, first: usize, into: &mut Vec<Event>) -> usize {
+        let mut keep = first;
+        for index in first..into.len() {
+            if let Some(event) = into.get(index)
+                && self.position.on_received(event.sequence_number())
+            {
+                into.swap(keep, index);
+                keep += 1;
+            }
+        }
+        into.truncate(keep);
+        keep - first
+    }
+
+    fn on_trimmed(&mut self, lost_at_most: u64, log: &LogProperties) {
+        self.lost_events += lost_at_most;
+        self.position.on_trimmed(log);
+        error!(
+            message_topic = %self.partition.entity,
+            message_partition = %self.partition.id,
+            lost_at_most,
+            log_begin = log.begin.0,
+            "events were removed by retention before they were received"
+        );
+    }
+
+    /// Waits and opens anew, or ends where that is of no use.
+    fn on_error(&mut self, error: Error, link: Option<Box<dyn Link>>) -> Result<(), StreamEnd> {
+        self.failures += 1;
+        let class = error.class();
+        if !class.is_retryable() {
+            self.state = State::Ended;
+            return Err(StreamEnd::Failed(error));
+        }
+        let backoff = self
+            .options
+            .backoff
+            .delay(self.failures, self.random.random());
+        let jitter = |wait: Duration, random: f64| wait + wait.mul_f64(random / 4.0);
+        let delay = match class {
+            ErrorClass::Throttling => backoff.max(jitter(THROTTLING_WAIT, self.random.random())),
+            ErrorClass::Auth => backoff.max(jitter(AUTH_WAIT, self.random.random())),
+            _ => backoff,
+        };
+        warn!(
+            message_topic = %self.partition.entity,
+            message_partition = %self.partition.id,
+            class = %class,
+            failures = self.failures,
+            retry_in_ms = delay.as_millis(),
+            causes = ?crate::error::error_chain(&error),
+            "the link is lost; it will be opened again after the last event received"
+        );
+        self.state = match link {
+            // The goodbye runs within the back-off's own state, before the new link opens.
+            Some(link) => self.opening(Some((link, delay))),
+            None => State::Waiting(Box::pin(sleep_until(Instant::now() + delay))),
+        };
+        Ok(())
+    }
+
+    /// Says goodbye to the old link and waits, where there is one, then compares the hub with
+    /// our position and opens a link there.
+    fn opening(&self, before: Option<(Box<dyn Link>, Duration)>) -> State {
+        let transport = Arc::clone(&self.transport);
+        let partition = self.partition.clone();
+        let mut position = self.position.clone();
+        let options = self.options.clone();
+        let opening = async move {
+            if let Some((link, delay)) = before {
+                let due = Instant::now() + delay;
+                link.close().await;
+                sleep_until(due).await;
+            }
+            let hub: HubProperties = transport.hub_properties().await?;
+            let log = transport.log_properties(&partition.id).await?;
+            let mut trimmed = None;
+            match position.continuity(&hub, &log) {
+                Continuity::Unbroken => {}
+                Continuity::Trimmed { lost_at_most } => {
+                    position.on_trimmed(&log);
+                    trimmed = Some((lost_at_most, log));
+                }
+                broken => {
+                    return Ok(Opened {
+                        outcome: Err(broken),
+                        trimmed,
+                    });
+                }
+            }
+            let open = OpenLink::new(
+                partition.id.clone(),
+                position.next_start(),
+                options.prefetch_events,
+            )
+            .with_owner_level(options.owner_level);
+            debug!(
+                message_topic = %partition.entity,
+                message_partition = %partition.id,
+                start = ?open.start,
+                "opening a link"
+            );
+            let link = transport.open(open).await?;
+            Ok(Opened {
+                outcome: Ok(link),
+                trimmed,
+            })
+        };
+        State::Opening(opening.boxed())
+    }
+}
+
+impl std::fmt::Debug for PartitionStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PartitionStream")
+            .field("partition", &self.partition)
+            .field("position", &self.position)
+            .field("failures", &self.failures)
+            .finish_non_exhaustive()
+    }
+}

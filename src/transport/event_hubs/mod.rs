@@ -1,0 +1,614 @@
+//! The adapter over the Azure SDK for Event Hubs. Only this module and its children name the
+//! SDK's types.
+//!
+//! The SDK's own recovery re-attaches a lost link at the position it was first opened with, so
+//! it is switched off: every error surfaces, and [`super::resume`] opens a new link in the
+//! right place. A link has a client, and so a connection, of its own: the SDK caches receivers
+//! by address, and a second one on the same client may pick up the first one's stale link.
+//! Runtime information goes through one client that all partitions share.
+
+mod classify;
+mod convert;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, Once};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use azure_core_amqp::AmqpTransport;
+use azure_messaging_eventhubs::models::ReceivedEventData;
+use azure_messaging_eventhubs::{
+    ConnectionString, ConsumerClient, EventDataBatchOptions, EventHubsError, OpenReceiverOptions,
+    ProducerClient, RetryOptions, SendMessageOptions, StartLocation, StartPosition,
+};
+use futures::future::BoxFuture;
+use futures::{FutureExt, Stream, StreamExt};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use super::{
+    HubProperties, Link, LinkStart, LogProperties, OpenLink, Publisher, SendReceipt, SendTarget,
+    Transport,
+};
+use crate::error::{Error, ErrorClass, InvalidConfig, Result};
+use crate::event::{
+    ConsumerGroup, EntityName, Event, Incarnation, OutgoingEvent, Partition, PartitionId,
+    SequenceNumber,
+};
+
+/// How long opening a connection may take. A connection behind a silent firewall hangs
+/// otherwise.
+pub const DEFAULT_OPEN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long one call of the service may take: a send, a read of properties.
+pub const DEFAULT_CALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a goodbye may take; the SDK's can hang.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How the connection reaches the service.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum Protocol {
+    /// AMQP over TCP with TLS, port 5671.
+    #[default]
+    Tcp,
+    /// AMQP over WebSocket with TLS, port 443.
+    WebSocket,
+}
+
+/// Where a namespace is and how to get in. `Debug` shows no secret.
+#[derive(Clone)]
+pub struct Namespace {
+    connection_string: Arc<str>,
+    host: String,
+    entity_path: Option<String>,
+    custom_endpoint: Option<String>,
+    protocol: Protocol,
+}
+
+impl fmt::Debug for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Namespace")
+            .field("host", &self.host)
+            .field("entity_path", &self.entity_path)
+            .field("custom_endpoint", &self.custom_endpoint)
+            .field("protocol", &self.protocol)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Namespace {
+    /// Reads a connection string, with or without `EntityPath`.
+    ///
+    /// # Errors
+    /// Where it is not one; the error does not repeat it, for it holds a key.
+    pub fn from_connection_string(connection_string: &str) -> Result<Self, InvalidConfig> {
+        let parsed: ConnectionString = connection_string.parse().map_err(|_| {
+            InvalidConfig::new(
+                "connection_string",
+                "(hidden)",
+                "it must read Endpoint=sb://HOST/;SharedAccessKeyName=NAME;SharedAccessKey=KEY, \
+                 with ;EntityPath=HUB where it is bound to one hub",
+            )
+        })?;
+        Ok(Self {
+            connection_string: connection_string.into(),
+            host: parsed.fully_qualified_namespace,
+            entity_path: parsed.entity_path,
+            custom_endpoint: None,
+            protocol: Protocol::default(),
+        })
+    }
+
+    /// Connects to this address instead of the namespace's host: an embedded broker
+    /// (`amqp://127.0.0.1:5672`) or a proxy.
+    pub fn with_custom_endpoint(mut self, endpoint: impl Into<String>) -> Self {
+        self.custom_endpoint = Some(endpoint.into());
+        self
+    }
+
+    /// Chooses how the connection reaches the service.
+    pub fn with_protocol(mut self, protocol: Protocol) -> Self {
+        self.protocol = protocol;
+        self
+    }
+
+    /// The fully qualified host name.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The entity the connection string is bound to.
+    pub fn entity_path(&self) -> Option<&str> {
+        self.entity_path.as_deref()
+    }
+
+    fn amqp_transport(&self) -> AmqpTransport {
+        match self.protocol {
+            Protocol::Tcp => AmqpTransport::Tcp,
+            Protocol::WebSocket => AmqpTransport::WebSocket,
+        }
+    }
+
+    async fn open_consumer(
+        &self,
+        entity: &EntityName,
+        group: &ConsumerGroup,
+    ) -> Result<ConsumerClient> {
+        install_tls_provider();
+        let mut builder = ConsumerClient::builder()
+            .with_consumer_group(group.as_str().to_owned())
+            .with_retry_options(no_retries())
+            .with_transport(self.amqp_transport());
+        if let Some(endpoint) = &self.custom_endpoint {
+            builder = builder.with_custom_endpoint(endpoint.clone());
+        }
+        let opening =
+            builder.open_with_connection_string(&self.connection_string, Some(entity.as_str()));
+        within(DEFAULT_OPEN_TIMEOUT, "connect to the service", opening).await
+    }
+
+    async fn open_producer(&self, entity: &EntityName) -> Result<ProducerClient> {
+        install_tls_provider();
+        let mut builder = ProducerClient::builder()
+            .with_retry_options(no_retries())
+            .with_transport(self.amqp_transport());
+        if let Some(endpoint) = &self.custom_endpoint {
+            builder = builder.with_custom_endpoint(endpoint.clone());
+        }
+        let opening =
+            builder.open_with_connection_string(&self.connection_string, Some(entity.as_str()));
+        within(DEFAULT_OPEN_TIMEOUT, "connect to the service", opening).await
+    }
+}
+
+/// With several providers compiled in, rustls does not choose one, and panics at the first
+/// connection; the application's own choice, made before, stands.
+fn install_tls_provider() {
+    static INSTALL: Once = Once::new();
+    INSTALL.call_once(|| {
+        // An error means that the application chose one.
+        let _chosen_before = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    });
+}
+
+/// The first error is ours to handle: the SDK's recovery would replay or skip events.
+fn no_retries() -> RetryOptions {
+    RetryOptions {
+        max_retries: 0,
+        ..RetryOptions::default()
+    }
+}
+
+async fn within<T>(
+    limit: Duration,
+    operation: &'static str,
+    call: impl Future<Output = Result<T, EventHubsError>>,
+) -> Result<T> {
+    match timeout(limit, call).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(classify::error(operation, error)),
+        Err(_elapsed) => Err(Error::new(
+            ErrorClass::Transient,
+            operation,
+            format!("no answer within {} s", limit.as_secs()),
+        )),
+    }
+}
+
+/// Reads one hub through the Azure SDK.
+#[derive(Debug)]
+pub struct EventHubsTransport {
+    namespace: Namespace,
+    entity: EntityName,
+    consumer_group: ConsumerGroup,
+    /// The client for runtime information; replaced after an error.
+    management: Mutex<Option<Management>>,
+}
+
+struct Management(ConsumerClient);
+
+impl fmt::Debug for Management {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Management")
+    }
+}
+
+impl EventHubsTransport {
+    /// Reads `entity` of `namespace` as `consumer_group`. Connects at the first use.
+    pub fn new(
+        namespace: Namespace,
+        entity: impl Into<EntityName>,
+        consumer_group: impl Into<ConsumerGroup>,
+    ) -> Self {
+        Self {
+            namespace,
+            entity: entity.into(),
+            consumer_group: consumer_group.into(),
+            management: Mutex::new(None),
+        }
+    }
+
+    /// Makes a call on the management client, opening it first where there is none and letting
+    /// go of it where the call fails.
+    async fn manage<T>(
+        &self,
+        operation: &'static str,
+        call: impl AsyncFnOnce(&ConsumerClient) -> Result<T, EventHubsError>,
+    ) -> Result<T> {
+        let mut slot = self.management.lock().await;
+        let client = match slot.take() {
+            Some(Management(client)) => client,
+            None => {
+                self.namespace
+                    .open_consumer(&self.entity, &self.consumer_group)
+                    .await?
+            }
+        };
+        let result = within(DEFAULT_CALL_TIMEOUT, operation, call(&client)).await;
+        match result {
+            Ok(_) => *slot = Some(Management(client)),
+            Err(_) => close_consumer(client).await,
+        }
+        result
+    }
+}
+
+async fn close_consumer(client: ConsumerClient) {
+    // Whether the goodbye arrives does not matter: the connection is dropped either way.
+    let _said = timeout(CLOSE_TIMEOUT, client.close()).await;
+}
+
+impl Transport for EventHubsTransport {
+    fn namespace(&self) -> &str {
+        self.namespace.host()
+    }
+
+    fn entity(&self) -> &EntityName {
+        &self.entity
+    }
+
+    fn consumer_group(&self) -> &ConsumerGroup {
+        &self.consumer_group
+    }
+
+    fn hub_properties(&self) -> BoxFuture<'_, Result<HubProperties>> {
+        async move {
+            let properties = self
+                .manage("read the hub's properties", async |client| {
+                    client.get_eventhub_properties().await
+                })
+                .await?;
+            let created_on = properties.created_on.ok_or_else(|| {
+                Error::new(
+                    ErrorClass::BadData,
+                    "read the hub's properties",
+                    "the service did not say when the hub was created",
+                )
+            })?;
+            Ok(HubProperties::new(
+                Incarnation::from_created_at(created_on),
+                properties
+                    .partition_ids
+                    .into_iter()
+                    .map(PartitionId::from)
+                    .collect(),
+            ))
+        }
+        .boxed()
+    }
+
+    fn log_properties<'a>(
+        &'a self,
+        partition: &'a PartitionId,
+    ) -> BoxFuture<'a, Result<LogProperties>> {
+        async move {
+            let properties = self
+                .manage("read the partition's properties", async |client| {
+                    client.get_partition_properties(partition.as_str()).await
+                })
+                .await?;
+            let last = properties.last_enqueued_sequence_number;
+            Ok(LogProperties::new(
+                SequenceNumber(properties.beginning_sequence_number),
+                (last >= 0).then_some(SequenceNumber(last)),
+                properties.last_enqueued_time_utc,
+            ))
+        }
+        .boxed()
+    }
+
+    fn open(&self, options: OpenLink) -> BoxFuture<'static, Result<Box<dyn Link>>> {
+        let namespace = self.namespace.clone();
+        let entity = self.entity.clone();
+        let consumer_group = self.consumer_group.clone();
+        async move {
+            let client = namespace.open_consumer(&entity, &consumer_group).await?;
+            let partition = Arc::new(Partition::new(entity, options.partition.clone()));
+            let opened = client
+                .open_receiver_on_partition(
+                    options.partition.as_str().to_owned(),
+                    Some(OpenReceiverOptions {
+                        owner_level: options.owner_level,
+                        prefetch: Some(options.prefetch_events),
+                        start_position: Some(start_position(options.start)),
+                        receive_timeout: None,
+                    }),
+                )
+                .await;
+            match opened {
+                Ok(receiver) => {
+                    // The stream borrows the receiver, so both live in one generator.
+                    let events = async_stream::stream! {
+                        let mut events = receiver.stream_events();
+                        while let Some(event) = events.next().await {
+                            yield event;
+                        }
+                    };
+                    let link: Box<dyn Link> = Box::new(EventHubsLink {
+                        client,
+                        partition,
+                        events: Box::pin(events),
+                    });
+                    Ok(link)
+                }
+                Err(error) => {
+                    close_consumer(client).await;
+                    Err(classify::error("open the link", error).with_partition(&partition))
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        async move {
+            if let Some(Management(client)) = self.management.lock().await.take() {
+                close_consumer(client).await;
+            }
+        }
+        .boxed()
+    }
+}
+
+/// Always exclusive: `>` is understood for every kind of position.
+fn start_position(start: LinkStart) -> StartPosition {
+    let (location, inclusive) = match start {
+        LinkStart::FirstEvent => (StartLocation::Earliest, false),
+        LinkStart::After(number) => (StartLocation::SequenceNumber(number.0), false),
+        LinkStart::EnqueuedAt(time) => (StartLocation::EnqueuedTime(time), true),
+    };
+    StartPosition {
+        location,
+        inclusive,
+    }
+}
+
+type EventStream = Pin<Box<dyn Stream<Item = Result<ReceivedEventData, EventHubsError>> + Send>>;
+
+/// A receiver with the client it alone uses.
+struct EventHubsLink {
+    client: ConsumerClient,
+    partition: Arc<Partition>,
+    events: EventStream,
+}
+
+impl Link for EventHubsLink {
+    fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        max_events: usize,
+        into: &mut Vec<Event>,
+    ) -> Poll<Result<usize>> {
+        let mut count = 0;
+        while count < max_events {
+            match self.events.as_mut().poll_next(cx) {
+                Poll::Ready(Some(Ok(received))) => {
+                    into.push(convert::received(&self.partition, &received)?);
+                    count += 1;
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    let error = classify::error("receive from the link", error);
+                    return Poll::Ready(Err(error.with_partition(&self.partition)));
+                }
+                Poll::Ready(None) => {
+                    return Poll::Ready(Err(Error::new(
+                        ErrorClass::Transient,
+                        "receive from the link",
+                        "the link ended",
+                    )
+                    .with_partition(&self.partition)));
+                }
+                Poll::Pending => break,
+            }
+        }
+        if count > 0 {
+            Poll::Ready(Ok(count))
+        } else {
+            Poll::Pending
+        }
+    }
+
+    fn close(self: Box<Self>) -> BoxFuture<'static, ()> {
+        let Self { client, events, .. } = *self;
+        async move {
+            drop(events);
+            close_consumer(client).await;
+        }
+        .boxed()
+    }
+}
+
+/// Publishes to one hub through the Azure SDK.
+pub struct EventHubsPublisher {
+    namespace: Namespace,
+    entity: EntityName,
+    /// Opened at the first send; let go of after an error, so that the next send starts clean.
+    client: Mutex<Option<Arc<ProducerClient>>>,
+}
+
+impl fmt::Debug for EventHubsPublisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventHubsPublisher")
+            .field("namespace", &self.namespace)
+            .field("entity", &self.entity)
+            .finish_non_exhaustive()
+    }
+}
+
+impl EventHubsPublisher {
+    /// Publishes to `entity` of `namespace`. Connects at the first send.
+    pub fn new(namespace: Namespace, entity: impl Into<EntityName>) -> Self {
+        Self {
+            namespace,
+            entity: entity.into(),
+            client: Mutex::new(None),
+        }
+    }
+
+    async fn client(&self) -> Result<Arc<ProducerClient>> {
+        let mut slot = self.client.lock().await;
+        if let Some(client) = &*slot {
+            return Ok(Arc::clone(client));
+        }
+        let client = Arc::new(self.namespace.open_producer(&self.entity).await?);
+        *slot = Some(Arc::clone(&client));
+        Ok(client)
+    }
+
+    /// Lets go of a client that failed, unless another call already replaced it.
+    async fn retire(&self, failed: &Arc<ProducerClient>) {
+        let mut slot = self.client.lock().await;
+        if slot
+            .as_ref()
+            .is_some_and(|client| Arc::ptr_eq(client, failed))
+        {
+            *slot = None;
+        }
+    }
+
+    async fn with_client<T>(
+        &self,
+        operation: &'static str,
+        call: impl AsyncFnOnce(&ProducerClient) -> Result<T, EventHubsError>,
+    ) -> Result<T> {
+        let client = self.client().await?;
+        let result = within(DEFAULT_CALL_TIMEOUT, operation, call(&client)).await;
+        if let Err(error) = &result
+            && error.class() != ErrorClass::Permanent
+        {
+            self.retire(&client).await;
+        }
+        result
+    }
+
+    async fn send_run(
+        &self,
+        options: impl Fn() -> EventDataBatchOptions,
+        events: Vec<OutgoingEvent>,
+    ) -> Result<()> {
+        let mut events = events.into_iter().map(convert::outgoing).peekable();
+        while events.peek().is_some() {
+            self.with_client("publish a batch", async |client| {
+                let batch = client.create_batch(Some(options())).await?;
+                let mut added = 0_usize;
+                while let Some(event) = events.peek() {
+                    if !batch.try_add_amqp_message(event.clone(), None)? {
+                        break;
+                    }
+                    events.next();
+                    added += 1;
+                }
+                if added == 0 {
+                    return Ok(Added::TooLarge);
+                }
+                client.send_batch(batch, None).await?;
+                Ok(Added::Some)
+            })
+            .await
+            .and_then(|added| match added {
+                Added::Some => Ok(()),
+                Added::TooLarge => Err(Error::new(
+                    ErrorClass::Permanent,
+                    "publish a batch",
+                    "an event is larger than the hub takes",
+                )),
+            })?;
+        }
+        Ok(())
+    }
+}
+
+enum Added {
+    Some,
+    TooLarge,
+}
+
+impl Publisher for EventHubsPublisher {
+    fn entity(&self) -> &EntityName {
+        &self.entity
+    }
+
+    fn send(&self, target: SendTarget, event: OutgoingEvent) -> BoxFuture<'_, Result<SendReceipt>> {
+        async move {
+            let partition = match target {
+                SendTarget::Any => None,
+                SendTarget::Partition(id) => Some(id),
+            };
+            let options = SendMessageOptions {
+                partition_id: partition.as_ref().map(|id| id.as_str().to_owned()),
+            };
+            self.with_client("publish an event", async |client| {
+                client
+                    .send_message(convert::outgoing(event), Some(options))
+                    .await
+            })
+            .await?;
+            Ok(SendReceipt::new(partition, None))
+        }
+        .boxed()
+    }
+
+    fn send_batch(
+        &self,
+        target: SendTarget,
+        events: Vec<OutgoingEvent>,
+    ) -> BoxFuture<'_, Result<()>> {
+        async move {
+            if let SendTarget::Partition(id) = target {
+                let options = || EventDataBatchOptions {
+                    partition_id: Some(id.as_str().to_owned()),
+                    ..EventDataBatchOptions::default()
+                };
+                return self.send_run(options, events).await;
+            }
+            // A batch has one key: events of one key travel together, in order.
+            let mut by_key: BTreeMap<Option<String>, Vec<OutgoingEvent>> = BTreeMap::new();
+            for event in events {
+                by_key.entry(event.key.clone()).or_default().push(event);
+            }
+            for (key, events) in by_key {
+                let options = || EventDataBatchOptions {
+                    partition_key: key.clone(),
+                    ..EventDataBatchOptions::default()
+                };
+                self.send_run(options, events).await?;
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        async move {
+            let client = self.client.lock().await.take();
+            if let Some(client) = client.and_then(Arc::into_inner) {
+                let _said = timeout(CLOSE_TIMEOUT, client.close()).await;
+            }
+        }
+        .boxed()
+    }
+}
