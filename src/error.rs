@@ -192,11 +192,7 @@ pub struct InvalidConfig {
 impl InvalidConfig {
     /// Says that `field` holds `value` where `bound` is asked.
     pub fn new(field: &'static str, value: impl fmt::Display, bound: impl Into<String>) -> Self {
-        Self {
-            field,
-            value: value.to_string(),
-            bound: bound.into(),
-        }
+        Self { field, value: value.to_string(), bound: bound.into() }
     }
 }
 
@@ -207,21 +203,15 @@ mod tests {
     #[test]
     fn display_names_operation_and_place_and_leaves_the_source_to_the_chain() {
         let cause = std::io::Error::other("connection reset");
-        let error = Error::new(
-            ErrorClass::Transient,
-            "open the link",
-            "the service did not answer",
-        )
-        .with_partition(&Partition::new("orders", "3"))
-        .with_sequence_number(SequenceNumber(17))
-        .with_source(cause);
+        let error =
+            Error::new(ErrorClass::Transient, "open the link", "the service did not answer")
+                .with_partition(&Partition::new("orders", "3"))
+                .with_sequence_number(SequenceNumber(17))
+                .with_source(cause);
         assert_eq!(
             error.to_string(),
             "could not open the link of orders/3 at 17: the service did not answer"
         );
-        assert_eq!(
-            error_chain(&error).last().map(String::as_str),
-            Some("connection reset")
-        );
+        assert_eq!(error_chain(&error).last().map(String::as_str), Some("connection reset"));
     }
 }

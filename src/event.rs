@@ -94,10 +94,7 @@ pub struct Partition {
 impl Partition {
     /// Names the partition `id` of `entity`.
     pub fn new(entity: impl Into<EntityName>, id: impl Into<PartitionId>) -> Self {
-        Self {
-            entity: entity.into(),
-            id: id.into(),
-        }
+        Self { entity: entity.into(), id: id.into() }
     }
 }
 
@@ -139,10 +136,7 @@ pub struct Position {
 impl Position {
     /// The position of the event with this sequence number, offset unknown.
     pub fn at(sequence_number: i64) -> Self {
-        Self {
-            sequence_number: SequenceNumber(sequence_number),
-            offset: None,
-        }
+        Self { sequence_number: SequenceNumber(sequence_number), offset: None }
     }
 }
 
@@ -302,10 +296,7 @@ impl Event {
 
     /// The event's place in its partition.
     pub fn position(&self) -> Position {
-        Position {
-            sequence_number: self.0.sequence_number,
-            offset: self.0.offset.clone(),
-        }
+        Position { sequence_number: self.0.sequence_number, offset: self.0.offset.clone() }
     }
 
     /// When the service accepted the event.
@@ -383,10 +374,7 @@ pub struct OutgoingEvent {
 impl OutgoingEvent {
     /// An event with this body and nothing else.
     pub fn new(body: impl Into<Bytes>) -> Self {
-        Self {
-            body: body.into(),
-            ..Self::default()
-        }
+        Self { body: body.into(), ..Self::default() }
     }
 
     /// Sets the key.

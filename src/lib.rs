@@ -2,6 +2,9 @@
 
 pub mod blob_store;
 pub mod checkpoint_store;
+pub mod clock;
+pub mod config;
+pub mod consumer;
 pub mod dead_letter;
 pub mod error;
 pub mod event;
@@ -13,3 +16,12 @@ mod timestamp;
 
 #[cfg(feature = "emulator")]
 pub mod emulator;
+
+pub use config::ConsumerOptions;
+pub use consumer::{
+    Batch, BatchConsumer, BatchContext, BatchHandler, ConsumerHandle, EventContext, EventHandler,
+    HandlerError, Outcomes, Settler, decoded,
+};
+pub use error::{Error, ErrorClass};
+pub use event::{Event, OutgoingEvent};
+pub use outcome::{Failure, Outcome};

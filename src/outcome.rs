@@ -25,6 +25,18 @@ pub enum Outcome {
     /// The environment is broken (a full disk, a missing folder): drain and stop the consumer;
     /// the event is delivered again by the next run.
     Abort(Failure),
+    /// Work goes on elsewhere, and its [`Settler`](crate::consumer::Settler) ends the event.
+    Deferred(Deferred),
+}
+
+/// Proof that an event's [`Settler`](crate::consumer::Settler) was taken.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Deferred(());
+
+impl Deferred {
+    pub(crate) fn new() -> Self {
+        Self(())
+    }
 }
 
 impl Outcome {
@@ -35,26 +47,17 @@ impl Outcome {
 
     /// Try again after the configured back-off.
     pub fn retry(failure: impl Into<Failure>) -> Self {
-        Outcome::Retry(RetryRequest {
-            delay: RetryDelay::Backoff,
-            failure: failure.into(),
-        })
+        Outcome::Retry(RetryRequest { delay: RetryDelay::Backoff, failure: failure.into() })
     }
 
     /// Try again as soon as a slot is free.
     pub fn retry_now(failure: impl Into<Failure>) -> Self {
-        Outcome::Retry(RetryRequest {
-            delay: RetryDelay::Now,
-            failure: failure.into(),
-        })
+        Outcome::Retry(RetryRequest { delay: RetryDelay::Now, failure: failure.into() })
     }
 
     /// Try again after `delay`; the slot is free meanwhile.
     pub fn retry_after(delay: Duration, failure: impl Into<Failure>) -> Self {
-        Outcome::Retry(RetryRequest {
-            delay: RetryDelay::After(delay),
-            failure: failure.into(),
-        })
+        Outcome::Retry(RetryRequest { delay: RetryDelay::After(delay), failure: failure.into() })
     }
 
     /// Write the event to the dead-letter sink.
@@ -75,6 +78,7 @@ impl Outcome {
             Outcome::Retry(_) => "retry",
             Outcome::DeadLetter(_) => "dead_letter",
             Outcome::Abort(_) => "abort",
+            Outcome::Deferred(_) => "deferred",
         }
     }
 }
@@ -138,11 +142,7 @@ pub struct Failure {
 impl Failure {
     /// A failure of this class, described in one line.
     pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
-        Self {
-            class,
-            message: message.into(),
-            causes: Vec::new(),
-        }
+        Self { class, message: message.into(), causes: Vec::new() }
     }
 
     /// A failure that trying again does not change.
@@ -159,11 +159,7 @@ impl Failure {
     pub fn from_error(class: ErrorClass, error: &(dyn std::error::Error + 'static)) -> Self {
         let mut chain = error_chain(error);
         let message = chain.remove(0);
-        Self {
-            class,
-            message,
-            causes: chain,
-        }
+        Self { class, message, causes: chain }
     }
 
     /// Adds the chain of `error` as causes.
@@ -173,15 +169,12 @@ impl Failure {
     }
 }
 
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Failure::from_error(error.class(), &error)
-    }
-}
-
-impl From<std::io::Error> for Failure {
-    fn from(error: std::io::Error) -> Self {
-        Failure::from_error(ErrorClass::Transient, &error)
+/// Keeps the class of an [`Error`]; any other error is of class unknown, and so retried.
+impl<E: std::error::Error + 'static> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let any: &(dyn std::error::Error + 'static) = &error;
+        let class = any.downcast_ref::<Error>().map_or(ErrorClass::Unknown, Error::class);
+        Failure::from_error(class, any)
     }
 }
 
@@ -197,16 +190,10 @@ mod tests {
 
     #[test]
     fn a_result_becomes_done_retry_or_dead_letter_by_its_class() {
-        assert_eq!(Outcome::from(Ok::<(), Error>(())), Outcome::Done);
+        assert_eq!(Outcome::from(Ok::<(), Failure>(())), Outcome::Done);
         let transient = Failure::transient("timed out");
-        assert_eq!(
-            Outcome::from(Err(transient.clone())),
-            Outcome::retry(transient)
-        );
+        assert_eq!(Outcome::from(Err(transient.clone())), Outcome::retry(transient));
         let permanent = Failure::permanent("404");
-        assert_eq!(
-            Outcome::from(Err(permanent.clone())),
-            Outcome::DeadLetter(permanent)
-        );
+        assert_eq!(Outcome::from(Err(permanent.clone())), Outcome::DeadLetter(permanent));
     }
 }

@@ -11,10 +11,7 @@ pub(crate) fn unix_millis(time: SystemTime) -> i64 {
         Ok(after) => i128::try_from(after.as_millis()),
         Err(before) => i128::try_from(before.duration().as_millis()).map(|millis| -millis),
     };
-    millis
-        .ok()
-        .and_then(|millis| i64::try_from(millis).ok())
-        .unwrap_or(i64::MAX)
+    millis.ok().and_then(|millis| i64::try_from(millis).ok()).unwrap_or(i64::MAX)
 }
 
 /// The time `millis` milliseconds after 1970; earlier times become 1970.
@@ -27,9 +24,7 @@ pub(crate) fn from_unix_millis(millis: i64) -> SystemTime {
 pub(crate) fn rfc3339(time: SystemTime) -> String {
     let millis = Duration::from_millis(u64::try_from(unix_millis(time)).unwrap_or(0));
     let rounded = OffsetDateTime::from(SystemTime::UNIX_EPOCH + millis);
-    rounded
-        .format(&Rfc3339)
-        .unwrap_or_else(|_| rounded.to_string())
+    rounded.format(&Rfc3339).unwrap_or_else(|_| rounded.to_string())
 }
 
 #[cfg(test)]

@@ -40,10 +40,7 @@ impl BlobName {
         } else {
             return Ok(Self(name.to_owned()));
         };
-        Err(InvalidBlobName {
-            name: name.to_owned(),
-            fault,
-        })
+        Err(InvalidBlobName { name: name.to_owned(), fault })
     }
 
     /// The name as text.

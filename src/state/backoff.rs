@@ -21,11 +21,7 @@ pub struct Backoff {
 impl Backoff {
     /// A rule that doubles.
     pub const fn doubling(initial: Duration, max: Duration) -> Self {
-        Self {
-            initial,
-            max,
-            factor: 2.0,
-        }
+        Self { initial, max, factor: 2.0 }
     }
 
     /// The delay after `failures` failures in a row (the first is 1); `random` is uniform in

@@ -66,30 +66,19 @@ struct Waiting<T> {
 impl<T> BatchBuffer<T> {
     /// An empty buffer.
     pub fn new(limits: BatchLimits) -> Self {
-        Self {
-            limits,
-            waiting: VecDeque::new(),
-            bytes: 0,
-        }
+        Self { limits, waiting: VecDeque::new(), bytes: 0 }
     }
 
     /// Adds an event at the end.
     pub fn on_event(&mut self, item: T, bytes: usize, now: Instant) {
         self.bytes += bytes;
-        self.waiting.push_back(Waiting {
-            item,
-            bytes,
-            since: now,
-        });
+        self.waiting.push_back(Waiting { item, bytes, since: now });
     }
 
     /// Adds an event at the front: it was here before.
     pub fn on_retry(&mut self, item: T, bytes: usize, now: Instant) {
         // Never younger than the one behind it, so that the front carries the deadline.
-        let since = self
-            .waiting
-            .front()
-            .map_or(now, |front| front.since.min(now));
+        let since = self.waiting.front().map_or(now, |front| front.since.min(now));
         self.bytes += bytes;
         self.waiting.push_front(Waiting { item, bytes, since });
     }
@@ -158,10 +147,7 @@ impl<T> BatchBuffer<T> {
     fn take_front(&mut self) -> Vec<T> {
         let (count, bytes) = self.extent();
         self.bytes -= bytes;
-        self.waiting
-            .drain(..count)
-            .map(|waiting| waiting.item)
-            .collect()
+        self.waiting.drain(..count).map(|waiting| waiting.item).collect()
     }
 }
 
@@ -278,24 +264,15 @@ mod tests {
 
     #[test]
     fn an_event_larger_than_the_limit_travels_alone() {
-        let limits = BatchLimits {
-            max_events: 10,
-            max_bytes: 100,
-            timeout: Duration::from_secs(1),
-        };
+        let limits =
+            BatchLimits { max_events: 10, max_bytes: 100, timeout: Duration::from_secs(1) };
         let now = Instant::now();
         let mut buffer = BatchBuffer::new(limits);
         buffer.on_event("small", 10, now);
         buffer.on_event("huge", 1_000, now);
         buffer.on_event("last", 10, now);
-        assert_eq!(
-            buffer.take_ready(now),
-            Some((vec!["small"], FlushReason::Bytes))
-        );
-        assert_eq!(
-            buffer.take_ready(now),
-            Some((vec!["huge"], FlushReason::Bytes))
-        );
+        assert_eq!(buffer.take_ready(now), Some((vec!["small"], FlushReason::Bytes)));
+        assert_eq!(buffer.take_ready(now), Some((vec!["huge"], FlushReason::Bytes)));
         assert_eq!(buffer.take_ready(now), None);
     }
 }

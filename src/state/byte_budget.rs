@@ -33,12 +33,7 @@ struct Holding {
 impl ByteBudget {
     /// A budget of `capacity` bytes.
     pub fn new(capacity: usize) -> Self {
-        Self {
-            capacity,
-            used: 0,
-            held: BTreeMap::new(),
-            next_account: 0,
-        }
+        Self { capacity, used: 0, held: BTreeMap::new(), next_account: 0 }
     }
 
     /// Opens an account for a partition.

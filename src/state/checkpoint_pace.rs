@@ -45,11 +45,7 @@ struct Dirtied {
 impl CheckpointPace {
     /// Clean.
     pub fn new(limits: PaceLimits) -> Self {
-        Self {
-            limits,
-            state: State::Clean,
-            last_start: None,
-        }
+        Self { limits, state: State::Clean, last_start: None }
     }
 
     /// Events settled.
@@ -57,16 +53,10 @@ impl CheckpointPace {
         let (before, due) = match self.state {
             State::Clean | State::Writing { since: None } => (0, now + self.limits.batch_timeout),
             State::Dirty { events, due }
-            | State::Writing {
-                since: Some(Dirtied { events, due }),
-            } => (events, due),
+            | State::Writing { since: Some(Dirtied { events, due }) } => (events, due),
         };
         let events = before + events;
-        let due = if events >= self.limits.batch_events {
-            due.min(now)
-        } else {
-            due
-        };
+        let due = if events >= self.limits.batch_events { due.min(now) } else { due };
         self.set_dirty(events, due);
     }
 
@@ -74,9 +64,9 @@ impl CheckpointPace {
     pub fn on_batch_finished(&mut self, now: Instant) {
         match self.state {
             State::Dirty { events, due } => self.set_dirty(events, due.min(now)),
-            State::Writing {
-                since: Some(Dirtied { events, due }),
-            } => self.set_dirty(events, due.min(now)),
+            State::Writing { since: Some(Dirtied { events, due }) } => {
+                self.set_dirty(events, due.min(now))
+            }
             State::Clean | State::Writing { since: None } => {}
         }
     }
@@ -86,9 +76,7 @@ impl CheckpointPace {
         let State::Dirty { due, .. } = self.state else {
             return None;
         };
-        let earliest = self
-            .last_start
-            .map(|start| start + self.limits.min_interval);
+        let earliest = self.last_start.map(|start| start + self.limits.min_interval);
         Some(earliest.map_or(due, |earliest| due.max(earliest)))
     }
 
@@ -110,20 +98,16 @@ impl CheckpointPace {
     /// The write under way is acknowledged.
     pub fn on_written(&mut self) {
         if let State::Writing { since } = self.state {
-            self.state = since.map_or(State::Clean, |Dirtied { events, due }| State::Dirty {
-                events,
-                due,
-            });
+            self.state =
+                since.map_or(State::Clean, |Dirtied { events, due }| State::Dirty { events, due });
         }
     }
 
     /// The write under way failed: try again after `delay`.
     pub fn on_failed(&mut self, now: Instant, delay: Duration) {
         if let State::Writing { since } = self.state {
-            self.state = State::Dirty {
-                events: since.map_or(0, |since| since.events),
-                due: now + delay,
-            };
+            self.state =
+                State::Dirty { events: since.map_or(0, |since| since.events), due: now + delay };
         }
     }
 
@@ -139,9 +123,7 @@ impl CheckpointPace {
 
     fn set_dirty(&mut self, events: usize, due: Instant) {
         self.state = match self.state {
-            State::Writing { .. } => State::Writing {
-                since: Some(Dirtied { events, due }),
-            },
+            State::Writing { .. } => State::Writing { since: Some(Dirtied { events, due }) },
             State::Clean | State::Dirty { .. } => State::Dirty { events, due },
         };
     }

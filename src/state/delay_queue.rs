@@ -49,10 +49,7 @@ impl<T> Ord for Delayed<T> {
 
 impl<T> Default for DelayQueue<T> {
     fn default() -> Self {
-        Self {
-            heap: BinaryHeap::new(),
-            next_order: 0,
-        }
+        Self { heap: BinaryHeap::new(), next_order: 0 }
     }
 }
 

@@ -22,6 +22,8 @@ pub struct Fence {
     stored: Checkpoint,
     expected: Expected,
     pending: Option<Checkpoint>,
+    /// Whether the claim is acknowledged. From then on the epoch is ours alone.
+    claimed: bool,
 }
 
 /// What a failed compare means.
@@ -61,10 +63,9 @@ impl Fence {
         write_id: WriteId,
     ) -> Self {
         let (before, expected) = match stored {
-            Some(StoredCheckpoint {
-                checkpoint,
-                version,
-            }) => (checkpoint, Expected::Version(version)),
+            Some(StoredCheckpoint { checkpoint, version }) => {
+                (checkpoint, Expected::Version(version))
+            }
             None => (Checkpoint::default(), Expected::Absent),
         };
         let mut claim = before.clone();
@@ -78,11 +79,22 @@ impl Fence {
         claim.incarnation = Some(incarnation);
         claim.lease_epoch = LeaseEpoch((before.lease_epoch.0 + 1).max(now_millis));
         claim.write_id = write_id;
-        Self {
-            stored: before,
-            expected,
-            pending: Some(claim),
+        Self { stored: before, expected, pending: Some(claim), claimed: false }
+    }
+
+    /// Makes the claim begin at another place than the stored one: after "latest" was turned
+    /// into a number, or because the stored position is not in the log. A position that was
+    /// valid in this log is left behind only with a new reset generation.
+    pub fn restart_at(&mut self, watermark: Option<Position>) {
+        let Some(claim) = &mut self.pending else {
+            return;
+        };
+        if claim.watermark.is_some() {
+            claim.reset_generation += 1;
         }
+        claim.watermark = watermark;
+        claim.settled_above.clear();
+        claim.takeovers_without_progress = 0;
     }
 
     /// The owner's epoch.
@@ -97,9 +109,7 @@ impl Fence {
 
     /// The write to make, and what it expects to replace; `None` between writes.
     pub fn pending(&self) -> Option<(&Checkpoint, &Expected)> {
-        self.pending
-            .as_ref()
-            .map(|pending| (pending, &self.expected))
+        self.pending.as_ref().map(|pending| (pending, &self.expected))
     }
 
     /// Prepares a write of progress. It replaces a pending one and never goes below what is
@@ -114,11 +124,7 @@ impl Fence {
         next.lease_epoch = self.lease_epoch();
         let moved = number_of(&watermark) > number_of(&self.stored.watermark);
         next.watermark = later(watermark, next.watermark);
-        next.settled_above = union(
-            &next.settled_above,
-            &settled_above,
-            number_of(&next.watermark),
-        );
+        next.settled_above = union(&next.settled_above, &settled_above, number_of(&next.watermark));
         next.write_id = write_id;
         if moved {
             next.takeovers_without_progress = 0;
@@ -132,6 +138,7 @@ impl Fence {
             self.stored = pending;
         }
         self.expected = Expected::Version(version);
+        self.claimed = true;
     }
 
     /// The pending write's compare failed, and this is what the store holds.
@@ -139,11 +146,7 @@ impl Fence {
         let Some(pending) = &mut self.pending else {
             return Verdict::Written;
         };
-        let Some(StoredCheckpoint {
-            checkpoint: found,
-            version,
-        }) = found
-        else {
+        let Some(StoredCheckpoint { checkpoint: found, version }) = found else {
             self.expected = Expected::Absent;
             return Verdict::WriteAgain;
         };
@@ -159,17 +162,17 @@ impl Fence {
         if found.reset_generation > pending.reset_generation {
             return Verdict::Superseded(Superseded::Reset(found.reset_generation));
         }
-        if found.lease_epoch >= pending.lease_epoch {
+        // Our own epoch is an earlier write of ours whose answer was lost, unless two claims met.
+        if found.lease_epoch > pending.lease_epoch
+            || (found.lease_epoch == pending.lease_epoch && !self.claimed)
+        {
             return Verdict::Superseded(Superseded::Epoch(found.lease_epoch));
         }
         // An older owner, or a writer that knows no fences: keep what it settled in this log.
         if found.incarnation.is_none() || found.incarnation == pending.incarnation {
             pending.watermark = later(pending.watermark.take(), found.watermark.clone());
-            pending.settled_above = union(
-                &pending.settled_above,
-                &found.settled_above,
-                number_of(&pending.watermark),
-            );
+            pending.settled_above =
+                union(&pending.settled_above, &found.settled_above, number_of(&pending.watermark));
         }
         self.stored = found;
         self.expected = Expected::Version(version);
@@ -182,11 +185,7 @@ fn number_of(position: &Option<Position>) -> Option<SequenceNumber> {
 }
 
 fn later(one: Option<Position>, other: Option<Position>) -> Option<Position> {
-    if number_of(&one) >= number_of(&other) {
-        one
-    } else {
-        other
-    }
+    if number_of(&one) >= number_of(&other) { one } else { other }
 }
 
 /// All that either holds above the watermark, as ascending runs that do not touch.
@@ -195,12 +194,8 @@ fn union(
     other: &[SettledRun],
     watermark: Option<SequenceNumber>,
 ) -> Vec<SettledRun> {
-    let mut runs: Vec<SettledRun> = one
-        .iter()
-        .chain(other)
-        .copied()
-        .filter(|run| Some(run.last) > watermark)
-        .collect();
+    let mut runs: Vec<SettledRun> =
+        one.iter().chain(other).copied().filter(|run| Some(run.last) > watermark).collect();
     runs.sort_by_key(|run| run.first);
     let mut merged: Vec<SettledRun> = Vec::with_capacity(runs.len());
     for run in runs {
@@ -233,10 +228,7 @@ mod tests {
 
     fn progress(fence: &mut Fence, number: i64, write_id: u64) -> Checkpoint {
         fence.on_progress(Some(Position::at(number)), Vec::new(), WriteId(write_id));
-        fence
-            .pending()
-            .map(|(pending, _)| pending.clone())
-            .expect("pending")
+        fence.pending().map(|(pending, _)| pending.clone()).expect("pending")
     }
 
     #[test]
@@ -270,14 +262,33 @@ mod tests {
     fn a_lost_answer_is_recognised_by_the_write_id() {
         let mut fence = claimed(10);
         let written = progress(&mut fence, 5, 2);
-        assert_eq!(
-            fence.on_conflict(Some(stored(&written, "v2"))),
-            Verdict::Written
-        );
+        assert_eq!(fence.on_conflict(Some(stored(&written, "v2"))), Verdict::Written);
         progress(&mut fence, 6, 3);
         assert_eq!(
             fence.pending().expect("pending").1,
             &Expected::Version(VersionToken("v2".to_owned()))
+        );
+    }
+
+    #[test]
+    fn an_older_write_of_ours_whose_answer_was_lost_is_written_over() {
+        let mut fence = claimed(10);
+        let lost = progress(&mut fence, 5, 2);
+        progress(&mut fence, 8, 3);
+        assert_eq!(fence.on_conflict(Some(stored(&lost, "v2"))), Verdict::WriteAgain);
+        let (pending, expected) = fence.pending().expect("pending");
+        assert_eq!(pending.watermark, Some(Position::at(8)));
+        assert_eq!(*expected, Expected::Version(VersionToken("v2".to_owned())));
+    }
+
+    #[test]
+    fn of_two_claims_with_one_epoch_the_second_starts_over() {
+        let mut first = Fence::claim(None, HUB, 10, WriteId(1));
+        let second = Fence::claim(None, HUB, 10, WriteId(2));
+        let theirs = second.pending().expect("pending").0.clone();
+        assert_eq!(
+            first.on_conflict(Some(stored(&theirs, "v1"))),
+            Verdict::Superseded(Superseded::Epoch(LeaseEpoch(10)))
         );
     }
 
@@ -297,11 +308,8 @@ mod tests {
     fn a_reset_ends_the_right_to_write() {
         let mut fence = claimed(10);
         progress(&mut fence, 5, 2);
-        let reset = Checkpoint {
-            reset_generation: 1,
-            incarnation: Some(HUB),
-            ..Checkpoint::default()
-        };
+        let reset =
+            Checkpoint { reset_generation: 1, incarnation: Some(HUB), ..Checkpoint::default() };
         assert_eq!(
             fence.on_conflict(Some(stored(&reset, "v2"))),
             Verdict::Superseded(Superseded::Reset(1))
@@ -312,46 +320,22 @@ mod tests {
     fn an_unfenced_writer_is_merged_and_never_moves_us_back() {
         let mut fence = claimed(10);
         progress(&mut fence, 5, 2);
-        let foreign = |number| Checkpoint {
-            watermark: Some(Position::at(number)),
-            ..Checkpoint::default()
-        };
-        assert_eq!(
-            fence.on_conflict(Some(stored(&foreign(3), "v2"))),
-            Verdict::WriteAgain
-        );
-        assert_eq!(
-            fence.pending().expect("pending").0.watermark,
-            Some(Position::at(5))
-        );
-        assert_eq!(
-            fence.on_conflict(Some(stored(&foreign(9), "v3"))),
-            Verdict::WriteAgain
-        );
-        assert_eq!(
-            fence.pending().expect("pending").0.watermark,
-            Some(Position::at(9))
-        );
+        let foreign =
+            |number| Checkpoint { watermark: Some(Position::at(number)), ..Checkpoint::default() };
+        assert_eq!(fence.on_conflict(Some(stored(&foreign(3), "v2"))), Verdict::WriteAgain);
+        assert_eq!(fence.pending().expect("pending").0.watermark, Some(Position::at(5)));
+        assert_eq!(fence.on_conflict(Some(stored(&foreign(9), "v3"))), Verdict::WriteAgain);
+        assert_eq!(fence.pending().expect("pending").0.watermark, Some(Position::at(9)));
         fence.on_stored(VersionToken("v4".to_owned()));
-        assert_eq!(
-            progress(&mut fence, 7, 3).watermark,
-            Some(Position::at(9)),
-            "forward only"
-        );
+        assert_eq!(progress(&mut fence, 7, 3).watermark, Some(Position::at(9)), "forward only");
     }
 
     #[test]
     fn runs_of_both_are_kept_above_the_watermark() {
-        let run = |first, last| SettledRun {
-            first: SequenceNumber(first),
-            last: SequenceNumber(last),
-        };
+        let run =
+            |first, last| SettledRun { first: SequenceNumber(first), last: SequenceNumber(last) };
         assert_eq!(
-            union(
-                &[run(3, 5), run(10, 12)],
-                &[run(1, 2), run(4, 7)],
-                Some(SequenceNumber(2))
-            ),
+            union(&[run(3, 5), run(10, 12)], &[run(1, 2), run(4, 7)], Some(SequenceNumber(2))),
             [run(3, 7), run(10, 12)]
         );
     }

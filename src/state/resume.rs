@@ -67,20 +67,14 @@ impl ResumePosition {
     /// Compares the position with what the hub says before a link is opened again.
     pub fn continuity(&self, hub: &HubProperties, log: &LogProperties) -> Continuity {
         if hub.incarnation != self.incarnation {
-            return Continuity::Recreated {
-                was: self.incarnation,
-                is: hub.incarnation,
-            };
+            return Continuity::Recreated { was: self.incarnation, is: hub.incarnation };
         }
         let LinkStart::After(position) = self.start else {
             return Continuity::Unbroken;
         };
         // "After -1" is the beginning of an empty log, not a position beyond its end.
         if position.0 >= 0 && Some(position) > log.last_enqueued {
-            return Continuity::AheadOfLog {
-                position,
-                end: log.last_enqueued,
-            };
+            return Continuity::AheadOfLog { position, end: log.last_enqueued };
         }
         match u64::try_from(log.begin.0.saturating_sub(position.0.saturating_add(1))) {
             Ok(lost_at_most) if lost_at_most > 0 => Continuity::Trimmed { lost_at_most },
@@ -99,9 +93,7 @@ impl ResumePosition {
 pub fn first_start(start: StartPosition, log: &LogProperties) -> LinkStart {
     match start {
         StartPosition::Earliest => LinkStart::FirstEvent,
-        StartPosition::Latest => log
-            .last_enqueued
-            .map_or(LinkStart::FirstEvent, LinkStart::After),
+        StartPosition::Latest => log.last_enqueued.map_or(LinkStart::FirstEvent, LinkStart::After),
         StartPosition::EnqueuedAt(time) => LinkStart::EnqueuedAt(time),
         StartPosition::SequenceNumber(number) if number.0 <= 0 => LinkStart::FirstEvent,
         StartPosition::SequenceNumber(number) => LinkStart::After(SequenceNumber(number.0 - 1)),
@@ -139,40 +131,25 @@ mod tests {
             first_start(StartPosition::Latest, &log(0, Some(9))),
             LinkStart::After(SequenceNumber(9))
         );
-        assert_eq!(
-            first_start(StartPosition::Latest, &log(0, None)),
-            LinkStart::FirstEvent
-        );
+        assert_eq!(first_start(StartPosition::Latest, &log(0, None)), LinkStart::FirstEvent);
     }
 
     #[test]
     fn a_hub_that_changed_under_us_is_noticed() {
         let position = ResumePosition::new(HUB, LinkStart::After(SequenceNumber(10)));
-        assert_eq!(
-            position.continuity(&hub(7), &log(0, Some(10))),
-            Continuity::Unbroken
-        );
-        assert_eq!(
-            position.continuity(&hub(7), &log(11, Some(30))),
-            Continuity::Unbroken
-        );
+        assert_eq!(position.continuity(&hub(7), &log(0, Some(10))), Continuity::Unbroken);
+        assert_eq!(position.continuity(&hub(7), &log(11, Some(30))), Continuity::Unbroken);
         assert_eq!(
             position.continuity(&hub(7), &log(15, Some(30))),
             Continuity::Trimmed { lost_at_most: 4 }
         );
         assert_eq!(
             position.continuity(&hub(7), &log(0, Some(3))),
-            Continuity::AheadOfLog {
-                position: SequenceNumber(10),
-                end: Some(SequenceNumber(3))
-            }
+            Continuity::AheadOfLog { position: SequenceNumber(10), end: Some(SequenceNumber(3)) }
         );
         assert_eq!(
             position.continuity(&hub(8), &log(0, Some(30))),
-            Continuity::Recreated {
-                was: HUB,
-                is: Incarnation(8)
-            }
+            Continuity::Recreated { was: HUB, is: Incarnation(8) }
         );
     }
 }

@@ -88,17 +88,10 @@ impl Watermark {
             return Received::Repeat;
         }
         self.last_received = Some(number);
-        while self
-            .settled_before
-            .front()
-            .is_some_and(|run| run.last < number)
-        {
+        while self.settled_before.front().is_some_and(|run| run.last < number) {
             self.settled_before.pop_front();
         }
-        let settled = self
-            .settled_before
-            .front()
-            .is_some_and(|run| run.first <= number);
+        let settled = self.settled_before.front().is_some_and(|run| run.first <= number);
         let ticket = Ticket(self.first_ticket + self.window.len() as u64);
         self.window.push_back(Tracked { position, settled });
         if settled {
@@ -115,18 +108,12 @@ impl Watermark {
         let Some(index) = ticket.0.checked_sub(self.first_ticket) else {
             return Settled::Before;
         };
-        let tracked = usize::try_from(index)
-            .ok()
-            .and_then(|index| self.window.get_mut(index));
+        let tracked = usize::try_from(index).ok().and_then(|index| self.window.get_mut(index));
         match tracked {
             Some(tracked) if !tracked.settled => {
                 tracked.settled = true;
                 self.unsettled -= 1;
-                if self.advance() {
-                    Settled::Advanced
-                } else {
-                    Settled::Held
-                }
+                if self.advance() { Settled::Advanced } else { Settled::Held }
             }
             _ => Settled::Before,
         }
@@ -140,6 +127,11 @@ impl Watermark {
     /// The newest event received.
     pub fn last_received(&self) -> Option<SequenceNumber> {
         self.last_received
+    }
+
+    /// Events of this life below the watermark.
+    pub fn passed_events(&self) -> u64 {
+        self.first_ticket
     }
 
     /// Events received and not yet below the watermark: what the window W bounds.
@@ -166,10 +158,7 @@ impl Watermark {
             match (&mut open, tracked.settled) {
                 (Some(run), true) => run.last = number,
                 (None, true) => {
-                    open = Some(SettledRun {
-                        first: number,
-                        last: number,
-                    });
+                    open = Some(SettledRun { first: number, last: number });
                 }
                 (_, false) => runs.extend(open.take()),
             }
@@ -184,17 +173,11 @@ impl Watermark {
         }
         runs.extend(open);
         // What of it was received and is below the watermark by now is cut off.
-        let next = self
-            .last_received
-            .map_or(i64::MIN, |last| last.0.saturating_add(1));
-        runs.extend(
-            before
-                .filter(|run| run.last.0 >= next)
-                .map(|run| SettledRun {
-                    first: SequenceNumber(run.first.0.max(next)),
-                    last: run.last,
-                }),
-        );
+        let next = self.last_received.map_or(i64::MIN, |last| last.0.saturating_add(1));
+        runs.extend(before.filter(|run| run.last.0 >= next).map(|run| SettledRun {
+            first: SequenceNumber(run.first.0.max(next)),
+            last: run.last,
+        }));
         runs
     }
 
@@ -331,10 +314,7 @@ mod tests {
         assert_eq!(watermark.settled_to(), Some(&Position::at(4)));
         assert_eq!(
             watermark.settled_above(),
-            [SettledRun {
-                first: SequenceNumber(7),
-                last: SequenceNumber(8)
-            }]
+            [SettledRun { first: SequenceNumber(7), last: SequenceNumber(8) }]
         );
         assert_eq!(watermark.on_settled(tickets[0]), Settled::Advanced);
         assert_eq!(watermark.on_settled(tickets[0]), Settled::Before);

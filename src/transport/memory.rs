@@ -92,9 +92,8 @@ impl MemoryHub {
     /// A hub with empty partitions "0", "1", ….
     pub fn new(entity: impl Into<EntityName>, partitions: usize) -> Self {
         let entity = entity.into();
-        let ids: Vec<PartitionId> = (0..partitions)
-            .map(|index| PartitionId::from(index.to_string()))
-            .collect();
+        let ids: Vec<PartitionId> =
+            (0..partitions).map(|index| PartitionId::from(index.to_string())).collect();
         let logs = ids
             .iter()
             .map(|id| {
@@ -120,10 +119,7 @@ impl MemoryHub {
 
     /// Reads the hub as a consumer group.
     pub fn transport(&self, consumer_group: impl Into<ConsumerGroup>) -> MemoryTransport {
-        MemoryTransport {
-            hub: self.clone(),
-            consumer_group: consumer_group.into(),
-        }
+        MemoryTransport { hub: self.clone(), consumer_group: consumer_group.into() }
     }
 
     /// Publishes to the hub.
@@ -190,27 +186,18 @@ impl MemoryHub {
 
     /// How many links are open on a partition.
     pub fn open_links(&self, partition: usize) -> usize {
-        self.0.partitions.get(partition).map_or(0, |log| {
-            lock(log)
-                .links
-                .values()
-                .filter(|link| link.ended.is_none())
-                .count()
-        })
+        self.0
+            .partitions
+            .get(partition)
+            .map_or(0, |log| lock(log).links.values().filter(|link| link.ended.is_none()).count())
     }
 
     fn log(&self, id: &PartitionId, operation: &'static str) -> Result<&Mutex<Log>> {
         let index = self.0.ids.iter().position(|known| known == id);
-        index
-            .and_then(|index| self.0.partitions.get(index))
-            .ok_or_else(|| {
-                Error::new(
-                    ErrorClass::Permanent,
-                    operation,
-                    "there is no such partition",
-                )
+        index.and_then(|index| self.0.partitions.get(index)).ok_or_else(|| {
+            Error::new(ErrorClass::Permanent, operation, "there is no such partition")
                 .with_partition(&Partition::new(self.0.entity.clone(), id.clone()))
-            })
+        })
     }
 
     fn fault(
@@ -263,12 +250,12 @@ impl Log {
     fn index_of(&self, start: LinkStart) -> usize {
         let offset = match start {
             LinkStart::FirstEvent => 0,
-            LinkStart::After(number) => self
-                .events
-                .partition_point(|event| event.sequence_number() <= number),
-            LinkStart::EnqueuedAt(time) => self
-                .events
-                .partition_point(|event| event.enqueued_time() < time),
+            LinkStart::After(number) => {
+                self.events.partition_point(|event| event.sequence_number() <= number)
+            }
+            LinkStart::EnqueuedAt(time) => {
+                self.events.partition_point(|event| event.enqueued_time() < time)
+            }
         };
         self.trimmed + offset
     }
@@ -296,9 +283,7 @@ impl Transport for MemoryTransport {
 
     fn hub_properties(&self) -> BoxFuture<'_, Result<HubProperties>> {
         async move {
-            self.hub.fault("read the hub's properties", |faults| {
-                &mut faults.failing_reads
-            })?;
+            self.hub.fault("read the hub's properties", |faults| &mut faults.failing_reads)?;
             let incarnation = self.hub.0.incarnation.load(Ordering::SeqCst);
             Ok(HubProperties::new(
                 Incarnation(i64::try_from(incarnation).unwrap_or(i64::MAX)),
@@ -314,13 +299,10 @@ impl Transport for MemoryTransport {
     ) -> BoxFuture<'a, Result<LogProperties>> {
         const OPERATION: &str = "read the partition's properties";
         async move {
-            self.hub
-                .fault(OPERATION, |faults| &mut faults.failing_reads)?;
+            self.hub.fault(OPERATION, |faults| &mut faults.failing_reads)?;
             let log = lock(self.hub.log(partition, OPERATION)?);
-            let begin = log
-                .events
-                .front()
-                .map_or(SequenceNumber(log.next_number), Event::sequence_number);
+            let begin =
+                log.events.front().map_or(SequenceNumber(log.next_number), Event::sequence_number);
             Ok(LogProperties::new(
                 begin,
                 (log.next_number > 0).then_some(SequenceNumber(log.next_number - 1)),
@@ -334,8 +316,7 @@ impl Transport for MemoryTransport {
         const OPERATION: &str = "open the link";
         let this = self.clone();
         async move {
-            this.hub
-                .fault(OPERATION, |faults| &mut faults.failing_opens)?;
+            this.hub.fault(OPERATION, |faults| &mut faults.failing_opens)?;
             let hub = this.hub.clone();
             let mut log = lock(hub.log(&options.partition, OPERATION)?);
             let group = &this.consumer_group;
@@ -369,12 +350,7 @@ impl Transport for MemoryTransport {
                 },
             );
             let next = log.index_of(options.start);
-            let index = this
-                .hub
-                .0
-                .ids
-                .iter()
-                .position(|known| *known == options.partition);
+            let index = this.hub.0.ids.iter().position(|known| *known == options.partition);
             drop(log);
             let link: Box<dyn Link> = Box::new(MemoryLink {
                 hub: this.hub,
@@ -452,16 +428,12 @@ pub struct MemoryPublisher {
 impl MemoryPublisher {
     fn append(&self, target: &SendTarget, event: OutgoingEvent) -> Result<SendReceipt> {
         const OPERATION: &str = "publish an event";
-        self.hub
-            .fault(OPERATION, |faults| &mut faults.failing_sends)?;
+        self.hub.fault(OPERATION, |faults| &mut faults.failing_sends)?;
         let hub = &self.hub.0;
         let index = match (target, &event.key) {
             (SendTarget::Partition(id), _) => {
                 self.hub.log(id, OPERATION)?;
-                hub.ids
-                    .iter()
-                    .position(|known| known == id)
-                    .unwrap_or_default()
+                hub.ids.iter().position(|known| known == id).unwrap_or_default()
             }
             (SendTarget::Any, Some(key)) => {
                 let hash = key.bytes().fold(0_usize, |hash, byte| {

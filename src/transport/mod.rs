@@ -33,10 +33,7 @@ pub struct HubProperties {
 impl HubProperties {
     /// What an adapter read.
     pub fn new(incarnation: Incarnation, partitions: Vec<PartitionId>) -> Self {
-        Self {
-            incarnation,
-            partitions,
-        }
+        Self { incarnation, partitions }
     }
 }
 
@@ -59,11 +56,7 @@ impl LogProperties {
         last_enqueued: Option<SequenceNumber>,
         last_enqueued_time: Option<SystemTime>,
     ) -> Self {
-        Self {
-            begin,
-            last_enqueued,
-            last_enqueued_time,
-        }
+        Self { begin, last_enqueued, last_enqueued_time }
     }
 }
 
@@ -97,12 +90,7 @@ pub struct OpenLink {
 impl OpenLink {
     /// A link without owner level on `partition`.
     pub fn new(partition: PartitionId, start: LinkStart, prefetch_events: u32) -> Self {
-        Self {
-            partition,
-            start,
-            owner_level: None,
-            prefetch_events,
-        }
+        Self { partition, start, owner_level: None, prefetch_events }
     }
 
     /// Sets the owner level.
@@ -190,10 +178,7 @@ pub struct SendReceipt {
 impl SendReceipt {
     /// What an adapter knows of an accepted send.
     pub fn new(partition: Option<PartitionId>, sequence_number: Option<SequenceNumber>) -> Self {
-        Self {
-            partition,
-            sequence_number,
-        }
+        Self { partition, sequence_number }
     }
 }
 

@@ -51,12 +51,7 @@ pub struct StreamOptions {
 impl StreamOptions {
     /// No owner level, [`DEFAULT_REOPEN_BACKOFF`], this prefetch and seed.
     pub fn new(prefetch_events: u32, seed: u64) -> Self {
-        Self {
-            owner_level: None,
-            prefetch_events,
-            backoff: DEFAULT_REOPEN_BACKOFF,
-            seed,
-        }
+        Self { owner_level: None, prefetch_events, backoff: DEFAULT_REOPEN_BACKOFF, seed }
     }
 
     /// Sets the owner level.
@@ -253,10 +248,7 @@ impl PartitionStream {
             self.state = State::Ended;
             return Err(StreamEnd::Failed(error));
         }
-        let backoff = self
-            .options
-            .backoff
-            .delay(self.failures, self.random.random());
+        let backoff = self.options.backoff.delay(self.failures, self.random.random());
         let jitter = |wait: Duration, random: f64| wait + wait.mul_f64(random / 4.0);
         let delay = match class {
             ErrorClass::Throttling => backoff.max(jitter(THROTTLING_WAIT, self.random.random())),
@@ -303,18 +295,12 @@ impl PartitionStream {
                     trimmed = Some((lost_at_most, log));
                 }
                 broken => {
-                    return Ok(Opened {
-                        outcome: Err(broken),
-                        trimmed,
-                    });
+                    return Ok(Opened { outcome: Err(broken), trimmed });
                 }
             }
-            let open = OpenLink::new(
-                partition.id.clone(),
-                position.next_start(),
-                options.prefetch_events,
-            )
-            .with_owner_level(options.owner_level);
+            let open =
+                OpenLink::new(partition.id.clone(), position.next_start(), options.prefetch_events)
+                    .with_owner_level(options.owner_level);
             debug!(
                 message_topic = %partition.entity,
                 message_partition = %partition.id,
@@ -322,10 +308,7 @@ impl PartitionStream {
                 "opening a link"
             );
             let link = transport.open(open).await?;
-            Ok(Opened {
-                outcome: Ok(link),
-                trimmed,
-            })
+            Ok(Opened { outcome: Ok(link), trimmed })
         };
         State::Opening(opening.boxed())
     }

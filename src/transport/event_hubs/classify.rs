@@ -173,10 +173,7 @@ mod tests {
     fn a_condition_is_found_under_the_wrappers_of_the_sdk() {
         for (condition, class) in [
             ("amqp:link:stolen", ErrorClass::PartitionLost),
-            (
-                "com.microsoft:partition-not-owned",
-                ErrorClass::PartitionLost,
-            ),
+            ("com.microsoft:partition-not-owned", ErrorClass::PartitionLost),
             ("com.microsoft:server-busy", ErrorClass::Throttling),
             ("amqp:resource-limit-exceeded", ErrorClass::Throttling),
             ("amqp:link:detach-forced", ErrorClass::Transient),
@@ -186,10 +183,7 @@ mod tests {
             ("amqp:not-found", ErrorClass::Permanent),
             ("com.microsoft:entity-disabled", ErrorClass::Permanent),
             ("com.microsoft:argument-error", ErrorClass::BadPosition),
-            (
-                "com.microsoft:georeplication:invalid-offset",
-                ErrorClass::BadPosition,
-            ),
+            ("com.microsoft:georeplication:invalid-offset", ErrorClass::BadPosition),
             ("amqp:decode-error", ErrorClass::BadData),
             ("com.example:never-heard-of", ErrorClass::Unknown),
         ] {

@@ -67,9 +67,7 @@ pub(super) fn received(
         key,
         body: body(&message.body),
         properties: application_properties(message),
-        message_id: properties
-            .and_then(|properties| properties.message_id.as_ref())
-            .map(id_text),
+        message_id: properties.and_then(|properties| properties.message_id.as_ref()).map(id_text),
         correlation_id: properties
             .and_then(|properties| properties.correlation_id.as_ref())
             .map(id_text),
@@ -99,11 +97,7 @@ fn application_properties(message: &AmqpMessage) -> Properties {
         .application_properties
         .as_ref()
         .map(|properties| {
-            properties
-                .0
-                .iter()
-                .map(|(name, value)| (name.clone(), property(value)))
-                .collect()
+            properties.0.iter().map(|(name, value)| (name.clone(), property(value))).collect()
         })
         .unwrap_or_default()
 }

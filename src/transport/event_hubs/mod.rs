@@ -177,10 +177,7 @@ fn install_tls_provider() {
 
 /// The first error is ours to handle: the SDK's recovery would replay or skip events.
 fn no_retries() -> RetryOptions {
-    RetryOptions {
-        max_retries: 0,
-        ..RetryOptions::default()
-    }
+    RetryOptions { max_retries: 0, ..RetryOptions::default() }
 }
 
 async fn within<T>(
@@ -242,11 +239,7 @@ impl EventHubsTransport {
         let mut slot = self.management.lock().await;
         let client = match slot.take() {
             Some(Management(client)) => client,
-            None => {
-                self.namespace
-                    .open_consumer(&self.entity, &self.consumer_group)
-                    .await?
-            }
+            None => self.namespace.open_consumer(&self.entity, &self.consumer_group).await?,
         };
         let result = within(DEFAULT_CALL_TIMEOUT, operation, call(&client)).await;
         match result {
@@ -291,11 +284,7 @@ impl Transport for EventHubsTransport {
             })?;
             Ok(HubProperties::new(
                 Incarnation::from_created_at(created_on),
-                properties
-                    .partition_ids
-                    .into_iter()
-                    .map(PartitionId::from)
-                    .collect(),
+                properties.partition_ids.into_iter().map(PartitionId::from).collect(),
             ))
         }
         .boxed()
@@ -348,11 +337,8 @@ impl Transport for EventHubsTransport {
                             yield event;
                         }
                     };
-                    let link: Box<dyn Link> = Box::new(EventHubsLink {
-                        client,
-                        partition,
-                        events: Box::pin(events),
-                    });
+                    let link: Box<dyn Link> =
+                        Box::new(EventHubsLink { client, partition, events: Box::pin(events) });
                     Ok(link)
                 }
                 Err(error) => {
@@ -381,10 +367,7 @@ fn start_position(start: LinkStart) -> StartPosition {
         LinkStart::After(number) => (StartLocation::SequenceNumber(number.0), false),
         LinkStart::EnqueuedAt(time) => (StartLocation::EnqueuedTime(time), true),
     };
-    StartPosition {
-        location,
-        inclusive,
-    }
+    StartPosition { location, inclusive }
 }
 
 type EventStream = Pin<Box<dyn Stream<Item = Result<ReceivedEventData, EventHubsError>> + Send>>;
@@ -425,11 +408,7 @@ impl Link for EventHubsLink {
                 Poll::Pending => break,
             }
         }
-        if count > 0 {
-            Poll::Ready(Ok(count))
-        } else {
-            Poll::Pending
-        }
+        if count > 0 { Poll::Ready(Ok(count)) } else { Poll::Pending }
     }
 
     fn close(self: Box<Self>) -> BoxFuture<'static, ()> {
@@ -462,11 +441,7 @@ impl fmt::Debug for EventHubsPublisher {
 impl EventHubsPublisher {
     /// Publishes to `entity` of `namespace`. Connects at the first send.
     pub fn new(namespace: Namespace, entity: impl Into<EntityName>) -> Self {
-        Self {
-            namespace,
-            entity: entity.into(),
-            client: Mutex::new(None),
-        }
+        Self { namespace, entity: entity.into(), client: Mutex::new(None) }
     }
 
     async fn client(&self) -> Result<Arc<ProducerClient>> {
@@ -482,10 +457,7 @@ impl EventHubsPublisher {
     /// Lets go of a client that failed, unless another call already replaced it.
     async fn retire(&self, failed: &Arc<ProducerClient>) {
         let mut slot = self.client.lock().await;
-        if slot
-            .as_ref()
-            .is_some_and(|client| Arc::ptr_eq(client, failed))
-        {
+        if slot.as_ref().is_some_and(|client| Arc::ptr_eq(client, failed)) {
             *slot = None;
         }
     }
@@ -562,9 +534,7 @@ impl Publisher for EventHubsPublisher {
                 partition_id: partition.as_ref().map(|id| id.as_str().to_owned()),
             };
             self.with_client("publish an event", async |client| {
-                client
-                    .send_message(convert::outgoing(event), Some(options))
-                    .await
+                client.send_message(convert::outgoing(event), Some(options)).await
             })
             .await?;
             Ok(SendReceipt::new(partition, None))

@@ -1,0 +1,23 @@
+//! Wall-clock time, injected, so that a simulated run is a function of its seed.
+//!
+//! Deadlines use tokio's clock, which a paused runtime drives; this one only stamps records
+//! and seeds lease epochs.
+
+use std::fmt;
+use std::time::SystemTime;
+
+/// Tells the wall-clock time.
+pub trait Clock: Send + Sync + fmt::Debug + 'static {
+    /// The time now.
+    fn now(&self) -> SystemTime;
+}
+
+/// The machine's clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+}

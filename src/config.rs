@@ -1,0 +1,338 @@
+//! Every knob of the consumer, its default, and what it may be.
+//!
+//! A default lives in one `DEFAULT_` constant. [`ConsumerOptions::validate`] checks each value
+//! and the pairs that depend on each other, and names field, value and bound.
+
+use std::time::Duration;
+
+use crate::error::InvalidConfig;
+use crate::event::StartPosition;
+use crate::state::backoff::Backoff;
+use crate::transport::resume::DEFAULT_REOPEN_BACKOFF;
+
+/// Default of [`ConsumerOptions::max_batch_size`].
+pub const DEFAULT_MAX_BATCH_SIZE: usize = 20;
+/// Default of [`ConsumerOptions::max_batch_bytes`]: 4 MiB.
+pub const DEFAULT_MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// Default of [`ConsumerOptions::batch_timeout`].
+pub const DEFAULT_BATCH_TIMEOUT: Duration = Duration::from_secs(1);
+/// Default of [`ConsumerOptions::max_batches_in_flight`].
+pub const DEFAULT_MAX_BATCHES_IN_FLIGHT: usize = 4;
+/// Default of [`ConsumerOptions::max_events_in_flight`].
+pub const DEFAULT_MAX_EVENTS_IN_FLIGHT: usize = 10;
+/// Default of [`ConsumerOptions::window_events`].
+pub const DEFAULT_WINDOW_EVENTS: usize = 4_096;
+/// Greatest [`ConsumerOptions::window_events`].
+pub const MAX_WINDOW_EVENTS: usize = 32_768;
+/// Default of [`ConsumerOptions::memory_budget_bytes`]: 256 MiB.
+pub const DEFAULT_MEMORY_BUDGET_BYTES: usize = 256 * 1024 * 1024;
+/// Default of [`ConsumerOptions::prefetch_events`], the SDK's own.
+pub const DEFAULT_PREFETCH_EVENTS: u32 = 300;
+/// Default of [`ConsumerOptions::handler_timeout`].
+pub const DEFAULT_HANDLER_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+/// Default of [`ConsumerOptions::max_attempts`].
+pub const DEFAULT_MAX_ATTEMPTS: u32 = 5;
+/// Default of [`ConsumerOptions::retry_backoff`].
+pub const DEFAULT_RETRY_BACKOFF: Backoff =
+    Backoff::doubling(Duration::from_secs(1), Duration::from_secs(60));
+/// Default of [`ConsumerOptions::checkpoint_min_interval`].
+pub const DEFAULT_CHECKPOINT_MIN_INTERVAL: Duration = Duration::from_secs(1);
+/// Default of [`ConsumerOptions::drain_timeout`].
+pub const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Default of [`ConsumerOptions::store_timeout`].
+pub const DEFAULT_STORE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Longest duration a setting takes: a year. Longer ones are mistakes, and overflow clocks.
+pub const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// Most slots a setting takes.
+pub const MAX_SLOTS: usize = 1_000_000;
+
+/// The owner level (AMQP epoch) of a consumer's links.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum OwnerLevel {
+    /// The lease epoch: a later owner's links win over an earlier one's at the broker.
+    #[default]
+    LeaseEpoch,
+    /// This level, always.
+    Fixed(i64),
+    /// None: the partition is shared with other readers of the group.
+    None,
+}
+
+/// Where to go on when the checkpoint's position is not in the log: the hub was created anew,
+/// or its log is shorter than the position.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum PositionLost {
+    /// With the oldest event: nothing is lost, some may be repeated.
+    #[default]
+    Earliest,
+    /// With what is enqueued from now on.
+    Latest,
+    /// Stop the partition and wait for an operator.
+    Stop,
+}
+
+/// What to do when checkpoints cannot be written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum UncheckpointedEvents {
+    /// Go on. A crash may repeat everything since the last acknowledged checkpoint.
+    #[default]
+    Unlimited,
+    /// Pause intake when a crash would repeat this many events of a partition.
+    PauseAt(u64),
+}
+
+/// The settings of a consumer.
+#[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
+pub struct ConsumerOptions {
+    /// Most events in a batch. Default [`DEFAULT_MAX_BATCH_SIZE`].
+    pub max_batch_size: usize,
+    /// Most bytes in a batch; a larger event travels alone. Default [`DEFAULT_MAX_BATCH_BYTES`].
+    pub max_batch_bytes: usize,
+    /// Longest wait for a batch to fill. Default [`DEFAULT_BATCH_TIMEOUT`].
+    pub batch_timeout: Duration,
+    /// Slots of a batch handler, shared by all partitions. Default
+    /// [`DEFAULT_MAX_BATCHES_IN_FLIGHT`].
+    pub max_batches_in_flight: usize,
+    /// Slots of an event handler, shared by all partitions. Default
+    /// [`DEFAULT_MAX_EVENTS_IN_FLIGHT`].
+    pub max_events_in_flight: usize,
+    /// W: most events of a partition received and not yet below the watermark. Default
+    /// [`DEFAULT_WINDOW_EVENTS`], at most [`MAX_WINDOW_EVENTS`].
+    pub window_events: usize,
+    /// Memory for events received and not settled, over all partitions. Default
+    /// [`DEFAULT_MEMORY_BUDGET_BYTES`].
+    pub memory_budget_bytes: usize,
+    /// Events the service may send ahead. Default [`DEFAULT_PREFETCH_EVENTS`].
+    pub prefetch_events: u32,
+    /// How long a handler may take; then its future is dropped and its events are retried.
+    /// `None`: as long as it likes. Default [`DEFAULT_HANDLER_TIMEOUT`].
+    pub handler_timeout: Option<Duration>,
+    /// How often a handler gets an event before it becomes a dead letter. Default
+    /// [`DEFAULT_MAX_ATTEMPTS`].
+    pub max_attempts: u32,
+    /// Delays between attempts. Default [`DEFAULT_RETRY_BACKOFF`].
+    pub retry_backoff: Backoff,
+    /// Shortest time between two checkpoint writes of a partition. Default
+    /// [`DEFAULT_CHECKPOINT_MIN_INTERVAL`].
+    pub checkpoint_min_interval: Duration,
+    /// What to do when checkpoints cannot be written. Default: go on.
+    pub uncheckpointed_events: UncheckpointedEvents,
+    /// How long a drain waits for handlers before it cuts them. Default
+    /// [`DEFAULT_DRAIN_TIMEOUT`].
+    pub drain_timeout: Duration,
+    /// How long one call of the checkpoint store or the dead-letter sink may take. Default
+    /// [`DEFAULT_STORE_TIMEOUT`].
+    pub store_timeout: Duration,
+    /// Where to begin without a checkpoint. Default: the oldest event.
+    pub start_position: StartPosition,
+    /// Where to go on when the position is not in the log. Default: the oldest event.
+    pub position_lost: PositionLost,
+    /// The owner level of the links. Default: the lease epoch.
+    pub owner_level: OwnerLevel,
+    /// Delays between attempts to open a link. Default [`DEFAULT_REOPEN_BACKOFF`].
+    pub reopen_backoff: Backoff,
+}
+
+impl Default for ConsumerOptions {
+    fn default() -> Self {
+        Self {
+            max_batch_size: DEFAULT_MAX_BATCH_SIZE,
+            max_batch_bytes: DEFAULT_MAX_BATCH_BYTES,
+            batch_timeout: DEFAULT_BATCH_TIMEOUT,
+            max_batches_in_flight: DEFAULT_MAX_BATCHES_IN_FLIGHT,
+            max_events_in_flight: DEFAULT_MAX_EVENTS_IN_FLIGHT,
+            window_events: DEFAULT_WINDOW_EVENTS,
+            memory_budget_bytes: DEFAULT_MEMORY_BUDGET_BYTES,
+            prefetch_events: DEFAULT_PREFETCH_EVENTS,
+            handler_timeout: Some(DEFAULT_HANDLER_TIMEOUT),
+            max_attempts: DEFAULT_MAX_ATTEMPTS,
+            retry_backoff: DEFAULT_RETRY_BACKOFF,
+            checkpoint_min_interval: DEFAULT_CHECKPOINT_MIN_INTERVAL,
+            uncheckpointed_events: UncheckpointedEvents::default(),
+            drain_timeout: DEFAULT_DRAIN_TIMEOUT,
+            store_timeout: DEFAULT_STORE_TIMEOUT,
+            start_position: StartPosition::default(),
+            position_lost: PositionLost::default(),
+            owner_level: OwnerLevel::default(),
+            reopen_backoff: DEFAULT_REOPEN_BACKOFF,
+        }
+    }
+}
+
+impl ConsumerOptions {
+    /// Checks every value, and the pairs that depend on each other.
+    ///
+    /// # Errors
+    /// The first value that cannot be used, with its bound.
+    pub fn validate(&self) -> Result<(), InvalidConfig> {
+        count("max_batch_size", self.max_batch_size, 1, MAX_WINDOW_EVENTS)?;
+        count("max_batch_bytes", self.max_batch_bytes, 1, isize::MAX.unsigned_abs())?;
+        duration("batch_timeout", self.batch_timeout, Duration::from_millis(1))?;
+        count("max_batches_in_flight", self.max_batches_in_flight, 1, MAX_SLOTS)?;
+        count("max_events_in_flight", self.max_events_in_flight, 1, MAX_SLOTS)?;
+        count("window_events", self.window_events, 1, MAX_WINDOW_EVENTS)?;
+        count(
+            "memory_budget_bytes",
+            self.memory_budget_bytes,
+            64 * 1024,
+            isize::MAX.unsigned_abs(),
+        )?;
+        if self.prefetch_events == 0 {
+            return Err(InvalidConfig::new("prefetch_events", 0, "it must be at least 1"));
+        }
+        if let Some(timeout) = self.handler_timeout {
+            duration("handler_timeout", timeout, Duration::from_millis(1))?;
+        }
+        if self.max_attempts == 0 {
+            return Err(InvalidConfig::new("max_attempts", 0, "it must be at least 1"));
+        }
+        backoff("retry_backoff", &self.retry_backoff)?;
+        backoff("reopen_backoff", &self.reopen_backoff)?;
+        duration("checkpoint_min_interval", self.checkpoint_min_interval, Duration::ZERO)?;
+        duration("drain_timeout", self.drain_timeout, Duration::ZERO)?;
+        duration("store_timeout", self.store_timeout, Duration::from_millis(1))?;
+        if self.uncheckpointed_events == UncheckpointedEvents::PauseAt(0) {
+            return Err(InvalidConfig::new("uncheckpointed_events", 0, "it must be at least 1"));
+        }
+        Ok(())
+    }
+
+    /// Checks that what is in flight in batches fits in the window W.
+    ///
+    /// # Errors
+    /// Where it does not.
+    pub fn validate_batches(&self) -> Result<(), InvalidConfig> {
+        let in_flight = self.max_batch_size.saturating_mul(self.max_batches_in_flight);
+        if in_flight > self.window_events {
+            return Err(InvalidConfig::new(
+                "window_events",
+                self.window_events,
+                format!(
+                    "it must hold max_batch_size x max_batches_in_flight = {} x {} = {in_flight} events",
+                    self.max_batch_size, self.max_batches_in_flight
+                ),
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn count(
+    field: &'static str,
+    value: usize,
+    least: usize,
+    most: usize,
+) -> Result<(), InvalidConfig> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    let bound = if value < least {
+        format!("it must be at least {least}")
+    } else {
+        format!("it must be at most {most}")
+    };
+    Err(InvalidConfig::new(field, value, bound))
+}
+
+fn duration(field: &'static str, value: Duration, least: Duration) -> Result<(), InvalidConfig> {
+    if (least..=MAX_DURATION).contains(&value) {
+        return Ok(());
+    }
+    let bound = if value < least {
+        format!("it must be at least {least:?}")
+    } else {
+        "it must be at most a year".to_owned()
+    };
+    Err(InvalidConfig::new(field, format!("{value:?}"), bound))
+}
+
+fn backoff(field: &'static str, value: &Backoff) -> Result<(), InvalidConfig> {
+    if value.initial.is_zero() || value.initial > value.max || value.max > MAX_DURATION {
+        return Err(InvalidConfig::new(
+            field,
+            format!("{:?} to {:?}", value.initial, value.max),
+            "the first delay must be above zero and at most the longest, and that at most a year",
+        ));
+    }
+    if !value.factor.is_finite() || !(1.0..=100.0).contains(&value.factor) {
+        return Err(InvalidConfig::new(
+            field,
+            value.factor,
+            "the factor must be between 1 and 100",
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(change: impl FnOnce(&mut ConsumerOptions)) -> ConsumerOptions {
+        let mut options = ConsumerOptions::default();
+        change(&mut options);
+        options
+    }
+
+    #[test]
+    fn the_defaults_are_valid() {
+        assert_eq!(ConsumerOptions::default().validate(), Ok(()));
+        assert_eq!(ConsumerOptions::default().validate_batches(), Ok(()));
+    }
+
+    #[test]
+    fn a_value_out_of_bounds_is_named_with_its_bound() {
+        let cases: [(ConsumerOptions, &str); 8] = [
+            (
+                with(|o| o.max_batch_size = 0),
+                "max_batch_size = 0 cannot be used: it must be at least 1",
+            ),
+            (
+                with(|o| o.batch_timeout = Duration::ZERO),
+                "batch_timeout = 0ns cannot be used: it must be at least 1ms",
+            ),
+            (
+                with(|o| o.max_events_in_flight = 0),
+                "max_events_in_flight = 0 cannot be used: it must be at least 1",
+            ),
+            (
+                with(|o| o.max_batches_in_flight = 0),
+                "max_batches_in_flight = 0 cannot be used: it must be at least 1",
+            ),
+            (
+                with(|o| o.window_events = 40_000),
+                "window_events = 40000 cannot be used: it must be at most 32768",
+            ),
+            (
+                with(|o| o.max_attempts = 0),
+                "max_attempts = 0 cannot be used: it must be at least 1",
+            ),
+            (with(|o| o.drain_timeout = Duration::MAX), "it must be at most a year"),
+            (with(|o| o.max_batch_bytes = usize::MAX), "it must be at most"),
+        ];
+        for (options, message) in cases {
+            let error = options.validate().expect_err(message).to_string();
+            assert!(error.contains(message), "{error}");
+        }
+    }
+
+    #[test]
+    fn batches_in_flight_must_fit_in_the_window() {
+        let options = with(|o| {
+            o.max_batch_size = 100;
+            o.max_batches_in_flight = 50;
+        });
+        let error = options.validate_batches().expect_err("too much").to_string();
+        assert!(error.contains("100 x 50 = 5000"), "{error}");
+        let overflowing = with(|o| {
+            o.max_batch_size = usize::MAX;
+            o.max_batches_in_flight = 2;
+        });
+        assert!(overflowing.validate_batches().is_err());
+    }
+}

@@ -1,0 +1,191 @@
+//! Writes one partition's checkpoints: one at a time, the newest state, behind the fence.
+//!
+//! When to write is [`CheckpointPace`]'s decision and what may be written [`Fence`]'s; this
+//! carries their decisions out and keeps the write that is under way.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, OptionFuture};
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::claim::{Written, write_once};
+use super::shared::{PartitionStatus, Shared, add};
+use crate::checkpoint_store::{CheckpointKey, LeaseEpoch};
+use crate::error::{Error, error_chain};
+use crate::state::checkpoint_pace::{CheckpointPace, PaceLimits};
+use crate::state::fence::{Fence, Superseded, Verdict};
+use crate::state::watermark::Watermark;
+
+/// Whether a write is made when it is due, or at once if there is anything to write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Urgency {
+    WhenDue,
+    /// The last one of an ownership. After a failure it waits for its turn like any other.
+    Last,
+}
+
+pub(super) struct Checkpointer {
+    shared: Arc<Shared>,
+    key: CheckpointKey,
+    status: Arc<PartitionStatus>,
+    fence: Fence,
+    pace: CheckpointPace,
+    writing: Option<BoxFuture<'static, Written>>,
+    /// Failed writes in a row.
+    failures: u32,
+    /// Events below the watermark at the write under way, and at the last acknowledged one.
+    writing_passed: u64,
+    written_passed: u64,
+}
+
+impl Checkpointer {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        key: CheckpointKey,
+        status: Arc<PartitionStatus>,
+        fence: Fence,
+    ) -> Self {
+        let pace = CheckpointPace::new(PaceLimits {
+            batch_events: shared.options.max_batch_size,
+            batch_timeout: shared.options.batch_timeout,
+            min_interval: shared.options.checkpoint_min_interval,
+        });
+        let this = Self {
+            shared,
+            key,
+            status,
+            fence,
+            pace,
+            writing: None,
+            failures: 0,
+            writing_passed: 0,
+            written_passed: 0,
+        };
+        this.publish();
+        this
+    }
+
+    pub(super) fn lease_epoch(&self) -> LeaseEpoch {
+        self.fence.lease_epoch()
+    }
+
+    /// The state the ownership began with.
+    pub(super) fn resume(&self) -> Watermark {
+        let stored = self.fence.stored();
+        Watermark::resume(stored.watermark.clone(), &stored.settled_above)
+    }
+
+    /// Events of this ownership below the last acknowledged checkpoint.
+    pub(super) fn written_passed(&self) -> u64 {
+        self.written_passed
+    }
+
+    /// Whether all that settled is stored.
+    pub(super) fn is_clean(&self) -> bool {
+        self.writing.is_none() && self.pace.is_clean()
+    }
+
+    pub(super) fn on_settled(&mut self, events: usize, now: Instant) {
+        self.pace.on_settled(events, now.into_std());
+    }
+
+    pub(super) fn on_batch_finished(&mut self, now: Instant) {
+        self.pace.on_batch_finished(now.into_std());
+    }
+
+    /// When [`Checkpointer::start`] has something to do.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.pace.next_deadline().map(Instant::from_std)
+    }
+
+    /// Begins a write of the watermark, unless one is under way or none is due.
+    pub(super) fn start(&mut self, watermark: &Watermark, urgency: Urgency, now: Instant) {
+        if self.writing.is_some() {
+            return;
+        }
+        let begin = match urgency {
+            Urgency::Last if self.failures == 0 => self.pace.take_any(now.into_std()),
+            _ => self.pace.take_due(now.into_std()),
+        };
+        if begin {
+            self.fence.on_progress(
+                watermark.settled_to().cloned(),
+                watermark.settled_above(),
+                self.shared.write_id(),
+            );
+            self.writing_passed = watermark.passed_events();
+            self.write_pending();
+        }
+    }
+
+    /// The write under way.
+    pub(super) fn writing(&mut self) -> OptionFuture<&mut BoxFuture<'static, Written>> {
+        self.writing.as_mut().into()
+    }
+
+    /// Takes in how the write under way ended; `Some`: our right to write has ended.
+    pub(super) fn on_written(&mut self, written: Written, now: Instant) -> Option<Superseded> {
+        self.writing = None;
+        match written {
+            Written::Stored(version) => {
+                self.fence.on_stored(version);
+                self.on_acknowledged();
+            }
+            Written::Conflict(found) => match self.fence.on_conflict(found) {
+                Verdict::Written => self.on_acknowledged(),
+                Verdict::WriteAgain => self.write_pending(),
+                Verdict::Superseded(by) => {
+                    self.pace.on_failed(now.into_std(), Duration::ZERO);
+                    return Some(by);
+                }
+            },
+            Written::Failed(error) => self.on_failed(&error, now),
+        }
+        None
+    }
+
+    fn on_acknowledged(&mut self) {
+        add(&self.shared.counters.checkpoints, 1);
+        self.failures = 0;
+        self.written_passed = self.writing_passed;
+        self.pace.on_written();
+        self.publish();
+    }
+
+    fn on_failed(&mut self, error: &Error, now: Instant) {
+        add(&self.shared.counters.checkpoint_failures, 1);
+        self.failures += 1;
+        let random = self.shared.random();
+        let delay = self.shared.options.reopen_backoff.delay(self.failures, random);
+        self.pace.on_failed(now.into_std(), delay);
+        warn!(
+            message_topic = %self.key.scope.entity,
+            message_partition = %self.key.partition,
+            message_consumer_group = %self.key.scope.consumer_group,
+            failures = self.failures,
+            retry_in_ms = delay.as_millis(),
+            causes = ?error_chain(error),
+            "the checkpoint could not be written; a crash now would repeat events"
+        );
+    }
+
+    fn write_pending(&mut self) {
+        let Some((checkpoint, expected)) = self.fence.pending() else {
+            return;
+        };
+        let (checkpoint, expected) = (checkpoint.clone(), expected.clone());
+        let store = Arc::clone(&self.shared.checkpoints);
+        let key = self.key.clone();
+        let limit = self.shared.options.store_timeout;
+        let write = async move { write_once(&*store, &key, &checkpoint, &expected, limit).await };
+        self.writing = Some(write.boxed());
+    }
+
+    fn publish(&self) {
+        let watermark = self.fence.stored().watermark.as_ref();
+        self.status.on_checkpoint(watermark.map(|position| position.sequence_number));
+    }
+}

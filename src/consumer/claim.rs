@@ -1,0 +1,242 @@
+//! Takes a partition: compares its checkpoint with the hub, and fences it before the first
+//! link is opened.
+//!
+//! The claim rewrites the checkpoint by compare-and-swap with a new lease epoch. It starts from
+//! what that write held. A position that is not in the log goes to the reset policy, and is
+//! never dropped silently.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tracing::{error, info, warn};
+
+use super::exit::StopReason;
+use super::shared::{Directive, Shared, add};
+use crate::checkpoint_store::{
+    Checkpoint, CheckpointKey, CheckpointStore, Expected, StoreError, StoredCheckpoint,
+    VersionToken,
+};
+use crate::config::PositionLost;
+use crate::error::{Error, ErrorClass, error_chain};
+use crate::event::{Partition, Position, SequenceNumber, StartPosition};
+use crate::state::fence::{Fence, Verdict};
+use crate::state::resume::{Continuity, ResumePosition, first_start};
+use crate::transport::{HubProperties, LinkStart, LogProperties};
+
+/// A fenced partition.
+pub(super) struct Claimed {
+    pub(super) fence: Fence,
+    pub(super) resume: ResumePosition,
+}
+
+/// What one attempt to write a checkpoint came to.
+#[derive(Debug)]
+pub(super) enum Written {
+    Stored(VersionToken),
+    /// The store holds this instead of what was expected.
+    Conflict(Option<StoredCheckpoint>),
+    Failed(Error),
+}
+
+/// Makes one attempt to write, and reads what is there where the compare failed.
+pub(super) async fn write_once(
+    store: &dyn CheckpointStore,
+    key: &CheckpointKey,
+    checkpoint: &Checkpoint,
+    expected: &Expected,
+    limit: Duration,
+) -> Written {
+    let attempt = async {
+        match store.store(key, checkpoint, expected).await {
+            Ok(version) => Written::Stored(version),
+            Err(StoreError::Conflict) => match store.load(key).await {
+                Ok(found) => Written::Conflict(found),
+                Err(error) => Written::Failed(error),
+            },
+            Err(StoreError::Failed(error)) => Written::Failed(error),
+        }
+    };
+    timeout(limit, attempt)
+        .await
+        .unwrap_or_else(|_elapsed| Written::Failed(too_slow("write the checkpoint", limit)))
+}
+
+fn too_slow(operation: &'static str, limit: Duration) -> Error {
+    Error::new(ErrorClass::Transient, operation, format!("no answer within {limit:?}"))
+}
+
+/// Claims the partition, however long it takes.
+///
+/// # Errors
+/// Where it cannot be owned: a drain began, the hub is gone, the policy says stop.
+pub(super) async fn claim(
+    shared: &Shared,
+    key: &CheckpointKey,
+    partition: &Partition,
+) -> Result<Claimed, StopReason> {
+    let mut directive = shared.directive.subscribe();
+    let mut failures = 0;
+    loop {
+        if drains(&directive) {
+            return Err(StopReason::Drained);
+        }
+        let error = tokio::select! {
+            biased;
+            _changed = directive.changed() => continue,
+            attempt = attempt(shared, key, partition) => match attempt? {
+                Attempt::Claimed(claimed) => return Ok(*claimed),
+                Attempt::Again => continue,
+                Attempt::Failed(error) => error,
+            },
+        };
+        if !error.class().is_retryable() {
+            return Err(StopReason::Failed(error));
+        }
+        failures += 1;
+        let delay = shared.options.reopen_backoff.delay(failures, shared.random());
+        warn!(
+            message_topic = %partition.entity,
+            message_partition = %partition.id,
+            message_consumer_group = %key.scope.consumer_group,
+            class = %error.class(),
+            failures,
+            retry_in_ms = delay.as_millis(),
+            causes = ?error_chain(&error),
+            "the partition could not be claimed; trying again"
+        );
+        tokio::select! {
+            biased;
+            _changed = directive.changed() => {}
+            () = sleep(delay) => {}
+        }
+    }
+}
+
+fn drains(directive: &watch::Receiver<Directive>) -> bool {
+    matches!(*directive.borrow(), Directive::Drain(_))
+}
+
+enum Attempt {
+    Claimed(Box<Claimed>),
+    /// Another writer was faster: look again.
+    Again,
+    Failed(Error),
+}
+
+async fn attempt(
+    shared: &Shared,
+    key: &CheckpointKey,
+    partition: &Partition,
+) -> Result<Attempt, StopReason> {
+    let read = async {
+        let hub = shared.transport.hub_properties().await?;
+        let log = shared.transport.log_properties(&partition.id).await?;
+        let limit = shared.options.store_timeout;
+        let stored = timeout(limit, shared.checkpoints.load(key))
+            .await
+            .map_err(|_elapsed| too_slow("load the checkpoint", limit))??;
+        Ok((hub, log, stored))
+    };
+    let (hub, log, stored) = match read.await {
+        Ok(read) => read,
+        Err(error) => return Ok(Attempt::Failed(error)),
+    };
+    let begin = begin(shared, partition, &hub, &log, stored.as_ref())?;
+    let now_millis = u64::try_from(crate::timestamp::unix_millis(shared.clock.now())).unwrap_or(0);
+    let mut fence = Fence::claim(stored, hub.incarnation, now_millis, shared.write_id());
+    if let Begin::At { watermark, .. } = &begin {
+        fence.restart_at(watermark.clone());
+    }
+    loop {
+        let Some((checkpoint, expected)) = fence.pending() else {
+            break;
+        };
+        let limit = shared.options.store_timeout;
+        match write_once(&*shared.checkpoints, key, checkpoint, expected, limit).await {
+            Written::Stored(version) => fence.on_stored(version),
+            Written::Conflict(found) => match fence.on_conflict(found) {
+                Verdict::Written => {}
+                Verdict::WriteAgain | Verdict::Superseded(_) => return Ok(Attempt::Again),
+            },
+            Written::Failed(error) => return Ok(Attempt::Failed(error)),
+        }
+    }
+    add(&shared.counters.checkpoints, 1);
+    let start = match begin {
+        Begin::After(number) => LinkStart::After(number),
+        Begin::At { start, .. } => start,
+    };
+    info!(
+        message_topic = %partition.entity,
+        message_partition = %partition.id,
+        message_consumer_group = %key.scope.consumer_group,
+        lease_epoch = fence.lease_epoch().0,
+        start = ?start,
+        "the partition is ours"
+    );
+    Ok(Attempt::Claimed(Box::new(Claimed {
+        resume: ResumePosition::new(hub.incarnation, start),
+        fence,
+    })))
+}
+
+/// Where to begin.
+enum Begin {
+    /// After the checkpoint.
+    After(SequenceNumber),
+    /// At a place of its own; the claim stores it where it is a number.
+    At { start: LinkStart, watermark: Option<Position> },
+}
+
+fn begin(
+    shared: &Shared,
+    partition: &Partition,
+    hub: &HubProperties,
+    log: &LogProperties,
+    stored: Option<&StoredCheckpoint>,
+) -> Result<Begin, StopReason> {
+    let checkpoint = stored.map(|stored| &stored.checkpoint);
+    let position = checkpoint.and_then(|checkpoint| checkpoint.watermark.as_ref());
+    let known = checkpoint.and_then(|checkpoint| checkpoint.incarnation);
+    let continuity = match (position, known) {
+        (Some(position), known) => ResumePosition::new(
+            known.unwrap_or(hub.incarnation),
+            LinkStart::After(position.sequence_number),
+        )
+        .continuity(hub, log),
+        (None, Some(was)) if was != hub.incarnation => {
+            Continuity::Recreated { was, is: hub.incarnation }
+        }
+        (None, _) => return Ok(at(first_start(shared.options.start_position, log))),
+    };
+    let start = match (continuity, position) {
+        // What retention took is counted when the link opens.
+        (Continuity::Unbroken | Continuity::Trimmed { .. }, Some(position)) => {
+            return Ok(Begin::After(position.sequence_number));
+        }
+        _ => match shared.options.position_lost {
+            PositionLost::Earliest => StartPosition::Earliest,
+            PositionLost::Latest => StartPosition::Latest,
+            PositionLost::Stop => return Err(StopReason::PositionLost(continuity)),
+        },
+    };
+    error!(
+        message_topic = %partition.entity,
+        message_partition = %partition.id,
+        continuity = ?continuity,
+        policy = ?shared.options.position_lost,
+        "the checkpoint's position is not in the log; the policy decides where to go on"
+    );
+    Ok(at(first_start(start, log)))
+}
+
+fn at(start: LinkStart) -> Begin {
+    let watermark = match start {
+        LinkStart::After(number) if number.0 >= 0 => {
+            Some(Position { sequence_number: number, offset: None })
+        }
+        _ => None,
+    };
+    Begin::At { start, watermark }
+}

@@ -1,0 +1,354 @@
+//! What users write: a handler of events or of batches, and the context it gets.
+//!
+//! Both kinds may be plain async closures. A handler that panics, hangs past its deadline or
+//! fails whole is survived: its events are retried, and become dead letters at the limit.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::dispatch::{Completion, Tracked};
+use crate::checkpoint_store::LeaseEpoch;
+use crate::event::{Event, Partition};
+use crate::outcome::{Deferred, Failure, Outcome};
+use crate::state::batch_buffer::FlushReason;
+
+/// Handles one event at a time, many at once.
+///
+/// Implemented by closures `async |event, context| -> impl Into<Outcome>`, for example one
+/// that returns `()`, an [`Outcome`] or a `Result<(), E>`.
+pub trait EventHandler: Send + Sync + 'static {
+    /// Handles an event. Dropped at its deadline and when a drain is cut.
+    fn handle(&self, event: Event, context: EventContext) -> impl Future<Output = Outcome> + Send;
+}
+
+impl<F, Fut, O> EventHandler for F
+where
+    F: Fn(Event, EventContext) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = O> + Send,
+    O: Into<Outcome>,
+{
+    fn handle(&self, event: Event, context: EventContext) -> impl Future<Output = Outcome> + Send {
+        let call = self(event, context);
+        async move { call.await.into() }
+    }
+}
+
+/// Handles a batch of events of one partition.
+///
+/// Implemented by closures `async |batch, context| -> Result<impl Into<Outcomes>, impl
+/// Into<HandlerError>>`.
+pub trait BatchHandler: Send + Sync + 'static {
+    /// Handles a batch: one outcome for each event, by position. Dropped at its deadline and
+    /// when a drain is cut.
+    fn handle(
+        &self,
+        batch: Batch,
+        context: BatchContext,
+    ) -> impl Future<Output = Result<Outcomes, HandlerError>> + Send;
+}
+
+impl<F, Fut, O, E> BatchHandler for F
+where
+    F: Fn(Batch, BatchContext) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<O, E>> + Send,
+    O: Into<Outcomes>,
+    E: Into<HandlerError>,
+{
+    fn handle(
+        &self,
+        batch: Batch,
+        context: BatchContext,
+    ) -> impl Future<Output = Result<Outcomes, HandlerError>> + Send {
+        let call = self(batch, context);
+        async move { call.await.map(Into::into).map_err(Into::into) }
+    }
+}
+
+/// Events of one partition, in order. Cloning is a reference count.
+#[derive(Clone, Debug)]
+pub struct Batch(Arc<[Event]>);
+
+impl Batch {
+    pub(crate) fn new(events: impl IntoIterator<Item = Event>) -> Self {
+        Self(events.into_iter().collect())
+    }
+}
+
+impl Deref for Batch {
+    type Target = [Event];
+
+    fn deref(&self) -> &[Event] {
+        &self.0
+    }
+}
+
+impl<'a> IntoIterator for &'a Batch {
+    type Item = &'a Event;
+    type IntoIter = std::slice::Iter<'a, Event>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
+    }
+}
+
+/// One outcome for each event of a batch.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Outcomes(pub(crate) Ended);
+
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum Ended {
+    AllDone,
+    Each(Vec<Outcome>),
+}
+
+impl Outcomes {
+    /// Every event of the batch is done.
+    pub fn all_done() -> Self {
+        Self(Ended::AllDone)
+    }
+
+    /// An outcome for each event, by position; as many as the batch has events.
+    pub fn each(outcomes: impl IntoIterator<Item = Outcome>) -> Self {
+        Self(Ended::Each(outcomes.into_iter().collect()))
+    }
+}
+
+impl From<()> for Outcomes {
+    fn from((): ()) -> Self {
+        Outcomes::all_done()
+    }
+}
+
+impl From<Vec<Outcome>> for Outcomes {
+    fn from(outcomes: Vec<Outcome>) -> Self {
+        Self(Ended::Each(outcomes))
+    }
+}
+
+/// The whole batch failed: every event of it is retried, or becomes a dead letter where the
+/// failure's class says that trying again is useless.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HandlerError(pub Failure);
+
+impl<F: Into<Failure>> From<F> for HandlerError {
+    fn from(failure: F) -> Self {
+        Self(failure.into())
+    }
+}
+
+/// What all handler calls of one ownership of a partition share.
+#[derive(Debug)]
+pub(crate) struct Scope {
+    pub(crate) partition: Partition,
+    pub(crate) lease_epoch: LeaseEpoch,
+    /// Fires when running handlers are asked to give up.
+    pub(crate) cancelled: CancellationToken,
+    /// Fires when the partition belongs to another owner.
+    pub(crate) lost: CancellationToken,
+    pub(crate) completions: UnboundedSender<Completion>,
+}
+
+macro_rules! shared_context {
+    ($name:ident) => {
+        impl $name {
+            /// The partition the work came from.
+            pub fn partition(&self) -> &Partition {
+                &self.scope.partition
+            }
+
+            /// The fencing counter of this ownership: greater than that of any owner before.
+            pub fn lease_epoch(&self) -> LeaseEpoch {
+                self.scope.lease_epoch
+            }
+
+            /// Fires when the handler is asked to give up: a drain ran out of time or the
+            /// partition is lost. The future is dropped shortly after.
+            pub fn cancelled(&self) -> &CancellationToken {
+                &self.scope.cancelled
+            }
+
+            /// Fires when another owner has the partition: what the handler does now may be
+            /// done twice.
+            pub fn partition_lost(&self) -> &CancellationToken {
+                &self.scope.lost
+            }
+
+            /// When the future will be dropped.
+            pub fn deadline(&self) -> Option<Instant> {
+                self.deadline
+            }
+        }
+    };
+}
+
+/// What a handler of events knows beside the event.
+#[derive(Clone, Debug)]
+pub struct EventContext {
+    pub(crate) scope: Arc<Scope>,
+    pub(crate) tracked: Tracked,
+    pub(crate) deadline: Option<Instant>,
+}
+
+shared_context!(EventContext);
+
+impl EventContext {
+    /// Which attempt this is, from 1.
+    pub fn attempt(&self) -> u32 {
+        self.tracked.attempts
+    }
+
+    /// When the event failed first; `None` at the first attempt.
+    pub fn first_failure(&self) -> Option<SystemTime> {
+        self.tracked.first_failure
+    }
+
+    /// Lets the event be settled elsewhere, later: the [`Settler`] goes with the work, and the
+    /// handler returns the [`Outcome`] given here. The slot is free when the handler returns.
+    pub fn defer(self) -> (Settler, Outcome) {
+        let settler = Settler { tracked: Some(self.tracked), scope: self.scope };
+        (settler, Outcome::Deferred(Deferred::new()))
+    }
+}
+
+/// What a handler of batches knows beside the batch.
+#[derive(Clone, Debug)]
+pub struct BatchContext {
+    pub(crate) scope: Arc<Scope>,
+    pub(crate) tracked: Arc<[Tracked]>,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) reason: FlushReason,
+}
+
+shared_context!(BatchContext);
+
+impl BatchContext {
+    /// Why the batch was handed out.
+    pub fn flush_reason(&self) -> FlushReason {
+        self.reason
+    }
+
+    /// Which attempt this is for the event at `index` of the batch, from 1.
+    pub fn attempt(&self, index: usize) -> Option<u32> {
+        self.tracked.get(index).map(|tracked| tracked.attempts)
+    }
+
+    /// When the event at `index` failed first; `None` at its first attempt.
+    pub fn first_failure(&self, index: usize) -> Option<SystemTime> {
+        self.tracked.get(index).and_then(|tracked| tracked.first_failure)
+    }
+
+    /// Lets the event at `index` be settled elsewhere, later; see [`EventContext::defer`].
+    /// `None`: the batch has no such event.
+    pub fn defer(&self, index: usize) -> Option<(Settler, Outcome)> {
+        let settler = Settler {
+            tracked: Some(self.tracked.get(index)?.clone()),
+            scope: Arc::clone(&self.scope),
+        };
+        Some((settler, Outcome::Deferred(Deferred::new())))
+    }
+}
+
+/// Ends one event whose handler deferred it. Dropped without a word, it asks for a retry.
+#[must_use = "dropping a settler asks for a retry"]
+pub struct Settler {
+    tracked: Option<Tracked>,
+    scope: Arc<Scope>,
+}
+
+impl Settler {
+    /// Ends the event. After its partition was given away this changes nothing: the event is
+    /// delivered to the next owner.
+    pub fn settle(mut self, outcome: impl Into<Outcome>) {
+        self.complete(outcome.into());
+    }
+
+    /// The event.
+    pub fn event(&self) -> Option<&Event> {
+        self.tracked.as_ref().map(|tracked| &tracked.event)
+    }
+
+    fn complete(&mut self, outcome: Outcome) {
+        if let Some(tracked) = self.tracked.take() {
+            // A closed channel means that the ownership ended.
+            let _ended = self.scope.completions.send(Completion::Deferred(tracked, outcome));
+        }
+    }
+}
+
+impl Drop for Settler {
+    fn drop(&mut self) {
+        self.complete(Outcome::retry(Failure::transient("its settler was dropped")));
+    }
+}
+
+impl fmt::Debug for Settler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settler").field("event", &self.event()).finish()
+    }
+}
+
+/// Makes a handler of decoded events: `decode` turns a body into a value, and a body that does
+/// not decode becomes a dead letter with its bytes (requirement D5).
+///
+/// ```
+/// use longshore::{Outcome, decoded};
+///
+/// #[derive(serde::Deserialize)]
+/// struct Order { id: u64 }
+///
+/// let handler = decoded(
+///     |event| serde_json::from_slice::<Order>(event.body()),
+///     |order: Order, _event, _context| async move {
+///         println!("order {}", order.id);
+///         Outcome::Done
+///     },
+/// );
+/// # fn check(_: impl longshore::EventHandler) {}
+/// # check(handler);
+/// ```
+pub fn decoded<T, E, D, H, Fut>(decode: D, handle: H) -> impl EventHandler
+where
+    T: Send + 'static,
+    E: std::error::Error + 'static,
+    D: Fn(&Event) -> Result<T, E> + Send + Sync + 'static,
+    H: Fn(T, Event, EventContext) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output: Into<Outcome>> + Send,
+{
+    Decoded { decode, handle }
+}
+
+struct Decoded<D, H> {
+    decode: D,
+    handle: H,
+}
+
+impl<T, E, D, H, Fut> EventHandler for Decoded<D, H>
+where
+    T: Send + 'static,
+    E: std::error::Error + 'static,
+    D: Fn(&Event) -> Result<T, E> + Send + Sync + 'static,
+    H: Fn(T, Event, EventContext) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output: Into<Outcome>> + Send,
+{
+    fn handle(&self, event: Event, context: EventContext) -> impl Future<Output = Outcome> + Send {
+        let call = match (self.decode)(&event) {
+            Ok(value) => Ok((self.handle)(value, event, context)),
+            Err(error) => Err(Outcome::dead_letter(
+                Failure::new(crate::ErrorClass::BadData, "the body does not decode")
+                    .caused_by(&error),
+            )),
+        };
+        async move {
+            match call {
+                Ok(call) => call.await.into(),
+                Err(outcome) => outcome,
+            }
+        }
+    }
+}

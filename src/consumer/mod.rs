@@ -1,0 +1,379 @@
+//! [`BatchConsumer`]: receive -> buffer -> dispatch -> settle -> checkpoint, for every
+//! partition of an entity, under shared slots and one byte budget.
+//!
+//! ```text
+//!  link ──> PartitionStream ──> watermark (window W) ──> buffer ──> slots ──> handler
+//!           exact resume        tickets                  batches    shared      │
+//!                                  ^                                            │ outcomes
+//!  checkpoint store <── fence <────┴──── settled <── done, skip ────────────────┤
+//!                                           ^                                   │
+//!                        dead-letter sink ──┘ acknowledged <── dead letter ─────┤
+//!                                             retry queue  <── retry ───────────┘
+//! ```
+//!
+//! One worker task owns all of that for a partition, see `partition_worker`; handlers run in
+//! tasks of their own, see `dispatch`; `rebalance` decides which partitions are ours, and
+//! `claim` fences one before its first link is opened.
+
+mod checkpointer;
+mod claim;
+mod dispatch;
+mod exit;
+mod handler;
+mod letters;
+mod partition_worker;
+mod rebalance;
+mod shared;
+mod waiting;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+pub use exit::{ConsumerExit, ExitReason, PartitionExit, StopReason};
+pub use handler::{
+    Batch, BatchContext, BatchHandler, EventContext, EventHandler, HandlerError, Outcomes, Settler,
+    decoded,
+};
+pub use partition_worker::CANCEL_GRACE;
+pub use shared::{ConsumerCounts, PartitionPhase, PartitionSnapshot};
+
+use crate::checkpoint_store::CheckpointStore;
+use crate::clock::{Clock, SystemClock};
+use crate::config::{ConsumerOptions, MAX_SLOTS};
+use crate::dead_letter::DeadLetterSink;
+use crate::error::InvalidConfig;
+use crate::event::Partition;
+use crate::transport::Transport;
+use dispatch::{BatchMode, EventMode, Mode, Slots};
+use shared::{Counters, Directive, PartitionHook, Shared, SharedBudget, lock};
+
+/// Consumes all partitions of an entity, many events at once, settling each.
+///
+/// Built by [`BatchConsumer::builder`]; runs once [`BatchConsumer::start`] is called.
+pub struct BatchConsumer {
+    shared: Arc<Shared>,
+    run: BoxFuture<'static, ConsumerExit>,
+}
+
+impl fmt::Debug for BatchConsumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BatchConsumer")
+            .field("transport", &self.shared.transport)
+            .field("options", &self.shared.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl BatchConsumer {
+    /// Begins a consumer that reads `transport` and keeps its place in `checkpoints`.
+    pub fn builder(
+        transport: Arc<dyn Transport>,
+        checkpoints: Arc<dyn CheckpointStore>,
+    ) -> BatchConsumerBuilder {
+        BatchConsumerBuilder {
+            transport,
+            checkpoints,
+            dead_letters: None,
+            options: ConsumerOptions::default(),
+            worker: "longshore".to_owned(),
+            clock: Arc::new(SystemClock),
+            seed: None,
+            on_assigned: None,
+            on_revoked: None,
+        }
+    }
+
+    /// Starts consuming on the current tokio runtime.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn start(self) -> ConsumerHandle {
+        ConsumerHandle { task: tokio::spawn(self.run), shared: self.shared }
+    }
+}
+
+/// Collects what a [`BatchConsumer`] is made of.
+#[must_use]
+pub struct BatchConsumerBuilder {
+    transport: Arc<dyn Transport>,
+    checkpoints: Arc<dyn CheckpointStore>,
+    dead_letters: Option<Arc<dyn DeadLetterSink>>,
+    options: ConsumerOptions,
+    worker: String,
+    clock: Arc<dyn Clock>,
+    seed: Option<u64>,
+    on_assigned: Option<PartitionHook>,
+    on_revoked: Option<PartitionHook>,
+}
+
+impl fmt::Debug for BatchConsumerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BatchConsumerBuilder")
+            .field("transport", &self.transport)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+macro_rules! option_setters {
+    ($($(#[$doc:meta])* $name:ident: $type:ty,)*) => {
+        $($(#[$doc])* pub fn $name(mut self, $name: $type) -> Self {
+            self.options.$name = $name;
+            self
+        })*
+    };
+}
+
+impl BatchConsumerBuilder {
+    /// Where events that failed for good go. Without one, such an event stops its partition.
+    pub fn dead_letters(mut self, sink: Arc<dyn DeadLetterSink>) -> Self {
+        self.dead_letters = Some(sink);
+        self
+    }
+
+    /// Replaces all options.
+    pub fn options(mut self, options: ConsumerOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    option_setters! {
+        /// See [`ConsumerOptions::max_batch_size`].
+        max_batch_size: usize,
+        /// See [`ConsumerOptions::max_batch_bytes`].
+        max_batch_bytes: usize,
+        /// See [`ConsumerOptions::batch_timeout`].
+        batch_timeout: Duration,
+        /// See [`ConsumerOptions::max_batches_in_flight`].
+        max_batches_in_flight: usize,
+        /// See [`ConsumerOptions::max_events_in_flight`].
+        max_events_in_flight: usize,
+        /// See [`ConsumerOptions::handler_timeout`].
+        handler_timeout: Option<Duration>,
+        /// See [`ConsumerOptions::max_attempts`].
+        max_attempts: u32,
+        /// See [`ConsumerOptions::drain_timeout`].
+        drain_timeout: Duration,
+    }
+
+    /// Names this worker in dead letters and logs. Default "longshore".
+    pub fn worker(mut self, name: impl Into<String>) -> Self {
+        self.worker = name.into();
+        self
+    }
+
+    /// Called when a partition is ours and before its first event is received.
+    pub fn on_partition_assigned(
+        mut self,
+        hook: impl Fn(&Partition) + Send + Sync + 'static,
+    ) -> Self {
+        self.on_assigned = Some(Arc::new(hook));
+        self
+    }
+
+    /// Called when a partition is no longer ours and nothing of it runs here any more.
+    pub fn on_partition_revoked(
+        mut self,
+        hook: impl Fn(&Partition) + Send + Sync + 'static,
+    ) -> Self {
+        self.on_revoked = Some(Arc::new(hook));
+        self
+    }
+
+    /// Replaces the wall clock that stamps records.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Seeds jitter and write ids, so that a run can be repeated.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Makes a consumer that calls `handler` with each event, up to
+    /// [`ConsumerOptions::max_events_in_flight`] at once.
+    ///
+    /// # Errors
+    /// A value of the options that cannot be used.
+    pub fn event_handler(self, handler: impl EventHandler) -> Result<BatchConsumer, InvalidConfig> {
+        self.options.validate()?;
+        let slots = self.options.max_events_in_flight;
+        let timeout = self.options.handler_timeout;
+        Ok(self.assemble(slots, EventMode { handler, timeout }))
+    }
+
+    /// Makes a consumer that calls `handler` with batches, up to
+    /// [`ConsumerOptions::max_batches_in_flight`] at once.
+    ///
+    /// # Errors
+    /// A value of the options that cannot be used, alone or together with another.
+    pub fn batch_handler(self, handler: impl BatchHandler) -> Result<BatchConsumer, InvalidConfig> {
+        self.options.validate()?;
+        self.options.validate_batches()?;
+        let slots = self.options.max_batches_in_flight;
+        let timeout = self.options.handler_timeout;
+        Ok(self.assemble(slots, BatchMode { handler, timeout }))
+    }
+
+    fn assemble<M: Mode>(self, slots: usize, mode: M) -> BatchConsumer {
+        let shared = Arc::new(Shared {
+            budget: SharedBudget::new(self.options.memory_budget_bytes),
+            random: Mutex::new(shared::seeded(self.seed)),
+            transport: self.transport,
+            checkpoints: self.checkpoints,
+            dead_letters: self.dead_letters,
+            options: self.options,
+            worker: self.worker,
+            clock: self.clock,
+            slots: Slots::new(slots),
+            directive: watch::Sender::new(Directive::Run),
+            tasks: TaskTracker::new(),
+            counters: Counters::default(),
+            partitions: Mutex::new(BTreeMap::new()),
+            on_assigned: self.on_assigned,
+            on_revoked: self.on_revoked,
+        });
+        let run = rebalance::run(Arc::clone(&shared), Arc::new(mode)).boxed();
+        BatchConsumer { shared, run }
+    }
+}
+
+/// Controls a running consumer. Dropping it drains the consumer in the background.
+pub struct ConsumerHandle {
+    shared: Arc<Shared>,
+    task: JoinHandle<ConsumerExit>,
+}
+
+impl fmt::Debug for ConsumerHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConsumerHandle")
+            .field("directive", &*self.shared.directive.borrow())
+            .finish_non_exhaustive()
+    }
+}
+
+impl ConsumerHandle {
+    /// Takes no new events until [`ConsumerHandle::resume`]; what is here goes on.
+    pub fn pause(&self) {
+        self.switch(Directive::Run, Directive::Pause);
+    }
+
+    /// Takes new events again.
+    pub fn resume(&self) {
+        self.switch(Directive::Pause, Directive::Run);
+    }
+
+    fn switch(&self, from: Directive, to: Directive) {
+        self.shared.directive.send_if_modified(|directive| {
+            let matches = *directive == from;
+            if matches {
+                *directive = to;
+            }
+            matches
+        });
+    }
+
+    /// Changes how many handler calls run at once; those that run are not cut.
+    ///
+    /// # Errors
+    /// 0, or more than [`MAX_SLOTS`].
+    pub fn set_concurrency(&self, slots: usize) -> Result<(), InvalidConfig> {
+        if (1..=MAX_SLOTS).contains(&slots) {
+            self.shared.slots.set_limit(slots);
+            Ok(())
+        } else {
+            Err(InvalidConfig::new(
+                "concurrency",
+                slots,
+                format!("it must be between 1 and {MAX_SLOTS}"),
+            ))
+        }
+    }
+
+    /// Begins to stop: no new events; what runs is ended within
+    /// [`ConsumerOptions::drain_timeout`]; a last checkpoint is written.
+    pub fn drain(&self) {
+        self.shared.drain();
+    }
+
+    /// Stops within [`CANCEL_GRACE`]: handlers are asked to give up and dropped. What they had
+    /// not finished is delivered again by the next run.
+    pub fn stop(&self) {
+        self.shared.directive.send_replace(Directive::Drain(Instant::now()));
+    }
+
+    /// Whether every partition is ours and running.
+    pub fn is_ready(&self) -> bool {
+        let partitions = lock(&self.shared.partitions);
+        !partitions.is_empty()
+            && partitions
+                .iter()
+                .all(|(id, status)| status.snapshot(id).phase == PartitionPhase::Running)
+    }
+
+    /// Where the consumer stands now.
+    pub fn snapshot(&self) -> ConsumerSnapshot {
+        ConsumerSnapshot {
+            counts: self.shared.counters.read(),
+            slots: self.shared.slots.limit(),
+            memory_used_bytes: self.shared.budget.used_bytes(),
+            partitions: lock(&self.shared.partitions)
+                .iter()
+                .map(|(id, status)| status.snapshot(id))
+                .collect(),
+        }
+    }
+
+    /// Waits for the end.
+    ///
+    /// # Cancel safety
+    /// A dropped call loses nothing; call again.
+    pub async fn join(&mut self) -> ConsumerExit {
+        match (&mut self.task).await {
+            Ok(exit) => exit,
+            Err(error) => ConsumerExit {
+                reason: ExitReason::Failed(
+                    crate::Error::new(
+                        crate::ErrorClass::Unknown,
+                        "run the consumer",
+                        "its task ended abnormally, or was awaited twice",
+                    )
+                    .with_source(error),
+                ),
+                partitions: Vec::new(),
+                counts: self.shared.counters.read(),
+            },
+        }
+    }
+}
+
+impl Drop for ConsumerHandle {
+    fn drop(&mut self) {
+        self.shared.drain();
+    }
+}
+
+/// Where a consumer stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct ConsumerSnapshot {
+    /// What was done so far.
+    pub counts: ConsumerCounts,
+    /// How many handler calls may run at once.
+    pub slots: usize,
+    /// Bytes of the memory budget in use.
+    pub memory_used_bytes: usize,
+    /// The partitions, in order of their names.
+    pub partitions: Vec<PartitionSnapshot>,
+}

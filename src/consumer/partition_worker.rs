@@ -1,0 +1,683 @@
+//! Owns one partition while it is ours: receives, hands out, settles, checkpoints, drains.
+//!
+//! One loop, one owner of all state, no lock: inputs come in through one `select!`, and
+//! between inputs the worker carries out what its state machines say. Handlers run in tasks of
+//! their own and report back through a channel that dies with the worker, so a late report of
+//! an earlier ownership has nowhere to go.
+//!
+//! The end of an ownership is a numbered, bounded procedure:
+//!
+//! 1. take no new events, and drop what was never begun (it is delivered to the next owner);
+//! 2. hand out the partial batch;
+//! 3. wait for handlers, settlers and dead letters, until the deadline;
+//! 4. ask handlers to give up, and drop them [`CANCEL_GRACE`] later;
+//! 5. write the last checkpoint;
+//! 6. close the link.
+//!
+//! A partition that was lost skips 2 and 5: what we would write belongs to another owner.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, OptionFuture};
+use futures::stream::{FuturesUnordered, StreamExt};
+use slab::Slab;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::{CancellationToken, PollSemaphore};
+use tracing::{error, info, warn};
+
+use super::checkpointer::{Checkpointer, Urgency};
+use super::claim::Claimed;
+use super::dispatch::{Completion, Mode, Tracked, Unit};
+use super::exit::{PartitionExit, StopReason};
+use super::handler::{Ended, Scope};
+use super::letters;
+use super::shared::{Directive, PartitionPhase, PartitionStatus, Progress, Shared, add};
+use super::waiting::Waiting;
+use crate::checkpoint_store::CheckpointKey;
+use crate::config::{OwnerLevel, UncheckpointedEvents};
+use crate::error::ErrorClass;
+use crate::event::{Event, Partition};
+use crate::outcome::{Failure, Outcome, RetryDelay};
+use crate::state::batch_buffer::BatchLimits;
+use crate::state::byte_budget::Account;
+use crate::state::delay_queue::DelayQueue;
+use crate::state::watermark::{Received, Settled, Watermark};
+use crate::transport::resume::{PartitionStream, StreamEnd, StreamOptions};
+
+/// How long handlers have to give up after they were asked to.
+pub const CANCEL_GRACE: Duration = Duration::from_secs(1);
+
+/// Most events taken from the link at once: what bounds an overrun of the byte budget.
+const MAX_INTAKE_EVENTS: usize = 256;
+
+/// Most completions taken in before the worker looks at everything else again.
+const MAX_COMPLETIONS: usize = 256;
+
+pub(super) struct PartitionWorker<M> {
+    shared: Arc<Shared>,
+    mode: Arc<M>,
+    partition: Partition,
+    key: CheckpointKey,
+    status: Arc<PartitionStatus>,
+    scope: Arc<Scope>,
+    completions: UnboundedReceiver<Completion>,
+    /// `None` once intake stopped; the link is then in `closing`.
+    stream: Option<PartitionStream>,
+    closing: Option<PartitionStream>,
+    watermark: Watermark,
+    waiting: Waiting,
+    retries: DelayQueue<Tracked>,
+    running: Running,
+    deferred: usize,
+    letters: FuturesUnordered<BoxFuture<'static, Tracked>>,
+    checkpointer: Checkpointer,
+    permits: PollSemaphore,
+    /// Whether our place in the line for slots is taken.
+    in_line: bool,
+    permit: Option<OwnedSemaphorePermit>,
+    account: Account,
+    /// Settled since the budget was told.
+    returned_bytes: usize,
+    largest_event_bytes: usize,
+    links_seen: u64,
+    lost_seen: u64,
+    phase: Phase,
+    cut_handlers: usize,
+}
+
+enum Phase {
+    Running,
+    Ending { why: StopReason, deadline: Instant, cancelled: bool },
+}
+
+impl<M: Mode> PartitionWorker<M> {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        mode: Arc<M>,
+        partition: Partition,
+        key: CheckpointKey,
+        status: Arc<PartitionStatus>,
+        claimed: Claimed,
+    ) -> Self {
+        let Claimed { fence, resume } = claimed;
+        let checkpointer =
+            Checkpointer::new(Arc::clone(&shared), key.clone(), Arc::clone(&status), fence);
+        let lease_epoch = checkpointer.lease_epoch();
+        let options = &shared.options;
+        let owner_level = match options.owner_level {
+            OwnerLevel::LeaseEpoch => Some(i64::try_from(lease_epoch.0).unwrap_or(i64::MAX)),
+            OwnerLevel::Fixed(level) => Some(level),
+            OwnerLevel::None => None,
+        };
+        let stream = PartitionStream::new(
+            Arc::clone(&shared.transport),
+            partition.clone(),
+            resume,
+            StreamOptions::new(options.prefetch_events, shared.seed())
+                .with_owner_level(owner_level)
+                .with_backoff(options.reopen_backoff),
+        );
+        let (sender, completions) = unbounded_channel();
+        let scope = Arc::new(Scope {
+            partition: partition.clone(),
+            lease_epoch,
+            cancelled: CancellationToken::new(),
+            lost: CancellationToken::new(),
+            completions: sender,
+        });
+        let watermark = checkpointer.resume();
+        let limits = BatchLimits {
+            max_events: options.max_batch_size,
+            max_bytes: options.max_batch_bytes,
+            timeout: options.batch_timeout,
+        };
+        let permits = PollSemaphore::new(Arc::clone(shared.slots.semaphore()));
+        let account = shared.budget.open();
+        Self {
+            mode,
+            partition,
+            key,
+            status,
+            scope,
+            completions,
+            stream: Some(stream),
+            closing: None,
+            watermark,
+            waiting: Waiting::new(M::BATCHES, limits),
+            retries: DelayQueue::default(),
+            running: Running(Slab::new()),
+            deferred: 0,
+            letters: FuturesUnordered::new(),
+            checkpointer,
+            permits,
+            in_line: false,
+            permit: None,
+            account,
+            returned_bytes: 0,
+            largest_event_bytes: 0,
+            links_seen: 0,
+            lost_seen: 0,
+            phase: Phase::Running,
+            cut_handlers: 0,
+            shared,
+        }
+    }
+
+    /// Runs until the ownership ends.
+    pub(super) async fn run(mut self) -> PartitionExit {
+        let mut directive = self.shared.directive.subscribe();
+        let mut room = self.shared.budget.room();
+        let mut timer = Box::pin(sleep_until(Instant::now()));
+        let mut received = Vec::new();
+        let mut completed = Vec::new();
+        loop {
+            let now = Instant::now();
+            let directed = *directive.borrow_and_update();
+            room.mark_unchanged();
+            self.on_directive(directed, now);
+            self.start_due_retries(now);
+            let starved = !self.shared.budget.may_take(self.account);
+            let wants_slot = self.dispatch(now, starved);
+            self.start_write(now);
+            self.return_bytes();
+            self.publish_progress();
+            if self.step_end(now) {
+                break;
+            }
+            let wake = self.next_deadline(wants_slot);
+            if let Some(wake) = wake
+                && timer.deadline() != wake
+            {
+                timer.as_mut().reset(wake);
+            }
+            let intake = self.intake_events();
+            let may_receive = directed == Directive::Run && intake > 0 && !starved;
+            let receiving: OptionFuture<_> = match &mut self.stream {
+                Some(stream) if may_receive => Some(stream.next_events(intake, &mut received)),
+                _ => None,
+            }
+            .into();
+            let writing = self.checkpointer.writing();
+            tokio::select! {
+                biased;
+                changed = directive.changed() => if changed.is_err() {
+                    self.shared.drain();
+                },
+                count = self.completions.recv_many(&mut completed, MAX_COMPLETIONS) => {
+                    debug_assert!(count > 0, "the scope keeps the channel open");
+                    let now = Instant::now();
+                    for completion in completed.drain(..) {
+                        self.on_completion(completion, now);
+                    }
+                }
+                Some(tracked) = self.letters.next() => {
+                    add(&self.shared.counters.dead_letters, 1);
+                    let now = Instant::now();
+                    self.settle(&tracked, now);
+                    self.checkpointer.on_batch_finished(now);
+                }
+                Some(written) = writing => {
+                    let now = Instant::now();
+                    if let Some(by) = self.checkpointer.on_written(written, now) {
+                        self.lose(StopReason::Superseded(by), now);
+                    }
+                }
+                permit = poll_fn(|cx| self.permits.poll_acquire(cx)), if wants_slot => {
+                    self.in_line = false;
+                    self.permit = permit;
+                }
+                Some(result) = receiving => {
+                    self.on_received(&mut received, Instant::now());
+                    if let Err(end) = result {
+                        self.on_stream_end(end, Instant::now());
+                    }
+                }
+                _changed = room.changed(), if starved => {}
+                () = &mut timer, if wake.is_some() => {}
+            }
+        }
+        self.finish().await
+    }
+
+    // Inputs.
+
+    fn on_directive(&mut self, directive: Directive, now: Instant) {
+        if let Directive::Drain(deadline) = directive {
+            match &mut self.phase {
+                Phase::Running => self.stop(StopReason::Drained, deadline, now),
+                Phase::Ending { deadline: later, .. } => *later = (*later).min(deadline),
+            }
+        }
+    }
+
+    fn on_received(&mut self, events: &mut Vec<Event>, now: Instant) {
+        let now_std = now.into_std();
+        let mut bytes_taken = 0;
+        let mut settled_before = 0_usize;
+        add(&self.shared.counters.received, events.len() as u64);
+        for event in events.drain(..) {
+            match self.watermark.on_received(event.position()) {
+                Received::New(ticket) => {
+                    let bytes = event.budget_bytes();
+                    bytes_taken += bytes;
+                    self.largest_event_bytes = self.largest_event_bytes.max(bytes);
+                    let tracked = Tracked { event, ticket, attempts: 0, first_failure: None };
+                    self.waiting.on_event(tracked, bytes, now_std);
+                }
+                Received::SettledBefore => settled_before += 1,
+                Received::Repeat => {}
+            }
+        }
+        if settled_before > 0 {
+            add(&self.shared.counters.settled_before, settled_before as u64);
+            self.checkpointer.on_settled(settled_before, now);
+        }
+        let prefetch = self.largest_event_bytes.saturating_mul(
+            usize::try_from(self.shared.options.prefetch_events).unwrap_or(usize::MAX),
+        );
+        self.shared.budget.on_taken(self.account, bytes_taken, prefetch);
+        self.count_stream();
+    }
+
+    fn count_stream(&mut self) {
+        if let Some(stream) = &self.stream {
+            let (links, lost) = (stream.links_opened(), stream.lost_events());
+            add(&self.shared.counters.links_opened, links - self.links_seen);
+            add(&self.shared.counters.lost_events, lost - self.lost_seen);
+            (self.links_seen, self.lost_seen) = (links, lost);
+        }
+    }
+
+    fn on_stream_end(&mut self, end: StreamEnd, now: Instant) {
+        self.count_stream();
+        let deadline = now + self.shared.options.drain_timeout;
+        match end {
+            StreamEnd::Failed(error) if error.class() == ErrorClass::PartitionLost => {
+                self.lose(StopReason::Lost(error), now);
+            }
+            StreamEnd::Failed(error) => self.stop(StopReason::Failed(error), deadline, now),
+            // What we settled belongs to a log that is gone.
+            StreamEnd::Discontinuity(continuity) => {
+                self.lose(StopReason::PositionLost(continuity), now);
+            }
+        }
+    }
+
+    fn on_completion(&mut self, completion: Completion, now: Instant) {
+        match completion {
+            Completion::Event(key, tracked, outcome) => {
+                self.running.0.try_remove(key);
+                self.on_outcome(tracked, outcome, now);
+            }
+            Completion::Batch(key, batch, outcomes) => {
+                self.running.0.try_remove(key);
+                match outcomes.0 {
+                    Ended::AllDone => {
+                        for tracked in batch {
+                            self.on_outcome(tracked, Outcome::Done, now);
+                        }
+                    }
+                    Ended::Each(outcomes) => {
+                        for (tracked, outcome) in batch.into_iter().zip(outcomes) {
+                            self.on_outcome(tracked, outcome, now);
+                        }
+                    }
+                }
+                self.checkpointer.on_batch_finished(now);
+            }
+            Completion::Deferred(tracked, outcome) => {
+                self.deferred = self.deferred.saturating_sub(1);
+                self.on_outcome(tracked, outcome, now);
+            }
+        }
+    }
+
+    fn on_outcome(&mut self, mut tracked: Tracked, outcome: Outcome, now: Instant) {
+        self.shared.counters.on_outcome(&outcome);
+        match outcome {
+            Outcome::Done | Outcome::Skip(_) => self.settle(&tracked, now),
+            Outcome::Retry(request) => {
+                tracked.first_failure.get_or_insert_with(|| self.shared.clock.now());
+                if tracked.attempts >= self.shared.options.max_attempts {
+                    self.dead_letter(tracked, request.failure, now);
+                } else {
+                    let delay = match request.delay {
+                        RetryDelay::Now => Duration::ZERO,
+                        RetryDelay::After(delay) => delay.min(crate::config::MAX_DURATION),
+                        RetryDelay::Backoff => {
+                            let random = self.shared.random();
+                            self.shared.options.retry_backoff.delay(tracked.attempts, random)
+                        }
+                    };
+                    self.retries.on_delayed(tracked, (now + delay).into_std());
+                }
+            }
+            Outcome::DeadLetter(failure) => self.dead_letter(tracked, failure, now),
+            Outcome::Abort(failure) => {
+                error!(
+                    message_topic = %self.partition.entity,
+                    message_partition = %self.partition.id,
+                    message_offset = %tracked.event.sequence_number(),
+                    message_consumer_group = %self.key.scope.consumer_group,
+                    failure = %failure,
+                    "a handler stopped the consumer"
+                );
+                let deadline = now + self.shared.options.drain_timeout;
+                self.stop(StopReason::Aborted(failure), deadline, now);
+                self.shared.drain();
+            }
+            Outcome::Deferred(_) => self.deferred += 1,
+        }
+    }
+
+    fn dead_letter(&mut self, mut tracked: Tracked, failure: Failure, now: Instant) {
+        let first_failure = *tracked.first_failure.get_or_insert_with(|| self.shared.clock.now());
+        warn!(
+            message_topic = %self.partition.entity,
+            message_partition = %self.partition.id,
+            message_offset = %tracked.event.sequence_number(),
+            message_consumer_group = %self.key.scope.consumer_group,
+            class = %failure.class,
+            attempts = tracked.attempts,
+            failure = %failure,
+            causes = ?failure.causes,
+            "the event failed for good"
+        );
+        if self.shared.dead_letters.is_some() {
+            self.letters.push(
+                letters::write(Arc::clone(&self.shared), tracked, failure, first_failure).boxed(),
+            );
+        } else {
+            let why = StopReason::NoDeadLetterSink {
+                sequence_number: tracked.event.sequence_number(),
+                failure,
+            };
+            self.stop(why, now + self.shared.options.drain_timeout, now);
+        }
+    }
+
+    fn settle(&mut self, tracked: &Tracked, now: Instant) {
+        if self.watermark.on_settled(tracked.ticket) != Settled::Before {
+            self.returned_bytes += tracked.event.budget_bytes();
+            self.checkpointer.on_settled(1, now);
+        }
+    }
+
+    // What the state machines say.
+
+    fn start_due_retries(&mut self, now: Instant) {
+        if matches!(self.phase, Phase::Ending { .. }) {
+            return;
+        }
+        while let Some(tracked) = self.retries.take_due(now.into_std()) {
+            let bytes = tracked.event.budget_bytes();
+            self.waiting.on_retry(tracked, bytes, now.into_std());
+        }
+    }
+
+    /// Gives slots to what is ready. Returns whether a slot is wanted that is not free.
+    fn dispatch(&mut self, now: Instant, pressed: bool) -> bool {
+        let now_std = now.into_std();
+        while let Some(reason) = self.waiting.take_ledger(now_std) {
+            self.shared.counters.on_batch(reason);
+        }
+        while self.waiting.is_ready(now_std, pressed) {
+            let Some(permit) = self.take_permit() else {
+                return true;
+            };
+            match self.waiting.take(now_std, pressed) {
+                Some(unit) => self.begin(unit, permit),
+                None => self.shared.slots.release(permit),
+            }
+        }
+        if let Some(permit) = self.permit.take() {
+            self.shared.slots.release(permit);
+        }
+        if self.in_line {
+            // A place in line that nobody needs would be given a slot that nobody uses.
+            self.permits = PollSemaphore::new(Arc::clone(self.shared.slots.semaphore()));
+            self.in_line = false;
+        }
+        false
+    }
+
+    fn take_permit(&mut self) -> Option<OwnedSemaphorePermit> {
+        if let Some(permit) = self.permit.take() {
+            return Some(permit);
+        }
+        // Past our own place in line there is nothing to be had.
+        let free = if self.in_line {
+            None
+        } else {
+            Arc::clone(self.shared.slots.semaphore()).try_acquire_owned().ok()
+        };
+        self.in_line = free.is_none();
+        free
+    }
+
+    fn begin(&mut self, mut unit: Unit, permit: OwnedSemaphorePermit) {
+        match &mut unit {
+            Unit::Event(tracked) => tracked.attempts += 1,
+            Unit::Batch(batch, reason) => {
+                self.shared.counters.on_batch(*reason);
+                batch.iter_mut().for_each(|tracked| tracked.attempts += 1);
+            }
+        }
+        let entry = self.running.0.vacant_entry();
+        let call = Arc::clone(&self.mode).run(entry.key(), unit, Arc::clone(&self.scope));
+        let shared = Arc::clone(&self.shared);
+        let scope = Arc::clone(&self.scope);
+        let task = self.shared.tasks.spawn(async move {
+            let completion = call.await;
+            // The slot first: the next event need not wait for our bookkeeping.
+            shared.slots.release(permit);
+            let _ended = scope.completions.send(completion);
+        });
+        entry.insert(task.abort_handle());
+    }
+
+    fn start_write(&mut self, now: Instant) {
+        if self.may_checkpoint() {
+            let last = matches!(self.phase, Phase::Ending { .. }) && self.is_idle();
+            let urgency = if last { Urgency::Last } else { Urgency::WhenDue };
+            self.checkpointer.start(&self.watermark, urgency, now);
+        }
+    }
+
+    fn return_bytes(&mut self) {
+        if self.returned_bytes > 0 {
+            self.shared.budget.on_returned(self.account, self.returned_bytes);
+            self.returned_bytes = 0;
+        }
+    }
+
+    /// How many events the next intake may have; 0 while intake rests.
+    fn intake_events(&self) -> usize {
+        if matches!(self.phase, Phase::Ending { .. }) {
+            return 0;
+        }
+        let window =
+            self.shared.options.window_events.saturating_sub(self.watermark.window_events());
+        let uncheckpointed = match self.shared.options.uncheckpointed_events {
+            UncheckpointedEvents::Unlimited => usize::MAX,
+            UncheckpointedEvents::PauseAt(limit) => {
+                let received =
+                    self.watermark.passed_events() + self.watermark.window_events() as u64;
+                usize::try_from(limit.saturating_sub(received - self.checkpointer.written_passed()))
+                    .unwrap_or(usize::MAX)
+            }
+        };
+        window.min(uncheckpointed).min(MAX_INTAKE_EVENTS)
+    }
+
+    fn next_deadline(&self, wants_slot: bool) -> Option<Instant> {
+        let ending = match &self.phase {
+            Phase::Running => None,
+            Phase::Ending { deadline, cancelled, .. } => Some(if *cancelled {
+                // The next step after the request to give up, or after the cut.
+                let cut = *deadline + CANCEL_GRACE;
+                if self.is_idle() { cut + self.shared.options.store_timeout } else { cut }
+            } else {
+                *deadline
+            }),
+        };
+        let running = matches!(self.phase, Phase::Running);
+        // What is ready and lacks only a slot waits for the slot.
+        let batch = self.waiting.next_deadline().filter(|_| !wants_slot && running);
+        let retry = self.retries.next_deadline().filter(|_| running);
+        let write = self.checkpointer.next_deadline().filter(|_| self.may_checkpoint());
+        let state = [batch, retry].into_iter().flatten().map(Instant::from_std);
+        state.chain(write).chain(ending).min()
+    }
+
+    fn publish_progress(&self) {
+        self.status.on_progress(&Progress {
+            settled_to: self.watermark.settled_to().map(|position| position.sequence_number),
+            last_received: self.watermark.last_received(),
+            unsettled: self.watermark.unsettled_events(),
+            in_flight: self.running.0.len(),
+            settled_above: self.watermark.settled_above_events(),
+        });
+    }
+
+    // The end.
+
+    /// Steps 1 and 2: ends the ownership in good order.
+    fn stop(&mut self, why: StopReason, deadline: Instant, now: Instant) {
+        if matches!(self.phase, Phase::Ending { .. }) {
+            return;
+        }
+        let (dropped, partial_batch) = self.waiting.begin_drain();
+        drop(dropped);
+        if partial_batch {
+            self.shared.counters.on_batch(crate::state::batch_buffer::FlushReason::Drain);
+        }
+        self.begin_end(why, deadline.max(now));
+    }
+
+    /// Ends an ownership that another owner has already ended.
+    fn lose(&mut self, why: StopReason, now: Instant) {
+        let ended_before = match &mut self.phase {
+            Phase::Ending { why: before, .. } => {
+                // Whatever we were stopping for, we may not write any more.
+                if !matches!(before, StopReason::Aborted(_)) {
+                    *before = why;
+                    None
+                } else {
+                    Some(())
+                }
+            }
+            Phase::Running => {
+                self.begin_end(why, now);
+                None
+            }
+        };
+        if ended_before.is_none() {
+            self.waiting.clear();
+        }
+        self.scope.lost.cancel();
+    }
+
+    fn begin_end(&mut self, why: StopReason, deadline: Instant) {
+        info!(
+            message_topic = %self.partition.entity,
+            message_partition = %self.partition.id,
+            message_consumer_group = %self.key.scope.consumer_group,
+            reason = ?why,
+            in_flight = self.running.0.len(),
+            "the partition is being given up"
+        );
+        self.status.set_phase(PartitionPhase::Draining);
+        self.retries.drain().for_each(drop);
+        self.closing = self.stream.take();
+        self.phase = Phase::Ending { why, deadline, cancelled: false };
+    }
+
+    fn is_idle(&self) -> bool {
+        self.running.0.is_empty()
+            && self.letters.is_empty()
+            && self.deferred == 0
+            && self.waiting.is_empty()
+    }
+
+    fn may_checkpoint(&self) -> bool {
+        match &self.phase {
+            Phase::Running => true,
+            Phase::Ending { why, .. } => {
+                !self.scope.lost.is_cancelled() && !matches!(why, StopReason::Lost(_))
+            }
+        }
+    }
+
+    /// Steps 3 to 5. Returns whether the end is reached.
+    fn step_end(&mut self, now: Instant) -> bool {
+        let Phase::Ending { deadline, cancelled, .. } = &mut self.phase else {
+            return false;
+        };
+        let (deadline, first) = (*deadline, !*cancelled);
+        if now >= deadline && first {
+            *cancelled = true;
+            self.scope.cancelled.cancel();
+        }
+        let cut = deadline + CANCEL_GRACE;
+        if now >= cut && !self.is_idle() {
+            self.cut_handlers += self.running.0.len() + self.deferred;
+            for task in self.running.0.drain() {
+                task.abort();
+            }
+            self.deferred = 0;
+            self.letters = FuturesUnordered::new();
+            self.waiting.clear();
+            self.completions.close();
+        }
+        if !self.is_idle() {
+            return false;
+        }
+        if !self.may_checkpoint() {
+            return true;
+        }
+        self.start_write(now);
+        self.checkpointer.is_clean() || now >= cut + self.shared.options.store_timeout
+    }
+
+    /// Step 6.
+    async fn finish(mut self) -> PartitionExit {
+        self.return_bytes();
+        self.publish_progress();
+        self.shared.budget.close(self.account);
+        if let Some(permit) = self.permit.take() {
+            self.shared.slots.release(permit);
+        }
+        if let Some(stream) = self.closing.take() {
+            stream.close().await;
+        }
+        self.status.set_phase(PartitionPhase::Stopped);
+        let reason = match self.phase {
+            Phase::Ending { why, .. } => why,
+            Phase::Running => StopReason::Drained,
+        };
+        PartitionExit {
+            partition: self.partition.id,
+            reason,
+            cut_handlers: self.cut_handlers,
+            checkpoint_behind: !self.checkpointer.is_clean(),
+        }
+    }
+}
+
+/// The handler calls under way; dropped, it takes them with it.
+struct Running(Slab<AbortHandle>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        for (_, task) in &self.0 {
+            task.abort();
+        }
+    }
+}

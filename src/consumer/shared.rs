@@ -1,0 +1,358 @@
+//! What all partitions of one consumer share: ports, options, slots, budget, counters.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use super::dispatch::Slots;
+use crate::checkpoint_store::{CheckpointScope, CheckpointStore, WriteId};
+use crate::clock::Clock;
+use crate::config::ConsumerOptions;
+use crate::dead_letter::DeadLetterSink;
+use crate::event::{Partition, PartitionId, SequenceNumber};
+use crate::outcome::Outcome;
+use crate::state::batch_buffer::FlushReason;
+use crate::state::byte_budget::{Account, ByteBudget};
+use crate::transport::Transport;
+
+/// What the consumer is told to do, all partitions alike.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Directive {
+    Run,
+    /// Take no new events; what is here goes on.
+    Pause,
+    /// Take no new events, end what runs by the deadline, checkpoint, stop.
+    Drain(Instant),
+}
+
+/// Called with a partition when it is taken or given up.
+pub(crate) type PartitionHook = Arc<dyn Fn(&Partition) + Send + Sync>;
+
+pub(crate) struct Shared {
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) checkpoints: Arc<dyn CheckpointStore>,
+    pub(crate) dead_letters: Option<Arc<dyn DeadLetterSink>>,
+    pub(crate) options: ConsumerOptions,
+    pub(crate) worker: String,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) random: Mutex<SmallRng>,
+    pub(crate) slots: Slots,
+    pub(crate) budget: SharedBudget,
+    pub(crate) directive: watch::Sender<Directive>,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) counters: Counters,
+    pub(crate) partitions: Mutex<BTreeMap<PartitionId, Arc<PartitionStatus>>>,
+    pub(crate) on_assigned: Option<PartitionHook>,
+    pub(crate) on_revoked: Option<PartitionHook>,
+}
+
+impl Shared {
+    pub(crate) fn scope(&self) -> CheckpointScope {
+        CheckpointScope {
+            namespace: self.transport.namespace().to_owned(),
+            entity: self.transport.entity().clone(),
+            consumer_group: self.transport.consumer_group().clone(),
+        }
+    }
+
+    /// Uniform in `0.0..1.0`.
+    pub(crate) fn random(&self) -> f64 {
+        lock(&self.random).random()
+    }
+
+    pub(crate) fn seed(&self) -> u64 {
+        lock(&self.random).random()
+    }
+
+    pub(crate) fn write_id(&self) -> WriteId {
+        WriteId(self.seed())
+    }
+
+    /// Begins a drain, unless one is under way already with an earlier deadline.
+    pub(crate) fn drain(&self) {
+        let deadline = Instant::now() + self.options.drain_timeout;
+        self.directive.send_if_modified(|directive| match directive {
+            Directive::Drain(earlier) if *earlier <= deadline => false,
+            _ => {
+                *directive = Directive::Drain(deadline);
+                true
+            }
+        });
+    }
+}
+
+pub(crate) fn seeded(seed: Option<u64>) -> SmallRng {
+    seed.map_or_else(SmallRng::from_os_rng, SmallRng::seed_from_u64)
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The byte budget behind a lock, with a wake-up for partitions that wait for room.
+pub(crate) struct SharedBudget {
+    budget: Mutex<ByteBudget>,
+    room: watch::Sender<()>,
+}
+
+impl SharedBudget {
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self { budget: Mutex::new(ByteBudget::new(capacity)), room: watch::Sender::new(()) }
+    }
+
+    pub(crate) fn open(&self) -> Account {
+        lock(&self.budget).open()
+    }
+
+    pub(crate) fn close(&self, account: Account) {
+        lock(&self.budget).close(account);
+        self.room.send_replace(());
+    }
+
+    pub(crate) fn room(&self) -> watch::Receiver<()> {
+        self.room.subscribe()
+    }
+
+    pub(crate) fn may_take(&self, account: Account) -> bool {
+        lock(&self.budget).may_take(account)
+    }
+
+    pub(crate) fn on_taken(&self, account: Account, bytes: usize, prefetch_bytes: usize) {
+        let mut budget = lock(&self.budget);
+        budget.on_taken(account, bytes);
+        budget.on_prefetch(account, prefetch_bytes);
+    }
+
+    pub(crate) fn on_returned(&self, account: Account, bytes: usize) {
+        let wake = lock(&self.budget).on_returned(account, bytes);
+        if wake {
+            self.room.send_replace(());
+        }
+    }
+
+    pub(crate) fn used_bytes(&self) -> usize {
+        lock(&self.budget).used_bytes()
+    }
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Counts since the consumer started, over all partitions.
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters {
+            $(pub(crate) $name: AtomicU64,)*
+        }
+
+        /// Counts since the consumer started, over all partitions.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+        #[non_exhaustive]
+        pub struct ConsumerCounts {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Counters {
+            pub(crate) fn read(&self) -> ConsumerCounts {
+                ConsumerCounts { $($name: self.$name.load(Ordering::Relaxed),)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Events received, repeats dropped.
+    received,
+    /// Events an earlier run had settled above its watermark: not handled again.
+    settled_before,
+    /// Events that handlers finished.
+    done,
+    /// Events that handlers skipped.
+    skipped,
+    /// Retries that handlers asked for or caused.
+    retried,
+    /// Dead letters that were acknowledged.
+    dead_letters,
+    /// Batches that filled to their count.
+    batches_by_size,
+    /// Batches that filled to their bytes.
+    batches_by_bytes,
+    /// Batches whose oldest event had waited long enough.
+    batches_by_timeout,
+    /// Batches handed out by a drain.
+    batches_by_drain,
+    /// Batches handed out because the byte budget was short.
+    batches_by_pressure,
+    /// Checkpoint writes that were acknowledged; claims included.
+    checkpoints,
+    /// Checkpoint writes that failed.
+    checkpoint_failures,
+    /// Links opened.
+    links_opened,
+    /// Sequence numbers that retention removed before they were received, at most.
+    lost_events,
+}
+
+pub(crate) fn add(counter: &AtomicU64, count: u64) {
+    counter.fetch_add(count, Ordering::Relaxed);
+}
+
+impl Counters {
+    pub(crate) fn on_outcome(&self, outcome: &Outcome) {
+        match outcome {
+            Outcome::Done => add(&self.done, 1),
+            Outcome::Skip(_) => add(&self.skipped, 1),
+            Outcome::Retry(_) => add(&self.retried, 1),
+            _ => {}
+        }
+    }
+
+    pub(crate) fn on_batch(&self, reason: FlushReason) {
+        add(
+            match reason {
+                FlushReason::Size => &self.batches_by_size,
+                FlushReason::Bytes => &self.batches_by_bytes,
+                FlushReason::Timeout => &self.batches_by_timeout,
+                FlushReason::Drain => &self.batches_by_drain,
+                FlushReason::Pressure => &self.batches_by_pressure,
+            },
+            1,
+        );
+    }
+}
+
+impl ConsumerCounts {
+    /// Batches for any reason.
+    pub fn batches(&self) -> u64 {
+        self.batches_by_size
+            + self.batches_by_bytes
+            + self.batches_by_timeout
+            + self.batches_by_drain
+            + self.batches_by_pressure
+    }
+}
+
+/// The state of one partition, written by its worker and read by snapshots.
+#[derive(Debug)]
+pub(crate) struct PartitionStatus {
+    settled_to: AtomicI64,
+    checkpointed_to: AtomicI64,
+    last_received: AtomicI64,
+    unsettled: AtomicUsize,
+    in_flight: AtomicUsize,
+    settled_above: AtomicUsize,
+    phase: AtomicUsize,
+}
+
+/// No position: below every sequence number.
+const NONE: i64 = i64::MIN;
+
+/// What a partition's worker is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum PartitionPhase {
+    /// Fencing the checkpoint and comparing it with the hub.
+    Claiming,
+    /// Receiving and handling.
+    Running,
+    /// Ending what runs.
+    Draining,
+    /// Not owned any more.
+    Stopped,
+}
+
+impl Default for PartitionStatus {
+    fn default() -> Self {
+        Self {
+            settled_to: AtomicI64::new(NONE),
+            checkpointed_to: AtomicI64::new(NONE),
+            last_received: AtomicI64::new(NONE),
+            unsettled: AtomicUsize::new(0),
+            in_flight: AtomicUsize::new(0),
+            settled_above: AtomicUsize::new(0),
+            phase: AtomicUsize::new(0),
+        }
+    }
+}
+
+/// Where one partition stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct PartitionSnapshot {
+    /// The partition.
+    pub partition: PartitionId,
+    /// What its worker is doing.
+    pub phase: PartitionPhase,
+    /// The watermark.
+    pub settled_to: Option<SequenceNumber>,
+    /// The last acknowledged checkpoint.
+    pub checkpointed_to: Option<SequenceNumber>,
+    /// The newest event received.
+    pub last_received: Option<SequenceNumber>,
+    /// Events received and not settled.
+    pub unsettled_events: usize,
+    /// Handler calls running.
+    pub in_flight: usize,
+    /// Events settled above the watermark.
+    pub settled_above_events: usize,
+}
+
+pub(crate) struct Progress {
+    pub(crate) settled_to: Option<SequenceNumber>,
+    pub(crate) last_received: Option<SequenceNumber>,
+    pub(crate) unsettled: usize,
+    pub(crate) in_flight: usize,
+    pub(crate) settled_above: usize,
+}
+
+impl PartitionStatus {
+    pub(crate) fn on_progress(&self, progress: &Progress) {
+        let number = |position: Option<SequenceNumber>| position.map_or(NONE, |number| number.0);
+        self.settled_to.store(number(progress.settled_to), Ordering::Relaxed);
+        self.last_received.store(number(progress.last_received), Ordering::Relaxed);
+        self.unsettled.store(progress.unsettled, Ordering::Relaxed);
+        self.in_flight.store(progress.in_flight, Ordering::Relaxed);
+        self.settled_above.store(progress.settled_above, Ordering::Relaxed);
+    }
+
+    pub(crate) fn on_checkpoint(&self, watermark: Option<SequenceNumber>) {
+        let number = watermark.map_or(NONE, |number| number.0);
+        self.checkpointed_to.store(number, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_phase(&self, phase: PartitionPhase) {
+        let number = match phase {
+            PartitionPhase::Claiming => 0,
+            PartitionPhase::Running => 1,
+            PartitionPhase::Draining => 2,
+            PartitionPhase::Stopped => 3,
+        };
+        self.phase.store(number, Ordering::Relaxed);
+    }
+
+    pub(crate) fn snapshot(&self, partition: &PartitionId) -> PartitionSnapshot {
+        let position = |cell: &AtomicI64| match cell.load(Ordering::Relaxed) {
+            NONE => None,
+            number => Some(SequenceNumber(number)),
+        };
+        PartitionSnapshot {
+            partition: partition.clone(),
+            phase: match self.phase.load(Ordering::Relaxed) {
+                0 => PartitionPhase::Claiming,
+                1 => PartitionPhase::Running,
+                2 => PartitionPhase::Draining,
+                _ => PartitionPhase::Stopped,
+            },
+            settled_to: position(&self.settled_to),
+            checkpointed_to: position(&self.checkpointed_to),
+            last_received: position(&self.last_received),
+            unsettled_events: self.unsettled.load(Ordering::Relaxed),
+            in_flight: self.in_flight.load(Ordering::Relaxed),
+            settled_above_events: self.settled_above.load(Ordering::Relaxed),
+        }
+    }
+}
