@@ -8,6 +8,7 @@ pub mod event;
 pub mod outcome;
 pub mod transport;
 
+mod durable_folder;
 mod timestamp;
 
 #[cfg(feature = "emulator")]
