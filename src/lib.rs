@@ -6,6 +6,7 @@ pub mod dead_letter;
 pub mod error;
 pub mod event;
 pub mod outcome;
+pub mod transfer;
 pub mod transport;
 
 mod durable_folder;
