@@ -10,8 +10,10 @@ pub mod error;
 pub mod event;
 pub mod outcome;
 pub mod state;
+pub mod transfer;
 pub mod transport;
 
+mod durable_folder;
 mod timestamp;
 
 #[cfg(feature = "emulator")]

@@ -1,1 +1,207 @@
-//! Not written yet.
+//! Blobs as files below a local folder.
+//!
+//! A writer collects parts to [`CHUNK_BYTES`] and writes them to a temporary file below
+//! `root/.longshore/`; a commit flushes the file, renames it into place and flushes the
+//! folder, so that a blob is there whole or not at all. Temporary files go when their writer
+//! is dropped, when the store is closed or dropped, and, after a crash, when the next process
+//! opens the root. Processes may share a root.
+//!
+//! No name leads out of the root: a link to a folder outside of it is refused. It does not
+//! guard against somebody who swaps folders for links while a commit runs: who may write to
+//! the root is trusted.
+
+mod partial;
+mod root;
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use tokio::task::spawn_blocking;
+
+use self::root::{Partial, Root};
+use super::{BlobError, BlobName, BlobStore, BlobWriter};
+
+/// How many bytes a writer collects before it writes them: what it holds in memory, beside the
+/// part it was just given.
+pub const CHUNK_BYTES: usize = 256 * 1024;
+
+/// Whether a commit waits until the disk has the file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum SyncFiles {
+    /// A committed blob outlives the loss of power.
+    #[default]
+    Always,
+    /// A committed blob outlives the process, but after a loss of power it may be gone, or be
+    /// empty. Faster, most of all for small files; right where the files can be fetched anew.
+    /// A full disk that shows itself only when data is flushed goes unseen.
+    Never,
+}
+
+/// A [`BlobStore`] below a local folder. See the [module](self).
+#[derive(Debug)]
+pub struct FolderBlobStore {
+    root: Arc<Root>,
+    sync: SyncFiles,
+}
+
+impl FolderBlobStore {
+    /// Opens a folder, creates it where it is missing, and removes the temporary files of dead
+    /// processes.
+    ///
+    /// Blocks for the few file operations this takes.
+    ///
+    /// # Errors
+    /// [`BlobError::Unusable`] where the folder is a file or may not be written.
+    pub fn open(root: impl Into<PathBuf>) -> Result<Self, BlobError> {
+        Ok(Self { root: Arc::new(Root::create(&root.into())?), sync: SyncFiles::default() })
+    }
+
+    /// Sets whether commits wait for the disk; [`SyncFiles::Always`] unless set.
+    #[must_use]
+    pub fn with_sync(mut self, sync: SyncFiles) -> Self {
+        self.sync = sync;
+        self
+    }
+
+    /// The folder, resolved.
+    pub fn root(&self) -> &Path {
+        self.root.path()
+    }
+
+    /// Removes the temporary files of this store, those of open writers too: they fail at their
+    /// commit. Dropping the store and all its writers does the same.
+    ///
+    /// # Cancel safety
+    /// A dropped call goes on.
+    pub async fn close(&self) {
+        let root = self.root.clone();
+        // Where the runtime is shutting down, the drop closes.
+        let _ = spawn_blocking(move || root.close()).await;
+    }
+}
+
+impl BlobStore for FolderBlobStore {
+    fn open<'a>(
+        &'a self,
+        name: &'a BlobName,
+        size_hint_bytes: Option<u64>,
+    ) -> BoxFuture<'a, Result<Box<dyn BlobWriter>, BlobError>> {
+        async move {
+            let (root, opened) = (self.root.clone(), name.clone());
+            let partial = blocking("open", name, move || root.open(&opened)).await?;
+            let capacity = size_hint_bytes
+                .and_then(|bytes| usize::try_from(bytes).ok())
+                .map_or(0, |bytes| bytes.min(CHUNK_BYTES));
+            let writer: Box<dyn BlobWriter> = Box::new(FolderBlobWriter {
+                root: self.root.clone(),
+                sync: self.sync,
+                name: name.clone(),
+                buffer: Vec::with_capacity(capacity),
+                partial: Some(partial),
+            });
+            Ok(writer)
+        }
+        .boxed()
+    }
+
+    fn size_bytes<'a>(
+        &'a self,
+        name: &'a BlobName,
+    ) -> BoxFuture<'a, Result<Option<u64>, BlobError>> {
+        let (root, sized) = (self.root.clone(), name.clone());
+        blocking("look up", name, move || root.size_bytes(&sized)).boxed()
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    operation: &'static str,
+    name: &BlobName,
+    call: impl FnOnce() -> Result<T, BlobError> + Send + 'static,
+) -> Result<T, BlobError> {
+    match spawn_blocking(call).await {
+        Ok(result) => result,
+        Err(gone) => Err(BlobError::Transient {
+            operation,
+            name: name.to_string(),
+            source: io::Error::other(gone),
+        }),
+    }
+}
+
+struct FolderBlobWriter {
+    root: Arc<Root>,
+    sync: SyncFiles,
+    name: BlobName,
+    /// Shorter than [`CHUNK_BYTES`].
+    buffer: Vec<u8>,
+    /// `None` once the writer is spent.
+    partial: Option<Partial>,
+}
+
+impl FolderBlobWriter {
+    fn take(&mut self, operation: &'static str) -> Result<Partial, BlobError> {
+        self.partial.take().ok_or_else(|| BlobError::Transient {
+            operation,
+            name: self.name.to_string(),
+            source: io::Error::other(
+                "a call on this writer failed before or was dropped; open the blob anew",
+            ),
+        })
+    }
+}
+
+impl BlobWriter for FolderBlobWriter {
+    fn write(&mut self, part: Bytes) -> BoxFuture<'_, Result<(), BlobError>> {
+        async move {
+            const OPERATION: &str = "write";
+            // Taken while the write runs: dropped in the midst of it, the writer is spent.
+            let (mut file, partial) = self.take(OPERATION)?;
+            if self.buffer.len() + part.len() < CHUNK_BYTES {
+                self.buffer.extend_from_slice(&part);
+                self.partial = Some((file, partial));
+                return Ok(());
+            }
+            let mut buffer = std::mem::take(&mut self.buffer);
+            let (root, name) = (self.root.clone(), self.name.clone());
+            let (buffer, written) = blocking(OPERATION, &self.name, move || {
+                file.write_all(&buffer)
+                    .and_then(|()| file.write_all(&part))
+                    .map_err(|error| root.partial_failed(OPERATION, &name, error))?;
+                buffer.clear();
+                Ok((buffer, (file, partial)))
+            })
+            .await?;
+            self.buffer = buffer;
+            self.partial = Some(written);
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn commit(mut self: Box<Self>) -> BoxFuture<'static, Result<(), BlobError>> {
+        async move {
+            let partial = self.take("commit")?;
+            let rest = std::mem::take(&mut self.buffer);
+            let (root, name, sync) = (self.root.clone(), self.name.clone(), self.sync);
+            blocking("commit", &self.name, move || root.commit(&name, partial, &rest, sync)).await
+        }
+        .boxed()
+    }
+
+    fn abort(mut self: Box<Self>) -> BoxFuture<'static, ()> {
+        async move {
+            let partial = self.partial.take();
+            // Where the runtime is shutting down, the drop removes the file.
+            let _ = spawn_blocking(move || drop(partial)).await;
+        }
+        .boxed()
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests;

@@ -1,1 +1,324 @@
-//! Not written yet.
+//! Checkpoints as files of a folder: one readable JSON file per partition, in
+//! `namespace/entity/consumer group/partition.json`, names percent-encoded.
+//!
+//! A write is durable when it returns, and whole: killed at any instant, the store holds the
+//! old value or the new one. One process uses a folder at a time; within it, a lock per key
+//! makes compare-and-swap atomic and every call linearizable. The version of a value is its
+//! revision and a hash of the file, so that an edit by hand is a change too.
+//!
+//! It does not share a folder between processes: workers on several machines keep their
+//! checkpoints in Blob Storage.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tokio::task::spawn_blocking;
+
+use super::{
+    Checkpoint, CheckpointKey, CheckpointScope, CheckpointStore, Expected, Listed, StoreError,
+    StoredCheckpoint, VersionToken,
+};
+use crate::durable_folder::{Access, DurableFolder, disk_error, escape, unescape};
+use crate::error::{Error, ErrorClass};
+use crate::event::{Partition, PartitionId};
+
+/// The layout of the files; a greater number is of a later release.
+const FORMAT: u32 = 1;
+
+const SUFFIX: &str = ".json";
+
+const OPEN: &str = "open the checkpoint folder";
+const LOAD: &str = "load the checkpoint";
+const STORE: &str = "store the checkpoint";
+const LIST: &str = "list the checkpoints";
+
+/// A [`CheckpointStore`] in a local folder. See the [module](self).
+#[derive(Debug)]
+pub struct FileCheckpointStore {
+    shared: Arc<Shared>,
+}
+
+impl FileCheckpointStore {
+    /// Opens a folder, and creates it where it is missing. The folder belongs to this store
+    /// until it and all its calls are gone; temporary files that a killed process left in it
+    /// are removed.
+    ///
+    /// Blocks for the few file operations this takes.
+    ///
+    /// # Errors
+    /// `Permanent` where the folder is in use by another process, is a file, or may not be
+    /// written; otherwise as the file system fails.
+    pub fn open(dir: impl Into<PathBuf>) -> Result<Self, Error> {
+        let folder = DurableFolder::open(dir.into(), Access::Exclusive, OPEN)?;
+        Ok(Self { shared: Arc::new(Shared { folder, key_locks: Mutex::default() }) })
+    }
+
+    /// The folder, resolved.
+    pub fn folder(&self) -> &Path {
+        self.shared.folder.root()
+    }
+}
+
+impl CheckpointStore for FileCheckpointStore {
+    fn load<'a>(
+        &'a self,
+        key: &'a CheckpointKey,
+    ) -> BoxFuture<'a, Result<Option<StoredCheckpoint>, Error>> {
+        let (shared, key) = (self.shared.clone(), key.clone());
+        async move {
+            spawn_blocking(move || shared.load(&key))
+                .await
+                .map_err(|gone| interrupted(LOAD, gone))?
+        }
+        .boxed()
+    }
+
+    fn store<'a>(
+        &'a self,
+        key: &'a CheckpointKey,
+        checkpoint: &'a Checkpoint,
+        expected: &'a Expected,
+    ) -> BoxFuture<'a, Result<VersionToken, StoreError>> {
+        let shared = self.shared.clone();
+        let (key, checkpoint, expected) = (key.clone(), checkpoint.clone(), expected.clone());
+        async move {
+            spawn_blocking(move || shared.compare_and_swap(&key, checkpoint, &expected))
+                .await
+                .map_err(|gone| interrupted(STORE, gone))?
+        }
+        .boxed()
+    }
+
+    fn list<'a>(&'a self, scope: &'a CheckpointScope) -> BoxFuture<'a, Result<Vec<Listed>, Error>> {
+        let (shared, scope) = (self.shared.clone(), scope.clone());
+        async move {
+            spawn_blocking(move || shared.list(&scope))
+                .await
+                .map_err(|gone| interrupted(LIST, gone))?
+        }
+        .boxed()
+    }
+}
+
+/// The runtime is shutting down: whether the call was made is unknown.
+fn interrupted(operation: &'static str, gone: tokio::task::JoinError) -> Error {
+    Error::new(ErrorClass::Transient, operation, "the call was interrupted").with_source(gone)
+}
+
+/// What the calls share; they run on threads that may block.
+#[derive(Debug)]
+struct Shared {
+    folder: DurableFolder,
+    /// A lock for each key seen: as many as there are partitions.
+    key_locks: Mutex<BTreeMap<CheckpointKey, Arc<Mutex<()>>>>,
+}
+
+impl Shared {
+    fn load(&self, key: &CheckpointKey) -> Result<Option<StoredCheckpoint>, Error> {
+        // A reader waits for a writer: what it sees is then durable.
+        let lock = self.key_lock(key);
+        let _held = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(self.read(key, LOAD)?.map(|(_, stored)| stored))
+    }
+
+    fn compare_and_swap(
+        &self,
+        key: &CheckpointKey,
+        checkpoint: Checkpoint,
+        expected: &Expected,
+    ) -> Result<VersionToken, StoreError> {
+        let lock = self.key_lock(key);
+        let _held = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let revision = match (self.read(key, STORE)?, expected) {
+            (None, Expected::Absent) => 1,
+            (Some((revision, stored)), Expected::Version(version))
+                if stored.version == *version =>
+            {
+                revision.saturating_add(1)
+            }
+            _ => return Err(StoreError::Conflict),
+        };
+        let content = Record::new(key, revision, checkpoint).to_json(key)?;
+        let (folder, file) = place(key);
+        self.folder
+            .replace(&folder, &file, &content)
+            .map_err(|error| self.failed(STORE, key, error))?;
+        Ok(version(revision, &content))
+    }
+
+    fn list(&self, scope: &CheckpointScope) -> Result<Vec<Listed>, Error> {
+        let folder = scope_folder(scope);
+        let files = self
+            .folder
+            .files(&folder, SUFFIX)
+            .map_err(|error| disk_error(LIST, &self.folder.root().join(&folder), error))?;
+        let mut listed: Vec<Listed> =
+            files.iter().filter_map(|file| self.list_one(scope, file)).collect();
+        listed.sort_by(|(left, _), (right, _)| left.cmp(right));
+        Ok(listed)
+    }
+
+    /// One file of a listing; `None` where it went away meanwhile.
+    fn list_one(&self, scope: &CheckpointScope, file: &str) -> Option<Listed> {
+        let stem = file.strip_suffix(SUFFIX).unwrap_or(file);
+        let id = match unescape(stem) {
+            Some(name) => PartitionId::from(name),
+            // A long name was cut: only the file's content knows it.
+            None => self.partition_in(scope, file).unwrap_or(stem.into()),
+        };
+        let key = CheckpointKey { scope: scope.clone(), partition: id.clone() };
+        if place(&key).1 != file {
+            let path = self.folder.root().join(scope_folder(scope)).join(file);
+            let error = unreadable(LIST, &path, "its name is not a partition's");
+            return Some((stem.into(), Err(error)));
+        }
+        let lock = self.key_lock(&key);
+        let _held = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.read(&key, LIST) {
+            Ok(found) => found.map(|(_, stored)| (id, Ok(stored))),
+            Err(error) => Some((id, Err(error))),
+        }
+    }
+
+    fn partition_in(&self, scope: &CheckpointScope, file: &str) -> Option<PartitionId> {
+        let content = self.folder.read(&scope_folder(scope), file).ok()??;
+        let record: Record = serde_json::from_slice(&content).ok()?;
+        Some(record.partition)
+    }
+
+    /// The value under a key, with its revision.
+    fn read(
+        &self,
+        key: &CheckpointKey,
+        operation: &'static str,
+    ) -> Result<Option<(u64, StoredCheckpoint)>, Error> {
+        let (folder, file) = place(key);
+        let content =
+            self.folder.read(&folder, &file).map_err(|error| self.failed(operation, key, error))?;
+        let Some(content) = content else {
+            return Ok(None);
+        };
+        let record = Record::from_json(&content, key).map_err(|fault| {
+            unreadable(operation, &self.path(key), &fault).with_partition(&partition(key))
+        })?;
+        let version = version(record.revision, &content);
+        Ok(Some((record.revision, StoredCheckpoint { checkpoint: record.checkpoint, version })))
+    }
+
+    fn failed(&self, operation: &'static str, key: &CheckpointKey, error: std::io::Error) -> Error {
+        disk_error(operation, &self.path(key), error).with_partition(&partition(key))
+    }
+
+    fn path(&self, key: &CheckpointKey) -> PathBuf {
+        let (folder, file) = place(key);
+        self.folder.root().join(folder).join(file)
+    }
+
+    fn key_lock(&self, key: &CheckpointKey) -> Arc<Mutex<()>> {
+        let mut locks = self.key_locks.lock().unwrap_or_else(PoisonError::into_inner);
+        locks.entry(key.clone()).or_default().clone()
+    }
+}
+
+fn scope_folder(scope: &CheckpointScope) -> PathBuf {
+    [escape(&scope.namespace), escape(scope.entity.as_str()), escape(scope.consumer_group.as_str())]
+        .iter()
+        .collect()
+}
+
+fn place(key: &CheckpointKey) -> (PathBuf, String) {
+    let file = format!("{}{SUFFIX}", escape(key.partition.as_str()));
+    (scope_folder(&key.scope), file)
+}
+
+fn partition(key: &CheckpointKey) -> Partition {
+    Partition::new(key.scope.entity.clone(), key.partition.clone())
+}
+
+fn unreadable(operation: &'static str, path: &Path, fault: &str) -> Error {
+    Error::new(
+        ErrorClass::BadData,
+        operation,
+        format!(
+            "{} cannot be read as a checkpoint: {fault}; put a good copy in its place, or move \
+             it away to begin at the configured start position",
+            path.display()
+        ),
+    )
+}
+
+fn version(revision: u64, content: &[u8]) -> VersionToken {
+    let mut token = format!("{revision}-");
+    for byte in &Sha256::digest(content)[..16] {
+        let _ = write!(token, "{byte:02x}");
+    }
+    VersionToken(token)
+}
+
+/// A file. It names its key, so that a file moved to another place is found out.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    format: u32,
+    revision: u64,
+    namespace: String,
+    entity: String,
+    consumer_group: String,
+    partition: PartitionId,
+    checkpoint: Checkpoint,
+}
+
+impl Record {
+    fn new(key: &CheckpointKey, revision: u64, checkpoint: Checkpoint) -> Self {
+        Self {
+            format: FORMAT,
+            revision,
+            namespace: key.scope.namespace.clone(),
+            entity: key.scope.entity.to_string(),
+            consumer_group: key.scope.consumer_group.to_string(),
+            partition: key.partition.clone(),
+            checkpoint,
+        }
+    }
+
+    fn to_json(&self, key: &CheckpointKey) -> Result<Vec<u8>, Error> {
+        let mut content = serde_json::to_vec_pretty(self).map_err(|error| {
+            Error::new(ErrorClass::Permanent, STORE, "it cannot be written as JSON")
+                .with_partition(&partition(key))
+                .with_source(error)
+        })?;
+        content.push(b'\n');
+        Ok(content)
+    }
+
+    fn from_json(content: &[u8], key: &CheckpointKey) -> Result<Self, String> {
+        // The format first: a later one may not have the other fields.
+        #[derive(Deserialize)]
+        struct Format {
+            format: u32,
+        }
+        let Format { format } = serde_json::from_slice(content).map_err(|e| e.to_string())?;
+        if format != FORMAT {
+            return Err(format!("its format is {format}, and this release reads {FORMAT}"));
+        }
+        let record: Record = serde_json::from_slice(content).map_err(|e| e.to_string())?;
+        let scope = &key.scope;
+        if record.namespace == scope.namespace
+            && record.entity == scope.entity.as_str()
+            && record.consumer_group == scope.consumer_group.as_str()
+            && record.partition == key.partition
+        {
+            Ok(record)
+        } else {
+            Err(format!(
+                "it is the checkpoint of {}/{}/{}/{}",
+                record.namespace, record.entity, record.consumer_group, record.partition
+            ))
+        }
+    }
+}

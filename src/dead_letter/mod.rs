@@ -5,6 +5,7 @@
 
 pub mod folder;
 pub mod memory;
+pub mod record;
 
 use std::fmt;
 use std::time::SystemTime;

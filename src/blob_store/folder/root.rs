@@ -1,0 +1,326 @@
+//! The root of a folder of blobs: where a blob goes, what stands in its way, and the commit.
+//!
+//! Everything here blocks. Folders are looked at part by part, and a link is followed only
+//! once its end is known to be below the root, so nothing is ever created outside.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use super::SyncFiles;
+use super::partial::{HOLDER, PartialFile, PartialFolder};
+use crate::blob_store::{BlobError, BlobName};
+use crate::durable_folder::{create_root, explain, sync_folder};
+
+/// The longest file name that the usual file systems take, in bytes.
+const MAX_PART_BYTES: usize = 255;
+
+/// How many folders are remembered as flushed; past it, they are flushed once more.
+const MAX_REMEMBERED_FOLDERS: usize = 4_096;
+
+/// An open temporary file; the file is removed when this is dropped.
+pub(super) type Partial = (File, PartialFile);
+
+/// What to do about a folder on the way to a blob that is not there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Missing {
+    Create,
+    Leave,
+}
+
+/// See the module's description.
+#[derive(Debug)]
+pub(super) struct Root {
+    /// Without links, absolute.
+    path: PathBuf,
+    partials: PartialFolder,
+    /// Folders whose own entries, and those of all above, are on the disk.
+    durable: Mutex<BTreeSet<PathBuf>>,
+}
+
+impl Root {
+    pub(super) fn create(path: &Path) -> Result<Self, BlobError> {
+        let opened = create_root(path).and_then(|path| {
+            let partials = PartialFolder::open(&path)?;
+            Ok(Self { path, partials, durable: Mutex::default() })
+        });
+        opened.map_err(|error| BlobError::Unusable {
+            reason: explain(&place_of_fault(path, &error), &error),
+            source: Some(error),
+        })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes the temporary files.
+    pub(super) fn close(&self) {
+        self.partials.close();
+    }
+
+    pub(super) fn open(&self, name: &BlobName) -> Result<Partial, BlobError> {
+        if self.partials.is_closed() {
+            return Err(BlobError::Unusable {
+                reason: "it was closed; open it anew".to_owned(),
+                source: None,
+            });
+        }
+        // What stands in the way is told now, before anyone fetches the bytes.
+        let target = match self.folder_of(name, Missing::Leave)? {
+            Some(folder) => folder.join(last_part(name)),
+            None => self.path.join(name.as_str()),
+        };
+        check_target(name, &target)?;
+        self.partials.create_file().map_err(|error| self.partial_failed("open", name, error))
+    }
+
+    pub(super) fn commit(
+        &self,
+        name: &BlobName,
+        (mut file, partial): Partial,
+        rest: &[u8],
+        sync: SyncFiles,
+    ) -> Result<(), BlobError> {
+        const OPERATION: &str = "commit";
+        let flushed = file.write_all(rest).and_then(|()| match sync {
+            SyncFiles::Always => file.sync_all(),
+            SyncFiles::Never => Ok(()),
+        });
+        flushed.map_err(|error| self.partial_failed(OPERATION, name, error))?;
+        drop(file);
+        let Some(folder) = self.folder_of(name, Missing::Create)? else {
+            return Err(self.failed(OPERATION, name, &self.path, ErrorKind::NotFound.into()));
+        };
+        let target = folder.join(last_part(name));
+        check_target(name, &target)?;
+        partial.rename_to(&target).map_err(|error| self.failed(OPERATION, name, &target, error))?;
+        match sync {
+            SyncFiles::Always => self
+                .make_durable(&folder)
+                .map_err(|error| self.failed(OPERATION, name, &folder, error)),
+            SyncFiles::Never => Ok(()),
+        }
+    }
+
+    pub(super) fn size_bytes(&self, name: &BlobName) -> Result<Option<u64>, BlobError> {
+        let Some(folder) = self.folder_of(name, Missing::Leave)? else {
+            return Ok(None);
+        };
+        let path = folder.join(last_part(name));
+        let found = fs::symlink_metadata(&path).and_then(|metadata| {
+            if metadata.is_symlink() {
+                let real = path.canonicalize()?;
+                Ok((fs::metadata(&real)?, self.holds(&real)))
+            } else {
+                Ok((metadata, true))
+            }
+        });
+        match found {
+            Ok((_, false)) => Err(refused(name, link_leads_out(last_part(name)), None)),
+            Ok((metadata, true)) => Ok(metadata.is_file().then_some(metadata.len())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.failed("look up", name, &path, error)),
+        }
+    }
+
+    /// The folder a blob goes to, without links; `None` where it is missing and left so. Each
+    /// part is looked at before anything is created in it, so nothing is created outside.
+    fn folder_of(&self, name: &BlobName, missing: Missing) -> Result<Option<PathBuf>, BlobError> {
+        check_name(name)?;
+        let mut parts: Vec<&str> = name.as_str().split('/').collect();
+        parts.pop();
+        let mut folder = self.path.clone();
+        for part in parts {
+            let next = folder.join(part);
+            let failed = |error| self.failed("create the folders of", name, &next, error);
+            if missing == Missing::Create {
+                match fs::create_dir(&next) {
+                    Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                        return Err(failed(error));
+                    }
+                    _ => {}
+                }
+            }
+            let metadata = match fs::symlink_metadata(&next) {
+                Ok(metadata) => metadata,
+                Err(error) if error.kind() == ErrorKind::NotFound && missing == Missing::Leave => {
+                    return Ok(None);
+                }
+                Err(error) => return Err(failed(error)),
+            };
+            folder = if metadata.is_dir() {
+                next
+            } else if metadata.is_symlink() {
+                self.follow(name, part, &next)?
+            } else {
+                return Err(refused(name, part_is_a_file(part), None));
+            };
+        }
+        Ok(Some(folder))
+    }
+
+    fn follow(&self, name: &BlobName, part: &str, link: &Path) -> Result<PathBuf, BlobError> {
+        match link.canonicalize() {
+            Ok(real) if !self.holds(&real) => Err(refused(name, link_leads_out(part), None)),
+            Ok(real) if !real.is_dir() => Err(refused(name, part_is_a_file(part), None)),
+            Ok(real) => Ok(real),
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(refused(
+                name,
+                format!("{part:?} is a link that leads nowhere; remove it"),
+                Some(error),
+            )),
+            Err(error) => Err(self.failed("follow the link to", name, link, error)),
+        }
+    }
+
+    /// Whether a path without links is where blobs may be.
+    fn holds(&self, real: &Path) -> bool {
+        real.starts_with(&self.path) && !real.starts_with(self.path.join(HOLDER))
+    }
+
+    /// Flushes a folder, and once the way to it.
+    fn make_durable(&self, folder: &Path) -> io::Result<()> {
+        sync_folder(folder)?;
+        let lock = || self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+        if lock().contains(folder) {
+            return Ok(());
+        }
+        // Another commit may have created the folders and not flushed them yet, so what counts
+        // is not who created them.
+        for above in folder.ancestors().skip(1) {
+            if !above.starts_with(&self.path) {
+                break;
+            }
+            sync_folder(above)?;
+        }
+        let mut durable = lock();
+        if durable.len() >= MAX_REMEMBERED_FOLDERS {
+            durable.clear();
+        }
+        durable.insert(folder.to_owned());
+        Ok(())
+    }
+
+    pub(super) fn partial_failed(
+        &self,
+        operation: &'static str,
+        name: &BlobName,
+        error: io::Error,
+    ) -> BlobError {
+        self.failed(operation, name, self.partials.path(), error)
+    }
+
+    fn failed(
+        &self,
+        operation: &'static str,
+        name: &BlobName,
+        path: &Path,
+        error: io::Error,
+    ) -> BlobError {
+        let partials = self.partials.path();
+        if error.kind() == ErrorKind::NotFound && !partials.is_dir() {
+            let reason = if self.partials.is_closed() {
+                "it was closed while blobs were written; close it last".to_owned()
+            } else {
+                format!(
+                    "{} was removed or unmounted while in use; put it back and start again",
+                    partials.display()
+                )
+            };
+            return BlobError::Unusable { reason, source: Some(error) };
+        }
+        blob_error(operation, name, path, error)
+    }
+}
+
+/// Sorts an error of the file system by whose fault it is.
+pub(super) fn blob_error(
+    operation: &'static str,
+    name: &BlobName,
+    path: &Path,
+    error: io::Error,
+) -> BlobError {
+    match error.kind() {
+        ErrorKind::StorageFull
+        | ErrorKind::QuotaExceeded
+        | ErrorKind::ReadOnlyFilesystem
+        | ErrorKind::FileTooLarge
+        | ErrorKind::PermissionDenied => {
+            BlobError::Unusable { reason: explain(path, &error), source: Some(error) }
+        }
+        ErrorKind::NotADirectory
+        | ErrorKind::AlreadyExists
+        | ErrorKind::IsADirectory
+        | ErrorKind::InvalidFilename => refused(name, explain(path, &error), Some(error)),
+        ErrorKind::CrossesDevices => refused(
+            name,
+            format!(
+                "{} is on another file system than the root; make that one the root",
+                path.display()
+            ),
+            Some(error),
+        ),
+        _ => BlobError::Transient { operation, name: name.to_string(), source: error },
+    }
+}
+
+fn refused(name: &BlobName, reason: String, source: Option<io::Error>) -> BlobError {
+    BlobError::Refused { name: name.to_string(), reason, source }
+}
+
+fn part_is_a_file(part: &str) -> String {
+    format!("{part:?} is a file, and a folder must be there; move it away or rename the blob")
+}
+
+fn link_leads_out(part: &str) -> String {
+    format!("{part:?} is a link that leads out of the store's folder; remove it")
+}
+
+fn last_part(name: &BlobName) -> &str {
+    name.as_str().rsplit('/').next().unwrap_or_default()
+}
+
+fn check_name(name: &BlobName) -> Result<(), BlobError> {
+    let mut parts = name.as_str().split('/');
+    // In any case: some file systems do not tell upper from lower.
+    if parts.clone().next().is_some_and(|first| first.eq_ignore_ascii_case(HOLDER)) {
+        let reason = format!("{HOLDER:?} is where temporary files are; rename the blob");
+        return Err(refused(name, reason, None));
+    }
+    match parts.find(|part| part.len() > MAX_PART_BYTES) {
+        Some(long) => Err(refused(
+            name,
+            format!(
+                "a part of it has {} bytes, and a file name takes {MAX_PART_BYTES}; shorten it",
+                long.len()
+            ),
+            None,
+        )),
+        None => Ok(()),
+    }
+}
+
+/// A link in the blob's own place is replaced, not followed, so only a folder is in the way.
+fn check_target(name: &BlobName, target: &Path) -> Result<(), BlobError> {
+    match fs::symlink_metadata(target) {
+        Ok(metadata) if metadata.is_dir() => Err(refused(
+            name,
+            "a folder has its name; move it away or rename the blob".to_owned(),
+            None,
+        )),
+        // Each part may fit where the whole path does not.
+        Err(error) if error.kind() == ErrorKind::InvalidFilename => {
+            Err(refused(name, explain(target, &error), Some(error)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Where an open failed: the root, or the folder for temporary files in it.
+fn place_of_fault(root: &Path, error: &io::Error) -> PathBuf {
+    let holder = root.join(HOLDER);
+    if error.kind() == ErrorKind::NotADirectory && root.is_dir() { holder } else { root.to_owned() }
+}

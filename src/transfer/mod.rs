@@ -1,0 +1,3 @@
+//! Moving files: what a download or upload task may fetch, and from where.
+
+pub mod url_policy;

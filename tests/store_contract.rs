@@ -1,0 +1,516 @@
+//! What every checkpoint store must do, run against each, and what the file store adds.
+//!
+//! A new store joins with one `contract!` line at the end of the list below.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::any::Any;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use longshore::checkpoint_store::file::FileCheckpointStore;
+use longshore::checkpoint_store::memory::MemoryCheckpointStore;
+use longshore::checkpoint_store::{
+    Checkpoint, CheckpointKey, CheckpointScope, CheckpointStore, Expected, LeaseEpoch, SettledRun,
+    StoreError, VersionToken, WriteId,
+};
+use longshore::error::{Error, ErrorClass};
+use longshore::event::{Incarnation, Position, SequenceNumber};
+
+/// An empty store, and what must live as long as it.
+struct Fixture {
+    store: Arc<dyn CheckpointStore>,
+    _keep: Box<dyn Any + Send>,
+}
+
+macro_rules! contract {
+    ($name:ident, $fixture:expr) => {
+        contract!(@ $name, $fixture,
+            an_absent_checkpoint_loads_as_none,
+            a_created_checkpoint_is_loaded,
+            creating_over_a_checkpoint_is_a_conflict,
+            a_swap_replaces_value_and_version,
+            a_stale_version_is_a_conflict_and_changes_nothing,
+            a_version_of_an_absent_checkpoint_is_a_conflict,
+            an_equal_value_written_again_has_a_new_version,
+            a_listing_is_sorted_and_keeps_to_its_scope,
+            every_field_survives,
+            any_name_is_a_key_of_its_own,
+            one_of_eight_concurrent_writers_wins_each_version,
+            concurrent_creations_have_one_winner,
+        );
+    };
+    (@ $name:ident, $fixture:expr, $($case:ident,)*) => {
+        mod $name {
+            use super::*;
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    let fixture: Fixture = $fixture.await;
+                    super::$case(fixture.store.clone()).await;
+                }
+            )*
+        }
+    };
+}
+
+contract!(memory, memory_store());
+contract!(file, file_store());
+
+async fn memory_store() -> Fixture {
+    Fixture { store: Arc::new(MemoryCheckpointStore::new()), _keep: Box::new(()) }
+}
+
+async fn file_store() -> Fixture {
+    let dir = tempfile::tempdir().unwrap();
+    Fixture {
+        store: Arc::new(FileCheckpointStore::open(dir.path()).unwrap()),
+        _keep: Box::new(dir),
+    }
+}
+
+fn scope(namespace: &str, entity: &str, group: &str) -> CheckpointScope {
+    CheckpointScope {
+        namespace: namespace.to_owned(),
+        entity: entity.into(),
+        consumer_group: group.into(),
+    }
+}
+
+fn key(partition: &str) -> CheckpointKey {
+    CheckpointKey {
+        scope: scope("hubs.example", "orders", "$Default"),
+        partition: partition.into(),
+    }
+}
+
+fn at(sequence_number: i64) -> Checkpoint {
+    Checkpoint { watermark: Some(Position::at(sequence_number)), ..Checkpoint::default() }
+}
+
+async fn create(
+    store: &dyn CheckpointStore,
+    key: &CheckpointKey,
+    value: &Checkpoint,
+) -> VersionToken {
+    store.store(key, value, &Expected::Absent).await.unwrap()
+}
+
+async fn value(store: &dyn CheckpointStore, key: &CheckpointKey) -> Checkpoint {
+    store.load(key).await.unwrap().unwrap().checkpoint
+}
+
+fn assert_conflict(result: Result<VersionToken, StoreError>) {
+    assert!(matches!(result, Err(StoreError::Conflict)), "{result:?}");
+}
+
+async fn an_absent_checkpoint_loads_as_none(store: Arc<dyn CheckpointStore>) {
+    assert_eq!(store.load(&key("0")).await.unwrap(), None);
+    assert!(store.list(&key("0").scope).await.unwrap().is_empty());
+    create(&*store, &key("1"), &at(1)).await;
+    assert_eq!(store.load(&key("0")).await.unwrap(), None);
+}
+
+async fn a_created_checkpoint_is_loaded(store: Arc<dyn CheckpointStore>) {
+    let version = create(&*store, &key("0"), &at(7)).await;
+    let stored = store.load(&key("0")).await.unwrap().unwrap();
+    assert_eq!(stored.checkpoint, at(7));
+    assert_eq!(stored.version, version);
+}
+
+async fn creating_over_a_checkpoint_is_a_conflict(store: Arc<dyn CheckpointStore>) {
+    create(&*store, &key("0"), &at(7)).await;
+    assert_conflict(store.store(&key("0"), &at(8), &Expected::Absent).await);
+    assert_eq!(value(&*store, &key("0")).await, at(7));
+}
+
+async fn a_swap_replaces_value_and_version(store: Arc<dyn CheckpointStore>) {
+    let first = create(&*store, &key("0"), &at(7)).await;
+    let second = store.store(&key("0"), &at(9), &Expected::Version(first.clone())).await.unwrap();
+    assert_ne!(first, second);
+    let stored = store.load(&key("0")).await.unwrap().unwrap();
+    assert_eq!(stored.checkpoint, at(9));
+    assert_eq!(stored.version, second);
+}
+
+async fn a_stale_version_is_a_conflict_and_changes_nothing(store: Arc<dyn CheckpointStore>) {
+    let first = create(&*store, &key("0"), &at(7)).await;
+    let expected = Expected::Version(first);
+    store.store(&key("0"), &at(9), &expected).await.unwrap();
+    assert_conflict(store.store(&key("0"), &at(8), &expected).await);
+    assert_eq!(value(&*store, &key("0")).await, at(9));
+}
+
+async fn a_version_of_an_absent_checkpoint_is_a_conflict(store: Arc<dyn CheckpointStore>) {
+    let version = create(&*store, &key("0"), &at(7)).await;
+    let expected = Expected::Version(version);
+    assert_conflict(store.store(&key("1"), &at(8), &expected).await);
+    assert_eq!(store.load(&key("1")).await.unwrap(), None);
+}
+
+/// Otherwise a value that changed twice would pass for one that never changed.
+async fn an_equal_value_written_again_has_a_new_version(store: Arc<dyn CheckpointStore>) {
+    let mut versions = vec![create(&*store, &key("0"), &at(7)).await];
+    for value in [8, 7, 7] {
+        let expected = Expected::Version(versions.last().unwrap().clone());
+        let next = store.store(&key("0"), &at(value), &expected).await.unwrap();
+        assert!(!versions.contains(&next));
+        versions.push(next);
+    }
+}
+
+async fn a_listing_is_sorted_and_keeps_to_its_scope(store: Arc<dyn CheckpointStore>) {
+    let scopes = [
+        scope("hubs.example", "orders", "$Default"),
+        scope("hubs.example", "orders", "audit"),
+        scope("hubs.example", "orders-2", "$Default"),
+        scope("other.example", "orders", "$Default"),
+    ];
+    for (number, scope) in (0_i64..).zip(&scopes) {
+        for partition in ["3", "0", "a/b", "11", "2"] {
+            let key = CheckpointKey { scope: scope.clone(), partition: partition.into() };
+            create(&*store, &key, &at(number)).await;
+        }
+    }
+    for (number, scope) in (0_i64..).zip(&scopes) {
+        let listed = store.list(scope).await.unwrap();
+        let partitions: Vec<_> = listed.iter().map(|(id, _)| id.as_str()).collect();
+        assert_eq!(partitions, ["0", "11", "2", "3", "a/b"]);
+        for (id, stored) in listed {
+            let stored = stored.unwrap();
+            assert_eq!(stored.checkpoint, at(number));
+            let key = CheckpointKey { scope: scope.clone(), partition: id };
+            assert_eq!(store.load(&key).await.unwrap(), Some(stored));
+        }
+    }
+    let empty = scope("hubs.example", "orders", "nobody");
+    assert!(store.list(&empty).await.unwrap().is_empty());
+}
+
+fn full() -> Checkpoint {
+    Checkpoint {
+        watermark: Some(Position {
+            sequence_number: SequenceNumber(i64::MAX),
+            offset: Some("ä \"quoted\" 4294967296".into()),
+        }),
+        settled_above: vec![
+            SettledRun { first: SequenceNumber(-3), last: SequenceNumber(0) },
+            SettledRun { first: SequenceNumber(17), last: SequenceNumber(17) },
+        ],
+        incarnation: Some(Incarnation(1_700_000_000_123)),
+        reset_generation: u64::MAX,
+        lease_epoch: LeaseEpoch(u64::MAX - 1),
+        write_id: WriteId(u64::MAX - 2),
+        takeovers_without_progress: u32::MAX,
+    }
+}
+
+async fn every_field_survives(store: Arc<dyn CheckpointStore>) {
+    create(&*store, &key("full"), &full()).await;
+    assert_eq!(value(&*store, &key("full")).await, full());
+    create(&*store, &key("empty"), &Checkpoint::default()).await;
+    assert_eq!(value(&*store, &key("empty")).await, Checkpoint::default());
+    let mut many = full();
+    many.settled_above = (0..5_000)
+        .map(|n| SettledRun { first: SequenceNumber(n * 3), last: SequenceNumber(n * 3 + 1) })
+        .collect();
+    create(&*store, &key("many"), &many).await;
+    assert_eq!(value(&*store, &key("many")).await, many);
+}
+
+async fn any_name_is_a_key_of_its_own(store: Arc<dyn CheckpointStore>) {
+    let long = "long".repeat(100);
+    let longer = "long".repeat(101);
+    let names = [
+        "a", "A", "a/b", "a\\b", "a%2Fb", ".", "..", "../a", "/a", "a.", ".a", "a.json", "", " ",
+        "ä", "Ä", "$Default", "%", "a\nb", &long, &longer,
+    ];
+    let mut keys = Vec::new();
+    for name in names {
+        keys.push(key(name));
+        for scope in [scope(name, "e", "g"), scope("n", name, "g"), scope("n", "e", name)] {
+            let partition = "0".into();
+            keys.push(CheckpointKey { scope, partition });
+        }
+    }
+    for (number, key) in (0_i64..).zip(&keys) {
+        create(&*store, key, &at(number)).await;
+    }
+    for (number, key) in (0_i64..).zip(&keys) {
+        assert_eq!(value(&*store, key).await, at(number), "{key:?}");
+    }
+    let listed = store.list(&key("").scope).await.unwrap();
+    let mut expected: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+    expected.sort_unstable();
+    let partitions: Vec<_> = listed.iter().map(|(id, _)| id.as_str()).collect();
+    assert_eq!(partitions, expected);
+    assert!(listed.iter().all(|(_, stored)| stored.is_ok()));
+}
+
+async fn one_of_eight_concurrent_writers_wins_each_version(store: Arc<dyn CheckpointStore>) {
+    let mut version = create(&*store, &key("0"), &at(0)).await;
+    for round in 1..=10_i64 {
+        let writers: Vec<_> = (0..8)
+            .map(|writer| {
+                let (store, version) = (store.clone(), version.clone());
+                tokio::spawn(async move {
+                    let value = at(round * 100 + writer);
+                    let expected = Expected::Version(version);
+                    (value.clone(), store.store(&key("0"), &value, &expected).await)
+                })
+            })
+            .collect();
+        let mut winners = Vec::new();
+        for writer in writers {
+            match writer.await.unwrap() {
+                (value, Ok(version)) => winners.push((value, version)),
+                (_, lost) => assert_conflict(lost),
+            }
+        }
+        assert_eq!(winners.len(), 1, "round {round}");
+        let stored = store.load(&key("0")).await.unwrap().unwrap();
+        assert_eq!((stored.checkpoint, stored.version.clone()), winners[0]);
+        version = stored.version;
+    }
+}
+
+async fn concurrent_creations_have_one_winner(store: Arc<dyn CheckpointStore>) {
+    let writers: Vec<_> = (0..8)
+        .map(|writer| {
+            let store = store.clone();
+            tokio::spawn(
+                async move { store.store(&key("0"), &at(writer), &Expected::Absent).await },
+            )
+        })
+        .collect();
+    let mut winners = 0;
+    for writer in writers {
+        match writer.await.unwrap() {
+            Ok(_) => winners += 1,
+            lost => assert_conflict(lost),
+        }
+    }
+    assert_eq!(winners, 1);
+}
+
+/// What the file store promises beyond the contract.
+mod files {
+    use super::*;
+
+    const FOLDER: &str = "hubs.example/orders/%24%44efault";
+
+    fn open(dir: &Path) -> FileCheckpointStore {
+        FileCheckpointStore::open(dir).unwrap()
+    }
+
+    fn file_of(dir: &Path, partition: &str) -> PathBuf {
+        dir.join(FOLDER).join(format!("{partition}.json"))
+    }
+
+    fn names_in(dir: &Path) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn open_error(dir: &Path) -> Error {
+        FileCheckpointStore::open(dir).unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn values_and_versions_outlive_the_store() {
+        let dir = tempfile::tempdir().unwrap();
+        let version = create(&open(dir.path()), &key("0"), &full()).await;
+        let store = open(dir.path());
+        let stored = store.load(&key("0")).await.unwrap().unwrap();
+        assert_eq!(stored.checkpoint, full());
+        assert_eq!(stored.version, version);
+        store.store(&key("0"), &at(1), &Expected::Version(version)).await.unwrap();
+        assert_eq!(names_in(&dir.path().join(FOLDER)), ["0.json"]);
+    }
+
+    #[tokio::test]
+    async fn a_file_can_be_read_by_people() {
+        let dir = tempfile::tempdir().unwrap();
+        create(&open(dir.path()), &key("0"), &at(7)).await;
+        let text = fs::read_to_string(file_of(dir.path(), "0")).unwrap();
+        assert!(text.lines().count() > 5, "{text}");
+        for part in ["\"consumer_group\": \"$Default\"", "\"sequence_number\": 7"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_unreadable_file_is_reported_and_hides_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        for partition in ["0", "1", "2", "3", "4"] {
+            create(&store, &key(partition), &at(7)).await;
+        }
+        let good = fs::read_to_string(file_of(dir.path(), "4")).unwrap();
+        fs::write(file_of(dir.path(), "1"), "").unwrap();
+        fs::write(file_of(dir.path(), "2"), &good).unwrap();
+        let later = good.replace("\"format\": 1", "\"format\": 2");
+        fs::write(file_of(dir.path(), "3"), later).unwrap();
+        fs::write(dir.path().join(FOLDER).join("Copy.json"), &good).unwrap();
+
+        for (partition, fault) in [
+            ("1", "EOF"),
+            ("2", "it is the checkpoint of hubs.example/orders/$Default/4"),
+            ("3", "its format is 2"),
+        ] {
+            let error = store.load(&key(partition)).await.unwrap_err();
+            assert_eq!(error.class(), ErrorClass::BadData);
+            let text = error.to_string();
+            let path = file_of(&dir.path().canonicalize().unwrap(), partition);
+            assert!(text.contains(&path.display().to_string()), "{text}");
+            assert!(text.contains(fault) && text.contains("move it away"), "{text}");
+
+            let write = store.store(&key(partition), &at(8), &Expected::Absent).await;
+            assert!(
+                matches!(&write, Err(StoreError::Failed(error)) if error.class() == ErrorClass::BadData),
+                "{write:?}"
+            );
+        }
+        let listed = store.list(&key("0").scope).await.unwrap();
+        let seen: Vec<_> =
+            listed.iter().map(|(id, stored)| (id.as_str(), stored.is_ok())).collect();
+        assert_eq!(
+            seen,
+            [("0", true), ("1", false), ("2", false), ("3", false), ("4", true), ("Copy", false),]
+        );
+    }
+
+    #[tokio::test]
+    async fn an_edit_by_hand_makes_the_version_stale() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        let version = create(&store, &key("0"), &at(7)).await;
+        let text = fs::read_to_string(file_of(dir.path(), "0")).unwrap();
+        let edited = text.replace("\"sequence_number\": 7", "\"sequence_number\": 5");
+        fs::write(file_of(dir.path(), "0"), edited).unwrap();
+        assert_conflict(store.store(&key("0"), &at(8), &Expected::Version(version)).await);
+        assert_eq!(value(&store, &key("0")).await, at(5));
+    }
+
+    #[tokio::test]
+    async fn a_write_cut_at_any_byte_leaves_the_old_value() {
+        let dir = tempfile::tempdir().unwrap();
+        create(&open(dir.path()), &key("0"), &at(7)).await;
+        let whole = fs::read(file_of(dir.path(), "0")).unwrap();
+        for length in 0..=whole.len() {
+            let partial = dir.path().join(FOLDER).join(".partial-00ff");
+            fs::write(&partial, &whole[..length]).unwrap();
+            let store = open(dir.path());
+            assert_eq!(value(&store, &key("0")).await, at(7));
+            assert_eq!(store.list(&key("0").scope).await.unwrap().len(), 1);
+            assert!(!partial.exists());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_folder_is_used_by_one_store_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = open(dir.path());
+        let error = open_error(dir.path());
+        assert_eq!(error.class(), ErrorClass::Permanent);
+        let owner = format!("is in use by process {}", std::process::id());
+        assert!(error.to_string().contains(&owner), "{error}");
+        create(&first, &key("0"), &at(1)).await;
+        drop(first);
+        open(dir.path());
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_the_folder_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("taken");
+        fs::write(&file, "").unwrap();
+        let error = open_error(&file.join("checkpoints"));
+        assert_eq!(error.class(), ErrorClass::Permanent);
+        let text = error.to_string();
+        assert!(text.contains("taken is a file; choose a folder"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_failed_write_leaves_the_old_values() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        create(&store, &key("0"), &at(1)).await;
+        // A file where the folder of another scope must be.
+        fs::write(dir.path().join("taken"), "").unwrap();
+        let blocked = CheckpointKey { scope: scope("taken", "e", "g"), partition: "0".into() };
+        for result in [
+            store.load(&blocked).await.map(|_| ()),
+            match store.store(&blocked, &at(1), &Expected::Absent).await {
+                Err(StoreError::Failed(error)) => Err(error),
+                other => panic!("{other:?}"),
+            },
+        ] {
+            let error = result.unwrap_err();
+            assert_eq!(error.class(), ErrorClass::Permanent, "{error}");
+            assert!(error.to_string().contains("taken is a file"), "{error}");
+        }
+        assert_eq!(value(&store, &key("0")).await, at(1));
+    }
+
+    /// Writes until it is killed. Not a test of its own: the next one starts it.
+    #[tokio::test]
+    #[ignore = "started by a_killed_writer_leaves_the_last_value_it_was_told_is_stored"]
+    async fn child_that_writes_until_killed() {
+        let Some(dir) = std::env::var_os("LONGSHORE_TEST_KILLED_WRITER") else {
+            return;
+        };
+        let store = open(Path::new(&dir));
+        let mut expected = match store.load(&key("0")).await.unwrap() {
+            Some(stored) => Expected::Version(stored.version),
+            None => Expected::Absent,
+        };
+        for number in 1.. {
+            let version = store.store(&key("0"), &at(number), &expected).await;
+            expected = Expected::Version(version.unwrap());
+            println!("stored {number}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_killed_writer_leaves_the_last_value_it_was_told_is_stored() {
+        use std::io::{BufRead as _, BufReader};
+        use std::process::{Command, Stdio};
+
+        let dir = tempfile::tempdir().unwrap();
+        for writes in [1, 3, 10] {
+            let mut child = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "files::child_that_writes_until_killed"])
+                .args(["--ignored", "--nocapture", "--test-threads=1"])
+                .env("LONGSHORE_TEST_KILLED_WRITER", dir.path())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+            let mut told = 0;
+            while told < writes {
+                let line = lines.next().unwrap().unwrap();
+                if let Some((_, number)) = line.split_once("stored ") {
+                    told = number.parse().unwrap();
+                }
+            }
+            child.kill().unwrap();
+            child.wait().unwrap();
+            for line in lines.map_while(Result::ok) {
+                if let Some((_, number)) = line.split_once("stored ") {
+                    told = number.parse().unwrap();
+                }
+            }
+            let store = open(dir.path());
+            let left = value(&store, &key("0")).await;
+            // The write that was under way may have been made.
+            assert!(left == at(told) || left == at(told + 1), "{told}: {left:?}");
+            assert_eq!(names_in(&dir.path().join(FOLDER)), ["0.json"]);
+        }
+    }
+}
