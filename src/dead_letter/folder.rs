@@ -45,7 +45,7 @@ pub struct StoredDeadLetter {
 
 impl FolderDeadLetterSink {
     /// Opens a folder, and creates it where it is missing. Temporary files of killed processes
-    /// are removed; a write of a living one that this hits begins anew by itself.
+    /// are removed.
     ///
     /// Blocks for the few file operations this takes.
     ///

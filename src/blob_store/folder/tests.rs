@@ -131,15 +131,27 @@ async fn an_aborted_or_dropped_writer_leaves_nothing() {
     assert_eq!(store.size_bytes(&name("a")).await.unwrap(), None);
 }
 
-#[tokio::test]
-async fn a_dropped_write_spends_the_writer_and_commits_nothing() {
-    let (_dir, store) = store();
-    let mut writer = store.open(&name("a"), None).await.unwrap();
-    assert!(writer.write(vec![0; CHUNK_BYTES].into()).now_or_never().is_none());
-    let error = writer.write("x".into()).await.unwrap_err();
-    assert!(matches!(error, BlobError::Transient { .. }), "{error:?}");
-    assert!(writer.commit().await.is_err());
-    assert!(!store.root().join("a").exists());
+#[test]
+fn a_dropped_write_spends_the_writer_and_commits_nothing() {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+    runtime.block_on(async {
+        let (_dir, store) = store();
+        let mut writer = store.open(&name("a"), None).await.unwrap();
+        // With the only thread busy, the write is under way when it is dropped.
+        let (go_on, wait) = std::sync::mpsc::channel();
+        let busy = spawn_blocking(move || wait.recv());
+        let write = writer.write(vec![0; CHUNK_BYTES].into()).now_or_never();
+        assert!(write.is_none());
+        go_on.send(()).unwrap();
+        busy.await.unwrap().unwrap();
+        let error = writer.write("x".into()).await.unwrap_err();
+        assert!(matches!(error, BlobError::Transient { .. }), "{error:?}");
+        assert!(writer.commit().await.is_err());
+        assert!(!store.root().join("a").exists());
+        store.close().await;
+        assert_eq!(fs::read_dir(store.root()).unwrap().count(), 0);
+    });
 }
 
 #[tokio::test]
