@@ -221,7 +221,7 @@ async fn a_position_behind_the_end_is_refused() {
         .await
         .unwrap();
     let error = next(&mut receiver.stream_events()).await.unwrap_err();
-    assert!(format!("{error:?}").contains("argument-error"), "{error:?}");
+    assert!(format!("{error:?}").contains("ArgumentError"), "{error:?}");
 }
 
 #[tokio::test]

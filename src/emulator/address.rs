@@ -5,9 +5,6 @@ use serde_amqp::Value;
 
 use super::refusal::{ARGUMENT_ERROR, ARGUMENT_OUT_OF_RANGE, NOT_FOUND, Refusal};
 
-/// The consumer group every hub has.
-pub(super) const DEFAULT_CONSUMER_GROUP: &str = "$Default";
-
 /// The node behind an address. Hub and group keep the spelling of the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Node {

@@ -340,6 +340,11 @@ impl Connection {
             });
         }
         self.context.put_due_outcomes(now);
+        for (link, refusal) in self.context.take_due_drops(now) {
+            self.with_session(link, |session, context| {
+                session.drop_link(link, &refusal, context);
+            });
+        }
         while self.context.out.len() < OUTPUT_MARK_BYTES {
             let Some(link) = self.context.ready.pop_front() else {
                 break;

@@ -101,6 +101,16 @@ impl Context {
         });
     }
 
+    /// Detaches a link with an error, when the outcomes of its deliveries are out: clients only look
+    /// for an outcome while they wait for one, and would wait for ever.
+    pub(super) fn drop_later(&mut self, now: Instant, link: LinkKey, refusal: Refusal) {
+        self.due.drops.push_back(DueDrop {
+            due: now + self.broker.settings.disposition_delay,
+            link,
+            refusal,
+        });
+    }
+
     /// Takes the answer to a detach that is due for this handle, early.
     pub(super) fn take_detach(&mut self, channel: u16, handle: u32) -> Option<DueDetach> {
         let at = self
@@ -115,6 +125,7 @@ impl Context {
     pub(super) fn forget_channel(&mut self, channel: u16) {
         self.due.outcomes.retain(|due| due.channel != channel);
         self.due.detaches.retain(|due| due.link.channel != channel);
+        self.due.drops.retain(|due| due.link.channel != channel);
     }
 
     pub(super) fn next_due(&self) -> Option<Instant> {
@@ -129,6 +140,21 @@ impl Context {
             .take_while(|detach| detach.due <= now)
             .count();
         self.due.detaches.drain(..count).collect()
+    }
+
+    /// To be called after [`Self::put_due_outcomes`].
+    pub(super) fn take_due_drops(&mut self, now: Instant) -> Vec<(LinkKey, Refusal)> {
+        let count = self
+            .due
+            .drops
+            .iter()
+            .take_while(|drop| drop.due <= now)
+            .count();
+        self.due
+            .drops
+            .drain(..count)
+            .map(|drop| (drop.link, drop.refusal))
+            .collect()
     }
 
     /// Writes the dispositions that are due, neighbours in one frame.
@@ -156,8 +182,17 @@ impl Context {
 #[derive(Debug, Default)]
 struct Due {
     outcomes: Vec<DueOutcome>,
-    /// In the order they fall due.
+    /// In the order they fall due, like the next.
     detaches: VecDeque<DueDetach>,
+    drops: VecDeque<DueDrop>,
+}
+
+/// A link to detach with an error.
+#[derive(Debug)]
+struct DueDrop {
+    due: Instant,
+    link: LinkKey,
+    refusal: Refusal,
 }
 
 #[derive(Debug)]
@@ -180,7 +215,8 @@ impl Due {
     fn next(&self) -> Option<Instant> {
         let outcome = self.outcomes.iter().map(|outcome| outcome.due).min();
         let detach = self.detaches.front().map(|detach| detach.due);
-        outcome.into_iter().chain(detach).min()
+        let drop = self.drops.front().map(|drop| drop.due);
+        outcome.into_iter().chain(detach).chain(drop).min()
     }
 
     /// Takes what is due and what would be a tenth of the delay later: deliveries come in bursts,

@@ -20,7 +20,6 @@ use super::wire;
 pub(super) const BATCH_FORMAT: u32 = 0x8001_3700;
 
 const HEADER: u64 = 0x70;
-const DELIVERY_ANNOTATIONS: u64 = 0x71;
 const ANNOTATIONS: u64 = 0x72;
 const DATA: u64 = 0x75;
 const AMQP_VALUE: u64 = 0x77;

@@ -29,6 +29,13 @@ pub(super) enum Intake {
         format: Option<u32>,
         message: BytesMut,
     },
+    /// It is too large. The rest is let go by, and the delivery refused at its end: a client told
+    /// earlier would not be listening yet.
+    Discarding {
+        id: u32,
+        settled: bool,
+        bytes: usize,
+    },
 }
 
 /// What a transfer did to the link.
@@ -38,6 +45,11 @@ pub(super) enum Taken {
     More,
     /// The peer gave the delivery up; its credit is used all the same.
     Aborted,
+    TooLarge {
+        id: u32,
+        settled: bool,
+        refusal: Refusal,
+    },
 }
 
 impl Intake {
@@ -46,62 +58,87 @@ impl Intake {
         transfer: Transfer,
         context: &mut Context,
     ) -> Result<Taken, Refusal> {
-        match std::mem::take(self) {
+        let (id, settled, format, mut message) = match std::mem::take(self) {
             Self::Between => {
                 let id = transfer
                     .delivery_id
                     .ok_or_else(|| Refusal::new(DECODE_ERROR, "a delivery without an id"))?;
-                check_size(transfer.payload.len())?;
-                if transfer.aborted {
-                    return Ok(Taken::Aborted);
-                }
-                if !transfer.more {
-                    return Ok(Taken::Whole(Delivered {
-                        id,
-                        settled: transfer.settled,
-                        format: transfer.message_format,
-                        message: transfer.payload,
-                    }));
-                }
-                context.hold_partial(transfer.payload.len())?;
-                *self = Self::Within {
-                    id,
-                    settled: transfer.settled,
-                    format: transfer.message_format,
-                    message: BytesMut::from(&transfer.payload[..]),
-                };
-                Ok(Taken::More)
+                (id, false, transfer.message_format, None)
             }
             Self::Within {
                 id,
                 settled,
                 format,
-                mut message,
+                message,
             } => {
                 context.release_partial(message.len());
-                if transfer.aborted {
-                    return Ok(Taken::Aborted);
-                }
-                check_size(message.len() + transfer.payload.len())?;
-                message.extend_from_slice(&transfer.payload);
-                let settled = settled || transfer.settled;
-                if !transfer.more {
-                    return Ok(Taken::Whole(Delivered {
-                        id,
-                        settled,
-                        format,
-                        message: message.freeze(),
-                    }));
-                }
-                context.hold_partial(message.len())?;
-                *self = Self::Within {
-                    id,
-                    settled,
-                    format,
-                    message,
-                };
-                Ok(Taken::More)
+                (id, settled, format, Some(message))
             }
+            Self::Discarding { id, settled, bytes } => {
+                return Ok(self.discard(id, settled, bytes, &transfer));
+            }
+        };
+        if transfer.aborted {
+            return Ok(Taken::Aborted);
+        }
+        let settled = settled || transfer.settled;
+        let held = message.as_ref().map_or(0, BytesMut::len);
+        if held + transfer.payload.len() > MAX_MESSAGE_BYTES {
+            return Ok(self.discard(id, settled, held, &transfer));
+        }
+        if !transfer.more {
+            let message = match message {
+                // The usual case: one frame, whose bytes are used where they are.
+                None => transfer.payload,
+                Some(mut message) => {
+                    message.extend_from_slice(&transfer.payload);
+                    message.freeze()
+                }
+            };
+            return Ok(Taken::Whole(Delivered {
+                id,
+                settled,
+                format,
+                message,
+            }));
+        }
+        let message = match message.take() {
+            None => BytesMut::from(&transfer.payload[..]),
+            Some(mut message) => {
+                message.extend_from_slice(&transfer.payload);
+                message
+            }
+        };
+        context.hold_partial(message.len())?;
+        *self = Self::Within {
+            id,
+            settled,
+            format,
+            message,
+        };
+        Ok(Taken::More)
+    }
+
+    fn discard(&mut self, id: u32, settled: bool, bytes: usize, transfer: &Transfer) -> Taken {
+        let bytes = bytes.saturating_add(transfer.payload.len());
+        let settled = settled || transfer.settled;
+        if transfer.aborted {
+            return Taken::Aborted;
+        }
+        if transfer.more {
+            *self = Self::Discarding { id, settled, bytes };
+            return Taken::More;
+        }
+        Taken::TooLarge {
+            id,
+            settled,
+            refusal: Refusal::new(
+                MESSAGE_SIZE_EXCEEDED,
+                format!(
+                    "The received message (delivery-id: {id}, size: {bytes} bytes) exceeds the \
+                     limit ({MAX_MESSAGE_BYTES} bytes) currently allowed on the link"
+                ),
+            ),
         }
     }
 
@@ -111,17 +148,4 @@ impl Intake {
             context.release_partial(message.len());
         }
     }
-}
-
-fn check_size(bytes: usize) -> Result<(), Refusal> {
-    if bytes <= MAX_MESSAGE_BYTES {
-        return Ok(());
-    }
-    Err(Refusal::new(
-        MESSAGE_SIZE_EXCEEDED,
-        format!(
-            "The received message (delivery size: {bytes} bytes or more) exceeds the limit \
-             ({MAX_MESSAGE_BYTES} bytes) currently allowed on the link"
-        ),
-    ))
 }

@@ -94,6 +94,23 @@ impl Publisher {
         match self.intake.on_transfer(transfer, context)? {
             Taken::More => Ok(()),
             Taken::Aborted => self.grant.on_delivery(),
+            Taken::TooLarge {
+                id,
+                settled,
+                refusal,
+            } => {
+                self.grant.on_delivery()?;
+                let ticket = AppendTicket {
+                    link,
+                    delivery_id: id,
+                    settled,
+                    received_at: now,
+                    bytes: 0,
+                };
+                context.settle_later(&ticket, Outcome::Rejected(refusal.clone()));
+                context.drop_later(now, link, refusal);
+                Ok(())
+            }
             Taken::Whole(delivered) => {
                 self.grant.on_delivery()?;
                 let ticket = AppendTicket {

@@ -109,6 +109,7 @@ impl Requests {
                 self.grant.on_delivery()?;
                 return Ok(None);
             }
+            Taken::TooLarge { refusal, .. } => return Err(refusal),
             Taken::Whole(delivered) => delivered,
         };
         self.grant.on_delivery()?;
