@@ -1,0 +1,261 @@
+//! What all connections of one emulator share: its settings, its hubs and where events go.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio_util::sync::CancellationToken;
+
+use super::EmulatorError;
+use super::event::Prepared;
+use super::hub::{Hub, Partition};
+use super::log::PartitionLog;
+use super::mailbox::{AppendTicket, Mailbox};
+use super::refusal::{NOT_FOUND, RESOURCE_LIMIT_EXCEEDED, Refusal};
+use super::store::Store;
+use super::writer::{AppendRequest, Writer};
+
+/// Hubs may have at most this many partitions; a chosen limit, the service's is 1,024 as well.
+pub(super) const MAX_PARTITIONS: u32 = 1024;
+const MAX_HUB_NAME_CHARS: usize = 256;
+/// Hubs that clients may create by naming them; a client with a random name in its address would
+/// otherwise create hubs for ever.
+const MAX_CREATED_HUBS: usize = 1024;
+
+/// How the broker behaves; fixed at start.
+#[derive(Debug, Clone)]
+pub(super) struct Settings {
+    pub(super) disposition_delay: Duration,
+    pub(super) detach_delay: Duration,
+    pub(super) idle_timeout: Duration,
+    /// Partitions of a hub that a client names first; without it such a hub does not exist.
+    pub(super) create_on_first_use: Option<u32>,
+}
+
+/// Where accepted events go.
+#[derive(Debug)]
+pub(super) enum Storage {
+    Memory,
+    Files { store: Store, writer: Writer },
+}
+
+/// How far a publish got when [`Broker::append`] returns.
+#[derive(Debug)]
+pub(super) enum Append {
+    Done,
+    /// The connection's mailbox gets the result.
+    Pending,
+    Refused(Refusal),
+}
+
+/// The shared part of an emulator.
+#[derive(Debug)]
+pub(super) struct Broker {
+    pub(super) settings: Settings,
+    storage: Storage,
+    /// By lower-case name.
+    hubs: Mutex<BTreeMap<String, Arc<Hub>>>,
+    connections: Mutex<HashMap<u64, CancellationToken>>,
+}
+
+impl Broker {
+    pub(super) fn new(settings: Settings, storage: Storage) -> Self {
+        Self {
+            settings,
+            storage,
+            hubs: Mutex::default(),
+            connections: Mutex::default(),
+        }
+    }
+
+    fn lock_hubs(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Hub>>> {
+        self.hubs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens the hub `name`, or creates it. Blocks on files when the log is durable.
+    pub(super) fn open_hub(&self, name: &str, partitions: u32) -> Result<Arc<Hub>, EmulatorError> {
+        validate_hub(name, partitions)?;
+        let mut hubs = self.lock_hubs();
+        let key = name.to_ascii_lowercase();
+        if let Some(hub) = hubs.get(&key) {
+            if hub.partition_count() == partitions {
+                return Ok(Arc::clone(hub));
+            }
+            return Err(EmulatorError::PartitionCount {
+                hub: name.to_owned(),
+                asked: partitions,
+                present: hub.partition_count(),
+            });
+        }
+        let hub = Arc::new(match &self.storage {
+            Storage::Memory => Hub::new(
+                name.to_owned(),
+                unix_millis(),
+                (0..partitions)
+                    .map(|id| Arc::new(Partition::new(id, PartitionLog::in_memory(), None)))
+                    .collect(),
+            ),
+            Storage::Files { store, .. } => store.open_hub(name, partitions)?,
+        });
+        hubs.insert(key, Arc::clone(&hub));
+        Ok(hub)
+    }
+
+    /// The hub a client names. With `create_on_first_use` it may be created here, which blocks for
+    /// the few file operations that takes when the log is durable; that happens once per hub.
+    pub(super) fn hub(&self, name: &str) -> Result<Arc<Hub>, Refusal> {
+        let hubs = self.lock_hubs();
+        if let Some(hub) = hubs.get(&name.to_ascii_lowercase()) {
+            return Ok(Arc::clone(hub));
+        }
+        let count = hubs.len();
+        drop(hubs);
+        let Some(partitions) = self.settings.create_on_first_use else {
+            return Err(not_found(name));
+        };
+        if count >= MAX_CREATED_HUBS {
+            return Err(Refusal::new(
+                RESOURCE_LIMIT_EXCEEDED,
+                format!("'{name}' is not created: there are {count} event hubs already"),
+            ));
+        }
+        // A hub of an earlier run keeps its partitions, whatever is asked for new ones.
+        let opened = self
+            .stored_partitions(name)
+            .and_then(|stored| self.open_hub(name, stored.unwrap_or(partitions)));
+        opened.map_err(|error| {
+            tracing::warn!(hub = name, %error, "an event hub cannot be created on first use");
+            Refusal::new(NOT_FOUND, format!("'{name}' cannot be created: {error}"))
+        })
+    }
+
+    fn stored_partitions(&self, name: &str) -> Result<Option<u32>, EmulatorError> {
+        match &self.storage {
+            Storage::Memory => Ok(None),
+            Storage::Files { store, .. } => {
+                // The name becomes part of a path only after this.
+                validate_hub(name, 1)?;
+                store.stored_partitions(name)
+            }
+        }
+    }
+
+    /// Hands `events` to the log of `partition`.
+    pub(super) fn append(
+        &self,
+        partition: &Arc<Partition>,
+        events: Vec<Prepared>,
+        mailbox: &Arc<Mailbox>,
+        ticket: AppendTicket,
+    ) -> Append {
+        match &self.storage {
+            Storage::Memory => {
+                partition.log.append_in_memory(&events, unix_millis());
+                Append::Done
+            }
+            Storage::Files { writer, .. } => {
+                let request = AppendRequest {
+                    partition: Arc::clone(partition),
+                    events,
+                    mailbox: Arc::clone(mailbox),
+                    ticket,
+                };
+                match writer.send(request) {
+                    Ok(()) => Append::Pending,
+                    Err(refusal) => Append::Refused(refusal),
+                }
+            }
+        }
+    }
+
+    /// Ends the log: what was sent is written and synced, and other processes may open the folder.
+    pub(super) async fn close_log(&self) -> Result<(), EmulatorError> {
+        match &self.storage {
+            Storage::Memory => Ok(()),
+            Storage::Files { store, writer } => {
+                let result = writer.close().await;
+                store.unlock();
+                result
+            }
+        }
+    }
+
+    /// Detaches receivers of a hub; see `Faults::detach_receivers`.
+    pub(super) fn detach_receivers(
+        &self,
+        hub: &str,
+        partition: Option<u32>,
+        refusal: &Refusal,
+    ) -> usize {
+        let hub = self.lock_hubs().get(&hub.to_ascii_lowercase()).cloned();
+        hub.iter()
+            .flat_map(|hub| hub.partitions())
+            .filter(|candidate| partition.is_none_or(|id| id == candidate.id))
+            .map(|partition| partition.detach_receivers(refusal))
+            .sum()
+    }
+
+    pub(super) fn on_connected(&self, id: u64, cut: CancellationToken) {
+        self.lock_connections().insert(id, cut);
+    }
+
+    pub(super) fn on_disconnected(&self, id: u64) {
+        self.lock_connections().remove(&id);
+    }
+
+    pub(super) fn connections(&self) -> usize {
+        self.lock_connections().len()
+    }
+
+    /// Cuts every connection and returns how many there were.
+    pub(super) fn cut_connections(&self) -> usize {
+        let connections = std::mem::take(&mut *self.lock_connections());
+        for cut in connections.values() {
+            cut.cancel();
+        }
+        connections.len()
+    }
+
+    fn lock_connections(&self) -> MutexGuard<'_, HashMap<u64, CancellationToken>> {
+        self.connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn not_found(hub: &str) -> Refusal {
+    Refusal::new(
+        NOT_FOUND,
+        format!("The messaging entity '{hub}' could not be found"),
+    )
+}
+
+pub(super) fn validate_hub(name: &str, partitions: u32) -> Result<(), EmulatorError> {
+    let ends_well = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    let valid = name.len() <= MAX_HUB_NAME_CHARS
+        && ends_well(name.chars().next())
+        && ends_well(name.chars().next_back())
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
+    if !valid {
+        return Err(EmulatorError::HubName {
+            name: name.to_owned(),
+        });
+    }
+    if !(1..=MAX_PARTITIONS).contains(&partitions) {
+        return Err(EmulatorError::PartitionLimit {
+            hub: name.to_owned(),
+            asked: partitions,
+        });
+    }
+    Ok(())
+}
+
+/// The time of the log.
+pub(super) fn unix_millis() -> i64 {
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
+        Err(_) => 0,
+    }
+}

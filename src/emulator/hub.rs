@@ -1,0 +1,224 @@
+//! Hubs and their partitions: who publishes where, and who may receive.
+//!
+//! Receivers of one consumer group on one partition:
+//!
+//! ```text
+//!            attach without level            attach with level n
+//!  open   ->  open (at most 5 at once)   ->  exclusive(n), the others are detached
+//!  exclusive(m) -> refused               ->  n >= m: exclusive(n), the old one is detached
+//!                                            n <  m: refused
+//! ```
+//!
+//! Invariant: a group's list holds either one receiver with an owner level or only receivers
+//! without one.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::event::partition_of_key;
+use super::log::PartitionLog;
+use super::mailbox::{LinkKey, Mailbox, Notice};
+use super::refusal::{ARGUMENT_OUT_OF_RANGE, LINK_STOLEN, RESOURCE_LIMIT_EXCEEDED, Refusal};
+
+/// How many receivers without an owner level a group may have on a partition, as in the service.
+const MAX_SHARED_RECEIVERS: usize = 5;
+
+/// A stream of events, split into partitions.
+#[derive(Debug)]
+pub(super) struct Hub {
+    pub(super) name: String,
+    pub(super) created_at_ms: i64,
+    partitions: Vec<Arc<Partition>>,
+    next_partition: AtomicU32,
+}
+
+impl Hub {
+    pub(super) fn new(name: String, created_at_ms: i64, partitions: Vec<Arc<Partition>>) -> Self {
+        Self {
+            name,
+            created_at_ms,
+            partitions,
+            next_partition: AtomicU32::new(0),
+        }
+    }
+
+    pub(super) fn partitions(&self) -> &[Arc<Partition>] {
+        &self.partitions
+    }
+
+    pub(super) fn partition_count(&self) -> u32 {
+        self.partitions.len() as u32
+    }
+
+    pub(super) fn partition(&self, id: u32) -> Result<&Arc<Partition>, Refusal> {
+        self.partitions.get(id as usize).ok_or_else(|| {
+            Refusal::new(
+                ARGUMENT_OUT_OF_RANGE,
+                format!(
+                    "partition {id} of '{}' does not exist; it has 0 to {}",
+                    self.name,
+                    self.partitions.len().saturating_sub(1)
+                ),
+            )
+        })
+    }
+
+    /// The partition for events that name none: by their key, or in turn.
+    pub(super) fn route(&self, key: Option<&[u8]>) -> Result<&Arc<Partition>, Refusal> {
+        let count = self.partition_count();
+        let id = match key {
+            Some(key) => partition_of_key(key, count),
+            None => self.next_partition.fetch_add(1, Ordering::Relaxed) % count.max(1),
+        };
+        self.partition(id)
+    }
+}
+
+/// One partition: its log and its receivers.
+#[derive(Debug)]
+pub(super) struct Partition {
+    pub(super) id: u32,
+    pub(super) log: PartitionLog,
+    /// Where its files are; none for a log in memory.
+    pub(super) folder: Option<PathBuf>,
+    groups: Mutex<HashMap<String, Vec<Receiver>>>,
+}
+
+#[derive(Debug)]
+struct Receiver {
+    owner_level: Option<i64>,
+    mailbox: Arc<Mailbox>,
+    link: LinkKey,
+}
+
+impl Receiver {
+    fn is(&self, mailbox: &Arc<Mailbox>, link: LinkKey) -> bool {
+        self.link == link && Arc::ptr_eq(&self.mailbox, mailbox)
+    }
+
+    fn detach(self, refusal: Refusal) {
+        self.mailbox.post(Notice::Detach(self.link, refusal));
+    }
+}
+
+impl Partition {
+    pub(super) fn new(id: u32, log: PartitionLog, folder: Option<PathBuf>) -> Self {
+        Self {
+            id,
+            log,
+            folder,
+            groups: Mutex::default(),
+        }
+    }
+
+    /// Admits a receiver, and detaches those it displaces.
+    pub(super) fn on_attach(
+        &self,
+        group: &str,
+        owner_level: Option<i64>,
+        mailbox: &Arc<Mailbox>,
+        link: LinkKey,
+    ) -> Result<(), Refusal> {
+        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let receivers = groups.entry(group.to_ascii_lowercase()).or_default();
+        let present = receivers
+            .iter()
+            .filter_map(|receiver| receiver.owner_level)
+            .max();
+        match (present, owner_level) {
+            (Some(present), None) => return Err(self.refuse_non_exclusive(group, present)),
+            (Some(present), Some(asked)) if asked < present => {
+                return Err(self.refuse_lower(group, asked, present));
+            }
+            (None, None) if receivers.len() >= MAX_SHARED_RECEIVERS => {
+                return Err(self.refuse_too_many(group));
+            }
+            _ => {}
+        }
+        let displaced = match owner_level {
+            Some(_) => std::mem::take(receivers),
+            None => Vec::new(),
+        };
+        receivers.push(Receiver {
+            owner_level,
+            mailbox: Arc::clone(mailbox),
+            link,
+        });
+        drop(groups);
+        for receiver in displaced {
+            receiver.detach(self.stolen(group, owner_level));
+        }
+        Ok(())
+    }
+
+    /// Forgets a receiver; one that was displaced is not there any more.
+    pub(super) fn on_detach(&self, group: &str, mailbox: &Arc<Mailbox>, link: LinkKey) {
+        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = group.to_ascii_lowercase();
+        if let Some(receivers) = groups.get_mut(&key) {
+            receivers.retain(|receiver| !receiver.is(mailbox, link));
+            if receivers.is_empty() {
+                groups.remove(&key);
+            }
+        }
+    }
+
+    /// Detaches every receiver with `refusal` and returns how many there were.
+    pub(super) fn detach_receivers(&self, refusal: &Refusal) -> usize {
+        let groups =
+            std::mem::take(&mut *self.groups.lock().unwrap_or_else(PoisonError::into_inner));
+        let receivers: Vec<Receiver> = groups.into_values().flatten().collect();
+        let count = receivers.len();
+        for receiver in receivers {
+            receiver.detach(refusal.clone());
+        }
+        count
+    }
+
+    fn stolen(&self, group: &str, owner_level: Option<i64>) -> Refusal {
+        Refusal::new(
+            LINK_STOLEN,
+            format!(
+                "New receiver with higher epoch of '{}' is created hence current receiver is \
+                 getting disconnected (partition {}, group '{group}')",
+                owner_level.unwrap_or_default(),
+                self.id
+            ),
+        )
+    }
+
+    fn refuse_lower(&self, group: &str, asked: i64, present: i64) -> Refusal {
+        Refusal::new(
+            LINK_STOLEN,
+            format!(
+                "Receiver with epoch '{asked}' is refused: one with the higher epoch '{present}' \
+                 is connected (partition {}, group '{group}')",
+                self.id
+            ),
+        )
+    }
+
+    fn refuse_non_exclusive(&self, group: &str, present: i64) -> Refusal {
+        Refusal::new(
+            LINK_STOLEN,
+            format!(
+                "Receiver without an epoch is refused: one with epoch '{present}' is connected \
+                 (partition {}, group '{group}')",
+                self.id
+            ),
+        )
+    }
+
+    fn refuse_too_many(&self, group: &str) -> Refusal {
+        Refusal::new(
+            RESOURCE_LIMIT_EXCEEDED,
+            format!(
+                "Exceeded the maximum number of allowed receivers per partition in a consumer \
+                 group which is {MAX_SHARED_RECEIVERS} (partition {}, group '{group}')",
+                self.id
+            ),
+        )
+    }
+}

@@ -1,0 +1,156 @@
+//! The data folder of a durable broker.
+//!
+//! ```text
+//! <data dir>/lock                          held while a broker runs on the folder
+//! <data dir>/hubs/<hub>/hub.json           name, partitions, created_at; written once
+//! <data dir>/hubs/<hub>/<partition>/*.log  segments, see `segment`
+//! ```
+
+use std::fs::{File, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::EmulatorError;
+use super::broker::unix_millis;
+use super::hub::{Hub, Partition};
+use super::log::PartitionLog;
+use super::segment;
+
+/// Newest events a hub keeps in memory beside the files, over all of its partitions.
+const TAIL_BYTES: usize = 64 * 1024 * 1024;
+const MIN_TAIL_BYTES: usize = 64 * 1024;
+
+/// What `hub.json` holds.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+struct HubFile {
+    name: String,
+    partitions: u32,
+    created_at_ms: i64,
+}
+
+/// An open data folder.
+#[derive(Debug)]
+pub(super) struct Store {
+    root: PathBuf,
+    lock: Mutex<Option<File>>,
+}
+
+impl Store {
+    /// Opens the folder and locks it against a second broker. Blocks.
+    pub(super) fn open(root: PathBuf) -> Result<Self, EmulatorError> {
+        std::fs::create_dir_all(&root)
+            .map_err(|error| EmulatorError::storage("create", &root, error))?;
+        let path = root.join("lock");
+        let lock =
+            File::create(&path).map_err(|error| EmulatorError::storage("create", &path, error))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self {
+                root,
+                lock: Mutex::new(Some(lock)),
+            }),
+            Err(TryLockError::WouldBlock) => Err(EmulatorError::DataDirInUse { path: root }),
+            Err(TryLockError::Error(error)) => Err(EmulatorError::storage("lock", &path, error)),
+        }
+    }
+
+    /// Lets another broker open the folder. Nothing may be written after this.
+    pub(super) fn unlock(&self) {
+        self.lock
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+    }
+
+    fn folder_of(&self, hub: &str) -> PathBuf {
+        self.root.join("hubs").join(hub.to_ascii_lowercase())
+    }
+
+    /// How many partitions a hub of the folder has, if it is there.
+    pub(super) fn stored_partitions(&self, hub: &str) -> Result<Option<u32>, EmulatorError> {
+        let file = read_hub_file(&self.folder_of(hub).join("hub.json"))?;
+        Ok(file.map(|file| file.partitions))
+    }
+
+    /// Opens a hub and recovers its partitions, or creates it. Blocks.
+    pub(super) fn open_hub(&self, name: &str, partitions: u32) -> Result<Hub, EmulatorError> {
+        let folder = self.folder_of(name);
+        let path = folder.join("hub.json");
+        let file = match read_hub_file(&path)? {
+            Some(file) if file.partitions == partitions => file,
+            Some(file) => {
+                return Err(EmulatorError::PartitionCount {
+                    hub: name.to_owned(),
+                    asked: partitions,
+                    present: file.partitions,
+                });
+            }
+            None => {
+                let file = HubFile {
+                    name: name.to_owned(),
+                    partitions,
+                    created_at_ms: unix_millis(),
+                };
+                write_hub_file(&folder, &file)
+                    .map_err(|error| EmulatorError::storage("write", &path, error))?;
+                file
+            }
+        };
+        let tail_bytes = (TAIL_BYTES / partitions.max(1) as usize).max(MIN_TAIL_BYTES);
+        let partitions = (0..partitions)
+            .map(|id| open_partition(&folder, id, tail_bytes))
+            .collect::<Result<_, _>>()?;
+        Ok(Hub::new(file.name, file.created_at_ms, partitions))
+    }
+}
+
+fn open_partition(
+    hub_folder: &Path,
+    id: u32,
+    tail_bytes: usize,
+) -> Result<Arc<Partition>, EmulatorError> {
+    let folder = hub_folder.join(id.to_string());
+    let recovered = segment::recover(&folder)?;
+    let log = PartitionLog::durable(
+        recovered.segments,
+        recovered.next,
+        recovered.last_offset,
+        tail_bytes,
+    );
+    Ok(Arc::new(Partition::new(id, log, Some(folder))))
+}
+
+fn read_hub_file(path: &Path) -> Result<Option<HubFile>, EmulatorError> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(EmulatorError::storage("read", path, error)),
+    };
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|error| EmulatorError::storage("read", path, error.into()))
+}
+
+/// Writes under another name first: a crash leaves the whole file or none.
+fn write_hub_file(folder: &Path, file: &HubFile) -> io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let temporary = folder.join("hub.json.new");
+    let mut out = File::create(&temporary)?;
+    out.write_all(&serde_json::to_vec_pretty(file)?)?;
+    out.sync_all()?;
+    std::fs::rename(&temporary, folder.join("hub.json"))?;
+    sync_folder(folder)?;
+    match folder.parent() {
+        Some(parent) => sync_folder(parent),
+        None => Ok(()),
+    }
+}
+
+/// Makes new names in a folder survive a crash of the machine.
+pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    File::open(folder)?.sync_all()?;
+    #[cfg(not(unix))]
+    let _ = folder;
+    Ok(())
+}
