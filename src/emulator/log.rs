@@ -62,11 +62,7 @@ pub(super) struct Next {
 }
 
 impl Next {
-    pub(super) const FIRST: Self = Self {
-        sequence: 0,
-        offset: 0,
-        not_before_ms: 0,
-    };
+    pub(super) const FIRST: Self = Self { sequence: 0, offset: 0, not_before_ms: 0 };
 }
 
 /// Events with positions, not yet visible.
@@ -84,10 +80,7 @@ pub(super) fn encode_records<'a>(
     mut next: Next,
     now_ms: i64,
 ) -> Encoded {
-    let size: usize = events
-        .clone()
-        .map(|event| event.size_hint() + RECORD_HEADER_BYTES)
-        .sum();
+    let size: usize = events.clone().map(|event| event.size_hint() + RECORD_HEADER_BYTES).sum();
     let mut buffer = BytesMut::with_capacity(size);
     let mut places = Vec::with_capacity(events.size_hint().0);
     let enqueued_ms = now_ms.max(next.not_before_ms);
@@ -111,11 +104,7 @@ pub(super) fn encode_records<'a>(
             encoded: records.slice(start + RECORD_HEADER_BYTES..end),
         })
         .collect();
-    Encoded {
-        records,
-        events,
-        next,
-    }
+    Encoded { records, events, next }
 }
 
 /// Where a consumer is: the next event it wants.
@@ -296,9 +285,7 @@ impl PartitionLog {
 
     /// Forgets a link that waits here.
     pub(super) fn forget(&self, mailbox: &Arc<Mailbox>, link: LinkKey) {
-        self.lock()
-            .waiting
-            .retain(|(other, key)| !(Arc::ptr_eq(other, mailbox) && *key == link));
+        self.lock().waiting.retain(|(other, key)| !(Arc::ptr_eq(other, mailbox) && *key == link));
     }
 
     pub(super) fn ends(&self) -> Ends {
@@ -331,18 +318,10 @@ impl PartitionLog {
                     from: None,
                 });
             }
-            Start::At {
-                key,
-                value,
-                inclusive,
-            } => (key, value, inclusive),
+            Start::At { key, value, inclusive } => (key, value, inclusive),
         };
         state.refuse_beyond_end(key, value, inclusive)?;
-        let least = if inclusive {
-            value
-        } else {
-            value.saturating_add(1)
-        };
+        let least = if inclusive { value } else { value.saturating_add(1) };
         let mut cursor = state.seek(key, least).unwrap_or(beginning);
         cursor.from = Some((key, least));
         Ok(cursor)
@@ -351,9 +330,7 @@ impl PartitionLog {
 
 impl State {
     fn is_waiting(&self, mailbox: &Arc<Mailbox>, link: LinkKey) -> bool {
-        self.waiting
-            .iter()
-            .any(|(other, key)| Arc::ptr_eq(other, mailbox) && *key == link)
+        self.waiting.iter().any(|(other, key)| Arc::ptr_eq(other, mailbox) && *key == link)
     }
 
     fn on_accepted(&mut self, encoded: Encoded) -> Vec<(Arc<Mailbox>, LinkKey)> {
@@ -390,9 +367,7 @@ impl State {
     }
 
     fn read_job(&self, cursor: Cursor) -> Option<ReadJob> {
-        let after = self
-            .segments
-            .partition_point(|segment| segment.base_offset <= cursor.offset);
+        let after = self.segments.partition_point(|segment| segment.base_offset <= cursor.offset);
         let segment = self.segments.get(after.checked_sub(1)?)?;
         segment.read_job(cursor.offset)
     }
@@ -406,26 +381,17 @@ impl State {
                 Some(event) => (event.sequence, event.offset),
                 None => (self.next.sequence, self.next.offset),
             };
-            return Some(Cursor {
-                sequence,
-                offset,
-                from: None,
-            });
+            return Some(Cursor { sequence, offset, from: None });
         }
         let found =
-            self.segments
-                .iter()
-                .rev()
-                .try_for_each(|segment| match segment.seek(key, least) {
-                    Some(mark) => ControlFlow::Break(mark),
-                    None => ControlFlow::Continue(()),
-                });
+            self.segments.iter().rev().try_for_each(|segment| match segment.seek(key, least) {
+                Some(mark) => ControlFlow::Break(mark),
+                None => ControlFlow::Continue(()),
+            });
         match found {
-            ControlFlow::Break(mark) => Some(Cursor {
-                sequence: mark.sequence,
-                offset: mark.offset,
-                from: None,
-            }),
+            ControlFlow::Break(mark) => {
+                Some(Cursor { sequence: mark.sequence, offset: mark.offset, from: None })
+            }
             ControlFlow::Continue(()) => None,
         }
     }
@@ -433,11 +399,9 @@ impl State {
     fn refuse_beyond_end(&self, key: StartKey, value: i64, inclusive: bool) -> Result<(), Refusal> {
         let (what, last, end) = match key {
             StartKey::Offset => ("offset", self.last_offset, self.next.offset),
-            StartKey::SequenceNumber => (
-                "sequence number",
-                self.next.sequence - 1,
-                self.next.sequence,
-            ),
+            StartKey::SequenceNumber => {
+                ("sequence number", self.next.sequence - 1, self.next.sequence)
+            }
             StartKey::EnqueuedMillis => return Ok(()),
         };
         let most = if inclusive { end } else { end - 1 };

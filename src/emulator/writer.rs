@@ -76,10 +76,7 @@ impl Writer {
                 let _ = done.send(files.sync_all());
             })
             .map_err(|source| EmulatorError::Thread { source })?;
-        Ok(Self {
-            requests: Mutex::new(Some(requests)),
-            finished: Mutex::new(Some(finished)),
-        })
+        Ok(Self { requests: Mutex::new(Some(requests)), finished: Mutex::new(Some(finished)) })
     }
 
     pub(super) fn send(&self, request: AppendRequest) -> Result<(), Refusal> {
@@ -92,15 +89,8 @@ impl Writer {
 
     /// Writes and syncs what was sent, and ends the thread.
     pub(super) async fn close(&self) -> Result<(), EmulatorError> {
-        self.requests
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        let finished = self
-            .finished
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let finished = self.finished.lock().unwrap_or_else(PoisonError::into_inner).take();
         match finished {
             None => Ok(()),
             Some(finished) => match finished.await {
@@ -130,11 +120,7 @@ struct Group {
 
 impl Files {
     fn new(durability: Durability) -> Self {
-        Self {
-            durability,
-            open: HashMap::new(),
-            turn: 0,
-        }
+        Self { durability, open: HashMap::new(), turn: 0 }
     }
 
     fn run(&mut self, mut queue: mpsc::UnboundedReceiver<AppendRequest>) {
@@ -253,9 +239,7 @@ impl Files {
     }
 
     fn sync_all(&mut self) -> io::Result<()> {
-        self.open
-            .drain()
-            .try_for_each(|(_, file)| file.file.sync_data())
+        self.open.drain().try_for_each(|(_, file)| file.file.sync_data())
     }
 }
 
@@ -281,15 +265,10 @@ fn group_by_partition(batch: Vec<AppendRequest>) -> Vec<Group> {
     let mut places: HashMap<usize, usize> = HashMap::new();
     let mut groups: Vec<Group> = Vec::new();
     for request in batch {
-        let place = *places
-            .entry(Arc::as_ptr(&request.partition) as usize)
-            .or_insert_with(|| {
-                groups.push(Group {
-                    partition: Arc::clone(&request.partition),
-                    requests: Vec::new(),
-                });
-                groups.len() - 1
-            });
+        let place = *places.entry(Arc::as_ptr(&request.partition) as usize).or_insert_with(|| {
+            groups.push(Group { partition: Arc::clone(&request.partition), requests: Vec::new() });
+            groups.len() - 1
+        });
         if let Some(group) = groups.get_mut(place) {
             group.requests.push(request);
         }
@@ -375,21 +354,16 @@ impl LogFile {
 
 fn create_segment(segment: &Segment, durability: Durability) -> io::Result<File> {
     // A file of that name can only be one that was begun and never accepted anything.
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(&segment.path)?;
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).open(&segment.path)?;
     let folder = segment.path.parent().unwrap_or(Path::new("."));
-    let begun = file
-        .write_all(&segment.header())
-        .and_then(|()| match durability {
-            Durability::Process => Ok(()),
-            Durability::Disk => file
-                .sync_all()
-                .and_then(|()| sync_folder(folder))
-                .and_then(|()| folder.parent().map_or(Ok(()), sync_folder)),
-        });
+    let begun = file.write_all(&segment.header()).and_then(|()| match durability {
+        Durability::Process => Ok(()),
+        Durability::Disk => file
+            .sync_all()
+            .and_then(|()| sync_folder(folder))
+            .and_then(|()| folder.parent().map_or(Ok(()), sync_folder)),
+    });
     if let Err(error) = begun {
         let _ = std::fs::remove_file(&segment.path);
         return Err(error);
