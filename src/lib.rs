@@ -9,6 +9,7 @@ pub mod dead_letter;
 pub mod error;
 pub mod event;
 pub mod outcome;
+pub mod producer;
 pub mod state;
 pub mod transfer;
 pub mod transport;

@@ -1,3 +1,13 @@
-//! Moving files: what a download or upload task may fetch, and from where.
+//! Moving files: a task is an event, a finished task is a result event.
+//!
+//! [`DownloadWorker`](download::DownloadWorker) is an event handler: it reads a
+//! [`DownloadTask`](task::DownloadTask) from the event, checks its URL against the
+//! [`UrlPolicy`](url_policy::UrlPolicy), streams the body into a blob store under a temporary
+//! name, verifies it, commits it, and publishes a result. The task is settled only after the
+//! result is acknowledged.
 
+pub mod download;
+mod fetch;
+pub mod progress;
+pub mod task;
 pub mod url_policy;

@@ -1,0 +1,334 @@
+//! The download worker: one task, one file, one result.
+//!
+//! 1. Read the task. 2. Ask the policy about its URL. 3. Stream the body into the store under a
+//! temporary name, hashing and counting. 4. Verify length and hash. 5. Commit. 6. Publish the
+//! result, and only then is the task settled.
+//!
+//! A task that is wrong becomes a dead letter; a network that fails is retried; a store that
+//! cannot be used stops the consumer, because every other task would fail alike. A body is
+//! never held whole: memory per download is a chunk of the network and a chunk of the store.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::Response;
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::fetch::{Fetcher, failed};
+use super::progress::Progress;
+use super::task::{DownloadTask, Finished, TransferResult, hex};
+use super::url_policy::{UrlPolicy, redacted};
+use crate::blob_store::{BlobError, BlobStore, BlobWriter};
+use crate::clock::{Clock, SystemClock};
+use crate::consumer::{EventContext, EventHandler};
+use crate::error::{Error, ErrorClass};
+use crate::event::{Event, OutgoingEvent};
+use crate::outcome::{Failure, Outcome};
+use crate::producer::Producer;
+use crate::transport::SendTarget;
+
+/// Default of [`DownloadLimits::connect_timeout`].
+pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Default of [`DownloadLimits::read_timeout`].
+pub const DEFAULT_READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// Default of [`DownloadLimits::max_bytes`]: 1 TiB.
+pub const DEFAULT_MAX_BYTES: u64 = 1 << 40;
+/// Default of [`DownloadLimits::min_bytes_per_second`].
+pub const DEFAULT_MIN_BYTES_PER_SECOND: u64 = 1_024;
+
+/// How long a download may be slower than [`DownloadLimits::min_bytes_per_second`] on average.
+pub const SLOW_START: Duration = Duration::from_secs(60);
+
+/// What one download may cost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct DownloadLimits {
+    /// Longest wait for a name to resolve, and for a connection. Default
+    /// [`DEFAULT_CONNECT_TIMEOUT`].
+    pub connect_timeout: Duration,
+    /// Longest wait for the next bytes. Default [`DEFAULT_READ_TIMEOUT`].
+    pub read_timeout: Duration,
+    /// Most bytes of a file. Default [`DEFAULT_MAX_BYTES`].
+    pub max_bytes: u64,
+    /// The average a download must reach after [`SLOW_START`]. Default
+    /// [`DEFAULT_MIN_BYTES_PER_SECOND`].
+    pub min_bytes_per_second: u64,
+}
+
+impl Default for DownloadLimits {
+    fn default() -> Self {
+        Self {
+            connect_timeout: DEFAULT_CONNECT_TIMEOUT,
+            read_timeout: DEFAULT_READ_TIMEOUT,
+            max_bytes: DEFAULT_MAX_BYTES,
+            min_bytes_per_second: DEFAULT_MIN_BYTES_PER_SECOND,
+        }
+    }
+}
+
+/// Decides whether there is nothing to do for a task: `Some` is the reason.
+type SkipRule = Arc<dyn Fn(&Event, &DownloadTask) -> Option<String> + Send + Sync>;
+
+/// Fetches files; an [`EventHandler`].
+pub struct DownloadWorker {
+    fetcher: Fetcher,
+    limits: DownloadLimits,
+    store: Arc<dyn BlobStore>,
+    results: Arc<Producer>,
+    skip: Option<SkipRule>,
+    progress: Arc<Progress>,
+    clock: Arc<dyn Clock>,
+}
+
+impl fmt::Debug for DownloadWorker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DownloadWorker")
+            .field("store", &self.store)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+impl DownloadWorker {
+    /// A worker that puts what `policy` allows into `store` and says so to `results`.
+    ///
+    /// # Errors
+    /// Where the HTTP client cannot be set up.
+    pub fn new(
+        store: Arc<dyn BlobStore>,
+        results: Arc<Producer>,
+        policy: UrlPolicy,
+        limits: DownloadLimits,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            fetcher: Fetcher::new(policy, &limits)?,
+            limits,
+            store,
+            results,
+            skip: None,
+            progress: Arc::default(),
+            clock: Arc::new(SystemClock),
+        })
+    }
+
+    /// Skips the tasks for which `rule` gives a reason.
+    #[must_use]
+    pub fn skip_if(
+        mut self,
+        rule: impl Fn(&Event, &DownloadTask) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        self.skip = Some(Arc::new(rule));
+        self
+    }
+
+    /// What the worker has done, while it runs.
+    pub fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
+    }
+
+    async fn run(&self, event: &Event, attempt: u32) -> Result<(), Outcome> {
+        let task = DownloadTask::from_json(event.body())
+            .map_err(|invalid| Failure::from_error(ErrorClass::BadData, &invalid))
+            .map_err(Outcome::DeadLetter)?;
+        if let Some(reason) = self.skip.as_ref().and_then(|skip| skip(event, &task)) {
+            self.progress.on_skipped();
+            return Err(Outcome::skip(reason));
+        }
+        let started = Instant::now();
+        let response =
+            self.fetcher.get(&task.url).await.map_err(|outcome| named(&task, outcome))?;
+        let (bytes, sha256) =
+            self.store_body(&task, response).await.map_err(|outcome| named(&task, outcome))?;
+        self.progress.on_file(bytes);
+        debug!(task = %task.id, path = %task.path, bytes, "the file is stored");
+        let finished = Finished {
+            bytes,
+            sha256,
+            elapsed: started.elapsed(),
+            attempts: attempt,
+            at: self.clock.now(),
+        };
+        self.publish(event, task, &finished).await
+    }
+
+    /// Streams the body into the store, verifies it, and commits it.
+    async fn store_body(
+        &self,
+        task: &DownloadTask,
+        mut response: Response,
+    ) -> Result<(u64, [u8; 32]), Outcome> {
+        let announced = response.content_length();
+        self.check_length(task, announced)?;
+        let mut writer = self.store.open(&task.path, announced).await.map_err(store_failed)?;
+        match self.copy(task, &mut response, &mut *writer).await {
+            Ok(copied) => {
+                writer.commit().await.map_err(store_failed)?;
+                Ok(copied)
+            }
+            Err(outcome) => {
+                writer.abort().await;
+                Err(outcome)
+            }
+        }
+    }
+
+    async fn copy(
+        &self,
+        task: &DownloadTask,
+        response: &mut Response,
+        writer: &mut dyn BlobWriter,
+    ) -> Result<(u64, [u8; 32]), Outcome> {
+        let announced = response.content_length();
+        let most = task.size.unwrap_or(self.limits.max_bytes).min(self.limits.max_bytes);
+        let started = Instant::now();
+        let mut hasher = Sha256::new();
+        let mut bytes = 0_u64;
+        loop {
+            let chunk = response.chunk().await.map_err(|error| {
+                failed(&task.url, &format!("the body broke off after {bytes} bytes"), error)
+            })?;
+            let Some(chunk) = chunk else {
+                break;
+            };
+            bytes += chunk.len() as u64;
+            if bytes > most {
+                return Err(Outcome::dead_letter(Failure::permanent(format!(
+                    "{}: the body is longer than the {most} bytes it may have",
+                    redacted(&task.url)
+                ))));
+            }
+            self.progress.on_received(chunk.len() as u64);
+            self.check_rate(task, bytes, started.elapsed())?;
+            hasher.update(&chunk);
+            writer.write(chunk).await.map_err(store_failed)?;
+        }
+        let wrong_length = |expected: u64, who: &str| {
+            format!("{}: {bytes} bytes came where {who} said {expected}", redacted(&task.url))
+        };
+        if let Some(expected) = announced.filter(|expected| *expected != bytes) {
+            let message = wrong_length(expected, "the server");
+            return Err(Outcome::retry(Failure::transient(message)));
+        }
+        if let Some(expected) = task.size.filter(|expected| *expected != bytes) {
+            let message = wrong_length(expected, "the task");
+            return Err(Outcome::dead_letter(Failure::permanent(message)));
+        }
+        let sha256: [u8; 32] = hasher.finalize().into();
+        match task.sha256 {
+            Some(expected) if expected != sha256 => {
+                Err(Outcome::dead_letter(Failure::permanent(format!(
+                    "{}: the SHA-256 is {}, not {}",
+                    redacted(&task.url),
+                    hex(&sha256),
+                    hex(&expected)
+                ))))
+            }
+            _ => Ok((bytes, sha256)),
+        }
+    }
+
+    /// Refuses a body that cannot be right before its first byte.
+    fn check_length(&self, task: &DownloadTask, announced: Option<u64>) -> Result<(), Outcome> {
+        let Some(announced) = announced else {
+            return Ok(());
+        };
+        let fault = if announced > self.limits.max_bytes {
+            format!("at most {} may be", self.limits.max_bytes)
+        } else if task.size.is_some_and(|size| size != announced) {
+            format!("the task said {}", task.size.unwrap_or_default())
+        } else {
+            return Ok(());
+        };
+        Err(Outcome::dead_letter(Failure::permanent(format!(
+            "{}: the server announced {announced} bytes where {fault}",
+            redacted(&task.url)
+        ))))
+    }
+
+    fn check_rate(
+        &self,
+        task: &DownloadTask,
+        bytes: u64,
+        elapsed: Duration,
+    ) -> Result<(), Outcome> {
+        let least = self.limits.min_bytes_per_second.saturating_mul(elapsed.as_secs());
+        if elapsed < SLOW_START || bytes >= least {
+            return Ok(());
+        }
+        Err(Outcome::retry(Failure::transient(format!(
+            "{}: {bytes} bytes in {} s are fewer than {} a second",
+            redacted(&task.url),
+            elapsed.as_secs(),
+            self.limits.min_bytes_per_second
+        ))))
+    }
+
+    async fn publish(
+        &self,
+        event: &Event,
+        task: DownloadTask,
+        finished: &Finished,
+    ) -> Result<(), Outcome> {
+        let id = task.id.clone();
+        let result = TransferResult::new(event, task, finished);
+        let body = serde_json::to_vec(&result).map_err(|error| {
+            Outcome::dead_letter(Failure::from_error(ErrorClass::BadData, &error))
+        })?;
+        let mut outgoing = OutgoingEvent::new(body);
+        outgoing.properties = event.properties().clone();
+        outgoing.message_id = event.message_id().map(str::to_owned);
+        outgoing.content_type = Some("application/json".to_owned());
+        match self.results.send(SendTarget::Any, outgoing).await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let message = format!("task {id}: the file is stored, but not its result");
+                let failure = Failure::new(error.class(), message).caused_by(&error);
+                Err(Outcome::from(Err(failure)))
+            }
+        }
+    }
+}
+
+impl EventHandler for DownloadWorker {
+    async fn handle(&self, event: Event, context: EventContext) -> Outcome {
+        match self.run(&event, context.attempt()).await {
+            Ok(()) => Outcome::Done,
+            Err(outcome) => outcome,
+        }
+    }
+}
+
+/// Whose fault it is that the store did not take the file.
+fn store_failed(error: BlobError) -> Outcome {
+    match &error {
+        BlobError::Refused { .. } => {
+            Outcome::dead_letter(Failure::from_error(ErrorClass::Permanent, &error))
+        }
+        BlobError::Unusable { .. } => {
+            Outcome::abort(Failure::from_error(ErrorClass::Permanent, &error))
+        }
+        BlobError::Transient { .. } => {
+            Outcome::retry(Failure::from_error(ErrorClass::Transient, &error))
+        }
+    }
+}
+
+/// Puts the task's name before the reason.
+fn named(task: &DownloadTask, outcome: Outcome) -> Outcome {
+    let name = |mut failure: Failure| {
+        failure.message = format!("task {}: {}", task.id, failure.message);
+        failure
+    };
+    match outcome {
+        Outcome::DeadLetter(failure) => Outcome::DeadLetter(name(failure)),
+        Outcome::Abort(failure) => Outcome::Abort(name(failure)),
+        Outcome::Retry(mut request) => {
+            request.failure = name(request.failure);
+            Outcome::Retry(request)
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,201 @@
+//! HTTP for files from URLs that are not trusted.
+//!
+//! A host is resolved by the [`UrlPolicy`], and connections go to the addresses it returned
+//! and to no others: the client's own resolver knows nothing but those. No redirects, no
+//! proxy from the environment, no decompression, so that what is counted is what is stored.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::header::{ACCEPT_ENCODING, HeaderValue, RETRY_AFTER};
+use reqwest::{Client, Response, StatusCode, redirect};
+use tokio::time::{Instant, timeout};
+use url::Url;
+
+use super::download::DownloadLimits;
+use super::url_policy::{UrlPolicy, UrlRefused, redacted};
+use crate::error::{Error, ErrorClass};
+use crate::outcome::{Failure, Outcome};
+
+/// How long an answer of the resolver is used for further files of the same host.
+const RESOLVED_FOR: Duration = Duration::from_secs(30);
+
+/// Most hosts remembered at once; beyond that, those whose time is up are forgotten, then all.
+const MAX_PINNED_HOSTS: usize = 4_096;
+
+/// The longest wait a server may ask for in `Retry-After`.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(5 * 60);
+
+/// The shortest wait where a server asked for less.
+const MIN_THROTTLING_WAIT: Duration = Duration::from_secs(4);
+
+/// Fetches what the policy allows.
+pub(super) struct Fetcher {
+    policy: UrlPolicy,
+    resolve_timeout: Duration,
+    /// Plain and TLS apart: an address that is good for one scheme may be refused for the other.
+    http: Pinned,
+    https: Pinned,
+}
+
+struct Pinned {
+    client: Client,
+    pins: Arc<Pins>,
+}
+
+/// The addresses each host may be reached at.
+#[derive(Debug, Default)]
+struct Pins(Mutex<HashMap<String, Pin>>);
+
+#[derive(Debug)]
+struct Pin {
+    addresses: Vec<SocketAddr>,
+    until: Instant,
+}
+
+impl Pins {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Pin>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn knows(&self, host: &str) -> bool {
+        self.lock().get(host).is_some_and(|pin| pin.until > Instant::now())
+    }
+
+    fn set(&self, host: &str, addresses: Vec<SocketAddr>) {
+        let now = Instant::now();
+        let mut pins = self.lock();
+        if pins.len() >= MAX_PINNED_HOSTS {
+            pins.retain(|_, pin| pin.until > now);
+        }
+        if pins.len() >= MAX_PINNED_HOSTS {
+            pins.clear();
+        }
+        pins.insert(host.to_owned(), Pin { addresses, until: now + RESOLVED_FOR });
+    }
+}
+
+struct PinnedResolver(Arc<Pins>);
+
+impl Resolve for PinnedResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let addresses = self.0.lock().get(name.as_str()).map(|pin| pin.addresses.clone());
+        Box::pin(async move {
+            match addresses {
+                Some(addresses) => Ok(Box::new(addresses.into_iter()) as Addrs),
+                None => Err("the host was not resolved under the policy".into()),
+            }
+        })
+    }
+}
+
+impl Pinned {
+    fn new(limits: &DownloadLimits) -> Result<Self, Error> {
+        let pins = Arc::new(Pins::default());
+        let client = Client::builder()
+            .dns_resolver(Arc::new(PinnedResolver(Arc::clone(&pins))))
+            .redirect(redirect::Policy::none())
+            .no_proxy()
+            .no_gzip()
+            .no_brotli()
+            .no_zstd()
+            .no_deflate()
+            .connect_timeout(limits.connect_timeout)
+            .read_timeout(limits.read_timeout)
+            .user_agent(concat!("longshore/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| {
+                Error::new(ErrorClass::Permanent, "build the HTTP client", "TLS cannot be set up")
+                    .with_source(error)
+            })?;
+        Ok(Self { client, pins })
+    }
+}
+
+impl Fetcher {
+    pub(super) fn new(policy: UrlPolicy, limits: &DownloadLimits) -> Result<Self, Error> {
+        Ok(Self {
+            policy,
+            resolve_timeout: limits.connect_timeout,
+            http: Pinned::new(limits)?,
+            https: Pinned::new(limits)?,
+        })
+    }
+
+    /// Asks for the file; `Ok` is an answer whose body is the file.
+    ///
+    /// # Errors
+    /// What becomes of the task instead.
+    pub(super) async fn get(&self, url: &Url) -> Result<Response, Outcome> {
+        let pinned = if url.scheme() == "https" { &self.https } else { &self.http };
+        let host = self.policy.check_url(url).map_err(refused)?.url().host_str().map(str::to_owned);
+        if let Some(host) = host
+            && !pinned.pins.knows(&host)
+        {
+            let resolving = timeout(self.resolve_timeout, self.policy.resolve(url));
+            let addresses = resolving
+                .await
+                .map_err(|_elapsed| {
+                    Outcome::retry(Failure::transient(format!(
+                        "{}: the host name was not resolved in time",
+                        redacted(url)
+                    )))
+                })?
+                .map_err(refused)?;
+            pinned.pins.set(&host, addresses);
+        }
+        let request = pinned
+            .client
+            .get(url.clone())
+            .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let response = request.send().await.map_err(|error| failed(url, "no answer", error))?;
+        match response.status() {
+            StatusCode::OK => Ok(response),
+            status => Err(answered(url, status, retry_after(&response))),
+        }
+    }
+}
+
+fn refused(refused: UrlRefused) -> Outcome {
+    let failure = Failure::from_error(refused.class(), &refused);
+    if failure.class.is_retryable() {
+        Outcome::retry(failure)
+    } else {
+        Outcome::DeadLetter(failure)
+    }
+}
+
+/// What an answer that is not the file means (the HTTP column of the classification).
+fn answered(url: &Url, status: StatusCode, retry_after: Option<Duration>) -> Outcome {
+    let from = redacted(url);
+    let failure = |class| Failure::new(class, format!("{from}: the server answered {status}"));
+    match status.as_u16() {
+        429 | 503 => {
+            let wait = retry_after.unwrap_or_default().clamp(MIN_THROTTLING_WAIT, MAX_RETRY_AFTER);
+            Outcome::retry_after(wait, failure(ErrorClass::Throttling))
+        }
+        408 | 500 | 502 | 504 => Outcome::retry(failure(ErrorClass::Transient)),
+        300..=399 => Outcome::dead_letter(Failure::permanent(format!(
+            "{from}: the server answered {status}, and redirects are not followed; \
+             use the final URL"
+        ))),
+        _ => Outcome::dead_letter(failure(ErrorClass::Permanent)),
+    }
+}
+
+fn retry_after(response: &Response) -> Option<Duration> {
+    let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
+    value.trim().parse().ok().map(Duration::from_secs)
+}
+
+/// What a request or a body that broke off means. The URL is taken out of the error: its query
+/// may be a secret.
+pub(super) fn failed(url: &Url, what: &str, error: reqwest::Error) -> Outcome {
+    let error = error.without_url();
+    let class = if error.is_builder() { ErrorClass::Permanent } else { ErrorClass::Transient };
+    let failure = Failure::new(class, format!("{}: {what}", redacted(url))).caused_by(&error);
+    if class.is_retryable() { Outcome::retry(failure) } else { Outcome::DeadLetter(failure) }
+}

@@ -1,0 +1,272 @@
+//! What a transfer worker is asked to do, and what it answers: the JSON of tasks and results.
+//!
+//! Everything in a task comes from outside. Parsing checks the form; the URL's policy and the
+//! store check the rest.
+
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use url::Url;
+
+use crate::blob_store::{BlobName, InvalidBlobName};
+use crate::event::Event;
+use crate::timestamp::rfc3339;
+
+/// A file to fetch.
+///
+/// ```
+/// use longshore::transfer::task::DownloadTask;
+///
+/// let task = DownloadTask::from_json(br#"{
+///     "id": "7",
+///     "url": "https://example.com/photos/cat.jpg",
+///     "path": "photos/cat.jpg",
+///     "size": 48213
+/// }"#)?;
+/// assert_eq!(task.path.as_str(), "photos/cat.jpg");
+/// # Ok::<(), longshore::transfer::task::InvalidTask>(())
+/// ```
+#[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
+pub struct DownloadTask {
+    /// The sender's name for the task; comes back in the result.
+    pub id: String,
+    /// Where the file is.
+    pub url: Url,
+    /// Where it goes, relative to the store.
+    pub path: BlobName,
+    /// The SHA-256 it must have.
+    pub sha256: Option<[u8; 32]>,
+    /// The length it must have, in bytes.
+    pub size: Option<u64>,
+    /// Passed through to the result.
+    pub metadata: Map<String, Value>,
+}
+
+#[derive(Deserialize)]
+struct RawTask {
+    id: String,
+    url: String,
+    path: String,
+    #[serde(default)]
+    sha256: Option<String>,
+    #[serde(default)]
+    size: Option<u64>,
+    #[serde(default)]
+    metadata: Map<String, Value>,
+}
+
+/// Why a task cannot be understood. Names the task where it has a name.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidTask {
+    /// The body is empty.
+    #[error("the task is empty; it must be a JSON object with id, url and path")]
+    Empty,
+    /// The body is no JSON, or not of the right form.
+    #[error(
+        "the task is not valid JSON of a task ({reason}); it must be an object with id, url and path"
+    )]
+    Json {
+        /// What is wrong, and where.
+        reason: String,
+    },
+    /// The URL is none.
+    #[error("task {id}: {url:?} is not a URL: {reason}")]
+    Url {
+        /// The task.
+        id: String,
+        /// What stood there.
+        url: String,
+        /// What is wrong with it.
+        reason: url::ParseError,
+    },
+    /// The path may not be used.
+    #[error("task {id}: {reason}")]
+    Path {
+        /// The task.
+        id: String,
+        /// What is wrong with it.
+        reason: InvalidBlobName,
+    },
+    /// The hash is none.
+    #[error("task {id}: {sha256:?} is not a SHA-256; it must have 64 hexadecimal digits")]
+    Hash {
+        /// The task.
+        id: String,
+        /// What stood there.
+        sha256: String,
+    },
+}
+
+impl DownloadTask {
+    /// A task without hash, size or metadata.
+    pub fn new(id: impl Into<String>, url: Url, path: BlobName) -> Self {
+        Self { id: id.into(), url, path, sha256: None, size: None, metadata: Map::new() }
+    }
+
+    /// Reads a task from the body of an event.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn from_json(body: &[u8]) -> Result<Self, InvalidTask> {
+        if body.is_empty() {
+            return Err(InvalidTask::Empty);
+        }
+        let raw: RawTask = serde_json::from_slice(body)
+            .map_err(|error| InvalidTask::Json { reason: error.to_string() })?;
+        let RawTask { id, url, path, sha256, size, metadata } = raw;
+        let url = Url::parse(&url).map_err(|reason| InvalidTask::Url {
+            id: id.clone(),
+            url: shortened(&url),
+            reason,
+        })?;
+        let path = BlobName::parse(&path)
+            .map_err(|reason| InvalidTask::Path { id: id.clone(), reason })?;
+        let sha256 = sha256
+            .map(|text| {
+                parse_sha256(&text)
+                    .ok_or_else(|| InvalidTask::Hash { id: id.clone(), sha256: shortened(&text) })
+            })
+            .transpose()?;
+        Ok(Self { id, url, path, sha256, size, metadata })
+    }
+
+    /// The task as the body of an event.
+    pub fn to_json(&self) -> Vec<u8> {
+        let mut object = Map::new();
+        object.insert("id".to_owned(), self.id.as_str().into());
+        object.insert("url".to_owned(), self.url.as_str().into());
+        object.insert("path".to_owned(), self.path.as_str().into());
+        if let Some(sha256) = &self.sha256 {
+            object.insert("sha256".to_owned(), hex(sha256).into());
+        }
+        if let Some(size) = self.size {
+            object.insert("size".to_owned(), size.into());
+        }
+        if !self.metadata.is_empty() {
+            object.insert("metadata".to_owned(), Value::Object(self.metadata.clone()));
+        }
+        Value::Object(object).to_string().into_bytes()
+    }
+}
+
+/// Enough of a hostile text to recognise it.
+fn shortened(text: &str) -> String {
+    const MOST_CHARS: usize = 120;
+    if text.chars().count() <= MOST_CHARS {
+        text.to_owned()
+    } else {
+        text.chars().take(MOST_CHARS).chain(['…']).collect()
+    }
+}
+
+fn parse_sha256(text: &str) -> Option<[u8; 32]> {
+    let digits = text.as_bytes();
+    if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
+    let mut hash = [0; 32];
+    for (byte, pair) in hash.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(hash)
+}
+
+/// Bytes in hexadecimal digits, lower case.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What a finished task is answered with.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct TransferResult {
+    /// The task's id.
+    pub id: String,
+    /// Where the file is, relative to the store.
+    pub path: String,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// Its SHA-256, in hexadecimal digits.
+    pub sha256: String,
+    /// When the task was enqueued, in RFC 3339.
+    pub enqueued_at: String,
+    /// When the file was committed, in RFC 3339.
+    pub finished_at: String,
+    /// How long the successful attempt took, in seconds.
+    pub seconds: f64,
+    /// Which attempt it was, from 1.
+    pub attempts: u32,
+    /// Passed through from the task.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub metadata: Map<String, Value>,
+}
+
+/// What is known when a file is committed.
+pub(super) struct Finished {
+    pub(super) bytes: u64,
+    pub(super) sha256: [u8; 32],
+    pub(super) elapsed: Duration,
+    pub(super) attempts: u32,
+    pub(super) at: SystemTime,
+}
+
+impl TransferResult {
+    pub(super) fn new(event: &Event, task: DownloadTask, finished: &Finished) -> Self {
+        Self {
+            id: task.id,
+            path: task.path.as_str().to_owned(),
+            bytes: finished.bytes,
+            sha256: hex(&finished.sha256),
+            enqueued_at: rfc3339(event.enqueued_time()),
+            finished_at: rfc3339(finished.at),
+            seconds: finished.elapsed.as_secs_f64(),
+            attempts: finished.attempts,
+            metadata: task.metadata,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_survives_its_json() {
+        let json = format!(
+            r#"{{"id":"a","url":"https://h/x","path":"d/x","sha256":"{}","size":3,"metadata":{{"k":[1]}}}}"#,
+            "aB".repeat(32)
+        );
+        let task = DownloadTask::from_json(json.as_bytes()).expect("valid");
+        assert_eq!(task.sha256, Some([0xab; 32]));
+        assert_eq!(DownloadTask::from_json(&task.to_json()).expect("valid"), task);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_task_is_named() {
+        for (json, message) in [
+            ("", "the task is empty"),
+            ("[]", "not valid JSON of a task"),
+            ("{\"id\":\"a\"", "EOF while parsing"),
+            (r#"{"id":"a","path":"x"}"#, "missing field `url`"),
+            (
+                r#"{"id":"a","url":"no url","path":"x"}"#,
+                "task a: \"no url\" is not a URL: relative URL without a base",
+            ),
+            (
+                r#"{"id":"a","url":"https://h/","path":"../x"}"#,
+                "task a: the path \"../x\" is refused: it climbs out of the folder",
+            ),
+            (
+                r#"{"id":"a","url":"https://h/","path":"x","sha256":"12"}"#,
+                "task a: \"12\" is not a SHA-256",
+            ),
+            (r#"{"id":"a","url":"https://h/","path":"x","size":-1}"#, "invalid value"),
+        ] {
+            let error = DownloadTask::from_json(json.as_bytes()).expect_err(json).to_string();
+            assert!(error.contains(message), "{json}: {error}");
+        }
+    }
+}
