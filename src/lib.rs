@@ -17,6 +17,8 @@ pub mod transport;
 mod durable_folder;
 mod timestamp;
 
+#[cfg(feature = "cli")]
+pub mod cli;
 #[cfg(feature = "emulator")]
 pub mod emulator;
 

@@ -1,3 +1,7 @@
-//! The `longshore` command.
+//! The `longshore` command; see `longshore --help`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    longshore::cli::main()
+}

@@ -36,6 +36,7 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use exit::{ConsumerExit, ExitReason, PartitionExit, StopReason};
@@ -62,6 +63,7 @@ use shared::{Counters, Directive, PartitionHook, Shared, SharedBudget, lock};
 pub struct BatchConsumer {
     shared: Arc<Shared>,
     run: BoxFuture<'static, ConsumerExit>,
+    ended: CancellationToken,
 }
 
 impl fmt::Debug for BatchConsumer {
@@ -97,7 +99,7 @@ impl BatchConsumer {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn start(self) -> ConsumerHandle {
-        ConsumerHandle { task: tokio::spawn(self.run), shared: self.shared }
+        ConsumerHandle { task: tokio::spawn(self.run), shared: self.shared, ended: self.ended }
     }
 }
 
@@ -244,8 +246,14 @@ impl BatchConsumerBuilder {
             on_assigned: self.on_assigned,
             on_revoked: self.on_revoked,
         });
-        let run = rebalance::run(Arc::clone(&shared), Arc::new(mode)).boxed();
-        BatchConsumer { shared, run }
+        let ended = CancellationToken::new();
+        // Fires however the run ends, a panic included.
+        let on_end = ended.clone().drop_guard();
+        let run = rebalance::run(Arc::clone(&shared), Arc::new(mode)).map(move |exit| {
+            drop(on_end);
+            exit
+        });
+        BatchConsumer { shared, run: run.boxed(), ended }
     }
 }
 
@@ -253,6 +261,7 @@ impl BatchConsumerBuilder {
 pub struct ConsumerHandle {
     shared: Arc<Shared>,
     task: JoinHandle<ConsumerExit>,
+    ended: CancellationToken,
 }
 
 impl fmt::Debug for ConsumerHandle {
@@ -335,7 +344,15 @@ impl ConsumerHandle {
         }
     }
 
-    /// Waits for the end.
+    /// Waits for the end, without taking the exit.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+
+    /// Waits for the end and takes the exit.
     ///
     /// # Cancel safety
     /// A dropped call loses nothing; call again.

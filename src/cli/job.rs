@@ -1,0 +1,218 @@
+//! Files through hub, SDK and consumer: what `demo` and `transfer` have in common.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::report::Report;
+use super::{CommandError, PaceArgs};
+use crate::blob_store::BlobStore;
+use crate::checkpoint_store::CheckpointStore;
+use crate::config::ConsumerOptions;
+use crate::consumer::{
+    BatchConsumer, ConsumerExit, ConsumerHandle, EventHandler, ExitReason, StopReason,
+};
+use crate::dead_letter::DeadLetterSink;
+use crate::emulator::{Durability, Emulator};
+use crate::error::Error;
+use crate::event::{OutgoingEvent, PartitionId, SequenceNumber};
+use crate::producer::Producer;
+use crate::state::backoff::Backoff;
+use crate::transfer::download::DownloadWorker;
+use crate::transfer::progress::Progress;
+use crate::transport::event_hubs::{EventHubsPublisher, EventHubsTransport, Namespace};
+use crate::transport::{SendTarget, Transport};
+
+/// The hub of the tasks, and its partitions.
+pub(super) const TASKS: &str = "tasks";
+pub(super) const PARTITIONS: u32 = 4;
+
+/// The hub of the results.
+pub(super) const RESULTS: &str = "results";
+
+const CONSUMER_GROUP: &str = "$Default";
+
+/// Tasks published in one go.
+const PUBLISH_EVENTS: usize = 500;
+
+/// The broker of this process.
+pub(super) struct Broker {
+    emulator: Emulator,
+    namespace: Namespace,
+}
+
+impl Broker {
+    /// Starts a broker with a hub for tasks and one for results; its log is in `data`, or in
+    /// memory.
+    pub(super) async fn start(data: Option<&Path>) -> Result<Self, CommandError> {
+        let mut builder = Emulator::builder().hub(TASKS, PARTITIONS).hub(RESULTS, 1);
+        if let Some(data) = data {
+            builder = builder.data_dir(data).durability(Durability::Disk);
+        }
+        let emulator = builder.start().await?;
+        let namespace = Namespace::from_connection_string(&emulator.connection_string(None))?
+            .with_custom_endpoint(emulator.endpoint());
+        Ok(Self { emulator, namespace })
+    }
+
+    pub(super) fn transport(&self, hub: &str) -> Arc<dyn Transport> {
+        Arc::new(EventHubsTransport::new(self.namespace.clone(), hub, CONSUMER_GROUP))
+    }
+
+    pub(super) fn producer(&self, hub: &str) -> Producer {
+        let publisher = EventHubsPublisher::new(self.namespace.clone(), hub);
+        // The broker is in this process: what does not work soon does not work at all.
+        Producer::new(Arc::new(publisher))
+            .with_attempts(4)
+            .with_backoff(Backoff::doubling(Duration::from_millis(100), Duration::from_secs(2)))
+    }
+
+    /// Publishes tasks, spread over the partitions.
+    pub(super) async fn publish(&self, tasks: Vec<OutgoingEvent>) -> Result<(), Error> {
+        let producer = self.producer(TASKS);
+        let mut partitions = (0..PARTITIONS).cycle();
+        let share = tasks.len().div_ceil(PARTITIONS as usize).clamp(1, PUBLISH_EVENTS);
+        for chunk in tasks.chunks(share) {
+            let partition = partitions.next().unwrap_or_default().to_string();
+            let target = SendTarget::Partition(PartitionId::from(partition));
+            producer.send_batch(target, chunk.to_vec()).await?;
+        }
+        producer.close().await;
+        Ok(())
+    }
+
+    pub(super) async fn shutdown(self) -> Result<(), CommandError> {
+        Ok(self.emulator.shutdown().await?)
+    }
+}
+
+/// Runs the consumer over the tasks.
+pub(super) struct Job {
+    handle: ConsumerHandle,
+    transport: Arc<dyn Transport>,
+    progress: Arc<Progress>,
+    started: Instant,
+}
+
+impl Job {
+    pub(super) fn start(
+        broker: &Broker,
+        handler: impl EventHandler,
+        progress: Arc<Progress>,
+        checkpoints: Arc<dyn CheckpointStore>,
+        dead_letters: Arc<dyn DeadLetterSink>,
+        pace: &PaceArgs,
+    ) -> Result<Self, CommandError> {
+        let transport = broker.transport(TASKS);
+        let mut options = ConsumerOptions::default();
+        options.max_events_in_flight = pace.concurrency;
+        options.max_batch_size = pace.batch_size;
+        options.batch_timeout = pace.batch_timeout.0;
+        // A large file takes as long as it takes; a stalled one is noticed by its rate.
+        options.handler_timeout = None;
+        options.checkpoint_min_interval = Duration::from_millis(200);
+        let consumer = BatchConsumer::builder(Arc::clone(&transport), checkpoints)
+            .dead_letters(dead_letters)
+            .worker("longshore transfer")
+            .options(options)
+            .event_handler(handler)?;
+        Ok(Self { handle: consumer.start(), transport, progress, started: Instant::now() })
+    }
+
+    pub(super) fn handle(&self) -> &ConsumerHandle {
+        &self.handle
+    }
+
+    /// Waits until every task published so far is settled, or a partition has stopped.
+    pub(super) async fn until_settled(&self) -> Result<(), Error> {
+        let mut ends = Vec::new();
+        for partition in self.transport.hub_properties().await?.partitions {
+            let end = self.transport.log_properties(&partition).await?.last_enqueued;
+            ends.push((partition, end));
+        }
+        loop {
+            let snapshot = self.handle.snapshot();
+            let settled = |partition: &PartitionId| -> Option<SequenceNumber> {
+                let known = snapshot.partitions.iter().find(|known| known.partition == *partition);
+                known.and_then(|known| known.settled_to)
+            };
+            if ends.iter().all(|(partition, end)| settled(partition) >= *end) {
+                return Ok(());
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Waits until the consumer has ended by itself.
+    pub(super) async fn ended(&self) {
+        self.handle.ended().await;
+    }
+
+    /// Waits for the consumer's end.
+    pub(super) async fn join(&mut self) -> ConsumerExit {
+        self.handle.join().await
+    }
+
+    /// Drains and reports.
+    pub(super) async fn finish(mut self) -> (Report, ConsumerExit) {
+        let elapsed = self.started.elapsed();
+        self.handle.drain();
+        let exit = self.handle.join().await;
+        let report = self.report(&exit, elapsed);
+        (report, exit)
+    }
+
+    /// What was done, by an exit that is known.
+    pub(super) fn report(&self, exit: &ConsumerExit, elapsed: Duration) -> Report {
+        Report {
+            files: self.progress.files(),
+            bytes: self.progress.bytes(),
+            failed: exit.counts.dead_letters,
+            skipped: self.progress.skipped(),
+            dead_letters: exit.counts.dead_letters,
+            checkpoints: exit.counts.checkpoints,
+            events: exit.counts.received,
+            batches: exit.counts.batches(),
+            ..Report::default()
+        }
+        .timed(elapsed)
+    }
+
+    pub(super) fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+/// Why a consumer that should have drained did not end well, as one line.
+pub(super) fn fault(exit: &ConsumerExit) -> Option<String> {
+    match &exit.reason {
+        ExitReason::Aborted(failure) => {
+            let causes = failure.causes.iter().map(|cause| format!(": {cause}"));
+            return Some(format!("{failure}{}", causes.collect::<String>()));
+        }
+        ExitReason::Failed(error) => {
+            return Some(crate::error::error_chain(error).join(": "));
+        }
+        _ => {}
+    }
+    exit.partitions.iter().find_map(|partition| match &partition.reason {
+        StopReason::Drained | StopReason::Aborted(_) => None,
+        StopReason::Failed(error) | StopReason::Lost(error) => {
+            Some(crate::error::error_chain(error).join(": "))
+        }
+        other => Some(format!("partition {} stopped: {other:?}", partition.partition)),
+    })
+}
+
+/// The worker of both commands.
+pub(super) fn worker(
+    broker: &Broker,
+    store: Arc<dyn BlobStore>,
+    policy: crate::transfer::url_policy::UrlPolicy,
+) -> Result<DownloadWorker, CommandError> {
+    let results = Arc::new(broker.producer(RESULTS));
+    let limits = crate::transfer::download::DownloadLimits::default();
+    Ok(DownloadWorker::new(store, results, policy, limits)?)
+}

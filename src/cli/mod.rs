@@ -1,0 +1,221 @@
+//! The `longshore` command: what it takes, what it prints, how it exits.
+//!
+//! Results go to stdout, everything else to stderr. Exit codes: 0, all is done, or a Ctrl-C
+//! was drained; 1, the environment stopped the run (a full disk, a folder that is a file);
+//! 2, the command line cannot be used; 3, all is done but some tasks became dead letters;
+//! 130, a second Ctrl-C.
+
+mod demo;
+mod failing;
+mod file_server;
+mod job;
+mod report;
+mod transfer;
+mod urls;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{
+    DEFAULT_BATCH_TIMEOUT, DEFAULT_MAX_BATCH_SIZE, DEFAULT_MAX_EVENTS_IN_FLIGHT, MAX_DURATION,
+};
+
+/// Moves files driven by Azure Event Hubs, in concurrent batches.
+#[derive(Parser, Debug)]
+#[command(name = "longshore", version, about, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Demo(DemoArgs),
+    Transfer(TransferArgs),
+}
+
+/// Shows the main job on this machine: an Event Hubs-compatible broker, an HTTP server that
+/// gives each connection 5 MB/s, and the same files moved one at a time and ten at once.
+#[derive(Args, Debug)]
+struct DemoArgs {
+    /// The files to move, with those in folders below. Default: the files git tracks in the
+    /// current folder
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    #[command(flatten)]
+    pace: PaceArgs,
+}
+
+/// Downloads the files of a list, each once, whatever happens in between.
+///
+/// Each line of the list is a URL, or a JSON task such as {"id": "7", "url": "https://…",
+/// "path": "a/b.jpg", "sha256": "…", "size": 123}. Empty lines and lines that begin with # are
+/// left out. A URL's file is named like the URL's path. The identity of a task is its line:
+/// run the command again after a crash, a Ctrl-C or an edit of the list, and it fetches what is
+/// missing and nothing else. Tasks that cannot be done end in the folder dead-letters of the
+/// state; the next run tries them again.
+#[derive(Args, Debug)]
+struct TransferArgs {
+    /// The list
+    #[arg(long, value_name = "FILE")]
+    urls: PathBuf,
+    /// Where the files go
+    #[arg(long, value_name = "DIR")]
+    to: PathBuf,
+    /// Where the state is kept between runs [default: DIR.longshore beside the target]
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Ends with one JSON object on the last line of stdout
+    #[arg(long, value_name = "FORMAT")]
+    report: Option<ReportFormat>,
+    /// Lets URLs lead to loopback and private addresses, over plain http as well
+    #[arg(long)]
+    allow_private: bool,
+    /// Lets URLs use plain http everywhere: who is on the way can read and change the files
+    #[arg(long)]
+    allow_http: bool,
+    #[command(flatten)]
+    pace: PaceArgs,
+}
+
+#[derive(Args, Debug, Clone, Copy)]
+struct PaceArgs {
+    /// Files moved at once
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_EVENTS_IN_FLIGHT)]
+    concurrency: usize,
+    /// Tasks in a batch
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_BATCH_SIZE)]
+    batch_size: usize,
+    /// Longest wait for a batch to fill, for example 500ms or 1s
+    #[arg(long, value_name = "TIME", default_value_t = DurationArg(DEFAULT_BATCH_TIMEOUT))]
+    batch_timeout: DurationArg,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ReportFormat {
+    /// One JSON object
+    Json,
+}
+
+/// A duration as people write it: a number and ms, s, m or h.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct DurationArg(Duration);
+
+impl std::str::FromStr for DurationArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let split = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.');
+        let (number, unit) = text.split_at(split.unwrap_or(text.len()));
+        let number: f64 =
+            number.parse().map_err(|_| "write a number and a unit: 500ms, 1s, 2m".to_owned())?;
+        let seconds = match unit {
+            "ms" => number / 1_000.0,
+            "s" => number,
+            "m" => number * 60.0,
+            "h" => number * 3_600.0,
+            _ => return Err("the unit must be ms, s, m or h: 500ms, 1s, 2m".to_owned()),
+        };
+        Duration::try_from_secs_f64(seconds)
+            .ok()
+            .filter(|duration| *duration <= MAX_DURATION)
+            .map(Self)
+            .ok_or_else(|| "it must be at most a year".to_owned())
+    }
+}
+
+impl fmt::Display for DurationArg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.subsec_millis() == 0 {
+            write!(f, "{}s", self.0.as_secs())
+        } else {
+            write!(f, "{}ms", self.0.as_millis())
+        }
+    }
+}
+
+/// How a command ended, where it did not fail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Ending {
+    Done,
+    SomeFailed,
+}
+
+/// Why a command failed; one line for the person at the terminal, causes included.
+#[derive(Debug)]
+struct CommandError(String);
+
+impl CommandError {
+    fn new(message: impl Into<String>) -> Self {
+        Self(message.into())
+    }
+
+    /// What was tried, and the whole chain of why it failed.
+    fn caused(what: impl fmt::Display, error: &(dyn std::error::Error + 'static)) -> Self {
+        Self(format!("{what}: {}", crate::error::error_chain(error).join(": ")))
+    }
+}
+
+impl<E: std::error::Error + 'static> From<E> for CommandError {
+    fn from(error: E) -> Self {
+        Self(crate::error::error_chain(&error).join(": "))
+    }
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // Silent unless asked: what users need to know, the commands print themselves.
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("off"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("longshore: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = runtime.block_on(async {
+        match cli.command {
+            Command::Demo(args) => demo::run(args).await,
+            Command::Transfer(args) => transfer::run(args).await,
+        }
+    });
+    // What is still blocked in a system call does not keep us.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    match ended {
+        Ok(Ending::Done) => ExitCode::SUCCESS,
+        Ok(Ending::SomeFailed) => ExitCode::from(3),
+        Err(CommandError(message)) => {
+            eprintln!("longshore: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_are_read_as_people_write_them() {
+        let read = |text: &str| text.parse::<DurationArg>().map(|duration| duration.0);
+        assert_eq!(read("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(read("1.5s"), Ok(Duration::from_millis(1_500)));
+        assert_eq!(read("2m"), Ok(Duration::from_secs(120)));
+        for wrong in ["", "5", "s", "-1s", "1d", "1e9h", "99999999h"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+}
