@@ -111,6 +111,24 @@ impl Error {
         self
     }
 
+    /// The same error for one more caller who waited for the same operation; its chain is kept
+    /// as text.
+    pub(crate) fn repeated(&self) -> Self {
+        let parts = &*self.0;
+        let causes = error_chain(self);
+        Self(Box::new(Parts {
+            class: parts.class,
+            operation: parts.operation,
+            message: parts.message.clone(),
+            partition: parts.partition.clone(),
+            sequence_number: parts.sequence_number,
+            source: causes
+                .get(1..)
+                .filter(|causes| !causes.is_empty())
+                .map(|causes| causes.join(": ").into()),
+        }))
+    }
+
     /// What to do about it.
     pub fn class(&self) -> ErrorClass {
         self.0.class

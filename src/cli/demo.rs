@@ -100,7 +100,8 @@ async fn move_files(
         let why = fault(&exit).unwrap_or_else(|| "the consumer ended early".to_owned());
         return Err(CommandError::new(why));
     }
-    let (report, exit) = job.finish().await;
+    let elapsed = job.moving();
+    let (report, exit) = job.finish(elapsed).await;
     broker.shutdown().await?;
     if let Some(letter) = letters.letters().first() {
         return Err(CommandError::new(format!("a file did not arrive: {}", letter.failure)));

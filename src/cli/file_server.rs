@@ -12,6 +12,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use axum::serve::ListenerExt;
 use bytes::Bytes;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
@@ -46,6 +47,10 @@ impl FileServer {
         let address = listener.local_addr()?;
         let served = Arc::new(Served { files, bytes_per_second });
         let router = Router::new().fallback(serve).with_state(served);
+        let listener = listener.tap_io(|stream| {
+            // Best effort: without it a small file waits for the client's delayed acknowledgement.
+            let _set = stream.set_nodelay(true);
+        });
         let task = tokio::spawn(async move { axum::serve(listener, router).await });
         Ok(Self { address, task })
     }

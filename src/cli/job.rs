@@ -1,7 +1,7 @@
 //! Files through hub, SDK and consumer: what `demo` and `transfer` have in common.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -94,6 +94,8 @@ pub(super) struct Job {
     transport: Arc<dyn Transport>,
     progress: Arc<Progress>,
     started: Instant,
+    /// When the first event was seen to be here.
+    moving: OnceLock<Instant>,
 }
 
 impl Job {
@@ -118,7 +120,13 @@ impl Job {
             .worker("longshore transfer")
             .options(options)
             .event_handler(handler)?;
-        Ok(Self { handle: consumer.start(), transport, progress, started: Instant::now() })
+        Ok(Self {
+            handle: consumer.start(),
+            transport,
+            progress,
+            started: Instant::now(),
+            moving: OnceLock::new(),
+        })
     }
 
     pub(super) fn handle(&self) -> &ConsumerHandle {
@@ -134,6 +142,9 @@ impl Job {
         }
         loop {
             let snapshot = self.handle.snapshot();
+            if snapshot.counts.received > 0 {
+                self.moving.get_or_init(Instant::now);
+            }
             let settled = |partition: &PartitionId| -> Option<SequenceNumber> {
                 let known = snapshot.partitions.iter().find(|known| known.partition == *partition);
                 known.and_then(|known| known.settled_to)
@@ -141,7 +152,7 @@ impl Job {
             if ends.iter().all(|(partition, end)| settled(partition) >= *end) {
                 return Ok(());
             }
-            sleep(Duration::from_millis(10)).await;
+            sleep(Duration::from_millis(5)).await;
         }
     }
 
@@ -156,8 +167,7 @@ impl Job {
     }
 
     /// Drains and reports.
-    pub(super) async fn finish(mut self) -> (Report, ConsumerExit) {
-        let elapsed = self.started.elapsed();
+    pub(super) async fn finish(mut self, elapsed: Duration) -> (Report, ConsumerExit) {
         self.handle.drain();
         let exit = self.handle.join().await;
         let report = self.report(&exit, elapsed);
@@ -180,8 +190,14 @@ impl Job {
         .timed(elapsed)
     }
 
+    /// Since the start.
     pub(super) fn elapsed(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    /// Since the first event came: without the time that connections and claims took.
+    pub(super) fn moving(&self) -> Duration {
+        self.moving.get().unwrap_or(&self.started).elapsed()
     }
 }
 

@@ -77,7 +77,7 @@ pub(super) async fn run(args: TransferArgs) -> Result<Ending, CommandError> {
     let elapsed = job.elapsed();
     let (mut report, exit) = match ended.exit {
         Some(exit) => (job.report(&exit, elapsed), exit),
-        None => job.finish().await,
+        None => job.finish(elapsed).await,
     };
     report.skipped = already + progress.skipped().saturating_sub(plan.waiting_complete);
     report.interrupted = ended.interrupted;
