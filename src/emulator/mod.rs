@@ -422,3 +422,7 @@ impl Drop for Emulator {
         self.stop.cancel();
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod connection_tests;
