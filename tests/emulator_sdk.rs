@@ -25,18 +25,11 @@ async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 }
 
 async fn start(partitions: u32) -> Emulator {
-    Emulator::builder()
-        .hub(HUB, partitions)
-        .start()
-        .await
-        .unwrap()
+    Emulator::builder().hub(HUB, partitions).start().await.unwrap()
 }
 
 fn no_retries() -> RetryOptions {
-    RetryOptions {
-        max_retries: 0,
-        ..RetryOptions::default()
-    }
+    RetryOptions { max_retries: 0, ..RetryOptions::default() }
 }
 
 async fn producer(emulator: &Emulator) -> ProducerClient {
@@ -64,13 +57,9 @@ async fn consumer(emulator: &Emulator) -> ConsumerClient {
 }
 
 async fn send(producer: &ProducerClient, partition: u32, body: impl Into<Vec<u8>>) {
-    send_event(
-        producer,
-        partition,
-        EventData::builder().with_body(body.into()).build(),
-    )
-    .await
-    .unwrap();
+    send_event(producer, partition, EventData::builder().with_body(body.into()).build())
+        .await
+        .unwrap();
 }
 
 async fn send_event(
@@ -78,18 +67,13 @@ async fn send_event(
     partition: u32,
     event: EventData,
 ) -> Result<(), EventHubsError> {
-    let options = SendEventOptions {
-        partition_id: Some(partition.to_string()),
-    };
+    let options = SendEventOptions { partition_id: Some(partition.to_string()) };
     within("a send", producer.send_event(event, Some(options))).await
 }
 
 fn at(location: StartLocation, inclusive: bool) -> OpenReceiverOptions {
     OpenReceiverOptions {
-        start_position: Some(StartPosition {
-            location,
-            inclusive,
-        }),
+        start_position: Some(StartPosition { location, inclusive }),
         ..OpenReceiverOptions::default()
     }
 }
@@ -101,9 +85,7 @@ fn earliest() -> OpenReceiverOptions {
 async fn next(
     events: &mut (impl Stream<Item = Result<ReceivedEventData, EventHubsError>> + Unpin),
 ) -> Result<ReceivedEventData, EventHubsError> {
-    within("an event", events.next())
-        .await
-        .expect("the stream goes on")
+    within("an event", events.next()).await.expect("the stream goes on")
 }
 
 async fn receive(
@@ -112,10 +94,8 @@ async fn receive(
     options: OpenReceiverOptions,
     count: usize,
 ) -> Vec<ReceivedEventData> {
-    let receiver = consumer
-        .open_receiver_on_partition(partition.to_string(), Some(options))
-        .await
-        .unwrap();
+    let receiver =
+        consumer.open_receiver_on_partition(partition.to_string(), Some(options)).await.unwrap();
     let mut events = Vec::new();
     {
         let mut stream = receiver.stream_events();
@@ -123,9 +103,7 @@ async fn receive(
             events.push(next(&mut stream).await.unwrap());
         }
     }
-    within("closing a receiver", receiver.close())
-        .await
-        .unwrap();
+    within("closing a receiver", receiver.close()).await.unwrap();
     events
 }
 
@@ -149,10 +127,8 @@ async fn events_come_back_in_order_with_positions() {
     assert_eq!(bodies(&events), ["a", "b", "c"]);
     let sequences: Vec<_> = events.iter().map(|e| e.sequence_number()).collect();
     assert_eq!(sequences, [Some(0), Some(1), Some(2)]);
-    let offsets: Vec<i64> = events
-        .iter()
-        .map(|e| e.offset().as_ref().unwrap().parse().unwrap())
-        .collect();
+    let offsets: Vec<i64> =
+        events.iter().map(|e| e.offset().as_ref().unwrap().parse().unwrap()).collect();
     assert!(offsets.is_sorted() && offsets[1] > 1, "{offsets:?}");
     assert!(events.iter().all(|e| e.enqueued_time().is_some()));
     emulator.shutdown().await.unwrap();
@@ -176,11 +152,7 @@ async fn every_start_position_is_honoured() {
         (StartLocation::SequenceNumber(2), true, "2"),
         (StartLocation::EnqueuedTime(time), true, "2"),
         (StartLocation::EnqueuedTime(time), false, "3"),
-        (
-            StartLocation::EnqueuedTime(time - Duration::from_secs(60)),
-            false,
-            "0",
-        ),
+        (StartLocation::EnqueuedTime(time - Duration::from_secs(60)), false, "0"),
     ] {
         let events = receive(&consumer, 0, at(location.clone(), inclusive), 1).await;
         assert_eq!(body(&events[0]), first, "{location:?} {inclusive}");
@@ -214,10 +186,7 @@ async fn a_position_behind_the_end_is_refused() {
     let emulator = start(1).await;
     let consumer = consumer(&emulator).await;
     let receiver = consumer
-        .open_receiver_on_partition(
-            "0".into(),
-            Some(at(StartLocation::SequenceNumber(17), false)),
-        )
+        .open_receiver_on_partition("0".into(), Some(at(StartLocation::SequenceNumber(17), false)))
         .await
         .unwrap();
     let error = next(&mut receiver.stream_events()).await.unwrap_err();
@@ -232,18 +201,12 @@ async fn batches_arrive_whole_on_one_partition() {
         partition_id: Some("1".into()),
         ..EventDataBatchOptions::default()
     };
-    let batch = within("a batch", producer.create_batch(Some(options)))
-        .await
-        .unwrap();
+    let batch = within("a batch", producer.create_batch(Some(options))).await.unwrap();
     for number in 0..500 {
-        let event = EventData::builder()
-            .with_body(number.to_string().into_bytes())
-            .build();
+        let event = EventData::builder().with_body(number.to_string().into_bytes()).build();
         assert!(batch.try_add_event_data(event, None).unwrap());
     }
-    within("a send", producer.send_batch(batch, None))
-        .await
-        .unwrap();
+    within("a send", producer.send_batch(batch, None)).await.unwrap();
     let consumer = consumer(&emulator).await;
     let events = receive(&consumer, 1, earliest(), 500).await;
     let expected: Vec<_> = (0..500).map(|number| number.to_string()).collect();
@@ -259,24 +222,14 @@ async fn a_partition_key_goes_to_one_partition_and_comes_back() {
             partition_key: Some("customer-7".into()),
             ..EventDataBatchOptions::default()
         };
-        let batch = within("a batch", producer.create_batch(Some(options)))
-            .await
-            .unwrap();
-        batch
-            .try_add_event_data(EventData::from("keyed".to_owned()), None)
-            .unwrap();
-        within("a send", producer.send_batch(batch, None))
-            .await
-            .unwrap();
+        let batch = within("a batch", producer.create_batch(Some(options))).await.unwrap();
+        batch.try_add_event_data(EventData::from("keyed".to_owned()), None).unwrap();
+        within("a send", producer.send_batch(batch, None)).await.unwrap();
     }
     let mut filled = Vec::new();
     for id in 0..4 {
-        let properties = within(
-            "properties",
-            producer.get_partition_properties(&id.to_string()),
-        )
-        .await
-        .unwrap();
+        let properties =
+            within("properties", producer.get_partition_properties(&id.to_string())).await.unwrap();
         if !properties.is_empty {
             filled.push((id, properties.last_enqueued_sequence_number));
         }
@@ -293,17 +246,10 @@ async fn events_without_a_partition_are_spread() {
     let emulator = start(3).await;
     let producer = producer(&emulator).await;
     for _ in 0..6 {
-        within(
-            "a send",
-            producer.send_event(EventData::from("x".to_owned()), None),
-        )
-        .await
-        .unwrap();
+        within("a send", producer.send_event(EventData::from("x".to_owned()), None)).await.unwrap();
     }
     for id in ["0", "1", "2"] {
-        let properties = within("properties", producer.get_partition_properties(id))
-            .await
-            .unwrap();
+        let properties = within("properties", producer.get_partition_properties(id)).await.unwrap();
         assert_eq!(properties.last_enqueued_sequence_number, 1);
     }
 }
@@ -313,28 +259,20 @@ async fn properties_describe_hub_and_partition() {
     let before = SystemTime::now() - Duration::from_secs(1);
     let emulator = start(3).await;
     let producer = producer(&emulator).await;
-    let hub = within("properties", producer.get_eventhub_properties())
-        .await
-        .unwrap();
+    let hub = within("properties", producer.get_eventhub_properties()).await.unwrap();
     assert_eq!(hub.name, HUB);
     assert_eq!(hub.partition_ids, ["0", "1", "2"]);
     assert!(hub.created_on.unwrap() >= before);
-    let empty = within("properties", producer.get_partition_properties("2"))
-        .await
-        .unwrap();
+    let empty = within("properties", producer.get_partition_properties("2")).await.unwrap();
     assert!(empty.is_empty);
     assert_eq!(empty.last_enqueued_sequence_number, -1);
     send(&producer, 2, "x").await;
-    let filled = within("properties", producer.get_partition_properties("2"))
-        .await
-        .unwrap();
+    let filled = within("properties", producer.get_partition_properties("2")).await.unwrap();
     assert!(!filled.is_empty);
     assert_eq!(filled.beginning_sequence_number, 0);
     assert_eq!(filled.last_enqueued_sequence_number, 0);
     assert_eq!(filled.last_enqueued_offset, "0");
-    within("properties", producer.get_partition_properties("9"))
-        .await
-        .unwrap_err();
+    within("properties", producer.get_partition_properties("9")).await.unwrap_err();
 }
 
 #[tokio::test]
@@ -344,9 +282,7 @@ async fn large_and_empty_events_and_properties_survive() {
     let large: Vec<u8> = (0..1_000_000u32).map(|byte| (byte % 251) as u8).collect();
     send(&producer, 0, large.clone()).await;
     send(&producer, 0, Vec::new()).await;
-    send_event(&producer, 0, EventData::builder().build())
-        .await
-        .unwrap();
+    send_event(&producer, 0, EventData::builder().build()).await.unwrap();
     let event = EventData::builder()
         .with_body(b"body".to_vec())
         .with_content_type("text/plain".into())
@@ -370,14 +306,9 @@ async fn large_and_empty_events_and_properties_survive() {
 async fn a_message_above_the_limit_is_refused_and_the_next_one_works() {
     let emulator = start(1).await;
     let producer_a = producer(&emulator).await;
-    let event = EventData::builder()
-        .with_body(vec![7; 1024 * 1024 + 1])
-        .build();
+    let event = EventData::builder().with_body(vec![7; 1024 * 1024 + 1]).build();
     let error = send_event(&producer_a, 0, event).await.unwrap_err();
-    assert!(
-        format!("{error:?}").to_lowercase().contains("size"),
-        "{error:?}"
-    );
+    assert!(format!("{error:?}").to_lowercase().contains("size"), "{error:?}");
     let producer_b = producer(&emulator).await;
     send(&producer_b, 0, "fits").await;
 }
@@ -387,24 +318,16 @@ async fn a_higher_owner_level_takes_the_partition() {
     let emulator = start(1).await;
     let producer = producer(&emulator).await;
     send(&producer, 0, "x").await;
-    let with_level = |level| OpenReceiverOptions {
-        owner_level: Some(level),
-        ..earliest()
-    };
+    let with_level = |level| OpenReceiverOptions { owner_level: Some(level), ..earliest() };
     let (old, new) = (consumer(&emulator).await, consumer(&emulator).await);
-    let old_receiver = old
-        .open_receiver_on_partition("0".into(), Some(with_level(1)))
-        .await
-        .unwrap();
+    let old_receiver =
+        old.open_receiver_on_partition("0".into(), Some(with_level(1))).await.unwrap();
     let mut old_events = old_receiver.stream_events();
     next(&mut old_events).await.unwrap();
     let taken = receive(&new, 0, with_level(2), 1).await;
     assert_eq!(body(&taken[0]), "x");
     let error = next(&mut old_events).await.unwrap_err();
-    assert!(
-        matches!(error.kind, ErrorKind::ConsumerDisconnected(_)),
-        "{error:?}"
-    );
+    assert!(matches!(error.kind, ErrorKind::ConsumerDisconnected(_)), "{error:?}");
 }
 
 #[tokio::test]
@@ -416,10 +339,7 @@ async fn a_lower_owner_level_or_none_is_refused_while_a_higher_one_receives() {
     let receiver = holder
         .open_receiver_on_partition(
             "0".into(),
-            Some(OpenReceiverOptions {
-                owner_level: Some(5),
-                ..earliest()
-            }),
+            Some(OpenReceiverOptions { owner_level: Some(5), ..earliest() }),
         )
         .await
         .unwrap();
@@ -430,18 +350,12 @@ async fn a_lower_owner_level_or_none_is_refused_while_a_higher_one_receives() {
         let receiver = late
             .open_receiver_on_partition(
                 "0".into(),
-                Some(OpenReceiverOptions {
-                    owner_level,
-                    ..earliest()
-                }),
+                Some(OpenReceiverOptions { owner_level, ..earliest() }),
             )
             .await
             .unwrap();
         let error = next(&mut receiver.stream_events()).await.unwrap_err();
-        assert!(
-            matches!(error.kind, ErrorKind::ConsumerDisconnected(_)),
-            "{error:?}"
-        );
+        assert!(matches!(error.kind, ErrorKind::ConsumerDisconnected(_)), "{error:?}");
     }
     send(&producer, 0, "y").await;
     assert_eq!(body(&next(&mut events).await.unwrap()), "y");
@@ -452,68 +366,39 @@ async fn an_unknown_hub_is_not_found_unless_hubs_are_created_on_first_use() {
     let emulator = Emulator::builder().start().await.unwrap();
     let client = producer(&emulator).await;
     let options = Some(SendEventOptions::default());
-    let error = within("a send", client.send_event("x".to_owned(), options))
-        .await
-        .unwrap_err();
+    let error = within("a send", client.send_event("x".to_owned(), options)).await.unwrap_err();
     assert!(
         format!("{error:?}").contains("not-found") || format!("{error:?}").contains("NotFound"),
         "{error:?}"
     );
-    let emulator = Emulator::builder()
-        .create_on_first_use(2)
-        .start()
-        .await
-        .unwrap();
+    let emulator = Emulator::builder().create_on_first_use(2).start().await.unwrap();
     let client = producer(&emulator).await;
     send(&client, 1, "x").await;
-    let hub = within("properties", client.get_eventhub_properties())
-        .await
-        .unwrap();
+    let hub = within("properties", client.get_eventhub_properties()).await.unwrap();
     assert_eq!(hub.partition_ids, ["0", "1"]);
 }
 
 #[tokio::test]
 async fn a_restart_on_the_same_folder_keeps_events_and_identity() {
     let dir = tempfile::tempdir().unwrap();
-    let durable = |durability| {
-        Emulator::builder()
-            .hub(HUB, 2)
-            .data_dir(dir.path())
-            .durability(durability)
-    };
+    let durable =
+        |durability| Emulator::builder().hub(HUB, 2).data_dir(dir.path()).durability(durability);
     let emulator = durable(Durability::Disk).start().await.unwrap();
     let error = durable(Durability::Process).start().await.unwrap_err();
-    assert!(
-        matches!(error, EmulatorError::DataDirInUse { .. }),
-        "{error:?}"
-    );
+    assert!(matches!(error, EmulatorError::DataDirInUse { .. }), "{error:?}");
     let client = producer(&emulator).await;
     for text in ["a", "b", "c"] {
         send(&client, 1, text).await;
     }
-    let created = within("properties", client.get_eventhub_properties())
-        .await
-        .unwrap()
-        .created_on;
+    let created = within("properties", client.get_eventhub_properties()).await.unwrap().created_on;
     emulator.shutdown().await.unwrap();
 
-    let error = Emulator::builder()
-        .hub(HUB, 3)
-        .data_dir(dir.path())
-        .start()
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(error, EmulatorError::PartitionCount { present: 2, .. }),
-        "{error:?}"
-    );
+    let error = Emulator::builder().hub(HUB, 3).data_dir(dir.path()).start().await.unwrap_err();
+    assert!(matches!(error, EmulatorError::PartitionCount { present: 2, .. }), "{error:?}");
 
     let emulator = durable(Durability::Process).start().await.unwrap();
     let client = producer(&emulator).await;
-    let again = within("properties", client.get_eventhub_properties())
-        .await
-        .unwrap()
-        .created_on;
+    let again = within("properties", client.get_eventhub_properties()).await.unwrap().created_on;
     assert_eq!(created, again);
     send(&client, 1, "d").await;
     let consumer = consumer(&emulator).await;
@@ -534,10 +419,7 @@ async fn a_forced_detach_is_seen_by_the_receiver_and_it_can_come_back() {
     let producer = producer(&emulator).await;
     send(&producer, 0, "x").await;
     let client = consumer(&emulator).await;
-    let receiver = client
-        .open_receiver_on_partition("0".into(), Some(earliest()))
-        .await
-        .unwrap();
+    let receiver = client.open_receiver_on_partition("0".into(), Some(earliest())).await.unwrap();
     {
         let mut events = receiver.stream_events();
         next(&mut events).await.unwrap();
@@ -562,10 +444,7 @@ async fn cut_connections_end_streams_and_leave_the_broker_usable() {
     let sender = producer(&emulator).await;
     send(&sender, 0, "x").await;
     let client = consumer(&emulator).await;
-    let receiver = client
-        .open_receiver_on_partition("0".into(), Some(earliest()))
-        .await
-        .unwrap();
+    let receiver = client.open_receiver_on_partition("0".into(), Some(earliest())).await.unwrap();
     let mut events = receiver.stream_events();
     next(&mut events).await.unwrap();
     assert_eq!(emulator.faults().connections(), 2);
@@ -590,10 +469,7 @@ async fn a_broker_that_is_away_refuses_connections_and_keeps_its_events() {
     })
     .await;
     assert_eq!(emulator.faults().connections(), 0);
-    within("the broker to be back", away)
-        .await
-        .unwrap()
-        .unwrap();
+    within("the broker to be back", away).await.unwrap().unwrap();
     let client = consumer(&emulator).await;
     assert_eq!(bodies(&receive(&client, 0, earliest(), 1).await), ["x"]);
     emulator.shutdown().await.unwrap();

@@ -15,11 +15,7 @@ pub(super) enum Node {
     /// `hub` or `hub/Partitions/3`.
     Hub { hub: String, partition: Option<u32> },
     /// `hub/ConsumerGroups/group/Partitions/3`.
-    ConsumerGroup {
-        hub: String,
-        group: String,
-        partition: u32,
-    },
+    ConsumerGroup { hub: String, group: String, partition: u32 },
 }
 
 /// Reads an address: a path, or a URL whose host is ignored (clients name the namespace there).
@@ -34,19 +30,14 @@ pub(super) fn parse_node(address: &str) -> Result<Node, Refusal> {
     let node = match parts.as_slice() {
         [.., last] if is(last, "$cbs") => Node::Tokens,
         [.., last] if is(last, "$management") => Node::Management,
-        [hub] => Node::Hub {
-            hub: (*hub).to_owned(),
-            partition: None,
-        },
+        [hub] => Node::Hub { hub: (*hub).to_owned(), partition: None },
         // A publisher id only names the sender; its events are spread like any others.
-        [hub, word, _] if is(word, "Publishers") => Node::Hub {
-            hub: (*hub).to_owned(),
-            partition: None,
-        },
-        [hub, word, id] if is(word, "Partitions") => Node::Hub {
-            hub: (*hub).to_owned(),
-            partition: Some(parse_partition(id)?),
-        },
+        [hub, word, _] if is(word, "Publishers") => {
+            Node::Hub { hub: (*hub).to_owned(), partition: None }
+        }
+        [hub, word, id] if is(word, "Partitions") => {
+            Node::Hub { hub: (*hub).to_owned(), partition: Some(parse_partition(id)?) }
+        }
         [hub, word, group, inner, id] if is(word, "ConsumerGroups") && is(inner, "Partitions") => {
             Node::ConsumerGroup {
                 hub: (*hub).to_owned(),
@@ -123,9 +114,7 @@ fn parse_selector(text: &str) -> Result<Start, Refusal> {
             ),
         )
     };
-    let (name, value) = text
-        .split_once('>')
-        .ok_or_else(|| refuse("has no '>' or '>='"))?;
+    let (name, value) = text.split_once('>').ok_or_else(|| refuse("has no '>' or '>='"))?;
     let (inclusive, value) = match value.strip_prefix('=') {
         Some(value) => (true, value),
         None => (false, value),
@@ -143,9 +132,7 @@ fn parse_selector(text: &str) -> Result<Start, Refusal> {
         (StartKey::Offset | StartKey::SequenceNumber, "-1") => Ok(Start::Earliest),
         (key, number) => Ok(Start::At {
             key,
-            value: number
-                .parse()
-                .map_err(|_| refuse("has a value that is not a number"))?,
+            value: number.parse().map_err(|_| refuse("has a value that is not a number"))?,
             inclusive,
         }),
     }
@@ -158,11 +145,8 @@ mod tests {
 
     #[test]
     fn addresses_with_and_without_a_host_name_the_same_node() {
-        let node = Node::ConsumerGroup {
-            hub: "orders".into(),
-            group: "$Default".into(),
-            partition: 3,
-        };
+        let node =
+            Node::ConsumerGroup { hub: "orders".into(), group: "$Default".into(), partition: 3 };
         for address in [
             "amqps://ns.example.com/orders/ConsumerGroups/$Default/Partitions/3",
             "amqps://localhost:5672/orders/consumergroups/$Default/partitions/3",
@@ -173,35 +157,17 @@ mod tests {
         assert_eq!(parse_node("amqp://host/$cbs"), Ok(Node::Tokens));
         assert_eq!(parse_node("$management"), Ok(Node::Management));
         assert_eq!(parse_node("a/b").unwrap_err().condition, NOT_FOUND);
-        assert_eq!(
-            parse_node("orders/Partitions/x").unwrap_err().condition,
-            ARGUMENT_OUT_OF_RANGE
-        );
+        assert_eq!(parse_node("orders/Partitions/x").unwrap_err().condition, ARGUMENT_OUT_OF_RANGE);
     }
 
     #[test]
     fn selectors_are_read_with_or_without_spaces_and_quotes() {
-        let at = |key, value, inclusive| {
-            Ok(Start::At {
-                key,
-                value,
-                inclusive,
-            })
-        };
+        let at = |key, value, inclusive| Ok(Start::At { key, value, inclusive });
         for (text, start) in [
             ("amqp.annotation.x-opt-offset > '-1'", Ok(Start::Earliest)),
-            (
-                "amqp.annotation.x-opt-offset > '@latest'",
-                Ok(Start::Latest),
-            ),
-            (
-                "amqp.annotation.x-opt-offset >'5'",
-                at(StartKey::Offset, 5, false),
-            ),
-            (
-                "amqp.annotation.x-opt-sequence-number >='7'",
-                at(StartKey::SequenceNumber, 7, true),
-            ),
+            ("amqp.annotation.x-opt-offset > '@latest'", Ok(Start::Latest)),
+            ("amqp.annotation.x-opt-offset >'5'", at(StartKey::Offset, 5, false)),
+            ("amqp.annotation.x-opt-sequence-number >='7'", at(StartKey::SequenceNumber, 7, true)),
             (
                 "amqp.annotation.x-opt-enqueued-time > 1700000000000",
                 at(StartKey::EnqueuedMillis, 1_700_000_000_000, false),

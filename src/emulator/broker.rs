@@ -60,12 +60,7 @@ pub(super) struct Broker {
 
 impl Broker {
     pub(super) fn new(settings: Settings, storage: Storage) -> Self {
-        Self {
-            settings,
-            storage,
-            hubs: Mutex::default(),
-            connections: Mutex::default(),
-        }
+        Self { settings, storage, hubs: Mutex::default(), connections: Mutex::default() }
     }
 
     fn lock_hubs(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Hub>>> {
@@ -217,17 +212,12 @@ impl Broker {
     }
 
     fn lock_connections(&self) -> MutexGuard<'_, HashMap<u64, CancellationToken>> {
-        self.connections
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 fn not_found(hub: &str) -> Refusal {
-    Refusal::new(
-        NOT_FOUND,
-        format!("The messaging entity '{hub}' could not be found"),
-    )
+    Refusal::new(NOT_FOUND, format!("The messaging entity '{hub}' could not be found"))
 }
 
 pub(super) fn validate_hub(name: &str, partitions: u32) -> Result<(), EmulatorError> {
@@ -235,19 +225,12 @@ pub(super) fn validate_hub(name: &str, partitions: u32) -> Result<(), EmulatorEr
     let valid = name.len() <= MAX_HUB_NAME_CHARS
         && ends_well(name.chars().next())
         && ends_well(name.chars().next_back())
-        && name
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
     if !valid {
-        return Err(EmulatorError::HubName {
-            name: name.to_owned(),
-        });
+        return Err(EmulatorError::HubName { name: name.to_owned() });
     }
     if !(1..=MAX_PARTITIONS).contains(&partitions) {
-        return Err(EmulatorError::PartitionLimit {
-            hub: name.to_owned(),
-            asked: partitions,
-        });
+        return Err(EmulatorError::PartitionLimit { hub: name.to_owned(), asked: partitions });
     }
     Ok(())
 }

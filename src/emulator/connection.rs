@@ -171,10 +171,8 @@ impl Connection {
     }
 
     fn on_open(&mut self, open: &Open) {
-        self.context.max_frame_bytes = open
-            .max_frame_size
-            .0
-            .clamp(frame::MIN_MAX_FRAME_BYTES, frame::MAX_FRAME_BYTES);
+        self.context.max_frame_bytes =
+            open.max_frame_size.0.clamp(frame::MIN_MAX_FRAME_BYTES, frame::MAX_FRAME_BYTES);
         let idle_timeout = self.context.broker.settings.idle_timeout;
         frame::put_open(
             &mut self.context.out,

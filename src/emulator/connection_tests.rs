@@ -46,10 +46,7 @@ fn broker() -> Arc<Broker> {
 fn publish(broker: &Broker, body: &[u8]) {
     let event = event::prepare(message(body), None).unwrap();
     let hub = broker.hub("hub").unwrap();
-    hub.partition(0)
-        .unwrap()
-        .log
-        .append_in_memory(&event.events, 1_000);
+    hub.partition(0).unwrap().log.append_in_memory(&event.events, 1_000);
 }
 
 fn message(body: &[u8]) -> Bytes {
@@ -102,10 +99,7 @@ impl Peer {
         peer.turn();
         assert_eq!(peer.output.split_to(8)[..], b"AMQP\x00\x01\x00\x00"[..]);
         let answers = peer.frames();
-        assert!(
-            matches!(answers[..], [Body::Open(_), Body::Begin(_)]),
-            "{answers:?}"
-        );
+        assert!(matches!(answers[..], [Body::Open(_), Body::Begin(_)]), "{answers:?}");
         peer
     }
 
@@ -116,8 +110,7 @@ impl Peer {
     fn performative_with(&mut self, performative: Performative, payload: &[u8]) {
         let mut body = serde_amqp::to_vec(&performative).unwrap();
         body.extend_from_slice(payload);
-        self.input
-            .extend_from_slice(&(body.len() as u32 + 8).to_be_bytes());
+        self.input.extend_from_slice(&(body.len() as u32 + 8).to_be_bytes());
         self.input.extend_from_slice(&[2, 0, 0, 0]);
         self.input.extend_from_slice(&body);
     }
@@ -178,12 +171,7 @@ impl Peer {
             &mut self.input,
             0,
             session,
-            Some(LinkFlow {
-                handle,
-                delivery_count: seen,
-                credit,
-                drain,
-            }),
+            Some(LinkFlow { handle, delivery_count: seen, credit, drain }),
         );
     }
 
@@ -293,11 +281,7 @@ fn large_events_are_split_and_wait_for_the_session_window() {
     publish(&broker, &vec![7; 10_000]);
     let mut peer = Peer::open_with(&broker, 1024, 0);
     peer.attach(0, Role::Receiver, CONSUMER);
-    let narrow = |next_incoming_id| SessionFlow {
-        next_incoming_id,
-        incoming_window: 4,
-        ..WINDOW
-    };
+    let narrow = |next_incoming_id| SessionFlow { next_incoming_id, incoming_window: 4, ..WINDOW };
     peer.flow(narrow(0), 0, 0, 10, false);
     let mut payload = BytesMut::new();
     let mut seen = 0;
@@ -328,24 +312,14 @@ fn dispositions_wait_for_their_delay_and_share_a_frame() {
     let mut peer = Peer::open(&broker);
     peer.attach(0, Role::Sender, "hub/Partitions/0");
     let frames = peer.frames();
-    assert!(
-        matches!(frames[..], [Body::Attach(_), Body::Flow(_)]),
-        "{frames:?}"
-    );
+    assert!(matches!(frames[..], [Body::Attach(_), Body::Flow(_)]), "{frames:?}");
     for id in 0..3 {
         peer.transfer(0, id, false, &message(b"x"));
     }
     assert_eq!(peer.frames().len(), 0);
     peer.pass(DISPOSITION_DELAY);
     match &peer.frames()[..] {
-        [
-            Body::Disposition(Disposition {
-                first: 0,
-                last: Some(2),
-                settled: true,
-                ..
-            }),
-        ] => {}
+        [Body::Disposition(Disposition { first: 0, last: Some(2), settled: true, .. })] => {}
         other => panic!("{other:?}"),
     }
 }
@@ -378,10 +352,7 @@ fn a_detach_is_answered_once_and_its_handle_can_be_used_again() {
     peer.detach(4);
     peer.pass(DETACH_DELAY);
     let frames = peer.frames();
-    assert!(
-        matches!(frames[..], [Body::Detach(Detach { error: None, .. })]),
-        "{frames:?}"
-    );
+    assert!(matches!(frames[..], [Body::Detach(Detach { error: None, .. })]), "{frames:?}");
     peer.attach(4, Role::Sender, "hub");
     peer.detach(4);
     // Not waiting for the answer.
@@ -390,13 +361,7 @@ fn a_detach_is_answered_once_and_its_handle_can_be_used_again() {
     assert!(
         matches!(
             frames[..],
-            [
-                Body::Attach(_),
-                Body::Flow(_),
-                Body::Detach(_),
-                Body::Attach(_),
-                Body::Flow(_)
-            ]
+            [Body::Attach(_), Body::Flow(_), Body::Detach(_), Body::Attach(_), Body::Flow(_)]
         ),
         "{frames:?}"
     );
@@ -407,11 +372,7 @@ fn refused_links_are_attached_without_a_terminus_and_detached() {
     let broker = broker();
     for (role, address, expected) in [
         (Role::Sender, "nothing", "amqp:not-found"),
-        (
-            Role::Sender,
-            "hub/Partitions/2",
-            "com.microsoft:argument-out-of-range",
-        ),
+        (Role::Sender, "hub/Partitions/2", "com.microsoft:argument-out-of-range"),
         (
             Role::Receiver,
             "hub/ConsumerGroups/g/Partitions/x",
@@ -460,10 +421,7 @@ fn a_broken_message_is_rejected_and_the_link_lives() {
     peer.transfer(0, 1, false, &message(b"good"));
     peer.pass(DISPOSITION_DELAY);
     let frames = peer.frames();
-    assert!(
-        matches!(frames[..], [Body::Disposition(_), Body::Disposition(_)]),
-        "{frames:?}"
-    );
+    assert!(matches!(frames[..], [Body::Disposition(_), Body::Disposition(_)]), "{frames:?}");
     let hub = broker.hub("hub").unwrap();
     assert_eq!(hub.partition(0).unwrap().log.ends().last_sequence, 0);
 }
@@ -471,8 +429,7 @@ fn a_broken_message_is_rejected_and_the_link_lives() {
 #[test]
 fn an_oversized_frame_is_a_framing_error() {
     let mut peer = Peer::open(&broker());
-    peer.input
-        .extend_from_slice(&(frame::MAX_FRAME_BYTES + 1).to_be_bytes());
+    peer.input.extend_from_slice(&(frame::MAX_FRAME_BYTES + 1).to_be_bytes());
     assert_eq!(closed_with(&peer.frames()), "amqp:connection:framing-error");
     assert!(peer.connection.is_closed());
 }
@@ -480,8 +437,7 @@ fn an_oversized_frame_is_a_framing_error() {
 #[test]
 fn an_unknown_performative_is_a_decode_error() {
     let mut peer = Peer::open(&broker());
-    peer.input
-        .extend_from_slice(b"\x00\x00\x00\x0c\x02\x00\x00\x00\x00\x53\x30\x45");
+    peer.input.extend_from_slice(b"\x00\x00\x00\x0c\x02\x00\x00\x00\x00\x53\x30\x45");
     assert_eq!(closed_with(&peer.frames()), "amqp:decode-error");
 }
 
@@ -506,10 +462,7 @@ fn a_transfer_on_a_free_handle_ends_the_session() {
 fn heartbeats_keep_the_peer_and_silence_closes_it() {
     let broker = broker();
     let mut peer = Peer::open_with(&broker, 65_536, 10_000);
-    assert_eq!(
-        peer.connection.next_deadline(),
-        peer.now + Duration::from_secs(5)
-    );
+    assert_eq!(peer.connection.next_deadline(), peer.now + Duration::from_secs(5));
     peer.pass(Duration::from_secs(5));
     let frames = peer.frames();
     assert!(matches!(frames[..], [Body::Empty]), "{frames:?}");
@@ -540,11 +493,9 @@ fn the_sixth_receiver_without_a_level_is_refused() {
     }
     let frames = peer.frames();
     match frames.last() {
-        Some(Body::Detach(Detach {
-            handle: Handle(5),
-            error,
-            ..
-        })) => assert_eq!(condition(error), "amqp:resource-limit-exceeded"),
+        Some(Body::Detach(Detach { handle: Handle(5), error, .. })) => {
+            assert_eq!(condition(error), "amqp:resource-limit-exceeded")
+        }
         other => panic!("{other:?}"),
     }
 }

@@ -81,19 +81,11 @@ impl Credit {
         }
         self.delivery_count = self.delivery_count.wrapping_add(self.left);
         self.left = 0;
-        Some(LinkFlow {
-            drain: true,
-            ..self.state(handle)
-        })
+        Some(LinkFlow { drain: true, ..self.state(handle) })
     }
 
     pub(super) fn state(&self, handle: u32) -> LinkFlow {
-        LinkFlow {
-            handle,
-            delivery_count: self.delivery_count,
-            credit: self.left,
-            drain: false,
-        }
+        LinkFlow { handle, delivery_count: self.delivery_count, credit: self.left, drain: false }
     }
 }
 
@@ -211,10 +203,7 @@ impl Consumer {
             return false;
         };
         self.credit.on_sent();
-        self.unsent = Some(Unsent {
-            id: window.next_delivery_id(),
-            rest: event.encoded,
-        });
+        self.unsent = Some(Unsent { id: window.next_delivery_id(), rest: event.encoded });
         true
     }
 
@@ -225,15 +214,10 @@ impl Consumer {
             self.feed = Feed::Idle;
             return Some(Turn::Resting);
         }
-        let limit = ReadLimit {
-            events: READ_EVENTS.min(self.credit.left as usize),
-            bytes: TURN_BYTES,
-        };
+        let limit =
+            ReadLimit { events: READ_EVENTS.min(self.credit.left as usize), bytes: TURN_BYTES };
         let partition = &self.partition;
-        match partition
-            .log
-            .read_or_wait(&mut self.cursor, limit, &context.mailbox, link)
-        {
+        match partition.log.read_or_wait(&mut self.cursor, limit, &context.mailbox, link) {
             Read::Events(events) => {
                 self.fetched.extend(events);
                 None
@@ -271,8 +255,7 @@ impl Consumer {
 
     pub(super) fn on_detach(&mut self, link: LinkKey, context: &Context) {
         self.partition.log.forget(&context.mailbox, link);
-        self.partition
-            .on_detach(&self.group, &context.mailbox, link);
+        self.partition.on_detach(&self.group, &context.mailbox, link);
     }
 }
 
@@ -285,11 +268,7 @@ impl Window {
         settled: bool,
         context: &mut Context,
     ) -> bool {
-        let delivery = Delivery {
-            handle: link.handle,
-            id: unsent.id,
-            settled,
-        };
+        let delivery = Delivery { handle: link.handle, id: unsent.id, settled };
         loop {
             if !self.take_outgoing() {
                 return false;

@@ -133,35 +133,19 @@ impl Context {
     }
 
     pub(super) fn take_due_detaches(&mut self, now: Instant) -> Vec<DueDetach> {
-        let count = self
-            .due
-            .detaches
-            .iter()
-            .take_while(|detach| detach.due <= now)
-            .count();
+        let count = self.due.detaches.iter().take_while(|detach| detach.due <= now).count();
         self.due.detaches.drain(..count).collect()
     }
 
     /// To be called after [`Self::put_due_outcomes`].
     pub(super) fn take_due_drops(&mut self, now: Instant) -> Vec<(LinkKey, Refusal)> {
-        let count = self
-            .due
-            .drops
-            .iter()
-            .take_while(|drop| drop.due <= now)
-            .count();
-        self.due
-            .drops
-            .drain(..count)
-            .map(|drop| (drop.link, drop.refusal))
-            .collect()
+        let count = self.due.drops.iter().take_while(|drop| drop.due <= now).count();
+        self.due.drops.drain(..count).map(|drop| (drop.link, drop.refusal)).collect()
     }
 
     /// Writes the dispositions that are due, neighbours in one frame.
     pub(super) fn put_due_outcomes(&mut self, now: Instant) {
-        let by_channel = self
-            .due
-            .take_outcomes(now, self.broker.settings.disposition_delay);
+        let by_channel = self.due.take_outcomes(now, self.broker.settings.disposition_delay);
         for (channel, mut outcomes) in by_channel {
             outcomes.sort_by_key(|(id, _)| *id);
             let mut outcomes = outcomes.into_iter().peekable();
@@ -231,10 +215,7 @@ impl Due {
             false => return BTreeMap::new(),
         };
         let mut by_channel: BTreeMap<u16, Vec<(u32, Outcome)>> = BTreeMap::new();
-        for outcome in self
-            .outcomes
-            .extract_if(.., |outcome| outcome.due <= horizon)
-        {
+        for outcome in self.outcomes.extract_if(.., |outcome| outcome.due <= horizon) {
             by_channel
                 .entry(outcome.channel)
                 .or_default()

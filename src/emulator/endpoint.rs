@@ -53,25 +53,15 @@ impl Endpoint {
     }
 
     fn open_outgoing(attach: &Attach, key: LinkKey, context: &Context) -> Result<Self, Refusal> {
-        let source = attach
-            .source
-            .as_deref()
-            .ok_or_else(|| no_address("source"))?;
-        let address = source
-            .address
-            .as_deref()
-            .ok_or_else(|| no_address("source"))?;
+        let source = attach.source.as_deref().ok_or_else(|| no_address("source"))?;
+        let address = source.address.as_deref().ok_or_else(|| no_address("source"))?;
         let replies = |service| {
             let target = attach.target.as_deref().cloned().map(Target::try_from);
             let reply_address = match target {
                 Some(Ok(target)) => target.address,
                 _ => None,
             };
-            Self::Replies(Box::new(Replies::new(
-                service,
-                attach.name.clone(),
-                reply_address,
-            )))
+            Self::Replies(Box::new(Replies::new(service, attach.name.clone(), reply_address)))
         };
         let (hub, group, partition) = match address::parse_node(address)? {
             Node::Tokens => return Ok(replies(Service::Tokens)),
@@ -82,20 +72,16 @@ impl Endpoint {
                     "events are received from hub/ConsumerGroups/group/Partitions/n",
                 ));
             }
-            Node::ConsumerGroup {
-                hub,
-                group,
-                partition,
-            } => (context.broker.hub(&hub)?, group, partition),
+            Node::ConsumerGroup { hub, group, partition } => {
+                (context.broker.hub(&hub)?, group, partition)
+            }
         };
         let partition = Arc::clone(hub.partition(partition)?);
         let start = address::start_of(source.filter.as_ref())?;
         let cursor = partition.log.cursor_at(start)?;
         partition.on_attach(&group, owner_level(attach)?, &context.mailbox, key)?;
         let settled = attach.snd_settle_mode != SenderSettleMode::Unsettled;
-        Ok(Self::Consumer(Box::new(Consumer::new(
-            partition, group, cursor, settled,
-        ))))
+        Ok(Self::Consumer(Box::new(Consumer::new(partition, group, cursor, settled))))
     }
 
     /// The credit the broker grants on this link, when the peer is its sender.
@@ -145,8 +131,5 @@ fn owner_level(attach: &Attach) -> Result<Option<i64>, Refusal> {
 }
 
 fn bad_level() -> Refusal {
-    Refusal::new(
-        ARGUMENT_ERROR,
-        format!("the link property {EPOCH} is not a long"),
-    )
+    Refusal::new(ARGUMENT_ERROR, format!("the link property {EPOCH} is not a long"))
 }

@@ -104,10 +104,7 @@ pub(super) fn prepare(message: Bytes, format: Option<u32>) -> Result<Publication
     };
     if format != Some(BATCH_FORMAT) {
         let event = assemble(&message, &sections, None)?;
-        return Ok(Publication {
-            events: vec![event],
-            partition_key,
-        });
+        return Ok(Publication { events: vec![event], partition_key });
     }
     let mut events = Vec::with_capacity(sections.data.len());
     for (from, to) in &sections.data {
@@ -118,10 +115,7 @@ pub(super) fn prepare(message: Bytes, format: Option<u32>) -> Result<Publication
     if events.is_empty() {
         return Err(Refusal::new(DECODE_ERROR, "a batch without events"));
     }
-    Ok(Publication {
-        events,
-        partition_key,
-    })
+    Ok(Publication { events, partition_key })
 }
 
 type Range = (usize, usize);
@@ -184,10 +178,7 @@ fn assemble(
         let mut items = wire::Items::new(&message[from..to])?;
         while let (Some(key), Some(value)) = (items.next_item()?, items.next_item()?) {
             let name = wire::as_octets(key).unwrap_or_default();
-            if [SEQUENCE_NUMBER, OFFSET, ENQUEUED_TIME]
-                .map(str::as_bytes)
-                .contains(&name)
-            {
+            if [SEQUENCE_NUMBER, OFFSET, ENQUEUED_TIME].map(str::as_bytes).contains(&name) {
                 continue;
             }
             has_key |= name == PARTITION_KEY.as_bytes();

@@ -25,10 +25,8 @@ impl Faults {
     /// Detaches the receiving links of a hub, of all its partitions if none is given, with an error
     /// that clients retry (`amqp:link:detach-forced`). Returns how many.
     pub fn detach_receivers(&self, hub: &str, partition: Option<u32>) -> usize {
-        let refusal = Refusal::new(
-            DETACH_FORCED,
-            "The link was force detached by a fault of the emulator",
-        );
+        let refusal =
+            Refusal::new(DETACH_FORCED, "The link was force detached by a fault of the emulator");
         self.broker.detach_receivers(hub, partition, &refusal)
     }
 
@@ -50,10 +48,7 @@ impl Faults {
     /// Dropped early, the broker still goes away and comes back.
     pub async fn away(&self, pause: Duration) -> Result<(), EmulatorError> {
         let (done, back) = oneshot::channel();
-        self.away
-            .send(Away { pause, done })
-            .await
-            .map_err(|_| EmulatorError::Stopped)?;
+        self.away.send(Away { pause, done }).await.map_err(|_| EmulatorError::Stopped)?;
         back.await.map_err(|_| EmulatorError::Stopped)?
     }
 

@@ -144,10 +144,7 @@ fn decode_body(bytes: Bytes) -> Result<Body, Refusal> {
         0x17 => Body::End(serde_amqp::from_slice(performative)?),
         0x18 => Body::Close(serde_amqp::from_slice(performative)?),
         _ => {
-            return Err(Refusal::new(
-                DECODE_ERROR,
-                format!("performative {code:#x} is not known"),
-            ));
+            return Err(Refusal::new(DECODE_ERROR, format!("performative {code:#x} is not known")));
         }
     })
 }
@@ -164,15 +161,7 @@ fn decode_transfer(mut fields: wire::Items<'_>, payload: Bytes) -> Result<Transf
     let _state = fields.next_item()?;
     let _resume = fields.next_item()?;
     let aborted = wire::as_bool(fields.next_item()?)?;
-    Ok(Transfer {
-        handle,
-        delivery_id,
-        message_format,
-        settled,
-        more,
-        aborted,
-        payload,
-    })
+    Ok(Transfer { handle, delivery_id, message_format, settled, more, aborted, payload })
 }
 
 fn put_frame(out: &mut BytesMut, kind: u8, channel: u16, fill: impl FnOnce(&mut BytesMut)) {

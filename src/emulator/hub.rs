@@ -36,12 +36,7 @@ pub(super) struct Hub {
 
 impl Hub {
     pub(super) fn new(name: String, created_at_ms: i64, partitions: Vec<Arc<Partition>>) -> Self {
-        Self {
-            name,
-            created_at_ms,
-            partitions,
-            next_partition: AtomicU32::new(0),
-        }
+        Self { name, created_at_ms, partitions, next_partition: AtomicU32::new(0) }
     }
 
     pub(super) fn partitions(&self) -> &[Arc<Partition>] {
@@ -105,12 +100,7 @@ impl Receiver {
 
 impl Partition {
     pub(super) fn new(id: u32, log: PartitionLog, folder: Option<PathBuf>) -> Self {
-        Self {
-            id,
-            log,
-            folder,
-            groups: Mutex::default(),
-        }
+        Self { id, log, folder, groups: Mutex::default() }
     }
 
     /// Admits a receiver, and detaches those it displaces.
@@ -123,10 +113,7 @@ impl Partition {
     ) -> Result<(), Refusal> {
         let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
         let receivers = groups.entry(group.to_ascii_lowercase()).or_default();
-        let present = receivers
-            .iter()
-            .filter_map(|receiver| receiver.owner_level)
-            .max();
+        let present = receivers.iter().filter_map(|receiver| receiver.owner_level).max();
         match (present, owner_level) {
             (Some(present), None) => return Err(self.refuse_non_exclusive(group, present)),
             (Some(present), Some(asked)) if asked < present => {
@@ -141,11 +128,7 @@ impl Partition {
             Some(_) => std::mem::take(receivers),
             None => Vec::new(),
         };
-        receivers.push(Receiver {
-            owner_level,
-            mailbox: Arc::clone(mailbox),
-            link,
-        });
+        receivers.push(Receiver { owner_level, mailbox: Arc::clone(mailbox), link });
         drop(groups);
         for receiver in displaced {
             receiver.detach(self.stolen(group, owner_level));

@@ -65,12 +65,7 @@ impl Intake {
                     .ok_or_else(|| Refusal::new(DECODE_ERROR, "a delivery without an id"))?;
                 (id, false, transfer.message_format, None)
             }
-            Self::Within {
-                id,
-                settled,
-                format,
-                message,
-            } => {
+            Self::Within { id, settled, format, message } => {
                 context.release_partial(message.len());
                 (id, settled, format, Some(message))
             }
@@ -95,12 +90,7 @@ impl Intake {
                     message.freeze()
                 }
             };
-            return Ok(Taken::Whole(Delivered {
-                id,
-                settled,
-                format,
-                message,
-            }));
+            return Ok(Taken::Whole(Delivered { id, settled, format, message }));
         }
         let message = match message.take() {
             None => BytesMut::from(&transfer.payload[..]),
@@ -110,12 +100,7 @@ impl Intake {
             }
         };
         context.hold_partial(message.len())?;
-        *self = Self::Within {
-            id,
-            settled,
-            format,
-            message,
-        };
+        *self = Self::Within { id, settled, format, message };
         Ok(Taken::More)
     }
 

@@ -50,17 +50,9 @@ impl Listener {
     ) -> Result<(Self, SocketAddr), EmulatorError> {
         let socket = listen(address).map_err(|source| EmulatorError::Bind { address, source })?;
         // Port 0 became a real one; coming back must use that.
-        let address = socket
-            .local_addr()
-            .map_err(|source| EmulatorError::Bind { address, source })?;
-        let listener = Self {
-            socket,
-            address,
-            broker,
-            tasks,
-            stop,
-            last_connection: 0,
-        };
+        let address =
+            socket.local_addr().map_err(|source| EmulatorError::Bind { address, source })?;
+        let listener = Self { socket, address, broker, tasks, stop, last_connection: 0 };
         Ok((listener, address))
     }
 
@@ -95,10 +87,7 @@ impl Listener {
 
     fn on_connection(&mut self, stream: TcpStream) {
         if self.broker.connections() >= MAX_CONNECTIONS {
-            tracing::warn!(
-                limit = MAX_CONNECTIONS,
-                "a connection is refused: too many are open"
-            );
+            tracing::warn!(limit = MAX_CONNECTIONS, "a connection is refused: too many are open");
             return;
         }
         if let Err(error) = stream.set_nodelay(true) {
@@ -106,10 +95,7 @@ impl Listener {
         }
         self.last_connection += 1;
         let id = self.last_connection;
-        let ending = Ending {
-            stop: self.stop.clone(),
-            cut: CancellationToken::new(),
-        };
+        let ending = Ending { stop: self.stop.clone(), cut: CancellationToken::new() };
         let broker = Arc::clone(&self.broker);
         broker.on_connected(id, ending.cut.clone());
         self.tasks.spawn(async move {
@@ -120,14 +106,7 @@ impl Listener {
 
     /// Stops listening, cuts every connection, and listens again; `None` when stopped meanwhile.
     async fn on_away(self, away: Away) -> Option<Self> {
-        let Self {
-            socket,
-            address,
-            broker,
-            tasks,
-            stop,
-            last_connection,
-        } = self;
+        let Self { socket, address, broker, tasks, stop, last_connection } = self;
         drop(socket);
         broker.cut_connections();
         let back = async {
@@ -156,14 +135,7 @@ impl Listener {
         if let Some(done) = done {
             let _ = done.send(Ok(()));
         }
-        Some(Self {
-            socket,
-            address,
-            broker,
-            tasks,
-            stop,
-            last_connection,
-        })
+        Some(Self { socket, address, broker, tasks, stop, last_connection })
     }
 }
 

@@ -62,11 +62,7 @@ pub(super) struct Next {
 }
 
 impl Next {
-    pub(super) const FIRST: Self = Self {
-        sequence: 0,
-        offset: 0,
-        not_before_ms: 0,
-    };
+    pub(super) const FIRST: Self = Self { sequence: 0, offset: 0, not_before_ms: 0 };
 }
 
 /// Events with positions, not yet visible.
@@ -84,10 +80,7 @@ pub(super) fn encode_records<'a>(
     mut next: Next,
     now_ms: i64,
 ) -> Encoded {
-    let size: usize = events
-        .clone()
-        .map(|event| event.size_hint() + RECORD_HEADER_BYTES)
-        .sum();
+    let size: usize = events.clone().map(|event| event.size_hint() + RECORD_HEADER_BYTES).sum();
     let mut buffer = BytesMut::with_capacity(size);
     let mut places = Vec::with_capacity(events.size_hint().0);
     let enqueued_ms = now_ms.max(next.not_before_ms);
@@ -111,11 +104,7 @@ pub(super) fn encode_records<'a>(
             encoded: records.slice(start + RECORD_HEADER_BYTES..end),
         })
         .collect();
-    Encoded {
-        records,
-        events,
-        next,
-    }
+    Encoded { records, events, next }
 }
 
 /// Where a consumer is: the next event it wants.
@@ -296,9 +285,7 @@ impl PartitionLog {
 
     /// Forgets a link that waits here.
     pub(super) fn forget(&self, mailbox: &Arc<Mailbox>, link: LinkKey) {
-        self.lock()
-            .waiting
-            .retain(|(other, key)| !(Arc::ptr_eq(other, mailbox) && *key == link));
+        self.lock().waiting.retain(|(other, key)| !(Arc::ptr_eq(other, mailbox) && *key == link));
     }
 
     pub(super) fn ends(&self) -> Ends {
@@ -331,18 +318,10 @@ impl PartitionLog {
                     from: None,
                 });
             }
-            Start::At {
-                key,
-                value,
-                inclusive,
-            } => (key, value, inclusive),
+            Start::At { key, value, inclusive } => (key, value, inclusive),
         };
         state.refuse_beyond_end(key, value, inclusive)?;
-        let least = if inclusive {
-            value
-        } else {
-            value.saturating_add(1)
-        };
+        let least = if inclusive { value } else { value.saturating_add(1) };
         let mut cursor = state.seek(key, least).unwrap_or(beginning);
         cursor.from = Some((key, least));
         Ok(cursor)
@@ -351,9 +330,7 @@ impl PartitionLog {
 
 impl State {
     fn is_waiting(&self, mailbox: &Arc<Mailbox>, link: LinkKey) -> bool {
-        self.waiting
-            .iter()
-            .any(|(other, key)| Arc::ptr_eq(other, mailbox) && *key == link)
+        self.waiting.iter().any(|(other, key)| Arc::ptr_eq(other, mailbox) && *key == link)
     }
 
     fn on_accepted(&mut self, encoded: Encoded) -> Vec<(Arc<Mailbox>, LinkKey)> {
@@ -390,9 +367,7 @@ impl State {
     }
 
     fn read_job(&self, cursor: Cursor) -> Option<ReadJob> {
-        let after = self
-            .segments
-            .partition_point(|segment| segment.base_offset <= cursor.offset);
+        let after = self.segments.partition_point(|segment| segment.base_offset <= cursor.offset);
         let segment = self.segments.get(after.checked_sub(1)?)?;
         segment.read_job(cursor.offset)
     }
@@ -406,26 +381,17 @@ impl State {
                 Some(event) => (event.sequence, event.offset),
                 None => (self.next.sequence, self.next.offset),
             };
-            return Some(Cursor {
-                sequence,
-                offset,
-                from: None,
-            });
+            return Some(Cursor { sequence, offset, from: None });
         }
         let found =
-            self.segments
-                .iter()
-                .rev()
-                .try_for_each(|segment| match segment.seek(key, least) {
-                    Some(mark) => ControlFlow::Break(mark),
-                    None => ControlFlow::Continue(()),
-                });
+            self.segments.iter().rev().try_for_each(|segment| match segment.seek(key, least) {
+                Some(mark) => ControlFlow::Break(mark),
+                None => ControlFlow::Continue(()),
+            });
         match found {
-            ControlFlow::Break(mark) => Some(Cursor {
-                sequence: mark.sequence,
-                offset: mark.offset,
-                from: None,
-            }),
+            ControlFlow::Break(mark) => {
+                Some(Cursor { sequence: mark.sequence, offset: mark.offset, from: None })
+            }
             ControlFlow::Continue(()) => None,
         }
     }
@@ -433,11 +399,9 @@ impl State {
     fn refuse_beyond_end(&self, key: StartKey, value: i64, inclusive: bool) -> Result<(), Refusal> {
         let (what, last, end) = match key {
             StartKey::Offset => ("offset", self.last_offset, self.next.offset),
-            StartKey::SequenceNumber => (
-                "sequence number",
-                self.next.sequence - 1,
-                self.next.sequence,
-            ),
+            StartKey::SequenceNumber => {
+                ("sequence number", self.next.sequence - 1, self.next.sequence)
+            }
             StartKey::EnqueuedMillis => return Ok(()),
         };
         let most = if inclusive { end } else { end - 1 };
@@ -465,15 +429,8 @@ mod tests {
     use super::*;
     use crate::emulator::event;
 
-    const LINK: LinkKey = LinkKey {
-        channel: 0,
-        handle: 0,
-        serial: 1,
-    };
-    const LIMIT: ReadLimit = ReadLimit {
-        events: 10,
-        bytes: usize::MAX,
-    };
+    const LINK: LinkKey = LinkKey { channel: 0, handle: 0, serial: 1 };
+    const LIMIT: ReadLimit = ReadLimit { events: 10, bytes: usize::MAX };
 
     fn log_at(times: &[i64]) -> PartitionLog {
         let log = PartitionLog::in_memory();
@@ -498,11 +455,7 @@ mod tests {
     }
 
     fn at(key: StartKey, value: i64, inclusive: bool) -> Start {
-        Start::At {
-            key,
-            value,
-            inclusive,
-        }
+        Start::At { key, value, inclusive }
     }
 
     #[test]
@@ -534,19 +487,13 @@ mod tests {
     #[test]
     fn positions_behind_the_end_are_refused() {
         let log = log_at(&[10, 20]);
-        for (value, inclusive, refused) in [
-            (1, false, false),
-            (2, true, false),
-            (2, false, true),
-            (3, true, true),
-        ] {
+        for (value, inclusive, refused) in
+            [(1, false, false), (2, true, false), (2, false, true), (3, true, true)]
+        {
             let start = at(StartKey::SequenceNumber, value, inclusive);
             assert_eq!(log.cursor_at(start).is_err(), refused, "{start:?}");
         }
-        assert!(
-            log.cursor_at(at(StartKey::Offset, 1_000_000, false))
-                .is_err()
-        );
+        assert!(log.cursor_at(at(StartKey::Offset, 1_000_000, false)).is_err());
         assert!(PartitionLog::in_memory().cursor_at(Start::Latest).is_ok());
     }
 
@@ -565,10 +512,7 @@ mod tests {
         let events = event::prepare(message.freeze(), None).unwrap().events;
         log.append_in_memory(&events, 20);
         log.append_in_memory(&events, 20);
-        assert!(matches!(
-            mailbox.take_notices()[..],
-            [Notice::Readable(LINK)]
-        ));
+        assert!(matches!(mailbox.take_notices()[..], [Notice::Readable(LINK)]));
         log.read_or_wait(&mut cursor, LIMIT, &mailbox, LINK);
         log.read_or_wait(&mut cursor, LIMIT, &mailbox, LINK);
         log.forget(&mailbox, LINK);

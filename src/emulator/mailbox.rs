@@ -54,10 +54,7 @@ pub(super) struct Mailbox {
 
 impl Mailbox {
     pub(super) fn post(&self, notice: Notice) {
-        self.notices
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(notice);
+        self.notices.lock().unwrap_or_else(PoisonError::into_inner).push(notice);
         self.wake.notify_one();
     }
 

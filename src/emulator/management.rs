@@ -15,10 +15,7 @@ const PARTITION_TYPE: &str = "com.microsoft:partition";
 pub(super) fn answer(request: &Request, broker: &Broker) -> Answer {
     let operation = request.text("operation").unwrap_or_default();
     if operation != "READ" {
-        return Answer::failed(
-            501,
-            format!("the operation '{operation}' is not offered; READ is"),
-        );
+        return Answer::failed(501, format!("the operation '{operation}' is not offered; READ is"));
     }
     let Some(name) = request.text("name") else {
         return Answer::failed(400, "READ needs a 'name', the event hub");
@@ -54,9 +51,7 @@ fn timestamp(unix_millis: i64) -> Value {
 }
 
 fn hub_properties(hub: &Hub) -> Vec<(&'static str, Value)> {
-    let ids = (0..hub.partition_count())
-        .map(|id| Value::String(id.to_string()))
-        .collect();
+    let ids = (0..hub.partition_count()).map(|id| Value::String(id.to_string())).collect();
     vec![
         ("name", Value::String(hub.name.clone())),
         ("type", Value::String(HUB_TYPE.to_owned())),
@@ -77,14 +72,8 @@ fn partition_properties(
         ("type", Value::String(PARTITION_TYPE.to_owned())),
         ("partition", Value::String(id.to_string())),
         ("begin_sequence_number", Value::Long(ends.begin_sequence)),
-        (
-            "last_enqueued_sequence_number",
-            Value::Long(ends.last_sequence),
-        ),
-        (
-            "last_enqueued_offset",
-            Value::String(ends.last_offset.to_string()),
-        ),
+        ("last_enqueued_sequence_number", Value::Long(ends.last_sequence)),
+        ("last_enqueued_offset", Value::String(ends.last_offset.to_string())),
         ("last_enqueued_time_utc", timestamp(ends.last_enqueued_ms)),
         ("is_partition_empty", Value::Bool(ends.is_empty())),
         ("last_enqueued_sequence_number_epoch", Value::Long(0)),

@@ -203,11 +203,7 @@ pub enum EmulatorError {
 
 impl EmulatorError {
     fn storage(action: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::Storage {
-            action,
-            path: path.to_owned(),
-            source,
-        }
+        Self::Storage { action, path: path.to_owned(), source }
     }
 }
 
@@ -307,23 +303,16 @@ impl EmulatorBuilder {
     /// Dropped early, nothing keeps running; the folder stays locked until the recovery that was
     /// under way has ended.
     pub async fn start(self) -> Result<Emulator, EmulatorError> {
-        let Self {
-            address,
-            hubs,
-            data_dir,
-            durability,
-            settings,
-        } = self;
+        let Self { address, hubs, data_dir, durability, settings } = self;
         if let Some(partitions) = settings.create_on_first_use {
             broker::validate_hub("new", partitions)?;
         }
         let opening = tokio::task::spawn_blocking(move || {
             let storage = match data_dir {
                 None => Storage::Memory,
-                Some(dir) => Storage::Files {
-                    store: Store::open(dir)?,
-                    writer: Writer::start(durability)?,
-                },
+                Some(dir) => {
+                    Storage::Files { store: Store::open(dir)?, writer: Writer::start(durability)? }
+                }
             };
             let broker = Broker::new(settings, storage);
             for (name, partitions) in &hubs {

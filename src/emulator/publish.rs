@@ -32,10 +32,7 @@ impl Grant {
     /// Counts one delivery.
     pub(super) fn on_delivery(&mut self) -> Result<(), Refusal> {
         let Some(credit) = self.credit.checked_sub(1) else {
-            return Err(Refusal::new(
-                TRANSFER_LIMIT_EXCEEDED,
-                "a transfer without link credit",
-            ));
+            return Err(Refusal::new(TRANSFER_LIMIT_EXCEEDED, "a transfer without link credit"));
         };
         self.credit = credit;
         self.delivery_count = self.delivery_count.wrapping_add(1);
@@ -51,12 +48,7 @@ impl Grant {
     }
 
     pub(super) fn state(&self, handle: u32) -> LinkFlow {
-        LinkFlow {
-            handle,
-            delivery_count: self.delivery_count,
-            credit: self.credit,
-            drain: false,
-        }
+        LinkFlow { handle, delivery_count: self.delivery_count, credit: self.credit, drain: false }
     }
 }
 
@@ -75,12 +67,7 @@ impl Publisher {
         if let Some(id) = partition {
             hub.partition(id)?;
         }
-        Ok(Self {
-            hub,
-            partition,
-            grant: Grant::default(),
-            intake: Intake::default(),
-        })
+        Ok(Self { hub, partition, grant: Grant::default(), intake: Intake::default() })
     }
 
     /// An error ends the link; what is wrong with one delivery rejects that delivery.
@@ -94,19 +81,10 @@ impl Publisher {
         match self.intake.on_transfer(transfer, context)? {
             Taken::More => Ok(()),
             Taken::Aborted => self.grant.on_delivery(),
-            Taken::TooLarge {
-                id,
-                settled,
-                refusal,
-            } => {
+            Taken::TooLarge { id, settled, refusal } => {
                 self.grant.on_delivery()?;
-                let ticket = AppendTicket {
-                    link,
-                    delivery_id: id,
-                    settled,
-                    received_at: now,
-                    bytes: 0,
-                };
+                let ticket =
+                    AppendTicket { link, delivery_id: id, settled, received_at: now, bytes: 0 };
                 context.settle_later(&ticket, Outcome::Rejected(refusal.clone()));
                 context.drop_later(now, link, refusal);
                 Ok(())
@@ -134,18 +112,13 @@ impl Publisher {
         ticket: AppendTicket,
         context: &mut Context,
     ) -> Result<(), Refusal> {
-        let Publication {
-            events,
-            partition_key,
-        } = event::prepare(delivered.message, delivered.format)?;
+        let Publication { events, partition_key } =
+            event::prepare(delivered.message, delivered.format)?;
         let partition = match self.partition {
             Some(id) => self.hub.partition(id)?,
             None => self.hub.route(partition_key.as_deref())?,
         };
-        match context
-            .broker
-            .append(partition, events, &context.mailbox, ticket)
-        {
+        match context.broker.append(partition, events, &context.mailbox, ticket) {
             Append::Done => context.settle_later(&ticket, Outcome::Accepted),
             Append::Pending => context.append_bytes += ticket.bytes,
             Append::Refused(refusal) => return Err(refusal),

@@ -59,9 +59,7 @@ pub(super) struct Record {
 /// Reads the record at the front of `bytes`.
 pub(super) fn parse(bytes: &[u8]) -> Parsed {
     let Some((header, rest)) = bytes.split_first_chunk::<RECORD_HEADER_BYTES>() else {
-        return Parsed::Partial {
-            bytes: RECORD_HEADER_BYTES,
-        };
+        return Parsed::Partial { bytes: RECORD_HEADER_BYTES };
     };
     let len = le_u32(&header[0..4]) as usize;
     let total = RECORD_HEADER_BYTES + len;
@@ -82,13 +80,9 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed {
 }
 
 fn le_u32(bytes: &[u8]) -> u32 {
-    bytes
-        .first_chunk()
-        .map_or(0, |bytes| u32::from_le_bytes(*bytes))
+    bytes.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
 }
 
 fn le_i64(bytes: &[u8]) -> i64 {
-    bytes
-        .first_chunk()
-        .map_or(0, |bytes| i64::from_le_bytes(*bytes))
+    bytes.first_chunk().map_or(0, |bytes| i64::from_le_bytes(*bytes))
 }

@@ -32,10 +32,7 @@ pub(super) struct Refusal {
 
 impl Refusal {
     pub(super) fn new(condition: &'static str, description: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            condition,
-            description: description.into(),
-        }
+        Self { condition, description: description.into() }
     }
 }
 

@@ -63,11 +63,7 @@ pub(super) struct Answer {
 
 impl Answer {
     pub(super) fn failed(status: u16, description: impl Into<String>) -> Self {
-        Self {
-            status,
-            description: description.into(),
-            body: Value::Null,
-        }
+        Self { status, description: description.into(), body: Value::Null }
     }
 }
 
@@ -89,11 +85,7 @@ pub(super) struct Requests {
 
 impl Requests {
     pub(super) fn new(service: Service) -> Self {
-        Self {
-            service,
-            grant: Grant::default(),
-            intake: Intake::default(),
-        }
+        Self { service, grant: Grant::default(), intake: Intake::default() }
     }
 
     pub(super) fn on_transfer(
@@ -139,12 +131,8 @@ impl Requests {
         }
         let Deserializable(message): Deserializable<Message<Body<Value>>> =
             serde_amqp::from_slice(message)?;
-        let Properties {
-            message_id,
-            correlation_id,
-            reply_to,
-            ..
-        } = message.properties.unwrap_or_default();
+        let Properties { message_id, correlation_id, reply_to, .. } =
+            message.properties.unwrap_or_default();
         let request = Request {
             properties: message
                 .application_properties
@@ -181,27 +169,16 @@ fn encode(answer: Answer, correlation_id: Option<MessageId>) -> Result<Bytes, Re
         header: None,
         delivery_annotations: None,
         message_annotations: None,
-        properties: Some(Properties {
-            correlation_id,
-            ..Properties::default()
-        }),
+        properties: Some(Properties { correlation_id, ..Properties::default() }),
         application_properties: Some(ApplicationProperties(
-            properties
-                .into_iter()
-                .map(|(name, value)| (name.to_owned(), value))
-                .collect(),
+            properties.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
         )),
         body: AmqpValue(answer.body),
         footer: None,
     };
-    serde_amqp::to_vec(&Serializable(message))
-        .map(Bytes::from)
-        .map_err(|error| {
-            Refusal::new(
-                INTERNAL_ERROR,
-                format!("the reply does not encode: {error}"),
-            )
-        })
+    serde_amqp::to_vec(&Serializable(message)).map(Bytes::from).map_err(|error| {
+        Refusal::new(INTERNAL_ERROR, format!("the reply does not encode: {error}"))
+    })
 }
 
 /// A link that carries replies.
@@ -294,9 +271,6 @@ impl Replies {
         }
         let message = self.waiting.pop_front()?;
         self.credit.on_sent();
-        Some(Unsent {
-            id: window.next_delivery_id(),
-            rest: message,
-        })
+        Some(Unsent { id: window.next_delivery_id(), rest: message })
     }
 }

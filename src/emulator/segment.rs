@@ -93,11 +93,7 @@ impl Segment {
             None => true,
         };
         if due {
-            self.marks.push(Mark {
-                sequence,
-                offset,
-                enqueued_ms,
-            });
+            self.marks.push(Mark { sequence, offset, enqueued_ms });
         }
     }
 
@@ -186,11 +182,7 @@ pub(super) struct Recovered {
 
 /// Reads a partition's folder, checks every record, and cuts a torn end off the newest segment.
 pub(super) fn recover(folder: &Path) -> Result<Recovered, EmulatorError> {
-    let mut recovered = Recovered {
-        segments: Vec::new(),
-        next: Next::FIRST,
-        last_offset: -1,
-    };
+    let mut recovered = Recovered { segments: Vec::new(), next: Next::FIRST, last_offset: -1 };
     let mut paths = segment_files(folder)?;
     paths.sort();
     let newest = paths.len().saturating_sub(1);
@@ -208,9 +200,7 @@ fn segment_files(folder: &Path) -> Result<Vec<PathBuf>, EmulatorError> {
     };
     let mut paths = Vec::new();
     for entry in entries {
-        let path = entry
-            .map_err(|error| EmulatorError::storage("list", folder, error))?
-            .path();
+        let path = entry.map_err(|error| EmulatorError::storage("list", folder, error))?.path();
         if path.extension().is_some_and(|extension| extension == "log") {
             paths.push(path);
         }
@@ -227,15 +217,9 @@ fn recover_segment(
         let path = path.clone();
         move |error| EmulatorError::storage(what, &path, error)
     };
-    let damaged = |at: u64| EmulatorError::DamagedLog {
-        path: path.clone(),
-        at,
-    };
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(&path)
-        .map_err(storage("open"))?;
+    let damaged = |at: u64| EmulatorError::DamagedLog { path: path.clone(), at };
+    let mut file =
+        OpenOptions::new().read(true).write(true).open(&path).map_err(storage("open"))?;
     let file_bytes = file.metadata().map_err(storage("inspect"))?.len();
     let mut header = [0; SEGMENT_HEADER_BYTES];
     let whole_header = file_bytes >= SEGMENT_HEADER_BYTES as u64;
@@ -363,10 +347,7 @@ mod tests {
             std::fs::write(&path, &whole[..cut]).unwrap();
             let recovered = recover(dir.path()).unwrap();
             assert_eq!(recovered.next.sequence, 2, "cut at {cut}");
-            assert_eq!(
-                recovered.next.offset as usize,
-                ends[2] - SEGMENT_HEADER_BYTES
-            );
+            assert_eq!(recovered.next.offset as usize, ends[2] - SEGMENT_HEADER_BYTES);
             assert_eq!(std::fs::metadata(&path).unwrap().len(), ends[2] as u64);
         }
         std::fs::write(&path, &whole).unwrap();
@@ -423,10 +404,7 @@ mod tests {
         let (middle, _, next) = write_segment(dir.path(), next, &[b"b"]);
         write_segment(dir.path(), next, &[b"c"]);
         std::fs::remove_file(middle).unwrap();
-        assert!(matches!(
-            recover(dir.path()),
-            Err(EmulatorError::DamagedLog { at: 0, .. })
-        ));
+        assert!(matches!(recover(dir.path()), Err(EmulatorError::DamagedLog { at: 0, .. })));
     }
 
     #[test]

@@ -150,28 +150,20 @@ pub(super) struct Session {
 
 impl Session {
     pub(super) fn new(channel: u16, begin: &Begin) -> Self {
-        Self {
-            channel,
-            window: Window::new(begin),
-            links: BTreeMap::new(),
-            blocked: Vec::new(),
-        }
+        Self { channel, window: Window::new(begin), links: BTreeMap::new(), blocked: Vec::new() }
     }
 
     fn endpoint(&mut self, key: LinkKey) -> Option<&mut Endpoint> {
         match self.links.get_mut(&key.handle) {
-            Some(Link {
-                serial,
-                state: LinkState::Open(endpoint),
-            }) if *serial == key.serial => Some(endpoint),
+            Some(Link { serial, state: LinkState::Open(endpoint) }) if *serial == key.serial => {
+                Some(endpoint)
+            }
             _ => None,
         }
     }
 
     pub(super) fn has_link(&self, key: LinkKey) -> bool {
-        self.links
-            .get(&key.handle)
-            .is_some_and(|link| link.serial == key.serial)
+        self.links.get(&key.handle).is_some_and(|link| link.serial == key.serial)
     }
 
     pub(super) fn on_attach(&mut self, attach: Attach, context: &mut Context) -> Result<(), Fatal> {
@@ -193,11 +185,7 @@ impl Session {
                 )));
             }
         }
-        let key = LinkKey {
-            channel: self.channel,
-            handle,
-            serial: context.next_serial(),
-        };
+        let key = LinkKey { channel: self.channel, handle, serial: context.next_serial() };
         let opened = if context.links < MAX_LINKS {
             Endpoint::open(&attach, key, context)
         } else {
@@ -226,13 +214,7 @@ impl Session {
                 LinkState::Dropped
             }
         };
-        self.links.insert(
-            handle,
-            Link {
-                serial: key.serial,
-                state,
-            },
-        );
+        self.links.insert(handle, Link { serial: key.serial, state });
         self.refill(handle, context);
         Ok(())
     }
@@ -254,11 +236,7 @@ impl Session {
                 format!("a transfer on handle {handle}, which is not attached"),
             )));
         };
-        let key = LinkKey {
-            channel: self.channel,
-            handle,
-            serial: link.serial,
-        };
+        let key = LinkKey { channel: self.channel, handle, serial: link.serial };
         // What was under way when a detach crossed it is lost on purpose.
         let LinkState::Open(endpoint) = &mut link.state else {
             return Ok(());
@@ -288,20 +266,12 @@ impl Session {
     }
 
     fn refill(&mut self, handle: u32, context: &mut Context) {
-        let Some(Link {
-            state: LinkState::Open(endpoint),
-            ..
-        }) = self.links.get_mut(&handle)
+        let Some(Link { state: LinkState::Open(endpoint), .. }) = self.links.get_mut(&handle)
         else {
             return;
         };
         if let Some(flow) = endpoint.grant().and_then(|grant| grant.next_refill(handle)) {
-            frame::put_flow(
-                &mut context.out,
-                self.channel,
-                self.window.state(),
-                Some(flow),
-            );
+            frame::put_flow(&mut context.out, self.channel, self.window.state(), Some(flow));
         }
     }
 
@@ -321,11 +291,7 @@ impl Session {
             tracing::debug!(?reply, "a reply without a link to take it");
             return;
         };
-        let key = LinkKey {
-            channel: self.channel,
-            handle,
-            serial,
-        };
+        let key = LinkKey { channel: self.channel, handle, serial };
         let Some(Endpoint::Replies(replies)) = self.endpoint(key) else {
             return;
         };
@@ -354,11 +320,7 @@ impl Session {
         let Some(link) = self.links.get_mut(&handle) else {
             return;
         };
-        let key = LinkKey {
-            channel: self.channel,
-            handle,
-            serial: link.serial,
-        };
+        let key = LinkKey { channel: self.channel, handle, serial: link.serial };
         let LinkState::Open(endpoint) = &mut link.state else {
             return;
         };
@@ -409,11 +371,7 @@ impl Session {
         let Some(link) = self.links.get_mut(&handle) else {
             return;
         };
-        let key = LinkKey {
-            channel: self.channel,
-            handle,
-            serial: link.serial,
-        };
+        let key = LinkKey { channel: self.channel, handle, serial: link.serial };
         match std::mem::replace(&mut link.state, LinkState::Leaving) {
             LinkState::Open(endpoint) => {
                 endpoint.on_detach(key, context);
@@ -459,13 +417,7 @@ impl Session {
         if let LinkState::Open(endpoint) = std::mem::replace(&mut link.state, LinkState::Dropped) {
             endpoint.on_detach(key, context);
         }
-        frame::put_detach(
-            &mut context.out,
-            self.channel,
-            key.handle,
-            true,
-            Some(refusal),
-        );
+        frame::put_detach(&mut context.out, self.channel, key.handle, true, Some(refusal));
     }
 
     pub(super) fn on_readable(&mut self, key: LinkKey, context: &mut Context) {
@@ -492,10 +444,8 @@ impl Session {
 
     /// Lets a link of the ready list send.
     pub(super) fn on_turn(&mut self, key: LinkKey, context: &mut Context) {
-        let Some(Link {
-            serial,
-            state: LinkState::Open(endpoint),
-        }) = self.links.get_mut(&key.handle)
+        let Some(Link { serial, state: LinkState::Open(endpoint) }) =
+            self.links.get_mut(&key.handle)
         else {
             return;
         };
@@ -517,11 +467,7 @@ impl Session {
     /// Ends every link without a word: the session, or the connection under it, is going.
     pub(super) fn on_gone(self, context: &mut Context) {
         for (handle, link) in self.links {
-            let key = LinkKey {
-                channel: self.channel,
-                handle,
-                serial: link.serial,
-            };
+            let key = LinkKey { channel: self.channel, handle, serial: link.serial };
             if let LinkState::Open(endpoint) = link.state {
                 endpoint.on_detach(key, context);
             }

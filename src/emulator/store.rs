@@ -45,10 +45,7 @@ impl Store {
         let lock =
             File::create(&path).map_err(|error| EmulatorError::storage("create", &path, error))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self {
-                root,
-                lock: Mutex::new(Some(lock)),
-            }),
+            Ok(()) => Ok(Self { root, lock: Mutex::new(Some(lock)) }),
             Err(TryLockError::WouldBlock) => Err(EmulatorError::DataDirInUse { path: root }),
             Err(TryLockError::Error(error)) => Err(EmulatorError::storage("lock", &path, error)),
         }
@@ -56,10 +53,7 @@ impl Store {
 
     /// Lets another broker open the folder. Nothing may be written after this.
     pub(super) fn unlock(&self) {
-        self.lock
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     fn folder_of(&self, hub: &str) -> PathBuf {
@@ -86,11 +80,8 @@ impl Store {
                 });
             }
             None => {
-                let file = HubFile {
-                    name: name.to_owned(),
-                    partitions,
-                    created_at_ms: unix_millis(),
-                };
+                let file =
+                    HubFile { name: name.to_owned(), partitions, created_at_ms: unix_millis() };
                 write_hub_file(&folder, &file)
                     .map_err(|error| EmulatorError::storage("write", &path, error))?;
                 file

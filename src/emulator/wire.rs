@@ -54,9 +54,7 @@ fn check_value(bytes: &[u8], depth: u32) -> Result<usize, Malformed> {
 }
 
 fn deeper(depth: u32) -> Result<u32, Malformed> {
-    depth
-        .checked_sub(1)
-        .ok_or(Malformed("it is nested too deeply"))
+    depth.checked_sub(1).ok_or(Malformed("it is nested too deeply"))
 }
 
 /// Checks what follows the constructor `code` and returns its length.
@@ -110,16 +108,11 @@ fn compound(code: u8, bytes: &[u8]) -> Result<(usize, &[u8], usize), Malformed> 
     let width = if wide { 4 } else { 1 };
     let read = |at: usize| -> Result<usize, Malformed> {
         let (_, rest) = split(bytes, at)?;
-        if wide {
-            be_u32(rest)
-        } else {
-            Ok(usize::from(*rest.first().ok_or(TRUNCATED)?))
-        }
+        if wide { be_u32(rest) } else { Ok(usize::from(*rest.first().ok_or(TRUNCATED)?)) }
     };
     // The size counts the bytes of the item count as well.
-    let size = read(0)?
-        .checked_sub(width)
-        .ok_or(Malformed("a compound value smaller than its count"))?;
+    let size =
+        read(0)?.checked_sub(width).ok_or(Malformed("a compound value smaller than its count"))?;
     let count = read(width)?;
     let (_, rest) = split(bytes, 2 * width)?;
     let (body, _) = split(rest, size)?;
@@ -204,10 +197,7 @@ impl<'a> Items<'a> {
             0x45 => Ok(Self { rest: &[], left: 0 }),
             0xc0 | 0xc1 | 0xd0 | 0xd1 => {
                 let (_, body, count) = compound(code, rest)?;
-                Ok(Self {
-                    rest: body,
-                    left: count,
-                })
+                Ok(Self { rest: body, left: count })
             }
             _ => Err(Malformed("a list or map was expected")),
         }
