@@ -31,7 +31,7 @@ use super::log::{Encoded, Next, encode_records};
 use super::mailbox::{AppendTicket, Mailbox, Notice};
 use super::refusal::{CONNECTION_FORCED, INTERNAL_ERROR, Refusal};
 use super::segment::{SEGMENT_HEADER_BYTES, Segment};
-use super::store::sync_folder;
+use super::store::{FolderLock, sync_folder};
 use super::{Durability, EmulatorError};
 
 /// A segment that has reached this size is closed and a new one begun.
@@ -64,7 +64,9 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(durability: Durability) -> Result<Self, EmulatorError> {
+    /// Holds `lock` for as long as anything may be written: an emulator that was only dropped still
+    /// writes what was sent.
+    pub(super) fn start(durability: Durability, lock: FolderLock) -> Result<Self, EmulatorError> {
         let (requests, queue) = mpsc::unbounded_channel();
         let (done, finished) = oneshot::channel();
         std::thread::Builder::new()
@@ -72,8 +74,10 @@ impl Writer {
             .spawn(move || {
                 let mut files = Files::new(durability);
                 files.run(queue);
+                let result = files.sync_all();
+                drop(lock);
                 // The receiver is gone when the emulator was dropped instead of shut down.
-                let _ = done.send(files.sync_all());
+                let _ = done.send(result);
             })
             .map_err(|source| EmulatorError::Thread { source })?;
         Ok(Self { requests: Mutex::new(Some(requests)), finished: Mutex::new(Some(finished)) })
