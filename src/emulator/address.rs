@@ -139,6 +139,7 @@ fn parse_selector(text: &str) -> Result<Start, Refusal> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use super::*;
 

@@ -306,10 +306,10 @@ impl Connection {
             Err(refusal) => Outcome::Rejected(refusal),
         };
         // A session that ended meanwhile has nobody left to tell; delivery ids may be in use again.
-        if let Some(Slot::Live(session)) = self.sessions.get(&ticket.link.channel) {
-            if session.has_link(ticket.link) {
-                self.context.settle_later(ticket, outcome);
-            }
+        if let Some(Slot::Live(session)) = self.sessions.get(&ticket.link.channel)
+            && session.has_link(ticket.link)
+        {
+            self.context.settle_later(ticket, outcome);
         }
     }
 

@@ -260,3 +260,131 @@ fn lookup3(key: &[u8]) -> (u32, u32) {
     c = (c ^ b).wrapping_sub(b.rotate_left(24));
     (c, b)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use fe2o3_amqp_types::messaging::message::__private::Deserializable;
+    use fe2o3_amqp_types::messaging::{Body, Message};
+    use proptest::prelude::*;
+    use serde_amqp::Value;
+
+    fn section(code: u8, fill: impl FnOnce(&mut BytesMut)) -> BytesMut {
+        let mut out = BytesMut::new();
+        wire::put_descriptor(&mut out, code);
+        fill(&mut out);
+        out
+    }
+
+    fn annotations(pairs: &[(&str, &str)]) -> BytesMut {
+        section(0x72, |out| {
+            wire::put_map(out, pairs.len() as u32 * 2, |out| {
+                for (name, value) in pairs {
+                    wire::put_symbol(out, name);
+                    wire::put_string(out, value);
+                }
+            });
+        })
+    }
+
+    fn data(content: &[u8]) -> BytesMut {
+        section(0x75, |out| wire::put_binary(out, content))
+    }
+
+    fn stored(event: &Prepared) -> Message<Body<Value>> {
+        let mut out = BytesMut::new();
+        event.encode(&mut out, 12, 3456, 1_700_000_000_000);
+        let Deserializable(message) = serde_amqp::from_slice(&out).unwrap();
+        message
+    }
+
+    fn annotation(message: &Message<Body<Value>>, name: &str) -> Option<Value> {
+        message
+            .message_annotations
+            .as_ref()?
+            .get(&name as &dyn fe2o3_amqp_types::messaging::annotations::AnnotationKey)
+            .cloned()
+    }
+
+    #[test]
+    fn positions_replace_what_the_publisher_claims() {
+        let mut message = annotations(&[("x-opt-offset", "99"), ("mine", "kept")]);
+        message.extend_from_slice(&data(b"body"));
+        let publication = prepare(message.freeze(), None).unwrap();
+        let message = stored(&publication.events[0]);
+        let text = |value: &str| Some(Value::String(value.into()));
+        assert_eq!(annotation(&message, OFFSET), text("3456"));
+        assert_eq!(annotation(&message, "mine"), text("kept"));
+        assert_eq!(annotation(&message, SEQUENCE_NUMBER), Some(Value::Long(12)));
+    }
+
+    #[test]
+    fn the_key_of_a_batch_is_the_key_of_its_events() {
+        let mut batch = annotations(&[("x-opt-partition-key", "k")]);
+        batch.extend_from_slice(&data(&data(b"one")));
+        let mut own = annotations(&[("x-opt-partition-key", "own")]);
+        own.extend_from_slice(&data(b"two"));
+        batch.extend_from_slice(&data(&own));
+        let publication = prepare(batch.freeze(), Some(BATCH_FORMAT)).unwrap();
+        assert_eq!(publication.partition_key.as_deref(), Some(&b"k"[..]));
+        let keys: Vec<_> = publication
+            .events
+            .iter()
+            .map(|event| annotation(&stored(event), PARTITION_KEY))
+            .collect();
+        let text = |value: &str| Some(Value::String(value.into()));
+        assert_eq!(keys, [text("k"), text("own")]);
+    }
+
+    #[test]
+    fn a_message_without_a_body_gets_an_empty_one() {
+        let publication = prepare(annotations(&[("a", "b")]).freeze(), None).unwrap();
+        match stored(&publication.events[0]).body {
+            Body::Data(sections) => assert_eq!(sections[0].0.len(), 0),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn sections_out_of_order_and_batches_of_nothing_are_refused() {
+        let mut message = data(b"x");
+        message.extend_from_slice(&annotations(&[]));
+        assert!(prepare(message.freeze(), None).is_err());
+        assert!(prepare(annotations(&[]).freeze(), Some(BATCH_FORMAT)).is_err());
+        assert!(prepare(data(b"no message").freeze(), Some(BATCH_FORMAT)).is_err());
+    }
+
+    #[test]
+    fn keys_hash_as_in_the_service() {
+        // Vectors of the .NET SDK's tests.
+        for (key, hash) in [
+            ("7", -15263i16),
+            ("131", 30562),
+            ("7149583486996073602", 12977),
+            ("FWfAT", -22341),
+            ("sOdeEAsyQoEuEFPGerWO", -6503),
+            ("!c*_!I@1^c", 15372),
+            ("p4*!jioeO/z-!-;w:dh", -3104),
+            ("$0cb", 26269),
+            ("-4189260826195535198", 453),
+        ] {
+            let (c, b) = lookup3(key.as_bytes());
+            assert_eq!((c ^ b) as u16 as i16, hash, "{key}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_refused_or_stored_readably(
+            bytes in proptest::collection::vec(any::<u8>(), 0..200),
+            batch: bool,
+        ) {
+            if let Ok(publication) = prepare(bytes.into(), batch.then_some(BATCH_FORMAT)) {
+                let mut out = BytesMut::new();
+                publication.events[0].encode(&mut out, 0, 0, 0);
+                prop_assert!(scan(&out).is_ok());
+            }
+        }
+    }
+}

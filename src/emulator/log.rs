@@ -422,3 +422,116 @@ fn wake(waiting: Vec<(Arc<Mailbox>, LinkKey)>) {
         mailbox.post(Notice::Readable(link));
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use crate::emulator::event;
+
+    const LINK: LinkKey = LinkKey { channel: 0, handle: 0, serial: 1 };
+    const LIMIT: ReadLimit = ReadLimit { events: 10, bytes: usize::MAX };
+
+    fn log_at(times: &[i64]) -> PartitionLog {
+        let log = PartitionLog::in_memory();
+        for time in times {
+            let mut message = BytesMut::new();
+            crate::emulator::wire::put_descriptor(&mut message, 0x75);
+            crate::emulator::wire::put_binary(&mut message, b"x");
+            let events = event::prepare(message.freeze(), None).unwrap().events;
+            log.append_in_memory(&events, *time);
+        }
+        log
+    }
+
+    fn read(log: &PartitionLog, start: Start) -> Vec<i64> {
+        let mailbox = Arc::new(Mailbox::default());
+        let mut cursor = log.cursor_at(start).unwrap();
+        match log.read_or_wait(&mut cursor, LIMIT, &mailbox, LINK) {
+            Read::Events(events) => events.iter().map(|event| event.sequence).collect(),
+            Read::CaughtUp => Vec::new(),
+            Read::File(job) => panic!("{job:?}"),
+        }
+    }
+
+    fn at(key: StartKey, value: i64, inclusive: bool) -> Start {
+        Start::At { key, value, inclusive }
+    }
+
+    #[test]
+    fn start_positions_find_their_event() {
+        let log = log_at(&[10, 20, 20, 15, 30]);
+        let offset = {
+            let state = log.lock();
+            state.tail[2].offset
+        };
+        for (start, expected) in [
+            (Start::Earliest, vec![0, 1, 2, 3, 4]),
+            (Start::Latest, vec![]),
+            (at(StartKey::SequenceNumber, 2, true), vec![2, 3, 4]),
+            (at(StartKey::SequenceNumber, 2, false), vec![3, 4]),
+            (at(StartKey::SequenceNumber, 4, false), vec![]),
+            (at(StartKey::Offset, offset, true), vec![2, 3, 4]),
+            (at(StartKey::Offset, offset - 1, true), vec![2, 3, 4]),
+            (at(StartKey::Offset, offset, false), vec![3, 4]),
+            (at(StartKey::EnqueuedMillis, 20, true), vec![1, 2, 3, 4]),
+            // The clock went back, the log did not: the fourth event has the time of the third.
+            (at(StartKey::EnqueuedMillis, 20, false), vec![4]),
+            (at(StartKey::EnqueuedMillis, 99, true), vec![]),
+            (at(StartKey::SequenceNumber, -5, true), vec![0, 1, 2, 3, 4]),
+        ] {
+            assert_eq!(read(&log, start), expected, "{start:?}");
+        }
+    }
+
+    #[test]
+    fn positions_behind_the_end_are_refused() {
+        let log = log_at(&[10, 20]);
+        for (value, inclusive, refused) in
+            [(1, false, false), (2, true, false), (2, false, true), (3, true, true)]
+        {
+            let start = at(StartKey::SequenceNumber, value, inclusive);
+            assert_eq!(log.cursor_at(start).is_err(), refused, "{start:?}");
+        }
+        assert!(log.cursor_at(at(StartKey::Offset, 1_000_000, false)).is_err());
+        assert!(PartitionLog::in_memory().cursor_at(Start::Latest).is_ok());
+    }
+
+    #[test]
+    fn a_link_that_caught_up_is_told_once() {
+        let log = log_at(&[10]);
+        let mailbox = Arc::new(Mailbox::default());
+        let mut cursor = log.cursor_at(Start::Latest).unwrap();
+        for _ in 0..2 {
+            let read = log.read_or_wait(&mut cursor, LIMIT, &mailbox, LINK);
+            assert!(matches!(read, Read::CaughtUp));
+        }
+        let mut message = BytesMut::new();
+        crate::emulator::wire::put_descriptor(&mut message, 0x75);
+        crate::emulator::wire::put_binary(&mut message, b"y");
+        let events = event::prepare(message.freeze(), None).unwrap().events;
+        log.append_in_memory(&events, 20);
+        log.append_in_memory(&events, 20);
+        assert!(matches!(mailbox.take_notices()[..], [Notice::Readable(LINK)]));
+        log.read_or_wait(&mut cursor, LIMIT, &mailbox, LINK);
+        log.read_or_wait(&mut cursor, LIMIT, &mailbox, LINK);
+        log.forget(&mailbox, LINK);
+        log.append_in_memory(&events, 20);
+        assert!(mailbox.take_notices().is_empty());
+    }
+
+    #[test]
+    fn a_small_tail_keeps_the_newest_events() {
+        let log = PartitionLog::durable(Vec::new(), Next::FIRST, -1, 400);
+        for _ in 0..10 {
+            let mut message = BytesMut::new();
+            crate::emulator::wire::put_descriptor(&mut message, 0x75);
+            crate::emulator::wire::put_binary(&mut message, &[0; 100]);
+            let events = event::prepare(message.freeze(), None).unwrap().events;
+            log.append_in_memory(&events, 5);
+        }
+        let state = log.lock();
+        assert!(state.tail_bytes <= 400 && !state.tail.is_empty());
+        assert_eq!(state.tail.back().unwrap().sequence, 9);
+    }
+}

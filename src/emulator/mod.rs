@@ -29,7 +29,7 @@
 //!
 //! 1. A connection is one task and a state machine without I/O. It takes bytes and notices and
 //!    gives frames; nothing else touches its state.
-//! 2. A publish becomes encoded events ([`event`](self)), goes into the log of a partition, and is
+//! 2. A publish becomes encoded events, goes into the log of a partition, and is
 //!    answered after the log accepted it.
 //! 3. A receiver reads from the log as far as its credit, its session's window and the connection's
 //!    output allow, and otherwise waits at the partition for a notice. Events are sent as the bytes
@@ -259,6 +259,9 @@ impl EmulatorBuilder {
     }
 
     /// Keeps events in this folder, which is created if need be. Without it they are in memory.
+    ///
+    /// A hub of an earlier run is served when it is added again, or named by a client with
+    /// [`create_on_first_use`](Self::create_on_first_use). One emulator at a time may use a folder.
     pub fn data_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.data_dir = Some(dir.into());
         self
@@ -311,7 +314,9 @@ impl EmulatorBuilder {
             let storage = match data_dir {
                 None => Storage::Memory,
                 Some(dir) => {
-                    Storage::Files { store: Store::open(dir)?, writer: Writer::start(durability)? }
+                    let (store, lock) = Store::open(dir)?;
+                    let writer = Writer::start(durability, lock)?;
+                    Storage::Files { store, writer }
                 }
             };
             let broker = Broker::new(settings, storage);
@@ -337,7 +342,8 @@ impl EmulatorBuilder {
 }
 
 /// A running broker. Dropping it stops its tasks; [`shutdown`](Self::shutdown) also waits for them
-/// and syncs the log.
+/// and syncs the log. A data folder stays locked until the tasks have ended and the last
+/// [`Faults`] is gone.
 #[derive(Debug)]
 pub struct Emulator {
     local_addr: SocketAddr,
@@ -411,3 +417,7 @@ impl Drop for Emulator {
         self.stop.cancel();
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod connection_tests;

@@ -303,3 +303,145 @@ fn scan(file: &mut File, segment: &mut Segment, recovered: &mut Recovered) -> io
 fn follows(record: Record, recovered: &Recovered) -> bool {
     record.sequence == recovered.next.sequence && record.enqueued_ms >= recovered.next.not_before_ms
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::super::event::{self, Prepared};
+    use super::super::log::encode_records;
+    use super::super::record::RECORD_HEADER_BYTES;
+    use super::*;
+
+    fn events(bodies: &[&[u8]]) -> Vec<Prepared> {
+        let prepare = |body: &&[u8]| {
+            let mut message = BytesMut::new();
+            super::super::wire::put_descriptor(&mut message, 0x75);
+            super::super::wire::put_binary(&mut message, body);
+            event::prepare(message.freeze(), None).unwrap().events
+        };
+        bodies.iter().flat_map(prepare).collect()
+    }
+
+    /// Writes a segment as the writer does and returns its path and where each record ends.
+    fn write_segment(folder: &Path, next: Next, bodies: &[&[u8]]) -> (PathBuf, Vec<usize>, Next) {
+        std::fs::create_dir_all(folder).unwrap();
+        let segment = Segment::starting_at(folder, next);
+        let encoded = encode_records(events(bodies).iter(), next, 1_000);
+        let mut file = segment.header().to_vec();
+        file.extend_from_slice(&encoded.records);
+        std::fs::write(&segment.path, file).unwrap();
+        let mut ends = vec![SEGMENT_HEADER_BYTES];
+        for event in &encoded.events {
+            let last = ends[ends.len() - 1];
+            ends.push(last + RECORD_HEADER_BYTES + event.encoded.len());
+        }
+        (segment.path, ends, encoded.next)
+    }
+
+    #[test]
+    fn a_log_cut_anywhere_in_its_last_record_recovers_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, ends, _) = write_segment(dir.path(), Next::FIRST, &[b"a", b"bb", b"ccc"]);
+        let whole = std::fs::read(&path).unwrap();
+        for cut in ends[2]..whole.len() {
+            std::fs::write(&path, &whole[..cut]).unwrap();
+            let recovered = recover(dir.path()).unwrap();
+            assert_eq!(recovered.next.sequence, 2, "cut at {cut}");
+            assert_eq!(recovered.next.offset as usize, ends[2] - SEGMENT_HEADER_BYTES);
+            assert_eq!(std::fs::metadata(&path).unwrap().len(), ends[2] as u64);
+        }
+        std::fs::write(&path, &whole).unwrap();
+        assert_eq!(recover(dir.path()).unwrap().next.sequence, 3);
+    }
+
+    #[test]
+    fn a_log_with_any_byte_of_its_last_record_wrong_recovers_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, ends, _) = write_segment(dir.path(), Next::FIRST, &[b"a", b"bb", b"ccc"]);
+        let whole = std::fs::read(&path).unwrap();
+        for at in ends[2]..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 0x40;
+            std::fs::write(&path, &damaged).unwrap();
+            assert_eq!(recover(dir.path()).unwrap().next.sequence, 2, "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_was_only_begun_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, _, _) = write_segment(dir.path(), Next::FIRST, &[]);
+        let header = std::fs::read(&path).unwrap();
+        for cut in 0..header.len() {
+            std::fs::write(&path, &header[..cut]).unwrap();
+            let recovered = recover(dir.path()).unwrap();
+            assert_eq!(recovered.next, Next::FIRST);
+            assert!(!path.exists());
+        }
+    }
+
+    #[test]
+    fn a_damaged_older_segment_is_an_error_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, ends, next) = write_segment(dir.path(), Next::FIRST, &[b"a", b"b"]);
+        write_segment(dir.path(), next, &[b"c"]);
+        assert_eq!(recover(dir.path()).unwrap().next.sequence, 3);
+        let mut damaged = std::fs::read(&path).unwrap();
+        let last = damaged.len() - 1;
+        damaged[last] ^= 1;
+        std::fs::write(&path, &damaged).unwrap();
+        match recover(dir.path()) {
+            Err(EmulatorError::DamagedLog { at, .. }) => assert_eq!(at, ends[1] as u64),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(std::fs::read(&path).unwrap(), damaged);
+    }
+
+    #[test]
+    fn a_missing_segment_in_between_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_, _, next) = write_segment(dir.path(), Next::FIRST, &[b"a"]);
+        let (middle, _, next) = write_segment(dir.path(), next, &[b"b"]);
+        write_segment(dir.path(), next, &[b"c"]);
+        std::fs::remove_file(middle).unwrap();
+        assert!(matches!(recover(dir.path()), Err(EmulatorError::DamagedLog { at: 0, .. })));
+    }
+
+    #[test]
+    fn reads_follow_each_other_through_records_larger_than_a_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let large = vec![1; READ_BYTES * 2];
+        let bodies: [&[u8]; 4] = [b"a", &large, b"c", &large];
+        write_segment(dir.path(), Next::FIRST, &bodies);
+        let recovered = recover(dir.path()).unwrap();
+        let segment = &recovered.segments[0];
+        let mut offset = 0;
+        let mut sequences = Vec::new();
+        while let Some(job) = segment.read_job(offset) {
+            for event in job.run().unwrap() {
+                assert_eq!(event.offset, offset);
+                offset += (RECORD_HEADER_BYTES + event.encoded.len()) as i64;
+                sequences.push(event.sequence);
+            }
+        }
+        assert_eq!(sequences, [0, 1, 2, 3]);
+        assert_eq!(offset, recovered.next.offset);
+    }
+
+    #[test]
+    fn marks_lead_to_a_place_before_the_first_match() {
+        let dir = tempfile::tempdir().unwrap();
+        let body = vec![1; 20_000];
+        let bodies: Vec<&[u8]> = (0..50).map(|_| &body[..]).collect();
+        write_segment(dir.path(), Next::FIRST, &bodies);
+        let recovered = recover(dir.path()).unwrap();
+        let segment = &recovered.segments[0];
+        assert!(segment.marks.len() > 5 && segment.marks.len() < 20);
+        for sequence in 1..50 {
+            let mark = segment.seek(StartKey::SequenceNumber, sequence).unwrap();
+            assert!(mark.sequence < sequence && sequence - mark.sequence <= 5);
+        }
+        assert_eq!(segment.seek(StartKey::SequenceNumber, 0), None);
+        assert_eq!(segment.seek(StartKey::EnqueuedMillis, 1_000), None);
+    }
+}

@@ -148,35 +148,36 @@ async fn exchange<S: Stream>(
     output: &mut BytesMut,
     unflushed: &mut bool,
 ) -> io::Result<Moved> {
-    if let Some(input) = &mut input {
-        if input.capacity() - input.len() < READ_BYTES / 4 {
-            input.reserve(READ_BYTES);
-        }
+    if let Some(input) = &mut input
+        && input.capacity() - input.len() < READ_BYTES / 4
+    {
+        input.reserve(READ_BYTES);
     }
     poll_fn(|cx| {
         let mut moved = Moved::default();
-        if !output.is_empty() {
-            if let Poll::Ready(wrote) = Pin::new(&mut *stream).poll_write(cx, output) {
-                match wrote? {
-                    0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                    wrote => output.advance(wrote),
-                }
-                *unflushed = true;
-                moved.wrote = true;
+        if !output.is_empty()
+            && let Poll::Ready(wrote) = Pin::new(&mut *stream).poll_write(cx, output)
+        {
+            match wrote? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                wrote => output.advance(wrote),
             }
+            *unflushed = true;
+            moved.wrote = true;
         }
-        if *unflushed && output.is_empty() {
-            if let Poll::Ready(flushed) = Pin::new(&mut *stream).poll_flush(cx) {
-                flushed?;
-                *unflushed = false;
-            }
+        if *unflushed
+            && output.is_empty()
+            && let Poll::Ready(flushed) = Pin::new(&mut *stream).poll_flush(cx)
+        {
+            flushed?;
+            *unflushed = false;
         }
-        if let Some(input) = &mut input {
-            if let Poll::Ready(read) = pin!(stream.read_buf(*input)).poll(cx) {
-                match read? {
-                    0 => moved.peer_is_done = true,
-                    _ => moved.read = true,
-                }
+        if let Some(input) = &mut input
+            && let Poll::Ready(read) = pin!(stream.read_buf(*input)).poll(cx)
+        {
+            match read? {
+                0 => moved.peer_is_done = true,
+                _ => moved.read = true,
             }
         }
         match moved.read || moved.wrote || moved.peer_is_done {

@@ -33,25 +33,36 @@ struct HubFile {
 #[derive(Debug)]
 pub(super) struct Store {
     root: PathBuf,
-    lock: Mutex<Option<File>>,
+    lock: Mutex<Option<FolderLock>>,
+}
+
+/// Keeps other brokers out of the folder, until its last clone is dropped.
+#[derive(Debug, Clone)]
+pub(super) struct FolderLock {
+    _file: Arc<File>,
 }
 
 impl Store {
-    /// Opens the folder and locks it against a second broker. Blocks.
-    pub(super) fn open(root: PathBuf) -> Result<Self, EmulatorError> {
+    /// Opens the folder and locks it against a second broker. The lock is for whoever writes: it may
+    /// outlive the store. Blocks.
+    pub(super) fn open(root: PathBuf) -> Result<(Self, FolderLock), EmulatorError> {
         std::fs::create_dir_all(&root)
             .map_err(|error| EmulatorError::storage("create", &root, error))?;
         let path = root.join("lock");
-        let lock =
+        let file =
             File::create(&path).map_err(|error| EmulatorError::storage("create", &path, error))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { root, lock: Mutex::new(Some(lock)) }),
+        match file.try_lock() {
+            Ok(()) => {
+                let lock = FolderLock { _file: Arc::new(file) };
+                let store = Self { root, lock: Mutex::new(Some(lock.clone())) };
+                Ok((store, lock))
+            }
             Err(TryLockError::WouldBlock) => Err(EmulatorError::DataDirInUse { path: root }),
             Err(TryLockError::Error(error)) => Err(EmulatorError::storage("lock", &path, error)),
         }
     }
 
-    /// Lets another broker open the folder. Nothing may be written after this.
+    /// Lets another broker open the folder as soon as the writer is done with it, too.
     pub(super) fn unlock(&self) {
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }

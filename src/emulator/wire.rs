@@ -344,6 +344,7 @@ pub(super) fn patch_u32(out: &mut BytesMut, at: usize, value: usize) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -31,7 +31,7 @@ use super::log::{Encoded, Next, encode_records};
 use super::mailbox::{AppendTicket, Mailbox, Notice};
 use super::refusal::{CONNECTION_FORCED, INTERNAL_ERROR, Refusal};
 use super::segment::{SEGMENT_HEADER_BYTES, Segment};
-use super::store::sync_folder;
+use super::store::{FolderLock, sync_folder};
 use super::{Durability, EmulatorError};
 
 /// A segment that has reached this size is closed and a new one begun.
@@ -64,7 +64,9 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(durability: Durability) -> Result<Self, EmulatorError> {
+    /// Holds `lock` for as long as anything may be written: an emulator that was only dropped still
+    /// writes what was sent.
+    pub(super) fn start(durability: Durability, lock: FolderLock) -> Result<Self, EmulatorError> {
         let (requests, queue) = mpsc::unbounded_channel();
         let (done, finished) = oneshot::channel();
         std::thread::Builder::new()
@@ -72,8 +74,10 @@ impl Writer {
             .spawn(move || {
                 let mut files = Files::new(durability);
                 files.run(queue);
+                let result = files.sync_all();
+                drop(lock);
                 // The receiver is gone when the emulator was dropped instead of shut down.
-                let _ = done.send(files.sync_all());
+                let _ = done.send(result);
             })
             .map_err(|source| EmulatorError::Thread { source })?;
         Ok(Self { requests: Mutex::new(Some(requests)), finished: Mutex::new(Some(finished)) })
@@ -370,4 +374,149 @@ fn create_segment(segment: &Segment, durability: Durability) -> io::Result<File>
     }
     drop(file);
     OpenOptions::new().append(true).open(&segment.path)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use std::time::Instant;
+
+    use super::super::event;
+    use super::super::log::PartitionLog;
+    use super::super::mailbox::LinkKey;
+    use super::super::{segment, wire};
+    use super::*;
+
+    fn partition(folder: &Path) -> Arc<Partition> {
+        let recovered = segment::recover(folder).unwrap();
+        let log = PartitionLog::durable(recovered.segments, recovered.next, -1, 1024);
+        Arc::new(Partition::new(0, log, Some(folder.to_owned())))
+    }
+
+    fn request(partition: &Arc<Partition>, mailbox: &Arc<Mailbox>, body: &[u8]) -> AppendRequest {
+        let mut message = bytes::BytesMut::new();
+        wire::put_descriptor(&mut message, 0x75);
+        wire::put_binary(&mut message, body);
+        AppendRequest {
+            partition: Arc::clone(partition),
+            events: event::prepare(message.freeze(), None).unwrap().events,
+            mailbox: Arc::clone(mailbox),
+            ticket: AppendTicket {
+                link: LinkKey { channel: 0, handle: 0, serial: 0 },
+                delivery_id: 0,
+                settled: false,
+                received_at: Instant::now(),
+                bytes: body.len(),
+            },
+        }
+    }
+
+    fn results(mailbox: &Mailbox) -> Vec<bool> {
+        mailbox
+            .take_notices()
+            .into_iter()
+            .map(|notice| match notice {
+                Notice::Appended(_, result) => result.is_ok(),
+                other => panic!("{other:?}"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn what_was_accepted_is_there_after_a_crash_at_once() {
+        for durability in [Durability::Process, Durability::Disk] {
+            let dir = tempfile::tempdir().unwrap();
+            let mailbox = Arc::new(Mailbox::default());
+            let mut files = Files::new(durability);
+            let first = partition(&dir.path().join("0"));
+            let batch = (0..3).map(|_| request(&first, &mailbox, b"x")).collect();
+            files.on_batch(batch);
+            assert_eq!(results(&mailbox), [true; 3]);
+            // No close, no sync: another process would find the same.
+            let again = partition(&dir.path().join("0"));
+            assert_eq!(again.log.next(), first.log.next());
+            assert_eq!(again.log.next().sequence, 3);
+        }
+    }
+
+    #[test]
+    fn events_that_cannot_be_written_are_refused_and_later_ones_work() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("0");
+        let mailbox = Arc::new(Mailbox::default());
+        let mut files = Files::new(Durability::Process);
+        let blocked = partition(&folder);
+        let other = partition(&dir.path().join("1"));
+        // A file where the folder should be.
+        std::fs::write(&folder, b"").unwrap();
+        files.on_batch(vec![request(&blocked, &mailbox, b"a"), request(&other, &mailbox, b"b")]);
+        let mut seen = results(&mailbox);
+        seen.sort_unstable();
+        assert_eq!(seen, [false, true]);
+        assert_eq!(blocked.log.next(), Next::FIRST);
+        std::fs::remove_file(&folder).unwrap();
+        files.on_batch(vec![request(&blocked, &mailbox, b"a")]);
+        assert_eq!(results(&mailbox), [true]);
+        assert_eq!(partition(&folder).log.next(), blocked.log.next());
+    }
+
+    #[test]
+    fn a_partial_record_is_cut_off_before_the_next_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("0");
+        let mailbox = Arc::new(Mailbox::default());
+        let mut files = Files::new(Durability::Process);
+        let torn = partition(&folder);
+        files.on_batch(vec![request(&torn, &mailbox, b"a")]);
+        let (path, accepted) = torn.log.newest_file().unwrap();
+        // What a write that failed half-way leaves, when cutting it off failed as well.
+        let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+        file.write_all(b"half a record").unwrap();
+        let open = files.open.values_mut().next().unwrap();
+        open.file = File::open(&path).unwrap();
+        open.append(b"record").unwrap_err();
+        assert_ne!(open.written_bytes, open.accepted_bytes);
+        assert_eq!(results(&mailbox), [true]);
+        files.on_batch(vec![request(&torn, &mailbox, b"b")]);
+        assert_eq!(results(&mailbox), [false]);
+        files.open.values_mut().next().unwrap().file =
+            OpenOptions::new().append(true).open(&path).unwrap();
+        files.on_batch(vec![request(&torn, &mailbox, b"c")]);
+        assert_eq!(results(&mailbox), [true]);
+        assert!(std::fs::metadata(&path).unwrap().len() > accepted);
+        assert_eq!(partition(&folder).log.next(), torn.log.next());
+        assert_eq!(torn.log.next().sequence, 2);
+    }
+
+    #[test]
+    fn a_full_segment_is_followed_by_a_new_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("0");
+        let mailbox = Arc::new(Mailbox::default());
+        let mut files = Files::new(Durability::Process);
+        let rolled = partition(&folder);
+        files.on_batch(vec![request(&rolled, &mailbox, b"a")]);
+        files.open.values_mut().next().unwrap().accepted_bytes = SEGMENT_BYTES;
+        files.on_batch(vec![request(&rolled, &mailbox, b"b")]);
+        files.on_batch(vec![request(&rolled, &mailbox, b"c")]);
+        assert_eq!(results(&mailbox), [true; 3]);
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 2);
+        assert_eq!(partition(&folder).log.next(), rolled.log.next());
+    }
+
+    #[test]
+    fn only_so_many_files_stay_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let mailbox = Arc::new(Mailbox::default());
+        let mut files = Files::new(Durability::Process);
+        for round in 0..2 {
+            for id in 0..MAX_OPEN_FILES + 10 {
+                let folder = dir.path().join(id.to_string());
+                files.on_batch(vec![request(&partition(&folder), &mailbox, b"x")]);
+                let stored = partition(&folder).log.next().sequence;
+                assert_eq!(stored, round + 1);
+            }
+            assert!(files.open.len() <= MAX_OPEN_FILES);
+        }
+    }
 }
