@@ -8,7 +8,6 @@ use std::time::Duration;
 use crate::error::InvalidConfig;
 use crate::event::StartPosition;
 use crate::state::backoff::Backoff;
-use crate::transport::resume::DEFAULT_REOPEN_BACKOFF;
 
 /// Default of [`ConsumerOptions::max_batch_size`].
 pub const DEFAULT_MAX_BATCH_SIZE: usize = 20;
@@ -35,6 +34,9 @@ pub const DEFAULT_MAX_ATTEMPTS: u32 = 5;
 /// Default of [`ConsumerOptions::retry_backoff`].
 pub const DEFAULT_RETRY_BACKOFF: Backoff =
     Backoff::doubling(Duration::from_secs(1), Duration::from_secs(60));
+/// Default of [`ConsumerOptions::reopen_backoff`].
+pub const DEFAULT_REOPEN_BACKOFF: Backoff =
+    Backoff::doubling(Duration::from_millis(100), Duration::from_secs(30));
 /// Default of [`ConsumerOptions::checkpoint_min_interval`].
 pub const DEFAULT_CHECKPOINT_MIN_INTERVAL: Duration = Duration::from_secs(1);
 /// Default of [`ConsumerOptions::drain_timeout`].

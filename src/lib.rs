@@ -1,6 +1,67 @@
 //! Batch-concurrent consumers for Azure Event Hubs, built for moving files.
+//!
+//! A [`BatchConsumer`] reads every partition of a hub, runs a handler for many events at once,
+//! sends what failed for good to a dead-letter sink, and keeps its place in a checkpoint store.
+//! Delivery is at least once; what is repeated, and when, is stated in `docs/guarantees.md`.
+//!
+//! ```text
+//!  hub ── link ──> BatchConsumer ── slots ──> your handler ──> outcome per event
+//!          │         │      ^                                    │
+//!          │         │      └── retries <── failed for now <─────┤
+//!    exact resume    │                                           ├──> dead letters
+//!                    └── checkpoints <── contiguous watermark <──┘
+//! ```
+//!
+//! # A worker in twenty lines
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//!
+//! use longshore::checkpoint_store::file::FileCheckpointStore;
+//! use longshore::dead_letter::folder::FolderDeadLetterSink;
+//! use longshore::transport::event_hubs::{EventHubsTransport, Namespace};
+//! use longshore::{BatchConsumer, Event, EventContext, Failure};
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let secret = std::env::var("EVENTHUB_CONNECTION_STRING")?;
+//!     let namespace = Namespace::from_connection_string(&secret)?;
+//!     let transport = EventHubsTransport::new(namespace, "orders", "$Default");
+//!     let checkpoints = FileCheckpointStore::open("state/checkpoints")?;
+//!     let mut consumer = BatchConsumer::builder(Arc::new(transport), Arc::new(checkpoints))
+//!         .dead_letters(Arc::new(FolderDeadLetterSink::open("state/dead-letters")?))
+//!         .max_events_in_flight(50)
+//!         .event_handler(|event: Event, _: EventContext| async move {
+//!             println!("{} bytes", event.body().len());
+//!             Ok::<(), Failure>(()) // an Err is retried, then becomes a dead letter
+//!         })?
+//!         .start();
+//!     tokio::signal::ctrl_c().await?;
+//!     consumer.drain();
+//!     println!("{:?}", consumer.join().await.counts);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # The parts
+//!
+//! - [`consumer`]: the engine. [`config`]: its knobs.
+//! - [`transport`]: links to a hub, over the Azure SDK or in memory.
+//! - [`checkpoint_store`], [`dead_letter`], [`blob_store`]: where things are kept; each a port
+//!   with adapters.
+//! - [`transfer`]: workers that move files, built on the consumer. [`producer`]: publishing.
+//! - [`state`]: the decisions, as state machines without I/O.
+//! - `emulator` (feature `emulator`): an Event Hubs-compatible broker in the box.
+//!
+//! # Features
+//!
+//! `cli` (default): the `longshore` command; without it the library alone is built.
+//! `emulator`: the broker. `simulation`: seams for the simulator.
+
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod blob_store;
+pub mod checkpoint;
 pub mod checkpoint_store;
 pub mod clock;
 pub mod config;
@@ -8,6 +69,7 @@ pub mod consumer;
 pub mod dead_letter;
 pub mod error;
 pub mod event;
+pub mod hub;
 pub mod outcome;
 pub mod producer;
 pub mod state;

@@ -2,7 +2,7 @@
 //!
 //! A store is a dumb, linearizable register per partition. What may be written over what —
 //! the fence at the claim, forward only, the merge after a lost race — is decided above it, by
-//! `state::fence`, so that every store gets the same answer.
+//! [`crate::state::fence`], so that every store gets the same answer.
 
 pub mod file;
 pub mod memory;
@@ -10,105 +10,13 @@ pub mod memory;
 use std::fmt;
 
 use futures::future::BoxFuture;
-use serde::{Deserialize, Serialize};
 
+pub use crate::checkpoint::{
+    Checkpoint, CheckpointKey, CheckpointScope, Expected, LeaseEpoch, SettledRun, StoredCheckpoint,
+    VersionToken, WriteId,
+};
 use crate::error::Error;
-use crate::event::{ConsumerGroup, EntityName, Incarnation, PartitionId, Position, SequenceNumber};
-
-/// Whose checkpoints: a consumer group of an entity of a namespace.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct CheckpointScope {
-    /// The fully qualified namespace, or the name of a local broker.
-    pub namespace: String,
-    /// The entity.
-    pub entity: EntityName,
-    /// The consumer group.
-    pub consumer_group: ConsumerGroup,
-}
-
-/// Which checkpoint: a partition within a scope.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct CheckpointKey {
-    /// Whose.
-    pub scope: CheckpointScope,
-    /// Of which partition.
-    pub partition: PartitionId,
-}
-
-impl fmt::Display for CheckpointKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scope = &self.scope;
-        write!(
-            f,
-            "{}/{}/{}/{}",
-            scope.namespace, scope.entity, scope.consumer_group, self.partition
-        )
-    }
-}
-
-/// The fencing counter of an ownership: the greater one is the rightful owner.
-#[derive(
-    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,
-)]
-#[serde(transparent)]
-pub struct LeaseEpoch(pub u64);
-
-/// Names one write, so that a writer whose answer was lost recognises its own work.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct WriteId(pub u64);
-
-/// A run of sequence numbers above the watermark, both ends included: every event the log holds
-/// in it is settled.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct SettledRun {
-    /// Its lowest number.
-    pub first: SequenceNumber,
-    /// Its highest number.
-    pub last: SequenceNumber,
-}
-
-/// How far a consumer group has come in a partition.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct Checkpoint {
-    /// The watermark: the last event of which it and all before it are settled. `None` where
-    /// none is yet.
-    pub watermark: Option<Position>,
-    /// What was settled above the watermark, in ascending runs that do not touch.
-    pub settled_above: Vec<SettledRun>,
-    /// The log the numbers belong to.
-    pub incarnation: Option<Incarnation>,
-    /// Counts explicit resets; the greater one wins over any position.
-    pub reset_generation: u64,
-    /// The owner that wrote it.
-    pub lease_epoch: LeaseEpoch,
-    /// The write that left it.
-    pub write_id: WriteId,
-    /// Owners that took the partition since the watermark last moved.
-    pub takeovers_without_progress: u32,
-}
-
-/// Names the state of a stored value, for compare-and-swap. Opaque.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct VersionToken(pub String);
-
-/// A checkpoint as the store holds it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct StoredCheckpoint {
-    /// The value.
-    pub checkpoint: Checkpoint,
-    /// Its version.
-    pub version: VersionToken,
-}
-
-/// What a write expects to replace.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Expected {
-    /// Nothing.
-    Absent,
-    /// The value of this version.
-    Version(VersionToken),
-}
+use crate::event::PartitionId;
 
 /// Why a write was not made.
 #[derive(Debug)]

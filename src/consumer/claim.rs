@@ -148,10 +148,7 @@ async fn attempt(
     if let Begin::At { watermark, .. } = &begin {
         fence.restart_at(watermark.clone());
     }
-    loop {
-        let Some((checkpoint, expected)) = fence.pending() else {
-            break;
-        };
+    while let Some((checkpoint, expected)) = fence.pending() {
         let limit = shared.options.store_timeout;
         match write_once(&*shared.checkpoints, key, checkpoint, expected, limit).await {
             Written::Stored(version) => fence.on_stored(version),

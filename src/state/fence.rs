@@ -10,7 +10,7 @@
 //!
 //! Checkpoints are ordered by (incarnation, reset generation, sequence number).
 
-use crate::checkpoint_store::{
+use crate::checkpoint::{
     Checkpoint, Expected, LeaseEpoch, SettledRun, StoredCheckpoint, VersionToken, WriteId,
 };
 use crate::event::{Incarnation, Position, SequenceNumber};

@@ -6,7 +6,7 @@
 //! what was already received is right only within one incarnation.
 
 use crate::event::{Incarnation, SequenceNumber, StartPosition};
-use crate::transport::{HubProperties, LinkStart, LogProperties};
+use crate::hub::{HubProperties, LinkStart, LogProperties};
 
 /// How a partition's log compares with the position we want to go on from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

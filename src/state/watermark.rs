@@ -11,7 +11,7 @@
 
 use std::collections::VecDeque;
 
-use crate::checkpoint_store::SettledRun;
+use crate::checkpoint::SettledRun;
 use crate::event::{Position, SequenceNumber};
 
 /// Names a tracked event; never reused within a [`Watermark`].

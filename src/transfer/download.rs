@@ -1,8 +1,11 @@
 //! The download worker: one task, one file, one result.
 //!
-//! 1. Read the task. 2. Ask the policy about its URL. 3. Stream the body into the store under a
-//! temporary name, hashing and counting. 4. Verify length and hash. 5. Commit. 6. Publish the
-//! result, and only then is the task settled.
+//! 1. Read the task.
+//! 2. Ask the policy about its URL.
+//! 3. Stream the body into the store under a temporary name, hashing and counting.
+//! 4. Verify length and hash.
+//! 5. Commit.
+//! 6. Publish the result, and only then is the task settled.
 //!
 //! A task that is wrong becomes a dead letter; a network that fails is retried; a store that
 //! cannot be used stops the consumer, because every other task would fail alike. A body is

@@ -11,66 +11,12 @@ pub mod resume;
 
 use std::fmt;
 use std::task::{Context, Poll};
-use std::time::SystemTime;
 
 use futures::future::BoxFuture;
 
 use crate::error::Result;
-use crate::event::{
-    ConsumerGroup, EntityName, Event, Incarnation, OutgoingEvent, PartitionId, SequenceNumber,
-};
-
-/// What a hub says of itself.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct HubProperties {
-    /// When the hub was created.
-    pub incarnation: Incarnation,
-    /// Its partitions, in the service's order.
-    pub partitions: Vec<PartitionId>,
-}
-
-impl HubProperties {
-    /// What an adapter read.
-    pub fn new(incarnation: Incarnation, partitions: Vec<PartitionId>) -> Self {
-        Self { incarnation, partitions }
-    }
-}
-
-/// What a partition says of its log.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct LogProperties {
-    /// The oldest sequence number that may still be read.
-    pub begin: SequenceNumber,
-    /// The newest event's sequence number; `None` where nothing was ever enqueued.
-    pub last_enqueued: Option<SequenceNumber>,
-    /// When the newest event was enqueued.
-    pub last_enqueued_time: Option<SystemTime>,
-}
-
-impl LogProperties {
-    /// What an adapter read.
-    pub fn new(
-        begin: SequenceNumber,
-        last_enqueued: Option<SequenceNumber>,
-        last_enqueued_time: Option<SystemTime>,
-    ) -> Self {
-        Self { begin, last_enqueued, last_enqueued_time }
-    }
-}
-
-/// Where a link begins. There is no "latest" here: a re-opened link would skip what came
-/// meanwhile, so it is turned into a sequence number first.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum LinkStart {
-    /// The oldest event of the log.
-    FirstEvent,
-    /// The first event after this one.
-    After(SequenceNumber),
-    /// The first event enqueued at this time or later.
-    EnqueuedAt(SystemTime),
-}
+use crate::event::{ConsumerGroup, EntityName, Event, OutgoingEvent, PartitionId, SequenceNumber};
+pub use crate::hub::{HubProperties, LinkStart, LogProperties};
 
 /// How to open a link.
 #[derive(Clone, PartialEq, Eq, Debug)]

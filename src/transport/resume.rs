@@ -19,14 +19,11 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::{debug, error, warn};
 
 use super::{HubProperties, Link, LogProperties, OpenLink, Transport};
+use crate::config::DEFAULT_REOPEN_BACKOFF;
 use crate::error::{Error, ErrorClass, Result};
 use crate::event::{Event, Partition};
 use crate::state::backoff::Backoff;
 use crate::state::resume::{Continuity, ResumePosition};
-
-/// The default delays between attempts to open a link.
-pub const DEFAULT_REOPEN_BACKOFF: Backoff =
-    Backoff::doubling(Duration::from_millis(100), Duration::from_secs(30));
 
 /// The shortest wait where the service asked for less.
 pub const THROTTLING_WAIT: Duration = Duration::from_secs(4);

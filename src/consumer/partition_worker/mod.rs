@@ -4,23 +4,13 @@
 //! between inputs the worker carries out what its state machines say. Handlers run in tasks of
 //! their own and report back through a channel that dies with the worker, so a late report of
 //! an earlier ownership has nowhere to go.
-//!
-//! The end of an ownership is a numbered, bounded procedure:
-//!
-//! 1. take no new events, and drop what was never begun (it is delivered to the next owner);
-//! 2. hand out the partial batch;
-//! 3. wait for handlers, settlers and dead letters, until the deadline;
-//! 4. ask handlers to give up, and drop them [`CANCEL_GRACE`] later;
-//! 5. write the last checkpoint;
-//! 6. close the link.
-//!
-//! A partition that was lost skips 2 and 5: what we would write belongs to another owner.
+
+mod ending;
+mod outcomes;
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures::FutureExt;
 use futures::future::{BoxFuture, OptionFuture};
 use futures::stream::{FuturesUnordered, StreamExt};
 use slab::Slab;
@@ -29,29 +19,26 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::{CancellationToken, PollSemaphore};
-use tracing::{error, info, warn};
 
 use super::checkpointer::{Checkpointer, Urgency};
 use super::claim::Claimed;
 use super::dispatch::{Completion, Mode, Tracked, Unit};
 use super::exit::{PartitionExit, StopReason};
-use super::handler::{Ended, Scope};
-use super::letters;
-use super::shared::{Directive, PartitionPhase, PartitionStatus, Progress, Shared, add};
+use super::handler::Scope;
+use super::shared::{Directive, PartitionStatus, Progress, Shared, add};
 use super::waiting::Waiting;
 use crate::checkpoint_store::CheckpointKey;
 use crate::config::{OwnerLevel, UncheckpointedEvents};
 use crate::error::ErrorClass;
 use crate::event::{Event, Partition};
-use crate::outcome::{Failure, Outcome, RetryDelay};
 use crate::state::batch_buffer::BatchLimits;
 use crate::state::byte_budget::Account;
 use crate::state::delay_queue::DelayQueue;
-use crate::state::watermark::{Received, Settled, Watermark};
+use crate::state::watermark::{Received, Watermark};
 use crate::transport::resume::{PartitionStream, StreamEnd, StreamOptions};
 
-/// How long handlers have to give up after they were asked to.
-pub const CANCEL_GRACE: Duration = Duration::from_secs(1);
+pub use ending::CANCEL_GRACE;
+use ending::Phase;
 
 /// Most events taken from the link at once: what bounds an overrun of the byte budget.
 const MAX_INTAKE_EVENTS: usize = 256;
@@ -89,11 +76,6 @@ pub(super) struct PartitionWorker<M> {
     lost_seen: u64,
     phase: Phase,
     cut_handlers: usize,
-}
-
-enum Phase {
-    Running,
-    Ending { why: StopReason, deadline: Instant, cancelled: bool },
 }
 
 impl<M: Mode> PartitionWorker<M> {
@@ -309,106 +291,6 @@ impl<M: Mode> PartitionWorker<M> {
         }
     }
 
-    fn on_completion(&mut self, completion: Completion, now: Instant) {
-        match completion {
-            Completion::Event(key, tracked, outcome) => {
-                self.running.0.try_remove(key);
-                self.on_outcome(tracked, outcome, now);
-            }
-            Completion::Batch(key, batch, outcomes) => {
-                self.running.0.try_remove(key);
-                match outcomes.0 {
-                    Ended::AllDone => {
-                        for tracked in batch {
-                            self.on_outcome(tracked, Outcome::Done, now);
-                        }
-                    }
-                    Ended::Each(outcomes) => {
-                        for (tracked, outcome) in batch.into_iter().zip(outcomes) {
-                            self.on_outcome(tracked, outcome, now);
-                        }
-                    }
-                }
-                self.checkpointer.on_batch_finished(now);
-            }
-            Completion::Deferred(tracked, outcome) => {
-                self.deferred = self.deferred.saturating_sub(1);
-                self.on_outcome(tracked, outcome, now);
-            }
-        }
-    }
-
-    fn on_outcome(&mut self, mut tracked: Tracked, outcome: Outcome, now: Instant) {
-        self.shared.counters.on_outcome(&outcome);
-        match outcome {
-            Outcome::Done | Outcome::Skip(_) => self.settle(&tracked, now),
-            Outcome::Retry(request) => {
-                tracked.first_failure.get_or_insert_with(|| self.shared.clock.now());
-                if tracked.attempts >= self.shared.options.max_attempts {
-                    self.dead_letter(tracked, request.failure, now);
-                } else {
-                    let delay = match request.delay {
-                        RetryDelay::Now => Duration::ZERO,
-                        RetryDelay::After(delay) => delay.min(crate::config::MAX_DURATION),
-                        RetryDelay::Backoff => {
-                            let random = self.shared.random();
-                            self.shared.options.retry_backoff.delay(tracked.attempts, random)
-                        }
-                    };
-                    self.retries.on_delayed(tracked, (now + delay).into_std());
-                }
-            }
-            Outcome::DeadLetter(failure) => self.dead_letter(tracked, failure, now),
-            Outcome::Abort(failure) => {
-                error!(
-                    message_topic = %self.partition.entity,
-                    message_partition = %self.partition.id,
-                    message_offset = %tracked.event.sequence_number(),
-                    message_consumer_group = %self.key.scope.consumer_group,
-                    failure = %failure,
-                    "a handler stopped the consumer"
-                );
-                let deadline = now + self.shared.options.drain_timeout;
-                self.stop(StopReason::Aborted(failure), deadline, now);
-                self.shared.drain();
-            }
-            Outcome::Deferred(_) => self.deferred += 1,
-        }
-    }
-
-    fn dead_letter(&mut self, mut tracked: Tracked, failure: Failure, now: Instant) {
-        let first_failure = *tracked.first_failure.get_or_insert_with(|| self.shared.clock.now());
-        warn!(
-            message_topic = %self.partition.entity,
-            message_partition = %self.partition.id,
-            message_offset = %tracked.event.sequence_number(),
-            message_consumer_group = %self.key.scope.consumer_group,
-            class = %failure.class,
-            attempts = tracked.attempts,
-            failure = %failure,
-            causes = ?failure.causes,
-            "the event failed for good"
-        );
-        if self.shared.dead_letters.is_some() {
-            self.letters.push(
-                letters::write(Arc::clone(&self.shared), tracked, failure, first_failure).boxed(),
-            );
-        } else {
-            let why = StopReason::NoDeadLetterSink {
-                sequence_number: tracked.event.sequence_number(),
-                failure,
-            };
-            self.stop(why, now + self.shared.options.drain_timeout, now);
-        }
-    }
-
-    fn settle(&mut self, tracked: &Tracked, now: Instant) {
-        if self.watermark.on_settled(tracked.ticket) != Settled::Before {
-            self.returned_bytes += tracked.event.budget_bytes();
-            self.checkpointer.on_settled(1, now);
-        }
-    }
-
     // What the state machines say.
 
     fn start_due_retries(&mut self, now: Instant) {
@@ -544,130 +426,6 @@ impl<M: Mode> PartitionWorker<M> {
             in_flight: self.running.0.len(),
             settled_above: self.watermark.settled_above_events(),
         });
-    }
-
-    // The end.
-
-    /// Steps 1 and 2: ends the ownership in good order.
-    fn stop(&mut self, why: StopReason, deadline: Instant, now: Instant) {
-        if matches!(self.phase, Phase::Ending { .. }) {
-            return;
-        }
-        let (dropped, partial_batch) = self.waiting.begin_drain();
-        drop(dropped);
-        if partial_batch {
-            self.shared.counters.on_batch(crate::state::batch_buffer::FlushReason::Drain);
-        }
-        self.begin_end(why, deadline.max(now));
-    }
-
-    /// Ends an ownership that another owner has already ended.
-    fn lose(&mut self, why: StopReason, now: Instant) {
-        let ended_before = match &mut self.phase {
-            Phase::Ending { why: before, .. } => {
-                // Whatever we were stopping for, we may not write any more.
-                if !matches!(before, StopReason::Aborted(_)) {
-                    *before = why;
-                    None
-                } else {
-                    Some(())
-                }
-            }
-            Phase::Running => {
-                self.begin_end(why, now);
-                None
-            }
-        };
-        if ended_before.is_none() {
-            self.waiting.clear();
-        }
-        self.scope.lost.cancel();
-    }
-
-    fn begin_end(&mut self, why: StopReason, deadline: Instant) {
-        info!(
-            message_topic = %self.partition.entity,
-            message_partition = %self.partition.id,
-            message_consumer_group = %self.key.scope.consumer_group,
-            reason = ?why,
-            in_flight = self.running.0.len(),
-            "the partition is being given up"
-        );
-        self.status.set_phase(PartitionPhase::Draining);
-        self.retries.drain().for_each(drop);
-        self.closing = self.stream.take();
-        self.phase = Phase::Ending { why, deadline, cancelled: false };
-    }
-
-    fn is_idle(&self) -> bool {
-        self.running.0.is_empty()
-            && self.letters.is_empty()
-            && self.deferred == 0
-            && self.waiting.is_empty()
-    }
-
-    fn may_checkpoint(&self) -> bool {
-        match &self.phase {
-            Phase::Running => true,
-            Phase::Ending { why, .. } => {
-                !self.scope.lost.is_cancelled() && !matches!(why, StopReason::Lost(_))
-            }
-        }
-    }
-
-    /// Steps 3 to 5. Returns whether the end is reached.
-    fn step_end(&mut self, now: Instant) -> bool {
-        let Phase::Ending { deadline, cancelled, .. } = &mut self.phase else {
-            return false;
-        };
-        let (deadline, first) = (*deadline, !*cancelled);
-        if now >= deadline && first {
-            *cancelled = true;
-            self.scope.cancelled.cancel();
-        }
-        let cut = deadline + CANCEL_GRACE;
-        if now >= cut && !self.is_idle() {
-            self.cut_handlers += self.running.0.len() + self.deferred;
-            for task in self.running.0.drain() {
-                task.abort();
-            }
-            self.deferred = 0;
-            self.letters = FuturesUnordered::new();
-            self.waiting.clear();
-            self.completions.close();
-        }
-        if !self.is_idle() {
-            return false;
-        }
-        if !self.may_checkpoint() {
-            return true;
-        }
-        self.start_write(now);
-        self.checkpointer.is_clean() || now >= cut + self.shared.options.store_timeout
-    }
-
-    /// Step 6.
-    async fn finish(mut self) -> PartitionExit {
-        self.return_bytes();
-        self.publish_progress();
-        self.shared.budget.close(self.account);
-        if let Some(permit) = self.permit.take() {
-            self.shared.slots.release(permit);
-        }
-        if let Some(stream) = self.closing.take() {
-            stream.close().await;
-        }
-        self.status.set_phase(PartitionPhase::Stopped);
-        let reason = match self.phase {
-            Phase::Ending { why, .. } => why,
-            Phase::Running => StopReason::Drained,
-        };
-        PartitionExit {
-            partition: self.partition.id,
-            reason,
-            cut_handlers: self.cut_handlers,
-            checkpoint_behind: !self.checkpointer.is_clean(),
-        }
     }
 }
 

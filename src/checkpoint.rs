@@ -1,0 +1,103 @@
+//! How far a consumer group has come in a partition: the values of checkpoints, fences and
+//! compare-and-swap.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::{ConsumerGroup, EntityName, Incarnation, PartitionId, Position, SequenceNumber};
+
+/// Whose checkpoints: a consumer group of an entity of a namespace.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct CheckpointScope {
+    /// The fully qualified namespace, or the name of a local broker.
+    pub namespace: String,
+    /// The entity.
+    pub entity: EntityName,
+    /// The consumer group.
+    pub consumer_group: ConsumerGroup,
+}
+
+/// Which checkpoint: a partition within a scope.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct CheckpointKey {
+    /// Whose.
+    pub scope: CheckpointScope,
+    /// Of which partition.
+    pub partition: PartitionId,
+}
+
+impl fmt::Display for CheckpointKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scope = &self.scope;
+        write!(
+            f,
+            "{}/{}/{}/{}",
+            scope.namespace, scope.entity, scope.consumer_group, self.partition
+        )
+    }
+}
+
+/// The fencing counter of an ownership: the greater one is the rightful owner.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct LeaseEpoch(pub u64);
+
+/// Names one write, so that a writer whose answer was lost recognises its own work.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct WriteId(pub u64);
+
+/// A run of sequence numbers above the watermark, both ends included: every event the log holds
+/// in it is settled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SettledRun {
+    /// Its lowest number.
+    pub first: SequenceNumber,
+    /// Its highest number.
+    pub last: SequenceNumber,
+}
+
+/// How far a consumer group has come in a partition.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// The watermark: the last event of which it and all before it are settled. `None` where
+    /// none is yet.
+    pub watermark: Option<Position>,
+    /// What was settled above the watermark, in ascending runs that do not touch.
+    pub settled_above: Vec<SettledRun>,
+    /// The log the numbers belong to.
+    pub incarnation: Option<Incarnation>,
+    /// Counts explicit resets; the greater one wins over any position.
+    pub reset_generation: u64,
+    /// The owner that wrote it.
+    pub lease_epoch: LeaseEpoch,
+    /// The write that left it.
+    pub write_id: WriteId,
+    /// Owners that took the partition since the watermark last moved.
+    pub takeovers_without_progress: u32,
+}
+
+/// Names the state of a stored value, for compare-and-swap. Opaque.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct VersionToken(pub String);
+
+/// A checkpoint as the store holds it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoredCheckpoint {
+    /// The value.
+    pub checkpoint: Checkpoint,
+    /// Its version.
+    pub version: VersionToken,
+}
+
+/// What a write expects to replace.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Expected {
+    /// Nothing.
+    Absent,
+    /// The value of this version.
+    Version(VersionToken),
+}

@@ -1,0 +1,157 @@
+//! How an ownership ends.
+//!
+//! A numbered, bounded procedure:
+//!
+//! 1. take no new events, and drop what was never begun (it is delivered to the next owner);
+//! 2. hand out the partial batch;
+//! 3. wait for handlers, settlers and dead letters, until the deadline;
+//! 4. ask handlers to give up, and drop them [`CANCEL_GRACE`] later;
+//! 5. write the last checkpoint;
+//! 6. close the link.
+//!
+//! A partition that was lost skips 2 and 5: what we would write belongs to another owner.
+
+use std::time::Duration;
+
+use futures::stream::FuturesUnordered;
+use tokio::time::Instant;
+use tracing::info;
+
+use super::PartitionWorker;
+use crate::consumer::dispatch::Mode;
+use crate::consumer::exit::{PartitionExit, StopReason};
+use crate::consumer::shared::PartitionPhase;
+use crate::state::batch_buffer::FlushReason;
+
+/// How long handlers have to give up after they were asked to.
+pub const CANCEL_GRACE: Duration = Duration::from_secs(1);
+
+/// Where an ownership stands.
+pub(super) enum Phase {
+    Running,
+    Ending { why: StopReason, deadline: Instant, cancelled: bool },
+}
+
+impl<M: Mode> PartitionWorker<M> {
+    /// Steps 1 and 2: ends the ownership in good order.
+    pub(super) fn stop(&mut self, why: StopReason, deadline: Instant, now: Instant) {
+        if matches!(self.phase, Phase::Ending { .. }) {
+            return;
+        }
+        let (dropped, partial_batch) = self.waiting.begin_drain();
+        drop(dropped);
+        if partial_batch {
+            self.shared.counters.on_batch(FlushReason::Drain);
+        }
+        self.begin_end(why, deadline.max(now));
+    }
+
+    /// Ends an ownership that another owner has already ended.
+    pub(super) fn lose(&mut self, why: StopReason, now: Instant) {
+        let ended_before = match &mut self.phase {
+            Phase::Ending { why: before, .. } => {
+                // Whatever we were stopping for, we may not write any more.
+                if !matches!(before, StopReason::Aborted(_)) {
+                    *before = why;
+                    None
+                } else {
+                    Some(())
+                }
+            }
+            Phase::Running => {
+                self.begin_end(why, now);
+                None
+            }
+        };
+        if ended_before.is_none() {
+            self.waiting.clear();
+        }
+        self.scope.lost.cancel();
+    }
+
+    pub(super) fn begin_end(&mut self, why: StopReason, deadline: Instant) {
+        info!(
+            message_topic = %self.partition.entity,
+            message_partition = %self.partition.id,
+            message_consumer_group = %self.key.scope.consumer_group,
+            reason = ?why,
+            in_flight = self.running.0.len(),
+            "the partition is being given up"
+        );
+        self.status.set_phase(PartitionPhase::Draining);
+        self.retries.drain().for_each(drop);
+        self.closing = self.stream.take();
+        self.phase = Phase::Ending { why, deadline, cancelled: false };
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.running.0.is_empty()
+            && self.letters.is_empty()
+            && self.deferred == 0
+            && self.waiting.is_empty()
+    }
+
+    pub(super) fn may_checkpoint(&self) -> bool {
+        match &self.phase {
+            Phase::Running => true,
+            Phase::Ending { why, .. } => {
+                !self.scope.lost.is_cancelled() && !matches!(why, StopReason::Lost(_))
+            }
+        }
+    }
+
+    /// Steps 3 to 5. Returns whether the end is reached.
+    pub(super) fn step_end(&mut self, now: Instant) -> bool {
+        let Phase::Ending { deadline, cancelled, .. } = &mut self.phase else {
+            return false;
+        };
+        let (deadline, first) = (*deadline, !*cancelled);
+        if now >= deadline && first {
+            *cancelled = true;
+            self.scope.cancelled.cancel();
+        }
+        let cut = deadline + CANCEL_GRACE;
+        if now >= cut && !self.is_idle() {
+            self.cut_handlers += self.running.0.len() + self.deferred;
+            for task in self.running.0.drain() {
+                task.abort();
+            }
+            self.deferred = 0;
+            self.letters = FuturesUnordered::new();
+            self.waiting.clear();
+            self.completions.close();
+        }
+        if !self.is_idle() {
+            return false;
+        }
+        if !self.may_checkpoint() {
+            return true;
+        }
+        self.start_write(now);
+        self.checkpointer.is_clean() || now >= cut + self.shared.options.store_timeout
+    }
+
+    /// Step 6.
+    pub(super) async fn finish(mut self) -> PartitionExit {
+        self.return_bytes();
+        self.publish_progress();
+        self.shared.budget.close(self.account);
+        if let Some(permit) = self.permit.take() {
+            self.shared.slots.release(permit);
+        }
+        if let Some(stream) = self.closing.take() {
+            stream.close().await;
+        }
+        self.status.set_phase(PartitionPhase::Stopped);
+        let reason = match self.phase {
+            Phase::Ending { why, .. } => why,
+            Phase::Running => StopReason::Drained,
+        };
+        PartitionExit {
+            partition: self.partition.id,
+            reason,
+            cut_handlers: self.cut_handlers,
+            checkpoint_behind: !self.checkpointer.is_clean(),
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! What becomes of events when their handlers return: settled, retried, dead-lettered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use tokio::time::Instant;
+use tracing::{error, warn};
+
+use super::PartitionWorker;
+use crate::consumer::dispatch::{Completion, Mode, Tracked};
+use crate::consumer::exit::StopReason;
+use crate::consumer::handler::Ended;
+use crate::consumer::letters;
+use crate::outcome::{Failure, Outcome, RetryDelay};
+use crate::state::watermark::Settled;
+
+impl<M: Mode> PartitionWorker<M> {
+    pub(super) fn on_completion(&mut self, completion: Completion, now: Instant) {
+        match completion {
+            Completion::Event(key, tracked, outcome) => {
+                self.running.0.try_remove(key);
+                self.on_outcome(tracked, outcome, now);
+            }
+            Completion::Batch(key, batch, outcomes) => {
+                self.running.0.try_remove(key);
+                match outcomes.0 {
+                    Ended::AllDone => {
+                        for tracked in batch {
+                            self.on_outcome(tracked, Outcome::Done, now);
+                        }
+                    }
+                    Ended::Each(outcomes) => {
+                        for (tracked, outcome) in batch.into_iter().zip(outcomes) {
+                            self.on_outcome(tracked, outcome, now);
+                        }
+                    }
+                }
+                self.checkpointer.on_batch_finished(now);
+            }
+            Completion::Deferred(tracked, outcome) => {
+                self.deferred = self.deferred.saturating_sub(1);
+                self.on_outcome(tracked, outcome, now);
+            }
+        }
+    }
+
+    pub(super) fn on_outcome(&mut self, mut tracked: Tracked, outcome: Outcome, now: Instant) {
+        self.shared.counters.on_outcome(&outcome);
+        match outcome {
+            Outcome::Done | Outcome::Skip(_) => self.settle(&tracked, now),
+            Outcome::Retry(request) => {
+                tracked.first_failure.get_or_insert_with(|| self.shared.clock.now());
+                if tracked.attempts >= self.shared.options.max_attempts {
+                    self.dead_letter(tracked, request.failure, now);
+                } else {
+                    let delay = match request.delay {
+                        RetryDelay::Now => Duration::ZERO,
+                        RetryDelay::After(delay) => delay.min(crate::config::MAX_DURATION),
+                        RetryDelay::Backoff => {
+                            let random = self.shared.random();
+                            self.shared.options.retry_backoff.delay(tracked.attempts, random)
+                        }
+                    };
+                    self.retries.on_delayed(tracked, (now + delay).into_std());
+                }
+            }
+            Outcome::DeadLetter(failure) => self.dead_letter(tracked, failure, now),
+            Outcome::Abort(failure) => {
+                error!(
+                    message_topic = %self.partition.entity,
+                    message_partition = %self.partition.id,
+                    message_offset = %tracked.event.sequence_number(),
+                    message_consumer_group = %self.key.scope.consumer_group,
+                    failure = %failure,
+                    "a handler stopped the consumer"
+                );
+                let deadline = now + self.shared.options.drain_timeout;
+                self.stop(StopReason::Aborted(failure), deadline, now);
+                self.shared.drain();
+            }
+            Outcome::Deferred(_) => self.deferred += 1,
+        }
+    }
+
+    pub(super) fn dead_letter(&mut self, mut tracked: Tracked, failure: Failure, now: Instant) {
+        let first_failure = *tracked.first_failure.get_or_insert_with(|| self.shared.clock.now());
+        warn!(
+            message_topic = %self.partition.entity,
+            message_partition = %self.partition.id,
+            message_offset = %tracked.event.sequence_number(),
+            message_consumer_group = %self.key.scope.consumer_group,
+            class = %failure.class,
+            attempts = tracked.attempts,
+            failure = %failure,
+            causes = ?failure.causes,
+            "the event failed for good"
+        );
+        if self.shared.dead_letters.is_some() {
+            self.letters.push(
+                letters::write(Arc::clone(&self.shared), tracked, failure, first_failure).boxed(),
+            );
+        } else {
+            let why = StopReason::NoDeadLetterSink {
+                sequence_number: tracked.event.sequence_number(),
+                failure,
+            };
+            self.stop(why, now + self.shared.options.drain_timeout, now);
+        }
+    }
+
+    pub(super) fn settle(&mut self, tracked: &Tracked, now: Instant) {
+        if self.watermark.on_settled(tracked.ticket) != Settled::Before {
+            self.returned_bytes += tracked.event.budget_bytes();
+            self.checkpointer.on_settled(1, now);
+        }
+    }
+}

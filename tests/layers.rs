@@ -1,0 +1,164 @@
+//! Holds the arrows of docs/architecture.md: who may import whom.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const VALUES: &[&str] = &["checkpoint", "clock", "error", "event", "hub", "outcome", "timestamp"];
+const PORTS: &[&str] = &["blob_store", "checkpoint_store", "dead_letter", "transport"];
+const RUNTIME: &[&str] = &["consumer", "producer", "transfer"];
+
+/// What the root re-exports, which doc examples and macros may name.
+const ROOT: &[&str] = &["Error", "ErrorClass"];
+
+/// Modules of `src` that a file may import.
+fn allowed(file: &str) -> BTreeSet<&'static str> {
+    let module = file.split(['/', '.']).next().unwrap_or_default();
+    let mut allowed: BTreeSet<&'static str> = VALUES.iter().copied().collect();
+    let mut add = |modules: &[&'static str]| allowed.extend(modules.iter().copied());
+    match module {
+        _ if VALUES.contains(&module) => {}
+        "state" => add(&["state"]),
+        "config" => add(&["state", "config"]),
+        // Stands alone.
+        "emulator" => return BTreeSet::from(["emulator"]),
+        "durable_folder" => {}
+        _ if PORTS.contains(&module) => {
+            let own = PORTS.iter().copied().find(|port| *port == module);
+            allowed.extend(own);
+            if !file.ends_with("/mod.rs") || file.matches('/').count() > 1 {
+                allowed.extend(["state", "config", "durable_folder"]);
+            }
+        }
+        _ if RUNTIME.contains(&module) => {
+            add(&["state", "config"]);
+            add(PORTS);
+            add(RUNTIME);
+            add(ROOT);
+        }
+        _ => {
+            add(&["state", "config", "emulator", "durable_folder", "cli"]);
+            add(PORTS);
+            add(RUNTIME);
+        }
+    }
+    allowed
+}
+
+/// The adapters, which only the command line, tests, benches and examples may name.
+const ADAPTERS: &[&str] = &[
+    "transport::event_hubs",
+    "transport::memory",
+    "checkpoint_store::file",
+    "checkpoint_store::memory",
+    "dead_letter::folder",
+    "dead_letter::memory",
+    "blob_store::folder",
+];
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("readable") {
+        let path = entry.expect("readable").path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// The code of a file before its tests, comments left out.
+fn code(text: &str) -> String {
+    text.split("#[cfg(test)]\nmod tests")
+        .next()
+        .unwrap_or_default()
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+fn each_source(mut check: impl FnMut(&str, &str)) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&root, &mut files);
+    assert!(files.len() > 40, "the sources were not found");
+    for path in files {
+        let name = path.strip_prefix(&root).expect("below src").to_string_lossy().into_owned();
+        let is_test = name.ends_with("tests.rs");
+        if !is_test && name != "lib.rs" && name != "main.rs" {
+            check(&name, &code(&fs::read_to_string(&path).expect("readable")));
+        }
+    }
+}
+
+/// The first names after `crate::` in the code.
+fn imports(code: &str) -> Vec<&str> {
+    code.match_indices("crate::")
+        .filter(|(at, _)| !code[..*at].ends_with("pub(in "))
+        .map(|(at, prefix)| {
+            let rest = &code[at + prefix.len()..];
+            let end = rest.find(|letter: char| !letter.is_alphanumeric() && letter != '_');
+            &rest[..end.unwrap_or(rest.len())]
+        })
+        .filter(|name| !name.is_empty())
+        .collect()
+}
+
+#[test]
+fn every_import_follows_the_arrows() {
+    let mut wrong = Vec::new();
+    each_source(|file, code| {
+        let allowed = allowed(file);
+        for name in imports(code) {
+            if !allowed.contains(name) {
+                wrong.push(format!("{file} imports crate::{name}"));
+            }
+        }
+    });
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn only_the_command_line_names_adapters() {
+    let mut wrong = Vec::new();
+    each_source(|file, code| {
+        for adapter in ADAPTERS {
+            let own = file.starts_with(&adapter.replace("::", "/"));
+            if !own && !file.starts_with("cli/") && code.contains(&format!("crate::{adapter}")) {
+                wrong.push(format!("{file} names {adapter}"));
+            }
+        }
+    });
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn one_adapter_names_the_sdk() {
+    each_source(|file, code| {
+        let named = ["azure_core", "azure_messaging", "azure_storage", "fe2o3_amqp::"]
+            .iter()
+            .any(|sdk| code.contains(sdk));
+        assert!(!named || file.starts_with("transport/event_hubs/"), "{file} names the SDK");
+    });
+}
+
+#[test]
+fn the_state_machines_know_no_clock_no_randomness_and_no_tasks() {
+    each_source(|file, code| {
+        if file.starts_with("state/") {
+            for word in ["Instant::now", "SystemTime::now", "tokio", "async ", "rand::", "HashMap"]
+            {
+                assert!(!code.contains(word), "{file} uses {word}");
+            }
+        }
+    });
+}
+
+#[test]
+fn files_stay_short_enough_to_read() {
+    each_source(|file, code| {
+        let lines = code.lines().count();
+        assert!(lines <= 560, "{file} has {lines} lines");
+    });
+}
