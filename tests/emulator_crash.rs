@@ -15,6 +15,7 @@ use azure_messaging_eventhubs::{
 };
 use futures::StreamExt;
 use longshore::emulator::Emulator;
+use tokio::sync::oneshot;
 
 const HUB: &str = "orders";
 const FOLDER: &str = "LONGSHORE_TEST_DATA_DIR";
@@ -32,7 +33,23 @@ async fn broker_process() {
     std::future::pending::<()>().await;
 }
 
-fn start_broker(folder: &Path) -> (Child, String) {
+/// A broker that does not outlive a test that fails.
+struct Broker(Child);
+
+impl Broker {
+    fn kill(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn start_broker(folder: &Path) -> (Broker, String) {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "broker_process", "--ignored", "--nocapture"])
         .env(FOLDER, folder)
@@ -44,7 +61,7 @@ fn start_broker(folder: &Path) -> (Child, String) {
         .map_while(Result::ok)
         .find_map(|line| line.strip_prefix("listening ").map(str::to_owned))
         .expect("the broker says where it listens");
-    (child, endpoint)
+    (Broker(child), endpoint)
 }
 
 fn no_retries() -> RetryOptions {
@@ -55,15 +72,16 @@ fn connection_string() -> String {
     format!("Endpoint=sb://localhost;SharedAccessKeyName=k;SharedAccessKey=v;EntityPath={HUB}")
 }
 
-/// Publishes batches until the broker is gone; gives every name that was acknowledged.
-async fn publish_until_killed(endpoint: String, round: u32) -> (Vec<String>, Option<SystemTime>) {
-    let producer = ProducerClient::builder()
-        .with_custom_endpoint(endpoint)
-        .with_retry_options(no_retries())
-        .open_with_connection_string(&connection_string(), None)
-        .await
-        .unwrap();
-    let created = producer.get_eventhub_properties().await.unwrap().created_on;
+/// Publishes batches until the broker is gone; gives every name that was acknowledged. Says through
+/// `first` that the first batch was.
+///
+/// The SDK may wait for ever for a broker that is gone, so everything has a limit.
+async fn publish_until_killed(
+    producer: ProducerClient,
+    round: u32,
+    first: oneshot::Sender<()>,
+) -> Vec<String> {
+    let mut first = Some(first);
     let mut acknowledged = Vec::new();
     for number in 0.. {
         let sent = async {
@@ -74,18 +92,35 @@ async fn publish_until_killed(endpoint: String, round: u32) -> (Vec<String>, Opt
             let batch = producer.create_batch(Some(options)).await.ok()?;
             let names: Vec<_> = (0..200).map(|event| format!("{round}/{number}/{event}")).collect();
             for name in &names {
-                let event = EventData::from(name.clone());
-                batch.try_add_event_data(event, None).ok()?;
+                batch.try_add_event_data(EventData::from(name.clone()), None).ok()?;
             }
             producer.send_batch(batch, None).await.ok()?;
             Some(names)
         };
-        match tokio::time::timeout(Duration::from_millis(500), sent).await {
+        let limit = if first.is_some() { LIMIT } else { Duration::from_millis(500) };
+        match tokio::time::timeout(limit, sent).await {
             Ok(Some(names)) => acknowledged.extend(names),
             _ => break,
         }
+        if let Some(first) = first.take() {
+            first.send(()).unwrap();
+        }
     }
-    (acknowledged, created)
+    acknowledged
+}
+
+async fn open_producer(endpoint: String) -> (ProducerClient, Option<SystemTime>) {
+    let opened = tokio::time::timeout(LIMIT, async {
+        let producer = ProducerClient::builder()
+            .with_custom_endpoint(endpoint)
+            .with_retry_options(no_retries())
+            .open_with_connection_string(&connection_string(), None)
+            .await
+            .unwrap();
+        let created = producer.get_eventhub_properties().await.unwrap().created_on;
+        (producer, created)
+    });
+    opened.await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -94,25 +129,30 @@ async fn acknowledged_events_survive_a_kill() {
     let mut acknowledged = Vec::new();
     let mut created = HashSet::new();
     for round in 0..4u32 {
-        let (mut child, endpoint) = start_broker(dir.path());
-        let publishing = tokio::spawn(publish_until_killed(endpoint, round));
-        tokio::time::sleep(Duration::from_millis(150 + 37 * u64::from(round))).await;
-        child.kill().unwrap();
-        child.wait().unwrap();
-        let (names, created_on) = publishing.await.unwrap();
-        acknowledged.extend(names);
+        let (mut broker, endpoint) = start_broker(dir.path());
+        let (producer, created_on) = open_producer(endpoint).await;
         created.insert(created_on);
+        let (first, first_acknowledged) = oneshot::channel();
+        let publishing = tokio::spawn(publish_until_killed(producer, round, first));
+        first_acknowledged.await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50 + 37 * u64::from(round))).await;
+        broker.kill();
+        acknowledged.extend(publishing.await.unwrap());
     }
     assert_eq!(created.len(), 1, "{created:?}");
-    assert!(acknowledged.len() >= 400, "{}", acknowledged.len());
+    assert!(acknowledged.len() >= 800, "{}", acknowledged.len());
 
     let emulator = Emulator::builder().hub(HUB, 1).data_dir(dir.path()).start().await.unwrap();
-    let consumer = ConsumerClient::builder()
-        .with_custom_endpoint(emulator.endpoint())
-        .open_with_connection_string(&connection_string(), None)
-        .await
-        .unwrap();
-    let properties = consumer.get_partition_properties("0").await.unwrap();
+    let opened = tokio::time::timeout(LIMIT, async {
+        let consumer = ConsumerClient::builder()
+            .with_custom_endpoint(emulator.endpoint())
+            .open_with_connection_string(&connection_string(), None)
+            .await
+            .unwrap();
+        let properties = consumer.get_partition_properties("0").await.unwrap();
+        (consumer, properties)
+    });
+    let (consumer, properties) = opened.await.unwrap();
     let receiver = consumer
         .open_receiver_on_partition(
             "0".into(),

@@ -320,16 +320,25 @@ impl EmulatorBuilder {
                 }
             };
             let broker = Broker::new(settings, storage);
-            for (name, partitions) in &hubs {
-                broker.open_hub(name, *partitions)?;
-            }
-            Ok(Arc::new(broker))
+            let opened = hubs
+                .iter()
+                .try_for_each(|(name, partitions)| broker.open_hub(name, *partitions).map(drop));
+            Ok((Arc::new(broker), opened))
         });
-        let broker = opening.await.map_err(|_| EmulatorError::Stopped)??;
+        let (broker, opened) = opening.await.map_err(|_| EmulatorError::Stopped)??;
         let tasks = TaskTracker::new();
         let stop = CancellationToken::new();
-        let (listener, local_addr) =
-            Listener::bind(address, Arc::clone(&broker), tasks.clone(), stop.clone())?;
+        let bound = opened.and_then(|()| {
+            Listener::bind(address, Arc::clone(&broker), tasks.clone(), stop.clone())
+        });
+        let (listener, local_addr) = match bound {
+            Ok(bound) => bound,
+            Err(error) => {
+                // Whoever corrects the mistake finds the folder unlocked.
+                broker.close_log().await?;
+                return Err(error);
+            }
+        };
         let away = listener.start(&tasks);
         Ok(Emulator {
             local_addr,
