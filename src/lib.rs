@@ -92,3 +92,8 @@ pub use consumer::{
 pub use error::{Error, ErrorClass};
 pub use event::{Event, OutgoingEvent};
 pub use outcome::{Failure, Outcome};
+
+/// The README's example is compiled with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
