@@ -12,7 +12,8 @@ use crate::blob_store::BlobStore;
 use crate::checkpoint_store::CheckpointStore;
 use crate::config::ConsumerOptions;
 use crate::consumer::{
-    BatchConsumer, ConsumerExit, ConsumerHandle, EventHandler, ExitReason, StopReason,
+    BatchConsumer, ConsumerExit, ConsumerHandle, EventHandler, ExitReason, PartitionPhase,
+    StopReason,
 };
 use crate::dead_letter::DeadLetterSink;
 use crate::emulator::{Durability, Emulator};
@@ -149,7 +150,10 @@ impl Job {
                 let known = snapshot.partitions.iter().find(|known| known.partition == *partition);
                 known.and_then(|known| known.settled_to)
             };
-            if ends.iter().all(|(partition, end)| settled(partition) >= *end) {
+            // One that stopped will not settle the rest; its exit says why.
+            let stopped =
+                snapshot.partitions.iter().any(|known| known.phase == PartitionPhase::Stopped);
+            if stopped || ends.iter().all(|(partition, end)| settled(partition) >= *end) {
                 return Ok(());
             }
             sleep(Duration::from_millis(5)).await;

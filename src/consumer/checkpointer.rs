@@ -96,6 +96,11 @@ impl Checkpointer {
         self.pace.on_batch_finished(now.into_std());
     }
 
+    /// The ownership ends: the last write does not wait out the back-off of earlier failures.
+    pub(super) fn on_last(&mut self) {
+        self.failures = 0;
+    }
+
     /// When [`Checkpointer::start`] has something to do.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.pace.next_deadline().map(Instant::from_std)

@@ -7,13 +7,13 @@
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::{error, warn};
 
 use super::claim::claim;
 use super::dispatch::Mode;
 use super::exit::{ConsumerExit, ExitReason, PartitionExit, StopReason};
-use super::partition_worker::PartitionWorker;
+use super::partition_worker::{CANCEL_GRACE, PartitionWorker};
 use super::shared::{Directive, PartitionPhase, PartitionStatus, Shared, lock};
 use crate::checkpoint_store::CheckpointKey;
 use crate::config::PositionLost;
@@ -45,6 +45,7 @@ pub(super) async fn run<M: Mode>(shared: Arc<Shared>, mode: Arc<M>) -> ConsumerE
     }
     // Handlers that were cut may still hold the last of their resources.
     shared.tasks.close();
+    let _ended = timeout(CANCEL_GRACE, shared.tasks.wait()).await;
     shared.transport.close().await;
     exits.sort_by(|one, other| one.partition.cmp(&other.partition));
     let aborted: Option<Failure> = exits.iter().find_map(|exit| match &exit.reason {

@@ -48,24 +48,17 @@ impl<M: Mode> PartitionWorker<M> {
 
     /// Ends an ownership that another owner has already ended.
     pub(super) fn lose(&mut self, why: StopReason, now: Instant) {
-        let ended_before = match &mut self.phase {
-            Phase::Ending { why: before, .. } => {
-                // Whatever we were stopping for, we may not write any more.
+        match &mut self.phase {
+            Phase::Running => self.begin_end(why, now),
+            Phase::Ending { why: before, deadline, .. } => {
+                *deadline = now.min(*deadline);
+                // Why the whole consumer stops is the more important news.
                 if !matches!(before, StopReason::Aborted(_)) {
                     *before = why;
-                    None
-                } else {
-                    Some(())
                 }
             }
-            Phase::Running => {
-                self.begin_end(why, now);
-                None
-            }
-        };
-        if ended_before.is_none() {
-            self.waiting.clear();
         }
+        self.waiting.clear();
         self.scope.lost.cancel();
     }
 
@@ -81,6 +74,7 @@ impl<M: Mode> PartitionWorker<M> {
         self.status.set_phase(PartitionPhase::Draining);
         self.retries.drain().for_each(drop);
         self.closing = self.stream.take();
+        self.checkpointer.on_last();
         self.phase = Phase::Ending { why, deadline, cancelled: false };
     }
 
@@ -119,7 +113,6 @@ impl<M: Mode> PartitionWorker<M> {
             self.deferred = 0;
             self.letters = FuturesUnordered::new();
             self.waiting.clear();
-            self.completions.close();
         }
         if !self.is_idle() {
             return false;
