@@ -14,6 +14,7 @@ mod transfer;
 mod urls;
 
 use std::fmt;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -179,6 +180,16 @@ impl<E: std::error::Error + 'static> From<E> for CommandError {
     }
 }
 
+/// Tells the person at the terminal. One who hung up is no reason to stop.
+fn tell(message: impl fmt::Display) {
+    let _gone = writeln!(io::stderr().lock(), "longshore: {message}");
+}
+
+/// Gives a result, to whoever is there to take it.
+fn give(result: impl fmt::Display) {
+    let _gone = writeln!(io::stdout().lock(), "{result}");
+}
+
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -188,7 +199,7 @@ pub fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("longshore: cannot start: {error}");
+            tell(format_args!("cannot start: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -204,7 +215,7 @@ pub fn main() -> ExitCode {
         Ok(Ending::Done) => ExitCode::SUCCESS,
         Ok(Ending::SomeFailed) => ExitCode::from(3),
         Err(CommandError(message)) => {
-            eprintln!("longshore: {message}");
+            tell(message);
             ExitCode::FAILURE
         }
     }

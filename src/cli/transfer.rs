@@ -17,7 +17,7 @@ use super::failing::{Failing, FailingPublisher, Stop};
 use super::job::{Broker, Job, RESULTS, SEND_ATTEMPTS, TASKS, fault, worker};
 use super::report::{Report, mib};
 use super::urls::{self, FAULT, LINE, Line};
-use super::{CommandError, Ending, ReportFormat, TransferArgs};
+use super::{CommandError, Ending, ReportFormat, TransferArgs, give, tell};
 use crate::blob_store::folder::FolderBlobStore;
 use crate::blob_store::{BlobName, BlobStore};
 use crate::checkpoint_store::file::FileCheckpointStore;
@@ -93,12 +93,12 @@ pub(super) async fn run(args: TransferArgs) -> Result<Ending, CommandError> {
     broker.shutdown().await?;
     print(&report, args.report);
     if report.failed > 0 {
-        eprintln!(
-            "longshore: {} tasks failed; their records are in {}. Mend what is wrong and run the \
-             command again: it tries them again",
+        tell(format_args!(
+            "{} tasks failed; their records are in {}. Mend what is wrong and run the command \
+             again: it tries them again",
             report.failed,
             folder.join(DEAD_LETTERS).display()
-        );
+        ));
     }
     if let Some(reason) = fault {
         return Err(CommandError::new(format!(
@@ -121,7 +121,7 @@ impl Prepared {
     async fn new(args: &TransferArgs) -> Result<Self, CommandError> {
         let lines = urls::read(&args.urls)?;
         let store = Arc::new(FolderBlobStore::open(&args.to)?);
-        let state = State::open(args).await?;
+        let state = State::open(args, store.root()).await?;
         let plan = state.plan(&lines, &*store).await?;
         if !plan.missing.is_empty() {
             let list = args.urls.display().to_string();
@@ -148,12 +148,12 @@ fn policy(args: &TransferArgs) -> UrlPolicy {
 fn print(report: &Report, format: Option<ReportFormat>) {
     if format == Some(ReportFormat::Json) {
         match serde_json::to_string(report) {
-            Ok(json) => println!("{json}"),
-            Err(error) => eprintln!("longshore: the report cannot be written: {error}"),
+            Ok(json) => give(json),
+            Err(error) => tell(format_args!("the report cannot be written: {error}")),
         }
         return;
     }
-    println!(
+    give(format_args!(
         "{} files, {:.2} MiB in {:.2} s ({:.2} MiB/s); {} complete before, {} failed{}",
         report.files,
         mib(report.bytes),
@@ -162,7 +162,7 @@ fn print(report: &Report, format: Option<ReportFormat>) {
         report.skipped,
         report.failed,
         if report.interrupted { "; interrupted" } else { "" }
-    );
+    ));
 }
 
 /// How the waiting ended.
@@ -217,7 +217,7 @@ async fn supervise(
     }
     let in_flight: usize =
         job.handle().snapshot().partitions.iter().map(|partition| partition.in_flight).sum();
-    eprintln!("longshore: finishing {in_flight} files in flight; Ctrl-C again stops at once");
+    tell(format_args!("finishing {in_flight} files in flight; Ctrl-C again stops at once"));
     job.handle().drain();
     let interrupted = Ended { interrupted: true, ..Ended::default() };
     Ok(tokio::select! {
@@ -246,8 +246,18 @@ struct Plan {
 }
 
 impl State {
-    async fn open(args: &TransferArgs) -> Result<Self, CommandError> {
-        let folder = args.state.clone().unwrap_or_else(|| beside(&args.to));
+    async fn open(args: &TransferArgs, target: &Path) -> Result<Self, CommandError> {
+        let folder = args.state.clone().unwrap_or_else(|| beside(&args.to, target));
+        if std::path::absolute(&folder)?.starts_with(target)
+            || resolved(&folder).starts_with(target)
+        {
+            return Err(CommandError::new(format!(
+                "the state folder {} is in the target {}, where a task could write to it; name \
+                 another with --state",
+                folder.display(),
+                target.display()
+            )));
+        }
         let what = format!("the state folder {} cannot be used", folder.display());
         let opened = folder.clone();
         let (checkpoints, letters) = tokio::task::spawn_blocking(move || {
@@ -333,15 +343,25 @@ impl State {
     }
 }
 
-/// `downloads` keeps its state in `downloads.longshore`.
-fn beside(target: &Path) -> PathBuf {
-    let mut name = target.file_name().unwrap_or_else(|| "files".as_ref()).to_owned();
+/// `downloads` keeps its state in `downloads.longshore`, and a target without a name of its
+/// own, like `.`, beside the folder that it is.
+fn beside(given: &Path, target: &Path) -> PathBuf {
+    let named = if given.file_name().is_some() { given } else { target };
+    let mut name = named.file_name().unwrap_or_default().to_owned();
     name.push(".longshore");
-    // A target like `..` has no name of its own to stand beside.
-    match target.parent() {
-        Some(parent) if target.file_name().is_some() => parent.join(name),
-        _ => target.join(name),
+    named.with_file_name(name)
+}
+
+/// Where a folder is, whose last parts may not exist yet.
+fn resolved(folder: &Path) -> PathBuf {
+    for known in folder.ancestors() {
+        // The parent of a plain name is the current folder.
+        let known = if known.as_os_str().is_empty() { Path::new(".") } else { known };
+        if let Ok(real) = known.canonicalize() {
+            return real.join(folder.strip_prefix(known).unwrap_or(folder));
+        }
     }
+    folder.to_owned()
 }
 
 fn is_settled(checkpoint: &Checkpoint, number: SequenceNumber) -> bool {
@@ -433,13 +453,13 @@ impl<S: DeadLetterSink> DeadLetterSink for Announcing<S> {
         async move {
             self.letters.write(letter).await?;
             let causes = letter.failure.causes.iter().map(|cause| format!(": {cause}"));
-            eprintln!(
-                "longshore: failed: {}: {}{}{}",
+            tell(format_args!(
+                "failed: {}: {}{}{}",
                 place(&letter.event),
                 letter.failure,
                 causes.collect::<String>(),
                 self.remedy(letter)
-            );
+            ));
             Ok(())
         }
         .boxed()

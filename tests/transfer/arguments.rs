@@ -1,8 +1,11 @@
 //! Arguments and folders that cannot be used: said at once, by name, and nothing is fetched.
 
 use std::fs;
+use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use crate::command::{Folder, longshore, start};
+use crate::command::{Folder, LIMIT, longshore, start};
 use crate::web::WebServer;
 
 /// A list of one file that would be fetched.
@@ -89,6 +92,31 @@ fn a_state_that_is_a_file_stops_the_command() {
 }
 
 #[test]
+fn a_state_in_the_target_is_refused() {
+    let (web, folder) = ready();
+    fs::create_dir(folder.target()).unwrap();
+    std::os::unix::fs::symlink("files", folder.path("link")).unwrap();
+    for state in ["files", "files/state/deep", "link/state", "./files/../files/state"] {
+        let ended = start(folder.transfer().args(["--allow-private", "--state", state])).end();
+        let ended =
+            ended.expect_code(1).expect_said(state).expect_said("name another with --state");
+        assert_eq!(ended.stdout, "");
+    }
+    assert!(folder.files().is_empty() && web.all_requests() == 0);
+}
+
+#[test]
+fn the_current_folder_can_be_the_target() {
+    let (_web, folder) = ready();
+    fs::create_dir(folder.target()).unwrap();
+    let mut command = longshore();
+    command.args(["transfer", "--urls", "../list", "--to", ".", "--allow-private"]);
+    start(command.current_dir(folder.target())).end().expect_code(0);
+    assert_eq!(folder.files().into_iter().collect::<Vec<_>>(), ["a.bin"]);
+    assert!(folder.state().join("checkpoints").is_dir());
+}
+
+#[test]
 fn an_empty_list_is_done_at_once() {
     let folder = Folder::new();
     folder.list(["# nothing", ""]);
@@ -122,4 +150,26 @@ fn a_state_in_use_is_refused_and_its_owner_goes_on() {
     first.end().expect_code(0);
     assert_eq!(folder.content("a.bin"), b"held");
     assert_eq!(web.requests("a.bin"), 1);
+}
+
+#[test]
+fn nobody_who_listens_is_no_reason_to_stop() {
+    let (web, folder) = ready();
+    let faults = (0..200).map(|number| format!("no url {number}"));
+    folder.list(faults.chain([web.url("a.bin")]));
+    let mut run = folder.transfer();
+    let run = run.arg("--allow-private").stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut run = run.spawn().unwrap();
+    drop((run.stdout.take(), run.stderr.take()));
+    let deadline = Instant::now() + LIMIT;
+    let code = loop {
+        if let Some(status) = run.try_wait().unwrap() {
+            break status.code();
+        }
+        assert!(Instant::now() < deadline, "the command does not end");
+        thread::sleep(Duration::from_millis(10));
+    };
+    assert_eq!(code, Some(3));
+    assert_eq!(folder.dead_letters().len(), 200);
+    assert_eq!(folder.content("a.bin"), b"a");
 }

@@ -56,6 +56,7 @@ impl BadLine {
         }
         assert_eq!(ended.figure("bytes"), (self.first.len() + self.last.len()) as u64);
         assert_eq!(self.folder.files(), names(["good/first.bin", "good/last.bin"]));
+        assert!(!self.folder.target().join(".longshore").exists());
         let mut letters = self.folder.dead_letters();
         assert_eq!(letters.len(), 1);
         let letter = letters.remove(0);

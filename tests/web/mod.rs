@@ -50,6 +50,8 @@ struct Shared {
 struct State {
     answers: HashMap<String, Vec<Answer>>,
     requests: HashMap<String, usize>,
+    serving: usize,
+    most_at_once: usize,
     holding: usize,
     released: bool,
 }
@@ -96,6 +98,11 @@ impl WebServer {
         self.shared.state.lock().unwrap().requests.values().sum()
     }
 
+    /// The most requests that were answered at the same time.
+    pub(crate) fn most_at_once(&self) -> usize {
+        self.shared.state.lock().unwrap().most_at_once
+    }
+
     /// Waits until this many answers are held back at once.
     pub(crate) fn wait_until_holding(&self, count: usize) {
         let deadline = Instant::now() + LIMIT;
@@ -128,13 +135,17 @@ fn answer(stream: TcpStream, shared: &Shared) -> io::Result<()> {
     let answer = {
         let mut state = shared.state.lock().unwrap();
         *state.requests.entry(path.clone()).or_default() += 1;
+        state.serving += 1;
+        state.most_at_once = state.most_at_once.max(state.serving);
         match state.answers.get_mut(&path) {
             Some(answers) if answers.len() > 1 => answers.pop(),
             Some(answers) => answers.last().cloned(),
             None => None,
         }
     };
-    give(stream, answer.unwrap_or(Answer::Status(404)), shared)
+    let given = give(stream, answer.unwrap_or(Answer::Status(404)), shared);
+    shared.state.lock().unwrap().serving -= 1;
+    given
 }
 
 fn give(mut stream: TcpStream, answer: Answer, shared: &Shared) -> io::Result<()> {
