@@ -73,6 +73,7 @@ pub mod hub;
 pub mod outcome;
 pub mod producer;
 pub mod state;
+pub mod telemetry;
 pub mod transfer;
 pub mod transport;
 

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use futures::FutureExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
+use tracing::{Instrument, debug_span};
 
 use super::handler::{
     Batch, BatchContext, BatchHandler, Ended, EventContext, EventHandler, HandlerError, Outcomes,
@@ -80,8 +81,16 @@ impl<H: EventHandler> EventMode<H> {
     async fn call(&self, tracked: &Tracked, scope: Arc<Scope>) -> Outcome {
         let deadline = self.timeout.map(|timeout| Instant::now() + timeout);
         let context = EventContext { scope, tracked: tracked.clone(), deadline };
+        let span = debug_span!(
+            "handle",
+            message_topic = %context.scope.partition.entity,
+            message_partition = %context.scope.partition.id,
+            message_offset = tracked.event.sequence_number().0,
+            message_consumer_group = %context.scope.consumer_group,
+            attempt = tracked.attempts,
+        );
         let call = async { self.handler.handle(tracked.event.clone(), context).await };
-        match guarded(call, deadline).await {
+        match guarded(call.instrument(span), deadline).await {
             Ok(outcome) => outcome,
             Err(interrupted) => Outcome::retry(interrupted),
         }
@@ -119,8 +128,18 @@ impl<H: BatchHandler> Mode for BatchMode<H> {
         let deadline = self.timeout.map(|timeout| Instant::now() + timeout);
         let batch = Batch::new(tracked.iter().map(|tracked| tracked.event.clone()));
         let context = BatchContext { scope, tracked: tracked.clone().into(), deadline, reason };
+        let offset = |tracked: Option<&Tracked>| tracked.map(|one| one.event.sequence_number().0);
+        let span = debug_span!(
+            "handle_batch",
+            message_topic = %context.scope.partition.entity,
+            message_partition = %context.scope.partition.id,
+            message_offset = offset(tracked.first()),
+            last_message_offset = offset(tracked.last()),
+            message_consumer_group = %context.scope.consumer_group,
+            events = tracked.len(),
+        );
         let call = async { self.handler.handle(batch, context).await };
-        let failure = match guarded(call, deadline).await {
+        let failure = match guarded(call.instrument(span), deadline).await {
             Ok(Ok(outcomes)) => match &outcomes.0 {
                 Ended::Each(each) if each.len() != tracked.len() => Failure::transient(format!(
                     "the handler returned {} outcomes for {} events",

@@ -45,6 +45,7 @@ pub use handler::{
     decoded,
 };
 pub use partition_worker::CANCEL_GRACE;
+pub use rebalance::LAG_PROBE_INTERVAL;
 pub use shared::{ConsumerCounts, PartitionPhase, PartitionSnapshot};
 
 use crate::checkpoint_store::CheckpointStore;
@@ -53,6 +54,7 @@ use crate::config::{ConsumerOptions, MAX_SLOTS};
 use crate::dead_letter::DeadLetterSink;
 use crate::error::InvalidConfig;
 use crate::event::Partition;
+use crate::telemetry::metrics::{self, Labelled};
 use crate::transport::Transport;
 use dispatch::{BatchMode, EventMode, Mode, Slots};
 use shared::{Counters, Directive, PartitionHook, Shared, SharedBudget, lock};
@@ -229,6 +231,8 @@ impl BatchConsumerBuilder {
     }
 
     fn assemble<M: Mode>(self, slots: usize, mode: M) -> BatchConsumer {
+        metrics::describe();
+        let labelled = Labelled::new(self.transport.entity(), self.transport.consumer_group());
         let shared = Arc::new(Shared {
             budget: SharedBudget::new(self.options.memory_budget_bytes),
             random: Mutex::new(shared::seeded(self.seed)),
@@ -241,7 +245,8 @@ impl BatchConsumerBuilder {
             slots: Slots::new(slots),
             directive: watch::Sender::new(Directive::Run),
             tasks: TaskTracker::new(),
-            counters: Counters::default(),
+            counters: Counters::new(&labelled),
+            timings: labelled.timings(),
             partitions: Mutex::new(BTreeMap::new()),
             on_assigned: self.on_assigned,
             on_revoked: self.on_revoked,

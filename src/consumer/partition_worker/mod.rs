@@ -10,6 +10,8 @@ mod outcomes;
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::SystemTime;
 
 use futures::future::{BoxFuture, OptionFuture};
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -25,7 +27,7 @@ use super::claim::Claimed;
 use super::dispatch::{Completion, Mode, Tracked, Unit};
 use super::exit::{PartitionExit, StopReason};
 use super::handler::Scope;
-use super::shared::{Directive, PartitionStatus, Progress, Shared, add};
+use super::shared::{Directive, PartitionStatus, Progress, Shared};
 use super::waiting::Waiting;
 use crate::checkpoint_store::CheckpointKey;
 use crate::config::{OwnerLevel, UncheckpointedEvents};
@@ -71,6 +73,8 @@ pub(super) struct PartitionWorker<M> {
     account: Account,
     /// Settled since the budget was told.
     returned_bytes: usize,
+    /// What settled since it was last counted.
+    tally: Tally,
     largest_event_bytes: usize,
     links_seen: u64,
     lost_seen: u64,
@@ -108,6 +112,7 @@ impl<M: Mode> PartitionWorker<M> {
         let (sender, completions) = unbounded_channel();
         let scope = Arc::new(Scope {
             partition: partition.clone(),
+            consumer_group: key.scope.consumer_group.clone(),
             lease_epoch,
             cancelled: CancellationToken::new(),
             lost: CancellationToken::new(),
@@ -142,6 +147,7 @@ impl<M: Mode> PartitionWorker<M> {
             permit: None,
             account,
             returned_bytes: 0,
+            tally: Tally::default(),
             largest_event_bytes: 0,
             links_seen: 0,
             lost_seen: 0,
@@ -199,7 +205,7 @@ impl<M: Mode> PartitionWorker<M> {
                     }
                 }
                 Some(tracked) = self.letters.next() => {
-                    add(&self.shared.counters.dead_letters, 1);
+                    self.shared.counters.dead_letters.add(1);
                     let now = Instant::now();
                     self.settle(&tracked, now);
                     self.checkpointer.on_batch_finished(now);
@@ -242,7 +248,7 @@ impl<M: Mode> PartitionWorker<M> {
         let now_std = now.into_std();
         let mut bytes_taken = 0;
         let mut settled_before = 0_usize;
-        add(&self.shared.counters.received, events.len() as u64);
+        self.shared.counters.received.add(events.len() as u64);
         for event in events.drain(..) {
             match self.watermark.on_received(event.position()) {
                 Received::New(ticket) => {
@@ -257,7 +263,7 @@ impl<M: Mode> PartitionWorker<M> {
             }
         }
         if settled_before > 0 {
-            add(&self.shared.counters.settled_before, settled_before as u64);
+            self.shared.counters.settled_before.add(settled_before as u64);
             self.checkpointer.on_settled(settled_before, now);
         }
         let prefetch = self.largest_event_bytes.saturating_mul(
@@ -270,8 +276,8 @@ impl<M: Mode> PartitionWorker<M> {
     fn count_stream(&mut self) {
         if let Some(stream) = &self.stream {
             let (links, lost) = (stream.links_opened(), stream.lost_events());
-            add(&self.shared.counters.links_opened, links - self.links_seen);
-            add(&self.shared.counters.lost_events, lost - self.lost_seen);
+            self.shared.counters.links_opened.add(links - self.links_seen);
+            self.shared.counters.lost_events.add(lost - self.lost_seen);
             (self.links_seen, self.lost_seen) = (links, lost);
         }
     }
@@ -335,7 +341,11 @@ impl<M: Mode> PartitionWorker<M> {
         }
         // Past our own place in line there is nothing to be had.
         let free = if self.in_line {
-            None
+            // Only a look: the loop polls it again with its own waker.
+            match self.permits.poll_acquire(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(permit) => permit,
+                Poll::Pending => None,
+            }
         } else {
             Arc::clone(self.shared.slots.semaphore()).try_acquire_owned().ok()
         };
@@ -356,7 +366,9 @@ impl<M: Mode> PartitionWorker<M> {
         let shared = Arc::clone(&self.shared);
         let scope = Arc::clone(&self.scope);
         let task = self.shared.tasks.spawn(async move {
+            let begun = Instant::now();
             let completion = call.await;
+            shared.timings.handler_seconds.record(begun.elapsed().as_secs_f64());
             // The slot first: the next event need not wait for our bookkeeping.
             shared.slots.release(permit);
             let _ended = scope.completions.send(completion);
@@ -418,7 +430,24 @@ impl<M: Mode> PartitionWorker<M> {
         state.chain(write).chain(ending).min()
     }
 
-    fn publish_progress(&self) {
+    /// Tells what happened since the last call, once for all events of a turn of the loop.
+    fn publish_progress(&mut self) {
+        let running = self.running.0.len();
+        if running != self.tally.running {
+            self.shared.timings.in_flight.increment(running as f64 - self.tally.running as f64);
+            self.tally.running = running;
+        }
+        self.shared.counters.done.add(std::mem::take(&mut self.tally.done));
+        if !self.tally.settled.is_empty() {
+            let now = self.shared.clock.now();
+            let age = |enqueued| now.duration_since(enqueued).unwrap_or_default().as_secs_f64();
+            if let Some(newest) = self.tally.settled.iter().max() {
+                self.status.metrics.lag_seconds.set(age(*newest));
+            }
+            for enqueued in self.tally.settled.drain(..) {
+                self.shared.timings.latency_seconds.record(age(enqueued));
+            }
+        }
         self.status.on_progress(&Progress {
             settled_to: self.watermark.settled_to().map(|position| position.sequence_number),
             last_received: self.watermark.last_received(),
@@ -427,6 +456,16 @@ impl<M: Mode> PartitionWorker<M> {
             settled_above: self.watermark.settled_above_events(),
         });
     }
+}
+
+/// What a turn of the loop did, to be counted at its end.
+#[derive(Default)]
+struct Tally {
+    done: u64,
+    /// When the settled events had been enqueued.
+    settled: Vec<SystemTime>,
+    /// Handler calls that ran when they were last counted.
+    running: usize,
 }
 
 /// The handler calls under way; dropped, it takes them with it.

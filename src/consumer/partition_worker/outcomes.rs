@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::time::Instant;
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 use super::PartitionWorker;
 use crate::consumer::dispatch::{Completion, Mode, Tracked};
@@ -46,10 +46,25 @@ impl<M: Mode> PartitionWorker<M> {
     }
 
     pub(super) fn on_outcome(&mut self, mut tracked: Tracked, outcome: Outcome, now: Instant) {
-        self.shared.counters.on_outcome(&outcome);
         match outcome {
-            Outcome::Done | Outcome::Skip(_) => self.settle(&tracked, now),
+            Outcome::Done => {
+                self.tally.done += 1;
+                self.settle(&tracked, now);
+            }
+            Outcome::Skip(reason) => {
+                debug!(
+                    message_topic = %self.partition.entity,
+                    message_partition = %self.partition.id,
+                    message_offset = %tracked.event.sequence_number(),
+                    message_consumer_group = %self.key.scope.consumer_group,
+                    reason,
+                    "the event was skipped"
+                );
+                self.shared.counters.skipped.add(1);
+                self.settle(&tracked, now);
+            }
             Outcome::Retry(request) => {
+                self.shared.counters.retried.add(1);
                 tracked.first_failure.get_or_insert_with(|| self.shared.clock.now());
                 if tracked.attempts >= self.shared.options.max_attempts {
                     self.dead_letter(tracked, request.failure, now);
@@ -62,6 +77,16 @@ impl<M: Mode> PartitionWorker<M> {
                             self.shared.options.retry_backoff.delay(tracked.attempts, random)
                         }
                     };
+                    debug!(
+                        message_topic = %self.partition.entity,
+                        message_partition = %self.partition.id,
+                        message_offset = %tracked.event.sequence_number(),
+                        message_consumer_group = %self.key.scope.consumer_group,
+                        attempts = tracked.attempts,
+                        retry_in_ms = delay.as_millis(),
+                        failure = %request.failure,
+                        "the event is tried again"
+                    );
                     self.retries.on_delayed(tracked, (now + delay).into_std());
                 }
             }
@@ -112,6 +137,7 @@ impl<M: Mode> PartitionWorker<M> {
     pub(super) fn settle(&mut self, tracked: &Tracked, now: Instant) {
         if self.watermark.on_settled(tracked.ticket) != Settled::Before {
             self.returned_bytes += tracked.event.budget_bytes();
+            self.tally.settled.push(tracked.event.enqueued_time());
             self.checkpointer.on_settled(1, now);
         }
     }
