@@ -152,6 +152,7 @@ macro_rules! contract {
             an_equal_owner_level_takes_the_partition,
             a_lower_owner_level_or_none_is_refused,
             groups_read_independently,
+            an_unknown_partition_is_permanent,
             an_unknown_hub_is_permanent,
             a_link_that_was_ended_gives_a_retryable_error_and_another_opens,
             a_link_that_was_closed_lets_a_lower_owner_level_in,
@@ -557,6 +558,21 @@ async fn groups_read_independently(hub: impl Fixture) {
 }
 
 // What is not there.
+
+async fn an_unknown_partition_is_permanent(hub: impl Fixture) {
+    let (transport, publisher) = (hub.transport(GROUP), hub.publisher());
+    let error = transport.log_properties(&id(3)).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Permanent, "{error:?}");
+    let error = refusal(&transport, from_the_first(3)).await;
+    assert_eq!(error.class(), ErrorClass::Permanent, "{error:?}");
+    let error = publisher.send(to(3), OutgoingEvent::new("x")).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Permanent, "{error:?}");
+    let error = publisher.send_batch(to(3), vec![OutgoingEvent::new("x")]).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Permanent, "{error:?}");
+
+    publish(&publisher, 0, &["a"]).await;
+    assert_eq!(bodies(&read(&transport, from_the_first(0), 1).await), ["a"]);
+}
 
 async fn an_unknown_hub_is_permanent(hub: impl Fixture) {
     let Some((transport, publisher)) = hub.of_unknown_hub() else {
