@@ -148,6 +148,7 @@ macro_rules! contract {
             events_without_a_key_are_spread_over_the_partitions,
             a_batch_larger_than_a_transfer_arrives_whole_and_in_order,
             a_batch_of_many_keys_keeps_them_and_their_order,
+            an_event_above_the_limit_is_refused_and_the_next_send_works,
             a_higher_owner_level_takes_the_partition,
             an_equal_owner_level_takes_the_partition,
             a_lower_owner_level_or_none_is_refused,
@@ -502,6 +503,25 @@ async fn a_batch_of_many_keys_keeps_them_and_their_order(hub: impl Fixture) {
         let expected: Vec<_> = (0..50).filter(|number| number % 5 == key).collect();
         assert_eq!(*numbers, expected, "of key {}", keys[key]);
     }
+}
+
+async fn an_event_above_the_limit_is_refused_and_the_next_send_works<F: Fixture>(hub: F) {
+    let Some(limit) = F::MAX_BODY_BYTES else {
+        return;
+    };
+    let (transport, publisher) = (hub.transport(GROUP), hub.publisher());
+    let too_large = || OutgoingEvent::new(vec![7; limit + 1]);
+    publisher.send(to(0), OutgoingEvent::new("a")).await.unwrap();
+    let error = publisher.send(to(0), too_large()).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Permanent, "{error:?}");
+    publisher.send(to(0), OutgoingEvent::new("b")).await.unwrap();
+    let error = publisher.send_batch(to(0), vec![too_large()]).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Permanent, "{error:?}");
+    publisher.send_batch(to(0), vec![OutgoingEvent::new("c")]).await.unwrap();
+    publisher.send(to(0), OutgoingEvent::new("d")).await.unwrap();
+    assert_eq!(bodies(&read(&transport, from_the_first(0), 4).await), ["a", "b", "c", "d"]);
+    let log = transport.log_properties(&id(0)).await.unwrap();
+    assert_eq!(log.last_enqueued, Some(SequenceNumber(3)));
 }
 
 // Ownership of a partition.
