@@ -816,3 +816,21 @@ async fn a_stream_ends_when_the_partition_is_taken(hub: impl Fixture) {
     assert_eq!(bodies(&take(&mut new, 1).await), ["b"]);
     assert_eq!(bodies(&events), ["a"]);
 }
+
+// The faults themselves.
+
+#[tokio::test]
+async fn the_memory_hub_fails_as_often_as_it_was_told_and_no_more() {
+    let hub = <MemoryHub as Fixture>::start(1).await;
+    let transport = Fixture::transport(&hub, GROUP);
+    hub.fail_reads(2, ErrorClass::Throttling);
+    for _ in 0..2 {
+        let error = transport.hub_properties().await.unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Throttling);
+    }
+    transport.hub_properties().await.unwrap();
+    hub.fail_reads(usize::MAX, ErrorClass::Transient);
+    transport.hub_properties().await.unwrap_err();
+    hub.fail_reads(0, ErrorClass::Transient);
+    transport.hub_properties().await.unwrap();
+}
