@@ -94,8 +94,11 @@ fn class_of_condition(condition: &Condition) -> Option<ErrorClass> {
         | Condition::NotImplemented
         | Condition::ResourceDeleted
         | Condition::EntityDisabledError
-        | Condition::LinkPayloadSizeExceeded => ErrorClass::Permanent,
-        Condition::ArgumentError | Condition::ArgumentOutOfRangeError => ErrorClass::BadPosition,
+        | Condition::LinkPayloadSizeExceeded
+        // A partition that the hub does not have; a position it does not have is an
+        // argument error.
+        | Condition::ArgumentOutOfRangeError => ErrorClass::Permanent,
+        Condition::ArgumentError => ErrorClass::BadPosition,
         Condition::UnknownValue(value)
             if value == "com.microsoft:georeplication:invalid-offset" =>
         {
@@ -183,6 +186,7 @@ mod tests {
             ("amqp:not-found", ErrorClass::Permanent),
             ("com.microsoft:entity-disabled", ErrorClass::Permanent),
             ("com.microsoft:argument-error", ErrorClass::BadPosition),
+            ("com.microsoft:argument-out-of-range", ErrorClass::Permanent),
             ("com.microsoft:georeplication:invalid-offset", ErrorClass::BadPosition),
             ("amqp:decode-error", ErrorClass::BadData),
             ("com.example:never-heard-of", ErrorClass::Unknown),

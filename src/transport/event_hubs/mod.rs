@@ -469,9 +469,9 @@ impl EventHubsPublisher {
     ) -> Result<T> {
         let client = self.client().await?;
         let result = within(DEFAULT_CALL_TIMEOUT, operation, call(&client)).await;
-        if let Err(error) = &result
-            && error.class() != ErrorClass::Permanent
-        {
+        // After any error: a refused message may have cost the link, and the SDK would send on it
+        // for ever.
+        if result.is_err() {
             self.retire(&client).await;
         }
         result
