@@ -16,6 +16,16 @@ pub(super) fn error(operation: &'static str, error: EventHubsError) -> Error {
     Error::new(class, operation, summary(class)).with_source(error)
 }
 
+/// Turns an SDK error of a send into ours. A send has no position: an argument that is out of
+/// range is then a partition that the hub does not have.
+pub(super) fn send_error(operation: &'static str, error: EventHubsError) -> Error {
+    let class = match class_of(&error) {
+        ErrorClass::BadPosition => ErrorClass::Permanent,
+        class => class,
+    };
+    Error::new(class, operation, summary(class)).with_source(error)
+}
+
 /// The class of an SDK error.
 pub(super) fn class_of(error: &EventHubsError) -> ErrorClass {
     if let Some(condition) = condition_of(error)
@@ -94,11 +104,8 @@ fn class_of_condition(condition: &Condition) -> Option<ErrorClass> {
         | Condition::NotImplemented
         | Condition::ResourceDeleted
         | Condition::EntityDisabledError
-        | Condition::LinkPayloadSizeExceeded
-        // A partition that the hub does not have; a position it does not have is an
-        // argument error.
-        | Condition::ArgumentOutOfRangeError => ErrorClass::Permanent,
-        Condition::ArgumentError => ErrorClass::BadPosition,
+        | Condition::LinkPayloadSizeExceeded => ErrorClass::Permanent,
+        Condition::ArgumentError | Condition::ArgumentOutOfRangeError => ErrorClass::BadPosition,
         Condition::UnknownValue(value)
             if value == "com.microsoft:georeplication:invalid-offset" =>
         {
@@ -186,7 +193,7 @@ mod tests {
             ("amqp:not-found", ErrorClass::Permanent),
             ("com.microsoft:entity-disabled", ErrorClass::Permanent),
             ("com.microsoft:argument-error", ErrorClass::BadPosition),
-            ("com.microsoft:argument-out-of-range", ErrorClass::Permanent),
+            ("com.microsoft:argument-out-of-range", ErrorClass::BadPosition),
             ("com.microsoft:georeplication:invalid-offset", ErrorClass::BadPosition),
             ("amqp:decode-error", ErrorClass::BadData),
             ("com.example:never-heard-of", ErrorClass::Unknown),

@@ -185,9 +185,18 @@ async fn within<T>(
     operation: &'static str,
     call: impl Future<Output = Result<T, EventHubsError>>,
 ) -> Result<T> {
+    within_classified(limit, operation, classify::error, call).await
+}
+
+async fn within_classified<T>(
+    limit: Duration,
+    operation: &'static str,
+    classify: fn(&'static str, EventHubsError) -> Error,
+    call: impl Future<Output = Result<T, EventHubsError>>,
+) -> Result<T> {
     match timeout(limit, call).await {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(classify::error(operation, error)),
+        Ok(Err(error)) => Err(classify(operation, error)),
         Err(_elapsed) => Err(Error::new(
             ErrorClass::Transient,
             operation,
@@ -468,7 +477,9 @@ impl EventHubsPublisher {
         call: impl AsyncFnOnce(&ProducerClient) -> Result<T, EventHubsError>,
     ) -> Result<T> {
         let client = self.client().await?;
-        let result = within(DEFAULT_CALL_TIMEOUT, operation, call(&client)).await;
+        let call = call(&client);
+        let result =
+            within_classified(DEFAULT_CALL_TIMEOUT, operation, classify::send_error, call).await;
         // After any error: a refused message may have cost the link, and the SDK would send on it
         // for ever.
         if result.is_err() {
