@@ -104,6 +104,8 @@ pub struct Outcomes(pub(crate) Ended);
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum Ended {
     AllDone,
+    /// Of the only event.
+    One(Outcome),
     Each(Vec<Outcome>),
 }
 

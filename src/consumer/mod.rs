@@ -23,6 +23,7 @@ mod handler;
 mod letters;
 mod partition_worker;
 mod rebalance;
+mod running;
 mod shared;
 mod waiting;
 
@@ -213,8 +214,7 @@ impl BatchConsumerBuilder {
     pub fn event_handler(self, handler: impl EventHandler) -> Result<BatchConsumer, InvalidConfig> {
         self.options.validate()?;
         let slots = self.options.max_events_in_flight;
-        let timeout = self.options.handler_timeout;
-        Ok(self.assemble(slots, EventMode { handler, timeout }))
+        Ok(self.assemble(slots, EventMode(handler)))
     }
 
     /// Makes a consumer that calls `handler` with batches, up to
@@ -226,8 +226,7 @@ impl BatchConsumerBuilder {
         self.options.validate()?;
         self.options.validate_batches()?;
         let slots = self.options.max_batches_in_flight;
-        let timeout = self.options.handler_timeout;
-        Ok(self.assemble(slots, BatchMode { handler, timeout }))
+        Ok(self.assemble(slots, BatchMode(handler)))
     }
 
     fn assemble<M: Mode>(self, slots: usize, mode: M) -> BatchConsumer {

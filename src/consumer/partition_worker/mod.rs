@@ -15,18 +15,17 @@ use std::time::SystemTime;
 
 use futures::future::{BoxFuture, OptionFuture};
 use futures::stream::{FuturesUnordered, StreamExt};
-use slab::Slab;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::{CancellationToken, PollSemaphore};
 
 use super::checkpointer::{Checkpointer, Urgency};
 use super::claim::Claimed;
-use super::dispatch::{Completion, Mode, Tracked, Unit};
+use super::dispatch::{Completion, Mode, Slot, Tracked, Unit};
 use super::exit::{PartitionExit, StopReason};
 use super::handler::Scope;
+use super::running::Running;
 use super::shared::{Directive, PartitionStatus, Progress, Shared};
 use super::waiting::Waiting;
 use crate::checkpoint_store::CheckpointKey;
@@ -124,6 +123,7 @@ impl<M: Mode> PartitionWorker<M> {
             max_bytes: options.max_batch_bytes,
             timeout: options.batch_timeout,
         };
+        let handler_timeout = options.handler_timeout;
         let permits = PollSemaphore::new(Arc::clone(shared.slots.semaphore()));
         let account = shared.budget.open();
         Self {
@@ -138,7 +138,7 @@ impl<M: Mode> PartitionWorker<M> {
             watermark,
             waiting: Waiting::new(M::BATCHES, limits),
             retries: DelayQueue::default(),
-            running: Running(Slab::new()),
+            running: Running::new(handler_timeout),
             deferred: 0,
             letters: FuturesUnordered::new(),
             checkpointer,
@@ -169,6 +169,7 @@ impl<M: Mode> PartitionWorker<M> {
             let directed = *directive.borrow_and_update();
             room.mark_unchanged();
             self.on_directive(directed, now);
+            self.end_overdue_calls(now);
             self.start_due_retries(now);
             let starved = !self.shared.budget.may_take(self.account);
             let wants_slot = self.dispatch(now, starved);
@@ -320,12 +321,12 @@ impl<M: Mode> PartitionWorker<M> {
                 return true;
             };
             match self.waiting.take(now_std, pressed) {
-                Some(unit) => self.begin(unit, permit),
-                None => self.shared.slots.release(permit),
+                Some(unit) => self.begin(unit, permit, now),
+                None => drop(Slot::new(permit, Arc::clone(&self.shared))),
             }
         }
         if let Some(permit) = self.permit.take() {
-            self.shared.slots.release(permit);
+            drop(Slot::new(permit, Arc::clone(&self.shared)));
         }
         if self.in_line {
             // A place in line that nobody needs would be given a slot that nobody uses.
@@ -353,7 +354,7 @@ impl<M: Mode> PartitionWorker<M> {
         free
     }
 
-    fn begin(&mut self, mut unit: Unit, permit: OwnedSemaphorePermit) {
+    fn begin(&mut self, mut unit: Unit, permit: OwnedSemaphorePermit, now: Instant) {
         match &mut unit {
             Unit::Event(tracked) => tracked.attempts += 1,
             Unit::Batch(batch, reason) => {
@@ -361,19 +362,18 @@ impl<M: Mode> PartitionWorker<M> {
                 batch.iter_mut().for_each(|tracked| tracked.attempts += 1);
             }
         }
-        let entry = self.running.0.vacant_entry();
-        let call = Arc::clone(&self.mode).run(entry.key(), unit, Arc::clone(&self.scope));
-        let shared = Arc::clone(&self.shared);
-        let scope = Arc::clone(&self.scope);
-        let task = self.shared.tasks.spawn(async move {
-            let begun = Instant::now();
-            let completion = call.await;
-            shared.timings.handler_seconds.record(begun.elapsed().as_secs_f64());
-            // The slot first: the next event need not wait for our bookkeeping.
-            shared.slots.release(permit);
-            let _ended = scope.completions.send(completion);
+        let slot = Slot::new(permit, Arc::clone(&self.shared));
+        self.running.begin(unit, now, |unit, id, deadline| {
+            let scope = Arc::clone(&self.scope);
+            let call = Arc::clone(&self.mode).call(unit, Arc::clone(&scope), deadline);
+            let task = self.shared.tasks.spawn(async move {
+                let outcomes = call.await;
+                // The slot first: the next event need not wait for our bookkeeping.
+                drop(slot);
+                let _ended = scope.completions.send(Completion::Call(id, outcomes));
+            });
+            task.abort_handle()
         });
-        entry.insert(task.abort_handle());
     }
 
     fn start_write(&mut self, now: Instant) {
@@ -410,7 +410,7 @@ impl<M: Mode> PartitionWorker<M> {
         window.min(uncheckpointed).min(MAX_INTAKE_EVENTS)
     }
 
-    fn next_deadline(&self, wants_slot: bool) -> Option<Instant> {
+    fn next_deadline(&mut self, wants_slot: bool) -> Option<Instant> {
         let ending = match &self.phase {
             Phase::Running => None,
             Phase::Ending { deadline, cancelled, .. } => Some(if *cancelled {
@@ -427,12 +427,12 @@ impl<M: Mode> PartitionWorker<M> {
         let retry = self.retries.next_deadline().filter(|_| running);
         let write = self.checkpointer.next_deadline().filter(|_| self.may_checkpoint());
         let state = [batch, retry].into_iter().flatten().map(Instant::from_std);
-        state.chain(write).chain(ending).min()
+        state.chain(write).chain(self.running.next_deadline()).chain(ending).min()
     }
 
     /// Tells what happened since the last call, once for all events of a turn of the loop.
     fn publish_progress(&mut self) {
-        let running = self.running.0.len();
+        let running = self.running.len();
         if running != self.tally.running {
             self.shared.timings.in_flight.increment(running as f64 - self.tally.running as f64);
             self.tally.running = running;
@@ -452,7 +452,7 @@ impl<M: Mode> PartitionWorker<M> {
             settled_to: self.watermark.settled_to().map(|position| position.sequence_number),
             last_received: self.watermark.last_received(),
             unsettled: self.watermark.unsettled_events(),
-            in_flight: self.running.0.len(),
+            in_flight: self.running.len(),
             settled_above: self.watermark.settled_above_events(),
         });
     }
@@ -466,15 +466,4 @@ struct Tally {
     settled: Vec<SystemTime>,
     /// Handler calls that ran when they were last counted.
     running: usize,
-}
-
-/// The handler calls under way; dropped, it takes them with it.
-struct Running(Slab<AbortHandle>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        for (_, task) in &self.0 {
-            task.abort();
-        }
-    }
 }

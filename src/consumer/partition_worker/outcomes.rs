@@ -1,5 +1,6 @@
 //! What becomes of events when their handlers return: settled, retried, dead-lettered.
 
+use std::iter::repeat;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
 use super::PartitionWorker;
-use crate::consumer::dispatch::{Completion, Mode, Tracked};
+use crate::consumer::dispatch::{Completion, Mode, Tracked, Unit};
 use crate::consumer::exit::StopReason;
 use crate::consumer::handler::Ended;
 use crate::consumer::letters;
@@ -18,29 +19,41 @@ use crate::state::watermark::Settled;
 impl<M: Mode> PartitionWorker<M> {
     pub(super) fn on_completion(&mut self, completion: Completion, now: Instant) {
         match completion {
-            Completion::Event(key, tracked, outcome) => {
-                self.running.0.try_remove(key);
-                self.on_outcome(tracked, outcome, now);
-            }
-            Completion::Batch(key, batch, outcomes) => {
-                self.running.0.try_remove(key);
-                match outcomes.0 {
-                    Ended::AllDone => {
-                        for tracked in batch {
-                            self.on_outcome(tracked, Outcome::Done, now);
-                        }
-                    }
-                    Ended::Each(outcomes) => {
-                        for (tracked, outcome) in batch.into_iter().zip(outcomes) {
-                            self.on_outcome(tracked, outcome, now);
-                        }
-                    }
+            Completion::Call(id, outcomes) => {
+                let Some((unit, begun)) = self.running.on_reported(id) else {
+                    return;
+                };
+                let took = now.saturating_duration_since(begun);
+                self.shared.timings.handler_seconds.record(took.as_secs_f64());
+                let batch = matches!(unit, Unit::Batch(..));
+                let (each, one) = match outcomes.0 {
+                    Ended::AllDone => (Vec::new(), Outcome::Done),
+                    Ended::One(outcome) => (Vec::new(), outcome),
+                    Ended::Each(each) => (each, Outcome::Done),
+                };
+                // As many as events where there is one for each, and otherwise one for all.
+                for (tracked, outcome) in
+                    unit.into_events().zip(each.into_iter().chain(repeat(one)))
+                {
+                    self.on_outcome(tracked, outcome, now);
                 }
-                self.checkpointer.on_batch_finished(now);
+                if batch {
+                    self.checkpointer.on_batch_finished(now);
+                }
             }
             Completion::Deferred(tracked, outcome) => {
                 self.deferred = self.deferred.saturating_sub(1);
                 self.on_outcome(tracked, outcome, now);
+            }
+        }
+    }
+
+    /// Gives up on handler calls that are overdue; their events are tried again.
+    pub(super) fn end_overdue_calls(&mut self, now: Instant) {
+        while let Some(unit) = self.running.take_overdue(now) {
+            for tracked in unit.into_events() {
+                let failure = Failure::transient("the handler did not end by its deadline");
+                self.on_outcome(tracked, Outcome::retry(failure), now);
             }
         }
     }
