@@ -887,3 +887,19 @@ async fn a_drain_waits_for_handlers_and_then_cuts_them() {
     assert_eq!(exit.partitions[0].cut_handlers, 1);
     assert_eq!(harness.checkpointed_to("0").await, Some(0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_second_join_says_so() {
+    let harness = Harness::new(1);
+    let mut handle = harness
+        .builder()
+        .event_handler(|_: Event, _: EventContext| async {})
+        .expect("valid")
+        .start();
+    handle.drain();
+    assert!(handle.join().await.is_clean());
+    let ExitReason::Failed(error) = handle.join().await.reason else {
+        panic!("the exit was taken before");
+    };
+    assert!(error.to_string().contains("the exit was taken before"), "{error}");
+}
