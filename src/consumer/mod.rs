@@ -18,6 +18,7 @@
 mod checkpointer;
 mod claim;
 mod dispatch;
+mod event_consumer;
 mod exit;
 mod handler;
 mod letters;
@@ -39,6 +40,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use event_consumer::{EventConsumer, EventConsumerBuilder};
 pub use exit::{ConsumerExit, ExitReason, PartitionExit, StopReason};
 pub use handler::{
     Batch, BatchContext, BatchHandler, EventContext, EventHandler, HandlerError, Outcomes, Settler,
