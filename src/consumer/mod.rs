@@ -18,6 +18,7 @@
 mod checkpointer;
 mod claim;
 mod dispatch;
+mod event_consumer;
 mod exit;
 mod handler;
 mod letters;
@@ -40,6 +41,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use event_consumer::{EventConsumer, EventConsumerBuilder};
 pub use exit::{ConsumerExit, ExitReason, PartitionExit, StopReason};
 pub use handler::{
     Batch, BatchContext, BatchHandler, EventContext, EventHandler, HandlerError, Outcomes, Settler,
@@ -102,7 +104,11 @@ impl BatchConsumer {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn start(self) -> ConsumerHandle {
-        ConsumerHandle { task: tokio::spawn(self.run), shared: self.shared, ended: self.ended }
+        ConsumerHandle {
+            task: Some(tokio::spawn(self.run)),
+            shared: self.shared,
+            ended: self.ended,
+        }
     }
 }
 
@@ -264,7 +270,8 @@ impl BatchConsumerBuilder {
 /// Controls a running consumer. Dropping it drains the consumer in the background.
 pub struct ConsumerHandle {
     shared: Arc<Shared>,
-    task: JoinHandle<ConsumerExit>,
+    /// `None` once the exit was taken.
+    task: Option<JoinHandle<ConsumerExit>>,
     ended: CancellationToken,
 }
 
@@ -356,26 +363,26 @@ impl ConsumerHandle {
         self.ended.cancelled().await;
     }
 
-    /// Waits for the end and takes the exit.
+    /// Waits for the end and takes the exit. Called again, it fails with a word about that.
     ///
     /// # Cancel safety
     /// A dropped call loses nothing; call again.
     pub async fn join(&mut self) -> ConsumerExit {
-        match (&mut self.task).await {
-            Ok(exit) => exit,
-            Err(error) => ConsumerExit {
-                reason: ExitReason::Failed(
-                    crate::Error::new(
-                        crate::ErrorClass::Unknown,
-                        "run the consumer",
-                        "its task ended abnormally, or was awaited twice",
-                    )
-                    .with_source(error),
-                ),
-                partitions: Vec::new(),
-                counts: self.shared.counters.read(),
-            },
-        }
+        let failed = |error| ConsumerExit {
+            reason: ExitReason::Failed(error),
+            partitions: Vec::new(),
+            counts: self.shared.counters.read(),
+        };
+        let unknown =
+            |message| crate::Error::new(crate::ErrorClass::Unknown, "join the consumer", message);
+        let Some(task) = &mut self.task else {
+            return failed(unknown("the exit was taken before"));
+        };
+        let joined = task.await;
+        self.task = None;
+        joined.unwrap_or_else(|error| {
+            failed(unknown("the consumer's task ended abnormally").with_source(error))
+        })
     }
 }
 
