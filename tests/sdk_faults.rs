@@ -242,6 +242,7 @@ async fn every_event_once_through_detach_cut_and_absence() {
     seen.assert_each_once();
     assert!(exit.is_clean(), "{exit:?}");
     assert_eq!(exit.counts.done, EVENTS as u64);
+    assert_eq!(exit.counts.received, EVENTS as u64, "links resumed behind what was received");
     assert!(exit.counts.links_opened >= 4 + 5 * 4 + 5 + 5 * 4 + 3 * 4, "{:?}", exit.counts);
     assert_eq!(watermarks(&*store, &scope).await, [EVENTS_EACH as i64 - 1; PARTITIONS]);
     emulator.shutdown().await.unwrap();
