@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use url::Url;
 
 use super::file_server::FileServer;
-use super::job::{Broker, Job, fault, worker};
+use super::job::{Broker, Job, RESULTS, fault, worker};
 use super::report::{Report, comparison, mib};
 use super::{CommandError, DemoArgs, DurationArg, Ending, PaceArgs};
 use crate::blob_store::BlobName;
@@ -87,7 +87,7 @@ async fn move_files(
     let store = FolderBlobStore::open(target.path())?.with_sync(SyncFiles::Never);
     let letters = Arc::new(MemoryDeadLetterSink::new());
     let policy = UrlPolicy::new().with_private_addresses(PrivateAddresses::Allow);
-    let worker = worker(&broker, Arc::new(store), policy)?;
+    let worker = worker(broker.publisher(RESULTS), Arc::new(store), policy)?;
     let checkpoints = Arc::new(MemoryCheckpointStore::new());
     let progress = worker.progress();
     let mut job = Job::start(&broker, worker, progress, checkpoints, letters.clone(), pace)?;

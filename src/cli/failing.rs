@@ -5,6 +5,7 @@
 //! pass by itself ends the run in good order, with its reason.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -16,6 +17,8 @@ use crate::checkpoint_store::{
 };
 use crate::dead_letter::{DeadLetter, DeadLetterSink};
 use crate::error::{Error, ErrorClass, error_chain};
+use crate::event::{EntityName, OutgoingEvent};
+use crate::transport::{Publisher, SendReceipt, SendTarget};
 
 /// Where the first reason to stop is kept.
 #[derive(Clone, Debug)]
@@ -41,14 +44,18 @@ impl Stop {
 
     fn on_error(&self, what: &str, error: &Error) {
         if error.class() == ErrorClass::Permanent {
-            self.0.send_if_modified(|reason| {
-                let first = reason.is_none();
-                if first {
-                    *reason = Some(format!("{what}: {}", error_chain(error).join(": ")));
-                }
-                first
-            });
+            self.on_reason(format!("{what}: {}", error_chain(error).join(": ")));
         }
+    }
+
+    fn on_reason(&self, why: String) {
+        self.0.send_if_modified(|reason| {
+            let first = reason.is_none();
+            if first {
+                *reason = Some(why);
+            }
+            first
+        });
     }
 }
 
@@ -104,5 +111,63 @@ impl<S: DeadLetterSink> DeadLetterSink for Failing<S> {
             written
         }
         .boxed()
+    }
+}
+
+/// A publisher of results to the broker in this process: one that keeps failing ends the run,
+/// because every other task would be fetched for nothing.
+#[derive(Debug)]
+pub(super) struct FailingPublisher<P> {
+    inner: P,
+    stop: Stop,
+    /// So many failures in a row are no accident.
+    limit: u32,
+    failures: AtomicU32,
+}
+
+impl<P> FailingPublisher<P> {
+    pub(super) fn new(inner: P, stop: Stop, limit: u32) -> Self {
+        Self { inner, stop, limit, failures: AtomicU32::new(0) }
+    }
+
+    fn on_sent<T>(&self, sent: Result<T, Error>) -> Result<T, Error> {
+        match &sent {
+            // Too large a result is the fault of its task.
+            Err(error) if error.class() == ErrorClass::Permanent => {}
+            Err(error) => {
+                if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= self.limit {
+                    // Without its sources: they say the same in the words of the protocol.
+                    self.stop.on_reason(format!("the results cannot be saved: {error}"));
+                }
+            }
+            Ok(_) => self.failures.store(0, Ordering::Relaxed),
+        }
+        sent
+    }
+}
+
+impl<P: Publisher> Publisher for FailingPublisher<P> {
+    fn entity(&self) -> &EntityName {
+        self.inner.entity()
+    }
+
+    fn send(
+        &self,
+        target: SendTarget,
+        event: OutgoingEvent,
+    ) -> BoxFuture<'_, Result<SendReceipt, Error>> {
+        async move { self.on_sent(self.inner.send(target, event).await) }.boxed()
+    }
+
+    fn send_batch(
+        &self,
+        target: SendTarget,
+        events: Vec<OutgoingEvent>,
+    ) -> BoxFuture<'_, Result<(), Error>> {
+        async move { self.on_sent(self.inner.send_batch(target, events).await) }.boxed()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.inner.close()
     }
 }

@@ -12,8 +12,8 @@ use crate::blob_store::BlobStore;
 use crate::checkpoint_store::CheckpointStore;
 use crate::config::ConsumerOptions;
 use crate::consumer::{
-    BatchConsumer, ConsumerExit, ConsumerHandle, EventHandler, ExitReason, PartitionPhase,
-    StopReason,
+    BatchConsumer, CANCEL_GRACE, ConsumerCounts, ConsumerExit, ConsumerHandle, EventHandler,
+    ExitReason, PartitionPhase, StopReason,
 };
 use crate::dead_letter::DeadLetterSink;
 use crate::emulator::{Durability, Emulator};
@@ -24,7 +24,7 @@ use crate::state::backoff::Backoff;
 use crate::transfer::download::DownloadWorker;
 use crate::transfer::progress::Progress;
 use crate::transport::event_hubs::{EventHubsPublisher, EventHubsTransport, Namespace};
-use crate::transport::{SendTarget, Transport};
+use crate::transport::{Publisher, SendTarget, Transport};
 
 /// The hub of the tasks, and its partitions.
 pub(super) const TASKS: &str = "tasks";
@@ -62,17 +62,13 @@ impl Broker {
         Arc::new(EventHubsTransport::new(self.namespace.clone(), hub, CONSUMER_GROUP))
     }
 
-    pub(super) fn producer(&self, hub: &str) -> Producer {
-        let publisher = EventHubsPublisher::new(self.namespace.clone(), hub);
-        // The broker is in this process: what does not work soon does not work at all.
-        Producer::new(Arc::new(publisher))
-            .with_attempts(4)
-            .with_backoff(Backoff::doubling(Duration::from_millis(100), Duration::from_secs(2)))
+    pub(super) fn publisher(&self, hub: &str) -> EventHubsPublisher {
+        EventHubsPublisher::new(self.namespace.clone(), hub)
     }
 
     /// Publishes tasks, spread over the partitions.
     pub(super) async fn publish(&self, tasks: Vec<OutgoingEvent>) -> Result<(), Error> {
-        let producer = self.producer(TASKS);
+        let producer = producer(self.publisher(TASKS));
         let mut partitions = (0..PARTITIONS).cycle();
         let share = tasks.len().div_ceil(PARTITIONS as usize).clamp(1, PUBLISH_EVENTS);
         for chunk in tasks.chunks(share) {
@@ -88,6 +84,20 @@ impl Broker {
         Ok(self.emulator.shutdown().await?)
     }
 }
+
+/// How often a send is tried. The broker is in this process: what does not work soon does not
+/// work at all.
+pub(super) const SEND_ATTEMPTS: u32 = 4;
+
+/// A producer with the patience for a broker in this process.
+pub(super) fn producer(publisher: impl Publisher) -> Producer {
+    Producer::new(Arc::new(publisher))
+        .with_attempts(SEND_ATTEMPTS)
+        .with_backoff(Backoff::doubling(Duration::from_millis(100), Duration::from_secs(2)))
+}
+
+/// How long a run that gives up waits for stores that may still work.
+const LAST_WRITES: Duration = Duration::from_secs(1);
 
 /// Runs the consumer over the tasks.
 pub(super) struct Job {
@@ -174,21 +184,32 @@ impl Job {
     pub(super) async fn finish(mut self, elapsed: Duration) -> (Report, ConsumerExit) {
         self.handle.drain();
         let exit = self.handle.join().await;
-        let report = self.report(&exit, elapsed);
+        let report = self.report(&exit.counts, elapsed);
         (report, exit)
     }
 
-    /// What was done, by an exit that is known.
-    pub(super) fn report(&self, exit: &ConsumerExit, elapsed: Duration) -> Report {
+    /// Stops what cannot be saved any more, and reports. A store that does not work is not
+    /// waited for.
+    pub(super) async fn give_up(mut self, elapsed: Duration) -> Report {
+        self.handle.stop();
+        let counts = tokio::select! {
+            exit = self.handle.join() => exit.counts,
+            () = sleep(CANCEL_GRACE + LAST_WRITES) => self.handle.snapshot().counts,
+        };
+        self.report(&counts, elapsed)
+    }
+
+    /// What was done, by counts that are known.
+    pub(super) fn report(&self, counts: &ConsumerCounts, elapsed: Duration) -> Report {
         Report {
             files: self.progress.files(),
             bytes: self.progress.bytes(),
-            failed: exit.counts.dead_letters,
+            failed: counts.dead_letters,
             skipped: self.progress.skipped(),
-            dead_letters: exit.counts.dead_letters,
-            checkpoints: exit.counts.checkpoints,
-            events: exit.counts.received,
-            batches: exit.counts.batches(),
+            dead_letters: counts.dead_letters,
+            checkpoints: counts.checkpoints,
+            events: counts.received,
+            batches: counts.batches(),
             ..Report::default()
         }
         .timed(elapsed)
@@ -228,11 +249,11 @@ pub(super) fn fault(exit: &ConsumerExit) -> Option<String> {
 
 /// The worker of both commands.
 pub(super) fn worker(
-    broker: &Broker,
+    results: impl Publisher,
     store: Arc<dyn BlobStore>,
     policy: crate::transfer::url_policy::UrlPolicy,
 ) -> Result<DownloadWorker, CommandError> {
-    let results = Arc::new(broker.producer(RESULTS));
+    let results = Arc::new(producer(results));
     let limits = crate::transfer::download::DownloadLimits::default();
     Ok(DownloadWorker::new(store, results, policy, limits)?)
 }

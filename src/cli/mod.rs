@@ -18,11 +18,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{
     DEFAULT_BATCH_TIMEOUT, DEFAULT_MAX_BATCH_SIZE, DEFAULT_MAX_EVENTS_IN_FLIGHT, MAX_DURATION,
+    MAX_SLOTS, MAX_WINDOW_EVENTS,
 };
 
 /// Moves files driven by Azure Event Hubs, in concurrent batches.
@@ -87,13 +89,20 @@ struct TransferArgs {
 struct PaceArgs {
     /// Files moved at once
     #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_EVENTS_IN_FLIGHT)]
+    #[arg(value_parser = count(MAX_SLOTS), allow_negative_numbers = true)]
     concurrency: usize,
     /// Tasks in a batch
     #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_BATCH_SIZE)]
+    #[arg(value_parser = count(MAX_WINDOW_EVENTS), allow_negative_numbers = true)]
     batch_size: usize,
     /// Longest wait for a batch to fill, for example 500ms or 1s
     #[arg(long, value_name = "TIME", default_value_t = DurationArg(DEFAULT_BATCH_TIMEOUT))]
     batch_timeout: DurationArg,
+}
+
+/// A number from 1 to `most`.
+fn count(most: usize) -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=most as u64)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -101,6 +110,9 @@ enum ReportFormat {
     /// One JSON object
     Json,
 }
+
+/// The shortest duration an argument takes.
+const MIN_DURATION: Duration = Duration::from_millis(1);
 
 /// A duration as people write it: a number and ms, s, m or h.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,11 +133,11 @@ impl std::str::FromStr for DurationArg {
             "h" => number * 3_600.0,
             _ => return Err("the unit must be ms, s, m or h: 500ms, 1s, 2m".to_owned()),
         };
-        Duration::try_from_secs_f64(seconds)
-            .ok()
-            .filter(|duration| *duration <= MAX_DURATION)
-            .map(Self)
-            .ok_or_else(|| "it must be at most a year".to_owned())
+        match Duration::try_from_secs_f64(seconds) {
+            Ok(duration) if duration < MIN_DURATION => Err("it must be at least 1ms".to_owned()),
+            Ok(duration) if duration <= MAX_DURATION => Ok(Self(duration)),
+            _ => Err("it must be at most a year".to_owned()),
+        }
     }
 }
 
@@ -214,7 +226,7 @@ mod tests {
         assert_eq!(read("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(read("1.5s"), Ok(Duration::from_millis(1_500)));
         assert_eq!(read("2m"), Ok(Duration::from_secs(120)));
-        for wrong in ["", "5", "s", "-1s", "1d", "1e9h", "99999999h"] {
+        for wrong in ["", "5", "s", "-1s", "1d", "0s", "0.1ms", "1e9h", "99999999h"] {
             assert!(read(wrong).is_err(), "{wrong}");
         }
     }

@@ -11,10 +11,10 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::failing::{Failing, Stop};
-use super::job::{Broker, Job, RESULTS, TASKS, fault, worker};
+use super::failing::{Failing, FailingPublisher, Stop};
+use super::job::{Broker, Job, RESULTS, SEND_ATTEMPTS, TASKS, fault, worker};
 use super::report::{Report, mib};
 use super::urls::{self, FAULT, LINE, Line};
 use super::{CommandError, Ending, ReportFormat, TransferArgs};
@@ -30,31 +30,34 @@ use crate::event::{Event, Partition, SequenceNumber};
 use crate::outcome::{Failure, Outcome};
 use crate::state::resume::ResumePosition;
 use crate::transfer::download::DownloadWorker;
-use crate::transfer::task::TransferResult;
-use crate::transfer::url_policy::{PrivateAddresses, Schemes, UrlPolicy};
+use crate::transfer::task::{DownloadTask, TransferResult};
+use crate::transfer::url_policy::{PrivateAddresses, Reason, Schemes, UrlPolicy};
 use crate::transport::resume::{PartitionStream, StreamEnd, StreamOptions};
 use crate::transport::{LinkStart, Transport};
+
+/// Where the dead letters are in the state folder.
+const DEAD_LETTERS: &str = "dead-letters";
 
 /// Events read ahead when the state is read.
 const READ_PREFETCH_EVENTS: u32 = 2_000;
 
 pub(super) async fn run(args: TransferArgs) -> Result<Ending, CommandError> {
-    let list = args.urls.display().to_string();
-    let lines = urls::read(&args.urls)?;
-    let store = Arc::new(FolderBlobStore::open(&args.to)?);
-    let state = State::open(&args).await?;
+    let mut signals = Signals::listen()?;
+    let Prepared { store, state, lines, plan } = tokio::select! {
+        prepared = Prepared::new(&args) => prepared?,
+        // Nothing is under way yet.
+        _code = signals.next() => {
+            print(&Report { interrupted: true, ..Report::default() }, args.report);
+            return Ok(Ending::Done);
+        }
+    };
     let stop = Stop::new();
-
-    let plan = state.plan(&lines, &*store).await?;
-    if !plan.missing.is_empty() {
-        let tasks = plan.missing.iter().map(|line| line.event(&list)).collect();
-        state.broker.publish(tasks).await?;
-    }
-    let State { broker, checkpoints, letters } = state;
-    let wanted: HashSet<String> = lines.iter().map(|line| line.key.clone()).collect();
+    let State { folder, broker, checkpoints, letters } = state;
+    let wanted: HashSet<String> = lines.into_iter().map(|line| line.key).collect();
     let complete = plan.complete;
     let already = complete.len() as u64;
-    let download = worker(&broker, store.clone(), policy(&args))?.skip_if(move |event, _| {
+    let results = FailingPublisher::new(broker.publisher(RESULTS), stop.clone(), SEND_ATTEMPTS);
+    let download = worker(results, store.clone(), policy(&args))?.skip_if(move |event, _| {
         let key = event.message_id().unwrap_or_default();
         if complete.contains(key) {
             Some("its file is complete".to_owned())
@@ -65,31 +68,74 @@ pub(super) async fn run(args: TransferArgs) -> Result<Ending, CommandError> {
         }
     });
     let progress = download.progress();
+    let announcing = Announcing { letters, policy: policy(&args) };
     let mut job = Job::start(
         &broker,
         Lines(download),
         Arc::clone(&progress),
         Arc::new(Failing::new(checkpoints, stop.clone())),
-        Arc::new(Failing::new(Announcing(letters), stop.clone())),
+        Arc::new(Failing::new(announcing, stop.clone())),
         &args.pace,
     )?;
-    let ended = supervise(&mut job, &stop).await?;
+    let ended = supervise(&mut job, &stop, &mut signals).await?;
     let elapsed = job.elapsed();
-    let (mut report, exit) = match ended.exit {
-        Some(exit) => (job.report(&exit, elapsed), exit),
-        None => job.finish(elapsed).await,
+    let (mut report, fault) = match (ended.exit, ended.stopped) {
+        (Some(exit), _) => (job.report(&exit.counts, elapsed), fault(&exit)),
+        (None, Some(reason)) => (job.give_up(elapsed).await, Some(reason)),
+        (None, None) => {
+            let (report, exit) = job.finish(elapsed).await;
+            (report, fault(&exit))
+        }
     };
     report.skipped = already + progress.skipped().saturating_sub(plan.waiting_complete);
     report.interrupted = ended.interrupted;
     store.close().await;
     broker.shutdown().await?;
     print(&report, args.report);
-    if let Some(reason) = ended.stopped.or_else(|| fault(&exit)) {
+    if report.failed > 0 {
+        eprintln!(
+            "longshore: {} tasks failed; their records are in {}. Mend what is wrong and run the \
+             command again: it tries them again",
+            report.failed,
+            folder.join(DEAD_LETTERS).display()
+        );
+    }
+    if let Some(reason) = fault {
         return Err(CommandError::new(format!(
             "stopped: {reason}. What is complete is kept; mend this and run the command again"
         )));
     }
     Ok(if report.failed > 0 { Ending::SomeFailed } else { Ending::Done })
+}
+
+/// What a run has before its consumer starts.
+struct Prepared {
+    store: Arc<FolderBlobStore>,
+    state: State,
+    lines: Vec<Line>,
+    plan: Plan,
+}
+
+impl Prepared {
+    /// Reads the list and the state, and publishes what is missing.
+    async fn new(args: &TransferArgs) -> Result<Self, CommandError> {
+        let lines = urls::read(&args.urls)?;
+        let store = Arc::new(FolderBlobStore::open(&args.to)?);
+        let state = State::open(args).await?;
+        let plan = state.plan(&lines, &*store).await?;
+        if !plan.missing.is_empty() {
+            let list = args.urls.display().to_string();
+            let tasks = plan.missing.iter().map(|line| line.event(&list)).collect();
+            // Without its sources: they say the same in the words of the protocol.
+            state.broker.publish(tasks).await.map_err(|error| {
+                let folder = state.folder.display();
+                CommandError::new(format!(
+                    "the state folder {folder} cannot take the tasks: {error}"
+                ))
+            })?;
+        }
+        Ok(Self { store, state, lines, plan })
+    }
 }
 
 fn policy(args: &TransferArgs) -> UrlPolicy {
@@ -128,11 +174,34 @@ struct Ended {
     stopped: Option<String>,
 }
 
+/// Ctrl-C, and the request to end of a service manager.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, CommandError> {
+        let interrupt = signal(SignalKind::interrupt())?;
+        Ok(Self { interrupt, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// Waits for the next, and gives the exit code for ending on it.
+    async fn next(&mut self) -> i32 {
+        tokio::select! {
+            _signal = self.interrupt.recv() => 130,
+            _signal = self.terminate.recv() => 143,
+        }
+    }
+}
+
 /// Waits until all is settled, the consumer ends by itself, the environment fails, or a signal
 /// comes; a second signal ends the process.
-async fn supervise(job: &mut Job, stop: &Stop) -> Result<Ended, CommandError> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+async fn supervise(
+    job: &mut Job,
+    stop: &Stop,
+    signals: &mut Signals,
+) -> Result<Ended, CommandError> {
     tokio::select! {
         settled = job.until_settled() => {
             settled?;
@@ -141,8 +210,7 @@ async fn supervise(job: &mut Job, stop: &Stop) -> Result<Ended, CommandError> {
         reason = stop.reason() => {
             return Ok(Ended { stopped: Some(reason), ..Ended::default() });
         }
-        _signal = interrupt.recv() => {}
-        _signal = terminate.recv() => {}
+        _code = signals.next() => {}
         () = job.ended() => {
             return Ok(Ended { exit: Some(job.join().await), ..Ended::default() });
         }
@@ -151,16 +219,17 @@ async fn supervise(job: &mut Job, stop: &Stop) -> Result<Ended, CommandError> {
         job.handle().snapshot().partitions.iter().map(|partition| partition.in_flight).sum();
     eprintln!("longshore: finishing {in_flight} files in flight; Ctrl-C again stops at once");
     job.handle().drain();
-    let exit = tokio::select! {
-        exit = job.join() => exit,
-        _signal = interrupt.recv() => std::process::exit(130),
-        _signal = terminate.recv() => std::process::exit(143),
-    };
-    Ok(Ended { exit: Some(exit), interrupted: true, ..Ended::default() })
+    let interrupted = Ended { interrupted: true, ..Ended::default() };
+    Ok(tokio::select! {
+        exit = job.join() => Ended { exit: Some(exit), ..interrupted },
+        reason = stop.reason() => Ended { stopped: Some(reason), ..interrupted },
+        code = signals.next() => std::process::exit(code),
+    })
 }
 
 /// What is kept between runs.
 struct State {
+    folder: PathBuf,
     broker: Broker,
     checkpoints: FileCheckpointStore,
     letters: FolderDeadLetterSink,
@@ -179,32 +248,31 @@ struct Plan {
 impl State {
     async fn open(args: &TransferArgs) -> Result<Self, CommandError> {
         let folder = args.state.clone().unwrap_or_else(|| beside(&args.to));
-        std::fs::create_dir_all(&folder).map_err(|error| {
-            let what = format!("the state folder {} cannot be used", folder.display());
-            CommandError::caused(what, &error)
-        })?;
-        let (checkpoints, letters) = {
-            let folder = folder.clone();
-            tokio::task::spawn_blocking(move || {
-                let checkpoints = FileCheckpointStore::open(folder.join("checkpoints"))?;
-                let letters = FolderDeadLetterSink::open(folder.join("dead-letters"))?;
-                Ok::<_, Error>((checkpoints, letters))
-            })
+        let what = format!("the state folder {} cannot be used", folder.display());
+        let opened = folder.clone();
+        let (checkpoints, letters) = tokio::task::spawn_blocking(move || {
+            let checkpoints = FileCheckpointStore::open(opened.join("checkpoints"))?;
+            let letters = FolderDeadLetterSink::open(opened.join(DEAD_LETTERS))?;
+            Ok::<_, Error>((checkpoints, letters))
+        })
+        .await
+        .map_err(|error| CommandError::new(error.to_string()))?
+        .map_err(|error| CommandError::caused(&what, &error))?;
+        let broker = Broker::start(Some(&folder.join("hub")))
             .await
-            .map_err(|error| CommandError::new(error.to_string()))??
-        };
-        let broker = Broker::start(Some(&folder.join("hub"))).await?;
-        Ok(Self { broker, checkpoints, letters })
+            .map_err(|CommandError(why)| CommandError::new(format!("{what}: {why}")))?;
+        Ok(Self { folder, broker, checkpoints, letters })
     }
 
     /// Compares the list with what was done and what waits.
     async fn plan(&self, lines: &[Line], store: &dyn BlobStore) -> Result<Plan, CommandError> {
+        // The last of each path: what an earlier task put there was replaced.
         let mut results = HashMap::new();
         read_all(self.broker.transport(RESULTS), |event| {
             if let (Some(key), Ok(result)) =
                 (event.message_id(), serde_json::from_slice::<TransferResult>(event.body()))
             {
-                results.insert(key.to_owned(), result);
+                results.insert(result.path, (key.to_owned(), result.bytes));
             }
         })
         .await?;
@@ -222,10 +290,11 @@ impl State {
         .await?;
         let mut plan = Plan { missing: Vec::new(), complete: HashSet::new(), waiting_complete: 0 };
         for line in lines {
-            let complete = match (&line.path, results.get(&line.key)) {
-                (Some(path), Some(result)) if result.path == *path => {
+            let result = line.path.as_ref().and_then(|path| results.get_key_value(path));
+            let complete = match result {
+                Some((path, (key, bytes))) if *key == line.key => {
                     let name = BlobName::parse(path)?;
-                    store.size_bytes(&name).await? == Some(result.bytes)
+                    store.size_bytes(&name).await? == Some(*bytes)
                 }
                 _ => false,
             };
@@ -322,25 +391,54 @@ impl EventHandler for Lines {
         if let Some(fault) = event.properties().get(FAULT).and_then(|fault| fault.as_text()) {
             return Outcome::dead_letter(Failure::new(ErrorClass::BadData, fault));
         }
-        self.0.handle(event, context).await
+        let place = place(&event).to_owned();
+        match self.0.handle(event, context).await {
+            Outcome::Abort(mut failure) => {
+                failure.message = format!("{place}: {}", failure.message);
+                Outcome::Abort(failure)
+            }
+            outcome => outcome,
+        }
     }
+}
+
+/// Where a task stands on the list.
+fn place(event: &Event) -> &str {
+    event.properties().get(LINE).and_then(|line| line.as_text()).unwrap_or("a task")
 }
 
 /// Says on the terminal which task failed and why, once its dead letter is safe.
 #[derive(Debug)]
-struct Announcing<S>(S);
+struct Announcing<S> {
+    letters: S,
+    policy: UrlPolicy,
+}
+
+impl<S> Announcing<S> {
+    /// The argument that would allow what was refused.
+    fn remedy(&self, letter: &DeadLetter) -> &'static str {
+        let Ok(task) = DownloadTask::from_json(letter.event.body()) else {
+            return "";
+        };
+        match self.policy.check_url(&task.url).map_err(|refused| refused.reason().clone()) {
+            Err(Reason::Address { kind, .. }) if kind.is_local() => "; --allow-private allows it",
+            Err(Reason::PlainHttp) => "; --allow-http allows it",
+            _ => "",
+        }
+    }
+}
 
 impl<S: DeadLetterSink> DeadLetterSink for Announcing<S> {
     fn write<'a>(&'a self, letter: &'a DeadLetter) -> BoxFuture<'a, Result<(), Error>> {
         async move {
-            self.0.write(letter).await?;
-            let place = letter.event.properties().get(LINE).and_then(|line| line.as_text());
+            self.letters.write(letter).await?;
             let causes = letter.failure.causes.iter().map(|cause| format!(": {cause}"));
             eprintln!(
-                "longshore: failed: {}: {}{}",
-                place.unwrap_or("a task"),
+                "longshore: failed: {}: {}{}{}",
+                place(&letter.event),
                 letter.failure,
-                causes.collect::<String>()
+                causes.collect::<String>(),
+                self.remedy(letter)
             );
             Ok(())
         }

@@ -1,7 +1,8 @@
 //! The list of `longshore transfer`: lines become tasks.
 //!
 //! A line that cannot become a task is published all the same, as it is: the worker refuses
-//! it, and it ends in the dead letters with its bytes and its reason like any other task.
+//! it, and it ends in the dead letters with its bytes and its reason like any other task. Of a
+//! line that no message holds, only the beginning does.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -18,6 +19,16 @@ pub(super) const LINE: &str = "line";
 
 /// The property that says why a line cannot become a task, for the worker's answer.
 pub(super) const FAULT: &str = "fault";
+
+/// The longest a task may be: with its result, which repeats its metadata, it must fit into a
+/// message of 1 MiB.
+const MAX_TASK_BYTES: usize = 1_040_000;
+
+/// What is kept of a line that is longer.
+const KEPT_BYTES: usize = 4_096;
+
+/// The longest reason, in characters: a line can be one long word, and a reason quotes it.
+const MAX_FAULT_CHARS: usize = 400;
 
 /// One line of the list.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -80,17 +91,54 @@ fn parse(text: &[u8]) -> Vec<Line> {
                      give it a path of its own, as a JSON task"
                 )),
                 None => {
+                    let json = fitting(task.to_json())?;
                     paths.insert(path.clone(), number);
-                    Ok((task.to_json(), path))
+                    Ok((json, path))
                 }
             }
         });
         lines.push(match parsed {
             Ok((body, path)) => Line { number, key, body, path: Some(path), fault: None },
-            Err(fault) => Line { number, key, body: line.to_vec(), path: None, fault: Some(fault) },
+            Err(fault) => {
+                let (body, fault) = (kept(line).to_vec(), Some(shortened(fault)));
+                Line { number, key, body, path: None, fault }
+            }
         });
     }
     lines
+}
+
+fn fitting(json: Vec<u8>) -> Result<Vec<u8>, String> {
+    if json.len() > MAX_TASK_BYTES {
+        return Err(too_long(json.len()));
+    }
+    Ok(json)
+}
+
+fn too_long(bytes: usize) -> String {
+    format!("it has {bytes} bytes, and a task may have {MAX_TASK_BYTES}; make it shorter")
+}
+
+/// As much of a line as a message takes. The rest is in the list.
+fn kept(line: &[u8]) -> &[u8] {
+    if line.len() <= MAX_TASK_BYTES {
+        return line;
+    }
+    // Not through the midst of a character.
+    let end =
+        (0..=KEPT_BYTES).rev().find(|end| line.get(*end).is_none_or(|next| next & 0xC0 != 0x80));
+    line.get(..end.unwrap_or(KEPT_BYTES)).unwrap_or(line)
+}
+
+/// Both ends of a reason: one names what is wrong, the other says why.
+fn shortened(fault: String) -> String {
+    let chars = fault.chars().count();
+    if chars <= MAX_FAULT_CHARS {
+        return fault;
+    }
+    let half = MAX_FAULT_CHARS / 2;
+    let first = fault.chars().take(half);
+    first.chain(" … ".chars()).chain(fault.chars().skip(chars - half)).collect()
 }
 
 /// The identity of a task is its content.
@@ -100,6 +148,9 @@ fn key(line: &[u8]) -> String {
 }
 
 fn task(line: &[u8], key: &str) -> Result<DownloadTask, String> {
+    if line.len() > MAX_TASK_BYTES {
+        return Err(too_long(line.len()));
+    }
     if line.starts_with(b"{") {
         return json_task(line, key);
     }
@@ -178,6 +229,20 @@ mod tests {
         assert_eq!(lines[2].body, b"no url");
         assert!(lines[2].fault.as_deref().is_some_and(|fault| fault.contains("is not a URL")));
         assert!(lines[4].fault.as_deref().is_some_and(|fault| fault.contains("not valid JSON")));
+    }
+
+    #[test]
+    fn a_line_that_no_message_holds_is_a_fault_that_one_holds() {
+        let lines = parse("ä".repeat(600_000).as_bytes());
+        assert!(lines[0].fault.as_deref().is_some_and(|fault| fault.contains("1200000 bytes")));
+        assert_eq!(lines[0].body, "ä".repeat(2_048).as_bytes());
+        let mixed = parse(format!("x{}", "ä".repeat(600_000)).as_bytes());
+        assert_eq!(mixed[0].body.len(), 4_095);
+        let words = parse("x".repeat(900_000).as_bytes());
+        assert_eq!(words[0].body.len(), 900_000);
+        assert!(words[0].fault.as_deref().is_some_and(|fault| {
+            fault.len() < 500 && fault.starts_with("\"xxx") && fault.contains("is not a URL")
+        }));
     }
 
     #[test]

@@ -114,6 +114,10 @@ impl DownloadTask {
         if body.is_empty() {
             return Err(InvalidTask::Empty);
         }
+        // A list of the same values in the right order would do for serde.
+        if body.trim_ascii_start().starts_with(b"[") {
+            return Err(InvalidTask::Json { reason: "it is a list".to_owned() });
+        }
         let raw: RawTask = serde_json::from_slice(body)
             .map_err(|error| InvalidTask::Json { reason: error.to_string() })?;
         let RawTask { id, url, path, sha256, size, metadata } = raw;
@@ -249,6 +253,7 @@ mod tests {
         for (json, message) in [
             ("", "the task is empty"),
             ("[]", "not valid JSON of a task"),
+            (r#" ["a","https://h/","x",null,null,{}]"#, "it is a list"),
             ("{\"id\":\"a\"", "EOF while parsing"),
             (r#"{"id":"a","path":"x"}"#, "missing field `url`"),
             (

@@ -13,7 +13,12 @@ use crate::error::{Error, ErrorClass};
 /// Turns an SDK error of `operation` into ours, chain kept.
 pub(super) fn error(operation: &'static str, error: EventHubsError) -> Error {
     let class = class_of(&error);
-    Error::new(class, operation, summary(class)).with_source(error)
+    let message = match described_by(&error).and_then(|described| described.description.as_ref()) {
+        Some(text) if class == ErrorClass::Transient => format!("the service failed: {text}"),
+        Some(text) => format!("{}: {text}", summary(class)),
+        None => summary(class).to_owned(),
+    };
+    Error::new(class, operation, message).with_source(error)
 }
 
 /// Turns an SDK error of a send into ours. A send has no position: an argument that is out of
@@ -28,8 +33,8 @@ pub(super) fn send_error(operation: &'static str, error: EventHubsError) -> Erro
 
 /// The class of an SDK error.
 pub(super) fn class_of(error: &EventHubsError) -> ErrorClass {
-    if let Some(condition) = condition_of(error)
-        && let Some(class) = class_of_condition(condition)
+    if let Some(described) = described_by(error)
+        && let Some(class) = class_of_condition(&described.condition)
     {
         return class;
     }
@@ -61,19 +66,19 @@ fn summary(class: ErrorClass) -> &'static str {
     }
 }
 
-/// The AMQP condition anywhere in the chain.
-fn condition_of(error: &EventHubsError) -> Option<&Condition> {
+/// The AMQP error with its condition, anywhere in the chain.
+fn described_by(error: &EventHubsError) -> Option<&AmqpDescribedError> {
     match &error.kind {
         ErrorKind::SendRejected(Some(described))
         | ErrorKind::ConsumerDisconnected(Some(described)) => {
-            return Some(&described.condition);
+            return Some(described);
         }
         _ => {}
     }
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = next {
         if let Some(described) = error.downcast_ref::<AmqpError>().and_then(described) {
-            return Some(&described.condition);
+            return Some(described);
         }
         next = error.source();
     }

@@ -1,0 +1,139 @@
+//! Disks that run full under the target and under the state: a clean stop that says so, and a
+//! run on the grown disk that finishes.
+//!
+//! The disk is a file system in memory, mounted in a mount namespace of the test's own, so that
+//! it is as full for root as for anybody.
+
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::command::{Ended, Folder, files_below, longshore, start};
+use crate::web::WebServer;
+
+/// A stop is not a matter of patience.
+const PROMPT: Duration = Duration::from_secs(15);
+
+/// `unshare` with the flags that work here.
+fn unshare() -> Command {
+    let ways: [&[&str]; 2] = [&["--mount"], &["--user", "--map-root-user", "--mount"]];
+    for way in ways {
+        let mut command = Command::new("unshare");
+        command.args(way);
+        let works = Command::new("unshare").args(way).arg("true").output();
+        if works.is_ok_and(|output| output.status.success()) {
+            return command;
+        }
+    }
+    panic!(
+        "this test mounts a small file system in a mount namespace: it needs unshare \
+         (util-linux), and to be root or to be allowed unprivileged user namespaces"
+    );
+}
+
+/// Runs on the full disk and on the grown one; `arguments` name the disk.
+fn run_twice(folder: &Folder, arguments: &[&str]) -> (Ended, Ended, Duration) {
+    let mut command = unshare();
+    command.arg("sh").arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/transfer/small_disk.sh"));
+    command.arg(folder.path("disk")).arg(folder.path("out"));
+    command.arg(longshore().get_program()).args(["transfer", "--urls", "list", "--allow-private"]);
+    command.args(["--report", "json"]).args(arguments).current_dir(folder.dir.path());
+    command.env_remove("RUST_LOG").env("RUST_BACKTRACE", "0");
+    let started = Instant::now();
+    start(&mut command).end_within(Duration::from_secs(90)).expect_code(0);
+    let read = |name: &str| fs::read_to_string(folder.path("out").join(name)).unwrap();
+    let ended = |run: &str| Ended {
+        code: Some(read(&format!("{run}.code")).trim().parse().unwrap()),
+        stdout: read(&format!("{run}.stdout")),
+        stderr: read(&format!("{run}.stderr")),
+    };
+    (ended("full"), ended("grown"), started.elapsed())
+}
+
+#[test]
+fn a_full_target_stops_the_run_and_a_grown_one_finishes_it() {
+    let web = WebServer::start();
+    let folder = Folder::new();
+    let names: Vec<String> = (0..6).map(|number| format!("{number}.bin")).collect();
+    let body = |name: &str| name.repeat(60_000).into_bytes();
+    for name in &names {
+        web.serve(name, body(name));
+    }
+    folder.list(names.iter().map(|name| web.url(name)));
+    let (full, grown, took) = run_twice(&folder, &["--to", "disk", "--state", "state"]);
+    assert!(took < PROMPT, "{took:?}");
+    let full = full.expect_code(1).expect_said("stopped: list:").expect_said(": task ");
+    let full = full.expect_said("the disk that holds ").expect_said("is full; free space");
+    assert_eq!((full.figure("failed"), full.figure("dead_letters")), (0, 0));
+    let done = files_below(&folder.path("out/full.disk"));
+    assert_eq!(full.figure("files"), done.len() as u64);
+    assert!(done.len() < 4 && done.iter().all(|name| names.contains(name)), "{done:?}");
+    let grown = grown.expect_code(0);
+    assert_eq!(grown.figure("files") + grown.figure("skipped"), 6);
+    assert_eq!(grown.figure("skipped"), full.figure("files"));
+    let files = files_below(&folder.path("out/grown.disk"));
+    assert_eq!(files.into_iter().collect::<Vec<_>>(), names);
+    for name in &names {
+        let arrived = fs::read(folder.path("out/grown.disk").join(name)).unwrap();
+        assert_eq!(arrived, body(name), "{name}");
+        let again = usize::from(!done.contains(name));
+        assert!(web.requests(name) <= 1 + again, "{name}: {}", web.requests(name));
+    }
+    assert!(
+        files_below(&folder.path("state/dead-letters")).iter().all(|name| !name.ends_with(".json"))
+    );
+}
+
+#[test]
+fn a_state_that_fills_up_while_files_move_stops_the_run() {
+    let web = WebServer::start();
+    let folder = Folder::new();
+    let names: Vec<String> = (0..200).map(|number| format!("{number:03}.bin")).collect();
+    let filler = "x".repeat(3_000);
+    for name in &names {
+        web.serve(name, name.as_bytes());
+    }
+    folder.list(names.iter().map(|name| {
+        json!({ "url": web.url(name), "path": name, "metadata": { "filler": filler } }).to_string()
+    }));
+    let (full, grown, took) = run_twice(&folder, &["--to", "files", "--state", "disk"]);
+    assert!(took < PROMPT, "{took:?}");
+    let full = full.expect_code(1).expect_said("disk").expect_said("is full");
+    assert_eq!(full.figure("failed"), 0);
+    assert!(full.figure("files") > 0);
+    let grown = grown.expect_code(0);
+    assert_eq!(grown.figure("files") + grown.figure("skipped"), 200);
+    assert_eq!(folder.files().into_iter().collect::<Vec<_>>(), names);
+    for name in &names {
+        assert_eq!(folder.content(name), name.as_bytes());
+    }
+    // What is fetched twice had no place for its result.
+    let twice = names.iter().filter(|name| web.requests(name) > 1).count();
+    assert!(twice <= 10, "{twice} files were fetched again");
+    assert_eq!(web.all_requests(), 200 + twice);
+}
+
+#[test]
+fn a_state_without_room_for_the_tasks_stops_the_run_before_the_first_file() {
+    let web = WebServer::start();
+    let folder = Folder::new();
+    web.serve("a.bin", b"a".to_vec());
+    let filler = "x".repeat(6_000);
+    folder.list((0..300).map(|number| {
+        let path = format!("{number}.bin");
+        json!({ "url": web.url("a.bin"), "path": path, "metadata": { "filler": filler } })
+            .to_string()
+    }));
+    let (full, grown, took) = run_twice(&folder, &["--to", "files", "--state", "disk"]);
+    assert!(took < Duration::from_secs(30), "{took:?}");
+    let full =
+        full.expect_code(1).expect_said("the state folder disk").expect_said("No space left");
+    assert_eq!(full.stdout, "");
+    // A sentence, not a dump.
+    assert!(!full.stderr.contains("AmqpOrderedMap"), "{full:#?}");
+    grown.expect_code(0);
+    assert_eq!(folder.files().len(), 300);
+    assert_eq!(web.all_requests(), 300);
+}
