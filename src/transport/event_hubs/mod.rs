@@ -469,9 +469,8 @@ impl EventHubsPublisher {
     ) -> Result<T> {
         let client = self.client().await?;
         let result = within(DEFAULT_CALL_TIMEOUT, operation, call(&client)).await;
-        if let Err(error) = &result
-            && error.class() != ErrorClass::Permanent
-        {
+        if result.is_err() {
+            // Whatever it was: after a refused event, too, the next send of the client hangs.
             self.retire(&client).await;
         }
         result
@@ -484,39 +483,35 @@ impl EventHubsPublisher {
     ) -> Result<()> {
         let mut events = events.into_iter().map(convert::outgoing).peekable();
         while events.peek().is_some() {
-            self.with_client("publish a batch", async |client| {
-                let batch = client.create_batch(Some(options())).await?;
-                let mut added = 0_usize;
-                while let Some(event) = events.peek() {
-                    if !batch.try_add_amqp_message(event.clone(), None)? {
-                        break;
+            let alone = self
+                .with_client("publish a batch", async |client| {
+                    let batch = client.create_batch(Some(options())).await?;
+                    let mut added = 0_usize;
+                    while let Some(event) = events.peek() {
+                        if !batch.try_add_amqp_message(event.clone(), None)? {
+                            break;
+                        }
+                        events.next();
+                        added += 1;
                     }
-                    events.next();
-                    added += 1;
-                }
-                if added == 0 {
-                    return Ok(Added::TooLarge);
-                }
-                client.send_batch(batch, None).await?;
-                Ok(Added::Some)
-            })
-            .await
-            .and_then(|added| match added {
-                Added::Some => Ok(()),
-                Added::TooLarge => Err(Error::new(
-                    ErrorClass::Permanent,
-                    "publish a batch",
-                    "an event is larger than the hub takes",
-                )),
-            })?;
+                    if added == 0 {
+                        // The SDK counts the first event of a batch twice, so it may fit yet.
+                        return Ok(events.next());
+                    }
+                    client.send_batch(batch, None).await?;
+                    Ok(None)
+                })
+                .await?;
+            if let Some(event) = alone {
+                let options = SendMessageOptions { partition_id: options().partition_id };
+                self.with_client("publish an event", async |client| {
+                    client.send_message(event, Some(options)).await
+                })
+                .await?;
+            }
         }
         Ok(())
     }
-}
-
-enum Added {
-    Some,
-    TooLarge,
 }
 
 impl Publisher for EventHubsPublisher {
