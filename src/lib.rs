@@ -87,8 +87,8 @@ pub mod emulator;
 
 pub use config::ConsumerOptions;
 pub use consumer::{
-    Batch, BatchConsumer, BatchContext, BatchHandler, ConsumerHandle, EventConsumer, EventContext,
-    EventHandler, HandlerError, Outcomes, Settler, decoded,
+    Batch, BatchConsumer, BatchContext, BatchHandler, ConsumerHandle, ConsumerSet, EventConsumer,
+    EventContext, EventHandler, HandlerError, Outcomes, Settler, decoded,
 };
 pub use error::{Error, ErrorClass};
 pub use event::{Event, OutgoingEvent};

@@ -18,6 +18,7 @@
 mod checkpointer;
 mod claim;
 mod dispatch;
+mod entities;
 mod event_consumer;
 mod exit;
 mod handler;
@@ -35,12 +36,15 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use entities::{
+    ConsumerSet, ConsumerSetBuilder, ConsumerSetExit, ConsumerSetHandle, ConsumerSetSnapshot,
+    EntityExit, EntitySnapshot,
+};
 pub use event_consumer::{EventConsumer, EventConsumerBuilder};
 pub use exit::{ConsumerExit, ExitReason, PartitionExit, StopReason};
 pub use handler::{
@@ -59,8 +63,8 @@ use crate::error::InvalidConfig;
 use crate::event::Partition;
 use crate::telemetry::metrics::{self, Labelled};
 use crate::transport::Transport;
-use dispatch::{BatchMode, EventMode, Mode, Slots};
-use shared::{Counters, Directive, PartitionHook, Shared, SharedBudget, lock};
+use dispatch::{BatchMode, EventMode, Mode};
+use shared::{Common, Counters, Directive, PartitionHook, Shared, lock};
 
 /// Consumes all partitions of an entity, many events at once, settling each.
 ///
@@ -219,8 +223,9 @@ impl BatchConsumerBuilder {
     /// A value of the options that cannot be used.
     pub fn event_handler(self, handler: impl EventHandler) -> Result<BatchConsumer, InvalidConfig> {
         self.options.validate()?;
-        let slots = self.options.max_events_in_flight;
-        Ok(self.assemble(slots, EventMode(handler)))
+        let common =
+            Common::new(self.options.max_events_in_flight, self.options.memory_budget_bytes);
+        Ok(self.assemble_events(handler, common))
     }
 
     /// Makes a consumer that calls `handler` with batches, up to
@@ -231,15 +236,23 @@ impl BatchConsumerBuilder {
     pub fn batch_handler(self, handler: impl BatchHandler) -> Result<BatchConsumer, InvalidConfig> {
         self.options.validate()?;
         self.options.validate_batches()?;
-        let slots = self.options.max_batches_in_flight;
-        Ok(self.assemble(slots, BatchMode(handler)))
+        let common =
+            Common::new(self.options.max_batches_in_flight, self.options.memory_budget_bytes);
+        Ok(self.assemble_batches(handler, common))
     }
 
-    fn assemble<M: Mode>(self, slots: usize, mode: M) -> BatchConsumer {
-        metrics::describe();
-        let labelled = Labelled::new(self.transport.entity(), self.transport.consumer_group());
+    fn assemble_events(self, handler: impl EventHandler, common: Common) -> BatchConsumer {
+        let timeout = self.options.handler_timeout;
+        self.assemble(EventMode { handler, timeout }, common)
+    }
+
+    fn assemble_batches(self, handler: impl BatchHandler, common: Common) -> BatchConsumer {
+        let timeout = self.options.handler_timeout;
+        self.assemble(BatchMode { handler, timeout }, common)
+    }
+
+    fn assemble<M: Mode>(self, mode: M, common: Common) -> BatchConsumer {
         let shared = Arc::new(Shared {
-            budget: SharedBudget::new(self.options.memory_budget_bytes),
             random: Mutex::new(shared::seeded(self.seed)),
             transport: self.transport,
             checkpoints: self.checkpoints,
@@ -247,8 +260,9 @@ impl BatchConsumerBuilder {
             options: self.options,
             worker: self.worker,
             clock: self.clock,
-            slots: Slots::new(slots),
-            directive: watch::Sender::new(Directive::Run),
+            slots: common.slots,
+            budget: common.budget,
+            directive: common.directive,
             tasks: TaskTracker::new(),
             counters: Counters::new(&labelled),
             timings: labelled.timings(),

@@ -32,6 +32,24 @@ pub(crate) enum Directive {
     Drain(Instant),
 }
 
+/// What consumers that run together have in common: one, or those of several entities.
+#[derive(Clone)]
+pub(crate) struct Common {
+    pub(crate) slots: Arc<Slots>,
+    pub(crate) budget: Arc<SharedBudget>,
+    pub(crate) directive: watch::Sender<Directive>,
+}
+
+impl Common {
+    pub(crate) fn new(slots: usize, memory_budget_bytes: usize) -> Self {
+        Self {
+            slots: Arc::new(Slots::new(slots)),
+            budget: Arc::new(SharedBudget::new(memory_budget_bytes)),
+            directive: watch::Sender::new(Directive::Run),
+        }
+    }
+}
+
 /// Called with a partition when it is taken or given up.
 pub(crate) type PartitionHook = Arc<dyn Fn(&Partition) + Send + Sync>;
 
@@ -43,8 +61,8 @@ pub(crate) struct Shared {
     pub(crate) worker: String,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Mutex<SmallRng>,
-    pub(crate) slots: Slots,
-    pub(crate) budget: SharedBudget,
+    pub(crate) slots: Arc<Slots>,
+    pub(crate) budget: Arc<SharedBudget>,
     pub(crate) directive: watch::Sender<Directive>,
     pub(crate) tasks: TaskTracker,
     pub(crate) counters: Counters,
@@ -183,6 +201,12 @@ macro_rules! counters {
 
             pub(crate) fn read(&self) -> ConsumerCounts {
                 ConsumerCounts { $($name: self.$name.total.load(Ordering::Relaxed),)* }
+            }
+        }
+
+        impl std::iter::Sum for ConsumerCounts {
+            fn sum<I: Iterator<Item = Self>>(counts: I) -> Self {
+                counts.fold(Self::default(), |sum, one| Self { $($name: sum.$name + one.$name,)* })
             }
         }
     };

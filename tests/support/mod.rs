@@ -67,6 +67,10 @@ impl Harness {
         }
     }
 
+    pub fn entity(&self) -> EntityName {
+        self.entity.clone()
+    }
+
     pub fn publish(&self, partition: usize, count: usize) {
         for number in 0..count {
             self.hub.publish(partition, OutgoingEvent::new(format!("body {number}")));

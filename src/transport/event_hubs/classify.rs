@@ -59,6 +59,7 @@ fn summary(class: ErrorClass) -> &'static str {
         ErrorClass::Permanent => {
             "the service refused; check the namespace, the entity and its state"
         }
+        ErrorClass::TooLarge => "an event is larger than the hub takes",
         ErrorClass::PartitionLost => "another receiver of an equal or higher owner level has it",
         ErrorClass::BadPosition => "the position is not in the log",
         ErrorClass::BadData => "the answer cannot be understood",
@@ -108,8 +109,8 @@ fn class_of_condition(condition: &Condition) -> Option<ErrorClass> {
         | Condition::NotAllowed
         | Condition::NotImplemented
         | Condition::ResourceDeleted
-        | Condition::EntityDisabledError
-        | Condition::LinkPayloadSizeExceeded => ErrorClass::Permanent,
+        | Condition::EntityDisabledError => ErrorClass::Permanent,
+        Condition::LinkPayloadSizeExceeded => ErrorClass::TooLarge,
         Condition::ArgumentError | Condition::ArgumentOutOfRangeError => ErrorClass::BadPosition,
         Condition::UnknownValue(value)
             if value == "com.microsoft:georeplication:invalid-offset" =>
@@ -197,6 +198,7 @@ mod tests {
             ("amqp:unauthorized-access", ErrorClass::Auth),
             ("amqp:not-found", ErrorClass::Permanent),
             ("com.microsoft:entity-disabled", ErrorClass::Permanent),
+            ("amqp:link:message-size-exceeded", ErrorClass::TooLarge),
             ("com.microsoft:argument-error", ErrorClass::BadPosition),
             ("com.microsoft:argument-out-of-range", ErrorClass::BadPosition),
             ("com.microsoft:georeplication:invalid-offset", ErrorClass::BadPosition),
