@@ -242,16 +242,16 @@ impl BatchConsumerBuilder {
     }
 
     fn assemble_events(self, handler: impl EventHandler, common: Common) -> BatchConsumer {
-        let timeout = self.options.handler_timeout;
-        self.assemble(EventMode { handler, timeout }, common)
+        self.assemble(EventMode(handler), common)
     }
 
     fn assemble_batches(self, handler: impl BatchHandler, common: Common) -> BatchConsumer {
-        let timeout = self.options.handler_timeout;
-        self.assemble(BatchMode { handler, timeout }, common)
+        self.assemble(BatchMode(handler), common)
     }
 
     fn assemble<M: Mode>(self, mode: M, common: Common) -> BatchConsumer {
+        metrics::describe();
+        let labelled = Labelled::new(self.transport.entity(), self.transport.consumer_group());
         let shared = Arc::new(Shared {
             random: Mutex::new(shared::seeded(self.seed)),
             transport: self.transport,

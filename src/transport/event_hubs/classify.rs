@@ -13,12 +13,7 @@ use crate::error::{Error, ErrorClass};
 /// Turns an SDK error of `operation` into ours, chain kept.
 pub(super) fn error(operation: &'static str, error: EventHubsError) -> Error {
     let class = class_of(&error);
-    let message = match described_by(&error).and_then(|described| described.description.as_ref()) {
-        Some(text) if class == ErrorClass::Transient => format!("the service failed: {text}"),
-        Some(text) => format!("{}: {text}", summary(class)),
-        None => summary(class).to_owned(),
-    };
-    Error::new(class, operation, message).with_source(error)
+    as_class(class, operation, error)
 }
 
 /// Turns an SDK error of a send into ours. A send has no position: an argument that is out of
@@ -28,7 +23,16 @@ pub(super) fn send_error(operation: &'static str, error: EventHubsError) -> Erro
         ErrorClass::BadPosition => ErrorClass::Permanent,
         class => class,
     };
-    Error::new(class, operation, summary(class)).with_source(error)
+    as_class(class, operation, error)
+}
+
+fn as_class(class: ErrorClass, operation: &'static str, error: EventHubsError) -> Error {
+    let message = match described_by(&error).and_then(|described| described.description.as_ref()) {
+        Some(text) if class == ErrorClass::Transient => format!("the service failed: {text}"),
+        Some(text) => format!("{}: {text}", summary(class)),
+        None => summary(class).to_owned(),
+    };
+    Error::new(class, operation, message).with_source(error)
 }
 
 /// The class of an SDK error.

@@ -477,7 +477,9 @@ impl EventHubsPublisher {
         call: impl AsyncFnOnce(&ProducerClient) -> Result<T, EventHubsError>,
     ) -> Result<T> {
         let client = self.client().await?;
-        let result = within(DEFAULT_CALL_TIMEOUT, operation, call(&client)).await;
+        let call = call(&client);
+        let result =
+            within_classified(DEFAULT_CALL_TIMEOUT, operation, classify::send_error, call).await;
         if result.is_err() {
             // Whatever it was: after a refused event, too, the next send of the client hangs.
             self.retire(&client).await;
