@@ -27,7 +27,8 @@ fn event_consumer(harness: &Harness) -> EventConsumerBuilder {
 async fn events_of_a_partition_run_one_by_one_each_checkpointed_before_the_next() {
     let harness = Harness::new(2);
     (0..2).for_each(|partition| harness.publish(partition, 20));
-    let behind: Arc<Mutex<Vec<(i64, Option<i64>)>>> = Arc::default();
+    type Behind = Mutex<Vec<(i64, Option<i64>)>>;
+    let behind: Arc<Behind> = Arc::default();
     let (record, seen) = (behind.clone(), harness.seen.clone());
     let harness = Arc::new(harness);
     let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
