@@ -23,6 +23,8 @@ pub enum ErrorClass {
     Auth,
     /// Trying again gives the same answer.
     Permanent,
+    /// Larger than the other side takes: send less, or shorter.
+    TooLarge,
     /// Another owner has the partition: stop, and leave its checkpoint alone.
     PartitionLost,
     /// The position is not in the log: apply the reset policy, loudly.
@@ -41,6 +43,7 @@ impl ErrorClass {
             ErrorClass::Throttling => "throttling",
             ErrorClass::Auth => "auth",
             ErrorClass::Permanent => "permanent",
+            ErrorClass::TooLarge => "too_large",
             ErrorClass::PartitionLost => "partition_lost",
             ErrorClass::BadPosition => "bad_position",
             ErrorClass::BadData => "bad_data",

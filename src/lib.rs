@@ -73,6 +73,7 @@ pub mod hub;
 pub mod outcome;
 pub mod producer;
 pub mod state;
+pub mod telemetry;
 pub mod transfer;
 pub mod transport;
 
@@ -86,8 +87,8 @@ pub mod emulator;
 
 pub use config::ConsumerOptions;
 pub use consumer::{
-    Batch, BatchConsumer, BatchContext, BatchHandler, ConsumerHandle, EventContext, EventHandler,
-    HandlerError, Outcomes, Settler, decoded,
+    Batch, BatchConsumer, BatchContext, BatchHandler, ConsumerHandle, ConsumerSet, EventConsumer,
+    EventContext, EventHandler, HandlerError, Outcomes, Settler, decoded,
 };
 pub use error::{Error, ErrorClass};
 pub use event::{Event, OutgoingEvent};

@@ -1,6 +1,7 @@
 //! The delivery contract of `BatchConsumer`, on the memory transport and stores, in paused time.
 
-use std::collections::BTreeMap;
+mod support;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,115 +14,17 @@ use longshore::checkpoint_store::{
     StoredCheckpoint, VersionToken,
 };
 use longshore::config::{OwnerLevel, PositionLost};
-use longshore::consumer::{BatchConsumerBuilder, ConsumerExit, ExitReason, Settler, StopReason};
-use longshore::dead_letter::DeadLetterSink;
-use longshore::dead_letter::memory::MemoryDeadLetterSink;
-use longshore::event::{PartitionId, StartPosition};
+use longshore::consumer::{ExitReason, Settler, StopReason};
+use longshore::event::StartPosition;
 use longshore::state::batch_buffer::FlushReason;
-use longshore::transport::memory::MemoryHub;
 use longshore::{
-    Batch, BatchConsumer, BatchContext, ConsumerHandle, ConsumerOptions, Error, ErrorClass, Event,
-    EventContext, Failure, Outcome, Outcomes, OutgoingEvent, decoded,
+    Batch, BatchConsumer, BatchContext, ConsumerOptions, Error, ErrorClass, Event, EventContext,
+    Failure, Outcome, Outcomes, OutgoingEvent, decoded,
 };
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
-/// A hub, its stores, and what handlers saw.
-struct Harness {
-    hub: MemoryHub,
-    checkpoints: Arc<MemoryCheckpointStore>,
-    letters: Arc<MemoryDeadLetterSink>,
-    seen: Seen,
-}
-
-/// (partition, sequence number) of each handler call, in order.
-#[derive(Clone, Default)]
-struct Seen(Arc<Mutex<Vec<(String, i64)>>>);
-
-impl Seen {
-    fn record(&self, event: &Event) {
-        let id = event.partition().id.as_str().to_owned();
-        self.0.lock().expect("lock").push((id, event.sequence_number().0));
-    }
-
-    fn counts(&self) -> BTreeMap<(String, i64), usize> {
-        let mut counts = BTreeMap::new();
-        for seen in self.0.lock().expect("lock").iter() {
-            *counts.entry(seen.clone()).or_default() += 1;
-        }
-        counts
-    }
-
-    fn numbers(&self) -> Vec<i64> {
-        self.0.lock().expect("lock").iter().map(|(_, number)| *number).collect()
-    }
-
-    fn len(&self) -> usize {
-        self.0.lock().expect("lock").len()
-    }
-}
-
-impl Harness {
-    fn new(partitions: usize) -> Self {
-        Self {
-            hub: MemoryHub::new("files", partitions),
-            checkpoints: Arc::new(MemoryCheckpointStore::new()),
-            letters: Arc::new(MemoryDeadLetterSink::new()),
-            seen: Seen::default(),
-        }
-    }
-
-    fn publish(&self, partition: usize, count: usize) {
-        for number in 0..count {
-            self.hub.publish(partition, OutgoingEvent::new(format!("body {number}")));
-        }
-    }
-
-    fn builder(&self) -> BatchConsumerBuilder {
-        let letters: Arc<dyn DeadLetterSink> = self.letters.clone();
-        self.without_letters().dead_letters(letters)
-    }
-
-    fn without_letters(&self) -> BatchConsumerBuilder {
-        BatchConsumer::builder(Arc::new(self.hub.transport("$Default")), self.checkpoints.clone())
-            .seed(7)
-    }
-
-    async fn checkpoint(&self, partition: &str) -> Option<Checkpoint> {
-        let key = CheckpointKey {
-            scope: CheckpointScope {
-                namespace: "memory".to_owned(),
-                entity: "files".into(),
-                consumer_group: "$Default".into(),
-            },
-            partition: PartitionId::from(partition),
-        };
-        let stored = self.checkpoints.load(&key).await.expect("load");
-        stored.map(|stored| stored.checkpoint)
-    }
-
-    async fn checkpointed_to(&self, partition: &str) -> Option<i64> {
-        let checkpoint = self.checkpoint(partition).await?;
-        checkpoint.watermark.map(|position| position.sequence_number.0)
-    }
-}
-
-async fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let give_up = Instant::now() + Duration::from_secs(3_600);
-    while !condition() {
-        assert!(Instant::now() < give_up, "never came: {what}");
-        sleep(Duration::from_millis(5)).await;
-    }
-}
-
-async fn drained(mut handle: ConsumerHandle) -> ConsumerExit {
-    handle.drain();
-    handle.join().await
-}
-
-fn unsettled(handle: &ConsumerHandle) -> usize {
-    handle.snapshot().partitions.iter().map(|partition| partition.unsettled_events).sum()
-}
+use support::{Harness, Seen, drained, unsettled, until};
 
 // Batches.
 
@@ -983,4 +886,20 @@ async fn a_drain_waits_for_handlers_and_then_cuts_them() {
     assert_eq!(asked.load(Ordering::SeqCst), 1, "asked to give up before it was dropped");
     assert_eq!(exit.partitions[0].cut_handlers, 1);
     assert_eq!(harness.checkpointed_to("0").await, Some(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_join_says_so() {
+    let harness = Harness::new(1);
+    let mut handle = harness
+        .builder()
+        .event_handler(|_: Event, _: EventContext| async {})
+        .expect("valid")
+        .start();
+    handle.drain();
+    assert!(handle.join().await.is_clean());
+    let ExitReason::Failed(error) = handle.join().await.reason else {
+        panic!("the exit was taken before");
+    };
+    assert!(error.to_string().contains("the exit was taken before"), "{error}");
 }

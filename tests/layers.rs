@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 const VALUES: &[&str] = &["checkpoint", "clock", "error", "event", "hub", "outcome", "timestamp"];
 const PORTS: &[&str] = &["blob_store", "checkpoint_store", "dead_letter", "transport"];
-const RUNTIME: &[&str] = &["consumer", "producer", "transfer"];
+const RUNTIME: &[&str] = &["consumer", "producer", "telemetry", "transfer"];
 
 /// What the root re-exports, which doc examples and macros may name.
 const ROOT: &[&str] = &["Error", "ErrorClass"];

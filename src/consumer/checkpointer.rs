@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::claim::{Written, write_once};
-use super::shared::{PartitionStatus, Shared, add};
+use super::shared::{PartitionStatus, Shared};
 use crate::checkpoint_store::{CheckpointKey, LeaseEpoch};
 use crate::error::{Error, error_chain};
 use crate::state::checkpoint_pace::{CheckpointPace, PaceLimits};
@@ -153,7 +153,7 @@ impl Checkpointer {
     }
 
     fn on_acknowledged(&mut self) {
-        add(&self.shared.counters.checkpoints, 1);
+        self.shared.counters.checkpoints.add(1);
         self.failures = 0;
         self.written_passed = self.writing_passed;
         self.pace.on_written();
@@ -161,7 +161,7 @@ impl Checkpointer {
     }
 
     fn on_failed(&mut self, error: &Error, now: Instant) {
-        add(&self.shared.counters.checkpoint_failures, 1);
+        self.shared.counters.checkpoint_failures.add(1);
         self.failures += 1;
         let random = self.shared.random();
         let delay = self.shared.options.reopen_backoff.delay(self.failures, random);

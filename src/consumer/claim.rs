@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
 use super::exit::StopReason;
-use super::shared::{Directive, Shared, add};
+use super::shared::{Directive, Shared};
 use crate::checkpoint_store::{
     Checkpoint, CheckpointKey, CheckpointStore, Expected, StoreError, StoredCheckpoint,
     VersionToken,
@@ -159,7 +159,7 @@ async fn attempt(
             Written::Failed(error) => return Ok(Attempt::Failed(error)),
         }
     }
-    add(&shared.counters.checkpoints, 1);
+    shared.counters.checkpoints.add(1);
     let start = match begin {
         Begin::After(number) => LinkStart::After(number),
         Begin::At { start, .. } => start,

@@ -7,16 +7,19 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use futures::FutureExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
+use tracing::{Instrument, debug_span};
 
 use super::handler::{
     Batch, BatchContext, BatchHandler, Ended, EventContext, EventHandler, HandlerError, Outcomes,
     Scope,
 };
+use super::running::CallId;
+use super::shared::Shared;
 use crate::error::ErrorClass;
 use crate::event::Event;
 use crate::outcome::{Failure, Outcome};
@@ -40,69 +43,88 @@ pub(crate) enum Unit {
     Batch(Vec<Tracked>, FlushReason),
 }
 
+impl Unit {
+    pub(crate) fn events(&self) -> &[Tracked] {
+        match self {
+            Unit::Event(tracked) => std::slice::from_ref(tracked),
+            Unit::Batch(batch, _) => batch,
+        }
+    }
+
+    /// Why it was handed out; an event by itself is a batch of one.
+    fn reason(&self) -> FlushReason {
+        match self {
+            Unit::Event(_) => FlushReason::Size,
+            Unit::Batch(_, reason) => *reason,
+        }
+    }
+
+    pub(crate) fn into_events(self) -> impl Iterator<Item = Tracked> {
+        let (one, many) = match self {
+            Unit::Event(tracked) => (Some(tracked), Vec::new()),
+            Unit::Batch(batch, _) => (None, batch),
+        };
+        one.into_iter().chain(many)
+    }
+}
+
 /// What comes back to the partition's worker.
 #[derive(Debug)]
 pub(crate) enum Completion {
-    Event(TaskKey, Tracked, Outcome),
-    Batch(TaskKey, Vec<Tracked>, Outcomes),
+    /// A call ended, with an outcome for each of its events.
+    Call(CallId, Outcomes),
     /// From a settler.
     Deferred(Tracked, Outcome),
 }
-
-/// Where the worker keeps the handle of a running task.
-pub(crate) type TaskKey = usize;
 
 /// Calls the user's handler, one kind or the other.
 pub(crate) trait Mode: Send + Sync + 'static {
     /// Whether events wait to become batches.
     const BATCHES: bool;
 
-    /// Calls the handler for a unit of this mode's kind.
-    fn run(
+    /// Calls the handler for a unit of this mode's kind. Whatever the handler does, the future
+    /// ends with an outcome for each event, unless it is dropped.
+    fn call(
         self: Arc<Self>,
-        key: TaskKey,
-        unit: Unit,
+        unit: &Unit,
         scope: Arc<Scope>,
-    ) -> impl Future<Output = Completion> + Send;
+        deadline: Option<Instant>,
+    ) -> impl Future<Output = Outcomes> + Send + 'static;
 }
 
-pub(crate) struct EventMode<H> {
-    pub(crate) handler: H,
-    pub(crate) timeout: Option<Duration>,
-}
+pub(crate) struct EventMode<H>(pub(crate) H);
 
-pub(crate) struct BatchMode<H> {
-    pub(crate) handler: H,
-    pub(crate) timeout: Option<Duration>,
-}
-
-impl<H: EventHandler> EventMode<H> {
-    async fn call(&self, tracked: &Tracked, scope: Arc<Scope>) -> Outcome {
-        let deadline = self.timeout.map(|timeout| Instant::now() + timeout);
-        let context = EventContext { scope, tracked: tracked.clone(), deadline };
-        let call = async { self.handler.handle(tracked.event.clone(), context).await };
-        match guarded(call, deadline).await {
-            Ok(outcome) => outcome,
-            Err(interrupted) => Outcome::retry(interrupted),
-        }
-    }
-}
+pub(crate) struct BatchMode<H>(pub(crate) H);
 
 impl<H: EventHandler> Mode for EventMode<H> {
     const BATCHES: bool = false;
 
-    async fn run(self: Arc<Self>, key: TaskKey, unit: Unit, scope: Arc<Scope>) -> Completion {
-        match unit {
-            Unit::Event(tracked) => {
-                let outcome = self.call(&tracked, scope).await;
-                Completion::Event(key, tracked, outcome)
-            }
-            Unit::Batch(batch, _) => {
-                let mut outcomes = Vec::with_capacity(batch.len());
-                for tracked in &batch {
-                    outcomes.push(self.call(tracked, Arc::clone(&scope)).await);
-                }
-                Completion::Batch(key, batch, outcomes.into())
+    fn call(
+        self: Arc<Self>,
+        unit: &Unit,
+        scope: Arc<Scope>,
+        deadline: Option<Instant>,
+    ) -> impl Future<Output = Outcomes> + Send + 'static {
+        let tracked = unit.events().first().cloned();
+        async move {
+            let Some(tracked) = tracked else {
+                return Outcomes::all_done();
+            };
+            let event = tracked.event.clone();
+            let span = debug_span!(
+                "handle",
+                message_topic = %scope.partition.entity,
+                message_partition = %scope.partition.id,
+                message_offset = event.sequence_number().0,
+                message_consumer_group = %scope.consumer_group,
+                attempt = tracked.attempts,
+            );
+            let context = EventContext { scope, tracked, deadline };
+            let call = async { self.0.handle(event, context).await };
+            match survived(call.instrument(span)).await {
+                Ok(Outcome::Done) => Outcomes::all_done(),
+                Ok(outcome) => Outcomes(Ended::One(outcome)),
+                Err(failure) => Outcomes(Ended::One(Outcome::retry(failure))),
             }
         }
     }
@@ -111,53 +133,48 @@ impl<H: EventHandler> Mode for EventMode<H> {
 impl<H: BatchHandler> Mode for BatchMode<H> {
     const BATCHES: bool = true;
 
-    async fn run(self: Arc<Self>, key: TaskKey, unit: Unit, scope: Arc<Scope>) -> Completion {
-        let (tracked, reason) = match unit {
-            Unit::Batch(tracked, reason) => (tracked, reason),
-            Unit::Event(tracked) => (vec![tracked], FlushReason::Size),
-        };
-        let deadline = self.timeout.map(|timeout| Instant::now() + timeout);
-        let batch = Batch::new(tracked.iter().map(|tracked| tracked.event.clone()));
-        let context = BatchContext { scope, tracked: tracked.clone().into(), deadline, reason };
-        let call = async { self.handler.handle(batch, context).await };
-        let failure = match guarded(call, deadline).await {
-            Ok(Ok(outcomes)) => match &outcomes.0 {
-                Ended::Each(each) if each.len() != tracked.len() => Failure::transient(format!(
-                    "the handler returned {} outcomes for {} events",
-                    each.len(),
-                    tracked.len()
-                )),
-                _ => return Completion::Batch(key, tracked, outcomes),
-            },
-            Ok(Err(HandlerError(failure))) => failure,
-            Err(interrupted) => interrupted,
-        };
-        let outcome = if failure.class.is_retryable() {
-            Outcome::retry(failure)
-        } else {
-            Outcome::DeadLetter(failure)
-        };
-        let outcomes = vec![outcome; tracked.len()];
-        Completion::Batch(key, tracked, outcomes.into())
+    fn call(
+        self: Arc<Self>,
+        unit: &Unit,
+        scope: Arc<Scope>,
+        deadline: Option<Instant>,
+    ) -> impl Future<Output = Outcomes> + Send + 'static {
+        let reason = unit.reason();
+        let tracked: Arc<[Tracked]> = unit.events().into();
+        async move {
+            let count = tracked.len();
+            let batch = Batch::new(tracked.iter().map(|tracked| tracked.event.clone()));
+            let offset = |one: Option<&Tracked>| one.map(|one| one.event.sequence_number().0);
+            let span = debug_span!(
+                "handle_batch",
+                message_topic = %scope.partition.entity,
+                message_partition = %scope.partition.id,
+                message_offset = offset(tracked.first()),
+                last_message_offset = offset(tracked.last()),
+                message_consumer_group = %scope.consumer_group,
+                events = count,
+            );
+            let context = BatchContext { scope, tracked, deadline, reason };
+            let call = async { self.0.handle(batch, context).await };
+            let failure = match survived(call.instrument(span)).await {
+                Ok(Ok(outcomes)) => match outcomes.0 {
+                    Ended::Each(each) if each.len() != count => Failure::transient(format!(
+                        "the handler returned {} outcomes for {count} events",
+                        each.len()
+                    )),
+                    ended => return Outcomes(ended),
+                },
+                Ok(Err(HandlerError(failure))) => failure,
+                Err(failure) => failure,
+            };
+            Outcomes(Ended::Each(vec![Outcome::from(Err(failure)); count]))
+        }
     }
 }
 
-/// Awaits a handler's future; a panic or a missed deadline becomes a failure.
-async fn guarded<T>(
-    call: impl Future<Output = T>,
-    deadline: Option<Instant>,
-) -> Result<T, Failure> {
-    let call = AssertUnwindSafe(call).catch_unwind();
-    let returned = match deadline {
-        Some(deadline) => match timeout_at(deadline, call).await {
-            Ok(returned) => returned,
-            Err(_elapsed) => {
-                return Err(Failure::transient("the handler did not end by its deadline"));
-            }
-        },
-        None => call.await,
-    };
-    returned.map_err(|panic| {
+/// Awaits a handler's future; a panic becomes a failure.
+async fn survived<T>(call: impl Future<Output = T>) -> Result<T, Failure> {
+    AssertUnwindSafe(call).catch_unwind().await.map_err(|panic| {
         let said = panic
             .downcast_ref::<&str>()
             .map(|text| (*text).to_owned())
@@ -216,12 +233,32 @@ impl Slots {
     }
 
     /// Gives a slot back.
-    pub(crate) fn release(&self, permit: OwnedSemaphorePermit) {
+    fn release(&self, permit: OwnedSemaphorePermit) {
         let owed = self
             .surplus
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |surplus| surplus.checked_sub(1));
         if owed.is_ok() {
             permit.forget();
+        }
+    }
+}
+
+/// A slot that is taken. Dropped, it is given back.
+pub(crate) struct Slot {
+    permit: Option<OwnedSemaphorePermit>,
+    shared: Arc<Shared>,
+}
+
+impl Slot {
+    pub(crate) fn new(permit: OwnedSemaphorePermit, shared: Arc<Shared>) -> Self {
+        Self { permit: Some(permit), shared }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(permit) = self.permit.take() {
+            self.shared.slots.release(permit);
         }
     }
 }
@@ -253,7 +290,7 @@ mod tests {
                 panic!("boom {}", 7)
             }
         };
-        let failure = guarded(call, None).await.expect_err("panicked");
+        let failure = survived(call).await.expect_err("panicked");
         assert_eq!(failure.message, "the handler panicked: boom 7");
     }
 }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::dispatch::{Completion, Tracked};
 use crate::checkpoint_store::LeaseEpoch;
-use crate::event::{Event, Partition};
+use crate::event::{ConsumerGroup, Event, Partition};
 use crate::outcome::{Deferred, Failure, Outcome};
 use crate::state::batch_buffer::FlushReason;
 
@@ -104,6 +104,8 @@ pub struct Outcomes(pub(crate) Ended);
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum Ended {
     AllDone,
+    /// Of the only event.
+    One(Outcome),
     Each(Vec<Outcome>),
 }
 
@@ -146,6 +148,7 @@ impl<F: Into<Failure>> From<F> for HandlerError {
 #[derive(Debug)]
 pub(crate) struct Scope {
     pub(crate) partition: Partition,
+    pub(crate) consumer_group: ConsumerGroup,
     pub(crate) lease_epoch: LeaseEpoch,
     /// Fires when running handlers are asked to give up.
     pub(crate) cancelled: CancellationToken,

@@ -18,11 +18,14 @@
 mod checkpointer;
 mod claim;
 mod dispatch;
+mod entities;
+mod event_consumer;
 mod exit;
 mod handler;
 mod letters;
 mod partition_worker;
 mod rebalance;
+mod running;
 mod shared;
 mod waiting;
 
@@ -33,18 +36,23 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use entities::{
+    ConsumerSet, ConsumerSetBuilder, ConsumerSetExit, ConsumerSetHandle, ConsumerSetSnapshot,
+    EntityExit, EntitySnapshot,
+};
+pub use event_consumer::{EventConsumer, EventConsumerBuilder};
 pub use exit::{ConsumerExit, ExitReason, PartitionExit, StopReason};
 pub use handler::{
     Batch, BatchContext, BatchHandler, EventContext, EventHandler, HandlerError, Outcomes, Settler,
     decoded,
 };
 pub use partition_worker::CANCEL_GRACE;
+pub use rebalance::LAG_PROBE_INTERVAL;
 pub use shared::{ConsumerCounts, PartitionPhase, PartitionSnapshot};
 
 use crate::checkpoint_store::CheckpointStore;
@@ -53,9 +61,10 @@ use crate::config::{ConsumerOptions, MAX_SLOTS};
 use crate::dead_letter::DeadLetterSink;
 use crate::error::InvalidConfig;
 use crate::event::Partition;
+use crate::telemetry::metrics::{self, Labelled};
 use crate::transport::Transport;
-use dispatch::{BatchMode, EventMode, Mode, Slots};
-use shared::{Counters, Directive, PartitionHook, Shared, SharedBudget, lock};
+use dispatch::{BatchMode, EventMode, Mode};
+use shared::{Common, Counters, Directive, PartitionHook, Shared, lock};
 
 /// Consumes all partitions of an entity, many events at once, settling each.
 ///
@@ -99,7 +108,11 @@ impl BatchConsumer {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn start(self) -> ConsumerHandle {
-        ConsumerHandle { task: tokio::spawn(self.run), shared: self.shared, ended: self.ended }
+        ConsumerHandle {
+            task: Some(tokio::spawn(self.run)),
+            shared: self.shared,
+            ended: self.ended,
+        }
     }
 }
 
@@ -210,9 +223,9 @@ impl BatchConsumerBuilder {
     /// A value of the options that cannot be used.
     pub fn event_handler(self, handler: impl EventHandler) -> Result<BatchConsumer, InvalidConfig> {
         self.options.validate()?;
-        let slots = self.options.max_events_in_flight;
-        let timeout = self.options.handler_timeout;
-        Ok(self.assemble(slots, EventMode { handler, timeout }))
+        let common =
+            Common::new(self.options.max_events_in_flight, self.options.memory_budget_bytes);
+        Ok(self.assemble_events(handler, common))
     }
 
     /// Makes a consumer that calls `handler` with batches, up to
@@ -223,14 +236,23 @@ impl BatchConsumerBuilder {
     pub fn batch_handler(self, handler: impl BatchHandler) -> Result<BatchConsumer, InvalidConfig> {
         self.options.validate()?;
         self.options.validate_batches()?;
-        let slots = self.options.max_batches_in_flight;
-        let timeout = self.options.handler_timeout;
-        Ok(self.assemble(slots, BatchMode { handler, timeout }))
+        let common =
+            Common::new(self.options.max_batches_in_flight, self.options.memory_budget_bytes);
+        Ok(self.assemble_batches(handler, common))
     }
 
-    fn assemble<M: Mode>(self, slots: usize, mode: M) -> BatchConsumer {
+    fn assemble_events(self, handler: impl EventHandler, common: Common) -> BatchConsumer {
+        self.assemble(EventMode(handler), common)
+    }
+
+    fn assemble_batches(self, handler: impl BatchHandler, common: Common) -> BatchConsumer {
+        self.assemble(BatchMode(handler), common)
+    }
+
+    fn assemble<M: Mode>(self, mode: M, common: Common) -> BatchConsumer {
+        metrics::describe();
+        let labelled = Labelled::new(self.transport.entity(), self.transport.consumer_group());
         let shared = Arc::new(Shared {
-            budget: SharedBudget::new(self.options.memory_budget_bytes),
             random: Mutex::new(shared::seeded(self.seed)),
             transport: self.transport,
             checkpoints: self.checkpoints,
@@ -238,10 +260,12 @@ impl BatchConsumerBuilder {
             options: self.options,
             worker: self.worker,
             clock: self.clock,
-            slots: Slots::new(slots),
-            directive: watch::Sender::new(Directive::Run),
+            slots: common.slots,
+            budget: common.budget,
+            directive: common.directive,
             tasks: TaskTracker::new(),
-            counters: Counters::default(),
+            counters: Counters::new(&labelled),
+            timings: labelled.timings(),
             partitions: Mutex::new(BTreeMap::new()),
             on_assigned: self.on_assigned,
             on_revoked: self.on_revoked,
@@ -260,7 +284,8 @@ impl BatchConsumerBuilder {
 /// Controls a running consumer. Dropping it drains the consumer in the background.
 pub struct ConsumerHandle {
     shared: Arc<Shared>,
-    task: JoinHandle<ConsumerExit>,
+    /// `None` once the exit was taken.
+    task: Option<JoinHandle<ConsumerExit>>,
     ended: CancellationToken,
 }
 
@@ -352,26 +377,26 @@ impl ConsumerHandle {
         self.ended.cancelled().await;
     }
 
-    /// Waits for the end and takes the exit.
+    /// Waits for the end and takes the exit. Called again, it fails with a word about that.
     ///
     /// # Cancel safety
     /// A dropped call loses nothing; call again.
     pub async fn join(&mut self) -> ConsumerExit {
-        match (&mut self.task).await {
-            Ok(exit) => exit,
-            Err(error) => ConsumerExit {
-                reason: ExitReason::Failed(
-                    crate::Error::new(
-                        crate::ErrorClass::Unknown,
-                        "run the consumer",
-                        "its task ended abnormally, or was awaited twice",
-                    )
-                    .with_source(error),
-                ),
-                partitions: Vec::new(),
-                counts: self.shared.counters.read(),
-            },
-        }
+        let failed = |error| ConsumerExit {
+            reason: ExitReason::Failed(error),
+            partitions: Vec::new(),
+            counts: self.shared.counters.read(),
+        };
+        let unknown =
+            |message| crate::Error::new(crate::ErrorClass::Unknown, "join the consumer", message);
+        let Some(task) = &mut self.task else {
+            return failed(unknown("the exit was taken before"));
+        };
+        let joined = task.await;
+        self.task = None;
+        joined.unwrap_or_else(|error| {
+            failed(unknown("the consumer's task ended abnormally").with_source(error))
+        })
     }
 }
 

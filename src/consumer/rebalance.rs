@@ -5,6 +5,7 @@
 //! release, and whoever decides about ownership starts and ends it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -21,6 +22,7 @@ use crate::error::{Error, error_chain};
 use crate::event::{Partition, PartitionId};
 use crate::outcome::Failure;
 use crate::state::fence::Superseded;
+use crate::telemetry::metrics::PartitionMetrics;
 
 /// Owns all partitions until the consumer ends.
 pub(super) async fn run<M: Mode>(shared: Arc<Shared>, mode: Arc<M>) -> ConsumerExit {
@@ -32,10 +34,13 @@ pub(super) async fn run<M: Mode>(shared: Arc<Shared>, mode: Arc<M>) -> ConsumerE
     };
     let mut owners = JoinSet::new();
     for id in partitions {
-        let status = Arc::new(PartitionStatus::default());
+        let partition = Partition::new(shared.transport.entity().clone(), id.clone());
+        let metrics = PartitionMetrics::new(&partition, shared.transport.consumer_group());
+        let status = Arc::new(PartitionStatus::new(metrics));
         lock(&shared.partitions).insert(id.clone(), Arc::clone(&status));
         owners.spawn(own(Arc::clone(&shared), Arc::clone(&mode), id, status));
     }
+    let probe = shared.tasks.spawn(probe_lag(Arc::clone(&shared)));
     let mut exits = Vec::new();
     while let Some(ended) = owners.join_next().await {
         match ended {
@@ -43,6 +48,7 @@ pub(super) async fn run<M: Mode>(shared: Arc<Shared>, mode: Arc<M>) -> ConsumerE
             Err(error) => error!(%error, "a partition's worker ended abnormally"),
         }
     }
+    probe.abort();
     // Handlers that were cut may still hold the last of their resources.
     shared.tasks.close();
     let _ended = timeout(CANCEL_GRACE, shared.tasks.wait()).await;
@@ -61,6 +67,26 @@ pub(super) async fn run<M: Mode>(shared: Arc<Shared>, mode: Arc<M>) -> ConsumerE
         },
         partitions: exits,
         counts: shared.counters.read(),
+    }
+}
+
+/// How often the end of each partition's log is read, to know the lag in events.
+pub const LAG_PROBE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Reads the ends of the logs now and then. What cannot be read is left for the next time.
+async fn probe_lag(shared: Arc<Shared>) {
+    loop {
+        // Jittered: a fleet does not ask all at once.
+        sleep(LAG_PROBE_INTERVAL.mul_f64(0.75 + shared.random() / 2.0)).await;
+        let partitions: Vec<_> = lock(&shared.partitions)
+            .iter()
+            .map(|(id, status)| (id.clone(), Arc::clone(status)))
+            .collect();
+        for (id, status) in partitions {
+            if let Ok(log) = shared.transport.log_properties(&id).await {
+                status.on_log_end(log.last_enqueued);
+            }
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use metrics::Counter;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::watch;
@@ -16,9 +17,9 @@ use crate::clock::Clock;
 use crate::config::ConsumerOptions;
 use crate::dead_letter::DeadLetterSink;
 use crate::event::{Partition, PartitionId, SequenceNumber};
-use crate::outcome::Outcome;
 use crate::state::batch_buffer::FlushReason;
 use crate::state::byte_budget::{Account, ByteBudget};
+use crate::telemetry::metrics::{Labelled, PartitionMetrics, Timings};
 use crate::transport::Transport;
 
 /// What the consumer is told to do, all partitions alike.
@@ -29,6 +30,24 @@ pub(crate) enum Directive {
     Pause,
     /// Take no new events, end what runs by the deadline, checkpoint, stop.
     Drain(Instant),
+}
+
+/// What consumers that run together have in common: one, or those of several entities.
+#[derive(Clone)]
+pub(crate) struct Common {
+    pub(crate) slots: Arc<Slots>,
+    pub(crate) budget: Arc<SharedBudget>,
+    pub(crate) directive: watch::Sender<Directive>,
+}
+
+impl Common {
+    pub(crate) fn new(slots: usize, memory_budget_bytes: usize) -> Self {
+        Self {
+            slots: Arc::new(Slots::new(slots)),
+            budget: Arc::new(SharedBudget::new(memory_budget_bytes)),
+            directive: watch::Sender::new(Directive::Run),
+        }
+    }
 }
 
 /// Called with a partition when it is taken or given up.
@@ -42,11 +61,12 @@ pub(crate) struct Shared {
     pub(crate) worker: String,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Mutex<SmallRng>,
-    pub(crate) slots: Slots,
-    pub(crate) budget: SharedBudget,
+    pub(crate) slots: Arc<Slots>,
+    pub(crate) budget: Arc<SharedBudget>,
     pub(crate) directive: watch::Sender<Directive>,
     pub(crate) tasks: TaskTracker,
     pub(crate) counters: Counters,
+    pub(crate) timings: Timings,
     pub(crate) partitions: Mutex<BTreeMap<PartitionId, Arc<PartitionStatus>>>,
     pub(crate) on_assigned: Option<PartitionHook>,
     pub(crate) on_revoked: Option<PartitionHook>,
@@ -141,12 +161,30 @@ impl SharedBudget {
     }
 }
 
+/// A count since the consumer started, and the metric that shows it.
+pub(crate) struct Count {
+    total: AtomicU64,
+    metric: Counter,
+}
+
+impl Count {
+    fn new(metric: Counter) -> Self {
+        Self { total: AtomicU64::new(0), metric }
+    }
+
+    pub(crate) fn add(&self, count: u64) {
+        if count > 0 {
+            self.total.fetch_add(count, Ordering::Relaxed);
+            self.metric.increment(count);
+        }
+    }
+}
+
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
+    ($labelled:ident: $($(#[$doc:meta])* $name:ident = $metric:expr,)*) => {
         /// Counts since the consumer started, over all partitions.
-        #[derive(Debug, Default)]
         pub(crate) struct Counters {
-            $(pub(crate) $name: AtomicU64,)*
+            $(pub(crate) $name: Count,)*
         }
 
         /// Counts since the consumer started, over all partitions.
@@ -157,71 +195,67 @@ macro_rules! counters {
         }
 
         impl Counters {
+            pub(crate) fn new($labelled: &Labelled) -> Self {
+                Self { $($name: Count::new($metric),)* }
+            }
+
             pub(crate) fn read(&self) -> ConsumerCounts {
-                ConsumerCounts { $($name: self.$name.load(Ordering::Relaxed),)* }
+                ConsumerCounts { $($name: self.$name.total.load(Ordering::Relaxed),)* }
+            }
+        }
+
+        impl std::iter::Sum for ConsumerCounts {
+            fn sum<I: Iterator<Item = Self>>(counts: I) -> Self {
+                counts.fold(Self::default(), |sum, one| Self { $($name: sum.$name + one.$name,)* })
             }
         }
     };
 }
 
 counters! {
+    labelled:
     /// Events received, repeats dropped.
-    received,
+    received = labelled.received(),
     /// Events an earlier run had settled above its watermark: not handled again.
-    settled_before,
+    settled_before = Counter::noop(),
     /// Events that handlers finished.
-    done,
+    done = labelled.settled("done"),
     /// Events that handlers skipped.
-    skipped,
+    skipped = labelled.settled("skip"),
     /// Retries that handlers asked for or caused.
-    retried,
+    retried = labelled.retries(),
     /// Dead letters that were acknowledged.
-    dead_letters,
+    dead_letters = labelled.settled("dead_letter"),
     /// Batches that filled to their count.
-    batches_by_size,
+    batches_by_size = labelled.batches(FlushReason::Size),
     /// Batches that filled to their bytes.
-    batches_by_bytes,
+    batches_by_bytes = labelled.batches(FlushReason::Bytes),
     /// Batches whose oldest event had waited long enough.
-    batches_by_timeout,
+    batches_by_timeout = labelled.batches(FlushReason::Timeout),
     /// Batches handed out by a drain.
-    batches_by_drain,
+    batches_by_drain = labelled.batches(FlushReason::Drain),
     /// Batches handed out because the byte budget was short.
-    batches_by_pressure,
+    batches_by_pressure = labelled.batches(FlushReason::Pressure),
     /// Checkpoint writes that were acknowledged; claims included.
-    checkpoints,
+    checkpoints = labelled.checkpoints("ok"),
     /// Checkpoint writes that failed.
-    checkpoint_failures,
+    checkpoint_failures = labelled.checkpoints("failed"),
     /// Links opened.
-    links_opened,
+    links_opened = labelled.links(),
     /// Sequence numbers that retention removed before they were received, at most.
-    lost_events,
-}
-
-pub(crate) fn add(counter: &AtomicU64, count: u64) {
-    counter.fetch_add(count, Ordering::Relaxed);
+    lost_events = labelled.lost(),
 }
 
 impl Counters {
-    pub(crate) fn on_outcome(&self, outcome: &Outcome) {
-        match outcome {
-            Outcome::Done => add(&self.done, 1),
-            Outcome::Skip(_) => add(&self.skipped, 1),
-            Outcome::Retry(_) => add(&self.retried, 1),
-            _ => {}
-        }
-    }
-
     pub(crate) fn on_batch(&self, reason: FlushReason) {
-        add(
-            match reason {
-                FlushReason::Size => &self.batches_by_size,
-                FlushReason::Bytes => &self.batches_by_bytes,
-                FlushReason::Timeout => &self.batches_by_timeout,
-                FlushReason::Drain => &self.batches_by_drain,
-                FlushReason::Pressure => &self.batches_by_pressure,
-            },
-            1,
-        );
+        match reason {
+            FlushReason::Size => &self.batches_by_size,
+            FlushReason::Bytes => &self.batches_by_bytes,
+            FlushReason::Timeout => &self.batches_by_timeout,
+            FlushReason::Drain => &self.batches_by_drain,
+            FlushReason::Pressure => &self.batches_by_pressure,
+        }
+        .add(1);
     }
 }
 
@@ -239,6 +273,9 @@ impl ConsumerCounts {
 /// The state of one partition, written by its worker and read by snapshots.
 #[derive(Debug)]
 pub(crate) struct PartitionStatus {
+    pub(crate) metrics: PartitionMetrics,
+    /// The end of the log, when it was last read.
+    last_enqueued: AtomicI64,
     settled_to: AtomicI64,
     checkpointed_to: AtomicI64,
     last_received: AtomicI64,
@@ -265,20 +302,6 @@ pub enum PartitionPhase {
     Stopped,
 }
 
-impl Default for PartitionStatus {
-    fn default() -> Self {
-        Self {
-            settled_to: AtomicI64::new(NONE),
-            checkpointed_to: AtomicI64::new(NONE),
-            last_received: AtomicI64::new(NONE),
-            unsettled: AtomicUsize::new(0),
-            in_flight: AtomicUsize::new(0),
-            settled_above: AtomicUsize::new(0),
-            phase: AtomicUsize::new(0),
-        }
-    }
-}
-
 /// Where one partition stands.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -299,6 +322,9 @@ pub struct PartitionSnapshot {
     pub in_flight: usize,
     /// Events settled above the watermark.
     pub settled_above_events: usize,
+    /// Sequence numbers between the watermark and the end of the log, as it was last read:
+    /// every [`LAG_PROBE_INTERVAL`](crate::consumer::LAG_PROBE_INTERVAL).
+    pub lag_events: Option<u64>,
 }
 
 pub(crate) struct Progress {
@@ -310,6 +336,35 @@ pub(crate) struct Progress {
 }
 
 impl PartitionStatus {
+    pub(crate) fn new(metrics: PartitionMetrics) -> Self {
+        Self {
+            metrics,
+            last_enqueued: AtomicI64::new(NONE),
+            settled_to: AtomicI64::new(NONE),
+            checkpointed_to: AtomicI64::new(NONE),
+            last_received: AtomicI64::new(NONE),
+            unsettled: AtomicUsize::new(0),
+            in_flight: AtomicUsize::new(0),
+            settled_above: AtomicUsize::new(0),
+            phase: AtomicUsize::new(0),
+        }
+    }
+
+    /// The end of the log was read.
+    pub(crate) fn on_log_end(&self, last_enqueued: Option<SequenceNumber>) {
+        let end = last_enqueued.map_or(NONE, |number| number.0);
+        self.last_enqueued.store(end, Ordering::Relaxed);
+        self.metrics.lag_events.set(self.lag_events().unwrap_or(0) as f64);
+    }
+
+    /// Sequence numbers between the watermark and the end of the log, where both are known.
+    fn lag_events(&self) -> Option<u64> {
+        let end = self.last_enqueued.load(Ordering::Relaxed);
+        // Nothing settled yet: all of the log, which begins at 0 or later.
+        let settled = self.settled_to.load(Ordering::Relaxed).max(-1);
+        (end != NONE).then(|| u64::try_from(end.saturating_sub(settled)).unwrap_or(0))
+    }
+
     pub(crate) fn on_progress(&self, progress: &Progress) {
         let number = |position: Option<SequenceNumber>| position.map_or(NONE, |number| number.0);
         self.settled_to.store(number(progress.settled_to), Ordering::Relaxed);
@@ -317,6 +372,11 @@ impl PartitionStatus {
         self.unsettled.store(progress.unsettled, Ordering::Relaxed);
         self.in_flight.store(progress.in_flight, Ordering::Relaxed);
         self.settled_above.store(progress.settled_above, Ordering::Relaxed);
+        if let Some(settled_to) = progress.settled_to {
+            self.metrics.watermark.set(settled_to.0 as f64);
+        }
+        self.metrics.unsettled.set(progress.unsettled as f64);
+        self.metrics.holes.set(progress.settled_above as f64);
     }
 
     pub(crate) fn on_checkpoint(&self, watermark: Option<SequenceNumber>) {
@@ -353,6 +413,7 @@ impl PartitionStatus {
             unsettled_events: self.unsettled.load(Ordering::Relaxed),
             in_flight: self.in_flight.load(Ordering::Relaxed),
             settled_above_events: self.settled_above.load(Ordering::Relaxed),
+            lag_events: self.lag_events(),
         }
     }
 }

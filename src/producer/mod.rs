@@ -179,7 +179,8 @@ async fn send_together(sender: &Sender, together: Vec<Waiting>) {
         let sent = sender.send_batch(target, events).await;
         match &sent {
             // One of them may be at fault, for example by its size: let each speak for itself.
-            Err(error) if error.class() == ErrorClass::Permanent => {}
+            Err(error) if matches!(error.class(), ErrorClass::Permanent | ErrorClass::TooLarge) => {
+            }
             _ => {
                 for one in together {
                     let partition = match one.target {

@@ -80,12 +80,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn take_fault(fault: &mut Option<(usize, ErrorClass)>) -> Option<ErrorClass> {
     let (times, class) = fault.as_mut()?;
-    let class = *class;
-    *times = times.saturating_sub(1);
-    if *times == 0 {
-        *fault = None;
-    }
-    Some(class)
+    *times = times.checked_sub(1)?;
+    Some(*class)
 }
 
 impl MemoryHub {

@@ -136,7 +136,7 @@ pub trait Publisher: Send + Sync + fmt::Debug + 'static {
     /// Publishes one event.
     ///
     /// # Errors
-    /// Any class; `Permanent` where the event is larger than the service takes.
+    /// Any class; `TooLarge` where the event is larger than the service takes.
     fn send(&self, target: SendTarget, event: OutgoingEvent) -> BoxFuture<'_, Result<SendReceipt>>;
 
     /// Publishes events in as few transfers as the size limit of the link allows, in order.

@@ -11,6 +11,7 @@
 //!
 //! A partition that was lost skips 2 and 5: what we would write belongs to another owner.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::FuturesUnordered;
@@ -18,7 +19,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::PartitionWorker;
-use crate::consumer::dispatch::Mode;
+use crate::consumer::dispatch::{Mode, Slot};
 use crate::consumer::exit::{PartitionExit, StopReason};
 use crate::consumer::shared::PartitionPhase;
 use crate::state::batch_buffer::FlushReason;
@@ -68,7 +69,7 @@ impl<M: Mode> PartitionWorker<M> {
             message_partition = %self.partition.id,
             message_consumer_group = %self.key.scope.consumer_group,
             reason = ?why,
-            in_flight = self.running.0.len(),
+            in_flight = self.running.len(),
             "the partition is being given up"
         );
         self.status.set_phase(PartitionPhase::Draining);
@@ -79,7 +80,7 @@ impl<M: Mode> PartitionWorker<M> {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.running.0.is_empty()
+        self.running.is_empty()
             && self.letters.is_empty()
             && self.deferred == 0
             && self.waiting.is_empty()
@@ -106,10 +107,7 @@ impl<M: Mode> PartitionWorker<M> {
         }
         let cut = deadline + CANCEL_GRACE;
         if now >= cut && !self.is_idle() {
-            self.cut_handlers += self.running.0.len() + self.deferred;
-            for task in self.running.0.drain() {
-                task.abort();
-            }
+            self.cut_handlers += self.running.cut() + self.deferred;
             self.deferred = 0;
             self.letters = FuturesUnordered::new();
             self.waiting.clear();
@@ -130,7 +128,7 @@ impl<M: Mode> PartitionWorker<M> {
         self.publish_progress();
         self.shared.budget.close(self.account);
         if let Some(permit) = self.permit.take() {
-            self.shared.slots.release(permit);
+            drop(Slot::new(permit, Arc::clone(&self.shared)));
         }
         if let Some(stream) = self.closing.take() {
             stream.close().await;

@@ -10,22 +10,23 @@ mod outcomes;
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::SystemTime;
 
 use futures::future::{BoxFuture, OptionFuture};
 use futures::stream::{FuturesUnordered, StreamExt};
-use slab::Slab;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::{CancellationToken, PollSemaphore};
 
 use super::checkpointer::{Checkpointer, Urgency};
 use super::claim::Claimed;
-use super::dispatch::{Completion, Mode, Tracked, Unit};
+use super::dispatch::{Completion, Mode, Slot, Tracked, Unit};
 use super::exit::{PartitionExit, StopReason};
 use super::handler::Scope;
-use super::shared::{Directive, PartitionStatus, Progress, Shared, add};
+use super::running::Running;
+use super::shared::{Directive, PartitionStatus, Progress, Shared};
 use super::waiting::Waiting;
 use crate::checkpoint_store::CheckpointKey;
 use crate::config::{OwnerLevel, UncheckpointedEvents};
@@ -71,6 +72,8 @@ pub(super) struct PartitionWorker<M> {
     account: Account,
     /// Settled since the budget was told.
     returned_bytes: usize,
+    /// What settled since it was last counted.
+    tally: Tally,
     largest_event_bytes: usize,
     links_seen: u64,
     lost_seen: u64,
@@ -108,6 +111,7 @@ impl<M: Mode> PartitionWorker<M> {
         let (sender, completions) = unbounded_channel();
         let scope = Arc::new(Scope {
             partition: partition.clone(),
+            consumer_group: key.scope.consumer_group.clone(),
             lease_epoch,
             cancelled: CancellationToken::new(),
             lost: CancellationToken::new(),
@@ -119,6 +123,7 @@ impl<M: Mode> PartitionWorker<M> {
             max_bytes: options.max_batch_bytes,
             timeout: options.batch_timeout,
         };
+        let handler_timeout = options.handler_timeout;
         let permits = PollSemaphore::new(Arc::clone(shared.slots.semaphore()));
         let account = shared.budget.open();
         Self {
@@ -133,7 +138,7 @@ impl<M: Mode> PartitionWorker<M> {
             watermark,
             waiting: Waiting::new(M::BATCHES, limits),
             retries: DelayQueue::default(),
-            running: Running(Slab::new()),
+            running: Running::new(handler_timeout),
             deferred: 0,
             letters: FuturesUnordered::new(),
             checkpointer,
@@ -142,6 +147,7 @@ impl<M: Mode> PartitionWorker<M> {
             permit: None,
             account,
             returned_bytes: 0,
+            tally: Tally::default(),
             largest_event_bytes: 0,
             links_seen: 0,
             lost_seen: 0,
@@ -163,6 +169,7 @@ impl<M: Mode> PartitionWorker<M> {
             let directed = *directive.borrow_and_update();
             room.mark_unchanged();
             self.on_directive(directed, now);
+            self.end_overdue_calls(now);
             self.start_due_retries(now);
             let starved = !self.shared.budget.may_take(self.account);
             let wants_slot = self.dispatch(now, starved);
@@ -199,7 +206,7 @@ impl<M: Mode> PartitionWorker<M> {
                     }
                 }
                 Some(tracked) = self.letters.next() => {
-                    add(&self.shared.counters.dead_letters, 1);
+                    self.shared.counters.dead_letters.add(1);
                     let now = Instant::now();
                     self.settle(&tracked, now);
                     self.checkpointer.on_batch_finished(now);
@@ -242,7 +249,7 @@ impl<M: Mode> PartitionWorker<M> {
         let now_std = now.into_std();
         let mut bytes_taken = 0;
         let mut settled_before = 0_usize;
-        add(&self.shared.counters.received, events.len() as u64);
+        self.shared.counters.received.add(events.len() as u64);
         for event in events.drain(..) {
             match self.watermark.on_received(event.position()) {
                 Received::New(ticket) => {
@@ -257,7 +264,7 @@ impl<M: Mode> PartitionWorker<M> {
             }
         }
         if settled_before > 0 {
-            add(&self.shared.counters.settled_before, settled_before as u64);
+            self.shared.counters.settled_before.add(settled_before as u64);
             self.checkpointer.on_settled(settled_before, now);
         }
         let prefetch = self.largest_event_bytes.saturating_mul(
@@ -270,8 +277,8 @@ impl<M: Mode> PartitionWorker<M> {
     fn count_stream(&mut self) {
         if let Some(stream) = &self.stream {
             let (links, lost) = (stream.links_opened(), stream.lost_events());
-            add(&self.shared.counters.links_opened, links - self.links_seen);
-            add(&self.shared.counters.lost_events, lost - self.lost_seen);
+            self.shared.counters.links_opened.add(links - self.links_seen);
+            self.shared.counters.lost_events.add(lost - self.lost_seen);
             (self.links_seen, self.lost_seen) = (links, lost);
         }
     }
@@ -314,12 +321,12 @@ impl<M: Mode> PartitionWorker<M> {
                 return true;
             };
             match self.waiting.take(now_std, pressed) {
-                Some(unit) => self.begin(unit, permit),
-                None => self.shared.slots.release(permit),
+                Some(unit) => self.begin(unit, permit, now),
+                None => drop(Slot::new(permit, Arc::clone(&self.shared))),
             }
         }
         if let Some(permit) = self.permit.take() {
-            self.shared.slots.release(permit);
+            drop(Slot::new(permit, Arc::clone(&self.shared)));
         }
         if self.in_line {
             // A place in line that nobody needs would be given a slot that nobody uses.
@@ -335,7 +342,11 @@ impl<M: Mode> PartitionWorker<M> {
         }
         // Past our own place in line there is nothing to be had.
         let free = if self.in_line {
-            None
+            // Only a look: the loop polls it again with its own waker.
+            match self.permits.poll_acquire(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(permit) => permit,
+                Poll::Pending => None,
+            }
         } else {
             Arc::clone(self.shared.slots.semaphore()).try_acquire_owned().ok()
         };
@@ -343,7 +354,7 @@ impl<M: Mode> PartitionWorker<M> {
         free
     }
 
-    fn begin(&mut self, mut unit: Unit, permit: OwnedSemaphorePermit) {
+    fn begin(&mut self, mut unit: Unit, permit: OwnedSemaphorePermit, now: Instant) {
         match &mut unit {
             Unit::Event(tracked) => tracked.attempts += 1,
             Unit::Batch(batch, reason) => {
@@ -351,17 +362,18 @@ impl<M: Mode> PartitionWorker<M> {
                 batch.iter_mut().for_each(|tracked| tracked.attempts += 1);
             }
         }
-        let entry = self.running.0.vacant_entry();
-        let call = Arc::clone(&self.mode).run(entry.key(), unit, Arc::clone(&self.scope));
-        let shared = Arc::clone(&self.shared);
-        let scope = Arc::clone(&self.scope);
-        let task = self.shared.tasks.spawn(async move {
-            let completion = call.await;
-            // The slot first: the next event need not wait for our bookkeeping.
-            shared.slots.release(permit);
-            let _ended = scope.completions.send(completion);
+        let slot = Slot::new(permit, Arc::clone(&self.shared));
+        self.running.begin(unit, now, |unit, id, deadline| {
+            let scope = Arc::clone(&self.scope);
+            let call = Arc::clone(&self.mode).call(unit, Arc::clone(&scope), deadline);
+            let task = self.shared.tasks.spawn(async move {
+                let outcomes = call.await;
+                // The slot first: the next event need not wait for our bookkeeping.
+                drop(slot);
+                let _ended = scope.completions.send(Completion::Call(id, outcomes));
+            });
+            task.abort_handle()
         });
-        entry.insert(task.abort_handle());
     }
 
     fn start_write(&mut self, now: Instant) {
@@ -398,7 +410,7 @@ impl<M: Mode> PartitionWorker<M> {
         window.min(uncheckpointed).min(MAX_INTAKE_EVENTS)
     }
 
-    fn next_deadline(&self, wants_slot: bool) -> Option<Instant> {
+    fn next_deadline(&mut self, wants_slot: bool) -> Option<Instant> {
         let ending = match &self.phase {
             Phase::Running => None,
             Phase::Ending { deadline, cancelled, .. } => Some(if *cancelled {
@@ -415,27 +427,43 @@ impl<M: Mode> PartitionWorker<M> {
         let retry = self.retries.next_deadline().filter(|_| running);
         let write = self.checkpointer.next_deadline().filter(|_| self.may_checkpoint());
         let state = [batch, retry].into_iter().flatten().map(Instant::from_std);
-        state.chain(write).chain(ending).min()
+        state.chain(write).chain(self.running.next_deadline()).chain(ending).min()
     }
 
-    fn publish_progress(&self) {
+    /// Tells what happened since the last call, once for all events of a turn of the loop.
+    fn publish_progress(&mut self) {
+        let running = self.running.len();
+        if running != self.tally.running {
+            self.shared.timings.in_flight.increment(running as f64 - self.tally.running as f64);
+            self.tally.running = running;
+        }
+        self.shared.counters.done.add(std::mem::take(&mut self.tally.done));
+        if !self.tally.settled.is_empty() {
+            let now = self.shared.clock.now();
+            let age = |enqueued| now.duration_since(enqueued).unwrap_or_default().as_secs_f64();
+            if let Some(newest) = self.tally.settled.iter().max() {
+                self.status.metrics.lag_seconds.set(age(*newest));
+            }
+            for enqueued in self.tally.settled.drain(..) {
+                self.shared.timings.latency_seconds.record(age(enqueued));
+            }
+        }
         self.status.on_progress(&Progress {
             settled_to: self.watermark.settled_to().map(|position| position.sequence_number),
             last_received: self.watermark.last_received(),
             unsettled: self.watermark.unsettled_events(),
-            in_flight: self.running.0.len(),
+            in_flight: self.running.len(),
             settled_above: self.watermark.settled_above_events(),
         });
     }
 }
 
-/// The handler calls under way; dropped, it takes them with it.
-struct Running(Slab<AbortHandle>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        for (_, task) in &self.0 {
-            task.abort();
-        }
-    }
+/// What a turn of the loop did, to be counted at its end.
+#[derive(Default)]
+struct Tally {
+    done: u64,
+    /// When the settled events had been enqueued.
+    settled: Vec<SystemTime>,
+    /// Handler calls that ran when they were last counted.
+    running: usize,
 }

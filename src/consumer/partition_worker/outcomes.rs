@@ -1,14 +1,15 @@
 //! What becomes of events when their handlers return: settled, retried, dead-lettered.
 
+use std::iter::repeat;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::time::Instant;
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 use super::PartitionWorker;
-use crate::consumer::dispatch::{Completion, Mode, Tracked};
+use crate::consumer::dispatch::{Completion, Mode, Tracked, Unit};
 use crate::consumer::exit::StopReason;
 use crate::consumer::handler::Ended;
 use crate::consumer::letters;
@@ -18,25 +19,27 @@ use crate::state::watermark::Settled;
 impl<M: Mode> PartitionWorker<M> {
     pub(super) fn on_completion(&mut self, completion: Completion, now: Instant) {
         match completion {
-            Completion::Event(key, tracked, outcome) => {
-                self.running.0.try_remove(key);
-                self.on_outcome(tracked, outcome, now);
-            }
-            Completion::Batch(key, batch, outcomes) => {
-                self.running.0.try_remove(key);
-                match outcomes.0 {
-                    Ended::AllDone => {
-                        for tracked in batch {
-                            self.on_outcome(tracked, Outcome::Done, now);
-                        }
-                    }
-                    Ended::Each(outcomes) => {
-                        for (tracked, outcome) in batch.into_iter().zip(outcomes) {
-                            self.on_outcome(tracked, outcome, now);
-                        }
-                    }
+            Completion::Call(id, outcomes) => {
+                let Some((unit, begun)) = self.running.on_reported(id) else {
+                    return;
+                };
+                let took = now.saturating_duration_since(begun);
+                self.shared.timings.handler_seconds.record(took.as_secs_f64());
+                let batch = matches!(unit, Unit::Batch(..));
+                let (each, one) = match outcomes.0 {
+                    Ended::AllDone => (Vec::new(), Outcome::Done),
+                    Ended::One(outcome) => (Vec::new(), outcome),
+                    Ended::Each(each) => (each, Outcome::Done),
+                };
+                // As many as events where there is one for each, and otherwise one for all.
+                for (tracked, outcome) in
+                    unit.into_events().zip(each.into_iter().chain(repeat(one)))
+                {
+                    self.on_outcome(tracked, outcome, now);
                 }
-                self.checkpointer.on_batch_finished(now);
+                if batch {
+                    self.checkpointer.on_batch_finished(now);
+                }
             }
             Completion::Deferred(tracked, outcome) => {
                 self.deferred = self.deferred.saturating_sub(1);
@@ -45,11 +48,36 @@ impl<M: Mode> PartitionWorker<M> {
         }
     }
 
+    /// Gives up on handler calls that are overdue; their events are tried again.
+    pub(super) fn end_overdue_calls(&mut self, now: Instant) {
+        while let Some(unit) = self.running.take_overdue(now) {
+            for tracked in unit.into_events() {
+                let failure = Failure::transient("the handler did not end by its deadline");
+                self.on_outcome(tracked, Outcome::retry(failure), now);
+            }
+        }
+    }
+
     pub(super) fn on_outcome(&mut self, mut tracked: Tracked, outcome: Outcome, now: Instant) {
-        self.shared.counters.on_outcome(&outcome);
         match outcome {
-            Outcome::Done | Outcome::Skip(_) => self.settle(&tracked, now),
+            Outcome::Done => {
+                self.tally.done += 1;
+                self.settle(&tracked, now);
+            }
+            Outcome::Skip(reason) => {
+                debug!(
+                    message_topic = %self.partition.entity,
+                    message_partition = %self.partition.id,
+                    message_offset = %tracked.event.sequence_number(),
+                    message_consumer_group = %self.key.scope.consumer_group,
+                    reason,
+                    "the event was skipped"
+                );
+                self.shared.counters.skipped.add(1);
+                self.settle(&tracked, now);
+            }
             Outcome::Retry(request) => {
+                self.shared.counters.retried.add(1);
                 tracked.first_failure.get_or_insert_with(|| self.shared.clock.now());
                 if tracked.attempts >= self.shared.options.max_attempts {
                     self.dead_letter(tracked, request.failure, now);
@@ -62,6 +90,16 @@ impl<M: Mode> PartitionWorker<M> {
                             self.shared.options.retry_backoff.delay(tracked.attempts, random)
                         }
                     };
+                    debug!(
+                        message_topic = %self.partition.entity,
+                        message_partition = %self.partition.id,
+                        message_offset = %tracked.event.sequence_number(),
+                        message_consumer_group = %self.key.scope.consumer_group,
+                        attempts = tracked.attempts,
+                        retry_in_ms = delay.as_millis(),
+                        failure = %request.failure,
+                        "the event is tried again"
+                    );
                     self.retries.on_delayed(tracked, (now + delay).into_std());
                 }
             }
@@ -112,6 +150,7 @@ impl<M: Mode> PartitionWorker<M> {
     pub(super) fn settle(&mut self, tracked: &Tracked, now: Instant) {
         if self.watermark.on_settled(tracked.ticket) != Settled::Before {
             self.returned_bytes += tracked.event.budget_bytes();
+            self.tally.settled.push(tracked.event.enqueued_time());
             self.checkpointer.on_settled(1, now);
         }
     }

@@ -13,6 +13,20 @@ use crate::error::{Error, ErrorClass};
 /// Turns an SDK error of `operation` into ours, chain kept.
 pub(super) fn error(operation: &'static str, error: EventHubsError) -> Error {
     let class = class_of(&error);
+    as_class(class, operation, error)
+}
+
+/// Turns an SDK error of a send into ours. A send has no position: an argument that is out of
+/// range is then a partition that the hub does not have.
+pub(super) fn send_error(operation: &'static str, error: EventHubsError) -> Error {
+    let class = match class_of(&error) {
+        ErrorClass::BadPosition => ErrorClass::Permanent,
+        class => class,
+    };
+    as_class(class, operation, error)
+}
+
+fn as_class(class: ErrorClass, operation: &'static str, error: EventHubsError) -> Error {
     let message = match described_by(&error).and_then(|described| described.description.as_ref()) {
         Some(text) if class == ErrorClass::Transient => format!("the service failed: {text}"),
         Some(text) => format!("{}: {text}", summary(class)),
@@ -49,6 +63,7 @@ fn summary(class: ErrorClass) -> &'static str {
         ErrorClass::Permanent => {
             "the service refused; check the namespace, the entity and its state"
         }
+        ErrorClass::TooLarge => "an event is larger than the hub takes",
         ErrorClass::PartitionLost => "another receiver of an equal or higher owner level has it",
         ErrorClass::BadPosition => "the position is not in the log",
         ErrorClass::BadData => "the answer cannot be understood",
@@ -98,8 +113,8 @@ fn class_of_condition(condition: &Condition) -> Option<ErrorClass> {
         | Condition::NotAllowed
         | Condition::NotImplemented
         | Condition::ResourceDeleted
-        | Condition::EntityDisabledError
-        | Condition::LinkPayloadSizeExceeded => ErrorClass::Permanent,
+        | Condition::EntityDisabledError => ErrorClass::Permanent,
+        Condition::LinkPayloadSizeExceeded => ErrorClass::TooLarge,
         Condition::ArgumentError | Condition::ArgumentOutOfRangeError => ErrorClass::BadPosition,
         Condition::UnknownValue(value)
             if value == "com.microsoft:georeplication:invalid-offset" =>
@@ -187,7 +202,9 @@ mod tests {
             ("amqp:unauthorized-access", ErrorClass::Auth),
             ("amqp:not-found", ErrorClass::Permanent),
             ("com.microsoft:entity-disabled", ErrorClass::Permanent),
+            ("amqp:link:message-size-exceeded", ErrorClass::TooLarge),
             ("com.microsoft:argument-error", ErrorClass::BadPosition),
+            ("com.microsoft:argument-out-of-range", ErrorClass::BadPosition),
             ("com.microsoft:georeplication:invalid-offset", ErrorClass::BadPosition),
             ("amqp:decode-error", ErrorClass::BadData),
             ("com.example:never-heard-of", ErrorClass::Unknown),

@@ -185,9 +185,18 @@ async fn within<T>(
     operation: &'static str,
     call: impl Future<Output = Result<T, EventHubsError>>,
 ) -> Result<T> {
+    within_classified(limit, operation, classify::error, call).await
+}
+
+async fn within_classified<T>(
+    limit: Duration,
+    operation: &'static str,
+    classify: fn(&'static str, EventHubsError) -> Error,
+    call: impl Future<Output = Result<T, EventHubsError>>,
+) -> Result<T> {
     match timeout(limit, call).await {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(classify::error(operation, error)),
+        Ok(Err(error)) => Err(classify(operation, error)),
         Err(_elapsed) => Err(Error::new(
             ErrorClass::Transient,
             operation,
@@ -468,10 +477,11 @@ impl EventHubsPublisher {
         call: impl AsyncFnOnce(&ProducerClient) -> Result<T, EventHubsError>,
     ) -> Result<T> {
         let client = self.client().await?;
-        let result = within(DEFAULT_CALL_TIMEOUT, operation, call(&client)).await;
-        if let Err(error) = &result
-            && error.class() != ErrorClass::Permanent
-        {
+        let call = call(&client);
+        let result =
+            within_classified(DEFAULT_CALL_TIMEOUT, operation, classify::send_error, call).await;
+        if result.is_err() {
+            // Whatever it was: after a refused event, too, the next send of the client hangs.
             self.retire(&client).await;
         }
         result
@@ -484,27 +494,32 @@ impl EventHubsPublisher {
     ) -> Result<()> {
         let mut events = events.into_iter().map(convert::outgoing).peekable();
         while events.peek().is_some() {
-            self.with_client("publish a batch", async |client| {
-                let batch = client.create_batch(Some(options())).await?;
-                let mut added = 0_usize;
-                while let Some(event) = events.peek() {
-                    if !batch.try_add_amqp_message(event.clone(), None)? {
-                        break;
+            let alone = self
+                .with_client("publish a batch", async |client| {
+                    let batch = client.create_batch(Some(options())).await?;
+                    let mut added = 0_usize;
+                    while let Some(event) = events.peek() {
+                        if !batch.try_add_amqp_message(event.clone(), None)? {
+                            break;
+                        }
+                        events.next();
+                        added += 1;
                     }
-                    events.next();
-                    added += 1;
-                }
-                if added > 0 {
+                    if added == 0 {
+                        // The SDK counts the first event of a batch twice, so it may fit yet.
+                        return Ok(events.next());
+                    }
                     client.send_batch(batch, None).await?;
-                } else if let Some(event) = events.next() {
-                    // The SDK counts the first event of a batch twice, so one of more than half
-                    // of what the link takes fits into no batch.
-                    let options = SendMessageOptions { partition_id: options().partition_id };
-                    client.send_message(event, Some(options)).await?;
-                }
-                Ok(())
-            })
-            .await?;
+                    Ok(None)
+                })
+                .await?;
+            if let Some(event) = alone {
+                let options = SendMessageOptions { partition_id: options().partition_id };
+                self.with_client("publish an event", async |client| {
+                    client.send_message(event, Some(options)).await
+                })
+                .await?;
+            }
         }
         Ok(())
     }

@@ -1,0 +1,351 @@
+//! What the engine costs, beside the loop a user would write by hand over the same source.
+//!
+//! Every scenario runs both ways, interleaved, over the in-memory hub with four partitions:
+//! `engine` is a `BatchConsumer` with checkpoints, `bare` is a task per partition that polls
+//! its link, takes a permit of one shared semaphore, and spawns the handler.
+//!
+//! Criterion times a pass over all events. Beside it, CPU time is taken around each pass and
+//! written to `target/bench/engine.json`, which `scripts/bench-check` reads.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::fs;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use criterion::{Criterion, SamplingMode, Throughput};
+use longshore::checkpoint_store::memory::MemoryCheckpointStore;
+use longshore::event::PartitionId;
+use longshore::transport::memory::MemoryHub;
+use longshore::transport::{LinkStart, OpenLink, Transport};
+use longshore::{
+    Batch, BatchConsumer, BatchContext, ConsumerOptions, Event, EventContext, Failure,
+    OutgoingEvent,
+};
+use rustix::time::{ClockId, clock_gettime};
+use tokio::sync::{Notify, Semaphore};
+
+const PARTITIONS: usize = 4;
+const BATCH: usize = 256;
+
+/// Counts allocations, so that they can be reported per event.
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+#[allow(unsafe_code)]
+// SAFETY: every call goes to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// What a handler does.
+#[derive(Clone, Copy)]
+enum Work {
+    Nothing,
+    Sleep(Duration),
+    Burn(Duration),
+}
+
+impl Work {
+    async fn run(self) {
+        match self {
+            Work::Nothing => {}
+            Work::Sleep(time) => tokio::time::sleep(time).await,
+            Work::Burn(time) => {
+                let start = Instant::now();
+                while start.elapsed() < time {
+                    std::hint::spin_loop();
+                }
+            }
+        }
+    }
+}
+
+/// Counts handled events and wakes who waits for the last one.
+struct Done {
+    left: AtomicUsize,
+    last: Notify,
+}
+
+impl Done {
+    fn new(events: usize) -> Arc<Self> {
+        Arc::new(Self { left: AtomicUsize::new(events), last: Notify::new() })
+    }
+
+    fn count(&self, events: usize) {
+        if self.left.fetch_sub(events, Ordering::AcqRel) == events {
+            self.last.notify_one();
+        }
+    }
+}
+
+fn filled(events: usize) -> MemoryHub {
+    let hub = MemoryHub::new("bench", PARTITIONS);
+    for number in 0..events {
+        hub.publish(number % PARTITIONS, OutgoingEvent::new(&b"0123456789abcdef"[..]));
+    }
+    hub
+}
+
+fn options(in_flight: usize) -> ConsumerOptions {
+    let mut options = ConsumerOptions::default();
+    options.max_events_in_flight = in_flight;
+    options.window_events = 32_768;
+    options
+}
+
+async fn engine_events(hub: MemoryHub, events: usize, in_flight: usize, work: Work) {
+    let done = Done::new(events);
+    let count = Arc::clone(&done);
+    let store = Arc::new(MemoryCheckpointStore::new());
+    let mut consumer = BatchConsumer::builder(Arc::new(hub.transport("$Default")), store)
+        .options(options(in_flight))
+        .event_handler(move |_: Event, _: EventContext| {
+            let count = Arc::clone(&count);
+            async move {
+                work.run().await;
+                count.count(1);
+            }
+        })
+        .expect("valid")
+        .start();
+    done.last.notified().await;
+    consumer.drain();
+    consumer.join().await;
+}
+
+async fn bare_events(hub: MemoryHub, events: usize, in_flight: usize, work: Work) {
+    let done = Done::new(events);
+    let slots = Arc::new(Semaphore::new(in_flight));
+    let mut readers = Vec::new();
+    for partition in 0..PARTITIONS {
+        let (slots, done) = (Arc::clone(&slots), Arc::clone(&done));
+        let transport = hub.transport("$Default");
+        readers.push(tokio::spawn(async move {
+            let id = PartitionId::from(partition.to_string());
+            let mut link =
+                transport.open(OpenLink::new(id, LinkStart::FirstEvent, 300)).await.expect("open");
+            let mut received = Vec::new();
+            loop {
+                poll_fn(|cx| link.poll_receive(cx, 256, &mut received)).await.expect("receive");
+                for event in received.drain(..) {
+                    let permit = Arc::clone(&slots).acquire_owned().await.expect("open");
+                    let done = Arc::clone(&done);
+                    tokio::spawn(async move {
+                        work.run().await;
+                        drop(event);
+                        drop(permit);
+                        done.count(1);
+                    });
+                }
+            }
+        }));
+    }
+    done.last.notified().await;
+    readers.iter().for_each(|reader| reader.abort());
+}
+
+async fn engine_batches(hub: MemoryHub, events: usize) {
+    let done = Done::new(events);
+    let count = Arc::clone(&done);
+    let store = Arc::new(MemoryCheckpointStore::new());
+    let mut options = options(1);
+    options.max_batch_size = BATCH;
+    options.max_batches_in_flight = 8;
+    options.batch_timeout = Duration::from_millis(5);
+    let mut consumer = BatchConsumer::builder(Arc::new(hub.transport("$Default")), store)
+        .options(options)
+        .batch_handler(move |batch: Batch, _: BatchContext| {
+            count.count(batch.len());
+            async { Ok::<(), Failure>(()) }
+        })
+        .expect("valid")
+        .start();
+    done.last.notified().await;
+    consumer.drain();
+    consumer.join().await;
+}
+
+async fn bare_batches(hub: MemoryHub, events: usize) {
+    let done = Done::new(events);
+    let slots = Arc::new(Semaphore::new(8));
+    let mut readers = Vec::new();
+    for partition in 0..PARTITIONS {
+        let (slots, done) = (Arc::clone(&slots), Arc::clone(&done));
+        let transport = hub.transport("$Default");
+        readers.push(tokio::spawn(async move {
+            let id = PartitionId::from(partition.to_string());
+            let mut link =
+                transport.open(OpenLink::new(id, LinkStart::FirstEvent, 300)).await.expect("open");
+            loop {
+                let mut batch = Vec::with_capacity(BATCH);
+                poll_fn(|cx| link.poll_receive(cx, BATCH, &mut batch)).await.expect("receive");
+                let permit = Arc::clone(&slots).acquire_owned().await.expect("open");
+                let done = Arc::clone(&done);
+                tokio::spawn(async move {
+                    done.count(batch.len());
+                    drop(batch);
+                    drop(permit);
+                });
+            }
+        }));
+    }
+    done.last.notified().await;
+    readers.iter().for_each(|reader| reader.abort());
+}
+
+fn cpu_now() -> Duration {
+    let now = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(
+        u64::try_from(now.tv_sec).unwrap_or_default(),
+        u32::try_from(now.tv_nsec).unwrap_or_default(),
+    )
+}
+
+/// One side of one scenario, over all its passes.
+#[derive(Default)]
+struct Figures {
+    passes: u32,
+    wall: Vec<f64>,
+    cpu: Vec<f64>,
+    allocations: u64,
+}
+
+impl Figures {
+    fn json(&self, name: &str, events: usize) -> String {
+        let median = |values: &[f64]| {
+            let mut sorted = values.to_vec();
+            sorted.sort_by(f64::total_cmp);
+            sorted.get(sorted.len() / 2).copied().unwrap_or_default()
+        };
+        format!(
+            r#"{{"name":"{name}","events":{events},"passes":{},"wall_seconds":{:.6},"cpu_seconds":{:.6},"allocations_per_event":{:.2}}}"#,
+            self.passes,
+            median(&self.wall),
+            median(&self.cpu),
+            self.allocations as f64 / f64::from(self.passes.max(1)) / events as f64
+        )
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("runtime")
+}
+
+fn pass<F: Future<Output = ()>>(
+    figures: &mut Figures,
+    events: usize,
+    run: impl FnOnce(MemoryHub) -> F,
+) -> Duration {
+    let runtime = runtime();
+    let hub = filled(events);
+    let (cpu, allocations, wall) = (cpu_now(), ALLOCATIONS.load(Ordering::Relaxed), Instant::now());
+    runtime.block_on(run(hub));
+    let elapsed = wall.elapsed();
+    figures.passes += 1;
+    figures.wall.push(elapsed.as_secs_f64());
+    figures.cpu.push((cpu_now() - cpu).as_secs_f64());
+    figures.allocations += ALLOCATIONS.load(Ordering::Relaxed) - allocations;
+    elapsed
+}
+
+/// Runs both sides of a scenario and adds their figures.
+fn compare<F, G>(
+    criterion: &mut Criterion,
+    lines: &mut Vec<String>,
+    scenario: &str,
+    events: usize,
+    engine: impl Fn(MemoryHub) -> F,
+    bare: impl Fn(MemoryHub) -> G,
+) where
+    F: Future<Output = ()>,
+    G: Future<Output = ()>,
+{
+    let mut group = criterion.benchmark_group(scenario);
+    group.sampling_mode(SamplingMode::Flat).sample_size(10);
+    group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(4));
+    group.throughput(Throughput::Elements(events as u64));
+    // Interleaved: each sample of the engine is followed by one of the bare loop, so that the
+    // machine's moods hit both alike; the second benchmark reports what the first measured.
+    let (mut engine_figures, mut bare_figures) = (Figures::default(), Figures::default());
+    let mut bare_times = Vec::new();
+    group.bench_function("engine", |bencher| {
+        bencher.iter_custom(|iterations| {
+            let mut total = Duration::ZERO;
+            for _ in 0..iterations {
+                total += pass(&mut engine_figures, events, &engine);
+                bare_times.push(pass(&mut bare_figures, events, &bare));
+            }
+            total
+        });
+    });
+    let mut replay = bare_times.iter().copied().cycle();
+    group.bench_function("bare", |bencher| {
+        bencher.iter_custom(|iterations| {
+            (0..iterations).map(|_| replay.next().unwrap_or(Duration::from_nanos(1))).sum()
+        });
+    });
+    group.finish();
+    if engine_figures.passes > 0 {
+        lines.push(engine_figures.json(&format!("{scenario}/engine"), events));
+        lines.push(bare_figures.json(&format!("{scenario}/bare"), events));
+    }
+}
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    let mut lines = Vec::new();
+    let millis = Duration::from_millis;
+    let scenarios = [
+        ("events-0ms-1000", 400_000, 1_000, Work::Nothing),
+        ("events-0ms-10000", 400_000, 10_000, Work::Nothing),
+        ("events-1ms-1000", 200_000, 1_000, Work::Sleep(millis(1))),
+        ("events-1ms-10000", 400_000, 10_000, Work::Sleep(millis(1))),
+        ("events-10ms-1000", 50_000, 1_000, Work::Sleep(millis(10))),
+        ("events-10ms-10000", 400_000, 10_000, Work::Sleep(millis(10))),
+        ("events-100ms-1000", 5_000, 1_000, Work::Sleep(millis(100))),
+        ("events-100ms-10000", 50_000, 10_000, Work::Sleep(millis(100))),
+        ("events-200us-of-cpu", 5_000, 100, Work::Burn(Duration::from_micros(200))),
+    ];
+    for (name, events, in_flight, work) in scenarios {
+        compare(
+            &mut criterion,
+            &mut lines,
+            name,
+            events,
+            |hub| engine_events(hub, events, in_flight, work),
+            |hub| bare_events(hub, events, in_flight, work),
+        );
+    }
+    let events = 1_000_000;
+    compare(
+        &mut criterion,
+        &mut lines,
+        "batches-of-256",
+        events,
+        |hub| engine_batches(hub, events),
+        |hub| bare_batches(hub, events),
+    );
+    if !lines.is_empty() {
+        fs::create_dir_all("target/bench").expect("writable");
+        fs::write("target/bench/engine.json", format!("[{}]\n", lines.join(",\n")))
+            .expect("writable");
+    }
+    criterion.final_summary();
+}

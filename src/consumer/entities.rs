@@ -1,0 +1,409 @@
+//! [`ConsumerSet`]: consumers of several entities with one handler, one set of slots, one memory
+//! budget and one drain (requirement A8).
+//!
+//! ```text
+//!  orders  ──> consumer ──┐                     ┌── each with checkpoints, dead letters and
+//!  results ──> consumer ──┼──> slots ──> handler│   options of its own
+//!  audit   ──> consumer ──┘                     └── drained together
+//! ```
+//!
+//! A client of Event Hubs is bound to one entity, so this composes consumers rather than reading
+//! several entities with one. A consumer that ends by itself (its hub is gone, its partitions
+//! were taken) leaves the others alone, and the set's exit says so. A handler that aborts ends
+//! them all: the directive that a drain sets is one for the set.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::join_all;
+use tracing::error;
+
+use super::exit::{ConsumerExit, ExitReason};
+use super::handler::{
+    Batch, BatchContext, BatchHandler, EventContext, EventHandler, HandlerError, Outcomes,
+};
+use super::shared::{Common, ConsumerCounts};
+use super::{BatchConsumer, BatchConsumerBuilder, ConsumerHandle, ConsumerSnapshot};
+use crate::config::{
+    DEFAULT_MAX_BATCHES_IN_FLIGHT, DEFAULT_MAX_EVENTS_IN_FLIGHT, DEFAULT_MEMORY_BUDGET_BYTES,
+};
+use crate::error::{InvalidConfig, error_chain};
+use crate::event::{ConsumerGroup, EntityName, Event};
+use crate::outcome::{Failure, Outcome};
+
+/// Consumes several entities with one handler.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use longshore::checkpoint_store::memory::MemoryCheckpointStore;
+/// use longshore::transport::memory::MemoryHub;
+/// use longshore::{BatchConsumer, ConsumerSet, Event, EventContext};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let checkpoints = Arc::new(MemoryCheckpointStore::new());
+/// let consumer = |entity: &str| {
+///     let transport = MemoryHub::new(entity, 2).transport("$Default");
+///     BatchConsumer::builder(Arc::new(transport), checkpoints.clone())
+/// };
+/// let mut handle = ConsumerSet::builder()
+///     .consumer(consumer("orders"))
+///     .consumer(consumer("results"))
+///     .max_events_in_flight(50)
+///     .event_handler(|event: Event, _: EventContext| async move {
+///         println!("{}: {} bytes", event.partition(), event.body().len());
+///     })?
+///     .start();
+/// handle.drain();
+/// assert!(handle.join().await.is_clean());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct ConsumerSet(Vec<BatchConsumer>);
+
+impl ConsumerSet {
+    /// Begins a set without consumers.
+    pub fn builder() -> ConsumerSetBuilder {
+        ConsumerSetBuilder {
+            consumers: Vec::new(),
+            max_events_in_flight: DEFAULT_MAX_EVENTS_IN_FLIGHT,
+            max_batches_in_flight: DEFAULT_MAX_BATCHES_IN_FLIGHT,
+            memory_budget_bytes: DEFAULT_MEMORY_BUDGET_BYTES,
+        }
+    }
+
+    /// Starts all consumers on the current tokio runtime.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn start(self) -> ConsumerSetHandle {
+        let members = self.0.into_iter().map(|mut consumer| {
+            let transport = &consumer.shared.transport;
+            let entity = transport.entity().clone();
+            let consumer_group = transport.consumer_group().clone();
+            let name = entity.clone();
+            consumer.run = consumer.run.inspect(move |exit| report(&name, exit)).boxed();
+            Member { entity, consumer_group, handle: consumer.start(), exit: None }
+        });
+        ConsumerSetHandle { members: members.collect() }
+    }
+}
+
+/// The others go on, so nobody may be waiting for this exit.
+fn report(entity: &EntityName, exit: &ConsumerExit) {
+    match &exit.reason {
+        ExitReason::Drained | ExitReason::Aborted(_) => {}
+        ExitReason::Failed(error) => {
+            error!(message_topic = %entity, causes = ?error_chain(error), "the entity's consumer ended");
+        }
+        ExitReason::PartitionsStopped => {
+            error!(message_topic = %entity, "the entity's consumer ended: all its partitions stopped");
+        }
+    }
+}
+
+/// Collects what a [`ConsumerSet`] is made of.
+#[derive(Debug)]
+#[must_use]
+pub struct ConsumerSetBuilder {
+    consumers: Vec<BatchConsumerBuilder>,
+    max_events_in_flight: usize,
+    max_batches_in_flight: usize,
+    memory_budget_bytes: usize,
+}
+
+impl ConsumerSetBuilder {
+    /// Adds the consumer of an entity, with checkpoints, dead letters, options and hooks of its
+    /// own. What consumers have in common is set here instead: slots, memory budget, and the
+    /// `drain_timeout`, of which the longest counts.
+    pub fn consumer(mut self, consumer: BatchConsumerBuilder) -> Self {
+        self.consumers.push(consumer);
+        self
+    }
+
+    /// Slots of an event handler, shared by all partitions of all entities. Default
+    /// [`DEFAULT_MAX_EVENTS_IN_FLIGHT`].
+    pub fn max_events_in_flight(mut self, max_events_in_flight: usize) -> Self {
+        self.max_events_in_flight = max_events_in_flight;
+        self
+    }
+
+    /// Slots of a batch handler, shared by all partitions of all entities. Default
+    /// [`DEFAULT_MAX_BATCHES_IN_FLIGHT`].
+    pub fn max_batches_in_flight(mut self, max_batches_in_flight: usize) -> Self {
+        self.max_batches_in_flight = max_batches_in_flight;
+        self
+    }
+
+    /// Memory for events received and not settled, over all entities. Default
+    /// [`DEFAULT_MEMORY_BUDGET_BYTES`].
+    pub fn memory_budget_bytes(mut self, memory_budget_bytes: usize) -> Self {
+        self.memory_budget_bytes = memory_budget_bytes;
+        self
+    }
+
+    /// Makes a set that calls `handler` with each event of every entity.
+    ///
+    /// # Errors
+    /// No consumer, two of one entity and group, or a value of the options that cannot be used.
+    pub fn event_handler(
+        mut self,
+        handler: impl EventHandler,
+    ) -> Result<ConsumerSet, InvalidConfig> {
+        self.settle_options()?;
+        let common = Common::new(self.max_events_in_flight, self.memory_budget_bytes);
+        let handler = Arc::new(handler);
+        let assemble = |consumer: BatchConsumerBuilder| {
+            consumer.assemble_events(OneHandler(Arc::clone(&handler)), common.clone())
+        };
+        Ok(ConsumerSet(self.consumers.into_iter().map(assemble).collect()))
+    }
+
+    /// Makes a set that calls `handler` with batches; a batch is of one partition of one entity.
+    ///
+    /// # Errors
+    /// No consumer, two of one entity and group, or a value of the options that cannot be used,
+    /// alone or together with another.
+    pub fn batch_handler(
+        mut self,
+        handler: impl BatchHandler,
+    ) -> Result<ConsumerSet, InvalidConfig> {
+        self.settle_options()?;
+        for consumer in &self.consumers {
+            consumer.options.validate_batches()?;
+        }
+        let common = Common::new(self.max_batches_in_flight, self.memory_budget_bytes);
+        let handler = Arc::new(handler);
+        let assemble = |consumer: BatchConsumerBuilder| {
+            consumer.assemble_batches(OneHandler(Arc::clone(&handler)), common.clone())
+        };
+        Ok(ConsumerSet(self.consumers.into_iter().map(assemble).collect()))
+    }
+
+    fn settle_options(&mut self) -> Result<(), InvalidConfig> {
+        let longest_drain = self.consumers.iter().map(|one| one.options.drain_timeout).max();
+        let Some(drain_timeout) = longest_drain else {
+            return Err(InvalidConfig::new("consumers", 0, "there must be at least 1"));
+        };
+        let mut seen = BTreeSet::new();
+        for consumer in &mut self.consumers {
+            let options = &mut consumer.options;
+            options.max_events_in_flight = self.max_events_in_flight;
+            options.max_batches_in_flight = self.max_batches_in_flight;
+            options.memory_budget_bytes = self.memory_budget_bytes;
+            options.drain_timeout = drain_timeout;
+            options.validate()?;
+            let transport = &consumer.transport;
+            let (entity, group) = (transport.entity(), transport.consumer_group());
+            if !seen.insert((transport.namespace().to_owned(), entity.clone(), group.clone())) {
+                return Err(InvalidConfig::new(
+                    "consumers",
+                    format!("{entity} as {group}, twice"),
+                    "each entity may be there once as each group: two would take its partitions \
+                     from each other",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The handler that all consumers of a set call.
+struct OneHandler<H>(Arc<H>);
+
+impl<H: EventHandler> EventHandler for OneHandler<H> {
+    fn handle(&self, event: Event, context: EventContext) -> impl Future<Output = Outcome> + Send {
+        self.0.handle(event, context)
+    }
+}
+
+impl<H: BatchHandler> BatchHandler for OneHandler<H> {
+    fn handle(
+        &self,
+        batch: Batch,
+        context: BatchContext,
+    ) -> impl Future<Output = Result<Outcomes, HandlerError>> + Send {
+        self.0.handle(batch, context)
+    }
+}
+
+struct Member {
+    entity: EntityName,
+    consumer_group: ConsumerGroup,
+    handle: ConsumerHandle,
+    /// Kept while a join waits for the others, so that a dropped join loses nothing.
+    exit: Option<ConsumerExit>,
+}
+
+/// Controls a running set. Dropping it drains the consumers in the background.
+pub struct ConsumerSetHandle {
+    /// At least one; all of them share slots, budget and directive.
+    members: Vec<Member>,
+}
+
+impl fmt::Debug for ConsumerSetHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let entities = self.members.iter().map(|member| &member.entity);
+        f.debug_list().entries(entities).finish()
+    }
+}
+
+impl ConsumerSetHandle {
+    /// Any of the handles: what they share can be reached through each of them.
+    fn any(&self) -> Option<&ConsumerHandle> {
+        self.members.first().map(|member| &member.handle)
+    }
+
+    /// Takes no new events of any entity until [`ConsumerSetHandle::resume`].
+    pub fn pause(&self) {
+        self.any().into_iter().for_each(ConsumerHandle::pause);
+    }
+
+    /// Takes new events again.
+    pub fn resume(&self) {
+        self.any().into_iter().for_each(ConsumerHandle::resume);
+    }
+
+    /// Changes how many handler calls run at once over all entities; those that run are not cut.
+    ///
+    /// # Errors
+    /// 0, or more than [`crate::config::MAX_SLOTS`].
+    pub fn set_concurrency(&self, slots: usize) -> Result<(), InvalidConfig> {
+        self.any().map_or(Ok(()), |handle| handle.set_concurrency(slots))
+    }
+
+    /// Begins to stop all consumers: no new events; what runs is ended within the longest
+    /// `drain_timeout` of them; last checkpoints are written.
+    pub fn drain(&self) {
+        self.any().into_iter().for_each(ConsumerHandle::drain);
+    }
+
+    /// Stops all consumers within [`super::CANCEL_GRACE`]; see [`ConsumerHandle::stop`].
+    pub fn stop(&self) {
+        self.any().into_iter().for_each(ConsumerHandle::stop);
+    }
+
+    /// Whether every partition of every entity is ours and running.
+    pub fn is_ready(&self) -> bool {
+        self.members.iter().all(|member| member.handle.is_ready())
+    }
+
+    /// Where the consumers stand now.
+    pub fn snapshot(&self) -> ConsumerSetSnapshot {
+        let entities: Vec<EntitySnapshot> = self
+            .members
+            .iter()
+            .map(|member| EntitySnapshot {
+                entity: member.entity.clone(),
+                consumer_group: member.consumer_group.clone(),
+                ended: member.handle.ended.is_cancelled(),
+                consumer: member.handle.snapshot(),
+            })
+            .collect();
+        ConsumerSetSnapshot {
+            counts: entities.iter().map(|entity| entity.consumer.counts).sum(),
+            slots: entities.first().map_or(0, |entity| entity.consumer.slots),
+            memory_used_bytes: entities
+                .first()
+                .map_or(0, |entity| entity.consumer.memory_used_bytes),
+            entities,
+        }
+    }
+
+    /// Waits until every consumer has ended, without taking the exits.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub async fn ended(&self) {
+        join_all(self.members.iter().map(|member| member.handle.ended())).await;
+    }
+
+    /// Waits until every consumer has ended and takes their exits.
+    ///
+    /// # Cancel safety
+    /// A dropped call loses nothing; call again.
+    pub async fn join(&mut self) -> ConsumerSetExit {
+        for member in &mut self.members {
+            if member.exit.is_none() {
+                member.exit = Some(member.handle.join().await);
+            }
+        }
+        let exits = self.members.iter_mut().filter_map(|member| {
+            let (entity, consumer_group) = (member.entity.clone(), member.consumer_group.clone());
+            member.exit.take().map(|exit| EntityExit { entity, consumer_group, exit })
+        });
+        ConsumerSetExit { entities: exits.collect() }
+    }
+}
+
+/// Where a set of consumers stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct ConsumerSetSnapshot {
+    /// What was done so far, over all entities.
+    pub counts: ConsumerCounts,
+    /// How many handler calls may run at once, over all entities.
+    pub slots: usize,
+    /// Bytes of the memory budget in use, over all entities.
+    pub memory_used_bytes: usize,
+    /// The entities, in the order they were added.
+    pub entities: Vec<EntitySnapshot>,
+}
+
+/// Where the consumer of one entity stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct EntitySnapshot {
+    /// The entity.
+    pub entity: EntityName,
+    /// The group it is read as.
+    pub consumer_group: ConsumerGroup,
+    /// Whether the consumer has ended.
+    pub ended: bool,
+    /// Its own snapshot; slots and memory are those of the set.
+    pub consumer: ConsumerSnapshot,
+}
+
+/// How a set of consumers ended.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct ConsumerSetExit {
+    /// How each entity's consumer ended, in the order they were added.
+    pub entities: Vec<EntityExit>,
+}
+
+/// How the consumer of one entity ended.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct EntityExit {
+    /// The entity.
+    pub entity: EntityName,
+    /// The group it was read as.
+    pub consumer_group: ConsumerGroup,
+    /// How its consumer ended.
+    pub exit: ConsumerExit,
+}
+
+impl ConsumerSetExit {
+    /// Whether all that was begun was ended and checkpointed, for every entity.
+    pub fn is_clean(&self) -> bool {
+        self.entities.iter().all(|entity| entity.exit.is_clean())
+    }
+
+    /// The entity whose handler call said that the environment is broken, and why.
+    pub fn aborted(&self) -> Option<(&EntityName, &Failure)> {
+        self.entities.iter().find_map(|entity| match &entity.exit.reason {
+            ExitReason::Aborted(failure) => Some((&entity.entity, failure)),
+            _ => None,
+        })
+    }
+
+    /// What was done, over all entities.
+    pub fn counts(&self) -> ConsumerCounts {
+        self.entities.iter().map(|entity| entity.exit.counts).sum()
+    }
+}

@@ -1,0 +1,186 @@
+//! [`EventConsumer`]: one event of a partition at a time, in order, each checkpointed before
+//! the next one begins (requirement A7).
+//!
+//! ```text
+//!  received ──> handler ──> settled ──> checkpoint acknowledged ──> next event
+//!                  ^  │
+//!         back-off └──┘ failed for now: nothing is checkpointed, the next event waits
+//! ```
+//!
+//! It is the engine of [`BatchConsumer`] with a window of one event and a bound of one event
+//! not yet checkpointed; those two settings are the whole difference. So at most one event of
+//! each partition is received and not below its checkpoint, whatever happens.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::handler::EventHandler;
+use super::{BatchConsumer, BatchConsumerBuilder, ConsumerExit, ConsumerHandle};
+use crate::checkpoint_store::CheckpointStore;
+use crate::clock::Clock;
+use crate::config::{ConsumerOptions, UncheckpointedEvents};
+use crate::dead_letter::DeadLetterSink;
+use crate::error::InvalidConfig;
+use crate::event::Partition;
+use crate::transport::Transport;
+
+/// Consumes all partitions of an entity, in each of them one event after the other.
+///
+/// - The handler gets the events of a partition in order. Partitions go on beside each other,
+///   up to [`ConsumerOptions::max_events_in_flight`] handlers at once.
+/// - When the handler returned without an error, a checkpoint is written, and the next event
+///   begins when it is acknowledged. A crash repeats at most one event of each partition. A
+///   store that fails pauses the partition.
+/// - On an error there is no checkpoint: an error that may pass is tried again after a
+///   back-off, up to [`ConsumerOptions::max_attempts`] times, while the partition waits. What
+///   failed for good goes to the dead-letter sink and is passed when the sink acknowledged it;
+///   without a sink the partition stops, and its exit names event and failure. With
+///   `max_attempts(1)` and no sink, the first error stops the partition.
+/// - Nothing runs in the background between two events, and nothing is left behind by an
+///   error: when a partition's exit is there, no handler of it runs.
+///
+/// The price is one checkpoint write per event. Where it matters, use a [`BatchConsumer`].
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use longshore::checkpoint_store::memory::MemoryCheckpointStore;
+/// use longshore::transport::memory::MemoryHub;
+/// use longshore::{Event, EventConsumer, EventContext, Failure, OutgoingEvent};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let hub = MemoryHub::new("orders", 1);
+/// hub.publish(0, OutgoingEvent::new("first"));
+/// let checkpoints = Arc::new(MemoryCheckpointStore::new());
+/// let seen = Arc::new(tokio::sync::Notify::new());
+/// let noticed = seen.clone();
+/// let consumer = EventConsumer::builder(Arc::new(hub.transport("$Default")), checkpoints)
+///     .handler(move |event: Event, _: EventContext| {
+///         println!("{} bytes", event.body().len());
+///         noticed.notify_one();
+///         async { Ok::<(), Failure>(()) }
+///     })?;
+/// let exit = consumer.run_until(seen.notified()).await;
+/// assert!(exit.is_clean());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct EventConsumer(BatchConsumer);
+
+impl EventConsumer {
+    /// Begins a consumer that reads `transport` and keeps its place in `checkpoints`.
+    pub fn builder(
+        transport: Arc<dyn Transport>,
+        checkpoints: Arc<dyn CheckpointStore>,
+    ) -> EventConsumerBuilder {
+        EventConsumerBuilder(BatchConsumer::builder(transport, checkpoints))
+    }
+
+    /// Starts consuming on the current tokio runtime.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn start(self) -> ConsumerHandle {
+        self.0.start()
+    }
+
+    /// Consumes until `signal` comes, then drains; or until the consumer ends by itself.
+    ///
+    /// # Errors
+    /// The exit says how it ended; see [`ConsumerExit::is_clean`].
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves nothing behind: handlers are dropped at their next await, there is
+    /// no last checkpoint, and the events they had are delivered again. To end in good order,
+    /// use `signal`.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn run_until(self, signal: impl Future<Output = ()>) -> ConsumerExit {
+        let BatchConsumer { shared, mut run, .. } = self.0;
+        tokio::select! {
+            biased;
+            exit = &mut run => return exit,
+            () = signal => shared.drain(),
+        }
+        run.await
+    }
+}
+
+/// Collects what an [`EventConsumer`] is made of.
+#[derive(Debug)]
+#[must_use]
+pub struct EventConsumerBuilder(BatchConsumerBuilder);
+
+impl EventConsumerBuilder {
+    /// Where events that failed for good go. Without one, such an event stops its partition.
+    pub fn dead_letters(self, sink: Arc<dyn DeadLetterSink>) -> Self {
+        Self(self.0.dead_letters(sink))
+    }
+
+    /// Replaces all options. Those about batches, the window and the pace of checkpoints are
+    /// what makes a consumer of single events, and are set by [`EventConsumerBuilder::handler`].
+    pub fn options(self, options: ConsumerOptions) -> Self {
+        Self(self.0.options(options))
+    }
+
+    /// See [`ConsumerOptions::max_events_in_flight`]: how many partitions go on at once.
+    pub fn max_events_in_flight(self, max_events_in_flight: usize) -> Self {
+        Self(self.0.max_events_in_flight(max_events_in_flight))
+    }
+
+    /// See [`ConsumerOptions::handler_timeout`].
+    pub fn handler_timeout(self, handler_timeout: Option<Duration>) -> Self {
+        Self(self.0.handler_timeout(handler_timeout))
+    }
+
+    /// See [`ConsumerOptions::max_attempts`].
+    pub fn max_attempts(self, max_attempts: u32) -> Self {
+        Self(self.0.max_attempts(max_attempts))
+    }
+
+    /// See [`ConsumerOptions::drain_timeout`].
+    pub fn drain_timeout(self, drain_timeout: Duration) -> Self {
+        Self(self.0.drain_timeout(drain_timeout))
+    }
+
+    /// See [`BatchConsumerBuilder::worker`].
+    pub fn worker(self, name: impl Into<String>) -> Self {
+        Self(self.0.worker(name))
+    }
+
+    /// See [`BatchConsumerBuilder::on_partition_assigned`].
+    pub fn on_partition_assigned(self, hook: impl Fn(&Partition) + Send + Sync + 'static) -> Self {
+        Self(self.0.on_partition_assigned(hook))
+    }
+
+    /// See [`BatchConsumerBuilder::on_partition_revoked`].
+    pub fn on_partition_revoked(self, hook: impl Fn(&Partition) + Send + Sync + 'static) -> Self {
+        Self(self.0.on_partition_revoked(hook))
+    }
+
+    /// See [`BatchConsumerBuilder::clock`].
+    pub fn clock(self, clock: Arc<dyn Clock>) -> Self {
+        Self(self.0.clock(clock))
+    }
+
+    /// See [`BatchConsumerBuilder::seed`].
+    pub fn seed(self, seed: u64) -> Self {
+        Self(self.0.seed(seed))
+    }
+
+    /// Makes a consumer that calls `handler` with each event.
+    ///
+    /// # Errors
+    /// A value of the options that cannot be used.
+    pub fn handler(mut self, handler: impl EventHandler) -> Result<EventConsumer, InvalidConfig> {
+        let options = &mut self.0.options;
+        options.max_batch_size = 1;
+        options.window_events = 1;
+        options.uncheckpointed_events = UncheckpointedEvents::PauseAt(1);
+        options.checkpoint_min_interval = Duration::ZERO;
+        self.0.event_handler(handler).map(EventConsumer)
+    }
+}

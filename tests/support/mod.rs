@@ -1,0 +1,124 @@
+//! What tests of consumers on the memory transport share.
+// Each test crate uses a part of it.
+#![allow(dead_code, unreachable_pub)]
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use longshore::checkpoint_store::memory::MemoryCheckpointStore;
+use longshore::checkpoint_store::{Checkpoint, CheckpointKey, CheckpointScope, CheckpointStore};
+use longshore::consumer::{BatchConsumerBuilder, ConsumerExit};
+use longshore::dead_letter::DeadLetterSink;
+use longshore::dead_letter::memory::MemoryDeadLetterSink;
+use longshore::event::{EntityName, PartitionId};
+use longshore::transport::memory::MemoryHub;
+use longshore::{BatchConsumer, ConsumerHandle, Event, OutgoingEvent};
+use tokio::time::{Instant, sleep};
+
+/// A hub, its stores, and what handlers saw.
+pub struct Harness {
+    entity: EntityName,
+    pub hub: MemoryHub,
+    pub checkpoints: Arc<MemoryCheckpointStore>,
+    pub letters: Arc<MemoryDeadLetterSink>,
+    pub seen: Seen,
+}
+
+/// (partition, sequence number) of each handler call, in order.
+#[derive(Clone, Default)]
+pub struct Seen(Arc<Mutex<Vec<(String, i64)>>>);
+
+impl Seen {
+    pub fn record(&self, event: &Event) {
+        let id = event.partition().id.as_str().to_owned();
+        self.0.lock().expect("lock").push((id, event.sequence_number().0));
+    }
+
+    pub fn counts(&self) -> BTreeMap<(String, i64), usize> {
+        let mut counts = BTreeMap::new();
+        for seen in self.0.lock().expect("lock").iter() {
+            *counts.entry(seen.clone()).or_default() += 1;
+        }
+        counts
+    }
+
+    pub fn numbers(&self) -> Vec<i64> {
+        self.0.lock().expect("lock").iter().map(|(_, number)| *number).collect()
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.lock().expect("lock").len()
+    }
+}
+
+impl Harness {
+    pub fn new(partitions: usize) -> Self {
+        Self::of("files", partitions)
+    }
+
+    pub fn of(entity: &str, partitions: usize) -> Self {
+        Self {
+            entity: entity.into(),
+            hub: MemoryHub::new(entity, partitions),
+            checkpoints: Arc::new(MemoryCheckpointStore::new()),
+            letters: Arc::new(MemoryDeadLetterSink::new()),
+            seen: Seen::default(),
+        }
+    }
+
+    pub fn entity(&self) -> EntityName {
+        self.entity.clone()
+    }
+
+    pub fn publish(&self, partition: usize, count: usize) {
+        for number in 0..count {
+            self.hub.publish(partition, OutgoingEvent::new(format!("body {number}")));
+        }
+    }
+
+    pub fn builder(&self) -> BatchConsumerBuilder {
+        let letters: Arc<dyn DeadLetterSink> = self.letters.clone();
+        self.without_letters().dead_letters(letters)
+    }
+
+    pub fn without_letters(&self) -> BatchConsumerBuilder {
+        BatchConsumer::builder(Arc::new(self.hub.transport("$Default")), self.checkpoints.clone())
+            .seed(7)
+    }
+
+    pub async fn checkpoint(&self, partition: &str) -> Option<Checkpoint> {
+        let key = CheckpointKey {
+            scope: CheckpointScope {
+                namespace: "memory".to_owned(),
+                entity: self.entity.clone(),
+                consumer_group: "$Default".into(),
+            },
+            partition: PartitionId::from(partition),
+        };
+        let stored = self.checkpoints.load(&key).await.expect("load");
+        stored.map(|stored| stored.checkpoint)
+    }
+
+    pub async fn checkpointed_to(&self, partition: &str) -> Option<i64> {
+        let checkpoint = self.checkpoint(partition).await?;
+        checkpoint.watermark.map(|position| position.sequence_number.0)
+    }
+}
+
+pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let give_up = Instant::now() + Duration::from_secs(3_600);
+    while !condition() {
+        assert!(Instant::now() < give_up, "never came: {what}");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+pub async fn drained(mut handle: ConsumerHandle) -> ConsumerExit {
+    handle.drain();
+    handle.join().await
+}
+
+pub fn unsettled(handle: &ConsumerHandle) -> usize {
+    handle.snapshot().partitions.iter().map(|partition| partition.unsettled_events).sum()
+}

@@ -1,0 +1,837 @@
+//! What every transport must do, run against each: the hub in memory, and the Azure SDK against
+//! the embedded broker. Then exact resume over each of them.
+//!
+//! A new transport joins with a [`Fixture`] and one `contract!` line.
+//!
+//! Where they may differ, the contract says so:
+//! - a refused open may be told by [`Transport::open`] or by the link's first receive, because
+//!   the SDK attaches at the first receive;
+//! - a limit on the size of events, and hubs that do not exist, are the fixture's to declare.
+#![cfg(feature = "emulator")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::future::{Future, poll_fn};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use longshore::emulator::Emulator;
+use longshore::event::{
+    Incarnation, Partition, PartitionId, Properties, PropertyValue, SequenceNumber,
+};
+use longshore::state::backoff::Backoff;
+use longshore::state::resume::ResumePosition;
+use longshore::transport::event_hubs::{EventHubsPublisher, EventHubsTransport, Namespace};
+use longshore::transport::memory::MemoryHub;
+use longshore::transport::resume::{PartitionStream, StreamEnd, StreamOptions};
+use longshore::transport::{Link, LinkStart, OpenLink, Publisher, SendTarget, Transport};
+use longshore::{Error, ErrorClass, Event, OutgoingEvent};
+use tokio::time::{Instant, timeout};
+
+const HUB: &str = "files";
+const PARTITIONS: u32 = 3;
+const GROUP: &str = "$Default";
+const PREFETCH_EVENTS: u32 = 100;
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A hub to test a transport on.
+trait Fixture: Sized + Send + Sync + 'static {
+    /// The largest body the hub takes; `None` where it takes any.
+    const MAX_BODY_BYTES: Option<usize>;
+
+    fn start(partitions: u32) -> impl Future<Output = Self> + Send;
+
+    fn transport(&self, group: &str) -> Arc<dyn Transport>;
+
+    fn publisher(&self) -> Arc<dyn Publisher>;
+
+    /// A transport and a publisher of a hub that does not exist; `None` where that cannot be.
+    fn of_unknown_hub(&self) -> Option<(Arc<dyn Transport>, Arc<dyn Publisher>)>;
+
+    /// Ends the links of a partition with an error that may be retried; returns how many.
+    fn end_links(&self, partition: u32) -> usize;
+
+    /// Ends everything, and fails for a while. Returns when the hub is back.
+    fn away(&self, pause: Duration) -> impl Future<Output = ()> + Send;
+}
+
+impl Fixture for MemoryHub {
+    const MAX_BODY_BYTES: Option<usize> = None;
+
+    async fn start(partitions: u32) -> Self {
+        MemoryHub::new(HUB, partitions as usize)
+    }
+
+    fn transport(&self, group: &str) -> Arc<dyn Transport> {
+        Arc::new(MemoryHub::transport(self, group))
+    }
+
+    fn publisher(&self) -> Arc<dyn Publisher> {
+        Arc::new(MemoryHub::publisher(self))
+    }
+
+    fn of_unknown_hub(&self) -> Option<(Arc<dyn Transport>, Arc<dyn Publisher>)> {
+        None
+    }
+
+    fn end_links(&self, partition: u32) -> usize {
+        let ended = self.open_links(partition as usize);
+        MemoryHub::end_links(self, partition as usize, ErrorClass::Transient);
+        ended
+    }
+
+    async fn away(&self, pause: Duration) {
+        self.fail_reads(usize::MAX, ErrorClass::Transient);
+        self.fail_opens(usize::MAX, ErrorClass::Transient);
+        self.fail_sends(usize::MAX, ErrorClass::Transient);
+        (0..PARTITIONS).for_each(|partition| {
+            Fixture::end_links(self, partition);
+        });
+        tokio::time::sleep(pause).await;
+        self.fail_reads(0, ErrorClass::Transient);
+        self.fail_opens(0, ErrorClass::Transient);
+        self.fail_sends(0, ErrorClass::Transient);
+    }
+}
+
+fn namespace(emulator: &Emulator) -> Namespace {
+    Namespace::from_connection_string(&emulator.connection_string(None))
+        .unwrap()
+        .with_custom_endpoint(emulator.endpoint())
+}
+
+impl Fixture for Emulator {
+    const MAX_BODY_BYTES: Option<usize> = Some(1024 * 1024);
+
+    async fn start(partitions: u32) -> Self {
+        Emulator::builder().hub(HUB, partitions).start().await.unwrap()
+    }
+
+    fn transport(&self, group: &str) -> Arc<dyn Transport> {
+        Arc::new(EventHubsTransport::new(namespace(self), HUB, group))
+    }
+
+    fn publisher(&self) -> Arc<dyn Publisher> {
+        Arc::new(EventHubsPublisher::new(namespace(self), HUB))
+    }
+
+    fn of_unknown_hub(&self) -> Option<(Arc<dyn Transport>, Arc<dyn Publisher>)> {
+        let hub = "nowhere";
+        Some((
+            Arc::new(EventHubsTransport::new(namespace(self), hub, GROUP)),
+            Arc::new(EventHubsPublisher::new(namespace(self), hub)),
+        ))
+    }
+
+    fn end_links(&self, partition: u32) -> usize {
+        self.faults().detach_receivers(HUB, Some(partition))
+    }
+
+    async fn away(&self, pause: Duration) {
+        self.faults().away(pause).await.unwrap();
+    }
+}
+
+macro_rules! contract {
+    ($name:ident, $fixture:ty) => {
+        contract!(@ $name, $fixture,
+            hub_properties_list_partitions_and_a_stable_incarnation,
+            log_properties_tell_the_ends_of_an_empty_and_of_a_filled_log,
+            a_link_begins_at_the_first_event,
+            a_link_begins_after_a_sequence_number,
+            a_link_begins_at_a_time,
+            every_field_of_an_event_survives,
+            a_receive_takes_no_more_than_it_was_asked_for,
+            empty_bodies_and_bodies_of_a_megabyte_survive,
+            a_link_that_has_caught_up_waits_for_the_next_event,
+            events_of_one_key_go_to_one_partition,
+            events_without_a_key_are_spread_over_the_partitions,
+            a_batch_larger_than_a_transfer_arrives_whole_and_in_order,
+            a_batch_of_many_keys_keeps_them_and_their_order,
+            an_event_above_the_limit_is_refused_and_the_next_send_works,
+            a_higher_owner_level_takes_the_partition,
+            an_equal_owner_level_takes_the_partition,
+            a_lower_owner_level_or_none_is_refused,
+            groups_read_independently,
+            an_unknown_partition_is_permanent,
+            an_unknown_hub_is_permanent,
+            a_link_that_was_ended_gives_a_retryable_error_and_another_opens,
+            a_link_that_was_closed_lets_a_lower_owner_level_in,
+            a_link_that_was_dropped_lets_a_lower_owner_level_in,
+            a_closed_transport_can_be_used_again,
+            a_stream_gives_each_event_once_across_lost_links,
+            a_stream_gives_each_event_once_across_an_absence,
+            a_stream_loses_nothing_when_calls_are_dropped,
+            a_stream_ends_when_the_partition_is_taken,
+        );
+    };
+    (@ $name:ident, $fixture:ty, $($case:ident,)*) => {
+        mod $name {
+            use super::*;
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    within("the whole test", super::$case(<$fixture>::start(PARTITIONS).await)).await;
+                }
+            )*
+        }
+    };
+}
+
+contract!(memory, MemoryHub);
+contract!(event_hubs, Emulator);
+
+/// Nothing in these tests waits for ever.
+async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    timeout(LIMIT, future).await.unwrap_or_else(|_| panic!("{what} took longer than {LIMIT:?}"))
+}
+
+fn id(partition: u32) -> PartitionId {
+    PartitionId::from(partition.to_string())
+}
+
+fn to(partition: u32) -> SendTarget {
+    SendTarget::Partition(id(partition))
+}
+
+fn from(partition: u32, start: LinkStart) -> OpenLink {
+    OpenLink::new(id(partition), start, PREFETCH_EVENTS)
+}
+
+fn from_the_first(partition: u32) -> OpenLink {
+    from(partition, LinkStart::FirstEvent)
+}
+
+fn after(partition: u32, number: i64) -> OpenLink {
+    from(partition, LinkStart::After(SequenceNumber(number)))
+}
+
+async fn publish(publisher: &Arc<dyn Publisher>, partition: u32, bodies: &[&'static str]) {
+    let events = bodies.iter().map(|body| OutgoingEvent::new(*body)).collect();
+    publisher.send_batch(to(partition), events).await.unwrap();
+}
+
+async fn receive(
+    link: &mut Box<dyn Link>,
+    max_events: usize,
+    into: &mut Vec<Event>,
+) -> Result<usize, Error> {
+    poll_fn(|cx| link.poll_receive(cx, max_events, into)).await
+}
+
+async fn take(link: &mut Box<dyn Link>, count: usize) -> Vec<Event> {
+    let mut events = Vec::new();
+    while events.len() < count {
+        let missing = count - events.len();
+        within("a receive", receive(link, missing, &mut events)).await.unwrap();
+    }
+    events
+}
+
+/// Opens a link and takes its first events.
+async fn read(transport: &Arc<dyn Transport>, open: OpenLink, count: usize) -> Vec<Event> {
+    let mut link = transport.open(open).await.unwrap();
+    let events = take(&mut link, count).await;
+    link.close().await;
+    events
+}
+
+/// The error a link ends with, whatever it gives before.
+async fn error_of(link: &mut Box<dyn Link>) -> Error {
+    let mut events = Vec::new();
+    loop {
+        if let Err(error) = within("an error", receive(link, 100, &mut events)).await {
+            return error;
+        }
+    }
+}
+
+/// The error of an open that is refused, at once or at the first receive.
+async fn refusal(transport: &Arc<dyn Transport>, open: OpenLink) -> Error {
+    match transport.open(open).await {
+        Ok(mut link) => {
+            let error = error_of(&mut link).await;
+            link.close().await;
+            error
+        }
+        Err(error) => error,
+    }
+}
+
+fn bodies(events: &[Event]) -> Vec<&str> {
+    events.iter().map(|event| std::str::from_utf8(event.body()).unwrap()).collect()
+}
+
+fn numbers(events: &[Event]) -> Vec<i64> {
+    events.iter().map(|event| event.sequence_number().0).collect()
+}
+
+// Properties.
+
+async fn hub_properties_list_partitions_and_a_stable_incarnation(hub: impl Fixture) {
+    let transport = hub.transport(GROUP);
+    assert_eq!(transport.entity().as_str(), HUB);
+    assert_eq!(transport.consumer_group().as_str(), GROUP);
+    let first = transport.hub_properties().await.unwrap();
+    assert_eq!(first.partitions, [id(0), id(1), id(2)]);
+    publish(&hub.publisher(), 0, &["a"]).await;
+    for transport in [transport, hub.transport("another")] {
+        assert_eq!(transport.hub_properties().await.unwrap(), first);
+    }
+}
+
+async fn log_properties_tell_the_ends_of_an_empty_and_of_a_filled_log(hub: impl Fixture) {
+    let transport = hub.transport(GROUP);
+    let empty = transport.log_properties(&id(1)).await.unwrap();
+    assert_eq!((empty.begin, empty.last_enqueued), (SequenceNumber(0), None));
+
+    publish(&hub.publisher(), 1, &["a", "b", "c"]).await;
+    let filled = transport.log_properties(&id(1)).await.unwrap();
+    assert_eq!((filled.begin, filled.last_enqueued), (SequenceNumber(0), Some(SequenceNumber(2))));
+    let events = read(&transport, from_the_first(1), 3).await;
+    assert_eq!(filled.last_enqueued_time, Some(events[2].enqueued_time()));
+    assert_eq!(transport.log_properties(&id(2)).await.unwrap(), empty);
+}
+
+// Where a link begins.
+
+async fn a_link_begins_at_the_first_event(hub: impl Fixture) {
+    let (transport, publisher) = (hub.transport(GROUP), hub.publisher());
+    publish(&publisher, 1, &["elsewhere"]).await;
+    publish(&publisher, 0, &["a", "b", "c"]).await;
+    let events = read(&transport, from_the_first(0), 3).await;
+    assert_eq!(bodies(&events), ["a", "b", "c"]);
+    assert_eq!(numbers(&events), [0, 1, 2]);
+    assert!(events.iter().all(|event| *event.partition() == Partition::new(HUB, "0")));
+}
+
+async fn a_link_begins_after_a_sequence_number(hub: impl Fixture) {
+    let (transport, publisher) = (hub.transport(GROUP), hub.publisher());
+    publish(&publisher, 0, &["a", "b", "c", "d"]).await;
+    // After -1 is the beginning: what a log that was trimmed to its first event leads to.
+    for (number, count) in [(-1, 4), (0, 3), (2, 1)] {
+        let events = read(&transport, after(0, number), count).await;
+        assert_eq!(bodies(&events), ["a", "b", "c", "d"][4 - count..], "after {number}");
+    }
+    let mut at_the_end = transport.open(after(0, 3)).await.unwrap();
+    let (events, ()) =
+        tokio::join!(take(&mut at_the_end, 1), async { publish(&publisher, 0, &["e"]).await });
+    assert_eq!(bodies(&events), ["e"]);
+}
+
+async fn a_link_begins_at_a_time(hub: impl Fixture) {
+    let (transport, publisher) = (hub.transport(GROUP), hub.publisher());
+    publish(&publisher, 0, &["a"]).await;
+    let first = read(&transport, from_the_first(0), 1).await[0].enqueued_time();
+    // The service's times are in milliseconds: the next event must have a later one.
+    while SystemTime::now() < first + Duration::from_millis(2) {
+        tokio::task::yield_now().await;
+    }
+    publish(&publisher, 0, &["b", "c"]).await;
+    let second = read(&transport, after(0, 0), 1).await[0].enqueued_time();
+    assert!(first < second);
+    for (time, expected) in [
+        (first - Duration::from_secs(3_600), ["a", "b", "c"].as_slice()),
+        (first, &["a", "b", "c"]),
+        (second, &["b", "c"]),
+    ] {
+        let events = read(&transport, from(0, LinkStart::EnqueuedAt(time)), expected.len()).await;
+        assert_eq!(bodies(&events), expected);
+    }
+}
+
+// What an event carries.
+
+async fn every_field_of_an_event_survives(hub: impl Fixture) {
+    let (transport, publisher) = (hub.transport(GROUP), hub.publisher());
+    let before = SystemTime::now() - Duration::from_secs(1);
+    let properties: Properties = [
+        ("null", PropertyValue::Null),
+        ("true", PropertyValue::Bool(true)),
+        ("false", PropertyValue::Bool(false)),
+        ("least", PropertyValue::Int(i64::MIN)),
+        ("zero", PropertyValue::Int(0)),
+        ("greatest", PropertyValue::Int(i64::MAX)),
+        // A number without sign that an `Int` can hold comes back as one: only greater ones are
+        // `UInt`s.
+        ("beyond", PropertyValue::UInt(u64::MAX)),
+        ("float", PropertyValue::Float(-0.125)),
+        ("text", PropertyValue::from("grüße, 世界")),
+        ("no text", PropertyValue::from("")),
+        ("binary", PropertyValue::Binary(Bytes::from_static(&[0, 255, 7]))),
+        ("no binary", PropertyValue::Binary(Bytes::new())),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value))
+    .collect();
+    let mut full =
+        OutgoingEvent::new(&b"\x00\xffbody"[..]).with_key("customer 7").with_message_id("3f0c");
+    full.content_type = Some("application/json".to_owned());
+    full.properties = properties.clone();
+
+    // Alone and in a batch: the two travel differently.
+    publisher.send(SendTarget::Any, full.clone()).await.unwrap();
+    let partition = filled_partitions(&transport).await[0];
+    publisher.send(to(partition), OutgoingEvent::new("bare")).await.unwrap();
+    publisher.send_batch(SendTarget::Any, vec![full]).await.unwrap();
+
+    let events = read(&transport, from_the_first(partition), 3).await;
+    assert_eq!(numbers(&events), [0, 1, 2]);
+    for event in [&events[0], &events[2]] {
+        assert_eq!(&event.body()[..], b"\x00\xffbody");
+        assert_eq!(event.key(), Some("customer 7"));
+        assert_eq!(event.message_id(), Some("3f0c"));
+        assert_eq!(event.content_type(), Some("application/json"));
+        assert_eq!(*event.properties(), properties);
+    }
+    let bare = &events[1];
+    assert_eq!(bodies(&events[1..2]), ["bare"]);
+    assert_eq!((bare.key(), bare.message_id(), bare.content_type()), (None, None, None));
+    assert!(bare.properties().is_empty(), "{:?}", bare.properties());
+    for event in &events {
+        assert!(event.offset().is_some_and(|offset| !offset.as_str().is_empty()));
+        assert!((before..=SystemTime::now()).contains(&event.enqueued_time()));
+    }
+    assert!(events.iter().map(Event::enqueued_time).is_sorted());
+}
+
+async fn a_receive_takes_no_more_than_it_was_asked_for(hub: impl Fixture) {
+    let publisher = hub.publisher();
+    publish(&publisher, 0, &["a", "b", "c", "d", "e", "f", "g"]).await;
+    let mut link = hub.transport(GROUP).open(from_the_first(0)).await.unwrap();
+    let mut events = take(&mut link, 1).await;
+    while events.len() < 7 {
+        let before = events.len();
+        let count = within("a receive", receive(&mut link, 2, &mut events)).await.unwrap();
+        assert!((1..=2).contains(&count), "{count}");
+        assert_eq!(events.len(), before + count, "appended, and told so");
+    }
+    assert_eq!(bodies(&events), ["a", "b", "c", "d", "e", "f", "g"]);
+}
+
+async fn empty_bodies_and_bodies_of_a_megabyte_survive(hub: impl Fixture) {
+    let (transport, publisher) = (hub.transport(GROUP), hub.publisher());
+    let large: Bytes = (0..1_000_000_u32).map(|index| (index % 251) as u8).collect();
+    publisher.send(to(0), OutgoingEvent::new(Bytes::new())).await.unwrap();
+    publisher.send(to(0), OutgoingEvent::new(large.clone())).await.unwrap();
+    let batch = [Bytes::new(), large.clone()].map(OutgoingEvent::new);
+    publisher.send_batch(to(0), batch.into()).await.unwrap();
+    let events = read(&transport, from_the_first(0), 4).await;
+    for (event, expected) in events.iter().zip([&Bytes::new(), &large, &Bytes::new(), &large]) {
+        assert!(event.body() == expected, "{} bytes", event.body().len());
+    }
+}
+
+async fn a_link_that_has_caught_up_waits_for_the_next_event(hub: impl Fixture) {
+    let publisher = hub.publisher();
+    let mut link = hub.transport(GROUP).open(from_the_first(0)).await.unwrap();
+    publish(&publisher, 0, &["a"]).await;
+    take(&mut link, 1).await;
+    let mut events = Vec::new();
+    let waited = timeout(Duration::from_millis(50), receive(&mut link, 10, &mut events)).await;
+    assert!(waited.is_err(), "{waited:?}");
+    let (events, ()) =
+        tokio::join!(take(&mut link, 1), async { publish(&publisher, 0, &["b"]).await });
+    assert_eq!(bodies(&events), ["b"]);
+}
+
+// Publishing.
+
+/// The partitions that hold events.
+async fn filled_partitions(transport: &Arc<dyn Transport>) -> Vec<u32> {
+    let mut filled = Vec::new();
+    for partition in 0..PARTITIONS {
+        if transport.log_properties(&id(partition)).await.unwrap().last_enqueued.is_some() {
+            filled.push(partition);
+        }
+    }
+    filled
+}
+
+async fn events_of_one_key_go_to_one_partition(hub: impl Fixture) {
+    let (transport, publisher) = (hub.transport(GROUP), hub.publisher());
+    let keyed = |body: &'static str| OutgoingEvent::new(body).with_key("customer 7");
+    publisher.send(SendTarget::Any, keyed("a")).await.unwrap();
+    publisher.send_batch(SendTarget::Any, vec![keyed("b"), keyed("c")]).await.unwrap();
+    publisher.send(SendTarget::Any, keyed("d")).await.unwrap();
+    let filled = filled_partitions(&transport).await;
+    assert_eq!(filled.len(), 1, "{filled:?}");
+    let events = read(&transport, from_the_first(filled[0]), 4).await;
+    assert_eq!(bodies(&events), ["a", "b", "c", "d"]);
+}
+
+async fn events_without_a_key_are_spread_over_the_partitions(hub: impl Fixture) {
+    let (transport, publisher) = (hub.transport(GROUP), hub.publisher());
+    for _ in 0..6 {
+        publisher.send(SendTarget::Any, OutgoingEvent::new("x")).await.unwrap();
+    }
+    assert_eq!(filled_partitions(&transport).await, [0, 1, 2]);
+}
+
+async fn a_batch_larger_than_a_transfer_arrives_whole_and_in_order(hub: impl Fixture) {
+    let (transport, publisher) = (hub.transport(GROUP), hub.publisher());
+    let body = |number: usize| Bytes::from(vec![(number % 251) as u8; 100_000]);
+    let sent = (0..50).map(|number| OutgoingEvent::new(body(number))).collect();
+    publisher.send_batch(to(0), sent).await.unwrap();
+    let log = transport.log_properties(&id(0)).await.unwrap();
+    assert_eq!(log.last_enqueued, Some(SequenceNumber(49)));
+    let events = read(&transport, from_the_first(0), 50).await;
+    for (number, event) in events.iter().enumerate() {
+        assert!(event.body() == &body(number), "event {number}");
+    }
+    publisher.send_batch(to(0), Vec::new()).await.unwrap();
+    assert_eq!(transport.log_properties(&id(0)).await.unwrap(), log, "an empty batch is nothing");
+}
+
+async fn a_batch_of_many_keys_keeps_them_and_their_order(hub: impl Fixture) {
+    let (transport, publisher) = (hub.transport(GROUP), hub.publisher());
+    let keys = ["a", "b", "c", "d", "e"];
+    let sent: Vec<_> = (0..50)
+        .map(|number| OutgoingEvent::new(number.to_string()).with_key(keys[number % 5]))
+        .collect();
+    publisher.send_batch(SendTarget::Any, sent).await.unwrap();
+    let mut by_key: Vec<Vec<usize>> = vec![Vec::new(); 5];
+    for partition in filled_partitions(&transport).await {
+        let log = transport.log_properties(&id(partition)).await.unwrap();
+        let count = log.last_enqueued.unwrap().0 + 1;
+        for event in read(&transport, from_the_first(partition), count as usize).await {
+            let key = keys.iter().position(|key| event.key() == Some(*key)).unwrap();
+            by_key[key].push(bodies(&[event])[0].parse().unwrap());
+        }
+    }
+    for (key, numbers) in by_key.iter().enumerate() {
+        let expected: Vec<_> = (0..50).filter(|number| number % 5 == key).collect();
+        assert_eq!(*numbers, expected, "of key {}", keys[key]);
+    }
+}
+
+async fn an_event_above_the_limit_is_refused_and_the_next_send_works<F: Fixture>(hub: F) {
+    let Some(limit) = F::MAX_BODY_BYTES else {
+        return;
+    };
+    let (transport, publisher) = (hub.transport(GROUP), hub.publisher());
+    let too_large = || OutgoingEvent::new(vec![7; limit + 1]);
+    publisher.send(to(0), OutgoingEvent::new("a")).await.unwrap();
+    let error = publisher.send(to(0), too_large()).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Permanent, "{error:?}");
+    publisher.send(to(0), OutgoingEvent::new("b")).await.unwrap();
+    let error = publisher.send_batch(to(0), vec![too_large()]).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Permanent, "{error:?}");
+    publisher.send_batch(to(0), vec![OutgoingEvent::new("c")]).await.unwrap();
+    publisher.send(to(0), OutgoingEvent::new("d")).await.unwrap();
+    assert_eq!(bodies(&read(&transport, from_the_first(0), 4).await), ["a", "b", "c", "d"]);
+    let log = transport.log_properties(&id(0)).await.unwrap();
+    assert_eq!(log.last_enqueued, Some(SequenceNumber(3)));
+}
+
+// Ownership of a partition.
+
+async fn takes_the_partition(hub: impl Fixture, old_level: i64, new_level: i64) {
+    let publisher = hub.publisher();
+    publish(&publisher, 0, &["a"]).await;
+    let open = |level| from_the_first(0).with_owner_level(Some(level));
+    let mut old = hub.transport(GROUP).open(open(old_level)).await.unwrap();
+    take(&mut old, 1).await;
+    let mut new = hub.transport(GROUP).open(open(new_level)).await.unwrap();
+    assert_eq!(bodies(&take(&mut new, 1).await), ["a"]);
+    let error = error_of(&mut old).await;
+    assert_eq!(error.class(), ErrorClass::PartitionLost, "{error:?}");
+    assert_eq!(error.partition(), Some(&Partition::new(HUB, "0")));
+    old.close().await;
+    publish(&publisher, 0, &["b"]).await;
+    assert_eq!(bodies(&take(&mut new, 1).await), ["b"], "the old one's goodbye disturbs nobody");
+}
+
+async fn a_higher_owner_level_takes_the_partition(hub: impl Fixture) {
+    takes_the_partition(hub, 1, 2).await;
+}
+
+async fn an_equal_owner_level_takes_the_partition(hub: impl Fixture) {
+    takes_the_partition(hub, 1, 1).await;
+}
+
+async fn a_lower_owner_level_or_none_is_refused(hub: impl Fixture) {
+    let publisher = hub.publisher();
+    publish(&publisher, 0, &["a"]).await;
+    let mut holder =
+        hub.transport(GROUP).open(from_the_first(0).with_owner_level(Some(5))).await.unwrap();
+    take(&mut holder, 1).await;
+    for level in [Some(4), None] {
+        let open = from_the_first(0).with_owner_level(level);
+        let error = refusal(&hub.transport(GROUP), open).await;
+        assert_eq!(error.class(), ErrorClass::PartitionLost, "{level:?}: {error:?}");
+        assert_eq!(error.partition(), Some(&Partition::new(HUB, "0")));
+    }
+    publish(&publisher, 0, &["b"]).await;
+    assert_eq!(bodies(&take(&mut holder, 1).await), ["b"]);
+}
+
+async fn groups_read_independently(hub: impl Fixture) {
+    let publisher = hub.publisher();
+    publish(&publisher, 0, &["a", "b"]).await;
+    let (one, other) = (hub.transport("one"), hub.transport("other"));
+    let mut high = one.open(from_the_first(0).with_owner_level(Some(9))).await.unwrap();
+    assert_eq!(bodies(&take(&mut high, 1).await), ["a"]);
+    let mut low = other.open(from_the_first(0).with_owner_level(Some(1))).await.unwrap();
+    assert_eq!(bodies(&take(&mut low, 2).await), ["a", "b"]);
+    assert_eq!(bodies(&take(&mut high, 1).await), ["b"]);
+}
+
+// What is not there.
+
+async fn an_unknown_partition_is_permanent(hub: impl Fixture) {
+    let (transport, publisher) = (hub.transport(GROUP), hub.publisher());
+    let error = transport.log_properties(&id(3)).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Permanent, "{error:?}");
+    // The service calls it an argument out of range, which may also be a bad position.
+    let error = refusal(&transport, from_the_first(3)).await;
+    assert!(!error.class().is_retryable(), "{error:?}");
+    let error = publisher.send(to(3), OutgoingEvent::new("x")).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Permanent, "{error:?}");
+    let error = publisher.send_batch(to(3), vec![OutgoingEvent::new("x")]).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Permanent, "{error:?}");
+
+    publish(&publisher, 0, &["a"]).await;
+    assert_eq!(bodies(&read(&transport, from_the_first(0), 1).await), ["a"]);
+}
+
+async fn an_unknown_hub_is_permanent(hub: impl Fixture) {
+    let Some((transport, publisher)) = hub.of_unknown_hub() else {
+        return;
+    };
+    let error = transport.hub_properties().await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Permanent, "{error:?}");
+    let error = transport.log_properties(&id(0)).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Permanent, "{error:?}");
+    let error = refusal(&transport, from_the_first(0)).await;
+    assert_eq!(error.class(), ErrorClass::Permanent, "{error:?}");
+    let error = publisher.send(SendTarget::Any, OutgoingEvent::new("x")).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Permanent, "{error:?}");
+    let error = publisher.send_batch(to(0), vec![OutgoingEvent::new("x")]).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Permanent, "{error:?}");
+}
+
+// The ends of links.
+
+async fn a_link_that_was_ended_gives_a_retryable_error_and_another_opens(hub: impl Fixture) {
+    let (transport, publisher) = (hub.transport(GROUP), hub.publisher());
+    publish(&publisher, 0, &["a", "b"]).await;
+    publish(&publisher, 1, &["elsewhere", "too"]).await;
+    let open = |partition| from_the_first(partition).with_owner_level(Some(1));
+    let mut link = transport.open(open(0)).await.unwrap();
+    let mut neighbour = transport.open(open(1)).await.unwrap();
+    take(&mut link, 1).await;
+    take(&mut neighbour, 1).await;
+    assert_eq!(hub.end_links(0), 1);
+    let error = error_of(&mut link).await;
+    assert!(error.class().is_retryable(), "{error:?}");
+    assert_eq!(error.partition(), Some(&Partition::new(HUB, "0")));
+    link.close().await;
+    assert_eq!(bodies(&read(&transport, open(0), 2).await), ["a", "b"]);
+    assert_eq!(bodies(&take(&mut neighbour, 1).await), ["too"], "other links stay");
+    assert_eq!(hub.end_links(1), 1);
+}
+
+/// Takes the first event with a lower owner level than one that has just let go, which the hub
+/// may learn a moment later.
+async fn a_lower_one_gets_in(transport: Arc<dyn Transport>) {
+    let give_up = Instant::now() + LIMIT;
+    loop {
+        let open = from_the_first(0).with_owner_level(Some(1));
+        let mut events = Vec::new();
+        let result = match transport.open(open).await {
+            Ok(mut link) => within("a receive", receive(&mut link, 1, &mut events)).await,
+            Err(error) => Err(error),
+        };
+        match result {
+            Ok(_) => return assert_eq!(bodies(&events), ["a"]),
+            Err(error) => {
+                assert_eq!(error.class(), ErrorClass::PartitionLost, "{error:?}");
+                assert!(Instant::now() < give_up, "{error:?}");
+            }
+        }
+    }
+}
+
+async fn a_link_that_was_closed_lets_a_lower_owner_level_in(hub: impl Fixture) {
+    publish(&hub.publisher(), 0, &["a"]).await;
+    let mut link =
+        hub.transport(GROUP).open(from_the_first(0).with_owner_level(Some(2))).await.unwrap();
+    take(&mut link, 1).await;
+    link.close().await;
+    a_lower_one_gets_in(hub.transport(GROUP)).await;
+}
+
+async fn a_link_that_was_dropped_lets_a_lower_owner_level_in(hub: impl Fixture) {
+    publish(&hub.publisher(), 0, &["a"]).await;
+    let mut link =
+        hub.transport(GROUP).open(from_the_first(0).with_owner_level(Some(2))).await.unwrap();
+    take(&mut link, 1).await;
+    drop(link);
+    a_lower_one_gets_in(hub.transport(GROUP)).await;
+}
+
+async fn a_closed_transport_can_be_used_again(hub: impl Fixture) {
+    let (transport, publisher) = (hub.transport(GROUP), hub.publisher());
+    publish(&publisher, 0, &["a"]).await;
+    let before = transport.hub_properties().await.unwrap();
+    transport.close().await;
+    publisher.close().await;
+    assert_eq!(transport.hub_properties().await.unwrap(), before);
+    publish(&publisher, 0, &["b"]).await;
+    assert_eq!(bodies(&read(&transport, from_the_first(0), 2).await), ["a", "b"]);
+}
+
+// Exact resume.
+
+async fn incarnation(transport: &Arc<dyn Transport>) -> Incarnation {
+    transport.hub_properties().await.unwrap().incarnation
+}
+
+/// Comes back after a few milliseconds.
+fn stream_options() -> StreamOptions {
+    let backoff = Backoff::doubling(Duration::from_millis(1), Duration::from_millis(50));
+    StreamOptions::new(PREFETCH_EVENTS, 7).with_backoff(backoff)
+}
+
+async fn stream(transport: &Arc<dyn Transport>, options: StreamOptions) -> PartitionStream {
+    let position = ResumePosition::new(incarnation(transport).await, LinkStart::FirstEvent);
+    PartitionStream::new(Arc::clone(transport), Partition::new(HUB, "0"), position, options)
+}
+
+/// Publishes this many events to partition 0, in batches, while something else goes on.
+fn publish_in_the_background(
+    hub: &impl Fixture,
+    events: usize,
+) -> tokio::task::JoinHandle<Result<(), Error>> {
+    const BATCH: usize = 20;
+    let publisher = hub.publisher();
+    tokio::spawn(async move {
+        for first in (0..events).step_by(BATCH) {
+            let batch = (first..first + BATCH).map(|number| OutgoingEvent::new(number.to_string()));
+            publisher.send_batch(to(0), batch.collect()).await?;
+        }
+        Ok(())
+    })
+}
+
+fn assert_each_once_in_order(events: &[Event], count: usize) {
+    let expected: Vec<_> = (0..count as i64).collect();
+    assert_eq!(numbers(events), expected);
+    let bodies_match = events
+        .iter()
+        .all(|event| bodies(std::slice::from_ref(event)) == [event.sequence_number().to_string()]);
+    assert!(bodies_match);
+}
+
+async fn a_stream_gives_each_event_once_across_lost_links(hub: impl Fixture) {
+    const EVENTS: usize = 2_000;
+    const FAULTS: usize = 10;
+    let transport = hub.transport(GROUP);
+    let publishing = publish_in_the_background(&hub, EVENTS);
+    let options = stream_options().with_owner_level(Some(1));
+    let mut stream = stream(&transport, options).await;
+    let mut events = Vec::new();
+    let (mut faults, mut links) = (0, 0);
+    while events.len() < EVENTS {
+        stream.next_events(16, &mut events).await.unwrap();
+        let due = events.len() >= faults * (EVENTS - 100) / FAULTS;
+        if faults < FAULTS && due && stream.links_opened() > links {
+            links = stream.links_opened();
+            assert_eq!(hub.end_links(0), 1, "fault {faults} hits an open link");
+            faults += 1;
+        }
+    }
+    publishing.await.unwrap().unwrap();
+    assert_each_once_in_order(&events, EVENTS);
+    assert_eq!(stream.links_opened(), FAULTS as u64 + 1);
+    assert_eq!(stream.lost_events(), 0);
+    stream.close().await;
+}
+
+async fn a_stream_gives_each_event_once_across_an_absence(hub: impl Fixture) {
+    let transport = hub.transport(GROUP);
+    publish_in_the_background(&hub, 400).await.unwrap().unwrap();
+    let mut stream = stream(&transport, stream_options()).await;
+    let mut events = Vec::new();
+    while events.len() < 50 {
+        stream.next_events(50, &mut events).await.unwrap();
+    }
+    let (away, events) = tokio::join!(hub.away(Duration::from_millis(500)), async {
+        while events.len() < 400 {
+            stream.next_events(50, &mut events).await.unwrap();
+        }
+        events
+    });
+    let () = away;
+    assert_each_once_in_order(&events, 400);
+    assert!(stream.links_opened() >= 2, "{}", stream.links_opened());
+}
+
+async fn a_stream_loses_nothing_when_calls_are_dropped(hub: impl Fixture) {
+    const EVENTS: usize = 1_000;
+    let transport = hub.transport(GROUP);
+    let publishing = publish_in_the_background(&hub, EVENTS);
+    let longer = Backoff::doubling(Duration::from_millis(20), Duration::from_millis(100));
+    let mut stream = stream(&transport, stream_options().with_backoff(longer)).await;
+    let mut events = Vec::new();
+    let (mut dropped, mut faults) = (0, 0);
+    while events.len() < EVENTS {
+        tokio::select! {
+            biased;
+            received = stream.next_events(16, &mut events) => {
+                received.unwrap();
+                // Calls are to be dropped while a link is waited for and opened, too.
+                if faults < 5 && events.len() > faults * EVENTS / 5 {
+                    faults += 1;
+                    hub.end_links(0);
+                }
+            }
+            () = tokio::time::sleep(Duration::from_millis(1)) => dropped += 1,
+        }
+    }
+    publishing.await.unwrap().unwrap();
+    assert_each_once_in_order(&events, EVENTS);
+    assert!(dropped >= 5, "only {dropped} calls were dropped");
+}
+
+async fn a_stream_ends_when_the_partition_is_taken(hub: impl Fixture) {
+    let publisher = hub.publisher();
+    publish(&publisher, 0, &["a"]).await;
+    let transport = hub.transport(GROUP);
+    let options = stream_options().with_owner_level(Some(1));
+    let mut stream = stream(&transport, options).await;
+    let mut events = Vec::new();
+    stream.next_events(10, &mut events).await.unwrap();
+    let mut new =
+        hub.transport(GROUP).open(from_the_first(0).with_owner_level(Some(2))).await.unwrap();
+    take(&mut new, 1).await;
+    let end = stream.next_events(10, &mut events).await.unwrap_err();
+    assert!(
+        matches!(&end, StreamEnd::Failed(error) if error.class() == ErrorClass::PartitionLost),
+        "{end:?}"
+    );
+    let still_ended = timeout(Duration::from_millis(50), stream.next_events(10, &mut events)).await;
+    assert!(still_ended.is_err(), "an ended stream steals nothing back");
+    publish(&publisher, 0, &["b"]).await;
+    assert_eq!(bodies(&take(&mut new, 1).await), ["b"]);
+    assert_eq!(bodies(&events), ["a"]);
+}
+
+// The faults themselves.
+
+#[tokio::test]
+async fn the_memory_hub_fails_as_often_as_it_was_told_and_no_more() {
+    let hub = <MemoryHub as Fixture>::start(1).await;
+    let transport = Fixture::transport(&hub, GROUP);
+    hub.fail_reads(2, ErrorClass::Throttling);
+    for _ in 0..2 {
+        let error = transport.hub_properties().await.unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Throttling);
+    }
+    transport.hub_properties().await.unwrap();
+    hub.fail_reads(usize::MAX, ErrorClass::Transient);
+    transport.hub_properties().await.unwrap_err();
+    hub.fail_reads(0, ErrorClass::Transient);
+    transport.hub_properties().await.unwrap();
+}
