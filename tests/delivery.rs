@@ -404,6 +404,48 @@ async fn without_a_sink_a_permanent_failure_stops_its_partition_alone() {
 // Checkpoints and restarts.
 
 #[tokio::test(start_paused = true)]
+async fn a_restart_repeats_nothing_that_settled_beyond_an_unfinished_first_event() {
+    for start in [StartPosition::Earliest, StartPosition::Latest] {
+        let harness = Harness::new(1);
+        let mut options = ConsumerOptions::default();
+        options.start_position = start;
+        options.drain_timeout = Duration::ZERO;
+        let seen = harness.seen.clone();
+        let builder = harness.builder().options(options.clone());
+        let first = builder.event_handler(move |event: Event, _: EventContext| {
+            let seen = seen.clone();
+            async move {
+                seen.record(&event);
+                if event.sequence_number().0 == 0 {
+                    std::future::pending::<()>().await;
+                }
+                Outcome::Done
+            }
+        });
+        let first = first.expect("valid").start();
+        until("the claim", || first.is_ready()).await;
+        harness.publish(0, 5);
+        until("the others", || first.snapshot().counts.done == 4).await;
+        drained(first).await;
+        assert_eq!(harness.checkpointed_to("0").await, None);
+        let seen = harness.seen.clone();
+        let builder = harness.builder().options(options);
+        let second = builder.event_handler(move |event: Event, _: EventContext| {
+            seen.record(&event);
+            async { Outcome::Done }
+        });
+        let second = second.expect("valid").start();
+        until("all", || {
+            let partitions = second.snapshot().partitions;
+            partitions.first().and_then(|first| first.settled_to).is_some_and(|to| to.0 == 4)
+        })
+        .await;
+        assert!(drained(second).await.is_clean());
+        assert_eq!(harness.seen.numbers(), [0, 1, 2, 3, 4, 0], "{start:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_restart_repeats_only_what_was_unfinished() {
     let harness = Harness::new(1);
     harness.publish(0, 100);

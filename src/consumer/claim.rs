@@ -162,7 +162,7 @@ async fn attempt(
     shared.counters.checkpoints.add(1);
     let start = match begin {
         Begin::After(number) => LinkStart::After(number),
-        Begin::At { start, .. } => start,
+        Begin::Again(start) | Begin::At { start, .. } => start,
     };
     info!(
         message_topic = %partition.entity,
@@ -182,6 +182,9 @@ async fn attempt(
 enum Begin {
     /// After the checkpoint.
     After(SequenceNumber),
+    /// Where the owner before us began, of whose events the first is unsettled still. What it
+    /// settled beyond that stays settled.
+    Again(LinkStart),
     /// At a place of its own; the claim stores it where it is a number.
     At { start: LinkStart, watermark: Option<Position> },
 }
@@ -205,7 +208,15 @@ fn begin(
         (None, Some(was)) if was != hub.incarnation => {
             Continuity::Recreated { was, is: hub.incarnation }
         }
-        (None, _) => return Ok(at(first_start(shared.options.start_position, log))),
+        // "Latest" and numbers above 0 make a watermark at the first claim, except where the
+        // log was empty: so without one the beginning is where the owner before us began.
+        (None, Some(_)) => {
+            return Ok(Begin::Again(match shared.options.start_position {
+                StartPosition::EnqueuedAt(time) => LinkStart::EnqueuedAt(time),
+                _ => LinkStart::FirstEvent,
+            }));
+        }
+        (None, None) => return Ok(at(first_start(shared.options.start_position, log))),
     };
     let start = match (continuity, position) {
         // What retention took is counted when the link opens.
