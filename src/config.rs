@@ -56,7 +56,9 @@ pub enum OwnerLevel {
     /// The lease epoch: a later owner's links win over an earlier one's at the broker.
     #[default]
     LeaseEpoch,
-    /// This level, always.
+    /// This level, always. Workers of one checkpoint store must have the same one: a newcomer
+    /// claims the checkpoint before the broker compares levels, so a lower one would end the
+    /// owner and then be refused itself.
     Fixed(i64),
     /// None: the partition is shared with other readers of the group.
     None,

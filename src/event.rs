@@ -398,6 +398,19 @@ impl OutgoingEvent {
         self.message_id = Some(id.into());
         self
     }
+
+    /// What was put into the event: body, key, ids, names and values.
+    pub(crate) fn content_bytes(&self) -> usize {
+        let value_bytes = |value: &PropertyValue| match value {
+            PropertyValue::Text(text) => text.len(),
+            PropertyValue::Binary(bytes) => bytes.len(),
+            _ => size_of::<i64>(),
+        };
+        let properties =
+            self.properties.iter().map(|(name, value)| name.len() + value_bytes(value));
+        let texts = [&self.key, &self.message_id, &self.content_type].into_iter().flatten();
+        self.body.len() + properties.chain(texts.map(String::len)).sum::<usize>()
+    }
 }
 
 /// The body is left out: it is the customer's.

@@ -45,7 +45,9 @@
 //!
 //! # The parts
 //!
-//! - [`consumer`]: the engine. [`config`]: its knobs.
+//! - [`consumer`]: the engine, and its faces: [`BatchConsumer`] for many events at once,
+//!   [`EventConsumer`] for one after the other, [`ConsumerSet`] for several entities. [`config`]:
+//!   its knobs.
 //! - [`transport`]: links to a hub, over the Azure SDK or in memory.
 //! - [`checkpoint_store`], [`dead_letter`], [`blob_store`]: where things are kept; each a port
 //!   with adapters.

@@ -27,8 +27,7 @@ fn event_consumer(harness: &Harness) -> EventConsumerBuilder {
 async fn events_of_a_partition_run_one_by_one_each_checkpointed_before_the_next() {
     let harness = Harness::new(2);
     (0..2).for_each(|partition| harness.publish(partition, 20));
-    type Behind = Mutex<Vec<(i64, Option<i64>)>>;
-    let behind: Arc<Behind> = Arc::default();
+    let behind = Arc::new(Mutex::new(Vec::new()));
     let (record, seen) = (behind.clone(), harness.seen.clone());
     let harness = Arc::new(harness);
     let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -52,6 +51,7 @@ async fn events_of_a_partition_run_one_by_one_each_checkpointed_before_the_next(
     assert!(drained(handle).await.is_clean());
     assert_eq!(most.load(Ordering::SeqCst), 2, "partitions do not wait for each other");
     for (number, stored) in behind.lock().expect("lock").iter() {
+        let stored: Option<i64> = *stored;
         assert_eq!(stored.unwrap_or(-1), number - 1, "{number}");
     }
     assert_eq!(harness.checkpointed_to("0").await, Some(19));

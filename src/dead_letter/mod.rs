@@ -4,6 +4,7 @@
 //! event.
 
 pub mod folder;
+pub mod hub;
 pub mod memory;
 pub mod record;
 

@@ -46,6 +46,8 @@ struct Faults {
     failing_reads: Option<(usize, ErrorClass)>,
     /// The next this many sends fail with the class.
     failing_sends: Option<(usize, ErrorClass)>,
+    /// Larger events are refused.
+    max_event_bytes: Option<usize>,
 }
 
 struct Log {
@@ -156,6 +158,11 @@ impl MemoryHub {
     /// The next `times` sends fail.
     pub fn fail_sends(&self, times: usize, class: ErrorClass) {
         lock(&self.0.faults).failing_sends = Some((times, class));
+    }
+
+    /// Refuses to publish larger events, as a service does; bodies, names and values count.
+    pub fn limit_event_bytes(&self, max_event_bytes: usize) {
+        lock(&self.0.faults).max_event_bytes = Some(max_event_bytes);
     }
 
     /// Removes the oldest `count` events of a partition, as retention does.
@@ -425,6 +432,11 @@ impl MemoryPublisher {
     fn append(&self, target: &SendTarget, event: OutgoingEvent) -> Result<SendReceipt> {
         const OPERATION: &str = "publish an event";
         self.hub.fault(OPERATION, |faults| &mut faults.failing_sends)?;
+        let limit = lock(&self.hub.0.faults).max_event_bytes;
+        if limit.is_some_and(|limit| event.content_bytes() > limit) {
+            let message = "an event is larger than the hub takes";
+            return Err(Error::new(ErrorClass::TooLarge, OPERATION, message));
+        }
         let hub = &self.hub.0;
         let index = match (target, &event.key) {
             (SendTarget::Partition(id), _) => {

@@ -1,0 +1,294 @@
+//! Dead letters as events of a hub: what failed goes on as it came, with the story of its
+//! failure beside it in properties.
+//!
+//! Body, key, media type and properties are published unchanged; the record is in properties
+//! that begin with [`PREFIX`], so that any client can read, filter and replay the event. Times
+//! are RFC 3339 in UTC. A property of the event that begins with the prefix already, because it
+//! is a dead letter that failed again, gets it once more, and loses it when it is read back.
+//! The message id is `entity/partition/sequence number` of the event, so that a letter that was
+//! written twice is recognised.
+//!
+//! | Property | Value |
+//! | --- | --- |
+//! | `dl_version` | [`DeadLetterRecord::VERSION`] |
+//! | `dl_topic`, `dl_partition`, `dl_offset`, `dl_sequence_number`, `dl_enqueued_time` | the event |
+//! | `dl_message_id`, `dl_correlation_id` | the publisher's, where it gave them |
+//! | `dl_consumer_group`, `dl_worker` | who gave up |
+//! | `dl_error_class`, `dl_error_message`, `dl_error_causes` | why; the causes are a JSON array |
+//! | `dl_attempts`, `dl_first_failure`, `dl_last_failure` | how often and since when |
+//! | `dl_shortened` | `true` where the causes or a part of the message had to go |
+//!
+//! An event that was as large as a hub takes may not fit with all that. Then the record is
+//! shortened, the causes first and at last all of it, which leaves the message id. A body is
+//! never cut: where the event alone is too large, the write fails, and the watermark waits.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use serde_json::Value;
+use tracing::warn;
+
+use super::record::DeadLetterRecord;
+use super::{DeadLetter, DeadLetterSink};
+use crate::error::{Error, ErrorClass, Result};
+use crate::event::{
+    EntityName, Event, EventParts, OutgoingEvent, Partition, Properties, PropertyValue,
+};
+use crate::outcome::Failure;
+use crate::timestamp::rfc3339;
+use crate::transport::{Publisher, SendTarget};
+
+/// What the names of the record's properties begin with.
+pub const PREFIX: &str = "dl_";
+
+/// Most bytes that the message keeps where the record is shortened.
+const SHORT_MESSAGE_BYTES: usize = 256;
+
+/// A [`DeadLetterSink`] that publishes to a hub, or to one per entity.
+///
+/// The hub must not be one that the same consumer reads: its letters would come back to it.
+#[derive(Debug)]
+pub struct HubDeadLetterSink {
+    publisher: Arc<dyn Publisher>,
+    routes: BTreeMap<EntityName, Arc<dyn Publisher>>,
+}
+
+impl HubDeadLetterSink {
+    /// Publishes the dead letters of every entity with `publisher`.
+    pub fn new(publisher: Arc<dyn Publisher>) -> Self {
+        Self { publisher, routes: BTreeMap::new() }
+    }
+
+    /// Publishes the dead letters of events of `entity` with `publisher` instead: a hub per
+    /// domain or stage.
+    #[must_use]
+    pub fn with_route(
+        mut self,
+        entity: impl Into<EntityName>,
+        publisher: Arc<dyn Publisher>,
+    ) -> Self {
+        self.routes.insert(entity.into(), publisher);
+        self
+    }
+
+    async fn publish(&self, letter: &DeadLetter) -> Result<()> {
+        let event = &letter.event;
+        let publisher = self.routes.get(&event.partition().entity).unwrap_or(&self.publisher);
+        let mut refused = None;
+        for detail in Detail::ALL {
+            let outgoing = outgoing(letter, detail);
+            match publisher.send(SendTarget::Any, outgoing).await {
+                Ok(_receipt) => {
+                    if detail != Detail::Full {
+                        warn!(
+                            message_topic = %event.partition().entity,
+                            message_partition = %event.partition().id,
+                            message_offset = %event.sequence_number(),
+                            message_consumer_group = %letter.consumer_group,
+                            detail = ?detail,
+                            "the dead letter had to be shortened to fit"
+                        );
+                    }
+                    return Ok(());
+                }
+                Err(error) if error.class() == ErrorClass::TooLarge => refused = Some(error),
+                Err(error) => return Err(about(error, event)),
+            }
+        }
+        let message = format!(
+            "the event alone, with its body of {} bytes, is larger than {} takes; it is not cut, \
+             and its partition waits: raise the limit of that hub, or send such events to a \
+             folder or a blob",
+            event.body().len(),
+            publisher.entity()
+        );
+        let error = Error::new(ErrorClass::Permanent, "write the dead letter", message);
+        Err(match refused {
+            Some(refused) => about(error.with_source(refused), event),
+            None => about(error, event),
+        })
+    }
+}
+
+fn about(error: Error, event: &Event) -> Error {
+    error.with_partition(event.partition()).with_sequence_number(event.sequence_number())
+}
+
+impl DeadLetterSink for HubDeadLetterSink {
+    fn write<'a>(&'a self, letter: &'a DeadLetter) -> BoxFuture<'a, Result<()>> {
+        self.publish(letter).boxed()
+    }
+}
+
+/// How much of the record is published, from all of it to nothing but the message id.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Detail {
+    Full,
+    WithoutCauses,
+    ShortMessage,
+    EventAlone,
+}
+
+impl Detail {
+    const ALL: [Self; 4] = [Self::Full, Self::WithoutCauses, Self::ShortMessage, Self::EventAlone];
+}
+
+fn outgoing(letter: &DeadLetter, detail: Detail) -> OutgoingEvent {
+    let event = &letter.event;
+    let mut properties: Properties = event
+        .properties()
+        .iter()
+        .map(|(name, value)| {
+            let taken = name.starts_with(PREFIX);
+            (if taken { named(name) } else { name.clone() }, value.clone())
+        })
+        .collect();
+    if detail != Detail::EventAlone {
+        add_record(&mut properties, letter, detail);
+    }
+    let mut outgoing = OutgoingEvent::new(event.body().clone());
+    outgoing.key = event.key().map(str::to_owned);
+    outgoing.properties = properties;
+    outgoing.content_type = event.content_type().map(str::to_owned);
+    outgoing.message_id = Some(format!("{}/{}", event.partition(), event.sequence_number()));
+    outgoing
+}
+
+fn add_record(properties: &mut Properties, letter: &DeadLetter, detail: Detail) {
+    let event = &letter.event;
+    let failure = &letter.failure;
+    let mut add = |name: &str, value: PropertyValue| properties.insert(named(name), value);
+    add("version", i64::from(DeadLetterRecord::VERSION).into());
+    add("topic", event.partition().entity.as_str().into());
+    add("partition", event.partition().id.as_str().into());
+    add("sequence_number", event.sequence_number().0.into());
+    add("enqueued_time", rfc3339(event.enqueued_time()).into());
+    add("consumer_group", letter.consumer_group.as_str().into());
+    add("worker", letter.worker.as_str().into());
+    add("error_class", failure.class.as_str().into());
+    add("attempts", i64::from(letter.attempts).into());
+    add("first_failure", rfc3339(letter.first_failure).into());
+    add("last_failure", rfc3339(letter.last_failure).into());
+    for (name, value) in [
+        ("offset", event.offset().map(|offset| offset.as_str())),
+        ("message_id", event.message_id()),
+        ("correlation_id", event.correlation_id()),
+    ] {
+        if let Some(value) = value {
+            add(name, value.into());
+        }
+    }
+    let message = failure.message.as_str();
+    if detail == Detail::ShortMessage {
+        let end = message.floor_char_boundary(SHORT_MESSAGE_BYTES);
+        add("error_message", message.get(..end).unwrap_or_default().into());
+    } else {
+        add("error_message", message.into());
+    }
+    if detail == Detail::Full {
+        let causes = failure.causes.iter().map(|cause| Value::from(cause.as_str()));
+        add("error_causes", Value::Array(causes.collect()).to_string().into());
+    } else {
+        add("shortened", true.into());
+    }
+}
+
+fn named(name: &str) -> String {
+    format!("{PREFIX}{name}")
+}
+
+impl DeadLetterRecord {
+    /// Reads the record of an event that a [`HubDeadLetterSink`] published.
+    ///
+    /// # Errors
+    /// `BadData` where the event is no dead letter, or carries no record because it was as
+    /// large as the hub takes, or where the record is one of a later release.
+    pub fn from_event(letter: &Event) -> Result<Self> {
+        let fields = Fields(letter);
+        let version = fields.number("version")?;
+        if version > i64::from(Self::VERSION) {
+            return Err(bad_data(format!(
+                "its version is {version}, and this release reads up to {}; use a later release",
+                Self::VERSION
+            )));
+        }
+        let partition = Partition::new(fields.text("topic")?, fields.text("partition")?);
+        let number = fields.number("sequence_number")?;
+        let mut parts = EventParts::new(Arc::new(partition), number, letter.body().clone());
+        parts.offset = fields.find("offset").map(Into::into);
+        parts.key = letter.key().map(str::to_owned);
+        parts.message_id = fields.find("message_id").map(str::to_owned);
+        parts.correlation_id = fields.find("correlation_id").map(str::to_owned);
+        parts.content_type = letter.content_type().map(str::to_owned);
+        parts.properties = letter
+            .properties()
+            .iter()
+            .filter_map(|(name, value)| match name.strip_prefix(PREFIX) {
+                None => Some((name.clone(), value.clone())),
+                // The event's own, escaped.
+                Some(own) if own.starts_with(PREFIX) => Some((own.to_owned(), value.clone())),
+                Some(_of_the_record) => None,
+            })
+            .collect();
+        let failure = Failure {
+            // A class of a later release is not known here.
+            class: serde_json::from_value(fields.text("error_class")?.into())
+                .unwrap_or(ErrorClass::Unknown),
+            message: fields.text("error_message")?.to_owned(),
+            causes: match fields.find("error_causes") {
+                Some(causes) => serde_json::from_str(causes).map_err(|error| {
+                    bad_data("its dl_error_causes are no JSON array of texts").with_source(error)
+                })?,
+                None => Vec::new(),
+            },
+        };
+        let attempts = u32::try_from(fields.number("attempts")?)
+            .map_err(|error| bad_data("its dl_attempts are no count").with_source(error))?;
+        let event = Event::from(parts);
+        let group = fields.text("consumer_group")?.into();
+        // The times come back as the text they are.
+        let unset = SystemTime::UNIX_EPOCH;
+        let rebuilt = DeadLetter::new(event, group, fields.text("worker")?, failure, unset)
+            .with_history(attempts, unset);
+        let mut record = Self::new(&rebuilt);
+        record.enqueued_time = fields.text("enqueued_time")?.to_owned();
+        record.first_failure = fields.text("first_failure")?.to_owned();
+        record.last_failure = fields.text("last_failure")?.to_owned();
+        Ok(record)
+    }
+}
+
+/// The properties of the record, by their names without the prefix.
+struct Fields<'a>(&'a Event);
+
+impl<'a> Fields<'a> {
+    fn value(&self, name: &str) -> Option<&'a PropertyValue> {
+        self.0.properties().get(&named(name))
+    }
+
+    fn find(&self, name: &str) -> Option<&'a str> {
+        self.value(name).and_then(PropertyValue::as_text)
+    }
+
+    fn text(&self, name: &str) -> Result<&'a str> {
+        self.find(name).ok_or_else(|| missing(name))
+    }
+
+    fn number(&self, name: &str) -> Result<i64> {
+        match self.value(name) {
+            Some(PropertyValue::Int(number)) => Ok(*number),
+            _ => Err(missing(name)),
+        }
+    }
+}
+
+fn missing(name: &str) -> Error {
+    bad_data(format!("it has no property {}", named(name)))
+}
+
+fn bad_data(message: impl Into<String>) -> Error {
+    Error::new(ErrorClass::BadData, "read the dead letter", message)
+}
