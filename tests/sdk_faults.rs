@@ -201,7 +201,8 @@ async fn every_event_once_through_detach_cut_and_absence() {
         .unwrap()
         .start();
 
-    let mut random = SmallRng::seed_from_u64(7);
+    let given = std::env::var("LONGSHORE_SEED").ok().and_then(|seed| seed.parse().ok());
+    let mut random = SmallRng::seed_from_u64(given.unwrap_or(7));
     let mut faults = [[Fault::DetachAll; 5], [Fault::DetachOne; 5], [Fault::Cut; 5]].concat();
     faults.extend([Fault::Away; 3]);
     faults.shuffle(&mut random);
