@@ -120,14 +120,16 @@ impl<S: DeadLetterSink> DeadLetterSink for Failing<S> {
 pub(super) struct FailingPublisher<P> {
     inner: P,
     stop: Stop,
+    /// What it means for the person at the terminal.
+    what: String,
     /// So many failures in a row are no accident.
     limit: u32,
     failures: AtomicU32,
 }
 
 impl<P> FailingPublisher<P> {
-    pub(super) fn new(inner: P, stop: Stop, limit: u32) -> Self {
-        Self { inner, stop, limit, failures: AtomicU32::new(0) }
+    pub(super) fn new(inner: P, stop: Stop, what: String, limit: u32) -> Self {
+        Self { inner, stop, what, limit, failures: AtomicU32::new(0) }
     }
 
     fn on_sent<T>(&self, sent: Result<T, Error>) -> Result<T, Error> {
@@ -137,7 +139,7 @@ impl<P> FailingPublisher<P> {
             Err(error) => {
                 if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= self.limit {
                     // Without its sources: they say the same in the words of the protocol.
-                    self.stop.on_reason(format!("the results cannot be saved: {error}"));
+                    self.stop.on_reason(format!("{}: {error}", self.what));
                 }
             }
             Ok(_) => self.failures.store(0, Ordering::Relaxed),

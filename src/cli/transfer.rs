@@ -56,7 +56,12 @@ pub(super) async fn run(args: TransferArgs) -> Result<Ending, CommandError> {
     let wanted: HashSet<String> = lines.into_iter().map(|line| line.key).collect();
     let complete = plan.complete;
     let already = complete.len() as u64;
-    let results = FailingPublisher::new(broker.publisher(RESULTS), stop.clone(), SEND_ATTEMPTS);
+    let results = FailingPublisher::new(
+        broker.publisher(RESULTS),
+        stop.clone(),
+        format!("the state folder {} cannot take the results", folder.display()),
+        SEND_ATTEMPTS,
+    );
     let download = worker(results, store.clone(), policy(&args))?.skip_if(move |event, _| {
         let key = event.message_id().unwrap_or_default();
         if complete.contains(key) {

@@ -101,7 +101,7 @@ fn a_state_that_fills_up_while_files_move_stops_the_run() {
     let (full, grown, took) = run_twice(&folder, &["--to", "files", "--state", "disk"]);
     assert!(took < PROMPT, "{took:?}");
     // Checkpoints and results meet the end of the disk in either order.
-    let full = full.expect_code(1).expect_said("longshore: stopped: ");
+    let full = full.expect_code(1).expect_said("longshore: stopped: the state").expect_said("disk");
     assert!(["is full", "No space left"].iter().any(|said| full.stderr.contains(said)), "{full:?}");
     assert_eq!(full.figure("failed"), 0);
     assert!(full.figure("files") > 0);
