@@ -513,10 +513,10 @@ async fn an_event_above_the_limit_is_refused_and_the_next_send_works<F: Fixture>
     let too_large = || OutgoingEvent::new(vec![7; limit + 1]);
     publisher.send(to(0), OutgoingEvent::new("a")).await.unwrap();
     let error = publisher.send(to(0), too_large()).await.unwrap_err();
-    assert_eq!(error.class(), ErrorClass::Permanent, "{error:?}");
+    assert_eq!(error.class(), ErrorClass::TooLarge, "{error:?}");
     publisher.send(to(0), OutgoingEvent::new("b")).await.unwrap();
     let error = publisher.send_batch(to(0), vec![too_large()]).await.unwrap_err();
-    assert_eq!(error.class(), ErrorClass::Permanent, "{error:?}");
+    assert_eq!(error.class(), ErrorClass::TooLarge, "{error:?}");
     publisher.send_batch(to(0), vec![OutgoingEvent::new("c")]).await.unwrap();
     publisher.send(to(0), OutgoingEvent::new("d")).await.unwrap();
     assert_eq!(bodies(&read(&transport, from_the_first(0), 4).await), ["a", "b", "c", "d"]);
