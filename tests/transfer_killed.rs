@@ -237,7 +237,7 @@ fn a_thousand_files_survive_five_kills() {
     let mut kills = Vec::new();
     for number in 0..KILLS {
         let run = begin();
-        let moment = Duration::from_millis(random.random_range(0..2_000));
+        let moment = Duration::from_millis(random.random_range(0..3_000));
         thread::sleep(moment);
         assert!(run.kill(), "kill {number}: the run was faster; make the server slower");
         let at = now();
