@@ -6,25 +6,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
-use longshore::checkpoint_store::memory::MemoryCheckpointStore;
-use longshore::checkpoint_store::{
-    Checkpoint, CheckpointKey, CheckpointScope, CheckpointStore, Expected, Listed, StoreError,
-    StoredCheckpoint, VersionToken,
-};
 use longshore::config::{OwnerLevel, PositionLost};
 use longshore::consumer::{ExitReason, Settler, StopReason};
 use longshore::event::StartPosition;
 use longshore::state::batch_buffer::FlushReason;
 use longshore::{
-    Batch, BatchConsumer, BatchContext, ConsumerOptions, Error, ErrorClass, Event, EventContext,
-    Failure, Outcome, Outcomes, OutgoingEvent, decoded,
+    Batch, BatchConsumer, BatchContext, ConsumerOptions, ErrorClass, Event, EventContext, Failure,
+    Outcome, Outcomes, OutgoingEvent, decoded,
 };
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
-use support::{Harness, Seen, drained, unsettled, until};
+use support::{FlakyStore, Harness, Seen, drained, unsettled, until};
 
 // Batches.
 
@@ -513,51 +506,10 @@ async fn checkpoints_are_coalesced_and_none_is_written_where_nothing_moved() {
     assert!((3..=5).contains(&exit.counts.checkpoints), "{}", exit.counts.checkpoints);
 }
 
-/// A store that fails on demand; when it does, half of the writes were applied all the same.
-#[derive(Debug)]
-struct FlakyStore {
-    inner: Arc<MemoryCheckpointStore>,
-    failures: AtomicUsize,
-}
-
-impl CheckpointStore for FlakyStore {
-    fn load<'a>(
-        &'a self,
-        key: &'a CheckpointKey,
-    ) -> BoxFuture<'a, Result<Option<StoredCheckpoint>, Error>> {
-        self.inner.load(key)
-    }
-
-    fn store<'a>(
-        &'a self,
-        key: &'a CheckpointKey,
-        checkpoint: &'a Checkpoint,
-        expected: &'a Expected,
-    ) -> BoxFuture<'a, Result<VersionToken, StoreError>> {
-        async move {
-            let left = self.failures.load(Ordering::SeqCst);
-            if left == 0 {
-                return self.inner.store(key, checkpoint, expected).await;
-            }
-            self.failures.store(left - 1, Ordering::SeqCst);
-            if left.is_multiple_of(2) {
-                let _applied = self.inner.store(key, checkpoint, expected).await;
-            }
-            Err(StoreError::Failed(Error::new(ErrorClass::Transient, "write", "lost the answer")))
-        }
-        .boxed()
-    }
-
-    fn list<'a>(&'a self, scope: &'a CheckpointScope) -> BoxFuture<'a, Result<Vec<Listed>, Error>> {
-        self.inner.list(scope)
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_store_that_loses_answers_stops_nothing_and_catches_up() {
     let harness = Harness::new(1);
-    let store =
-        Arc::new(FlakyStore { inner: harness.checkpoints.clone(), failures: AtomicUsize::new(3) });
+    let store = Arc::new(FlakyStore::new(&harness, 3));
     let seen = harness.seen.clone();
     let handle = BatchConsumer::builder(Arc::new(harness.hub.transport("$Default")), store.clone())
         .seed(3)
@@ -570,7 +522,7 @@ async fn a_store_that_loses_answers_stops_nothing_and_catches_up() {
     for round in 1..=6 {
         harness.publish(0, 50);
         if round == 2 {
-            store.failures.store(9, Ordering::SeqCst);
+            store.fail_next(9);
         }
         until("handled", || harness.seen.len() == round * 50).await;
         sleep(Duration::from_secs(20)).await;

@@ -14,7 +14,7 @@ use longshore::{
 };
 use tokio::time::sleep;
 
-use support::{Harness, drained, until};
+use support::{FlakyStore, Harness, drained, until};
 
 fn event_consumer(harness: &Harness) -> EventConsumerBuilder {
     let transport = Arc::new(harness.hub.transport("$Default"));
@@ -134,6 +134,32 @@ async fn the_next_event_waits_for_the_dead_letter_of_the_last() {
     assert!(drained(handle).await.is_clean());
     assert_eq!(harness.letters.letters().len(), 1);
     assert_eq!(harness.checkpointed_to("0").await, Some(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_fails_pauses_the_partition_one_event_ahead() {
+    let harness = Harness::new(1);
+    harness.publish(0, 10);
+    let store = Arc::new(FlakyStore::new(&harness, 0));
+    let (seen, fail) = (harness.seen.clone(), store.clone());
+    let transport = Arc::new(harness.hub.transport("$Default"));
+    let handle = EventConsumer::builder(transport, store.clone())
+        .handler(move |event: Event, _: EventContext| {
+            seen.record(&event);
+            if event.sequence_number().0 == 4 {
+                fail.fail_next(1_001);
+            }
+            async {}
+        })
+        .expect("valid")
+        .start();
+    until("half", || harness.seen.len() == 5).await;
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!(harness.seen.len(), 5, "nothing is begun above what a crash repeats");
+    store.fail_next(0);
+    until("all", || harness.seen.len() == 10).await;
+    assert!(drained(handle).await.is_clean());
+    assert_eq!(harness.seen.numbers(), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -294,7 +320,9 @@ async fn entities_share_batch_slots_and_the_memory_budget() {
         .start();
     until("all", || handle.snapshot().counts.done == 160).await;
     assert_eq!(most.load(Ordering::SeqCst), 2);
-    assert!(handle.snapshot().memory_used_bytes > 0, "what four links may prefetch");
+    let used = handle.snapshot().entities.into_iter().map(|one| one.consumer.memory_used_bytes);
+    let used: Vec<usize> = used.collect();
+    assert!(used[0] > 0 && used[0] == used[1], "what four links may prefetch, in one budget");
     handle.drain();
     assert!(handle.join().await.is_clean());
 }
@@ -338,7 +366,8 @@ async fn an_abort_drains_all_entities() {
         })
         .expect("valid")
         .start();
-    let exit = handle.join().await;
+    let joined = tokio::time::timeout(Duration::from_secs(600), handle.join()).await;
+    let exit = joined.expect("the others are drained too");
     let (entity, failure) = exit.aborted().expect("aborted");
     assert_eq!((entity.as_str(), failure.message.as_str()), ("results", "the disk is full"));
     assert!(exit.entities[0].exit.is_clean(), "{exit:?}");

@@ -3,17 +3,23 @@
 #![allow(dead_code, unreachable_pub)]
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use longshore::checkpoint_store::memory::MemoryCheckpointStore;
-use longshore::checkpoint_store::{Checkpoint, CheckpointKey, CheckpointScope, CheckpointStore};
+use longshore::checkpoint_store::{
+    Checkpoint, CheckpointKey, CheckpointScope, CheckpointStore, Expected, Listed, StoreError,
+    StoredCheckpoint, VersionToken,
+};
 use longshore::consumer::{BatchConsumerBuilder, ConsumerExit};
 use longshore::dead_letter::DeadLetterSink;
 use longshore::dead_letter::memory::MemoryDeadLetterSink;
 use longshore::event::{EntityName, PartitionId};
 use longshore::transport::memory::MemoryHub;
-use longshore::{BatchConsumer, ConsumerHandle, Event, OutgoingEvent};
+use longshore::{BatchConsumer, ConsumerHandle, Error, ErrorClass, Event, OutgoingEvent};
 use tokio::time::{Instant, sleep};
 
 /// A hub, its stores, and what handlers saw.
@@ -121,4 +127,54 @@ pub async fn drained(mut handle: ConsumerHandle) -> ConsumerExit {
 
 pub fn unsettled(handle: &ConsumerHandle) -> usize {
     handle.snapshot().partitions.iter().map(|partition| partition.unsettled_events).sum()
+}
+
+/// A store that fails on demand; when it does, half of the writes were applied all the same.
+#[derive(Debug)]
+pub struct FlakyStore {
+    inner: Arc<MemoryCheckpointStore>,
+    failures: AtomicUsize,
+}
+
+impl FlakyStore {
+    pub fn new(harness: &Harness, failures: usize) -> Self {
+        Self { inner: harness.checkpoints.clone(), failures: AtomicUsize::new(failures) }
+    }
+
+    pub fn fail_next(&self, writes: usize) {
+        self.failures.store(writes, Ordering::SeqCst);
+    }
+}
+
+impl CheckpointStore for FlakyStore {
+    fn load<'a>(
+        &'a self,
+        key: &'a CheckpointKey,
+    ) -> BoxFuture<'a, Result<Option<StoredCheckpoint>, Error>> {
+        self.inner.load(key)
+    }
+
+    fn store<'a>(
+        &'a self,
+        key: &'a CheckpointKey,
+        checkpoint: &'a Checkpoint,
+        expected: &'a Expected,
+    ) -> BoxFuture<'a, Result<VersionToken, StoreError>> {
+        async move {
+            let left = self.failures.load(Ordering::SeqCst);
+            if left == 0 {
+                return self.inner.store(key, checkpoint, expected).await;
+            }
+            self.failures.store(left - 1, Ordering::SeqCst);
+            if left.is_multiple_of(2) {
+                let _applied = self.inner.store(key, checkpoint, expected).await;
+            }
+            Err(StoreError::Failed(Error::new(ErrorClass::Transient, "write", "lost the answer")))
+        }
+        .boxed()
+    }
+
+    fn list<'a>(&'a self, scope: &'a CheckpointScope) -> BoxFuture<'a, Result<Vec<Listed>, Error>> {
+        self.inner.list(scope)
+    }
 }
