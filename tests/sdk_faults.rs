@@ -24,7 +24,7 @@ use longshore::checkpoint_store::{
     StoreError, StoredCheckpoint, VersionToken,
 };
 use longshore::consumer::{ConsumerExit, ExitReason, StopReason};
-use longshore::emulator::Emulator;
+use longshore::emulator::{Emulator, EmulatorBuilder};
 use longshore::event::PartitionId;
 use longshore::state::backoff::Backoff;
 use longshore::transport::event_hubs::{EventHubsPublisher, EventHubsTransport, Namespace};
@@ -64,15 +64,41 @@ fn transport(emulator: &Emulator) -> Arc<EventHubsTransport> {
     Arc::new(EventHubsTransport::new(namespace(emulator), HUB, GROUP))
 }
 
-/// Publishes this many events of 100 bytes to each partition.
+/// A broker that takes its time to acknowledge. The SDK loses an acknowledgement that comes before
+/// the send is registered, and on a machine with more work than cores that may take a while; the
+/// request then waits for its whole timeout.
+fn broker(partitions: usize) -> EmulatorBuilder {
+    Emulator::builder()
+        .hub(HUB, u32::try_from(partitions).unwrap())
+        .disposition_delay(Duration::from_millis(50))
+}
+
+/// Publishes this many events of 100 bytes to each partition, and no more where a send has to be
+/// made again because its answer was lost.
 async fn publish(emulator: &Emulator, partitions: usize, events_each: usize) {
-    let publisher = EventHubsPublisher::new(namespace(emulator), HUB);
+    let transport = transport(emulator);
     for partition in 0..partitions {
-        let target = SendTarget::Partition(PartitionId::from(partition.to_string()));
-        let events = (0..events_each).map(|_| OutgoingEvent::new(vec![b'x'; 100])).collect();
-        within("publishing", publisher.send_batch(target, events)).await.unwrap();
+        let id = PartitionId::from(partition.to_string());
+        let length = async || {
+            let log = within("the log's end", transport.log_properties(&id)).await.unwrap();
+            usize::try_from(log.last_enqueued.map_or(0, |last| last.0 + 1)).unwrap()
+        };
+        let end = length().await + events_each;
+        let mut missing = events_each;
+        while missing > 0 {
+            let publisher = EventHubsPublisher::new(namespace(emulator), HUB);
+            let events = (0..missing).map(|_| OutgoingEvent::new(vec![b'x'; 100])).collect();
+            let target = SendTarget::Partition(id.clone());
+            let sent = within("publishing", publisher.send_batch(target, events)).await;
+            publisher.close().await;
+            missing = match sent {
+                Ok(()) => 0,
+                Err(error) if error.class().is_retryable() => end - length().await,
+                Err(error) => panic!("{error:?}"),
+            };
+        }
     }
-    publisher.close().await;
+    transport.close().await;
 }
 
 /// How often handlers got each event, by (partition, sequence number).
@@ -93,7 +119,7 @@ impl Seen {
     /// What a handler does: some work, longer for some events than for others, so that they end
     /// in another order than they began.
     async fn handle(self: Arc<Self>, event: Event) {
-        let millis = event.sequence_number().0.unsigned_abs() * 7_919 % 100;
+        let millis = event.sequence_number().0.unsigned_abs() * 7_919 % 200;
         sleep(Duration::from_millis(millis)).await;
         self.record(&event);
     }
@@ -181,8 +207,7 @@ async fn every_event_once_through_detach_cut_and_absence() {
 
     let started = Instant::now();
     let dir = tempfile::tempdir().unwrap();
-    let emulator =
-        Emulator::builder().hub(HUB, PARTITIONS as u32).data_dir(dir.path()).start().await.unwrap();
+    let emulator = broker(PARTITIONS).data_dir(dir.path()).start().await.unwrap();
     publish(&emulator, PARTITIONS, EVENTS_EACH).await;
     let published = started.elapsed();
 
@@ -256,7 +281,7 @@ async fn every_event_once_through_restarts_and_cut_connections() {
     const EVENTS: usize = PARTITIONS * EVENTS_EACH;
     const RUNS: usize = 4;
 
-    let emulator = Emulator::builder().hub(HUB, PARTITIONS as u32).start().await.unwrap();
+    let emulator = broker(PARTITIONS).start().await.unwrap();
     publish(&emulator, PARTITIONS, EVENTS_EACH).await;
     let seen = Seen::new(PARTITIONS, EVENTS_EACH);
     let dir = tempfile::tempdir().unwrap();
@@ -402,7 +427,7 @@ async fn a_second_consumer_takes_the_partitions_and_only_it_writes_from_then_on(
     const PARTITIONS: [&str; 2] = ["0", "1"];
     const EVENTS_EACH: i64 = 2_000;
 
-    let emulator = Emulator::builder().hub(HUB, 2).start().await.unwrap();
+    let emulator = broker(2).start().await.unwrap();
     publish(&emulator, 2, 1_000).await;
     let store = Arc::new(JournalledStore::default());
     let journal = store.journal.clone();
@@ -548,7 +573,7 @@ fn lose_the_link(emulator: &Emulator, fault: Fault) {
 
 /// `0 1 2 3 4`, the link is lost, `5 6 7` (they had been sent ahead), `0 1 2 3 4 5 6 7`.
 async fn replays_from_where_it_was_opened(fault: Fault) {
-    let emulator = Emulator::builder().hub(HUB, 1).start().await.unwrap();
+    let emulator = broker(1).start().await.unwrap();
     publish(&emulator, 1, 8).await;
     let client = sdk_client(&emulator).await;
     let receiver = sdk_receiver(&client, StartLocation::Earliest).await;
@@ -565,7 +590,7 @@ async fn replays_from_where_it_was_opened(fault: Fault) {
 
 /// `… 4`, the link is lost, 5, 6 and 7 are enqueued, `8 …`.
 async fn skips_what_came_while_it_was_away(fault: Fault) {
-    let emulator = Emulator::builder().hub(HUB, 1).start().await.unwrap();
+    let emulator = broker(1).start().await.unwrap();
     let client = sdk_client(&emulator).await;
     let receiver = sdk_receiver(&client, StartLocation::Latest).await;
     let mut events = receiver.stream_events();

@@ -104,7 +104,10 @@ impl Fixture for Emulator {
     const MAX_BODY_BYTES: Option<usize> = Some(1024 * 1024);
 
     async fn start(partitions: u32) -> Self {
-        Emulator::builder().hub(HUB, partitions).start().await.unwrap()
+        // The SDK loses an acknowledgement that comes before the send is registered, and on a
+        // machine with more work than cores that may take a while.
+        let patient = Emulator::builder().disposition_delay(Duration::from_millis(50));
+        patient.hub(HUB, partitions).start().await.unwrap()
     }
 
     fn transport(&self, group: &str) -> Arc<dyn Transport> {
