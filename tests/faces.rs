@@ -10,7 +10,7 @@ use longshore::consumer::{ConsumerSetBuilder, EventConsumerBuilder, ExitReason, 
 use longshore::dead_letter::DeadLetterSink;
 use longshore::{
     Batch, BatchContext, ConsumerSet, ErrorClass, Event, EventConsumer, EventContext, Failure,
-    Outcome,
+    Outcome, OutgoingEvent,
 };
 use tokio::time::sleep;
 
@@ -299,8 +299,11 @@ async fn entities_share_a_handler_the_slots_and_the_drain() {
 #[tokio::test(start_paused = true)]
 async fn entities_share_batch_slots_and_the_memory_budget() {
     let harnesses = ["orders", "results"].map(|entity| Harness::of(entity, 2));
-    for harness in &harnesses {
-        (0..2).for_each(|partition| harness.publish(partition, 40));
+    for partition in 0..2 {
+        harnesses[0].publish(partition, 40);
+        for _ in 0..40 {
+            harnesses[1].hub.publish(partition, OutgoingEvent::new(vec![0; 1_000]));
+        }
     }
     let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (now, peak) = (running.clone(), most.clone());
