@@ -247,23 +247,23 @@ async fn a_task_is_settled_after_its_result_and_not_before() {
 }
 
 #[tokio::test]
-async fn a_result_that_cannot_be_published_for_now_makes_the_task_run_again() {
+async fn a_result_waits_for_its_hub_and_its_file_is_not_fetched_again() {
     let harness = Harness::new();
     *harness.results.failures.lock().expect("lock") = vec![ErrorClass::Transient; 2];
     harness.publish_file("a.bin");
     let handle = harness.start();
     until("the settlement", || settled_to(&handle) == Some(0)).await;
     let exit = drained(handle).await;
-    assert_eq!((exit.counts.retried, exit.counts.done), (2, 1));
+    assert_eq!((exit.counts.retried, exit.counts.done), (0, 1));
     let results = harness.results();
     assert_eq!(results.len(), 1);
-    assert_eq!((results[0].attempts, harness.web.requests("a.bin")), (3, 3));
+    assert_eq!((results[0].attempts, harness.web.requests("a.bin")), (1, 1));
 }
 
 #[tokio::test]
-async fn a_result_that_is_refused_makes_a_dead_letter_that_says_the_file_is_there() {
+async fn a_result_that_is_too_large_makes_a_dead_letter_that_says_the_file_is_there() {
     let harness = Harness::new();
-    harness.results.failures.lock().expect("lock").push(ErrorClass::Permanent);
+    *harness.results.failures.lock().expect("lock") = vec![ErrorClass::TooLarge; 2];
     harness.publish_file("a.bin");
     let handle = harness.start();
     until("the settlement", || settled_to(&handle) == Some(0)).await;
@@ -274,6 +274,20 @@ async fn a_result_that_is_refused_makes_a_dead_letter_that_says_the_file_is_ther
     assert_eq!(failure.message, "task a.bin: the file is stored, but not its result");
     assert!(failure.causes.iter().any(|cause| cause.contains("told to fail")), "{failure:?}");
     assert!(harness.file("a.bin").is_some() && harness.results().is_empty());
+}
+
+#[tokio::test]
+async fn a_hub_of_results_that_refuses_stops_the_worker_and_blames_no_task() {
+    let harness = Harness::new();
+    *harness.results.failures.lock().expect("lock") = vec![ErrorClass::Permanent; 2];
+    harness.publish_file("a.bin");
+    let mut handle = harness.start();
+    let exit = handle.join().await;
+    let ExitReason::Aborted(failure) = &exit.reason else {
+        panic!("{exit:?}");
+    };
+    assert_eq!(failure.message, "task a.bin: the file is stored, but not its result");
+    assert!(harness.letters.letters().is_empty());
 }
 
 #[tokio::test]

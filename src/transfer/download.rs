@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use reqwest::Response;
 use sha2::{Digest, Sha256};
-use tokio::time::Instant;
-use tracing::debug;
+use tokio::time::{Instant, sleep};
+use tracing::{debug, warn};
 
 use super::fetch::{Fetcher, failed};
 use super::progress::Progress;
@@ -44,6 +44,9 @@ pub const DEFAULT_MIN_BYTES_PER_SECOND: u64 = 1_024;
 
 /// How long a download may be slower than [`DownloadLimits::min_bytes_per_second`] on average.
 pub const SLOW_START: Duration = Duration::from_secs(60);
+
+/// How long a result waits before the producer is asked anew, after its own patience ended.
+pub const RESULT_WAIT: Duration = Duration::from_secs(1);
 
 /// What one download may cost.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -284,12 +287,24 @@ impl DownloadWorker {
         outgoing.properties = event.properties().clone();
         outgoing.message_id = event.message_id().map(str::to_owned);
         outgoing.content_type = Some("application/json".to_owned());
-        match self.results.send(SendTarget::Any, outgoing).await {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                let message = format!("task {id}: the file is stored, but not its result");
-                let failure = Failure::new(error.class(), message).caused_by(&error);
-                Err(Outcome::from(Err(failure)))
+        let failure = |error: &Error| {
+            let message = format!("task {id}: the file is stored, but not its result");
+            Failure::new(error.class(), message).caused_by(error)
+        };
+        // Fetching the file again would not help, so while the hub of the results is away the
+        // task waits here, in its slot, until it is told to stop.
+        loop {
+            match self.results.send(SendTarget::Any, outgoing.clone()).await {
+                Ok(_) => return Ok(()),
+                Err(error) if error.class().is_retryable() => {
+                    warn!(failure = %failure(&error), "a result waits to be published");
+                    sleep(RESULT_WAIT).await;
+                }
+                // The task's own metadata made it so.
+                Err(error) if error.class() == ErrorClass::TooLarge => {
+                    return Err(Outcome::DeadLetter(failure(&error)));
+                }
+                Err(error) => return Err(Outcome::abort(failure(&error))),
             }
         }
     }
