@@ -32,9 +32,9 @@ use longshore::transport::{Publisher, SendTarget, Transport};
 use longshore::{
     BatchConsumer, ConsumerHandle, ConsumerOptions, Error, Event, EventContext, OutgoingEvent,
 };
+use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use rand::seq::SliceRandom;
-use rand::{Rng, SeedableRng};
+use rand::seq::{IndexedRandom, SliceRandom};
 use tokio::time::{Instant, sleep, timeout};
 
 const HUB: &str = "files";
@@ -189,6 +189,35 @@ async fn watermarks(store: &dyn CheckpointStore, scope: &CheckpointScope) -> Vec
 
 // Faults under a running consumer.
 
+/// A link counts as opened when it gave its first event.
+fn links_opened(handle: &ConsumerHandle) -> usize {
+    usize::try_from(handle.snapshot().counts.links_opened).unwrap()
+}
+
+/// The partitions whose last event was not received yet.
+fn still_receiving(handle: &ConsumerHandle, events_each: usize) -> Vec<u32> {
+    let last = events_each as i64 - 1;
+    let snapshot = handle.snapshot();
+    let receiving = snapshot
+        .partitions
+        .iter()
+        .filter(|partition| partition.last_received.is_none_or(|received| received.0 < last));
+    receiving.map(|partition| partition.partition.as_str().parse().unwrap()).collect()
+}
+
+fn received_all(handle: &ConsumerHandle, events_each: usize) -> usize {
+    handle.snapshot().partitions.len() - still_receiving(handle, events_each).len()
+}
+
+/// Waits until this many links were opened; a partition that is at its end needs none. One gets
+/// there early where the answer to another's request is lost and waited for in vain.
+async fn new_links(handle: &ConsumerHandle, links: usize, events_each: usize) {
+    until("new links with events", || {
+        links_opened(handle) + received_all(handle, events_each) >= links
+    })
+    .await;
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Fault {
     DetachAll,
@@ -231,17 +260,15 @@ async fn every_event_once_through_detach_cut_and_absence() {
     let mut faults = [[Fault::DetachAll; 5], [Fault::DetachOne; 5], [Fault::Cut; 5]].concat();
     faults.extend([Fault::Away; 3]);
     faults.shuffle(&mut random);
-    let links_opened = || handle.snapshot().counts.links_opened;
-    // A link counts as opened when it gave its first event.
-    until("the first links", || links_opened() == PARTITIONS as u64).await;
+    until("the first links", || links_opened(&handle) == PARTITIONS).await;
     for (index, fault) in faults.iter().enumerate() {
         let due = (index + 1) * BETWEEN_FAULTS;
         until("progress", || seen.handled() >= due).await;
-        let before = links_opened();
+        let (before, at_the_end) = (links_opened(&handle), received_all(&handle, EVENTS_EACH));
         let lost = match fault {
             Fault::DetachAll => emulator.faults().detach_receivers(HUB, None),
             Fault::DetachOne => {
-                let partition = random.random_range(0..PARTITIONS as u32);
+                let partition = *still_receiving(&handle, EVENTS_EACH).choose(&mut random).unwrap();
                 emulator.faults().detach_receivers(HUB, Some(partition))
             }
             Fault::Cut => {
@@ -254,8 +281,8 @@ async fn every_event_once_through_detach_cut_and_absence() {
             }
         };
         let expected = if *fault == Fault::DetachOne { 1 } else { PARTITIONS };
-        assert_eq!(lost, expected, "fault {index}, {fault:?}");
-        until("new links with events", || links_opened() >= before + lost as u64).await;
+        assert!((expected - at_the_end..=expected).contains(&lost), "fault {index}, {fault:?}");
+        new_links(&handle, before + lost, EVENTS_EACH).await;
         assert!(seen.handled() < EVENTS, "fault {index}, {fault:?}, came too late");
     }
     until("all events", || seen.handled() >= EVENTS).await;
@@ -269,7 +296,6 @@ async fn every_event_once_through_detach_cut_and_absence() {
     assert!(exit.is_clean(), "{exit:?}");
     assert_eq!(exit.counts.done, EVENTS as u64);
     assert_eq!(exit.counts.received, EVENTS as u64, "links resumed behind what was received");
-    assert!(exit.counts.links_opened >= 4 + 5 * 4 + 5 + 5 * 4 + 3 * 4, "{:?}", exit.counts);
     assert_eq!(watermarks(&*store, &scope).await, [EVENTS_EACH as i64 - 1; PARTITIONS]);
     emulator.shutdown().await.unwrap();
 }
@@ -304,10 +330,9 @@ async fn every_event_once_through_restarts_and_cut_connections() {
             .start();
         let done_by = |tenths: usize| EVENTS * tenths / (10 * RUNS);
         until("a tenth of the run", || seen.handled() >= done_by(10 * run - 9)).await;
-        until("both links", || handle.snapshot().counts.links_opened == 2).await;
-        let before = handle.snapshot().counts.links_opened;
-        assert!(emulator.faults().cut_connections() >= PARTITIONS);
-        until("new links", || handle.snapshot().counts.links_opened >= before + 2).await;
+        until("both links", || links_opened(&handle) == PARTITIONS).await;
+        assert!(emulator.faults().cut_connections() >= 1);
+        new_links(&handle, 2 * PARTITIONS, EVENTS_EACH).await;
         until("the end of the run", || seen.handled() >= done_by(10 * run)).await;
         let exit = drained(handle).await;
         assert!(exit.is_clean(), "run {run}: {exit:?}");
