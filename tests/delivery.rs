@@ -602,6 +602,33 @@ async fn lost_links_repeat_and_skip_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_link_that_hangs_is_given_up_and_nothing_is_lost() {
+    let harness = Harness::new(1);
+    harness.publish(0, 10);
+    let seen = harness.seen.clone();
+    let handle = harness
+        .builder()
+        .event_handler(move |event: Event, _: EventContext| {
+            seen.record(&event);
+            async {}
+        })
+        .expect("valid")
+        .start();
+    until("the first ten", || harness.seen.len() == 10).await;
+    // Silence alone is no reason.
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!(handle.snapshot().counts.links_opened, 1);
+    harness.hub.hang_links(0);
+    harness.publish(0, 10);
+    let hung = Instant::now();
+    until("the others", || harness.seen.len() == 20).await;
+    assert!(hung.elapsed() < Duration::from_secs(30), "{:?}", hung.elapsed());
+    let exit = drained(handle).await;
+    assert_eq!(exit.counts.links_opened, 2);
+    assert!(harness.seen.counts().values().all(|count| *count == 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stolen_partition_writes_no_checkpoint_any_more() {
     let harness = Harness::new(1);
     harness.publish(0, 5);

@@ -65,6 +65,8 @@ struct OpenedLink {
     waker: Option<Waker>,
     /// Why the link ends at its next poll.
     ended: Option<ErrorClass>,
+    /// Whether the link says nothing any more, as on a half-open connection.
+    hung: bool,
 }
 
 impl fmt::Debug for MemoryHub {
@@ -142,6 +144,13 @@ impl MemoryHub {
     pub fn end_links(&self, partition: usize, class: ErrorClass) {
         if let Some(log) = self.0.partitions.get(partition) {
             lock(log).end_links(|_| Some(class));
+        }
+    }
+
+    /// The links of a partition that are open say nothing any more, as on a half-open connection.
+    pub fn hang_links(&self, partition: usize) {
+        if let Some(log) = self.0.partitions.get(partition) {
+            lock(log).links.values_mut().for_each(|link| link.hung = true);
         }
     }
 
@@ -350,6 +359,7 @@ impl Transport for MemoryTransport {
                     owner_level: options.owner_level,
                     waker: None,
                     ended: None,
+                    hung: false,
                 },
             );
             let next = log.index_of(options.start);
@@ -394,6 +404,9 @@ impl Link for MemoryLink {
         if let Some(class) = ended {
             let error = Error::new(class, "receive from the link", "the link was ended");
             return Poll::Ready(Err(error.with_partition(&log.partition)));
+        }
+        if log.links.get(&self.id).is_some_and(|link| link.hung) {
+            return Poll::Pending;
         }
         let from = self.next.saturating_sub(log.trimmed).min(log.events.len());
         let until = (from + max_events).min(log.events.len());

@@ -5,6 +5,11 @@
 //! our position, open a new link after the last event received) -> open -> waiting …, until
 //! an error that no new link can mend, which ends the stream. All progress is kept in the
 //! struct, so dropping a call to [`PartitionStream::next_events`] loses nothing.
+//!
+//! A link may hang: the SDK waits without a limit for an answer that got lost, and a half-open
+//! connection says nothing at all. So a link that is silent for [`PROBE_AFTER`] is compared
+//! with the end of the log; where events wait that it does not bring, twice in a row, or where
+//! the hub cannot be asked, the link is given up.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,7 +23,7 @@ use rand::{Rng, SeedableRng};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::{debug, error, warn};
 
-use super::{HubProperties, Link, LogProperties, OpenLink, Transport};
+use super::{HubProperties, Link, LinkStart, LogProperties, OpenLink, Transport};
 use crate::config::DEFAULT_REOPEN_BACKOFF;
 use crate::error::{Error, ErrorClass, Result};
 use crate::event::{Event, Partition};
@@ -30,6 +35,12 @@ pub const THROTTLING_WAIT: Duration = Duration::from_secs(4);
 
 /// The shortest wait where the credentials were refused.
 pub const AUTH_WAIT: Duration = Duration::from_secs(30);
+
+/// How long a link may be silent before the hub is asked whether events wait.
+pub const PROBE_AFTER: Duration = Duration::from_secs(20);
+
+/// How long a link that is behind has to bring an event before it is given up.
+pub const PROBE_AGAIN: Duration = Duration::from_secs(5);
 
 /// How a [`PartitionStream`] opens its links.
 #[derive(Clone, Debug)]
@@ -91,8 +102,38 @@ pub struct PartitionStream {
 enum State {
     Waiting(Pin<Box<Sleep>>),
     Opening(BoxFuture<'static, Result<Opened>>),
-    Open(Box<dyn Link>),
+    Open(Watched),
     Ended,
+}
+
+/// An open link, and when it was last heard of.
+struct Watched {
+    link: Box<dyn Link>,
+    heard: Instant,
+    /// When to look whether it is silent.
+    look: Pin<Box<Sleep>>,
+    /// The question to the hub that is under way.
+    probe: Option<BoxFuture<'static, Result<LogProperties>>>,
+    /// Whether the last answer said that events wait which the link does not bring.
+    behind: bool,
+}
+
+impl Watched {
+    fn new(link: Box<dyn Link>) -> Self {
+        let heard = Instant::now();
+        let look = Box::pin(sleep_until(heard + PROBE_AFTER));
+        Self { link, heard, look, probe: None, behind: false }
+    }
+
+    fn on_heard(&mut self) {
+        self.heard = Instant::now();
+        self.probe = None;
+        self.behind = false;
+    }
+
+    fn look_after(&mut self, wait: Duration) {
+        self.look.as_mut().reset(Instant::now() + wait);
+    }
 }
 
 struct Opened {
@@ -160,7 +201,7 @@ impl PartitionStream {
                         match opened.outcome {
                             Ok(link) => {
                                 self.links_opened += 1;
-                                self.state = State::Open(link);
+                                self.state = State::Open(Watched::new(link));
                             }
                             Err(continuity) => {
                                 self.state = State::Ended;
@@ -170,19 +211,30 @@ impl PartitionStream {
                     }
                     Err(error) => self.on_error(error, None)?,
                 },
-                State::Open(link) => {
+                State::Open(watched) => {
                     let first = into.len();
-                    let polled = ready!(link.poll_receive(cx, max_events, into));
+                    let error = match watched.link.poll_receive(cx, max_events, into) {
+                        Poll::Ready(Ok(_)) => None,
+                        Poll::Ready(Err(error)) => Some(error),
+                        Poll::Pending => Some(ready!(self.poll_silence(cx))),
+                    };
                     let count = self.drop_repeats(first, into);
                     if count > 0 {
                         self.failures = 0;
                     }
-                    if let Err(error) = polled {
-                        let State::Open(link) = std::mem::replace(&mut self.state, State::Ended)
-                        else {
-                            continue;
-                        };
-                        self.on_error(error, Some(link))?;
+                    match error {
+                        None => {
+                            if let State::Open(watched) = &mut self.state {
+                                watched.on_heard();
+                            }
+                        }
+                        Some(error) => {
+                            let state = std::mem::replace(&mut self.state, State::Ended);
+                            let State::Open(watched) = state else {
+                                continue;
+                            };
+                            self.on_error(error, Some(watched.link))?;
+                        }
                     }
                     if count > 0 {
                         return Poll::Ready(Ok(count));
@@ -205,8 +257,48 @@ impl PartitionStream {
 
     /// Detaches, within a time the adapter bounds.
     pub async fn close(self) {
-        if let State::Open(link) = self.state {
-            link.close().await;
+        if let State::Open(watched) = self.state {
+            watched.link.close().await;
+        }
+    }
+
+    /// Watches a link that has nothing to give; ready with the reason to give it up.
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        let next = self.position.next_start();
+        let State::Open(watched) = &mut self.state else {
+            return Poll::Pending;
+        };
+        loop {
+            if let Some(probe) = &mut watched.probe {
+                let answer = ready!(probe.poll_unpin(cx));
+                watched.probe = None;
+                let behind = match answer {
+                    Ok(log) => waits_beyond(next, &log),
+                    // Whatever keeps the hub from answering may keep the link from speaking.
+                    Err(error) if error.class() == ErrorClass::Transient => {
+                        return Poll::Ready(error);
+                    }
+                    Err(_) => false,
+                };
+                if behind && watched.behind {
+                    let error = Error::new(
+                        ErrorClass::Transient,
+                        "receive from the link",
+                        "it is silent although events wait",
+                    );
+                    return Poll::Ready(error.with_partition(&self.partition));
+                }
+                watched.behind = behind;
+                watched.look_after(if behind { PROBE_AGAIN } else { PROBE_AFTER });
+            }
+            ready!(watched.look.as_mut().poll(cx));
+            let silent = watched.heard.elapsed();
+            if silent < PROBE_AFTER {
+                watched.look_after(PROBE_AFTER - silent);
+                continue;
+            }
+            let (transport, id) = (Arc::clone(&self.transport), self.partition.id.clone());
+            watched.probe = Some(async move { transport.log_properties(&id).await }.boxed());
         }
     }
 
@@ -308,6 +400,18 @@ impl PartitionStream {
             Ok(Opened { outcome: Ok(link), trimmed })
         };
         State::Opening(opening.boxed())
+    }
+}
+
+/// Whether the log holds an event that a link at `next` has not brought.
+fn waits_beyond(next: LinkStart, log: &LogProperties) -> bool {
+    match (next, log.last_enqueued) {
+        (_, None) => false,
+        (LinkStart::After(number), Some(end)) => end > number,
+        (LinkStart::FirstEvent, Some(end)) => end >= log.begin,
+        (LinkStart::EnqueuedAt(time), Some(_)) => {
+            log.last_enqueued_time.is_some_and(|enqueued| enqueued >= time)
+        }
     }
 }
 

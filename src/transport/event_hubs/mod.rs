@@ -40,8 +40,11 @@ use crate::event::{
 /// otherwise.
 pub const DEFAULT_OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long one call of the service may take: a send, a read of properties.
+/// How long a send may take.
 pub const DEFAULT_CALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a read of properties may take. Short: an answer can get lost, and links wait for it.
+pub const DEFAULT_READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a goodbye may take; the SDK's can hang.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -248,7 +251,7 @@ impl EventHubsTransport {
             Some(Management(client)) => client,
             None => self.namespace.open_consumer(&self.entity, &self.consumer_group).await?,
         };
-        let result = within(DEFAULT_CALL_TIMEOUT, operation, call(&client)).await;
+        let result = within(DEFAULT_READ_TIMEOUT, operation, call(&client)).await;
         match result {
             Ok(_) => *slot = Some(Management(client)),
             Err(_) => close_consumer(client).await,
