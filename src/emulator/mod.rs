@@ -85,8 +85,9 @@ pub use faults::Faults;
 /// How long after a delivery arrived its disposition is sent, unless set otherwise.
 ///
 /// The SDKs lose a disposition that arrives before they registered the send it answers, and then
-/// the send never ends. Over a network that does not happen; over loopback it does.
-pub const DEFAULT_DISPOSITION_DELAY: Duration = Duration::from_millis(10);
+/// the send never ends. Over a network that does not happen; over loopback it does, and 10 ms were
+/// too few on a busy machine.
+pub const DEFAULT_DISPOSITION_DELAY: Duration = Duration::from_millis(25);
 /// How long after a detach arrived it is answered, unless set otherwise.
 ///
 /// A client that closes links and their session together can fail its whole connection when the
