@@ -3,7 +3,6 @@
 use std::time::{Duration, SystemTime};
 
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 /// Milliseconds since 1970; negative before.
 pub(crate) fn unix_millis(time: SystemTime) -> i64 {
@@ -20,11 +19,24 @@ pub(crate) fn from_unix_millis(millis: i64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or(0))
 }
 
-/// The time in RFC 3339, UTC, to the millisecond.
+/// The time in RFC 3339, UTC, always with three digits of milliseconds: the text of a later
+/// time sorts later.
 pub(crate) fn rfc3339(time: SystemTime) -> String {
     let millis = Duration::from_millis(u64::try_from(unix_millis(time)).unwrap_or(0));
-    let rounded = OffsetDateTime::from(SystemTime::UNIX_EPOCH + millis);
-    rounded.format(&Rfc3339).unwrap_or_else(|_| rounded.to_string())
+    let (date, time) = {
+        let rounded = OffsetDateTime::from(SystemTime::UNIX_EPOCH + millis);
+        (rounded.date(), rounded.time())
+    };
+    format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
+        date.year(),
+        u8::from(date.month()),
+        date.day(),
+        time.hour(),
+        time.minute(),
+        time.second(),
+        time.millisecond()
+    )
 }
 
 #[cfg(test)]
@@ -35,6 +47,8 @@ mod tests {
     fn times_are_written_in_utc_to_the_millisecond() {
         let time = SystemTime::UNIX_EPOCH + Duration::from_micros(1_700_000_000_123_456);
         assert_eq!(rfc3339(time), "2023-11-14T22:13:20.123Z");
+        let whole = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        assert_eq!(rfc3339(whole), "2023-11-14T22:13:20.000Z", "so that texts sort like times");
         assert_eq!(
             from_unix_millis(unix_millis(time)),
             SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123)
