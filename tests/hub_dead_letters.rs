@@ -73,7 +73,7 @@ async fn a_dead_letter_is_the_event_as_it_came_with_its_record_in_properties() {
     }
     let property = |name: &str| published.properties().get(name).cloned();
     assert_eq!(property("dl_error_causes"), Some(r#"["not \"found\"","gone"]"#.into()));
-    assert_eq!(property("dl_last_failure"), Some("2023-11-14T22:13:20.25Z".into()));
+    assert_eq!(property("dl_last_failure"), Some("2023-11-14T22:13:20.250Z".into()));
     assert_eq!(property("dl_sequence_number"), Some(17.into()));
     assert_eq!(property("dl_shortened"), None);
     let record = DeadLetterRecord::from_event(published).expect("a record");

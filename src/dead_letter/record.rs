@@ -307,7 +307,7 @@ mod tests {
                 "partition": "3",
                 "offset": "4096",
                 "sequence_number": 17,
-                "enqueued_time": "1970-01-01T00:00:00Z",
+                "enqueued_time": "1970-01-01T00:00:00.000Z",
                 "consumer_group": "$Default",
                 "worker": "worker-1",
                 "key": "k",
@@ -318,8 +318,8 @@ mod tests {
                 "body_text": "text",
                 "error": {"class": "permanent", "message": "404", "causes": ["not found"]},
                 "attempts": 3,
-                "first_failure": "1970-01-01T00:00:00Z",
-                "last_failure": "1970-01-01T00:01:00Z",
+                "first_failure": "1970-01-01T00:00:00.000Z",
+                "last_failure": "1970-01-01T00:01:00.000Z",
             })
         );
     }
