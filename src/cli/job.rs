@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 
 use super::report::Report;
@@ -54,7 +55,8 @@ impl Broker {
         }
         let emulator = builder.start().await?;
         let namespace = Namespace::from_connection_string(&emulator.connection_string(None))?
-            .with_custom_endpoint(emulator.endpoint());
+            .with_custom_endpoint(emulator.endpoint())
+            .with_call_timeout(CALL_TIMEOUT);
         Ok(Self { emulator, namespace })
     }
 
@@ -94,6 +96,43 @@ pub(super) fn producer(publisher: impl Publisher) -> Producer {
     Producer::new(Arc::new(publisher))
         .with_attempts(SEND_ATTEMPTS)
         .with_backoff(Backoff::doubling(Duration::from_millis(100), Duration::from_secs(2)))
+}
+
+/// How long one call may take. On a busy machine the AMQP library can miss an answer that comes
+/// faster than it notes its own question, and then waits for ever; asked again, it does not.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often the properties of the hubs are asked for.
+const READ_ATTEMPTS: u32 = 10;
+
+/// The partitions of a hub, each with its newest event.
+///
+/// # Errors
+/// The last, where asking again is useless or did not help.
+pub(super) async fn ends(
+    transport: &dyn Transport,
+) -> Result<Vec<(PartitionId, Option<SequenceNumber>)>, Error> {
+    let mut ends = Vec::new();
+    for partition in patiently(|| transport.hub_properties()).await?.partitions {
+        let end = patiently(|| transport.log_properties(&partition)).await?.last_enqueued;
+        ends.push((partition, end));
+    }
+    Ok(ends)
+}
+
+/// Reads something of the broker that may fail for now.
+pub(super) async fn patiently<'a, T>(
+    read: impl Fn() -> BoxFuture<'a, Result<T, Error>>,
+) -> Result<T, Error> {
+    let mut failures = 0;
+    loop {
+        match read().await {
+            Err(error) if error.class().is_retryable() && failures + 1 < READ_ATTEMPTS => {
+                failures += 1;
+            }
+            read => return read,
+        }
+    }
 }
 
 /// How long a run that gives up waits for stores that may still work.
@@ -146,11 +185,7 @@ impl Job {
 
     /// Waits until every task published so far is settled, or a partition has stopped.
     pub(super) async fn until_settled(&self) -> Result<(), Error> {
-        let mut ends = Vec::new();
-        for partition in self.transport.hub_properties().await?.partitions {
-            let end = self.transport.log_properties(&partition).await?.last_enqueued;
-            ends.push((partition, end));
-        }
+        let ends = ends(&*self.transport).await?;
         loop {
             let snapshot = self.handle.snapshot();
             if snapshot.counts.received > 0 {

@@ -7,14 +7,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::failing::{Failing, FailingPublisher, Stop};
-use super::job::{Broker, Job, RESULTS, SEND_ATTEMPTS, TASKS, fault, worker};
+use super::job::{Broker, Job, RESULTS, SEND_ATTEMPTS, TASKS, fault, patiently, worker};
 use super::report::{Report, mib};
 use super::urls::{self, FAULT, LINE, Line};
 use super::{CommandError, Ending, ReportFormat, TransferArgs, give, tell};
@@ -26,7 +26,7 @@ use crate::consumer::{ConsumerExit, EventContext, EventHandler};
 use crate::dead_letter::folder::FolderDeadLetterSink;
 use crate::dead_letter::{DeadLetter, DeadLetterSink};
 use crate::error::{Error, ErrorClass};
-use crate::event::{Event, Partition, SequenceNumber};
+use crate::event::{Event, Partition, PartitionId, SequenceNumber};
 use crate::outcome::{Failure, Outcome};
 use crate::state::resume::ResumePosition;
 use crate::transfer::download::DownloadWorker;
@@ -76,7 +76,7 @@ pub(super) async fn run(args: TransferArgs) -> Result<Ending, CommandError> {
     let announcing = Announcing { letters, policy: policy(&args) };
     let mut job = Job::start(
         &broker,
-        Lines(download),
+        Lines { download, begun: Mutex::default() },
         Arc::clone(&progress),
         Arc::new(Failing::new(checkpoints, stop.clone())),
         Arc::new(Failing::new(announcing, stop.clone())),
@@ -327,7 +327,7 @@ impl State {
         &self,
         transport: &dyn Transport,
     ) -> Result<HashMap<String, Checkpoint>, CommandError> {
-        let hub = transport.hub_properties().await?;
+        let hub = patiently(|| transport.hub_properties()).await?;
         let mut checkpoints = HashMap::new();
         for partition in hub.partitions {
             let key = CheckpointKey {
@@ -380,9 +380,9 @@ async fn read_all(
     transport: Arc<dyn Transport>,
     mut on_event: impl FnMut(&Event),
 ) -> Result<(), CommandError> {
-    let hub = transport.hub_properties().await?;
+    let hub = patiently(|| transport.hub_properties()).await?;
     for id in hub.partitions {
-        let Some(end) = transport.log_properties(&id).await?.last_enqueued else {
+        let Some(end) = patiently(|| transport.log_properties(&id)).await?.last_enqueued else {
             continue;
         };
         let partition = Partition::new(transport.entity().clone(), id);
@@ -409,15 +409,34 @@ async fn read_all(
 }
 
 /// Refuses the lines that are no tasks, and downloads the rest.
-struct Lines(DownloadWorker);
+struct Lines {
+    download: DownloadWorker,
+    /// Which event of a task is the one: a publication that had no answer was made again.
+    begun: Mutex<HashMap<String, (PartitionId, SequenceNumber)>>,
+}
+
+impl Lines {
+    /// Whether another event of the same task came before this one.
+    fn is_second(&self, event: &Event) -> bool {
+        let Some(key) = event.message_id() else {
+            return false;
+        };
+        let this = (event.partition().id.clone(), event.sequence_number());
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        *begun.entry(key.to_owned()).or_insert_with(|| this.clone()) != this
+    }
+}
 
 impl EventHandler for Lines {
     async fn handle(&self, event: Event, context: EventContext) -> Outcome {
+        if self.is_second(&event) {
+            return Outcome::skip("the task was published before");
+        }
         if let Some(fault) = event.properties().get(FAULT).and_then(|fault| fault.as_text()) {
             return Outcome::dead_letter(Failure::new(ErrorClass::BadData, fault));
         }
         let place = place(&event).to_owned();
-        match self.0.handle(event, context).await {
+        match self.download.handle(event, context).await {
             Outcome::Abort(mut failure) => {
                 failure.message = format!("{place}: {}", failure.message);
                 Outcome::Abort(failure)

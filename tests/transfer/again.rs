@@ -1,6 +1,12 @@
 //! The command run again: what is complete is not fetched, what is not is.
 
+use longshore::OutgoingEvent;
+use longshore::emulator::{Durability, Emulator};
+use longshore::event::PartitionId;
+use longshore::transport::event_hubs::{EventHubsPublisher, Namespace};
+use longshore::transport::{Publisher, SendTarget};
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use crate::command::Folder;
 use crate::web::{Answer, WebServer};
@@ -162,4 +168,38 @@ fn lines_that_repeat_are_one_task() {
     let ended = folder.run().expect_code(0);
     assert_eq!((ended.figure("files"), ended.figure("failed")), (2, 0));
     assert_eq!(web.all_requests(), 2);
+}
+
+#[test]
+fn a_task_that_was_published_twice_is_fetched_once() {
+    let (web, folder, names) = served(1);
+    folder.list(["# nothing yet"]);
+    folder.run().expect_code(0);
+    let line = web.url(&names[0]);
+    let key: String =
+        Sha256::digest(&line).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let body = json!({ "id": key, "url": line, "path": names[0] }).to_string();
+    let task = OutgoingEvent::new(body).with_message_id(key.as_str());
+    // As by a run whose broker took the tasks and was killed before it answered, and another.
+    let publishing = async {
+        let hub = folder.state().join("hub");
+        let broker = Emulator::builder().data_dir(hub).durability(Durability::Disk);
+        let broker = broker.hub("tasks", 4).start().await.unwrap();
+        let namespace = Namespace::from_connection_string(&broker.connection_string(None));
+        let namespace = namespace.unwrap().with_custom_endpoint(broker.endpoint());
+        let publisher = EventHubsPublisher::new(namespace, "tasks");
+        for partition in ["1", "1", "3"] {
+            let target = SendTarget::Partition(PartitionId::from(partition));
+            publisher.send(target, task.clone()).await.unwrap();
+        }
+        publisher.close().await;
+        broker.shutdown().await.unwrap();
+    };
+    tokio::runtime::Runtime::new().unwrap().block_on(publishing);
+    folder.list([&line]);
+    let ended = folder.run().expect_code(0);
+    assert_eq!((ended.figure("files"), ended.figure("skipped")), (1, 0));
+    assert_eq!(web.all_requests(), 1);
+    let again = folder.run().expect_code(0);
+    assert_eq!((again.figure("files"), again.figure("skipped")), (0, 1));
 }

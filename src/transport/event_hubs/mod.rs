@@ -40,10 +40,11 @@ use crate::event::{
 /// otherwise.
 pub const DEFAULT_OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a send may take.
+/// Default of [`Namespace::with_call_timeout`].
 pub const DEFAULT_CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a read of properties may take. Short: an answer can get lost, and links wait for it.
+/// How long a read of properties may take, at most. Short: an answer can get lost, and links
+/// wait for it.
 pub const DEFAULT_READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a goodbye may take; the SDK's can hang.
@@ -68,6 +69,7 @@ pub struct Namespace {
     entity_path: Option<String>,
     custom_endpoint: Option<String>,
     protocol: Protocol,
+    call_timeout: Duration,
 }
 
 impl fmt::Debug for Namespace {
@@ -101,6 +103,7 @@ impl Namespace {
             entity_path: parsed.entity_path,
             custom_endpoint: None,
             protocol: Protocol::default(),
+            call_timeout: DEFAULT_CALL_TIMEOUT,
         })
     }
 
@@ -114,6 +117,13 @@ impl Namespace {
     /// Chooses how the connection reaches the service.
     pub fn with_protocol(mut self, protocol: Protocol) -> Self {
         self.protocol = protocol;
+        self
+    }
+
+    /// Sets how long one call may take: a send, a read of properties. Default
+    /// [`DEFAULT_CALL_TIMEOUT`].
+    pub fn with_call_timeout(mut self, call_timeout: Duration) -> Self {
+        self.call_timeout = call_timeout;
         self
     }
 
@@ -251,7 +261,8 @@ impl EventHubsTransport {
             Some(Management(client)) => client,
             None => self.namespace.open_consumer(&self.entity, &self.consumer_group).await?,
         };
-        let result = within(DEFAULT_READ_TIMEOUT, operation, call(&client)).await;
+        let limit = self.namespace.call_timeout.min(DEFAULT_READ_TIMEOUT);
+        let result = within(limit, operation, call(&client)).await;
         match result {
             Ok(_) => *slot = Some(Management(client)),
             Err(_) => close_consumer(client).await,

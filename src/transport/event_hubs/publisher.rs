@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use super::{CLOSE_TIMEOUT, DEFAULT_CALL_TIMEOUT, Namespace, classify, convert, within_classified};
+use super::{CLOSE_TIMEOUT, Namespace, classify, convert, within_classified};
 use crate::error::Result;
 use crate::event::{EntityName, OutgoingEvent};
 use crate::transport::{Publisher, SendReceipt, SendTarget};
@@ -65,8 +65,8 @@ impl EventHubsPublisher {
     ) -> Result<T> {
         let client = self.client().await?;
         let call = call(&client);
-        let result =
-            within_classified(DEFAULT_CALL_TIMEOUT, operation, classify::send_error, call).await;
+        let limit = self.namespace.call_timeout;
+        let result = within_classified(limit, operation, classify::send_error, call).await;
         if result.is_err() {
             // Whatever it was: after a refused event, too, the next send of the client hangs.
             self.retire(&client).await;
