@@ -11,7 +11,7 @@ use url::Url;
 use super::file_server::FileServer;
 use super::job::{Broker, Job, RESULTS, fault, worker};
 use super::report::{Report, comparison, mib};
-use super::{CommandError, DemoArgs, DurationArg, Ending, PaceArgs};
+use super::{CommandError, DemoArgs, DurationArg, Ending, PaceArgs, give};
 use crate::blob_store::BlobName;
 use crate::blob_store::folder::{FolderBlobStore, SyncFiles};
 use crate::checkpoint_store::memory::MemoryCheckpointStore;
@@ -38,12 +38,12 @@ pub(super) async fn run(args: DemoArgs) -> Result<Ending, CommandError> {
         .await
         .map_err(|error| CommandError::new(error.to_string()))??;
     let bytes = sources.iter().map(|source| source.bytes).sum();
-    println!(
+    give(format_args!(
         "{} files, {:.2} MiB, from an HTTP server that gives each connection 5 MB/s,\n\
          through an Event Hubs-compatible broker and the Azure SDK, all on this machine.\n",
         sources.len(),
         mib(bytes)
-    );
+    ));
     let files =
         sources.iter().map(|source| (source.url_path.clone(), source.file.clone())).collect();
     let server = FileServer::start(files, BYTES_PER_SECOND).await?;
@@ -55,12 +55,12 @@ pub(super) async fn run(args: DemoArgs) -> Result<Ending, CommandError> {
     let baseline = move_files(&sources, &server, &single).await?;
     let report = move_files(&sources, &server, &args.pace).await?;
     let name = format!("{} at once", args.pace.concurrency);
-    print!("{}", comparison(&name, &report, "one at a time", &baseline));
-    println!(
+    give(comparison(&name, &report, "one at a time", &baseline).trim_end());
+    give(format_args!(
         "\n{:.1} times as fast. All {} files arrived twice with the right SHA-256.",
         baseline.seconds / report.seconds.max(f64::MIN_POSITIVE),
         sources.len()
-    );
+    ));
     Ok(Ending::Done)
 }
 
