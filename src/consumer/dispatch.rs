@@ -4,69 +4,26 @@
 //! until it returns. Whatever the handler does — return, panic, hang — its unit comes back
 //! with an outcome for each event; the handler's future is all that is lost.
 
-use std::panic::AssertUnwindSafe;
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::task::{Context, Poll};
 
-use futures::FutureExt;
+use pin_project_lite::pin_project;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
-use tracing::{Instrument, debug_span};
+use tracing::{Span, debug_span};
 
 use super::handler::{
-    Batch, BatchContext, BatchHandler, Ended, EventContext, EventHandler, HandlerError, Outcomes,
-    Scope,
+    BatchContext, BatchHandler, Ended, EventContext, EventHandler, HandlerError, Outcomes, Scope,
 };
 use super::running::CallId;
-use super::shared::Shared;
+use super::unit::{Tracked, Unit};
 use crate::error::ErrorClass;
 use crate::event::Event;
 use crate::outcome::{Failure, Outcome};
-use crate::state::batch_buffer::FlushReason;
-use crate::state::watermark::Ticket;
-
-/// An event on its way through a handler.
-#[derive(Clone, Debug)]
-pub(crate) struct Tracked {
-    pub(crate) event: Event,
-    pub(crate) ticket: Ticket,
-    /// Attempts begun.
-    pub(crate) attempts: u32,
-    pub(crate) first_failure: Option<SystemTime>,
-}
-
-/// What a handler is called with at once.
-#[derive(Debug)]
-pub(crate) enum Unit {
-    Event(Tracked),
-    Batch(Vec<Tracked>, FlushReason),
-}
-
-impl Unit {
-    pub(crate) fn events(&self) -> &[Tracked] {
-        match self {
-            Unit::Event(tracked) => std::slice::from_ref(tracked),
-            Unit::Batch(batch, _) => batch,
-        }
-    }
-
-    /// Why it was handed out; an event by itself is a batch of one.
-    fn reason(&self) -> FlushReason {
-        match self {
-            Unit::Event(_) => FlushReason::Size,
-            Unit::Batch(_, reason) => *reason,
-        }
-    }
-
-    pub(crate) fn into_events(self) -> impl Iterator<Item = Tracked> {
-        let (one, many) = match self {
-            Unit::Event(tracked) => (Some(tracked), Vec::new()),
-            Unit::Batch(batch, _) => (None, batch),
-        };
-        one.into_iter().chain(many)
-    }
-}
 
 /// What comes back to the partition's worker.
 #[derive(Debug)]
@@ -82,11 +39,10 @@ pub(crate) trait Mode: Send + Sync + 'static {
     /// Whether events wait to become batches.
     const BATCHES: bool;
 
-    /// Calls the handler for a unit of this mode's kind. Whatever the handler does, the future
-    /// ends with an outcome for each event, unless it is dropped.
+    /// Calls the handler for a unit of this mode's kind.
     fn call(
         self: Arc<Self>,
-        unit: &Unit,
+        unit: Unit,
         scope: Arc<Scope>,
         deadline: Option<Instant>,
     ) -> impl Future<Output = Outcomes> + Send + 'static;
@@ -101,30 +57,23 @@ impl<H: EventHandler> Mode for EventMode<H> {
 
     fn call(
         self: Arc<Self>,
-        unit: &Unit,
+        unit: Unit,
         scope: Arc<Scope>,
         deadline: Option<Instant>,
     ) -> impl Future<Output = Outcomes> + Send + 'static {
-        let tracked = unit.events().first().cloned();
+        let call = match unit {
+            Unit::Event(tracked) => {
+                Some((tracked.event.clone(), EventContext { scope, tracked, deadline }))
+            }
+            Unit::Batch(..) => None,
+        };
         async move {
-            let Some(tracked) = tracked else {
+            let Some((event, context)) = call else {
                 return Outcomes::all_done();
             };
-            let event = tracked.event.clone();
-            let span = debug_span!(
-                "handle",
-                message_topic = %scope.partition.entity,
-                message_partition = %scope.partition.id,
-                message_offset = event.sequence_number().0,
-                message_consumer_group = %scope.consumer_group,
-                attempt = tracked.attempts,
-            );
-            let context = EventContext { scope, tracked, deadline };
-            let call = async { self.0.handle(event, context).await };
-            match survived(call.instrument(span)).await {
-                Ok(Outcome::Done) => Outcomes::all_done(),
-                Ok(outcome) => Outcomes(Ended::One(outcome)),
-                Err(failure) => Outcomes(Ended::One(Outcome::retry(failure))),
+            match self.0.handle(event, context).await {
+                Outcome::Done => Outcomes::all_done(),
+                outcome => Outcomes(Ended::One(outcome)),
             }
         }
     }
@@ -135,53 +84,113 @@ impl<H: BatchHandler> Mode for BatchMode<H> {
 
     fn call(
         self: Arc<Self>,
-        unit: &Unit,
+        unit: Unit,
         scope: Arc<Scope>,
         deadline: Option<Instant>,
     ) -> impl Future<Output = Outcomes> + Send + 'static {
-        let reason = unit.reason();
-        let tracked: Arc<[Tracked]> = unit.events().into();
         async move {
-            let count = tracked.len();
-            let batch = Batch::new(tracked.iter().map(|tracked| tracked.event.clone()));
-            let offset = |one: Option<&Tracked>| one.map(|one| one.event.sequence_number().0);
-            let span = debug_span!(
-                "handle_batch",
-                message_topic = %scope.partition.entity,
-                message_partition = %scope.partition.id,
-                message_offset = offset(tracked.first()),
-                last_message_offset = offset(tracked.last()),
-                message_consumer_group = %scope.consumer_group,
-                events = count,
-            );
-            let context = BatchContext { scope, tracked, deadline, reason };
-            let call = async { self.0.handle(batch, context).await };
-            let failure = match survived(call.instrument(span)).await {
-                Ok(Ok(outcomes)) => match outcomes.0 {
-                    Ended::Each(each) if each.len() != count => Failure::transient(format!(
-                        "the handler returned {} outcomes for {count} events",
-                        each.len()
-                    )),
-                    ended => return Outcomes(ended),
-                },
-                Ok(Err(HandlerError(failure))) => failure,
-                Err(failure) => failure,
+            let Unit::Batch(tracked, reason) = unit else {
+                return Outcomes::all_done();
             };
-            Outcomes(Ended::Each(vec![Outcome::from(Err(failure)); count]))
+            let batch = tracked.events.clone();
+            let count = batch.len();
+            let context = BatchContext { scope, tracked, deadline, reason };
+            let failure = match self.0.handle(batch, context).await {
+                Ok(Outcomes(Ended::Each(each))) if each.len() != count => Failure::transient(
+                    format!("the handler returned {} outcomes for {count} events", each.len()),
+                ),
+                Ok(outcomes) => return outcomes,
+                Err(HandlerError(failure)) => failure,
+            };
+            Outcomes(Ended::One(Outcome::from(Err(failure))))
         }
     }
 }
 
-/// Awaits a handler's future; a panic becomes a failure.
-async fn survived<T>(call: impl Future<Output = T>) -> Result<T, Failure> {
-    AssertUnwindSafe(call).catch_unwind().await.map_err(|panic| {
-        let said = panic
-            .downcast_ref::<&str>()
-            .map(|text| (*text).to_owned())
-            .or_else(|| panic.downcast_ref::<String>().cloned())
-            .unwrap_or_else(|| "without a message".to_owned());
-        Failure::new(ErrorClass::Unknown, format!("the handler panicked: {said}"))
-    })
+/// The span handlers of a unit run in; nothing where it is filtered out.
+fn span(unit: &Unit, scope: &Scope) -> Span {
+    let number = |event: Option<&Event>| event.map(|event| event.sequence_number().0);
+    match unit {
+        Unit::Event(tracked) => debug_span!(
+            "handle",
+            message_topic = %scope.partition.entity,
+            message_partition = %scope.partition.id,
+            message_offset = tracked.event.sequence_number().0,
+            message_consumer_group = %scope.consumer_group,
+            attempt = tracked.attempt(),
+        ),
+        Unit::Batch(batch, _) => debug_span!(
+            "handle_batch",
+            message_topic = %scope.partition.entity,
+            message_partition = %scope.partition.id,
+            message_offset = number(batch.events.first()),
+            last_message_offset = number(batch.events.last()),
+            message_consumer_group = %scope.consumer_group,
+            events = batch.events.len(),
+        ),
+    }
+}
+
+/// Makes the task of one handler call.
+pub(crate) fn call<M: Mode>(
+    mode: &Arc<M>,
+    unit: &Unit,
+    scope: &Arc<Scope>,
+    slot: Slot,
+    id: CallId,
+    deadline: Option<Instant>,
+) -> impl Future<Output = ()> + Send + 'static {
+    Call {
+        span: span(unit, scope),
+        handler: Arc::clone(mode).call(unit.clone(), Arc::clone(scope), deadline),
+        slot: Some(slot),
+        scope: Arc::clone(scope),
+        id,
+    }
+}
+
+pin_project! {
+    /// A handler call: runs under its slot and inside its span, survives the handler's panics,
+    /// and reports. Written by hand: each `async` block around a future doubles its size, and
+    /// futures are copied on their way into a task.
+    struct Call<F> {
+        #[pin]
+        handler: F,
+        span: Span,
+        slot: Option<Slot>,
+        scope: Arc<Scope>,
+        id: CallId,
+    }
+}
+
+impl<F: Future<Output = Outcomes>> Future for Call<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        let entered = this.span.enter();
+        let polled = catch_unwind(AssertUnwindSafe(|| this.handler.poll(cx)));
+        drop(entered);
+        let outcomes = match polled {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(outcomes)) => outcomes,
+            Err(panic) => Outcomes(Ended::One(Outcome::retry(panic_failure(&*panic)))),
+        };
+        // The slot first: the next event need not wait for our bookkeeping.
+        drop(this.slot.take());
+        let _ended = this.scope.completions.send(Completion::Call(*this.id, outcomes));
+        Poll::Ready(())
+    }
+}
+
+/// What a panic said.
+fn panic_failure(panic: &(dyn Any + Send)) -> Failure {
+    let said = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without a message");
+    Failure::new(ErrorClass::Unknown, format!("the handler panicked: {said}"))
 }
 
 /// The slots all partitions of a consumer share. A waiting partition keeps its place in line,
@@ -203,8 +212,15 @@ impl Slots {
         }
     }
 
+    /// For whoever waits in line; a permit obtained there becomes a [`Slot`].
     pub(crate) fn semaphore(&self) -> &Arc<Semaphore> {
         &self.semaphore
+    }
+
+    /// Takes a slot, if one is free.
+    pub(crate) fn try_take(self: &Arc<Self>) -> Option<Slot> {
+        self.semaphore.try_acquire().ok()?.forget();
+        Some(Slot(Arc::clone(self)))
     }
 
     pub(crate) fn limit(&self) -> usize {
@@ -233,33 +249,31 @@ impl Slots {
     }
 
     /// Gives a slot back.
-    fn release(&self, permit: OwnedSemaphorePermit) {
+    fn release(&self) {
         let owed = self
             .surplus
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |surplus| surplus.checked_sub(1));
-        if owed.is_ok() {
-            permit.forget();
+        if owed.is_err() {
+            self.semaphore.add_permits(1);
         }
     }
 }
 
 /// A slot that is taken. Dropped, it is given back.
-pub(crate) struct Slot {
-    permit: Option<OwnedSemaphorePermit>,
-    shared: Arc<Shared>,
-}
+#[derive(Debug)]
+pub(crate) struct Slot(Arc<Slots>);
 
 impl Slot {
-    pub(crate) fn new(permit: OwnedSemaphorePermit, shared: Arc<Shared>) -> Self {
-        Self { permit: Some(permit), shared }
+    /// The slot of a permit that was waited for.
+    pub(crate) fn of(permit: OwnedSemaphorePermit, slots: &Arc<Slots>) -> Self {
+        permit.forget();
+        Self(Arc::clone(slots))
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if let Some(permit) = self.permit.take() {
-            self.shared.slots.release(permit);
-        }
+        self.0.release();
     }
 }
 
@@ -269,28 +283,24 @@ mod tests {
 
     #[test]
     fn lowering_the_limit_withholds_slots_as_they_come_back() {
-        let slots = Slots::new(3);
-        let take = || Arc::clone(slots.semaphore()).try_acquire_owned();
-        let (first, second) = (take().expect("free"), take().expect("free"));
+        let slots = Arc::new(Slots::new(3));
+        let (first, second) = (slots.try_take().expect("free"), slots.try_take().expect("free"));
         slots.set_limit(1);
-        assert!(take().is_err(), "the free one is gone, and one more is owed");
-        slots.release(first);
-        assert!(take().is_err());
-        slots.release(second);
-        let third = take().expect("one slot is left");
+        assert!(slots.try_take().is_none(), "the free one is gone, and one more is owed");
+        drop(first);
+        assert!(slots.try_take().is_none());
+        drop(second);
+        let third = slots.try_take().expect("one slot is left");
         slots.set_limit(2);
-        assert!(take().is_ok());
+        assert!(slots.try_take().is_some());
         drop(third);
     }
 
-    #[tokio::test]
-    async fn a_panic_becomes_a_failure_with_its_message() {
-        let call = async {
-            if true {
-                panic!("boom {}", 7)
-            }
-        };
-        let failure = survived(call).await.expect_err("panicked");
-        assert_eq!(failure.message, "the handler panicked: boom 7");
+    #[test]
+    fn a_panic_becomes_a_failure_with_its_message() {
+        for panic in [Box::new("boom 7") as Box<dyn Any + Send>, Box::new("boom 7".to_owned())] {
+            assert_eq!(panic_failure(&*panic).message, "the handler panicked: boom 7");
+        }
+        assert_eq!(panic_failure(&7).message, "the handler panicked: without a message");
     }
 }

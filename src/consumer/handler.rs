@@ -12,7 +12,8 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::dispatch::{Completion, Tracked};
+use super::dispatch::Completion;
+use super::unit::{Tracked, TrackedBatch};
 use crate::checkpoint_store::LeaseEpoch;
 use crate::event::{ConsumerGroup, Event, Partition};
 use crate::outcome::{Deferred, Failure, Outcome};
@@ -203,12 +204,12 @@ shared_context!(EventContext);
 impl EventContext {
     /// Which attempt this is, from 1.
     pub fn attempt(&self) -> u32 {
-        self.tracked.attempts
+        self.tracked.attempt()
     }
 
     /// When the event failed first; `None` at the first attempt.
     pub fn first_failure(&self) -> Option<SystemTime> {
-        self.tracked.first_failure
+        self.tracked.first_failure()
     }
 
     /// Lets the event be settled elsewhere, later: the [`Settler`] goes with the work, and the
@@ -223,7 +224,7 @@ impl EventContext {
 #[derive(Clone, Debug)]
 pub struct BatchContext {
     pub(crate) scope: Arc<Scope>,
-    pub(crate) tracked: Arc<[Tracked]>,
+    pub(crate) tracked: TrackedBatch,
     pub(crate) deadline: Option<Instant>,
     pub(crate) reason: FlushReason,
 }
@@ -238,21 +239,19 @@ impl BatchContext {
 
     /// Which attempt this is for the event at `index` of the batch, from 1.
     pub fn attempt(&self, index: usize) -> Option<u32> {
-        self.tracked.get(index).map(|tracked| tracked.attempts)
+        self.tracked.get(index).map(|tracked| tracked.attempt())
     }
 
     /// When the event at `index` failed first; `None` at its first attempt.
     pub fn first_failure(&self, index: usize) -> Option<SystemTime> {
-        self.tracked.get(index).and_then(|tracked| tracked.first_failure)
+        self.tracked.get(index).and_then(|tracked| tracked.first_failure())
     }
 
     /// Lets the event at `index` be settled elsewhere, later; see [`EventContext::defer`].
     /// `None`: the batch has no such event.
     pub fn defer(&self, index: usize) -> Option<(Settler, Outcome)> {
-        let settler = Settler {
-            tracked: Some(self.tracked.get(index)?.clone()),
-            scope: Arc::clone(&self.scope),
-        };
+        let settler =
+            Settler { tracked: Some(self.tracked.get(index)?), scope: Arc::clone(&self.scope) };
         Some((settler, Outcome::Deferred(Deferred::new())))
     }
 }

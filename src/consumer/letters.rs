@@ -7,8 +7,8 @@ use std::time::SystemTime;
 use tokio::time::{sleep, timeout};
 use tracing::error;
 
-use super::dispatch::Tracked;
 use super::shared::Shared;
+use super::unit::Tracked;
 use crate::dead_letter::DeadLetter;
 use crate::error::{Error, ErrorClass, error_chain};
 use crate::outcome::Failure;
@@ -28,7 +28,7 @@ pub(super) async fn write(
         consumer_group: shared.transport.consumer_group().clone(),
         worker: shared.worker.clone(),
         failure,
-        attempts: tracked.attempts,
+        attempts: tracked.attempt(),
         first_failure,
         last_failure: shared.clock.now(),
     };

@@ -27,6 +27,7 @@ mod partition_worker;
 mod rebalance;
 mod running;
 mod shared;
+mod unit;
 mod waiting;
 
 use std::collections::BTreeMap;

@@ -12,7 +12,7 @@ use slab::Slab;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::dispatch::Unit;
+use super::unit::Unit;
 
 /// Names a call; never reused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

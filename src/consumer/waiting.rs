@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::dispatch::{Tracked, Unit};
+use super::unit::{Tracked, TrackedBatch, Unit};
 use crate::state::batch_buffer::{BatchBuffer, BatchLimits, FlushReason};
 
 /// What waits for a slot.
@@ -61,14 +61,14 @@ impl Waiting {
         match self {
             Waiting::Events { queue, .. } => queue.pop_front().map(Unit::Event),
             Waiting::Batches { buffer, last } => {
-                if let Some(batch) = last.take() {
-                    return Some(Unit::Batch(batch, FlushReason::Drain));
-                }
-                if let Some((batch, reason)) = buffer.take_ready(now) {
-                    return Some(Unit::Batch(batch, reason));
-                }
-                let batch = pressed.then(|| buffer.take_any()).flatten()?;
-                Some(Unit::Batch(batch, FlushReason::Pressure))
+                let (batch, reason) = if let Some(batch) = last.take() {
+                    (batch, FlushReason::Drain)
+                } else if let Some(ready) = buffer.take_ready(now) {
+                    ready
+                } else {
+                    (pressed.then(|| buffer.take_any()).flatten()?, FlushReason::Pressure)
+                };
+                Some(Unit::Batch(TrackedBatch::new(batch), reason))
             }
         }
     }

@@ -54,44 +54,52 @@ pub struct BatchBuffer<T> {
     limits: BatchLimits,
     waiting: VecDeque<Waiting<T>>,
     bytes: usize,
+    /// Since when they wait: so many from the front on since a time, the next since another.
+    since: VecDeque<(Instant, usize)>,
 }
 
 #[derive(Debug)]
 struct Waiting<T> {
     item: T,
     bytes: usize,
-    since: Instant,
 }
 
 impl<T> BatchBuffer<T> {
     /// An empty buffer.
     pub fn new(limits: BatchLimits) -> Self {
-        Self { limits, waiting: VecDeque::new(), bytes: 0 }
+        Self { limits, waiting: VecDeque::new(), bytes: 0, since: VecDeque::new() }
     }
 
     /// Adds an event at the end.
     pub fn on_event(&mut self, item: T, bytes: usize, now: Instant) {
         self.bytes += bytes;
-        self.waiting.push_back(Waiting { item, bytes, since: now });
+        self.waiting.push_back(Waiting { item, bytes });
+        match self.since.back_mut() {
+            Some((since, count)) if *since == now => *count += 1,
+            _ => self.since.push_back((now, 1)),
+        }
     }
 
     /// Adds an event at the front: it was here before.
     pub fn on_retry(&mut self, item: T, bytes: usize, now: Instant) {
-        // Never younger than the one behind it, so that the front carries the deadline.
-        let since = self.waiting.front().map_or(now, |front| front.since.min(now));
         self.bytes += bytes;
-        self.waiting.push_front(Waiting { item, bytes, since });
+        self.waiting.push_front(Waiting { item, bytes });
+        match self.since.front_mut() {
+            // Never younger than the one behind it, so that the front carries the deadline.
+            Some((since, count)) if *since <= now => *count += 1,
+            _ => self.since.push_front((now, 1)),
+        }
     }
 
     /// When the oldest event has waited long enough.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let front = self.waiting.front()?;
-        Some(front.since + self.limits.timeout)
+        let (since, _) = self.since.front()?;
+        Some(*since + self.limits.timeout)
     }
 
     /// Why a batch is ready at `now`, if one is.
     pub fn ready(&self, now: Instant) -> Option<FlushReason> {
-        if self.waiting.len() >= self.limits.max_events || self.bytes >= self.limits.max_bytes {
+        if self.bytes >= self.limits.max_bytes {
             let (count, bytes) = self.extent();
             if count == self.limits.max_events {
                 return Some(FlushReason::Size);
@@ -99,6 +107,8 @@ impl<T> BatchBuffer<T> {
             if count < self.waiting.len() || bytes >= self.limits.max_bytes {
                 return Some(FlushReason::Bytes);
             }
+        } else if self.waiting.len() >= self.limits.max_events {
+            return Some(FlushReason::Size);
         }
         (self.next_deadline()? <= now).then_some(FlushReason::Timeout)
     }
@@ -127,11 +137,15 @@ impl<T> BatchBuffer<T> {
     /// Empties the buffer, oldest first.
     pub fn drain(&mut self) -> impl Iterator<Item = T> + '_ {
         self.bytes = 0;
+        self.since.clear();
         self.waiting.drain(..).map(|waiting| waiting.item)
     }
 
     /// How many events the front batch has, and their bytes.
     fn extent(&self) -> (usize, usize) {
+        if self.bytes <= self.limits.max_bytes && self.waiting.len() <= self.limits.max_events {
+            return (self.waiting.len(), self.bytes);
+        }
         let mut bytes = 0;
         let mut count = 0;
         for waiting in self.waiting.iter().take(self.limits.max_events) {
@@ -147,6 +161,15 @@ impl<T> BatchBuffer<T> {
     fn take_front(&mut self) -> Vec<T> {
         let (count, bytes) = self.extent();
         self.bytes -= bytes;
+        let mut taken = count;
+        while let Some((_, waiting)) = self.since.front_mut() {
+            if *waiting > taken {
+                *waiting -= taken;
+                break;
+            }
+            taken -= *waiting;
+            self.since.pop_front();
+        }
         self.waiting.drain(..count).map(|waiting| waiting.item).collect()
     }
 }

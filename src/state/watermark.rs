@@ -12,11 +12,21 @@
 use std::collections::VecDeque;
 
 use crate::checkpoint::SettledRun;
-use crate::event::{Position, SequenceNumber};
+use crate::event::{Offset, Position, SequenceNumber};
 
 /// Names a tracked event; never reused within a [`Watermark`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Ticket(u64);
+
+impl Ticket {
+    /// The first ticket of a [`Watermark`].
+    pub const FIRST: Self = Self(0);
+
+    /// The ticket handed out `count` tickets after this one.
+    pub fn after(self, count: usize) -> Self {
+        Self(self.0 + count as u64)
+    }
+}
 
 /// What a received event is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,8 +67,22 @@ pub struct Watermark {
 
 #[derive(Debug)]
 struct Tracked {
-    position: Position,
-    settled: bool,
+    number: SequenceNumber,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Unsettled,
+    /// The offset is kept where the watermark may come to rest here: at the end of what was
+    /// settled together.
+    Settled(Option<Offset>),
+}
+
+impl Tracked {
+    fn is_settled(&self) -> bool {
+        matches!(self.state, State::Settled(_))
+    }
 }
 
 impl Watermark {
@@ -82,8 +106,7 @@ impl Watermark {
     }
 
     /// Takes a received event in.
-    pub fn on_received(&mut self, position: Position) -> Received {
-        let number = position.sequence_number;
+    pub fn on_received(&mut self, number: SequenceNumber, offset: Option<&Offset>) -> Received {
         if Some(number) <= self.last_received {
             return Received::Repeat;
         }
@@ -93,30 +116,54 @@ impl Watermark {
         }
         let settled = self.settled_before.front().is_some_and(|run| run.first <= number);
         let ticket = Ticket(self.first_ticket + self.window.len() as u64);
-        self.window.push_back(Tracked { position, settled });
         if settled {
+            let state = State::Settled(offset.cloned());
+            self.window.push_back(Tracked { number, state });
             self.advance();
             Received::SettledBefore
         } else {
+            self.window.push_back(Tracked { number, state: State::Unsettled });
             self.unsettled += 1;
             Received::New(ticket)
         }
     }
 
     /// Settles an event; settling it again changes nothing.
-    pub fn on_settled(&mut self, ticket: Ticket) -> Settled {
-        let Some(index) = ticket.0.checked_sub(self.first_ticket) else {
-            return Settled::Before;
-        };
-        let tracked = usize::try_from(index).ok().and_then(|index| self.window.get_mut(index));
-        match tracked {
-            Some(tracked) if !tracked.settled => {
-                tracked.settled = true;
-                self.unsettled -= 1;
-                if self.advance() { Settled::Advanced } else { Settled::Held }
-            }
-            _ => Settled::Before,
+    pub fn on_settled(&mut self, ticket: Ticket, offset: Option<&Offset>) -> Settled {
+        let mut newly = false;
+        let advanced = self.on_settled_in_a_row(ticket, 1, offset, |_| newly = true);
+        match (newly, advanced) {
+            (false, _) => Settled::Before,
+            (true, false) => Settled::Held,
+            (true, true) => Settled::Advanced,
         }
+    }
+
+    /// Settles `count` events received in a row, of which `first` is the first and `offset`
+    /// belongs to the last; `newly` is told the index of each that was not settled before.
+    /// Returns whether the watermark moved.
+    pub fn on_settled_in_a_row(
+        &mut self,
+        first: Ticket,
+        count: usize,
+        offset: Option<&Offset>,
+        mut newly: impl FnMut(usize),
+    ) -> bool {
+        // What is not in the window any more is below the watermark.
+        let passed = usize::try_from(self.first_ticket.saturating_sub(first.0)).unwrap_or(count);
+        let begin =
+            usize::try_from(first.0.saturating_sub(self.first_ticket)).unwrap_or(usize::MAX);
+        let rest = self.window.range_mut(begin.min(self.window.len())..);
+        for (index, tracked) in (passed..count).zip(rest) {
+            if tracked.is_settled() {
+                continue;
+            }
+            let rests_here = if index + 1 == count { offset.cloned() } else { None };
+            tracked.state = State::Settled(rests_here);
+            self.unsettled -= 1;
+            newly(index);
+        }
+        self.advance()
     }
 
     /// The last event of which it and all before it are settled.
@@ -154,8 +201,8 @@ impl Watermark {
         let mut runs = Vec::new();
         let mut open: Option<SettledRun> = None;
         for tracked in &self.window {
-            let number = tracked.position.sequence_number;
-            match (&mut open, tracked.settled) {
+            let number = tracked.number;
+            match (&mut open, tracked.is_settled()) {
                 (Some(run), true) => run.last = number,
                 (None, true) => {
                     open = Some(SettledRun { first: number, last: number });
@@ -182,15 +229,16 @@ impl Watermark {
     }
 
     fn advance(&mut self) -> bool {
-        let mut moved = false;
-        while self.window.front().is_some_and(|front| front.settled) {
-            if let Some(front) = self.window.pop_front() {
-                self.settled_to = Some(front.position);
-                self.first_ticket += 1;
-                moved = true;
-            }
+        let mut last = None;
+        while self.window.front().is_some_and(Tracked::is_settled) {
+            last = self.window.pop_front();
+            self.first_ticket += 1;
         }
-        moved
+        if let Some(Tracked { number, state: State::Settled(offset) }) = last {
+            self.settled_to = Some(Position { sequence_number: number, offset });
+            return true;
+        }
+        false
     }
 }
 
@@ -206,8 +254,8 @@ mod tests {
         Receive { gap: i64 },
         /// Receive an event again.
         Repeat { back: i64 },
-        /// Settle one of the tickets handed out.
-        Settle { pick: usize },
+        /// Settle one of the tickets handed out, and so many received in a row with it.
+        Settle { pick: usize, more: usize },
         /// Crash and resume from the checkpoint.
         Restart,
     }
@@ -216,9 +264,18 @@ mod tests {
         prop_oneof![
             6 => prop_oneof![3 => Just(1i64), 1 => 2i64..5].prop_map(|gap| Step::Receive { gap }),
             1 => (0i64..4).prop_map(|back| Step::Repeat { back }),
-            6 => any::<usize>().prop_map(|pick| Step::Settle { pick }),
+            6 => (any::<usize>(), prop_oneof![2 => Just(0usize), 1 => 1usize..6])
+                .prop_map(|(pick, more)| Step::Settle { pick, more }),
             1 => Just(Step::Restart),
         ]
+    }
+
+    fn offset(number: i64) -> Offset {
+        Offset::new(format!("at {number}"))
+    }
+
+    fn receive(watermark: &mut Watermark, number: i64) -> Received {
+        watermark.on_received(SequenceNumber(number), Some(&offset(number)))
     }
 
     proptest! {
@@ -243,7 +300,7 @@ mod tests {
                         }
                         let number = log[cursor];
                         cursor += 1;
-                        match watermark.on_received(Position::at(number)) {
+                        match receive(&mut watermark, number) {
                             Received::New(ticket) => {
                                 prop_assert!(!settled.contains(&number));
                                 tickets.push((number, ticket));
@@ -254,19 +311,38 @@ mod tests {
                     }
                     Step::Repeat { back } => if cursor > 0 {
                         let number = log[cursor - 1] - back;
-                        prop_assert_eq!(watermark.on_received(Position::at(number)), Received::Repeat);
+                        prop_assert_eq!(receive(&mut watermark, number), Received::Repeat);
                     },
-                    Step::Settle { pick } => if !tickets.is_empty() {
-                        let (number, ticket) = tickets[pick % tickets.len()];
+                    Step::Settle { pick, more } => if !tickets.is_empty() {
+                        let from = pick % tickets.len();
+                        let (_, first) = tickets[from];
+                        let row: Vec<i64> = tickets[from..]
+                            .iter()
+                            .enumerate()
+                            .take(more + 1)
+                            .take_while(|(index, (_, ticket))| *ticket == first.after(*index))
+                            .map(|(_, (number, _))| *number)
+                            .collect();
+                        let last = offset(row[row.len() - 1]);
                         let before = contiguous(&log[..cursor], &settled);
-                        let expected = if !settled.insert(number) {
-                            Settled::Before
-                        } else if contiguous(&log[..cursor], &settled) != before {
-                            Settled::Advanced
+                        let newly: Vec<usize> = (0..row.len())
+                            .filter(|index| settled.insert(row[*index]))
+                            .collect();
+                        let moved = contiguous(&log[..cursor], &settled) != before;
+                        if row.len() == 1 {
+                            let expected = match (newly.is_empty(), moved) {
+                                (true, _) => Settled::Before,
+                                (false, true) => Settled::Advanced,
+                                (false, false) => Settled::Held,
+                            };
+                            prop_assert_eq!(watermark.on_settled(first, Some(&last)), expected);
                         } else {
-                            Settled::Held
-                        };
-                        prop_assert_eq!(watermark.on_settled(ticket), expected);
+                            let mut told = Vec::new();
+                            let advanced = watermark.on_settled_in_a_row(
+                                first, row.len(), Some(&last), |index| told.push(index),
+                            );
+                            prop_assert_eq!((told, advanced), (newly, moved));
+                        }
                     },
                     Step::Restart => {
                         let position = watermark.settled_to().cloned();
@@ -281,8 +357,11 @@ mod tests {
                 let received = &log[..cursor];
                 let expected = contiguous(received, &settled);
                 prop_assert_eq!(
-                    watermark.settled_to().map(|position| position.sequence_number.0),
-                    expected
+                    watermark.settled_to().cloned(),
+                    expected.map(|number| Position {
+                        sequence_number: SequenceNumber(number),
+                        offset: Some(offset(number)),
+                    })
                 );
                 let above: Vec<i64> = log.iter().copied()
                     .filter(|number| Some(*number) > expected && settled.contains(number))
@@ -302,22 +381,23 @@ mod tests {
     #[test]
     fn a_hole_keeps_the_watermark_and_shows_in_the_runs() {
         let mut watermark = Watermark::resume(Some(Position::at(4)), &[]);
+        let settle = |watermark: &mut Watermark, ticket| watermark.on_settled(ticket, None);
         let tickets: Vec<Ticket> = [5, 7, 8, 12]
             .into_iter()
-            .filter_map(|number| match watermark.on_received(Position::at(number)) {
+            .filter_map(|number| match watermark.on_received(SequenceNumber(number), None) {
                 Received::New(ticket) => Some(ticket),
                 _ => None,
             })
             .collect();
-        assert_eq!(watermark.on_settled(tickets[1]), Settled::Held);
-        assert_eq!(watermark.on_settled(tickets[2]), Settled::Held);
+        assert_eq!(settle(&mut watermark, tickets[1]), Settled::Held);
+        assert_eq!(settle(&mut watermark, tickets[2]), Settled::Held);
         assert_eq!(watermark.settled_to(), Some(&Position::at(4)));
         assert_eq!(
             watermark.settled_above(),
             [SettledRun { first: SequenceNumber(7), last: SequenceNumber(8) }]
         );
-        assert_eq!(watermark.on_settled(tickets[0]), Settled::Advanced);
-        assert_eq!(watermark.on_settled(tickets[0]), Settled::Before);
+        assert_eq!(settle(&mut watermark, tickets[0]), Settled::Advanced);
+        assert_eq!(settle(&mut watermark, tickets[0]), Settled::Before);
         assert_eq!(watermark.settled_to(), Some(&Position::at(8)));
         assert_eq!(watermark.unsettled_events(), 1);
     }

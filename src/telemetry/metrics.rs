@@ -69,7 +69,8 @@ metrics_table! {
     HANDLER_SECONDS = "longshore_handler_seconds", Histogram, ENTITY,
         "How long handler calls took, in seconds.";
     LATENCY_SECONDS = "longshore_event_latency_seconds", Histogram, ENTITY,
-        "From the moment an event was enqueued to the moment it was settled, in seconds.";
+        "From the moment an event was enqueued to the moment it was settled, in seconds; of a \
+         batch that is done at once, its oldest event.";
     WATERMARK = "longshore_watermark", Gauge, PARTITION,
         "The last sequence number of which it and everything before it are settled.";
     UNSETTLED = "longshore_unsettled_events", Gauge, PARTITION,

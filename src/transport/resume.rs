@@ -304,8 +304,14 @@ impl PartitionStream {
 
     /// Keeps of `into[first..]` what was not received before; returns how many.
     fn drop_repeats(&mut self, first: usize, into: &mut Vec<Event>) -> usize {
-        let mut keep = first;
-        for index in first..into.len() {
+        let received = into.get(first..).unwrap_or_default();
+        // Nearly always nothing is a repeat, and nothing moves.
+        let new = received
+            .iter()
+            .take_while(|event| self.position.on_received(event.sequence_number()))
+            .count();
+        let mut keep = first + new;
+        for index in keep + 1..into.len() {
             if let Some(event) = into.get(index)
                 && self.position.on_received(event.sequence_number())
             {

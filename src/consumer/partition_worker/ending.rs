@@ -11,7 +11,6 @@
 //!
 //! A partition that was lost skips 2 and 5: what we would write belongs to another owner.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::FuturesUnordered;
@@ -19,7 +18,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::PartitionWorker;
-use crate::consumer::dispatch::{Mode, Slot};
+use crate::consumer::dispatch::Mode;
 use crate::consumer::exit::{PartitionExit, StopReason};
 use crate::consumer::shared::PartitionPhase;
 use crate::state::batch_buffer::FlushReason;
@@ -127,9 +126,7 @@ impl<M: Mode> PartitionWorker<M> {
         self.return_bytes();
         self.publish_progress();
         self.shared.budget.close(self.account);
-        if let Some(permit) = self.permit.take() {
-            drop(Slot::new(permit, Arc::clone(&self.shared)));
-        }
+        self.slot = None;
         if let Some(stream) = self.closing.take() {
             stream.close().await;
         }

@@ -15,18 +15,18 @@ use std::time::SystemTime;
 
 use futures::future::{BoxFuture, OptionFuture};
 use futures::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::{CancellationToken, PollSemaphore};
 
 use super::checkpointer::{Checkpointer, Urgency};
 use super::claim::Claimed;
-use super::dispatch::{Completion, Mode, Slot, Tracked, Unit};
+use super::dispatch::{self, Completion, Mode, Slot};
 use super::exit::{PartitionExit, StopReason};
 use super::handler::Scope;
 use super::running::Running;
 use super::shared::{Directive, PartitionStatus, Progress, Shared};
+use super::unit::{Tracked, Unit};
 use super::waiting::Waiting;
 use crate::checkpoint_store::CheckpointKey;
 use crate::config::{OwnerLevel, UncheckpointedEvents};
@@ -68,7 +68,7 @@ pub(super) struct PartitionWorker<M> {
     permits: PollSemaphore,
     /// Whether our place in the line for slots is taken.
     in_line: bool,
-    permit: Option<OwnedSemaphorePermit>,
+    slot: Option<Slot>,
     account: Account,
     /// Settled since the budget was told.
     returned_bytes: usize,
@@ -144,7 +144,7 @@ impl<M: Mode> PartitionWorker<M> {
             checkpointer,
             permits,
             in_line: false,
-            permit: None,
+            slot: None,
             account,
             returned_bytes: 0,
             tally: Tally::default(),
@@ -219,7 +219,7 @@ impl<M: Mode> PartitionWorker<M> {
                 }
                 permit = poll_fn(|cx| self.permits.poll_acquire(cx)), if wants_slot => {
                     self.in_line = false;
-                    self.permit = permit;
+                    self.slot = permit.map(|permit| Slot::of(permit, &self.shared.slots));
                 }
                 Some(result) = receiving => {
                     self.on_received(&mut received, Instant::now());
@@ -251,13 +251,12 @@ impl<M: Mode> PartitionWorker<M> {
         let mut settled_before = 0_usize;
         self.shared.counters.received.add(events.len() as u64);
         for event in events.drain(..) {
-            match self.watermark.on_received(event.position()) {
+            match self.watermark.on_received(event.sequence_number(), event.offset()) {
                 Received::New(ticket) => {
                     let bytes = event.budget_bytes();
                     bytes_taken += bytes;
                     self.largest_event_bytes = self.largest_event_bytes.max(bytes);
-                    let tracked = Tracked { event, ticket, attempts: 0, first_failure: None };
-                    self.waiting.on_event(tracked, bytes, now_std);
+                    self.waiting.on_event(Tracked::new(event, ticket), bytes, now_std);
                 }
                 Received::SettledBefore => settled_before += 1,
                 Received::Repeat => {}
@@ -317,17 +316,15 @@ impl<M: Mode> PartitionWorker<M> {
             self.shared.counters.on_batch(reason);
         }
         while self.waiting.is_ready(now_std, pressed) {
-            let Some(permit) = self.take_permit() else {
+            let Some(slot) = self.take_slot() else {
                 return true;
             };
             match self.waiting.take(now_std, pressed) {
-                Some(unit) => self.begin(unit, permit, now),
-                None => drop(Slot::new(permit, Arc::clone(&self.shared))),
+                Some(unit) => self.begin(unit, slot, now),
+                None => drop(slot),
             }
         }
-        if let Some(permit) = self.permit.take() {
-            drop(Slot::new(permit, Arc::clone(&self.shared)));
-        }
+        self.slot = None;
         if self.in_line {
             // A place in line that nobody needs would be given a slot that nobody uses.
             self.permits = PollSemaphore::new(Arc::clone(self.shared.slots.semaphore()));
@@ -336,43 +333,31 @@ impl<M: Mode> PartitionWorker<M> {
         false
     }
 
-    fn take_permit(&mut self) -> Option<OwnedSemaphorePermit> {
-        if let Some(permit) = self.permit.take() {
-            return Some(permit);
+    fn take_slot(&mut self) -> Option<Slot> {
+        if let Some(slot) = self.slot.take() {
+            return Some(slot);
         }
         // Past our own place in line there is nothing to be had.
         let free = if self.in_line {
             // Only a look: the loop polls it again with its own waker.
             match self.permits.poll_acquire(&mut Context::from_waker(Waker::noop())) {
-                Poll::Ready(permit) => permit,
+                Poll::Ready(permit) => permit.map(|permit| Slot::of(permit, &self.shared.slots)),
                 Poll::Pending => None,
             }
         } else {
-            Arc::clone(self.shared.slots.semaphore()).try_acquire_owned().ok()
+            self.shared.slots.try_take()
         };
         self.in_line = free.is_none();
         free
     }
 
-    fn begin(&mut self, mut unit: Unit, permit: OwnedSemaphorePermit, now: Instant) {
-        match &mut unit {
-            Unit::Event(tracked) => tracked.attempts += 1,
-            Unit::Batch(batch, reason) => {
-                self.shared.counters.on_batch(*reason);
-                batch.iter_mut().for_each(|tracked| tracked.attempts += 1);
-            }
+    fn begin(&mut self, unit: Unit, slot: Slot, now: Instant) {
+        if let Unit::Batch(_, reason) = &unit {
+            self.shared.counters.on_batch(*reason);
         }
-        let slot = Slot::new(permit, Arc::clone(&self.shared));
         self.running.begin(unit, now, |unit, id, deadline| {
-            let scope = Arc::clone(&self.scope);
-            let call = Arc::clone(&self.mode).call(unit, Arc::clone(&scope), deadline);
-            let task = self.shared.tasks.spawn(async move {
-                let outcomes = call.await;
-                // The slot first: the next event need not wait for our bookkeeping.
-                drop(slot);
-                let _ended = scope.completions.send(Completion::Call(id, outcomes));
-            });
-            task.abort_handle()
+            let call = dispatch::call(&self.mode, unit, &self.scope, slot, id, deadline);
+            self.shared.tasks.spawn(call).abort_handle()
         });
     }
 
@@ -440,12 +425,12 @@ impl<M: Mode> PartitionWorker<M> {
         self.shared.counters.done.add(std::mem::take(&mut self.tally.done));
         if !self.tally.settled.is_empty() {
             let now = self.shared.clock.now();
-            let age = |enqueued| now.duration_since(enqueued).unwrap_or_default().as_secs_f64();
-            if let Some(newest) = self.tally.settled.iter().max() {
-                self.status.metrics.lag_seconds.set(age(*newest));
+            for (oldest, newest) in self.tally.settled.drain(..) {
+                self.shared.timings.latency_seconds.record(age(oldest, now));
+                self.tally.newest = self.tally.newest.max(Some(newest));
             }
-            for enqueued in self.tally.settled.drain(..) {
-                self.shared.timings.latency_seconds.record(age(enqueued));
+            if let Some(newest) = self.tally.newest.take() {
+                self.status.metrics.lag_seconds.set(age(newest, now));
             }
         }
         self.status.on_progress(&Progress {
@@ -462,8 +447,14 @@ impl<M: Mode> PartitionWorker<M> {
 #[derive(Default)]
 struct Tally {
     done: u64,
-    /// When the settled events had been enqueued.
-    settled: Vec<SystemTime>,
+    /// When what settled together had been enqueued, the oldest and the newest of it.
+    settled: Vec<(SystemTime, SystemTime)>,
+    newest: Option<SystemTime>,
     /// Handler calls that ran when they were last counted.
     running: usize,
+}
+
+/// Seconds from `then` to `now`; 0 where a clock went back.
+fn age(then: SystemTime, now: SystemTime) -> f64 {
+    now.duration_since(then).unwrap_or_default().as_secs_f64()
 }

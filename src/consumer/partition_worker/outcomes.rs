@@ -1,6 +1,5 @@
 //! What becomes of events when their handlers return: settled, retried, dead-lettered.
 
-use std::iter::repeat;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,10 +8,12 @@ use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
 use super::PartitionWorker;
-use crate::consumer::dispatch::{Completion, Mode, Tracked, Unit};
+use crate::consumer::dispatch::{Completion, Mode};
 use crate::consumer::exit::StopReason;
-use crate::consumer::handler::Ended;
+use crate::consumer::handler::{Ended, Outcomes};
 use crate::consumer::letters;
+use crate::consumer::unit::{Tracked, TrackedBatch, Unit};
+use crate::event::Event;
 use crate::outcome::{Failure, Outcome, RetryDelay};
 use crate::state::watermark::Settled;
 
@@ -25,27 +26,64 @@ impl<M: Mode> PartitionWorker<M> {
                 };
                 let took = now.saturating_duration_since(begun);
                 self.shared.timings.handler_seconds.record(took.as_secs_f64());
-                let batch = matches!(unit, Unit::Batch(..));
-                let (each, one) = match outcomes.0 {
-                    Ended::AllDone => (Vec::new(), Outcome::Done),
-                    Ended::One(outcome) => (Vec::new(), outcome),
-                    Ended::Each(each) => (each, Outcome::Done),
-                };
-                // As many as events where there is one for each, and otherwise one for all.
-                for (tracked, outcome) in
-                    unit.into_events().zip(each.into_iter().chain(repeat(one)))
-                {
-                    self.on_outcome(tracked, outcome, now);
-                }
-                if batch {
-                    self.checkpointer.on_batch_finished(now);
-                }
+                self.on_ended(unit, outcomes, now);
             }
             Completion::Deferred(tracked, outcome) => {
                 self.deferred = self.deferred.saturating_sub(1);
                 self.on_outcome(tracked, outcome, now);
             }
         }
+    }
+
+    fn on_ended(&mut self, unit: Unit, outcomes: Outcomes, now: Instant) {
+        match (unit, outcomes.0) {
+            (Unit::Event(tracked), Ended::AllDone) => self.on_outcome(tracked, Outcome::Done, now),
+            (Unit::Event(tracked), Ended::One(outcome)) => self.on_outcome(tracked, outcome, now),
+            (Unit::Event(tracked), Ended::Each(each)) => {
+                let outcome = each.into_iter().next().unwrap_or(Outcome::Done);
+                self.on_outcome(tracked, outcome, now);
+            }
+            (Unit::Batch(batch, _), outcomes) => {
+                match outcomes {
+                    Ended::AllDone => self.on_batch_done(&batch, now),
+                    Ended::One(outcome) => {
+                        for tracked in batch.into_events() {
+                            self.on_outcome(tracked, outcome.clone(), now);
+                        }
+                    }
+                    Ended::Each(each) => {
+                        for (tracked, outcome) in batch.into_events().zip(each) {
+                            self.on_outcome(tracked, outcome, now);
+                        }
+                    }
+                }
+                self.checkpointer.on_batch_finished(now);
+            }
+        }
+    }
+
+    /// The common case, in few steps: a batch of which everything is done.
+    fn on_batch_done(&mut self, batch: &TrackedBatch, now: Instant) {
+        let Some(first) = batch.in_a_row() else {
+            for tracked in batch.clone().into_events() {
+                self.on_outcome(tracked, Outcome::Done, now);
+            }
+            return;
+        };
+        let events = &batch.events;
+        let (Some(oldest), Some(newest)) = (events.first(), events.last()) else {
+            return;
+        };
+        let mut settled = 0;
+        let mut bytes = 0;
+        self.watermark.on_settled_in_a_row(first, events.len(), newest.offset(), |index| {
+            settled += 1;
+            bytes += events.get(index).map_or(0, Event::budget_bytes);
+        });
+        self.returned_bytes += bytes;
+        self.tally.done += events.len() as u64;
+        self.tally.settled.push((oldest.enqueued_time(), newest.enqueued_time()));
+        self.checkpointer.on_settled(settled, now);
     }
 
     /// Gives up on handler calls that are overdue; their events are tried again.
@@ -78,8 +116,8 @@ impl<M: Mode> PartitionWorker<M> {
             }
             Outcome::Retry(request) => {
                 self.shared.counters.retried.add(1);
-                tracked.first_failure.get_or_insert_with(|| self.shared.clock.now());
-                if tracked.attempts >= self.shared.options.max_attempts {
+                let attempt = tracked.attempt();
+                if attempt >= self.shared.options.max_attempts {
                     self.dead_letter(tracked, request.failure, now);
                 } else {
                     let delay = match request.delay {
@@ -87,7 +125,7 @@ impl<M: Mode> PartitionWorker<M> {
                         RetryDelay::After(delay) => delay.min(crate::config::MAX_DURATION),
                         RetryDelay::Backoff => {
                             let random = self.shared.random();
-                            self.shared.options.retry_backoff.delay(tracked.attempts, random)
+                            self.shared.options.retry_backoff.delay(attempt, random)
                         }
                     };
                     debug!(
@@ -95,11 +133,12 @@ impl<M: Mode> PartitionWorker<M> {
                         message_partition = %self.partition.id,
                         message_offset = %tracked.event.sequence_number(),
                         message_consumer_group = %self.key.scope.consumer_group,
-                        attempts = tracked.attempts,
+                        attempts = attempt,
                         retry_in_ms = delay.as_millis(),
                         failure = %request.failure,
                         "the event is tried again"
                     );
+                    tracked.on_failed(self.shared.clock.now());
                     self.retries.on_delayed(tracked, (now + delay).into_std());
                 }
             }
@@ -121,15 +160,15 @@ impl<M: Mode> PartitionWorker<M> {
         }
     }
 
-    pub(super) fn dead_letter(&mut self, mut tracked: Tracked, failure: Failure, now: Instant) {
-        let first_failure = *tracked.first_failure.get_or_insert_with(|| self.shared.clock.now());
+    pub(super) fn dead_letter(&mut self, tracked: Tracked, failure: Failure, now: Instant) {
+        let first_failure = tracked.first_failure().unwrap_or_else(|| self.shared.clock.now());
         warn!(
             message_topic = %self.partition.entity,
             message_partition = %self.partition.id,
             message_offset = %tracked.event.sequence_number(),
             message_consumer_group = %self.key.scope.consumer_group,
             class = %failure.class,
-            attempts = tracked.attempts,
+            attempts = tracked.attempt(),
             failure = %failure,
             causes = ?failure.causes,
             "the event failed for good"
@@ -148,9 +187,10 @@ impl<M: Mode> PartitionWorker<M> {
     }
 
     pub(super) fn settle(&mut self, tracked: &Tracked, now: Instant) {
-        if self.watermark.on_settled(tracked.ticket) != Settled::Before {
-            self.returned_bytes += tracked.event.budget_bytes();
-            self.tally.settled.push(tracked.event.enqueued_time());
+        let event = &tracked.event;
+        if self.watermark.on_settled(tracked.ticket, event.offset()) != Settled::Before {
+            self.returned_bytes += event.budget_bytes();
+            self.tally.settled.push((event.enqueued_time(), event.enqueued_time()));
             self.checkpointer.on_settled(1, now);
         }
     }
