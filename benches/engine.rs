@@ -161,6 +161,12 @@ async fn bare_events(hub: MemoryHub, events: usize, in_flight: usize, work: Work
     readers.iter().for_each(|reader| reader.abort());
 }
 
+/// What a handler of batches does: it looks at every body, and no more.
+fn read(batch: &[Event]) {
+    let bytes: usize = batch.iter().map(|event| event.body().len()).sum();
+    std::hint::black_box(bytes);
+}
+
 async fn engine_batches(hub: MemoryHub, events: usize) {
     let done = Done::new(events);
     let count = Arc::clone(&done);
@@ -172,8 +178,12 @@ async fn engine_batches(hub: MemoryHub, events: usize) {
     let mut consumer = BatchConsumer::builder(Arc::new(hub.transport("$Default")), store)
         .options(options)
         .batch_handler(move |batch: Batch, _: BatchContext| {
-            count.count(batch.len());
-            async { Ok::<(), Failure>(()) }
+            let count = Arc::clone(&count);
+            async move {
+                read(&batch);
+                count.count(batch.len());
+                Ok::<(), Failure>(())
+            }
         })
         .expect("valid")
         .start();
@@ -199,6 +209,7 @@ async fn bare_batches(hub: MemoryHub, events: usize) {
                 let permit = Arc::clone(&slots).acquire_owned().await.expect("open");
                 let done = Arc::clone(&done);
                 tokio::spawn(async move {
+                    read(&batch);
                     done.count(batch.len());
                     drop(batch);
                     drop(permit);

@@ -230,20 +230,22 @@ pub type Properties = BTreeMap<String, PropertyValue>;
 pub struct Event(Arc<EventParts>);
 
 /// The parts of an [`Event`]; what an adapter of a transport fills in.
+// What the engine looks at of every event comes first, beside the reference count.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub struct EventParts {
-    /// The partition the event was received from.
-    pub partition: Arc<Partition>,
     /// The event's number in the partition.
     pub sequence_number: SequenceNumber,
+    /// The body, byte for byte.
+    pub body: Bytes,
+    /// The partition the event was received from.
+    pub partition: Arc<Partition>,
     /// The event's offset, where the transport gives one.
     pub offset: Option<Offset>,
     /// When the service accepted the event.
     pub enqueued_time: SystemTime,
     /// The partition key the publisher gave.
     pub key: Option<String>,
-    /// The body, byte for byte.
-    pub body: Bytes,
     /// Application properties: the headers of the event.
     pub properties: Properties,
     /// The publisher's message id, as text.

@@ -62,8 +62,9 @@ impl<H: EventHandler> Mode for EventMode<H> {
         deadline: Option<Instant>,
     ) -> impl Future<Output = Outcomes> + Send + 'static {
         let call = match unit {
-            Unit::Event(tracked) => {
-                Some((tracked.event.clone(), EventContext { scope, tracked, deadline }))
+            Unit::Event(tracked, attempt) => {
+                let event = tracked.event.clone();
+                Some((event, EventContext { scope, tracked, attempt, deadline }))
             }
             Unit::Batch(..) => None,
         };
@@ -82,28 +83,29 @@ impl<H: EventHandler> Mode for EventMode<H> {
 impl<H: BatchHandler> Mode for BatchMode<H> {
     const BATCHES: bool = true;
 
-    fn call(
+    async fn call(
         self: Arc<Self>,
         unit: Unit,
         scope: Arc<Scope>,
         deadline: Option<Instant>,
-    ) -> impl Future<Output = Outcomes> + Send + 'static {
-        async move {
-            let Unit::Batch(tracked, reason) = unit else {
-                return Outcomes::all_done();
-            };
-            let batch = tracked.events.clone();
-            let count = batch.len();
-            let context = BatchContext { scope, tracked, deadline, reason };
-            let failure = match self.0.handle(batch, context).await {
-                Ok(Outcomes(Ended::Each(each))) if each.len() != count => Failure::transient(
-                    format!("the handler returned {} outcomes for {count} events", each.len()),
-                ),
-                Ok(outcomes) => return outcomes,
-                Err(HandlerError(failure)) => failure,
-            };
-            Outcomes(Ended::One(Outcome::from(Err(failure))))
-        }
+    ) -> Outcomes {
+        let Unit::Batch(tracked, reason) = unit else {
+            return Outcomes::all_done();
+        };
+        let batch = tracked.events.clone();
+        let count = batch.len();
+        let context = BatchContext { scope, tracked, deadline, reason };
+        let failure = match self.0.handle(batch, context).await {
+            Ok(Outcomes(Ended::Each(each))) if each.len() != count => {
+                let returned = each.len();
+                Failure::transient(format!(
+                    "the handler returned {returned} outcomes for {count} events"
+                ))
+            }
+            Ok(outcomes) => return outcomes,
+            Err(HandlerError(failure)) => failure,
+        };
+        Outcomes(Ended::One(Outcome::from(Err(failure))))
     }
 }
 
@@ -111,13 +113,13 @@ impl<H: BatchHandler> Mode for BatchMode<H> {
 fn span(unit: &Unit, scope: &Scope) -> Span {
     let number = |event: Option<&Event>| event.map(|event| event.sequence_number().0);
     match unit {
-        Unit::Event(tracked) => debug_span!(
+        Unit::Event(tracked, attempt) => debug_span!(
             "handle",
             message_topic = %scope.partition.entity,
             message_partition = %scope.partition.id,
             message_offset = tracked.event.sequence_number().0,
             message_consumer_group = %scope.consumer_group,
-            attempt = tracked.attempt(),
+            attempt = attempt.number,
         ),
         Unit::Batch(batch, _) => debug_span!(
             "handle_batch",

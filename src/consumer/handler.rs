@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::dispatch::Completion;
-use super::unit::{Tracked, TrackedBatch};
+use super::unit::{Attempt, Tracked, TrackedBatch};
 use crate::checkpoint_store::LeaseEpoch;
 use crate::event::{ConsumerGroup, Event, Partition};
 use crate::outcome::{Deferred, Failure, Outcome};
@@ -196,6 +196,7 @@ macro_rules! shared_context {
 pub struct EventContext {
     pub(crate) scope: Arc<Scope>,
     pub(crate) tracked: Tracked,
+    pub(crate) attempt: Attempt,
     pub(crate) deadline: Option<Instant>,
 }
 
@@ -204,12 +205,12 @@ shared_context!(EventContext);
 impl EventContext {
     /// Which attempt this is, from 1.
     pub fn attempt(&self) -> u32 {
-        self.tracked.attempt()
+        self.attempt.number
     }
 
     /// When the event failed first; `None` at the first attempt.
     pub fn first_failure(&self) -> Option<SystemTime> {
-        self.tracked.first_failure()
+        self.attempt.first_failure
     }
 
     /// Lets the event be settled elsewhere, later: the [`Settler`] goes with the work, and the
@@ -239,12 +240,12 @@ impl BatchContext {
 
     /// Which attempt this is for the event at `index` of the batch, from 1.
     pub fn attempt(&self, index: usize) -> Option<u32> {
-        self.tracked.get(index).map(|tracked| tracked.attempt())
+        self.tracked.attempt(index).map(|attempt| attempt.number)
     }
 
     /// When the event at `index` failed first; `None` at its first attempt.
     pub fn first_failure(&self, index: usize) -> Option<SystemTime> {
-        self.tracked.get(index).and_then(|tracked| tracked.first_failure())
+        self.tracked.attempt(index).and_then(|attempt| attempt.first_failure)
     }
 
     /// Lets the event at `index` be settled elsewhere, later; see [`EventContext::defer`].

@@ -18,6 +18,7 @@ pub(super) async fn write(
     shared: Arc<Shared>,
     tracked: Tracked,
     failure: Failure,
+    attempts: u32,
     first_failure: SystemTime,
 ) -> Tracked {
     let Some(sink) = &shared.dead_letters else {
@@ -28,7 +29,7 @@ pub(super) async fn write(
         consumer_group: shared.transport.consumer_group().clone(),
         worker: shared.worker.clone(),
         failure,
-        attempts: tracked.attempt(),
+        attempts,
         first_failure,
         last_failure: shared.clock.now(),
     };

@@ -1,5 +1,7 @@
-//! What a handler is called with at once: an event or a batch, and where each event stands.
+//! What a handler is called with at once: an event or a batch, and which attempt it is for each.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::handler::Batch;
@@ -7,49 +9,59 @@ use crate::event::Event;
 use crate::state::batch_buffer::FlushReason;
 use crate::state::watermark::Ticket;
 
-/// An event on its way through a handler.
+/// An event on its way through a handler: two words, as it is moved often.
 #[derive(Clone, Debug)]
 pub(crate) struct Tracked {
     pub(crate) event: Event,
     pub(crate) ticket: Ticket,
-    /// `None`: it never failed. Boxed, because few events do.
-    failed: Option<Box<Failed>>,
 }
 
-/// The attempts of an event that failed.
-#[derive(Clone, Debug)]
-struct Failed {
-    attempts: u32,
-    first: SystemTime,
+/// An attempt to handle an event.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Attempt {
+    /// From 1.
+    pub(crate) number: u32,
+    /// When an attempt before failed first.
+    pub(crate) first_failure: Option<SystemTime>,
 }
 
-impl Tracked {
-    pub(crate) fn new(event: Event, ticket: Ticket) -> Self {
-        Self { event, ticket, failed: None }
-    }
+impl Attempt {
+    const FIRST: Self = Self { number: 1, first_failure: None };
+}
 
-    /// Which attempt this is, from 1: the one that runs, or that comes next.
-    pub(crate) fn attempt(&self) -> u32 {
-        self.failed.as_ref().map_or(1, |failed| failed.attempts.saturating_add(1))
-    }
+/// The next attempts of the events that failed; of all others it is the first.
+#[derive(Debug, Default)]
+pub(crate) struct Failures(HashMap<Ticket, Attempt>);
 
-    /// When an attempt failed first.
-    pub(crate) fn first_failure(&self) -> Option<SystemTime> {
-        self.failed.as_ref().map(|failed| failed.first)
+impl Failures {
+    /// The attempt that runs or comes next.
+    pub(crate) fn attempt(&self, ticket: Ticket) -> Attempt {
+        // Nearly always nothing failed, and nothing need be looked up.
+        if self.0.is_empty() {
+            return Attempt::FIRST;
+        }
+        self.0.get(&ticket).copied().unwrap_or(Attempt::FIRST)
     }
 
     /// The attempt failed, and another one follows.
-    pub(crate) fn on_failed(&mut self, now: SystemTime) {
-        let failed =
-            self.failed.get_or_insert_with(|| Box::new(Failed { attempts: 0, first: now }));
-        failed.attempts = failed.attempts.saturating_add(1);
+    pub(crate) fn on_failed(&mut self, ticket: Ticket, now: SystemTime) {
+        let attempt = self.0.entry(ticket).or_insert(Attempt::FIRST);
+        attempt.number = attempt.number.saturating_add(1);
+        attempt.first_failure.get_or_insert(now);
+    }
+
+    /// No attempt follows.
+    pub(crate) fn on_settled(&mut self, ticket: Ticket) {
+        if !self.0.is_empty() {
+            self.0.remove(&ticket);
+        }
     }
 }
 
 /// What a handler is called with at once. Clones share the events.
 #[derive(Clone, Debug)]
 pub(crate) enum Unit {
-    Event(Tracked),
+    Event(Tracked, Attempt),
     Batch(TrackedBatch, FlushReason),
 }
 
@@ -57,6 +69,8 @@ pub(crate) enum Unit {
 #[derive(Clone, Debug)]
 pub(crate) struct TrackedBatch {
     pub(crate) events: Batch,
+    /// What its events count for in the byte budget.
+    pub(crate) budget_bytes: usize,
     standing: Standing,
 }
 
@@ -65,23 +79,24 @@ pub(crate) struct TrackedBatch {
 enum Standing {
     /// None failed before, and they were received in a row: the first one's ticket says all.
     InARow(Ticket),
-    Each(Vec<(Ticket, Option<Box<Failed>>)>),
+    Each(Arc<[(Ticket, Attempt)]>),
 }
 
 impl TrackedBatch {
-    pub(crate) fn new(batch: Vec<Tracked>) -> Self {
+    /// Puts events together that count for `budget_bytes`.
+    pub(crate) fn new(batch: Vec<Tracked>, budget_bytes: usize, failures: &Failures) -> Self {
         let first = batch.first().map_or(Ticket::FIRST, |tracked| tracked.ticket);
-        let in_a_row = batch
-            .iter()
-            .enumerate()
-            .all(|(index, one)| one.failed.is_none() && one.ticket == first.after(index));
-        if in_a_row {
-            let events = Batch::new(batch.into_iter().map(|tracked| tracked.event));
-            return Self { events, standing: Standing::InARow(first) };
-        }
-        let standing = batch.iter().map(|one| (one.ticket, one.failed.clone())).collect();
+        let in_a_row = batch.iter().enumerate().all(|(index, one)| {
+            one.ticket == first.after(index) && failures.attempt(one.ticket) == Attempt::FIRST
+        });
+        let standing = if in_a_row {
+            Standing::InARow(first)
+        } else {
+            let standing = |one: &Tracked| (one.ticket, failures.attempt(one.ticket));
+            Standing::Each(batch.iter().map(standing).collect())
+        };
         let events = Batch::new(batch.into_iter().map(|tracked| tracked.event));
-        Self { events, standing: Standing::Each(standing) }
+        Self { events, budget_bytes, standing }
     }
 
     /// The first one's ticket, where the events were received in a row.
@@ -95,12 +110,18 @@ impl TrackedBatch {
     /// The event at `index` by itself.
     pub(crate) fn get(&self, index: usize) -> Option<Tracked> {
         let event = self.events.get(index)?.clone();
+        let ticket = match &self.standing {
+            Standing::InARow(first) => first.after(index),
+            Standing::Each(each) => each.get(index)?.0,
+        };
+        Some(Tracked { event, ticket })
+    }
+
+    /// Which attempt this is for the event at `index`.
+    pub(crate) fn attempt(&self, index: usize) -> Option<Attempt> {
         match &self.standing {
-            Standing::InARow(first) => Some(Tracked::new(event, first.after(index))),
-            Standing::Each(each) => {
-                let (ticket, failed) = each.get(index)?.clone();
-                Some(Tracked { event, ticket, failed })
-            }
+            Standing::InARow(_) => (index < self.events.len()).then_some(Attempt::FIRST),
+            Standing::Each(each) => each.get(index).map(|(_, attempt)| *attempt),
         }
     }
 
@@ -112,7 +133,7 @@ impl TrackedBatch {
 impl Unit {
     pub(crate) fn into_events(self) -> impl Iterator<Item = Tracked> {
         let (one, many) = match self {
-            Unit::Event(tracked) => (Some(tracked), None),
+            Unit::Event(tracked, _) => (Some(tracked), None),
             Unit::Batch(batch, _) => (None, Some(batch)),
         };
         one.into_iter().chain(many.into_iter().flat_map(TrackedBatch::into_events))
@@ -121,7 +142,6 @@ impl Unit {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::Duration;
 
     use super::*;
@@ -129,13 +149,18 @@ mod tests {
 
     fn tracked(number: i64, ticket: usize) -> Tracked {
         let partition = Arc::new(Partition::new("orders", "0"));
-        Tracked::new(EventParts::new(partition, number, "").into(), Ticket::FIRST.after(ticket))
+        let event = EventParts::new(partition, number, "").into();
+        Tracked { event, ticket: Ticket::FIRST.after(ticket) }
     }
 
     #[test]
     fn a_batch_of_new_events_is_known_by_its_first_ticket() {
-        let batch = TrackedBatch::new(vec![tracked(10, 3), tracked(12, 4)]);
+        let mut failures = Failures::default();
+        failures.on_failed(Ticket::FIRST, SystemTime::UNIX_EPOCH);
+        let batch = TrackedBatch::new(vec![tracked(10, 3), tracked(12, 4)], 0, &failures);
         assert_eq!(batch.in_a_row(), Some(Ticket::FIRST.after(3)));
+        assert_eq!(batch.attempt(1), Some(Attempt::FIRST));
+        assert_eq!(batch.attempt(2), None);
         let events: Vec<Tracked> = batch.into_events().collect();
         assert_eq!(events[1].event.sequence_number().0, 12);
         assert_eq!(events[1].ticket, Ticket::FIRST.after(4));
@@ -143,19 +168,22 @@ mod tests {
 
     #[test]
     fn a_batch_with_a_gap_or_a_failure_remembers_each() {
-        let gap = TrackedBatch::new(vec![tracked(10, 3), tracked(12, 5)]);
+        let mut failures = Failures::default();
+        let gap = TrackedBatch::new(vec![tracked(10, 3), tracked(12, 5)], 0, &failures);
         assert_eq!(gap.in_a_row(), None);
         assert_eq!(gap.get(1).map(|one| one.ticket), Some(Ticket::FIRST.after(5)));
 
         let first = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
-        let mut failed = tracked(10, 3);
-        failed.on_failed(first);
-        failed.on_failed(first + Duration::from_secs(1));
-        let retried = TrackedBatch::new(vec![failed, tracked(11, 4)]);
+        let failed = tracked(10, 3);
+        failures.on_failed(failed.ticket, first);
+        failures.on_failed(failed.ticket, first + Duration::from_secs(1));
+        let retried = TrackedBatch::new(vec![failed, tracked(11, 4)], 0, &failures);
         assert_eq!(retried.in_a_row(), None);
-        let one = retried.get(0).expect("there");
-        assert_eq!((one.attempt(), one.first_failure()), (3, Some(first)));
-        assert_eq!(retried.get(1).map(|one| one.attempt()), Some(1));
+        let third = Attempt { number: 3, first_failure: Some(first) };
+        assert_eq!(retried.attempt(0), Some(third));
+        assert_eq!(retried.attempt(1), Some(Attempt::FIRST));
         assert!(retried.get(2).is_none());
+        failures.on_settled(Ticket::FIRST.after(3));
+        assert_eq!(failures.attempt(Ticket::FIRST.after(3)), Attempt::FIRST);
     }
 }

@@ -4,8 +4,8 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::unit::{Tracked, TrackedBatch, Unit};
-use crate::state::batch_buffer::{BatchBuffer, BatchLimits, FlushReason};
+use super::unit::{Failures, Tracked, TrackedBatch, Unit};
+use crate::state::batch_buffer::{BatchBuffer, BatchLimits, FlushReason, Taken};
 
 /// What waits for a slot.
 pub(super) enum Waiting {
@@ -16,7 +16,7 @@ pub(super) enum Waiting {
     Batches {
         buffer: BatchBuffer<Tracked>,
         /// What a drain hands out last.
-        last: Option<Vec<Tracked>>,
+        last: Option<Taken<Tracked>>,
     },
 }
 
@@ -29,6 +29,7 @@ impl Waiting {
         }
     }
 
+    #[inline]
     pub(super) fn on_event(&mut self, tracked: Tracked, bytes: usize, now: Instant) {
         match self {
             Waiting::Events { queue, ledger } => {
@@ -57,18 +58,24 @@ impl Waiting {
     }
 
     /// Takes what the next slot works on.
-    pub(super) fn take(&mut self, now: Instant, pressed: bool) -> Option<Unit> {
+    pub(super) fn take(
+        &mut self,
+        now: Instant,
+        pressed: bool,
+        failures: &Failures,
+    ) -> Option<Unit> {
         match self {
-            Waiting::Events { queue, .. } => queue.pop_front().map(Unit::Event),
+            Waiting::Events { queue, .. } => {
+                let tracked = queue.pop_front()?;
+                let attempt = failures.attempt(tracked.ticket);
+                Some(Unit::Event(tracked, attempt))
+            }
             Waiting::Batches { buffer, last } => {
-                let (batch, reason) = if let Some(batch) = last.take() {
-                    (batch, FlushReason::Drain)
-                } else if let Some(ready) = buffer.take_ready(now) {
-                    ready
-                } else {
-                    (pressed.then(|| buffer.take_any()).flatten()?, FlushReason::Pressure)
-                };
-                Some(Unit::Batch(TrackedBatch::new(batch), reason))
+                let taken = last.take().or_else(|| buffer.take_ready(now)).or_else(|| {
+                    pressed.then(|| buffer.take_any(FlushReason::Pressure)).flatten()
+                })?;
+                let batch = TrackedBatch::new(taken.items, taken.bytes, failures);
+                Some(Unit::Batch(batch, taken.reason))
             }
         }
     }
@@ -76,7 +83,7 @@ impl Waiting {
     /// Takes the reason of a batch that a handler of events would have been given by now.
     pub(super) fn take_ledger(&mut self, now: Instant) -> Option<FlushReason> {
         match self {
-            Waiting::Events { ledger, .. } => ledger.take_ready(now).map(|(_, reason)| reason),
+            Waiting::Events { ledger, .. } => ledger.take_ready(now).map(|taken| taken.reason),
             Waiting::Batches { .. } => None,
         }
     }
@@ -99,7 +106,7 @@ impl Waiting {
                 (queue.drain(..).collect(), open)
             }
             Waiting::Batches { buffer, last } => {
-                *last = buffer.take_any();
+                *last = buffer.take_any(FlushReason::Drain);
                 (buffer.drain().collect(), false)
             }
         }
@@ -109,7 +116,7 @@ impl Waiting {
     pub(super) fn clear(&mut self) -> Vec<Tracked> {
         let (mut dropped, _) = self.begin_drain();
         if let Waiting::Batches { last, .. } = self {
-            dropped.extend(last.take().into_iter().flatten());
+            dropped.extend(last.take().into_iter().flat_map(|taken| taken.items));
         }
         dropped
     }

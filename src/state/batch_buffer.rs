@@ -48,32 +48,69 @@ pub struct BatchLimits {
     pub timeout: Duration,
 }
 
+/// A batch that was handed out.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Taken<T> {
+    /// Its events, in order; never none.
+    pub items: Vec<T>,
+    /// Their bytes.
+    pub bytes: usize,
+    /// Why it was handed out.
+    pub reason: FlushReason,
+}
+
+/// The first events of a buffer: those that its next batch has.
+#[derive(Clone, Copy, Debug, Default)]
+struct Front {
+    events: usize,
+    bytes: usize,
+    /// Whether the event after them would be too much.
+    closed: bool,
+}
+
+impl Front {
+    fn add(&mut self, bytes: usize, limits: &BatchLimits) {
+        self.closed = self.closed
+            || self.events == limits.max_events
+            || (self.events > 0 && self.bytes + bytes > limits.max_bytes);
+        if !self.closed {
+            self.events += 1;
+            self.bytes += bytes;
+        }
+    }
+}
+
 /// What waits to become a batch.
 #[derive(Debug)]
 pub struct BatchBuffer<T> {
     limits: BatchLimits,
-    waiting: VecDeque<Waiting<T>>,
-    bytes: usize,
+    items: VecDeque<T>,
+    /// The bytes of each, apart: what is small and has no owner is cheap to move.
+    bytes: VecDeque<usize>,
+    /// The batch at the front, as far as it has come.
+    front: Front,
     /// Since when they wait: so many from the front on since a time, the next since another.
     since: VecDeque<(Instant, usize)>,
-}
-
-#[derive(Debug)]
-struct Waiting<T> {
-    item: T,
-    bytes: usize,
 }
 
 impl<T> BatchBuffer<T> {
     /// An empty buffer.
     pub fn new(limits: BatchLimits) -> Self {
-        Self { limits, waiting: VecDeque::new(), bytes: 0, since: VecDeque::new() }
+        Self {
+            limits,
+            items: VecDeque::new(),
+            bytes: VecDeque::new(),
+            front: Front::default(),
+            since: VecDeque::new(),
+        }
     }
 
     /// Adds an event at the end.
+    #[inline]
     pub fn on_event(&mut self, item: T, bytes: usize, now: Instant) {
-        self.bytes += bytes;
-        self.waiting.push_back(Waiting { item, bytes });
+        self.front.add(bytes, &self.limits);
+        self.items.push_back(item);
+        self.bytes.push_back(bytes);
         match self.since.back_mut() {
             Some((since, count)) if *since == now => *count += 1,
             _ => self.since.push_back((now, 1)),
@@ -82,8 +119,9 @@ impl<T> BatchBuffer<T> {
 
     /// Adds an event at the front: it was here before.
     pub fn on_retry(&mut self, item: T, bytes: usize, now: Instant) {
-        self.bytes += bytes;
-        self.waiting.push_front(Waiting { item, bytes });
+        self.items.push_front(item);
+        self.bytes.push_front(bytes);
+        self.front = self.measure_front();
         match self.since.front_mut() {
             // Never younger than the one behind it, so that the front carries the deadline.
             Some((since, count)) if *since <= now => *count += 1,
@@ -99,68 +137,58 @@ impl<T> BatchBuffer<T> {
 
     /// Why a batch is ready at `now`, if one is.
     pub fn ready(&self, now: Instant) -> Option<FlushReason> {
-        if self.bytes >= self.limits.max_bytes {
-            let (count, bytes) = self.extent();
-            if count == self.limits.max_events {
-                return Some(FlushReason::Size);
-            }
-            if count < self.waiting.len() || bytes >= self.limits.max_bytes {
-                return Some(FlushReason::Bytes);
-            }
-        } else if self.waiting.len() >= self.limits.max_events {
+        if self.front.events >= self.limits.max_events {
             return Some(FlushReason::Size);
+        }
+        if self.front.closed || self.front.bytes >= self.limits.max_bytes {
+            return Some(FlushReason::Bytes);
         }
         (self.next_deadline()? <= now).then_some(FlushReason::Timeout)
     }
 
     /// Takes the batch that is ready at `now`, if one is.
-    pub fn take_ready(&mut self, now: Instant) -> Option<(Vec<T>, FlushReason)> {
+    pub fn take_ready(&mut self, now: Instant) -> Option<Taken<T>> {
         let reason = self.ready(now)?;
-        Some((self.take_front(), reason))
+        Some(self.take_front(reason))
     }
 
-    /// Takes the next batch whether it is ready or not; `None` when nothing waits.
-    pub fn take_any(&mut self) -> Option<Vec<T>> {
-        (!self.waiting.is_empty()).then(|| self.take_front())
+    /// Takes the next batch for a reason of the caller's, whether it is ready or not; `None`
+    /// when nothing waits.
+    pub fn take_any(&mut self, reason: FlushReason) -> Option<Taken<T>> {
+        (!self.items.is_empty()).then(|| self.take_front(reason))
     }
 
     /// Events that wait.
     pub fn len(&self) -> usize {
-        self.waiting.len()
+        self.items.len()
     }
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.items.is_empty()
     }
 
     /// Empties the buffer, oldest first.
     pub fn drain(&mut self) -> impl Iterator<Item = T> + '_ {
-        self.bytes = 0;
+        self.front = Front::default();
         self.since.clear();
-        self.waiting.drain(..).map(|waiting| waiting.item)
+        self.bytes.clear();
+        self.items.drain(..)
     }
 
-    /// How many events the front batch has, and their bytes.
-    fn extent(&self) -> (usize, usize) {
-        if self.bytes <= self.limits.max_bytes && self.waiting.len() <= self.limits.max_events {
-            return (self.waiting.len(), self.bytes);
-        }
-        let mut bytes = 0;
-        let mut count = 0;
-        for waiting in self.waiting.iter().take(self.limits.max_events) {
-            if count > 0 && bytes + waiting.bytes > self.limits.max_bytes {
+    fn measure_front(&self) -> Front {
+        let mut front = Front::default();
+        for bytes in &self.bytes {
+            front.add(*bytes, &self.limits);
+            if front.closed {
                 break;
             }
-            bytes += waiting.bytes;
-            count += 1;
         }
-        (count, bytes)
+        front
     }
 
-    fn take_front(&mut self) -> Vec<T> {
-        let (count, bytes) = self.extent();
-        self.bytes -= bytes;
+    fn take_front(&mut self, reason: FlushReason) -> Taken<T> {
+        let Front { events: count, bytes, .. } = self.front;
         let mut taken = count;
         while let Some((_, waiting)) = self.since.front_mut() {
             if *waiting > taken {
@@ -170,7 +198,10 @@ impl<T> BatchBuffer<T> {
             taken -= *waiting;
             self.since.pop_front();
         }
-        self.waiting.drain(..count).map(|waiting| waiting.item).collect()
+        let items = self.items.drain(..count).collect();
+        self.bytes.drain(..count);
+        self.front = self.measure_front();
+        Taken { items, bytes, reason }
     }
 }
 
@@ -234,10 +265,11 @@ mod tests {
             }
         }
 
-        fn take(&mut self) -> Vec<u32> {
+        fn take(&mut self, reason: FlushReason) -> Taken<u32> {
             let front = self.front();
             self.list.drain(..front.len());
-            front.into_iter().map(|one| one.0).collect()
+            let bytes = front.iter().map(|one| one.1).sum();
+            Taken { items: front.into_iter().map(|one| one.0).collect(), bytes, reason }
         }
     }
 
@@ -269,12 +301,13 @@ mod tests {
                     }
                     Step::Wait { millis } => now += Duration::from_millis(millis),
                     Step::TakeReady => {
-                        let expected = naive.ready(now).map(|reason| (naive.take(), reason));
+                        let expected = naive.ready(now).map(|reason| naive.take(reason));
                         prop_assert_eq!(buffer.take_ready(now), expected);
                     }
                     Step::TakeAny => {
-                        let expected = (!naive.list.is_empty()).then(|| naive.take());
-                        prop_assert_eq!(buffer.take_any(), expected);
+                        let reason = FlushReason::Pressure;
+                        let expected = (!naive.list.is_empty()).then(|| naive.take(reason));
+                        prop_assert_eq!(buffer.take_any(reason), expected);
                     }
                 }
                 prop_assert_eq!(buffer.len(), naive.list.len());
@@ -294,8 +327,10 @@ mod tests {
         buffer.on_event("small", 10, now);
         buffer.on_event("huge", 1_000, now);
         buffer.on_event("last", 10, now);
-        assert_eq!(buffer.take_ready(now), Some((vec!["small"], FlushReason::Bytes)));
-        assert_eq!(buffer.take_ready(now), Some((vec!["huge"], FlushReason::Bytes)));
+        let reason = FlushReason::Bytes;
+        let mut take = || buffer.take_ready(now);
+        assert_eq!(take(), Some(Taken { items: vec!["small"], bytes: 10, reason }));
+        assert_eq!(take(), Some(Taken { items: vec!["huge"], bytes: 1_000, reason }));
         assert_eq!(buffer.take_ready(now), None);
     }
 }

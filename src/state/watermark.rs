@@ -11,6 +11,8 @@
 
 use std::collections::VecDeque;
 
+use slab::Slab;
+
 use crate::checkpoint::SettledRun;
 use crate::event::{Offset, Position, SequenceNumber};
 
@@ -57,6 +59,7 @@ pub struct Watermark {
     last_received: Option<SequenceNumber>,
     /// Received and not yet below the watermark, oldest first; the front is unsettled.
     window: VecDeque<Tracked>,
+    offsets: Slab<Offset>,
     /// The ticket of the window's front.
     first_ticket: u64,
     /// Unsettled entries of the window.
@@ -65,23 +68,26 @@ pub struct Watermark {
     settled_before: VecDeque<SettledRun>,
 }
 
-#[derive(Debug)]
+/// An event of the window: two words without an owner, so that most of what happens to it is
+/// a store.
+#[derive(Clone, Copy, Debug)]
 struct Tracked {
     number: SequenceNumber,
     state: State,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     Unsettled,
-    /// The offset is kept where the watermark may come to rest here: at the end of what was
-    /// settled together.
-    Settled(Option<Offset>),
+    Settled,
+    /// Settled, and its offset is kept under this key: the watermark may come to rest here, at
+    /// the end of what was settled together.
+    SettledAt(u32),
 }
 
 impl Tracked {
     fn is_settled(&self) -> bool {
-        matches!(self.state, State::Settled(_))
+        self.state != State::Unsettled
     }
 }
 
@@ -99,14 +105,20 @@ impl Watermark {
             settled_to,
             last_received,
             window: VecDeque::new(),
+            offsets: Slab::new(),
             first_ticket: 0,
             unsettled: 0,
             settled_before: settled_before.into(),
         }
     }
 
-    /// Takes a received event in.
-    pub fn on_received(&mut self, number: SequenceNumber, offset: Option<&Offset>) -> Received {
+    /// Takes a received event in. Its offset is asked for only where it is wanted already.
+    #[inline]
+    pub fn on_received<'a>(
+        &mut self,
+        number: SequenceNumber,
+        offset: impl FnOnce() -> Option<&'a Offset>,
+    ) -> Received {
         if Some(number) <= self.last_received {
             return Received::Repeat;
         }
@@ -117,7 +129,7 @@ impl Watermark {
         let settled = self.settled_before.front().is_some_and(|run| run.first <= number);
         let ticket = Ticket(self.first_ticket + self.window.len() as u64);
         if settled {
-            let state = State::Settled(offset.cloned());
+            let state = keep(&mut self.offsets, offset());
             self.window.push_back(Tracked { number, state });
             self.advance();
             Received::SettledBefore
@@ -153,16 +165,20 @@ impl Watermark {
         let passed = usize::try_from(self.first_ticket.saturating_sub(first.0)).unwrap_or(count);
         let begin =
             usize::try_from(first.0.saturating_sub(self.first_ticket)).unwrap_or(usize::MAX);
+        let mut left = self.unsettled;
         let rest = self.window.range_mut(begin.min(self.window.len())..);
         for (index, tracked) in (passed..count).zip(rest) {
-            if tracked.is_settled() {
-                continue;
+            if !tracked.is_settled() {
+                newly(index);
+                left -= 1;
+                tracked.state = if index + 1 == count {
+                    keep(&mut self.offsets, offset)
+                } else {
+                    State::Settled
+                };
             }
-            let rests_here = if index + 1 == count { offset.cloned() } else { None };
-            tracked.state = State::Settled(rests_here);
-            self.unsettled -= 1;
-            newly(index);
         }
+        self.unsettled = left;
         self.advance()
     }
 
@@ -229,17 +245,27 @@ impl Watermark {
     }
 
     fn advance(&mut self) -> bool {
-        let mut last = None;
-        while self.window.front().is_some_and(Tracked::is_settled) {
-            last = self.window.pop_front();
-            self.first_ticket += 1;
+        let leaving = self.window.iter().take_while(|tracked| tracked.is_settled()).count();
+        let mut rests_at = None;
+        for tracked in self.window.drain(..leaving) {
+            let offset = match tracked.state {
+                State::SettledAt(key) => self.offsets.try_remove(key as usize),
+                State::Settled | State::Unsettled => None,
+            };
+            rests_at = Some((tracked.number, offset));
         }
-        if let Some(Tracked { number, state: State::Settled(offset) }) = last {
-            self.settled_to = Some(Position { sequence_number: number, offset });
-            return true;
+        self.first_ticket += leaving as u64;
+        if let Some((sequence_number, offset)) = rests_at {
+            self.settled_to = Some(Position { sequence_number, offset });
         }
-        false
+        leaving > 0
     }
+}
+
+/// Keeps an offset, if there is one and a key for it.
+fn keep(offsets: &mut Slab<Offset>, offset: Option<&Offset>) -> State {
+    let key = offset.map(|offset| offsets.insert(offset.clone()));
+    key.and_then(|key| u32::try_from(key).ok()).map_or(State::Settled, State::SettledAt)
 }
 
 #[cfg(test)]
@@ -275,7 +301,8 @@ mod tests {
     }
 
     fn receive(watermark: &mut Watermark, number: i64) -> Received {
-        watermark.on_received(SequenceNumber(number), Some(&offset(number)))
+        let offset = offset(number);
+        watermark.on_received(SequenceNumber(number), || Some(&offset))
     }
 
     proptest! {
@@ -384,7 +411,7 @@ mod tests {
         let settle = |watermark: &mut Watermark, ticket| watermark.on_settled(ticket, None);
         let tickets: Vec<Ticket> = [5, 7, 8, 12]
             .into_iter()
-            .filter_map(|number| match watermark.on_received(SequenceNumber(number), None) {
+            .filter_map(|number| match watermark.on_received(SequenceNumber(number), || None) {
                 Received::New(ticket) => Some(ticket),
                 _ => None,
             })

@@ -26,7 +26,7 @@ use super::exit::{PartitionExit, StopReason};
 use super::handler::Scope;
 use super::running::Running;
 use super::shared::{Directive, PartitionStatus, Progress, Shared};
-use super::unit::{Tracked, Unit};
+use super::unit::{Failures, Tracked, Unit};
 use super::waiting::Waiting;
 use crate::checkpoint_store::CheckpointKey;
 use crate::config::{OwnerLevel, UncheckpointedEvents};
@@ -61,6 +61,7 @@ pub(super) struct PartitionWorker<M> {
     watermark: Watermark,
     waiting: Waiting,
     retries: DelayQueue<Tracked>,
+    failures: Failures,
     running: Running,
     deferred: usize,
     letters: FuturesUnordered<BoxFuture<'static, Tracked>>,
@@ -138,6 +139,7 @@ impl<M: Mode> PartitionWorker<M> {
             watermark,
             waiting: Waiting::new(M::BATCHES, limits),
             retries: DelayQueue::default(),
+            failures: Failures::default(),
             running: Running::new(handler_timeout),
             deferred: 0,
             letters: FuturesUnordered::new(),
@@ -193,42 +195,62 @@ impl<M: Mode> PartitionWorker<M> {
             }
             .into();
             let writing = self.checkpointer.writing();
-            tokio::select! {
+            let calls_ended = tokio::select! {
                 biased;
-                changed = directive.changed() => if changed.is_err() {
-                    self.shared.drain();
-                },
+                changed = directive.changed() => {
+                    if changed.is_err() {
+                        self.shared.drain();
+                    }
+                    false
+                }
                 count = self.completions.recv_many(&mut completed, MAX_COMPLETIONS) => {
                     debug_assert!(count > 0, "the scope keeps the channel open");
-                    let now = Instant::now();
-                    for completion in completed.drain(..) {
-                        self.on_completion(completion, now);
-                    }
+                    true
                 }
                 Some(tracked) = self.letters.next() => {
                     self.shared.counters.dead_letters.add(1);
                     let now = Instant::now();
                     self.settle(&tracked, now);
                     self.checkpointer.on_batch_finished(now);
+                    false
                 }
                 Some(written) = writing => {
                     let now = Instant::now();
                     if let Some(by) = self.checkpointer.on_written(written, now) {
                         self.lose(StopReason::Superseded(by), now);
                     }
+                    false
                 }
                 permit = poll_fn(|cx| self.permits.poll_acquire(cx)), if wants_slot => {
                     self.in_line = false;
                     self.slot = permit.map(|permit| Slot::of(permit, &self.shared.slots));
+                    true
                 }
                 Some(result) = receiving => {
                     self.on_received(&mut received, Instant::now());
                     if let Err(end) = result {
                         self.on_stream_end(end, Instant::now());
                     }
+                    false
                 }
-                _changed = room.changed(), if starved => {}
-                () = &mut timer, if wake.is_some() => {}
+                _changed = room.changed(), if starved => false,
+                () = &mut timer, if wake.is_some() => false,
+            };
+            if calls_ended && !self.running.is_empty() {
+                // Where one call ended others often do, at the next turn of their threads:
+                // one turn of ours for all of them.
+                tokio::task::yield_now().await;
+                while completed.len() < MAX_COMPLETIONS
+                    && let Ok(completion) = self.completions.try_recv()
+                {
+                    completed.push(completion);
+                }
+            }
+            if !completed.is_empty() {
+                let now = Instant::now();
+                for completion in completed.drain(..) {
+                    self.on_completion(completion, now);
+                }
             }
         }
         self.finish().await
@@ -251,12 +273,12 @@ impl<M: Mode> PartitionWorker<M> {
         let mut settled_before = 0_usize;
         self.shared.counters.received.add(events.len() as u64);
         for event in events.drain(..) {
-            match self.watermark.on_received(event.sequence_number(), event.offset()) {
+            match self.watermark.on_received(event.sequence_number(), || event.offset()) {
                 Received::New(ticket) => {
                     let bytes = event.budget_bytes();
                     bytes_taken += bytes;
                     self.largest_event_bytes = self.largest_event_bytes.max(bytes);
-                    self.waiting.on_event(Tracked::new(event, ticket), bytes, now_std);
+                    self.waiting.on_event(Tracked { event, ticket }, bytes, now_std);
                 }
                 Received::SettledBefore => settled_before += 1,
                 Received::Repeat => {}
@@ -319,7 +341,7 @@ impl<M: Mode> PartitionWorker<M> {
             let Some(slot) = self.take_slot() else {
                 return true;
             };
-            match self.waiting.take(now_std, pressed) {
+            match self.waiting.take(now_std, pressed, &self.failures) {
                 Some(unit) => self.begin(unit, slot, now),
                 None => drop(slot),
             }

@@ -37,9 +37,13 @@ impl<M: Mode> PartitionWorker<M> {
 
     fn on_ended(&mut self, unit: Unit, outcomes: Outcomes, now: Instant) {
         match (unit, outcomes.0) {
-            (Unit::Event(tracked), Ended::AllDone) => self.on_outcome(tracked, Outcome::Done, now),
-            (Unit::Event(tracked), Ended::One(outcome)) => self.on_outcome(tracked, outcome, now),
-            (Unit::Event(tracked), Ended::Each(each)) => {
+            (Unit::Event(tracked, _), Ended::AllDone) => {
+                self.on_outcome(tracked, Outcome::Done, now)
+            }
+            (Unit::Event(tracked, _), Ended::One(outcome)) => {
+                self.on_outcome(tracked, outcome, now)
+            }
+            (Unit::Event(tracked, _), Ended::Each(each)) => {
                 let outcome = each.into_iter().next().unwrap_or(Outcome::Done);
                 self.on_outcome(tracked, outcome, now);
             }
@@ -75,11 +79,18 @@ impl<M: Mode> PartitionWorker<M> {
             return;
         };
         let mut settled = 0;
-        let mut bytes = 0;
+        // What a settler was quicker with, and gave back then.
+        let mut settled_before = 0;
+        let bytes_of = |index| events.get(index).map_or(0, Event::budget_bytes);
+        let mut bytes = batch.budget_bytes;
         self.watermark.on_settled_in_a_row(first, events.len(), newest.offset(), |index| {
+            while settled + settled_before < index {
+                bytes -= bytes_of(settled + settled_before);
+                settled_before += 1;
+            }
             settled += 1;
-            bytes += events.get(index).map_or(0, Event::budget_bytes);
         });
+        bytes -= (settled + settled_before..events.len()).map(bytes_of).sum::<usize>();
         self.returned_bytes += bytes;
         self.tally.done += events.len() as u64;
         self.tally.settled.push((oldest.enqueued_time(), newest.enqueued_time()));
@@ -96,7 +107,7 @@ impl<M: Mode> PartitionWorker<M> {
         }
     }
 
-    pub(super) fn on_outcome(&mut self, mut tracked: Tracked, outcome: Outcome, now: Instant) {
+    pub(super) fn on_outcome(&mut self, tracked: Tracked, outcome: Outcome, now: Instant) {
         match outcome {
             Outcome::Done => {
                 self.tally.done += 1;
@@ -116,7 +127,7 @@ impl<M: Mode> PartitionWorker<M> {
             }
             Outcome::Retry(request) => {
                 self.shared.counters.retried.add(1);
-                let attempt = tracked.attempt();
+                let attempt = self.failures.attempt(tracked.ticket).number;
                 if attempt >= self.shared.options.max_attempts {
                     self.dead_letter(tracked, request.failure, now);
                 } else {
@@ -138,7 +149,7 @@ impl<M: Mode> PartitionWorker<M> {
                         failure = %request.failure,
                         "the event is tried again"
                     );
-                    tracked.on_failed(self.shared.clock.now());
+                    self.failures.on_failed(tracked.ticket, self.shared.clock.now());
                     self.retries.on_delayed(tracked, (now + delay).into_std());
                 }
             }
@@ -161,22 +172,23 @@ impl<M: Mode> PartitionWorker<M> {
     }
 
     pub(super) fn dead_letter(&mut self, tracked: Tracked, failure: Failure, now: Instant) {
-        let first_failure = tracked.first_failure().unwrap_or_else(|| self.shared.clock.now());
+        let attempt = self.failures.attempt(tracked.ticket);
+        let first_failure = attempt.first_failure.unwrap_or_else(|| self.shared.clock.now());
         warn!(
             message_topic = %self.partition.entity,
             message_partition = %self.partition.id,
             message_offset = %tracked.event.sequence_number(),
             message_consumer_group = %self.key.scope.consumer_group,
             class = %failure.class,
-            attempts = tracked.attempt(),
+            attempts = attempt.number,
             failure = %failure,
             causes = ?failure.causes,
             "the event failed for good"
         );
         if self.shared.dead_letters.is_some() {
-            self.letters.push(
-                letters::write(Arc::clone(&self.shared), tracked, failure, first_failure).boxed(),
-            );
+            let shared = Arc::clone(&self.shared);
+            let letter = letters::write(shared, tracked, failure, attempt.number, first_failure);
+            self.letters.push(letter.boxed());
         } else {
             let why = StopReason::NoDeadLetterSink {
                 sequence_number: tracked.event.sequence_number(),
@@ -188,6 +200,7 @@ impl<M: Mode> PartitionWorker<M> {
 
     pub(super) fn settle(&mut self, tracked: &Tracked, now: Instant) {
         let event = &tracked.event;
+        self.failures.on_settled(tracked.ticket);
         if self.watermark.on_settled(tracked.ticket, event.offset()) != Settled::Before {
             self.returned_bytes += event.budget_bytes();
             self.tally.settled.push((event.enqueued_time(), event.enqueued_time()));
