@@ -9,11 +9,10 @@
 //! Criterion times a pass over all events. Beside it, CPU time is taken around each pass and
 //! written to `target/bench/engine.json`, which `scripts/bench-check` reads.
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs;
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,32 +26,14 @@ use longshore::{
     OutgoingEvent,
 };
 use metrics_exporter_prometheus::PrometheusBuilder;
-use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::{Notify, Semaphore};
+
+mod measure;
+
+use measure::{allocations, cpu_now};
 
 const PARTITIONS: usize = 4;
 const BATCH: usize = 256;
-
-/// Counts allocations, so that they can be reported per event.
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-#[allow(unsafe_code)]
-// SAFETY: every call goes to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// What a handler does.
 #[derive(Clone, Copy)]
@@ -221,14 +202,6 @@ async fn bare_batches(hub: MemoryHub, events: usize) {
     readers.iter().for_each(|reader| reader.abort());
 }
 
-fn cpu_now() -> Duration {
-    let now = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::new(
-        u64::try_from(now.tv_sec).unwrap_or_default(),
-        u32::try_from(now.tv_nsec).unwrap_or_default(),
-    )
-}
-
 /// One side of one scenario, over all its passes.
 #[derive(Default)]
 struct Figures {
@@ -270,14 +243,14 @@ fn pass<F: Future<Output = ()>>(
 ) -> Duration {
     let runtime = runtime();
     let hub = filled(events);
-    let (cpu, allocations, wall) = (cpu_now(), ALLOCATIONS.load(Ordering::Relaxed), Instant::now());
+    let (cpu, allocated, wall) = (cpu_now(), allocations(), Instant::now());
     // The hub outlives the pass, so that freeing its events is no part of it.
     runtime.block_on(run(hub.clone()));
     let elapsed = wall.elapsed();
     figures.passes += 1;
     figures.wall.push(elapsed.as_secs_f64());
     figures.cpu.push((cpu_now() - cpu).as_secs_f64());
-    figures.allocations += ALLOCATIONS.load(Ordering::Relaxed) - allocations;
+    figures.allocations += allocations() - allocated;
     elapsed
 }
 

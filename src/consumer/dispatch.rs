@@ -4,7 +4,7 @@
 //! until it returns. Whatever the handler does — return, panic, hang — its unit comes back
 //! with an outcome for each event; the handler's future is all that is lost.
 
-use std::any::Any;
+use std::any::{Any, type_name};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +22,7 @@ use super::handler::{
 use super::running::CallId;
 use super::unit::{Tracked, Unit};
 use crate::error::ErrorClass;
-use crate::event::Event;
+use crate::event::{Event, SequenceNumber};
 use crate::outcome::{Failure, Outcome};
 
 /// What comes back to the partition's worker.
@@ -39,6 +39,9 @@ pub(crate) trait Mode: Send + Sync + 'static {
     /// Whether events wait to become batches.
     const BATCHES: bool;
 
+    /// The handler's type, for the log.
+    fn handler_name() -> &'static str;
+
     /// Calls the handler for a unit of this mode's kind.
     fn call(
         self: Arc<Self>,
@@ -54,6 +57,10 @@ pub(crate) struct BatchMode<H>(pub(crate) H);
 
 impl<H: EventHandler> Mode for EventMode<H> {
     const BATCHES: bool = false;
+
+    fn handler_name() -> &'static str {
+        type_name::<H>()
+    }
 
     fn call(
         self: Arc<Self>,
@@ -82,6 +89,10 @@ impl<H: EventHandler> Mode for EventMode<H> {
 
 impl<H: BatchHandler> Mode for BatchMode<H> {
     const BATCHES: bool = true;
+
+    fn handler_name() -> &'static str {
+        type_name::<H>()
+    }
 
     async fn call(
         self: Arc<Self>,
@@ -148,12 +159,13 @@ pub(crate) fn call<M: Mode>(
         slot: Some(slot),
         scope: Arc::clone(scope),
         id,
+        first: unit.first_event().map_or(SequenceNumber(0), Event::sequence_number),
     }
 }
 
 pin_project! {
     /// A handler call: runs under its slot and inside its span, survives the handler's panics,
-    /// and reports. Written by hand: each `async` block around a future doubles its size, and
+    /// is watched while it is polled, and reports. Written by hand: each `async` block around a future doubles its size, and
     /// futures are copied on their way into a task.
     struct Call<F> {
         #[pin]
@@ -162,6 +174,7 @@ pin_project! {
         slot: Option<Slot>,
         scope: Arc<Scope>,
         id: CallId,
+        first: SequenceNumber,
     }
 }
 
@@ -171,7 +184,8 @@ impl<F: Future<Output = Outcomes>> Future for Call<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
         let entered = this.span.enter();
-        let polled = catch_unwind(AssertUnwindSafe(|| this.handler.poll(cx)));
+        let poll = AssertUnwindSafe(|| this.handler.poll(cx));
+        let polled = this.scope.watched.poll(*this.first, || catch_unwind(poll));
         drop(entered);
         let outcomes = match polled {
             Ok(Poll::Pending) => return Poll::Pending,

@@ -12,6 +12,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::blocking::WatchedHandler;
 use super::dispatch::Completion;
 use super::unit::{Attempt, Tracked, TrackedBatch};
 use crate::checkpoint_store::LeaseEpoch;
@@ -156,6 +157,7 @@ pub(crate) struct Scope {
     /// Fires when the partition belongs to another owner.
     pub(crate) lost: CancellationToken,
     pub(crate) completions: UnboundedSender<Completion>,
+    pub(crate) watched: WatchedHandler,
 }
 
 macro_rules! shared_context {

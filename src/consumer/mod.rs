@@ -15,6 +15,7 @@
 //! tasks of their own, see `dispatch`; `rebalance` decides which partitions are ours, and
 //! `claim` fences one before its first link is opened.
 
+mod blocking;
 mod checkpointer;
 mod claim;
 mod dispatch;

@@ -131,6 +131,13 @@ impl TrackedBatch {
 }
 
 impl Unit {
+    pub(crate) fn first_event(&self) -> Option<&Event> {
+        match self {
+            Unit::Event(tracked, _) => Some(&tracked.event),
+            Unit::Batch(batch, _) => batch.events.first(),
+        }
+    }
+
     pub(crate) fn into_events(self) -> impl Iterator<Item = Tracked> {
         let (one, many) = match self {
             Unit::Event(tracked, _) => (Some(tracked), None),

@@ -21,6 +21,8 @@ pub struct ByteBudget {
     used: usize,
     held: BTreeMap<Account, Holding>,
     next_account: u64,
+    /// The level below which those who wait are told that there is room.
+    tell_below: Option<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -33,7 +35,7 @@ struct Holding {
 impl ByteBudget {
     /// A budget of `capacity` bytes.
     pub fn new(capacity: usize) -> Self {
-        Self { capacity, used: 0, held: BTreeMap::new(), next_account: 0 }
+        Self { capacity, used: 0, held: BTreeMap::new(), next_account: 0, tell_below: None }
     }
 
     /// Opens an account for a partition.
@@ -72,17 +74,26 @@ impl ByteBudget {
             holding.events += bytes;
             self.used += bytes;
         }
+        self.watch_level();
     }
 
-    /// Counts bytes the partition gave back. Returns whether somebody who waited may now take.
+    /// Counts bytes the partition gave back. Returns whether those who wait should look again.
+    ///
+    /// Not at every byte: a sixteenth of the capacity has to come free first, so that a
+    /// thousand partitions do not wake for room that the first of them takes. Nobody waits
+    /// for that for ever: once a partition holds nothing it may take whatever the others do.
     pub fn on_returned(&mut self, account: Account, bytes: usize) -> bool {
-        let short_before = self.is_short();
         if let Some(holding) = self.held.get_mut(&account) {
             let bytes = bytes.min(holding.events);
             holding.events -= bytes;
             self.used -= bytes;
         }
-        short_before
+        let room = self.tell_below.is_some_and(|level| self.used <= level);
+        if room {
+            self.tell_below = None;
+            self.watch_level();
+        }
+        room
     }
 
     /// Counts what the partition's link may hold ahead: credit times the largest event seen.
@@ -91,11 +102,27 @@ impl ByteBudget {
             self.used = self.used - holding.prefetch + bytes;
             holding.prefetch = bytes;
         }
+        self.watch_level();
     }
 
     /// Whether three quarters or more are used.
     pub fn is_short(&self) -> bool {
         self.used >= self.capacity - self.capacity / 4
+    }
+
+    /// Where somebody may be waiting, notes the level that is news for them: that the budget
+    /// is not short, or at least not used up.
+    fn watch_level(&mut self) {
+        let margin = self.capacity / 16;
+        let short = self.capacity - self.capacity / 4;
+        let level = if self.used >= self.capacity {
+            self.capacity.saturating_sub(margin)
+        } else if self.used >= short {
+            short.saturating_sub(margin)
+        } else {
+            return;
+        };
+        self.tell_below = self.tell_below.max(Some(level));
     }
 
     /// Bytes in use.
@@ -134,6 +161,21 @@ mod tests {
         budget.on_taken(first, 500);
         assert!(!budget.may_take(first));
         assert!(budget.may_take(second));
+    }
+
+    #[test]
+    fn those_who_wait_are_told_when_it_is_worth_their_while() {
+        let mut budget = ByteBudget::new(1_600);
+        let (first, second) = (budget.open(), budget.open());
+        budget.on_taken(first, 1_500);
+        budget.on_taken(second, 100);
+        assert!(!budget.may_take(second), "all is used");
+        assert!(!budget.on_returned(first, 50));
+        assert!(budget.on_returned(first, 50), "a sixteenth is free");
+        assert!(budget.may_take(second), "it is below its share");
+        assert!(!budget.on_returned(first, 300), "short by a hair, or not: too little to tell");
+        assert!(budget.on_returned(first, 100), "not short any more");
+        assert!(!budget.on_returned(first, 100), "told once");
     }
 
     proptest! {

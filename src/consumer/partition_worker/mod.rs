@@ -19,6 +19,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::{CancellationToken, PollSemaphore};
 
+use super::blocking::WatchedHandler;
 use super::checkpointer::{Checkpointer, Urgency};
 use super::claim::Claimed;
 use super::dispatch::{self, Completion, Mode, Slot};
@@ -117,6 +118,11 @@ impl<M: Mode> PartitionWorker<M> {
             cancelled: CancellationToken::new(),
             lost: CancellationToken::new(),
             completions: sender,
+            watched: WatchedHandler::new(
+                M::handler_name(),
+                partition.clone(),
+                key.scope.consumer_group.clone(),
+            ),
         });
         let watermark = checkpointer.resume();
         let limits = BatchLimits {
@@ -173,10 +179,10 @@ impl<M: Mode> PartitionWorker<M> {
             self.on_directive(directed, now);
             self.end_overdue_calls(now);
             self.start_due_retries(now);
+            self.return_bytes();
             let starved = !self.shared.budget.may_take(self.account);
             let wants_slot = self.dispatch(now, starved);
             self.start_write(now);
-            self.return_bytes();
             self.publish_progress();
             if self.step_end(now) {
                 break;

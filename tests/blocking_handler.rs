@@ -1,0 +1,92 @@
+//! A handler that blocks its thread is named in the log while it does.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use longshore::checkpoint_store::memory::MemoryCheckpointStore;
+use longshore::transport::memory::MemoryHub;
+use longshore::{BatchConsumer, Event, EventContext, OutgoingEvent};
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().expect("not poisoned")).into_owned()
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("not poisoned").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+async fn blocks_at_one(event: Event, release: Arc<Mutex<()>>) {
+    if event.sequence_number().0 == 1 {
+        drop(release.lock());
+    }
+}
+
+// One thread: while it is blocked, nothing of the runtime could notice.
+#[tokio::test]
+async fn a_handler_that_blocks_its_thread_is_named_while_it_does() {
+    let log = Log::default();
+    let writer = log.clone();
+    tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).init();
+
+    let hub = MemoryHub::new("orders", 1);
+    for _ in 0..3 {
+        hub.publish(0, OutgoingEvent::new("event"));
+    }
+    let gate = Arc::new(Mutex::new(()));
+    let (held, release) = (Arc::clone(&gate), Arc::clone(&gate));
+    let (told, closed) = std::sync::mpsc::channel();
+    let seen = log.clone();
+    // Holds the handler's lock until the log has named it, or far too long.
+    let holder = thread::spawn(move || {
+        let guard = held.lock().expect("not poisoned");
+        told.send(()).expect("the test waits");
+        let start = Instant::now();
+        while !seen.text().contains("blocks its thread") && start.elapsed().as_secs() < 20 {
+            thread::sleep(Duration::from_millis(20));
+        }
+        drop(guard);
+        start.elapsed()
+    });
+    closed.recv().expect("the holder lives");
+
+    let transport = Arc::new(hub.transport("$Default"));
+    let mut handle = BatchConsumer::builder(transport, Arc::new(MemoryCheckpointStore::new()))
+        .event_handler(move |event: Event, _: EventContext| {
+            blocks_at_one(event, Arc::clone(&release))
+        })
+        .expect("valid")
+        .start();
+    while handle.snapshot().counts.done < 3 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let noticed = holder.join().expect("no panic");
+    assert!(noticed < Duration::from_secs(20), "never named:\n{}", log.text());
+    let text = log.text();
+    let line = text.lines().find(|line| line.contains("blocks its thread")).expect("named");
+    for part in [
+        "message_topic=orders",
+        "message_partition=0",
+        "message_offset=1",
+        "message_consumer_group=$Default",
+        "blocking_handler::",
+        "thread=",
+    ] {
+        assert!(line.contains(part), "{part} is missing: {line}");
+    }
+    handle.drain();
+    handle.join().await;
+}
