@@ -20,7 +20,6 @@ use std::time::Duration;
 pub use publisher::EventHubsPublisher;
 
 use azure_core_amqp::AmqpTransport;
-use azure_messaging_eventhubs::models::ReceivedEventData;
 use azure_messaging_eventhubs::{
     ConnectionString, ConsumerClient, EventHubsError, OpenReceiverOptions, ProducerClient,
     RetryOptions, StartLocation, StartPosition,
@@ -351,11 +350,17 @@ impl Transport for EventHubsTransport {
                 .await;
             match opened {
                 Ok(receiver) => {
-                    // The stream borrows the receiver, so both live in one generator.
+                    // The stream borrows the receiver, so both live in one generator. It gives
+                    // events of ours: the SDK's are large, and each hand-over copies them.
+                    let of = Arc::clone(&partition);
                     let events = async_stream::stream! {
                         let mut events = receiver.stream_events();
-                        while let Some(event) = events.next().await {
-                            yield event;
+                        while let Some(received) = events.next().await {
+                            yield match received {
+                                Ok(received) => convert::received(&of, &received),
+                                Err(error) => Err(classify::error("receive from the link", error)
+                                    .with_partition(&of)),
+                            };
                         }
                     };
                     let link: Box<dyn Link> =
@@ -391,7 +396,7 @@ fn start_position(start: LinkStart) -> StartPosition {
     StartPosition { location, inclusive }
 }
 
-type EventStream = Pin<Box<dyn Stream<Item = Result<ReceivedEventData, EventHubsError>> + Send>>;
+type EventStream = Pin<Box<dyn Stream<Item = Result<Event>> + Send>>;
 
 /// A receiver with the client it alone uses.
 struct EventHubsLink {
@@ -410,14 +415,11 @@ impl Link for EventHubsLink {
         let mut count = 0;
         while count < max_events {
             match self.events.as_mut().poll_next(cx) {
-                Poll::Ready(Some(Ok(received))) => {
-                    into.push(convert::received(&self.partition, &received)?);
+                Poll::Ready(Some(Ok(event))) => {
+                    into.push(event);
                     count += 1;
                 }
-                Poll::Ready(Some(Err(error))) => {
-                    let error = classify::error("receive from the link", error);
-                    return Poll::Ready(Err(error.with_partition(&self.partition)));
-                }
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
                 Poll::Ready(None) => {
                     return Poll::Ready(Err(Error::new(
                         ErrorClass::Transient,
