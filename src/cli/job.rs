@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 
+use super::progress::Standing;
 use super::report::Report;
 use super::{CommandError, PaceArgs};
 use crate::blob_store::BlobStore;
@@ -183,6 +184,22 @@ impl Job {
         &self.handle
     }
 
+    /// Handler calls that run.
+    pub(super) fn in_flight(&self) -> usize {
+        self.handle.snapshot().partitions.iter().map(|partition| partition.in_flight).sum()
+    }
+
+    /// Where the job stands, of the totals of `begin`.
+    pub(super) fn standing(&self, begin: Standing) -> Standing {
+        Standing {
+            files: self.progress.files(),
+            failed: self.handle.snapshot().counts.dead_letters,
+            bytes: self.progress.bytes_received(),
+            running: self.in_flight(),
+            ..begin
+        }
+    }
+
     /// Waits until every task published so far is settled, or a partition has stopped.
     pub(super) async fn until_settled(&self) -> Result<(), Error> {
         let ends = ends(&*self.transport).await?;
@@ -235,7 +252,7 @@ impl Job {
     }
 
     /// What was done, by counts that are known.
-    pub(super) fn report(&self, counts: &ConsumerCounts, elapsed: Duration) -> Report {
+    fn report(&self, counts: &ConsumerCounts, elapsed: Duration) -> Report {
         Report {
             files: self.progress.files(),
             bytes: self.progress.bytes(),
@@ -243,8 +260,6 @@ impl Job {
             skipped: self.progress.skipped(),
             dead_letters: counts.dead_letters,
             checkpoints: counts.checkpoints,
-            events: counts.received,
-            batches: counts.batches(),
             ..Report::default()
         }
         .timed(elapsed)

@@ -3,18 +3,20 @@
 //! Results go to stdout, everything else to stderr. Exit codes: 0, all is done, or a Ctrl-C
 //! was drained; 1, the environment stopped the run (a full disk, a folder that is a file);
 //! 2, the command line cannot be used; 3, all is done but some tasks became dead letters;
-//! 130, a second Ctrl-C.
+//! 130, a Ctrl-C that was not drained: a second, or one of the demo.
 
 mod demo;
 mod failing;
 mod file_server;
 mod job;
+mod progress;
 mod report;
+mod signals;
+mod terminal;
 mod transfer;
 mod urls;
 
 use std::fmt;
-use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -22,6 +24,8 @@ use std::time::Duration;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
+
+use self::terminal::{Log, tell};
 
 use crate::config::{
     DEFAULT_BATCH_TIMEOUT, DEFAULT_MAX_BATCH_SIZE, DEFAULT_MAX_EVENTS_IN_FLIGHT, MAX_DURATION,
@@ -157,6 +161,8 @@ impl fmt::Display for DurationArg {
 enum Ending {
     Done,
     SomeFailed,
+    /// A signal stopped it; the exit code says which.
+    Stopped(u8),
 }
 
 /// Why a command failed; one line for the person at the terminal, causes included.
@@ -180,22 +186,12 @@ impl<E: std::error::Error + 'static> From<E> for CommandError {
     }
 }
 
-/// Tells the person at the terminal. One who hung up is no reason to stop.
-fn tell(message: impl fmt::Display) {
-    let _gone = writeln!(io::stderr().lock(), "longshore: {message}");
-}
-
-/// Gives a result, to whoever is there to take it.
-fn give(result: impl fmt::Display) {
-    let _gone = writeln!(io::stdout().lock(), "{result}");
-}
-
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     // Silent unless asked: what users need to know, the commands print themselves.
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("off"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(Log).init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -214,6 +210,7 @@ pub fn main() -> ExitCode {
     match ended {
         Ok(Ending::Done) => ExitCode::SUCCESS,
         Ok(Ending::SomeFailed) => ExitCode::from(3),
+        Ok(Ending::Stopped(code)) => ExitCode::from(code),
         Err(CommandError(message)) => {
             tell(message);
             ExitCode::FAILURE

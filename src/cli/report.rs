@@ -1,4 +1,4 @@
-//! What a run came to, as JSON and as a table.
+//! What a run came to, and how figures are written for people.
 
 use std::time::Duration;
 
@@ -22,48 +22,64 @@ pub(super) struct Report {
     pub(super) checkpoints: u64,
     /// Whether a Ctrl-C ended the run before all was done.
     pub(super) interrupted: bool,
-    #[serde(skip)]
-    pub(super) events: u64,
-    #[serde(skip)]
-    pub(super) batches: u64,
 }
 
 impl Report {
     /// Fills in the time and the rate.
     pub(super) fn timed(mut self, elapsed: Duration) -> Self {
         self.seconds = elapsed.as_secs_f64();
-        let mib = mib(self.bytes);
+        let mib = self.bytes as f64 / (1024.0 * 1024.0);
         self.mib_per_second = if self.seconds > 0.0 { mib / self.seconds } else { 0.0 };
         self
     }
-}
 
-/// Bytes in MiB, for people.
-pub(super) fn mib(bytes: u64) -> f64 {
-    // Exact up to 2^53 bytes, which is more than anyone prints.
-    bytes as f64 / (1024.0 * 1024.0)
-}
-
-/// Two runs side by side.
-pub(super) fn comparison(
-    name: &str,
-    run: &Report,
-    baseline_name: &str,
-    baseline: &Report,
-) -> String {
-    let rows: [(&str, String, String); 8] = [
-        ("files", run.files.to_string(), baseline.files.to_string()),
-        ("MiB", format!("{:.2}", mib(run.bytes)), format!("{:.2}", mib(baseline.bytes))),
-        ("seconds", format!("{:.2}", run.seconds), format!("{:.2}", baseline.seconds)),
-        ("MiB/s", format!("{:.2}", run.mib_per_second), format!("{:.2}", baseline.mib_per_second)),
-        ("events", run.events.to_string(), baseline.events.to_string()),
-        ("batches", run.batches.to_string(), baseline.batches.to_string()),
-        ("checkpoints", run.checkpoints.to_string(), baseline.checkpoints.to_string()),
-        ("dead letters", run.dead_letters.to_string(), baseline.dead_letters.to_string()),
-    ];
-    let mut table = format!("{:<14}{name:>16}{baseline_name:>16}\n", "");
-    for (label, left, right) in rows {
-        table.push_str(&format!("{label:<14}{left:>16}{right:>16}\n"));
+    pub(super) fn bytes_per_second(&self) -> f64 {
+        if self.seconds > 0.0 { self.bytes as f64 / self.seconds } else { 0.0 }
     }
-    table
+}
+
+/// Bytes as people write them: decimal units, as links and disks are sold.
+pub(super) fn size(bytes: u64) -> String {
+    // Exact up to 2^53 bytes, which is more than anyone prints.
+    let mut value = bytes as f64 / 1_000.0;
+    if bytes < 1_000 {
+        return format!("{bytes} bytes");
+    }
+    for unit in ["kB", "MB", "GB"] {
+        // What is rounded up to 1000.0 belongs to the next.
+        if value < 999.95 {
+            return format!("{value:.1} {unit}");
+        }
+        value /= 1_000.0;
+    }
+    format!("{value:.1} TB")
+}
+
+/// A bar of this share of so many columns, to the eighth of a column.
+pub(super) fn blocks(share: f64, columns: usize) -> String {
+    const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
+    let eighths = (share.clamp(0.0, 1.0) * 8.0 * columns as f64).round() as usize;
+    let part = EIGHTHS.get(eighths % 8).copied().unwrap_or_default();
+    "█".repeat(eighths / 8) + part
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_the_unit_that_keeps_them_short() {
+        let shown: Vec<String> =
+            [0, 999, 1_000, 999_949, 999_950, 12_300_000, 5_000_000_000_000].map(size).into();
+        assert_eq!(
+            shown,
+            ["0 bytes", "999 bytes", "1.0 kB", "999.9 kB", "1.0 MB", "12.3 MB", "5.0 TB"]
+        );
+    }
+
+    #[test]
+    fn bars_are_as_long_as_their_share() {
+        let shown = [0.0, 0.5, 0.53, 0.99, 1.0, 7.0].map(|share| blocks(share, 4));
+        assert_eq!(shown, ["", "██", "██▏", "████", "████", "████"]);
+    }
 }

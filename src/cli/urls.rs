@@ -41,6 +41,8 @@ pub(super) struct Line {
     pub(super) body: Vec<u8>,
     /// Where its file goes, where it is a task.
     pub(super) path: Option<String>,
+    /// How large its file is, where the task says so.
+    pub(super) size: Option<u64>,
     /// Why it is no task.
     pub(super) fault: Option<String>,
 }
@@ -85,6 +87,7 @@ fn parse(text: &[u8]) -> Vec<Line> {
         }
         let parsed = task(line, &key).and_then(|task| {
             let path = task.path.as_str().to_owned();
+            let size = task.size;
             match paths.get(&path) {
                 Some(first) => Err(format!(
                     "its file {path:?} is that of line {first} already; \
@@ -93,15 +96,17 @@ fn parse(text: &[u8]) -> Vec<Line> {
                 None => {
                     let json = fitting(task.to_json())?;
                     paths.insert(path.clone(), number);
-                    Ok((json, path))
+                    Ok((json, path, size))
                 }
             }
         });
         lines.push(match parsed {
-            Ok((body, path)) => Line { number, key, body, path: Some(path), fault: None },
+            Ok((body, path, size)) => {
+                Line { number, key, body, path: Some(path), size, fault: None }
+            }
             Err(fault) => {
                 let (body, fault) = (kept(line).to_vec(), Some(shortened(fault)));
-                Line { number, key, body, path: None, fault }
+                Line { number, key, body, path: None, size: None, fault }
             }
         });
     }

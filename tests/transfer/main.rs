@@ -13,3 +13,4 @@ mod arguments;
 mod bad_input;
 mod full_disk;
 mod interrupt;
+mod terminal;

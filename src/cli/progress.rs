@@ -1,0 +1,315 @@
+//! How far a run is: a live bar on a terminal, a line now and then in a log.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::report::{blocks, size};
+use super::terminal::{Bar, tell};
+
+/// How often a run is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How often a log gets a line.
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The time that the rate is the mean of.
+const RATE_WINDOW: Duration = Duration::from_secs(3);
+
+/// An estimate from less says nothing.
+const ETA_MIN_FILES: u64 = 10;
+const ETA_MIN_ELAPSED: Duration = Duration::from_secs(2);
+
+/// A bar that is shorter shows nothing.
+const BAR_MIN_COLUMNS: usize = 12;
+const BAR_MAX_COLUMNS: usize = 30;
+
+/// Where a run stands.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Standing {
+    pub(super) files: u64,
+    /// Tasks that became dead letters.
+    pub(super) failed: u64,
+    pub(super) total_files: u64,
+    /// Received, those of attempts that failed included.
+    pub(super) bytes: u64,
+    /// Where the size of every file is known.
+    pub(super) total_bytes: Option<u64>,
+    pub(super) running: usize,
+}
+
+impl Standing {
+    fn settled(&self) -> u64 {
+        (self.files + self.failed).min(self.total_files)
+    }
+
+    /// From 0 to 1.
+    fn share(&self) -> f64 {
+        let (done, total) = match self.total_bytes {
+            Some(total) if self.settled() < self.total_files => (self.bytes.min(total), total),
+            _ => (self.settled(), self.total_files),
+        };
+        if total == 0 { 1.0 } else { done as f64 / total as f64 }
+    }
+}
+
+/// What the standing is, with what its past says about it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Outlook {
+    bytes_per_second: Option<f64>,
+    left: Option<Duration>,
+}
+
+/// The bytes of the last seconds.
+#[derive(Debug, Default)]
+struct Past(VecDeque<(Duration, u64)>);
+
+impl Past {
+    /// Takes in a standing at a time since the start.
+    fn on_standing(&mut self, elapsed: Duration, standing: &Standing) -> Outlook {
+        let begin = elapsed.saturating_sub(RATE_WINDOW);
+        // One older than the window stays: the window begins at it.
+        while self.0.get(1).is_some_and(|(at, _bytes)| *at <= begin) {
+            self.0.pop_front();
+        }
+        self.0.push_back((elapsed, standing.bytes));
+        let bytes_per_second = self.0.front().and_then(|(at, bytes)| {
+            let window = elapsed.saturating_sub(*at).as_secs_f64();
+            (window > 0.0).then(|| standing.bytes.saturating_sub(*bytes) as f64 / window)
+        });
+        Outlook { bytes_per_second, left: left(elapsed, standing, bytes_per_second) }
+    }
+}
+
+/// How long the rest takes: by its bytes where they are known, else by the files so far.
+fn left(elapsed: Duration, standing: &Standing, bytes_per_second: Option<f64>) -> Option<Duration> {
+    let settled = standing.settled();
+    if elapsed < ETA_MIN_ELAPSED || settled >= standing.total_files {
+        return None;
+    }
+    let seconds = match (standing.total_bytes, bytes_per_second) {
+        (Some(total), Some(rate)) => total.checked_sub(standing.bytes)? as f64 / rate,
+        _ if settled >= ETA_MIN_FILES => {
+            let files_left = (standing.total_files - settled) as f64;
+            elapsed.as_secs_f64() * files_left / settled as f64
+        }
+        _ => return None,
+    };
+    // A stalled run has no end in sight.
+    let sensible = 1..100 * 3_600;
+    Duration::try_from_secs_f64(seconds).ok().filter(|left| sensible.contains(&left.as_secs()))
+}
+
+/// The parts of a line, the most telling first.
+fn parts(standing: &Standing, outlook: &Outlook) -> Vec<String> {
+    let rate = outlook.bytes_per_second.map(|rate| format!("{}/s", size(rate as u64)));
+    let left = outlook.left.map(|left| format!("ETA {}", clock(left)));
+    let failed = (standing.failed > 0).then(|| format!("{} failed", standing.failed));
+    let running = (standing.running > 0).then(|| format!("{} running", standing.running));
+    let files = format!("{} of {} files", standing.files, standing.total_files);
+    [Some(files), rate, left, failed, running, Some(size(standing.bytes))]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// A line for a log.
+fn log_line(standing: &Standing, outlook: &Outlook) -> String {
+    parts(standing, outlook).join(", ")
+}
+
+/// A bar with as many parts as so many columns hold.
+fn live_line(name: &str, standing: &Standing, outlook: &Outlook, columns: usize) -> String {
+    let mut figures = String::new();
+    let room = columns.saturating_sub(name.chars().count() + BAR_MIN_COLUMNS);
+    for part in parts(standing, outlook) {
+        if figures.chars().count() + 2 + part.chars().count() <= room {
+            figures = figures + "  " + &part;
+        }
+    }
+    let used = name.chars().count() + figures.chars().count();
+    let bar = columns.saturating_sub(used).min(BAR_MAX_COLUMNS);
+    let full = blocks(standing.share(), bar);
+    let line = format!("{name}{full:░<bar$}{figures}");
+    line.chars().take(columns).collect()
+}
+
+/// Minutes and seconds, and hours where there are any.
+fn clock(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (hours, minutes, seconds) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    if hours > 0 {
+        format!("{hours}:{minutes:02}:{seconds:02}")
+    } else {
+        format!("{minutes}:{seconds:02}")
+    }
+}
+
+/// Shows one run. Dropped, its bar is gone.
+pub(super) struct Display {
+    /// Before the bar, padded as the caller likes.
+    name: String,
+    bar: Option<Bar>,
+    past: Past,
+    started: Instant,
+    /// When the log got its last line.
+    last_line: Instant,
+}
+
+impl Display {
+    pub(super) fn new(name: impl Into<String>) -> Self {
+        let now = Instant::now();
+        let bar = Bar::new();
+        Self { name: name.into(), bar, past: Past::default(), started: now, last_line: now }
+    }
+
+    /// Says on a terminal what is done before the run; a log has no use for it.
+    pub(super) fn prepare(&self, what: &str) {
+        if let Some(bar) = &self.bar {
+            bar.show(|columns| format!("{}{what}", self.name).chars().take(columns).collect());
+        }
+    }
+
+    /// Shows where the run stands until `work` is done.
+    pub(super) async fn during<T>(
+        &mut self,
+        work: impl Future<Output = T>,
+        standing: impl Fn() -> Standing,
+    ) -> T {
+        self.started = Instant::now();
+        self.last_line = self.started;
+        let mut looks = interval(LOOK_INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                now = looks.tick() => self.look(now, &standing()),
+            }
+        }
+    }
+
+    fn look(&mut self, now: Instant, standing: &Standing) {
+        let outlook = self.past.on_standing(now - self.started, standing);
+        if let Some(bar) = &self.bar {
+            bar.show(|columns| live_line(&self.name, standing, &outlook, columns));
+        } else if now - self.last_line >= LINE_INTERVAL {
+            self.last_line = now;
+            self.log(standing, &outlook);
+        }
+    }
+
+    /// Shows how the run ended: nothing runs any more, and the rate is that of the whole.
+    pub(super) fn end(&mut self, standing: &Standing, elapsed: Duration) {
+        let standing = Standing { running: 0, ..*standing };
+        let seconds = elapsed.as_secs_f64();
+        let rate = (seconds > 0.0).then(|| standing.bytes as f64 / seconds);
+        let outlook = Outlook { bytes_per_second: rate, left: None };
+        match &self.bar {
+            Some(bar) => bar.show(|columns| live_line(&self.name, &standing, &outlook, columns)),
+            None if standing.total_files > 0 => self.log(&standing, &outlook),
+            None => {}
+        }
+    }
+
+    fn log(&self, standing: &Standing, outlook: &Outlook) {
+        let name = self.name.trim_end();
+        let colon = if name.is_empty() { "" } else { ": " };
+        tell(format_args!("{name}{colon}{}", log_line(standing, outlook)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RUN: Standing = Standing {
+        files: 2_050,
+        failed: 2,
+        total_files: 5_000,
+        bytes: 12_300_000,
+        total_bytes: None,
+        running: 10,
+    };
+
+    fn outlook() -> Outlook {
+        Outlook { bytes_per_second: Some(5.1e6), left: Some(Duration::from_secs(83)) }
+    }
+
+    #[test]
+    fn a_log_gets_everything_on_one_line() {
+        assert_eq!(
+            log_line(&RUN, &outlook()),
+            "2050 of 5000 files, 5.1 MB/s, ETA 1:23, 2 failed, 10 running, 12.3 MB"
+        );
+        let begun = Standing { total_files: 3, ..Standing::default() };
+        assert_eq!(log_line(&begun, &Outlook::default()), "0 of 3 files, 0 bytes");
+    }
+
+    #[test]
+    fn a_terminal_gets_what_its_columns_hold() {
+        let line = |columns| live_line("", &RUN, &outlook(), columns);
+        assert_eq!(
+            line(100),
+            "███████████▉░░░░░░░░░░░░░░░░░  2050 of 5000 files  5.1 MB/s  ETA 1:23  2 failed  \
+             10 running  12.3 MB"
+        );
+        assert_eq!(
+            line(79),
+            "███████░░░░░░░░░░  2050 of 5000 files  5.1 MB/s  ETA 1:23  2 failed  10 running"
+        );
+        assert_eq!(
+            live_line("longshore  ", &RUN, &Outlook::default(), 50),
+            "longshore  ███████▊░░░░░░░░░░░  2050 of 5000 files"
+        );
+        for columns in 0..200 {
+            assert!(line(columns).chars().count() <= columns, "{columns}");
+        }
+    }
+
+    #[test]
+    fn the_share_is_that_of_the_bytes_where_they_are_known() {
+        let half = Standing { files: 0, total_files: 2, bytes: 50, ..Standing::default() };
+        assert_eq!(half.share(), 0.0);
+        assert_eq!(Standing { total_bytes: Some(100), ..half }.share(), 0.5);
+        // Repeated attempts receive more than there is.
+        assert_eq!(Standing { total_bytes: Some(40), ..half }.share(), 1.0);
+        assert_eq!(Standing { total_bytes: Some(100), files: 1, failed: 1, ..half }.share(), 1.0);
+        assert_eq!(Standing::default().share(), 1.0);
+    }
+
+    #[test]
+    fn the_rate_is_that_of_the_last_seconds() {
+        let mut past = Past::default();
+        let at = |second, bytes| (Duration::from_secs(second), Standing { bytes, ..RUN });
+        let rates: Vec<Option<f64>> = [at(0, 0), at(1, 100), at(2, 300), at(5, 600), at(8, 600)]
+            .iter()
+            .map(|(elapsed, standing)| past.on_standing(*elapsed, standing).bytes_per_second)
+            .collect();
+        assert_eq!(rates, [None, Some(100.0), Some(150.0), Some(100.0), Some(0.0)]);
+    }
+
+    #[test]
+    fn the_end_is_estimated_where_that_makes_sense() {
+        let seconds = |elapsed, standing: &Standing, rate| {
+            left(Duration::from_secs(elapsed), standing, rate).map(|left| left.as_secs())
+        };
+        let run = Standing { files: 20, total_files: 100, ..Standing::default() };
+        assert_eq!(seconds(10, &run, Some(1.0)), Some(40));
+        assert_eq!(seconds(1, &run, Some(1.0)), None);
+        assert_eq!(seconds(10, &Standing { files: 9, ..run }, Some(1.0)), None);
+        assert_eq!(seconds(10, &Standing { files: 90, failed: 10, ..run }, Some(1.0)), None);
+        let sized = Standing { files: 0, bytes: 400, total_bytes: Some(1_000), ..run };
+        assert_eq!(seconds(10, &sized, Some(60.0)), Some(10));
+        assert_eq!(seconds(10, &sized, Some(0.0)), None);
+        assert_eq!(seconds(10, &Standing { bytes: 1_001, ..sized }, Some(60.0)), None);
+    }
+
+    #[test]
+    fn times_are_written_as_clocks_show_them() {
+        let shown = |seconds| clock(Duration::from_secs(seconds));
+        assert_eq!([shown(7), shown(83), shown(3_723)], ["0:07", "1:23", "1:02:03"]);
+    }
+}
