@@ -229,7 +229,8 @@ impl TermLike for Hangup {
     }
 
     fn flush(&self) -> io::Result<()> {
-        let _gone = self.0.flush();
+        // Behind a full line the terminal's own ^C would wrap, and the line would stay.
+        let _gone = self.0.write_str("\r").and_then(|()| self.0.flush());
         Ok(())
     }
 }
