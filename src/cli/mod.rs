@@ -32,9 +32,11 @@ use crate::config::{
     MAX_SLOTS, MAX_WINDOW_EVENTS,
 };
 
-/// Moves files driven by Azure Event Hubs, in concurrent batches.
+/// Moves files driven by Azure Event Hubs, many at once.
 #[derive(Parser, Debug)]
-#[command(name = "longshore", version, about, max_term_width = 100)]
+#[command(name = "longshore", version, max_term_width = 100)]
+#[command(after_help = "Neither command needs an Azure account: the broker is built in. \
+    Begin with `longshore demo`.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -46,12 +48,17 @@ enum Command {
     Transfer(TransferArgs),
 }
 
-/// Shows the main job on this machine: an Event Hubs-compatible broker, an HTTP server that
-/// gives each connection 5 MB/s, and the same files moved one at a time and ten at once.
+/// Moves the same files in three ways on this machine, and draws how fast each was.
+///
+/// An HTTP server gives each connection 5 MB/s; the tasks go through an Event Hubs-compatible
+/// broker and the Azure SDK. The ways: one file at a time; batches of which each must end before
+/// the next begins; and longshore, whose batches overlap. Every file is verified and thrown away.
+/// The more the sizes of the files differ, the more a batch waits for its slowest: try --dir with
+/// your own.
 #[derive(Args, Debug)]
 struct DemoArgs {
-    /// The files to move, with those in folders below. Default: the files git tracks in the
-    /// current folder
+    /// Move the files of this folder and of those below it. Default: the files that git tracks
+    /// in the current folder
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     #[command(flatten)]
@@ -60,24 +67,29 @@ struct DemoArgs {
 
 /// Downloads the files of a list, each once, whatever happens in between.
 ///
-/// Each line of the list is a URL, or a JSON task such as {"id": "7", "url": "https://…",
-/// "path": "a/b.jpg", "sha256": "…", "size": 123}. Empty lines and lines that begin with # are
-/// left out. A URL's file is named like the URL's path. The identity of a task is its line:
-/// run the command again after a crash, a Ctrl-C or an edit of the list, and it fetches what is
-/// missing and nothing else. Tasks that cannot be done end in the folder dead-letters of the
-/// state; the next run tries them again.
+/// A line of the list is a URL, or a JSON task such as {"url": "https://…", "path": "a/b.jpg",
+/// "sha256": "…", "size": 123}, of which only the url must be there. Empty lines and lines that
+/// begin with # are left out. A file is named like the path of its URL, unless the task says
+/// otherwise.
+///
+/// Run the command again after a crash, a Ctrl-C or an edit of the list: it fetches what is
+/// missing and nothing else. A task is known by its line; one whose line changed is a new one.
+/// Tasks that cannot be done are recorded in the folder dead-letters of the state; the next run
+/// tries them again.
 #[derive(Args, Debug)]
+#[command(after_long_help = EXIT_CODES)]
 struct TransferArgs {
-    /// The list
+    /// The list of what to download
     #[arg(long, value_name = "FILE")]
     urls: PathBuf,
     /// Where the files go
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
-    /// Where the state is kept between runs [default: DIR.longshore beside the target]
+    /// Where the state is kept between runs. Default: beside the target, with .longshore behind
+    /// its name
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
-    /// Ends with one JSON object on the last line of stdout
+    /// What stdout gets at the end, instead of a sentence
     #[arg(long, value_name = "FORMAT")]
     report: Option<ReportFormat>,
     /// Lets URLs lead to loopback and private addresses, over plain http as well
@@ -96,7 +108,7 @@ struct PaceArgs {
     #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_EVENTS_IN_FLIGHT)]
     #[arg(value_parser = count(MAX_SLOTS), allow_negative_numbers = true)]
     concurrency: usize,
-    /// Tasks in a batch
+    /// Tasks in a batch; its progress is saved together
     #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_BATCH_SIZE)]
     #[arg(value_parser = count(MAX_WINDOW_EVENTS), allow_negative_numbers = true)]
     batch_size: usize,
@@ -104,6 +116,14 @@ struct PaceArgs {
     #[arg(long, value_name = "TIME", default_value_t = DurationArg(DEFAULT_BATCH_TIMEOUT))]
     batch_timeout: DurationArg,
 }
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    all is done, or a Ctrl-C let the files in flight finish
+  1    stopped by the environment, such as a full disk: mend it and run it again
+  2    the command line cannot be used
+  3    done, but some tasks failed
+  130  a second Ctrl-C stopped it at once; run it again";
 
 /// A number from 1 to `most`.
 fn count(most: usize) -> RangedU64ValueParser<usize> {
