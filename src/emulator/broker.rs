@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio_util::sync::CancellationToken;
 
@@ -12,6 +12,7 @@ use super::hub::{Hub, Partition};
 use super::log::PartitionLog;
 use super::mailbox::{AppendTicket, Mailbox};
 use super::refusal::{NOT_FOUND, RESOURCE_LIMIT_EXCEEDED, Refusal};
+use super::settings::Settings;
 use super::store::Store;
 use super::writer::{AppendRequest, Writer};
 
@@ -21,16 +22,6 @@ const MAX_HUB_NAME_CHARS: usize = 256;
 /// Hubs that clients may create by naming them; a client with a random name in its address would
 /// otherwise create hubs for ever.
 const MAX_CREATED_HUBS: usize = 1024;
-
-/// How the broker behaves; fixed at start.
-#[derive(Debug, Clone)]
-pub(super) struct Settings {
-    pub(super) disposition_delay: Duration,
-    pub(super) detach_delay: Duration,
-    pub(super) idle_timeout: Duration,
-    /// Partitions of a hub that a client names first; without it such a hub does not exist.
-    pub(super) create_on_first_use: Option<u32>,
-}
 
 /// Where accepted events go.
 #[derive(Debug)]
@@ -220,7 +211,7 @@ fn not_found(hub: &str) -> Refusal {
     Refusal::new(NOT_FOUND, format!("The messaging entity '{hub}' could not be found"))
 }
 
-pub(super) fn validate_hub(name: &str, partitions: u32) -> Result<(), EmulatorError> {
+pub(crate) fn validate_hub(name: &str, partitions: u32) -> Result<(), EmulatorError> {
     let ends_well = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
     let valid = name.len() <= MAX_HUB_NAME_CHARS
         && ends_well(name.chars().next())

@@ -32,8 +32,6 @@ const SASL_HEADER: [u8; 8] = *b"AMQP\x03\x01\x00\x00";
 const AMQP_HEADER: [u8; 8] = *b"AMQP\x00\x01\x00\x00";
 const MECHANISMS: [&str; 4] = ["ANONYMOUS", "MSSBCBS", "EXTERNAL", "PLAIN"];
 const CHANNEL_MAX: u16 = 4999;
-/// How long a peer may take to get through the headers and `open`.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Above this much output nothing more is produced, below it the links have their turns.
 const OUTPUT_MARK_BYTES: usize = 256 * 1024;
 /// Above this much output no input is read: a peer that only asks and never reads is held off.
@@ -369,9 +367,14 @@ impl Connection {
                     frame::put_heartbeat(&mut self.context.out);
                 }
             }
-            _ if now >= self.started_at + HANDSHAKE_TIMEOUT => self.phase = Phase::Closed,
+            _ if now >= self.handshake_ends_at() => self.phase = Phase::Closed,
             _ => {}
         }
+    }
+
+    /// Until then a peer may take to get through the headers and `open`.
+    fn handshake_ends_at(&self) -> Instant {
+        self.started_at + self.context.broker.settings.handshake_timeout
     }
 
     /// The announced timeout is half of the real one, as the standard asks: a heartbeat that is a
@@ -393,7 +396,7 @@ impl Connection {
                     _ => silence,
                 }
             }
-            _ => self.started_at + HANDSHAKE_TIMEOUT,
+            _ => self.handshake_ends_at(),
         };
         match self.context.next_due() {
             Some(due) => fixed.min(due),

@@ -12,11 +12,12 @@ use fe2o3_amqp_types::performatives::{
 use proptest::prelude::*;
 use serde_amqp::Value;
 
-use super::broker::{Broker, Settings, Storage};
+use super::broker::{Broker, Storage};
 use super::connection::Connection;
 use super::event;
 use super::frame::{self, Body, Frame, LinkFlow, SessionFlow};
 use super::mailbox::Mailbox;
+use super::settings::Settings;
 
 const WINDOW: SessionFlow = SessionFlow {
     next_incoming_id: 0,
@@ -35,7 +36,7 @@ fn broker() -> Arc<Broker> {
             disposition_delay: DISPOSITION_DELAY,
             detach_delay: DETACH_DELAY,
             idle_timeout: IDLE,
-            create_on_first_use: None,
+            ..Settings::default()
         },
         Storage::Memory,
     );

@@ -39,8 +39,7 @@
 //!
 //! It checks no tokens, keeps every event for ever, and knows any consumer group by name.
 
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,11 +49,15 @@ use tokio_util::task::TaskTracker;
 
 mod address;
 mod broker;
+mod builder;
 mod cbs;
+mod certificates;
 mod connection;
 mod consume;
 mod context;
+mod doorway;
 mod endpoint;
+mod error;
 mod event;
 mod faults;
 mod frame;
@@ -70,16 +73,20 @@ mod refusal;
 mod request;
 mod segment;
 mod session;
+mod settings;
 mod socket;
 mod store;
+mod upgrade;
+mod websocket;
 mod wire;
 mod writer;
 
-use broker::{Broker, MAX_PARTITIONS, Settings, Storage};
-use listener::Listener;
-use store::Store;
-use writer::Writer;
+use broker::Broker;
 
+#[cfg(feature = "cli")]
+pub(crate) use broker::validate_hub;
+pub use builder::EmulatorBuilder;
+pub use error::EmulatorError;
 pub use faults::Faults;
 
 /// How long after a delivery arrived its disposition is sent, unless set otherwise.
@@ -97,6 +104,12 @@ pub const DEFAULT_DETACH_DELAY: Duration = Duration::from_millis(20);
 /// peer that is silent for twice this long is disconnected.
 pub const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(240);
 
+/// How long a client may take from its connection to its AMQP `open`, unless set otherwise.
+pub const DEFAULT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How many connections may be open at once, unless set otherwise: the limit of the service's
+/// standard tier. Each costs some memory and a file descriptor.
+pub const DEFAULT_MAX_CONNECTIONS: usize = 5000;
+
 const KEY_NAME: &str = "RootManageSharedAccessKey";
 const KEY: &str = "SAS_KEY_VALUE";
 
@@ -112,243 +125,20 @@ pub enum Durability {
     Disk,
 }
 
-/// Why an emulator cannot start, or cannot go on.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum EmulatorError {
-    /// The address cannot be listened on.
-    #[error("cannot listen on {address}; choose another address, or port 0 for any free port")]
-    Bind {
-        /// The address.
-        address: SocketAddr,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The name of a hub is not valid.
-    #[error(
-        "'{name}' is not a valid event hub name; use 1 to 256 letters, digits, '.', '-' and '_', \
-         with a letter or digit at both ends"
-    )]
-    HubName {
-        /// The name.
-        name: String,
-    },
-    /// A hub was asked for with too few or too many partitions.
-    #[error(
-        "event hub '{hub}' with {asked} partitions: the count must be from 1 to {MAX_PARTITIONS}"
-    )]
-    PartitionLimit {
-        /// The hub.
-        hub: String,
-        /// The count.
-        asked: u32,
-    },
-    /// The hub exists with another partition count.
-    #[error(
-        "event hub '{hub}' exists with {present} partitions, not {asked}; ask for {present}, or use \
-         another data folder"
-    )]
-    PartitionCount {
-        /// The hub.
-        hub: String,
-        /// The count asked for.
-        asked: u32,
-        /// The count it has.
-        present: u32,
-    },
-    /// Another broker runs on the data folder.
-    #[error("the data folder {} is in use by another emulator; stop that one or use another folder", path.display())]
-    DataDirInUse {
-        /// The folder.
-        path: PathBuf,
-    },
-    /// A file operation on the data folder failed.
-    #[error("cannot {action} {}; check that the folder exists and is writable", path.display())]
-    Storage {
-        /// What was tried.
-        action: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A log file is damaged in a place that no crash can explain.
-    #[error(
-        "the log file {} is damaged at byte {at}; restore it, or move its folder away to start empty",
-        path.display()
-    )]
-    DamagedLog {
-        /// The file.
-        path: PathBuf,
-        /// The first byte that is not right.
-        at: u64,
-    },
-    /// The thread that writes the log cannot be started.
-    #[error("cannot start the thread that writes the log")]
-    Thread {
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The end of the log could not be synced at shutdown.
-    #[error(
-        "the log could not be synced to the disk; events of the last moments may be lost if the machine fails now"
-    )]
-    Sync {
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The emulator was shut down.
-    #[error("the emulator is shut down")]
-    Stopped,
+/// Where each protocol is spoken.
+#[derive(Debug, Clone, Copy)]
+struct Ports {
+    amqp: SocketAddr,
+    amqp_tls: Option<SocketAddr>,
+    websocket: Option<SocketAddr>,
+    websocket_tls: Option<SocketAddr>,
 }
 
-impl EmulatorError {
-    fn storage(action: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::Storage { action, path: path.to_owned(), source }
-    }
-}
-
-/// Sets up an [`Emulator`].
+/// The certificate authority that clients are to trust.
 #[derive(Debug, Clone)]
-#[must_use = "a builder does nothing until it is started"]
-pub struct EmulatorBuilder {
-    address: SocketAddr,
-    hubs: Vec<(String, u32)>,
-    data_dir: Option<PathBuf>,
-    durability: Durability,
-    settings: Settings,
-}
-
-impl EmulatorBuilder {
-    fn new() -> Self {
-        Self {
-            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-            hubs: Vec::new(),
-            data_dir: None,
-            durability: Durability::default(),
-            settings: Settings {
-                disposition_delay: DEFAULT_DISPOSITION_DELAY,
-                detach_delay: DEFAULT_DETACH_DELAY,
-                idle_timeout: DEFAULT_IDLE_TIMEOUT,
-                create_on_first_use: None,
-            },
-        }
-    }
-
-    /// Where to listen. The default is a free port of 127.0.0.1.
-    ///
-    /// The broker checks no tokens: on any other address, whoever reaches the port may use it.
-    pub fn bind(mut self, address: SocketAddr) -> Self {
-        self.address = address;
-        self
-    }
-
-    /// Adds a hub. Names are case-insensitive; partitions are 1 to 1,024 (a chosen limit, the
-    /// service's largest).
-    pub fn hub(mut self, name: impl Into<String>, partitions: u32) -> Self {
-        self.hubs.push((name.into(), partitions));
-        self
-    }
-
-    /// Creates hubs, with this many partitions, when a client first names them. Without it a hub
-    /// that was not added is answered with `amqp:not-found`.
-    ///
-    /// A hub that is in the data folder from an earlier run keeps the partitions it has.
-    pub fn create_on_first_use(mut self, partitions: u32) -> Self {
-        self.settings.create_on_first_use = Some(partitions);
-        self
-    }
-
-    /// Keeps events in this folder, which is created if need be. Without it they are in memory.
-    ///
-    /// A hub of an earlier run is served when it is added again, or named by a client with
-    /// [`create_on_first_use`](Self::create_on_first_use). One emulator at a time may use a folder.
-    pub fn data_dir(mut self, dir: impl Into<PathBuf>) -> Self {
-        self.data_dir = Some(dir.into());
-        self
-    }
-
-    /// When events in the data folder count as accepted. The default is [`Durability::Process`].
-    pub fn durability(mut self, durability: Durability) -> Self {
-        self.durability = durability;
-        self
-    }
-
-    /// See [`DEFAULT_DISPOSITION_DELAY`].
-    pub fn disposition_delay(mut self, delay: Duration) -> Self {
-        self.settings.disposition_delay = delay;
-        self
-    }
-
-    /// See [`DEFAULT_DETACH_DELAY`].
-    pub fn detach_delay(mut self, delay: Duration) -> Self {
-        self.settings.detach_delay = delay;
-        self
-    }
-
-    /// See [`DEFAULT_IDLE_TIMEOUT`].
-    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.idle_timeout = timeout;
-        self
-    }
-
-    /// Opens the data folder, recovers its hubs and starts listening.
-    ///
-    /// # Errors
-    ///
-    /// [`EmulatorError::HubName`], [`PartitionLimit`](EmulatorError::PartitionLimit) and
-    /// [`PartitionCount`](EmulatorError::PartitionCount) for hubs that cannot be;
-    /// [`DataDirInUse`](EmulatorError::DataDirInUse), [`Storage`](EmulatorError::Storage) and
-    /// [`DamagedLog`](EmulatorError::DamagedLog) for a folder that cannot be used;
-    /// [`Bind`](EmulatorError::Bind) for an address that cannot be listened on.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropped early, nothing keeps running; the folder stays locked until the recovery that was
-    /// under way has ended.
-    pub async fn start(self) -> Result<Emulator, EmulatorError> {
-        let Self { address, hubs, data_dir, durability, settings } = self;
-        if let Some(partitions) = settings.create_on_first_use {
-            broker::validate_hub("new", partitions)?;
-        }
-        let opening = tokio::task::spawn_blocking(move || {
-            let storage = match data_dir {
-                None => Storage::Memory,
-                Some(dir) => {
-                    let (store, lock) = Store::open(dir)?;
-                    let writer = Writer::start(durability, lock)?;
-                    Storage::Files { store, writer }
-                }
-            };
-            let broker = Broker::new(settings, storage);
-            let opened = hubs
-                .iter()
-                .try_for_each(|(name, partitions)| broker.open_hub(name, *partitions).map(drop));
-            Ok((Arc::new(broker), opened))
-        });
-        let (broker, opened) = opening.await.map_err(|_| EmulatorError::Stopped)??;
-        let tasks = TaskTracker::new();
-        let stop = CancellationToken::new();
-        let bound = opened.and_then(|()| {
-            Listener::bind(address, Arc::clone(&broker), tasks.clone(), stop.clone())
-        });
-        let (listener, local_addr) = match bound {
-            Ok(bound) => bound,
-            Err(error) => {
-                // Whoever corrects the mistake finds the folder unlocked.
-                broker.close_log().await?;
-                return Err(error);
-            }
-        };
-        let away = listener.start(&tasks);
-        Ok(Emulator {
-            local_addr,
-            faults: Faults::new(Arc::clone(&broker), away),
-            broker,
-            tasks,
-            stop,
-        })
-    }
+struct Authority {
+    pem: String,
+    path: Option<PathBuf>,
 }
 
 /// A running broker. Dropping it stops its tasks; [`shutdown`](Self::shutdown) also waits for them
@@ -356,7 +146,8 @@ impl EmulatorBuilder {
 /// [`Faults`] is gone.
 #[derive(Debug)]
 pub struct Emulator {
-    local_addr: SocketAddr,
+    ports: Ports,
+    authority: Option<Authority>,
     broker: Arc<Broker>,
     faults: Faults,
     tasks: TaskTracker,
@@ -369,33 +160,68 @@ impl Emulator {
         EmulatorBuilder::new()
     }
 
-    /// Where it listens.
+    /// Where it listens for AMQP over TCP.
     pub fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+        self.ports.amqp
+    }
+
+    /// Where it listens for AMQP over TLS, if it does.
+    pub fn tls_addr(&self) -> Option<SocketAddr> {
+        self.ports.amqp_tls
+    }
+
+    /// Where it listens for AMQP over plain WebSocket, if it does.
+    pub fn websocket_addr(&self) -> Option<SocketAddr> {
+        self.ports.websocket
+    }
+
+    /// Where it listens for AMQP over WebSocket with TLS, if it does.
+    pub fn secure_websocket_addr(&self) -> Option<SocketAddr> {
+        self.ports.websocket_tls
+    }
+
+    /// The certificate, in PEM, of the authority that signed the certificate of the ports with TLS;
+    /// none without such ports.
+    pub fn certificate_authority(&self) -> Option<&str> {
+        self.authority.as_ref().map(|authority| authority.pem.as_str())
+    }
+
+    /// The file that holds [`certificate_authority`](Self::certificate_authority), when there is a
+    /// [`cert_dir`](EmulatorBuilder::cert_dir).
+    pub fn certificate_authority_path(&self) -> Option<&Path> {
+        self.authority.as_ref()?.path.as_deref()
     }
 
     /// `amqp://127.0.0.1:PORT`, for the Rust SDK's `with_custom_endpoint`.
     pub fn endpoint(&self) -> String {
-        format!("amqp://{}", self.reachable_addr())
+        format!("amqp://{}", reachable(self.ports.amqp))
     }
 
     /// A connection string for the SDKs that know `UseDevelopmentEmulator`, with the hub in it if
     /// one is given. The Rust SDK ignores the port in it; use [`endpoint`](Self::endpoint) there.
     pub fn connection_string(&self, hub: Option<&str>) -> String {
-        let entity = hub.map_or(String::new(), |hub| format!(";EntityPath={hub}"));
-        let port = self.local_addr.port();
-        format!(
-            "Endpoint=sb://localhost:{port};SharedAccessKeyName={KEY_NAME};SharedAccessKey={KEY};\
-             UseDevelopmentEmulator=true{entity}"
-        )
+        self.connection_string_to(self.ports.amqp, ";UseDevelopmentEmulator=true", hub)
     }
 
-    /// An address a client can connect to, when the broker listens on all of them.
-    fn reachable_addr(&self) -> SocketAddr {
-        match self.local_addr.ip().is_unspecified() {
-            true => SocketAddr::from((Ipv4Addr::LOCALHOST, self.local_addr.port())),
-            false => self.local_addr,
-        }
+    /// The same for AMQP over plain WebSocket, if it is offered.
+    pub fn websocket_connection_string(&self, hub: Option<&str>) -> Option<String> {
+        let address = self.ports.websocket?;
+        Some(self.connection_string_to(address, ";UseDevelopmentEmulator=true", hub))
+    }
+
+    /// A connection string for AMQP over WebSocket with TLS, if it is offered, for clients that
+    /// trust [`certificate_authority`](Self::certificate_authority).
+    pub fn secure_websocket_connection_string(&self, hub: Option<&str>) -> Option<String> {
+        Some(self.connection_string_to(self.ports.websocket_tls?, "", hub))
+    }
+
+    fn connection_string_to(&self, address: SocketAddr, flag: &str, hub: Option<&str>) -> String {
+        let entity = hub.map_or(String::new(), |hub| format!(";EntityPath={hub}"));
+        format!(
+            "Endpoint=sb://localhost:{};SharedAccessKeyName={KEY_NAME};SharedAccessKey={KEY}\
+             {flag}{entity}",
+            address.port()
+        )
     }
 
     /// Makes things go wrong on purpose.
@@ -428,6 +254,19 @@ impl Drop for Emulator {
     }
 }
 
+/// An address a client can connect to, also when the broker listens on all of them.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod connection_tests;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod websocket_tests;

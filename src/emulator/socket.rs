@@ -5,7 +5,7 @@
 //! buffered between a reader and a writer. Input is read only while the connection wants it, and
 //! output is produced only while there is room for it: a slow peer slows itself down.
 //!
-//! The stream is any [`Stream`]: TCP now, and what wraps it can follow.
+//! The stream is any [`Stream`]; `doorway` says which there are.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -75,10 +75,15 @@ struct Moved {
     peer_is_done: bool,
 }
 
-/// Serves one client until it leaves, fails or is cut.
-pub(super) async fn serve<S: Stream>(mut stream: S, broker: Arc<Broker>, ending: Ending) {
+/// Serves one client, which came at `accepted_at`, until it leaves, fails or is cut.
+pub(super) async fn serve<S: Stream>(
+    mut stream: S,
+    broker: Arc<Broker>,
+    ending: Ending,
+    accepted_at: Instant,
+) {
     let mailbox = Arc::new(Mailbox::default());
-    let mut connection = Connection::new(broker, Arc::clone(&mailbox), Instant::now());
+    let mut connection = Connection::new(broker, Arc::clone(&mailbox), accepted_at);
     let mut input = BytesMut::new();
     let mut unflushed = false;
     let mut reads: JoinSet<(LinkKey, io::Result<Vec<StoredEvent>>)> = JoinSet::new();

@@ -1,0 +1,249 @@
+//! Sets an emulator up and starts it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::broker::{self, Broker, Storage};
+use super::certificates::Certificates;
+use super::doorway::Protocol;
+use super::faults::Faults;
+use super::listener::Listener;
+use super::settings::Settings;
+use super::store::Store;
+use super::writer::Writer;
+use super::{Authority, Durability, Emulator, EmulatorError, Ports};
+
+/// Sets up an [`Emulator`].
+#[derive(Debug, Clone)]
+#[must_use = "a builder does nothing until it is started"]
+pub struct EmulatorBuilder {
+    address: SocketAddr,
+    tls: Option<SocketAddr>,
+    websocket: Option<SocketAddr>,
+    secure_websocket: Option<SocketAddr>,
+    cert_dir: Option<PathBuf>,
+    host_names: Vec<String>,
+    hubs: Vec<(String, u32)>,
+    data_dir: Option<PathBuf>,
+    durability: Durability,
+    settings: Settings,
+}
+
+impl EmulatorBuilder {
+    pub(super) fn new() -> Self {
+        Self {
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            tls: None,
+            websocket: None,
+            secure_websocket: None,
+            cert_dir: None,
+            host_names: Vec::new(),
+            hubs: Vec::new(),
+            data_dir: None,
+            durability: Durability::default(),
+            settings: Settings::default(),
+        }
+    }
+
+    /// Where to listen for AMQP over TCP. The default is a free port of 127.0.0.1.
+    ///
+    /// The broker checks no tokens: on any other address, whoever reaches the port may use it.
+    pub fn bind(mut self, address: SocketAddr) -> Self {
+        self.address = address;
+        self
+    }
+
+    /// Listens for AMQP over TLS as well.
+    pub fn tls(mut self, address: SocketAddr) -> Self {
+        self.tls = Some(address);
+        self
+    }
+
+    /// Listens for AMQP over plain WebSocket as well, at `/$servicebus/websocket`.
+    pub fn websocket(mut self, address: SocketAddr) -> Self {
+        self.websocket = Some(address);
+        self
+    }
+
+    /// Listens for AMQP over WebSocket with TLS as well, at `/$servicebus/websocket`.
+    pub fn secure_websocket(mut self, address: SocketAddr) -> Self {
+        self.secure_websocket = Some(address);
+        self
+    }
+
+    /// Keeps the certificate authority of the ports with TLS in this folder, as `ca.pem` and
+    /// `ca.key`; they are made if they are not there. Without it every start has an authority of
+    /// its own, which [`Emulator::certificate_authority`] gives.
+    pub fn cert_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.cert_dir = Some(dir.into());
+        self
+    }
+
+    /// Adds a name or IP address to the certificate of the ports with TLS. `localhost`, `127.0.0.1`
+    /// and `::1` are in it.
+    pub fn host_name(mut self, name: impl Into<String>) -> Self {
+        self.host_names.push(name.into());
+        self
+    }
+
+    /// Adds a hub. Names are case-insensitive; partitions are 1 to 1,024 (a chosen limit, the
+    /// service's largest).
+    pub fn hub(mut self, name: impl Into<String>, partitions: u32) -> Self {
+        self.hubs.push((name.into(), partitions));
+        self
+    }
+
+    /// Creates hubs, with this many partitions, when a client first names them. Without it a hub
+    /// that was not added is answered with `amqp:not-found`.
+    ///
+    /// A hub that is in the data folder from an earlier run keeps the partitions it has.
+    pub fn create_on_first_use(mut self, partitions: u32) -> Self {
+        self.settings.create_on_first_use = Some(partitions);
+        self
+    }
+
+    /// Keeps events in this folder, which is created if need be. Without it they are in memory.
+    ///
+    /// A hub of an earlier run is served when it is added again, or named by a client with
+    /// [`create_on_first_use`](Self::create_on_first_use). One emulator at a time may use a folder.
+    pub fn data_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.data_dir = Some(dir.into());
+        self
+    }
+
+    /// When events in the data folder count as accepted. The default is [`Durability::Process`].
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// See [`DEFAULT_DISPOSITION_DELAY`](super::DEFAULT_DISPOSITION_DELAY).
+    pub fn disposition_delay(mut self, delay: Duration) -> Self {
+        self.settings.disposition_delay = delay;
+        self
+    }
+
+    /// See [`DEFAULT_DETACH_DELAY`](super::DEFAULT_DETACH_DELAY).
+    pub fn detach_delay(mut self, delay: Duration) -> Self {
+        self.settings.detach_delay = delay;
+        self
+    }
+
+    /// See [`DEFAULT_IDLE_TIMEOUT`](super::DEFAULT_IDLE_TIMEOUT).
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.idle_timeout = timeout;
+        self
+    }
+
+    /// See [`DEFAULT_HANDSHAKE_TIMEOUT`](super::DEFAULT_HANDSHAKE_TIMEOUT).
+    pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.handshake_timeout = timeout;
+        self
+    }
+
+    /// See [`DEFAULT_MAX_CONNECTIONS`](super::DEFAULT_MAX_CONNECTIONS). What comes beyond is closed
+    /// at once.
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        self.settings.max_connections = connections;
+        self
+    }
+
+    /// Opens the data folder, recovers its hubs and starts listening.
+    ///
+    /// # Errors
+    ///
+    /// [`EmulatorError::HubName`], [`PartitionLimit`](EmulatorError::PartitionLimit) and
+    /// [`PartitionCount`](EmulatorError::PartitionCount) for hubs that cannot be;
+    /// [`DataDirInUse`](EmulatorError::DataDirInUse), [`Storage`](EmulatorError::Storage) and
+    /// [`DamagedLog`](EmulatorError::DamagedLog) for a folder that cannot be used;
+    /// [`Certificate`](EmulatorError::Certificate) and
+    /// [`CertificateFile`](EmulatorError::CertificateFile) for host names and files that TLS cannot
+    /// use; [`Bind`](EmulatorError::Bind) for an address that cannot be listened on.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped early, nothing keeps running; the folder stays locked until the recovery that was
+    /// under way has ended.
+    pub async fn start(self) -> Result<Emulator, EmulatorError> {
+        let Self { hubs, data_dir, durability, settings, .. } = self.clone();
+        if let Some(partitions) = settings.create_on_first_use {
+            broker::validate_hub("new", partitions)?;
+        }
+        let certificates = self.prepare_certificates().await?;
+        let opening = tokio::task::spawn_blocking(move || {
+            let storage = match data_dir {
+                None => Storage::Memory,
+                Some(dir) => {
+                    let (store, lock) = Store::open(dir)?;
+                    let writer = Writer::start(durability, lock)?;
+                    Storage::Files { store, writer }
+                }
+            };
+            let broker = Broker::new(settings, storage);
+            let opened = hubs
+                .iter()
+                .try_for_each(|(name, partitions)| broker.open_hub(name, *partitions).map(drop));
+            Ok((Arc::new(broker), opened))
+        });
+        let (broker, opened) = opening.await.map_err(|_| EmulatorError::Stopped)??;
+        let tasks = TaskTracker::new();
+        let stop = CancellationToken::new();
+        let bound = opened.and_then(|()| {
+            let doors = self.doors(certificates.as_ref());
+            Listener::bind(doors, Arc::clone(&broker), tasks.clone(), stop.clone())
+        });
+        let (listener, addresses) = match bound {
+            Ok(bound) => bound,
+            Err(error) => {
+                // Whoever corrects the mistake finds the folder unlocked.
+                broker.close_log().await?;
+                return Err(error);
+            }
+        };
+        let mut addresses = addresses.into_iter();
+        let ports = Ports {
+            amqp: addresses.next().unwrap_or(self.address),
+            amqp_tls: self.tls.and_then(|_| addresses.next()),
+            websocket: self.websocket.and_then(|_| addresses.next()),
+            websocket_tls: self.secure_websocket.and_then(|_| addresses.next()),
+        };
+        let away = listener.start(&tasks);
+        Ok(Emulator {
+            ports,
+            authority: certificates.map(|certificates| Authority {
+                pem: certificates.authority_pem,
+                path: certificates.authority_path,
+            }),
+            faults: Faults::new(Arc::clone(&broker), away),
+            broker,
+            tasks,
+            stop,
+        })
+    }
+
+    /// What TLS needs; nothing without a port that has it.
+    async fn prepare_certificates(&self) -> Result<Option<Certificates>, EmulatorError> {
+        if self.tls.is_none() && self.secure_websocket.is_none() {
+            return Ok(None);
+        }
+        let (folder, names) = (self.cert_dir.clone(), self.host_names.clone());
+        let preparing =
+            tokio::task::spawn_blocking(move || Certificates::prepare(folder.as_deref(), &names));
+        preparing.await.map_err(|_| EmulatorError::Stopped)?.map(Some)
+    }
+
+    /// Every port to open, in the order of [`Ports`].
+    fn doors(&self, certificates: Option<&Certificates>) -> Vec<(SocketAddr, Protocol)> {
+        let server = || certificates.map(|certificates| Arc::clone(&certificates.server));
+        let mut doors = vec![(self.address, Protocol::Amqp)];
+        doors.extend(self.tls.zip(server().map(Protocol::AmqpTls)));
+        doors.extend(self.websocket.map(|address| (address, Protocol::WebSocket)));
+        doors.extend(self.secure_websocket.zip(server().map(Protocol::WebSocketTls)));
+        doors
+    }
+}
