@@ -6,6 +6,7 @@
 //! 130, a Ctrl-C that was not drained: a second, or one of the demo.
 
 mod demo;
+mod emulator;
 mod failing;
 mod file_server;
 mod job;
@@ -45,6 +46,7 @@ struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     Demo(DemoArgs),
+    Emulator(emulator::EmulatorArgs),
     Transfer(TransferArgs),
 }
 
@@ -222,6 +224,7 @@ pub fn main() -> ExitCode {
     let ended = runtime.block_on(async {
         match cli.command {
             Command::Demo(args) => demo::run(args).await,
+            Command::Emulator(args) => emulator::run(args).await,
             Command::Transfer(args) => transfer::run(args).await,
         }
     });
