@@ -182,6 +182,17 @@ fn what_cannot_be_is_refused_with_the_reason() {
     refused(&[&hub[..], &["0", "--wss-port", &port]].concat(), 1, &in_use);
     refused(&[&hub[..], &["0", "--data", file]].concat(), 1, file);
     refused(&[&hub[..], &["0", "--wss-port", "0", "--cert-dir", file]].concat(), 1, file);
+    let config = dir.path().join("broker.toml");
+    std::fs::write(&config, "[[hubs]]\nname = \"a\"\npartitions = 0\n").unwrap();
+    let config = config.to_str().unwrap();
+    refused(
+        &["--port", "0", "--config", config],
+        1,
+        "hubs[0].partitions = 0: it must be from 1 to",
+    );
+    refused(&["--port", "0", "--config", "/none.toml"], 1, "/none.toml: No such file");
+    std::fs::write(config, "").unwrap();
+    refused(&["--port", "0", "--config", config], 1, "there is no event hub");
     let twice = [&hub[..], &["0", "--hub", "orders:3"]].concat();
     refused(&twice, 1, "exists with 2 partitions, not 3");
 }

@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{CommandError, Ending, ReportFormat};
-use crate::emulator::{Emulator, EmulatorError, validate_hub};
+use crate::emulator::{Emulator, EmulatorBuilder, HubOptions, validate_hub};
 
 /// The port that Azure's own emulator uses.
 const DEFAULT_PORT: u16 = 5672;
@@ -20,7 +20,7 @@ const DEFAULT_PORT: u16 = 5672;
 #[derive(Args, Debug)]
 pub(super) struct EmulatorArgs {
     /// An event hub and how many partitions it has; may be given several times
-    #[arg(long = "hub", value_name = "NAME:PARTITIONS", required = true)]
+    #[arg(long = "hub", value_name = "NAME:PARTITIONS", required_unless_present = "config")]
     hubs: Vec<HubArg>,
     /// Port for AMQP over TCP; 0 picks a free one, here as everywhere
     #[arg(long, value_name = "PORT", default_value_t = DEFAULT_PORT)]
@@ -40,6 +40,9 @@ pub(super) struct EmulatorArgs {
     /// A further name of this machine, for the certificate; may be given several times
     #[arg(long = "host-name", value_name = "NAME")]
     host_names: Vec<String>,
+    /// Takes hubs, consumer groups, retention, keys and limits from this TOML file as well
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Keeps events here. Default: in memory
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -82,10 +85,12 @@ pub(super) async fn run(args: EmulatorArgs) -> Result<Ending, CommandError> {
         _ => None,
     };
     let cert_dir = temporary.as_ref().map(|dir| dir.path().to_owned()).or(args.cert_dir.clone());
-    let emulator = start(&args, cert_dir).await?;
+    let builder = builder(&args, cert_dir)?;
+    let hubs = builder.hubs().to_vec();
+    let emulator = builder.start().await?;
     let announced = match args.report {
-        Some(ReportFormat::Json) => as_json(&emulator, &args.hubs),
-        None => as_text(&emulator, &args.hubs),
+        Some(ReportFormat::Json) => as_json(&emulator, &hubs),
+        None => as_text(&emulator, &hubs),
     };
     announce(&announced);
     stopped.await;
@@ -93,9 +98,15 @@ pub(super) async fn run(args: EmulatorArgs) -> Result<Ending, CommandError> {
     Ok(Ending::Done)
 }
 
-async fn start(args: &EmulatorArgs, cert_dir: Option<PathBuf>) -> Result<Emulator, EmulatorError> {
+fn builder(
+    args: &EmulatorArgs,
+    cert_dir: Option<PathBuf>,
+) -> Result<EmulatorBuilder, CommandError> {
     let at = |port| SocketAddr::new(args.bind, port);
     let mut builder = Emulator::builder().bind(at(args.port));
+    if let Some(file) = &args.config {
+        builder = builder.config_file(file)?;
+    }
     if let Some(port) = args.tls_port {
         builder = builder.tls(at(port));
     }
@@ -117,7 +128,12 @@ async fn start(args: &EmulatorArgs, cert_dir: Option<PathBuf>) -> Result<Emulato
     for hub in &args.hubs {
         builder = builder.hub(&hub.name, hub.partitions);
     }
-    builder.start().await
+    if builder.hubs().is_empty() {
+        return Err(CommandError::new(
+            "there is no event hub in the configuration; add [[hubs]] to it, or give --hub",
+        ));
+    }
+    Ok(builder)
 }
 
 /// Resolves at the first SIGTERM or SIGINT after this call.
@@ -148,18 +164,18 @@ fn announce(text: &str) {
     let _gone = writeln!(out, "{text}").and_then(|()| out.flush());
 }
 
-fn as_json(emulator: &Emulator, hubs: &[HubArg]) -> String {
+fn as_json(emulator: &Emulator, hubs: &[HubOptions]) -> String {
     let port = |address: Option<SocketAddr>| address.map(|address| address.port());
     let hubs: Vec<_> = hubs
         .iter()
         .map(|hub| {
             json!({
-                "name": hub.name,
-                "partitions": hub.partitions,
-                "connection_string": emulator.connection_string(Some(&hub.name)),
-                "ws_connection_string": emulator.websocket_connection_string(Some(&hub.name)),
+                "name": hub.name(),
+                "partitions": hub.partitions(),
+                "connection_string": emulator.connection_string(Some(hub.name())),
+                "ws_connection_string": emulator.websocket_connection_string(Some(hub.name())),
                 "wss_connection_string":
-                    emulator.secure_websocket_connection_string(Some(&hub.name)),
+                    emulator.secure_websocket_connection_string(Some(hub.name())),
             })
         })
         .collect();
@@ -177,12 +193,13 @@ fn as_json(emulator: &Emulator, hubs: &[HubArg]) -> String {
     .to_string()
 }
 
-fn as_text(emulator: &Emulator, hubs: &[HubArg]) -> String {
+fn as_text(emulator: &Emulator, hubs: &[HubOptions]) -> String {
     let mut text = String::new();
-    for HubArg { name, partitions } in hubs {
-        let hub = Some(name.as_str());
+    for hub in hubs {
+        let (name, partitions) = (hub.name(), hub.partitions());
+        let hub = Some(name);
         let plain = emulator.connection_string(hub);
-        let plural = if *partitions == 1 { "" } else { "s" };
+        let plural = if partitions == 1 { "" } else { "s" };
         text.push_str(&format!("Event hub {name}, {partitions} partition{plural}\n\n"));
         section(
             &mut text,

@@ -2,18 +2,20 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tokio_util::sync::CancellationToken;
 
 use super::EmulatorError;
 use super::event::Prepared;
 use super::hub::{Hub, Partition};
+use super::hub_options::HubOptions;
 use super::log::PartitionLog;
 use super::mailbox::{AppendTicket, Mailbox};
 use super::refusal::{NOT_FOUND, RESOURCE_LIMIT_EXCEEDED, Refusal};
 use super::settings::Settings;
 use super::store::Store;
+use super::throughput::Ingress;
 use super::writer::{AppendRequest, Writer};
 
 /// Hubs may have at most this many partitions; a chosen limit, the service's is 1,024 as well.
@@ -47,11 +49,14 @@ pub(super) struct Broker {
     /// By lower-case name.
     hubs: Mutex<BTreeMap<String, Arc<Hub>>>,
     connections: Mutex<HashMap<u64, CancellationToken>>,
+    ingress: Option<Mutex<Ingress>>,
 }
 
 impl Broker {
     pub(super) fn new(settings: Settings, storage: Storage) -> Self {
-        Self { settings, storage, hubs: Mutex::default(), connections: Mutex::default() }
+        let ingress =
+            settings.throughput_units.map(|units| Mutex::new(Ingress::new(units, Instant::now())));
+        Self { settings, storage, hubs: Mutex::default(), connections: Mutex::default(), ingress }
     }
 
     fn lock_hubs(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Hub>>> {
@@ -60,6 +65,13 @@ impl Broker {
 
     /// Opens the hub `name`, or creates it. Blocks on files when the log is durable.
     pub(super) fn open_hub(&self, name: &str, partitions: u32) -> Result<Arc<Hub>, EmulatorError> {
+        self.open_hub_with(&HubOptions::new(name, partitions))
+    }
+
+    /// The same with rules for the hub, which count when it is opened for the first time.
+    pub(super) fn open_hub_with(&self, options: &HubOptions) -> Result<Arc<Hub>, EmulatorError> {
+        let HubOptions { name, partitions, .. } = options;
+        let partitions = *partitions;
         validate_hub(name, partitions)?;
         let mut hubs = self.lock_hubs();
         let key = name.to_ascii_lowercase();
@@ -73,7 +85,7 @@ impl Broker {
                 present: hub.partition_count(),
             });
         }
-        let hub = Arc::new(match &self.storage {
+        let hub = match &self.storage {
             Storage::Memory => Hub::new(
                 name.to_owned(),
                 unix_millis(),
@@ -82,7 +94,8 @@ impl Broker {
                     .collect(),
             ),
             Storage::Files { store, .. } => store.open_hub(name, partitions)?,
-        });
+        };
+        let hub = Arc::new(hub.ruled_by(options));
         hubs.insert(key, Arc::clone(&hub));
         Ok(hub)
     }
@@ -126,6 +139,10 @@ impl Broker {
         }
     }
 
+    pub(super) fn hubs(&self) -> Vec<Arc<Hub>> {
+        self.lock_hubs().values().cloned().collect()
+    }
+
     /// Hands `events` to the log of `partition`.
     pub(super) fn append(
         &self,
@@ -134,6 +151,12 @@ impl Broker {
         mailbox: &Arc<Mailbox>,
         ticket: AppendTicket,
     ) -> Append {
+        if let Some(ingress) = &self.ingress {
+            let mut ingress = ingress.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Err(refusal) = ingress.take(ticket.bytes, events.len(), ticket.received_at) {
+                return Append::Refused(refusal);
+            }
+        }
         match &self.storage {
             Storage::Memory => {
                 partition.log.append_in_memory(&events, unix_millis());

@@ -1,7 +1,7 @@
 //! Sets an emulator up and starts it.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,11 +10,15 @@ use tokio_util::task::TaskTracker;
 
 use super::broker::{self, Broker, Storage};
 use super::certificates::Certificates;
+use super::config_file;
 use super::doorway::Protocol;
 use super::faults::Faults;
+use super::hub_options::HubOptions;
 use super::listener::Listener;
-use super::settings::Settings;
+use super::retention;
+use super::settings::{Settings, TokenCheck};
 use super::store::Store;
+use super::tokens::AccessKey;
 use super::writer::Writer;
 use super::{Authority, Durability, Emulator, EmulatorError, Ports};
 
@@ -28,7 +32,7 @@ pub struct EmulatorBuilder {
     secure_websocket: Option<SocketAddr>,
     cert_dir: Option<PathBuf>,
     host_names: Vec<String>,
-    hubs: Vec<(String, u32)>,
+    hubs: Vec<HubOptions>,
     data_dir: Option<PathBuf>,
     durability: Durability,
     settings: Settings,
@@ -52,7 +56,7 @@ impl EmulatorBuilder {
 
     /// Where to listen for AMQP over TCP. The default is a free port of 127.0.0.1.
     ///
-    /// The broker checks no tokens: on any other address, whoever reaches the port may use it.
+    /// Unless [tokens are required](Self::require_tokens), whoever reaches the port may use it.
     pub fn bind(mut self, address: SocketAddr) -> Self {
         self.address = address;
         self
@@ -93,8 +97,47 @@ impl EmulatorBuilder {
 
     /// Adds a hub. Names are case-insensitive; partitions are 1 to 1,024 (a chosen limit, the
     /// service's largest).
-    pub fn hub(mut self, name: impl Into<String>, partitions: u32) -> Self {
-        self.hubs.push((name.into(), partitions));
+    pub fn hub(self, name: impl Into<String>, partitions: u32) -> Self {
+        self.hub_with(HubOptions::new(name, partitions))
+    }
+
+    /// Adds a hub with consumer groups or a retention of its own.
+    pub fn hub_with(mut self, options: HubOptions) -> Self {
+        self.hubs.push(options);
+        self
+    }
+
+    /// Refuses links for which their connection has no valid shared access signature, with
+    /// `amqp:unauthorized-access`, and detaches them when it expires. Without it any token, or none,
+    /// will do. Tokens of Microsoft Entra ID cannot be checked here and are refused then.
+    pub fn require_tokens(mut self) -> Self {
+        self.settings.tokens = TokenCheck::Required;
+        self
+    }
+
+    /// Replaces the shared access keys; the first is in the connection strings.
+    pub fn shared_access_keys(
+        mut self,
+        keys: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
+    ) -> Self {
+        self.settings.keys = keys
+            .into_iter()
+            .map(|(name, key)| AccessKey { name: name.into(), key: key.into() })
+            .collect();
+        self
+    }
+
+    /// See [`MAX_MESSAGE_BYTES`](super::MAX_MESSAGE_BYTES), which is also the most; 1,024 is the
+    /// least.
+    pub fn max_message_bytes(mut self, bytes: usize) -> Self {
+        self.settings.max_message_bytes = bytes;
+        self
+    }
+
+    /// Refuses, with `com.microsoft:server-busy`, what comes in beyond 1 MiB or 1,000 events a
+    /// second for each of these; 1 to 40. Without it there is no limit.
+    pub fn throughput_units(mut self, units: u32) -> Self {
+        self.settings.throughput_units = Some(units);
         self
     }
 
@@ -153,11 +196,35 @@ impl EmulatorBuilder {
         self
     }
 
+    /// Takes hubs, keys and limits from a TOML file; its hubs come beside those added otherwise.
+    ///
+    #[doc = concat!("```toml\n", include_str!("example.toml"), "```")]
+    ///
+    /// Reads the file at once.
+    ///
+    /// # Errors
+    ///
+    /// [`EmulatorError::ConfigFile`], whose source says which key has which value, and what is
+    /// allowed.
+    pub fn config_file(self, path: impl AsRef<Path>) -> Result<Self, EmulatorError> {
+        config_file::apply(path.as_ref(), self)
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The hubs that were added so far.
+    pub fn hubs(&self) -> &[HubOptions] {
+        &self.hubs
+    }
+
     /// Opens the data folder, recovers its hubs and starts listening.
     ///
     /// # Errors
     ///
-    /// [`EmulatorError::HubName`], [`PartitionLimit`](EmulatorError::PartitionLimit) and
+    /// [`EmulatorError::Setting`] for limits out of their range;
+    /// [`HubName`](EmulatorError::HubName), [`PartitionLimit`](EmulatorError::PartitionLimit) and
     /// [`PartitionCount`](EmulatorError::PartitionCount) for hubs that cannot be;
     /// [`DataDirInUse`](EmulatorError::DataDirInUse), [`Storage`](EmulatorError::Storage) and
     /// [`DamagedLog`](EmulatorError::DamagedLog) for a folder that cannot be used;
@@ -170,6 +237,7 @@ impl EmulatorBuilder {
     /// Dropped early, nothing keeps running; the folder stays locked until the recovery that was
     /// under way has ended.
     pub async fn start(self) -> Result<Emulator, EmulatorError> {
+        config_file::validate(&self)?;
         let Self { hubs, data_dir, durability, settings, .. } = self.clone();
         if let Some(partitions) = settings.create_on_first_use {
             broker::validate_hub("new", partitions)?;
@@ -185,9 +253,8 @@ impl EmulatorBuilder {
                 }
             };
             let broker = Broker::new(settings, storage);
-            let opened = hubs
-                .iter()
-                .try_for_each(|(name, partitions)| broker.open_hub(name, *partitions).map(drop));
+            let opened =
+                hubs.iter().try_for_each(|options| broker.open_hub_with(options).map(drop));
             Ok((Arc::new(broker), opened))
         });
         let (broker, opened) = opening.await.map_err(|_| EmulatorError::Stopped)??;
@@ -212,6 +279,7 @@ impl EmulatorBuilder {
             websocket: self.websocket.and_then(|_| addresses.next()),
             websocket_tls: self.secure_websocket.and_then(|_| addresses.next()),
         };
+        tasks.spawn(retention::run(Arc::clone(&broker), stop.clone()));
         let away = listener.start(&tasks);
         Ok(Emulator {
             ports,

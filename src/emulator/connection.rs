@@ -27,6 +27,7 @@ use super::mailbox::{AppendTicket, LinkKey, Mailbox, Notice};
 use super::refusal::{CONNECTION_FORCED, FRAMING_ERROR, NOT_ALLOWED, Refusal};
 use super::segment::ReadJob;
 use super::session::{Fatal, HANDLE_MAX, INCOMING_WINDOW, Session};
+use super::tokens;
 
 const SASL_HEADER: [u8; 8] = *b"AMQP\x03\x01\x00\x00";
 const AMQP_HEADER: [u8; 8] = *b"AMQP\x00\x01\x00\x00";
@@ -333,6 +334,11 @@ impl Connection {
         for due in self.context.take_due_detaches(now) {
             self.with_session(due.link, |session, context| {
                 session.on_detach_due(due.link, due.closed, context);
+            });
+        }
+        for link in self.context.grants.take_expired(now) {
+            self.with_session(link, |session, context| {
+                session.drop_link(link, &tokens::expired(), context);
             });
         }
         self.context.put_due_outcomes(now);

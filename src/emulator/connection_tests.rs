@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use fe2o3_amqp_types::definitions::{Handle, ReceiverSettleMode, Role, SenderSettleMode};
-use fe2o3_amqp_types::messaging::{Source, Target, TargetArchetype};
+use fe2o3_amqp_types::messaging::message::__private::Serializable;
+use fe2o3_amqp_types::messaging::{
+    AmqpValue, ApplicationProperties, DeliveryState, Message, Source, Target, TargetArchetype,
+};
 use fe2o3_amqp_types::performatives::{
     Attach, Detach, Disposition, Flow, Open, Performative, Transfer as TransferPerformative,
 };
@@ -16,8 +19,10 @@ use super::broker::{Broker, Storage};
 use super::connection::Connection;
 use super::event;
 use super::frame::{self, Body, Frame, LinkFlow, SessionFlow};
+use super::hub_options::HubOptions;
 use super::mailbox::Mailbox;
 use super::settings::Settings;
+use super::settings::TokenCheck;
 
 const WINDOW: SessionFlow = SessionFlow {
     next_incoming_id: 0,
@@ -522,6 +527,146 @@ fn a_silent_reader_costs_one_output_buffer() {
         assert!(more > 0);
         received += more;
     }
+}
+
+/// A token for `resource` that the broker's own key signed.
+fn token(resource: &str, lifetime: Duration) -> String {
+    use base64::Engine;
+    use hmac::Mac;
+
+    let expiry = super::broker::unix_millis().unsigned_abs() / 1000 + lifetime.as_secs();
+    let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(super::KEY.as_bytes()).unwrap();
+    mac.update(format!("{resource}\n{expiry}").as_bytes());
+    let signature = base64::engine::general_purpose::STANDARD.encode(mac.finalize().into_bytes());
+    let signature = signature.replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
+    let key = super::KEY_NAME;
+    format!("SharedAccessSignature sr={resource}&sig={signature}&se={expiry}&skn={key}")
+}
+
+fn put_token(audience: &str, token: &str) -> Vec<u8> {
+    let properties = [("operation", "put-token"), ("name", audience)];
+    let message = Message::builder()
+        .application_properties(ApplicationProperties(
+            properties.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect(),
+        ))
+        .body(AmqpValue(Value::String(token.to_owned())))
+        .build();
+    serde_amqp::to_vec(&Serializable(message)).unwrap()
+}
+
+/// A peer with the `$cbs` links on handles 0 and 1, of a broker that checks tokens.
+fn with_token_links() -> Peer {
+    let settings = Settings { tokens: TokenCheck::Required, ..broker().settings.clone() };
+    let broker = Broker::new(settings, Storage::Memory);
+    broker.open_hub("hub", 2).unwrap();
+    let mut peer = Peer::open(&Arc::new(broker));
+    peer.attach(0, Role::Sender, "$cbs");
+    peer.attach(1, Role::Receiver, "$cbs");
+    peer.flow(WINDOW, 1, 0, 10, false);
+    peer.frames();
+    peer
+}
+
+/// The text of the answer to a token.
+fn answer_to_token(peer: &mut Peer, id: u32, audience: &str, token: &str) -> String {
+    peer.transfer(0, id, false, &put_token(audience, token));
+    let frames = peer.frames();
+    let answer = frames.iter().find_map(|frame| match frame {
+        Body::Transfer(transfer) => Some(String::from_utf8_lossy(&transfer.payload).into_owned()),
+        _ => None,
+    });
+    answer.unwrap_or_else(|| panic!("{frames:?}"))
+}
+
+fn detached_with(frames: &[Body], handle: u32) -> String {
+    let found = frames.iter().find_map(|frame| match frame {
+        Body::Detach(detach) if detach.handle.0 == handle => Some(condition(&detach.error)),
+        _ => None,
+    });
+    found.unwrap_or_else(|| panic!("{frames:?}"))
+}
+
+#[test]
+fn without_a_valid_token_links_are_refused() {
+    let mut peer = with_token_links();
+    peer.attach(2, Role::Receiver, CONSUMER);
+    assert_eq!(detached_with(&peer.frames(), 2), "amqp:unauthorized-access");
+    let wrong = token("sb://localhost/hub", IDLE).replace("se=", "se=1");
+    let answer = answer_to_token(&mut peer, 0, "sb://localhost/hub", &wrong);
+    assert!(answer.contains("InvalidSignature"), "{answer}");
+    peer.attach(3, Role::Sender, "hub");
+    assert_eq!(detached_with(&peer.frames(), 3), "amqp:unauthorized-access");
+    let other = token("sb://localhost/other", IDLE);
+    answer_to_token(&mut peer, 1, "sb://localhost/other", &other);
+    peer.attach(4, Role::Sender, "hub");
+    assert_eq!(detached_with(&peer.frames(), 4), "amqp:unauthorized-access");
+}
+
+#[test]
+fn an_expiring_token_detaches_its_links_unless_it_was_renewed() {
+    let mut peer = with_token_links();
+    let audience = "amqps://localhost/hub";
+    let minute = token(audience, Duration::from_secs(60));
+    let answer = answer_to_token(&mut peer, 0, audience, &minute);
+    assert!(answer.contains("Accepted"), "{answer}");
+    peer.attach(2, Role::Receiver, CONSUMER);
+    peer.attach(3, Role::Sender, "amqps://localhost/hub/Partitions/0");
+    let frames = peer.frames();
+    assert!(!frames.iter().any(|frame| matches!(frame, Body::Detach(_))), "{frames:?}");
+    peer.pass(Duration::from_secs(50));
+    let longer = token(audience, Duration::from_secs(60));
+    answer_to_token(&mut peer, 1, audience, &longer);
+    peer.pass(Duration::from_secs(30));
+    let frames = peer.frames();
+    assert!(!frames.iter().any(|frame| matches!(frame, Body::Detach(_))), "{frames:?}");
+    assert!(peer.connection.next_deadline() <= peer.now + Duration::from_secs(30));
+    peer.pass(Duration::from_secs(30));
+    let frames = peer.frames();
+    for handle in [2, 3] {
+        assert_eq!(detached_with(&frames, handle), "amqp:unauthorized-access");
+    }
+}
+
+#[test]
+fn what_exceeds_the_throughput_is_rejected_as_busy() {
+    let settings = Settings { throughput_units: Some(1), ..broker().settings.clone() };
+    let broker = Arc::new(Broker::new(settings, Storage::Memory));
+    broker.open_hub("hub", 1).unwrap();
+    let mut peer = Peer::open(&broker);
+    peer.attach(0, Role::Sender, "hub/Partitions/0");
+    peer.frames();
+    peer.transfer(0, 0, false, &message(&vec![1; 900_000]));
+    peer.transfer(0, 1, false, &message(&vec![1; 900_000]));
+    peer.pass(DISPOSITION_DELAY);
+    let frames = peer.frames();
+    let [Body::Disposition(first), Body::Disposition(second)] = &frames[..] else {
+        panic!("{frames:?}");
+    };
+    assert!(matches!(first.state, Some(DeliveryState::Accepted(_))), "{first:?}");
+    match &second.state {
+        Some(DeliveryState::Rejected(rejected)) => {
+            assert_eq!(condition(&rejected.error), "com.microsoft:server-busy");
+        }
+        other => panic!("{other:?}"),
+    }
+    let hub = broker.hub("hub").unwrap();
+    assert_eq!(hub.partition(0).unwrap().log.ends().last_sequence, 0);
+}
+
+#[test]
+fn an_unknown_consumer_group_is_not_found() {
+    let broker = broker();
+    let options = HubOptions::new("grouped", 1).consumer_groups(["Billing"]);
+    broker.open_hub_with(&options).unwrap();
+    let mut peer = Peer::open(&broker);
+    for (handle, group) in [(0, "$default"), (1, "billing"), (2, "other")] {
+        let address = format!("grouped/ConsumerGroups/{group}/Partitions/0");
+        peer.attach(handle, Role::Receiver, &address);
+    }
+    let frames = peer.frames();
+    assert_eq!(detached_with(&frames, 2), "amqp:not-found");
+    let refused = frames.iter().filter(|frame| matches!(frame, Body::Detach(_))).count();
+    assert_eq!(refused, 1, "{frames:?}");
 }
 
 proptest! {

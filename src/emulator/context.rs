@@ -11,6 +11,7 @@ use super::frame::{self, Outcome};
 use super::mailbox::{AppendTicket, LinkKey, Mailbox};
 use super::refusal::{RESOURCE_LIMIT_EXCEEDED, Refusal};
 use super::segment::ReadJob;
+use super::tokens::Grants;
 
 /// Messages that arrive in several frames are kept until they are whole; all links of a connection
 /// together may hold this much of them.
@@ -32,6 +33,8 @@ pub(super) struct Context {
     /// Bytes sent to the log that it has not accepted yet.
     pub(super) append_bytes: usize,
     pub(super) links: usize,
+    /// What the tokens of this connection open.
+    pub(super) grants: Grants,
     partial_bytes: usize,
     last_serial: u64,
     due: Due,
@@ -48,6 +51,7 @@ impl Context {
             read_jobs: Vec::new(),
             append_bytes: 0,
             links: 0,
+            grants: Grants::default(),
             partial_bytes: 0,
             last_serial: 0,
             due: Due::default(),
@@ -129,7 +133,7 @@ impl Context {
     }
 
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.due.next()
+        self.due.next().into_iter().chain(self.grants.next_expiry()).min()
     }
 
     pub(super) fn take_due_detaches(&mut self, now: Instant) -> Vec<DueDetach> {

@@ -15,6 +15,7 @@ use super::publish::{Grant, Publisher};
 use super::refusal::{ARGUMENT_ERROR, NOT_ALLOWED, NOT_IMPLEMENTED, Refusal};
 use super::request::{Replies, Requests, Service};
 use super::session::Endpoint;
+use super::settings::TokenCheck;
 
 /// The link property that carries a receiver's owner level.
 const EPOCH: &str = "com.microsoft:epoch";
@@ -26,10 +27,15 @@ impl Endpoint {
         key: LinkKey,
         context: &mut Context,
     ) -> Result<Self, Refusal> {
-        match attach.role {
+        authorize(attach, key, context)?;
+        let opened = match attach.role {
             Role::Sender => Self::open_incoming(attach, context),
             Role::Receiver => Self::open_outgoing(attach, key, context),
+        };
+        if opened.is_err() {
+            context.grants.on_detach(key);
         }
+        opened
     }
 
     fn open_incoming(attach: &Attach, context: &Context) -> Result<Self, Refusal> {
@@ -76,6 +82,7 @@ impl Endpoint {
                 (context.broker.hub(&hub)?, group, partition)
             }
         };
+        hub.admit_group(&group)?;
         let partition = Arc::clone(hub.partition(partition)?);
         let start = address::start_of(source.filter.as_ref())?;
         let cursor = partition.log.cursor_at(start)?;
@@ -95,12 +102,34 @@ impl Endpoint {
 
     /// Gives up what the link holds elsewhere.
     pub(super) fn on_detach(self, key: LinkKey, context: &mut Context) {
+        context.grants.on_detach(key);
         match self {
             Self::Publisher(mut publisher) => publisher.on_detach(context),
             Self::Requests(mut requests) => requests.on_detach(context),
             Self::Consumer(mut consumer) => consumer.on_detach(key, context),
             Self::Replies(_) => {}
         }
+    }
+}
+
+/// Whether a token of this connection opens what `attach` names, when that is asked for.
+fn authorize(attach: &Attach, key: LinkKey, context: &mut Context) -> Result<(), Refusal> {
+    if context.broker.settings.tokens == TokenCheck::Ignored {
+        return Ok(());
+    }
+    let address = match attach.role {
+        Role::Receiver => attach.source.as_deref().and_then(|source| source.address.clone()),
+        Role::Sender => match attach.target.as_deref().cloned().map(Target::try_from) {
+            Some(Ok(target)) => target.address,
+            _ => None,
+        },
+    };
+    match address {
+        // Tokens come in there. Without an address it is refused for that.
+        Some(address) if address::parse_node(&address)? != Node::Tokens => {
+            context.grants.on_attach(key, &address)
+        }
+        _ => Ok(()),
     }
 }
 

@@ -77,6 +77,24 @@ pub enum EmulatorError {
         /// The first byte that is not right.
         at: u64,
     },
+    /// A configuration file cannot be used.
+    #[error("cannot use the configuration {}", path.display())]
+    ConfigFile {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A setting is out of its range.
+    #[error("{key} = {value}: it must be {allowed}")]
+    Setting {
+        /// The setting, as a configuration file has it.
+        key: String,
+        /// Its value.
+        value: String,
+        /// What it may be.
+        allowed: String,
+    },
     /// A certificate cannot be made, for example for a name that is none.
     #[error("cannot make the certificates for TLS; check the host names")]
     Certificate {

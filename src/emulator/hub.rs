@@ -12,15 +12,18 @@
 //! Invariant: a group's list holds either one receiver with an owner level or only receivers
 //! without one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::event::partition_of_key;
+use super::hub_options::HubOptions;
 use super::log::PartitionLog;
 use super::mailbox::{LinkKey, Mailbox, Notice};
-use super::refusal::{ARGUMENT_OUT_OF_RANGE, LINK_STOLEN, RESOURCE_LIMIT_EXCEEDED, Refusal};
+use super::refusal::{
+    ARGUMENT_OUT_OF_RANGE, LINK_STOLEN, NOT_FOUND, RESOURCE_LIMIT_EXCEEDED, Refusal,
+};
 
 /// How many receivers without an owner level a group may have on a partition, as in the service.
 const MAX_SHARED_RECEIVERS: usize = 5;
@@ -32,11 +35,40 @@ pub(super) struct Hub {
     pub(super) created_at_ms: i64,
     partitions: Vec<Arc<Partition>>,
     next_partition: AtomicU32,
+    /// In lower case; without it any group is there.
+    groups: Option<BTreeSet<String>>,
 }
 
 impl Hub {
     pub(super) fn new(name: String, created_at_ms: i64, partitions: Vec<Arc<Partition>>) -> Self {
-        Self { name, created_at_ms, partitions, next_partition: AtomicU32::new(0) }
+        let next_partition = AtomicU32::new(0);
+        Self { name, created_at_ms, partitions, next_partition, groups: None }
+    }
+
+    /// The hub as `options` want it.
+    pub(super) fn ruled_by(mut self, options: &HubOptions) -> Self {
+        self.groups = options.consumer_groups.as_ref().map(|groups| {
+            let groups = groups.iter().map(|group| group.to_ascii_lowercase());
+            groups.chain(["$default".to_owned()]).collect()
+        });
+        for partition in &self.partitions {
+            partition.log.keep(options.retention);
+        }
+        self
+    }
+
+    /// Whether a consumer group is there.
+    pub(super) fn admit_group(&self, group: &str) -> Result<(), Refusal> {
+        match &self.groups {
+            Some(groups) if !groups.contains(&group.to_ascii_lowercase()) => Err(Refusal::new(
+                NOT_FOUND,
+                format!(
+                    "The messaging entity '{}/ConsumerGroups/{group}' could not be found",
+                    self.name
+                ),
+            )),
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn partitions(&self) -> &[Arc<Partition>] {

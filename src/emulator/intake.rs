@@ -6,9 +6,6 @@ use super::context::Context;
 use super::frame::Transfer;
 use super::refusal::{DECODE_ERROR, MESSAGE_SIZE_EXCEEDED, Refusal};
 
-/// The largest message the broker takes, as the service's standard tier.
-pub(super) const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
-
 /// A whole delivery.
 #[derive(Debug)]
 pub(super) struct Delivered {
@@ -70,7 +67,8 @@ impl Intake {
                 (id, settled, format, Some(message))
             }
             Self::Discarding { id, settled, bytes } => {
-                return Ok(self.discard(id, settled, bytes, &transfer));
+                let limit_bytes = context.broker.settings.max_message_bytes;
+                return Ok(self.discard(id, settled, bytes, limit_bytes, &transfer));
             }
         };
         if transfer.aborted {
@@ -78,8 +76,9 @@ impl Intake {
         }
         let settled = settled || transfer.settled;
         let held = message.as_ref().map_or(0, BytesMut::len);
-        if held + transfer.payload.len() > MAX_MESSAGE_BYTES {
-            return Ok(self.discard(id, settled, held, &transfer));
+        let limit_bytes = context.broker.settings.max_message_bytes;
+        if held + transfer.payload.len() > limit_bytes {
+            return Ok(self.discard(id, settled, held, limit_bytes, &transfer));
         }
         if !transfer.more {
             let message = match message {
@@ -104,7 +103,14 @@ impl Intake {
         Ok(Taken::More)
     }
 
-    fn discard(&mut self, id: u32, settled: bool, bytes: usize, transfer: &Transfer) -> Taken {
+    fn discard(
+        &mut self,
+        id: u32,
+        settled: bool,
+        bytes: usize,
+        limit_bytes: usize,
+        transfer: &Transfer,
+    ) -> Taken {
         let bytes = bytes.saturating_add(transfer.payload.len());
         let settled = settled || transfer.settled;
         if transfer.aborted {
@@ -121,7 +127,7 @@ impl Intake {
                 MESSAGE_SIZE_EXCEEDED,
                 format!(
                     "The received message (delivery-id: {id}, size: {bytes} bytes) exceeds the \
-                     limit ({MAX_MESSAGE_BYTES} bytes) currently allowed on the link"
+                     limit ({limit_bytes} bytes) currently allowed on the link"
                 ),
             ),
         }

@@ -29,6 +29,10 @@ use super::record::{self, RECORD_HEADER_BYTES};
 use super::refusal::{ARGUMENT_ERROR, Refusal};
 use super::segment::{ReadJob, Segment};
 
+mod retention;
+
+pub(super) use retention::Retention;
+
 /// One event as consumers get it.
 #[derive(Debug, Clone)]
 pub(super) struct StoredEvent {
@@ -179,6 +183,9 @@ pub(super) struct PartitionLog {
 #[derive(Debug)]
 struct State {
     begin_sequence: i64,
+    /// The record of the first event, or of the next one, starts here.
+    begin_offset: i64,
+    retention: Retention,
     next: Next,
     last_offset: i64,
     tail: VecDeque<StoredEvent>,
@@ -210,6 +217,8 @@ impl PartitionLog {
         Self {
             state: Mutex::new(State {
                 begin_sequence: segments.first().map_or(0, |first| first.base_sequence),
+                begin_offset: segments.first().map_or(0, |first| first.base_offset),
+                retention: Retention::default(),
                 next,
                 last_offset,
                 tail: VecDeque::new(),
@@ -265,7 +274,7 @@ impl PartitionLog {
         let mut state = self.lock();
         if cursor.sequence < state.begin_sequence {
             cursor.sequence = state.begin_sequence;
-            cursor.offset = state.segments.first().map_or(0, |first| first.base_offset);
+            cursor.offset = state.begin_offset;
         }
         if cursor.sequence < state.next.sequence {
             let first = state.tail.front().map(|event| event.sequence);
@@ -304,11 +313,8 @@ impl PartitionLog {
     /// hub that was created anew, and waiting there would skip events silently.
     pub(super) fn cursor_at(&self, start: Start) -> Result<Cursor, Refusal> {
         let state = self.lock();
-        let beginning = Cursor {
-            sequence: state.begin_sequence,
-            offset: state.segments.first().map_or(0, |first| first.base_offset),
-            from: None,
-        };
+        let beginning =
+            Cursor { sequence: state.begin_sequence, offset: state.begin_offset, from: None };
         let (key, value, inclusive) = match start {
             Start::Earliest => return Ok(beginning),
             Start::Latest => {
@@ -348,6 +354,7 @@ impl State {
                 None => break,
             }
         }
+        self.trim_bytes();
         std::mem::take(&mut self.waiting)
     }
 

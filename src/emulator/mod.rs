@@ -37,7 +37,8 @@
 //!
 //! # What it does not do
 //!
-//! It checks no tokens, keeps every event for ever, and knows any consumer group by name.
+//! Unless told to, it checks no tokens, keeps every event for ever, knows any consumer group by name
+//! and takes in as much as it can.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -52,6 +53,7 @@ mod broker;
 mod builder;
 mod cbs;
 mod certificates;
+mod config_file;
 mod connection;
 mod consume;
 mod context;
@@ -62,6 +64,7 @@ mod event;
 mod faults;
 mod frame;
 mod hub;
+mod hub_options;
 mod intake;
 mod listener;
 mod log;
@@ -71,11 +74,14 @@ mod publish;
 mod record;
 mod refusal;
 mod request;
+mod retention;
 mod segment;
 mod session;
 mod settings;
 mod socket;
 mod store;
+mod throughput;
+mod tokens;
 mod upgrade;
 mod websocket;
 mod wire;
@@ -88,6 +94,7 @@ pub(crate) use broker::validate_hub;
 pub use builder::EmulatorBuilder;
 pub use error::EmulatorError;
 pub use faults::Faults;
+pub use hub_options::HubOptions;
 
 /// How long after a delivery arrived its disposition is sent, unless set otherwise.
 ///
@@ -109,6 +116,10 @@ pub const DEFAULT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How many connections may be open at once, unless set otherwise: the limit of the service's
 /// standard tier. Each costs some memory and a file descriptor.
 pub const DEFAULT_MAX_CONNECTIONS: usize = 5000;
+
+/// The largest delivery, an event or a batch of them, unless set otherwise; the same as in the
+/// service's standard tier.
+pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 
 const KEY_NAME: &str = "RootManageSharedAccessKey";
 const KEY: &str = "SAS_KEY_VALUE";
@@ -217,9 +228,11 @@ impl Emulator {
 
     fn connection_string_to(&self, address: SocketAddr, flag: &str, hub: Option<&str>) -> String {
         let entity = hub.map_or(String::new(), |hub| format!(";EntityPath={hub}"));
+        let first = self.broker.settings.keys.first();
+        let (name, key) = first.map_or((KEY_NAME, KEY), |first| (&first.name, &first.key));
         format!(
-            "Endpoint=sb://localhost:{};SharedAccessKeyName={KEY_NAME};SharedAccessKey={KEY}\
-             {flag}{entity}",
+            "Endpoint=sb://localhost:{};SharedAccessKeyName={name};SharedAccessKey={key}{flag}\
+             {entity}",
             address.port()
         )
     }

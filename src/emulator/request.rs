@@ -41,6 +41,8 @@ pub(super) enum Service {
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) properties: OrderedMap<String, SimpleValue>,
+    /// The text of the body, if it is one.
+    pub(super) body: Option<String>,
 }
 
 impl Request {
@@ -112,7 +114,7 @@ impl Requests {
             received_at: now,
             bytes: delivered.message.len(),
         };
-        match self.answer(&delivered.message, context) {
+        match self.answer(&delivered.message, now, context) {
             Ok(reply) => {
                 context.settle_later(&ticket, Outcome::Accepted);
                 Ok(Some(reply))
@@ -124,7 +126,12 @@ impl Requests {
         }
     }
 
-    fn answer(&self, message: &[u8], context: &Context) -> Result<Reply, Refusal> {
+    fn answer(
+        &self,
+        message: &[u8],
+        now: Instant,
+        context: &mut Context,
+    ) -> Result<Reply, Refusal> {
         let mut at = 0;
         while at < message.len() {
             at += wire::check(&message[at..])?;
@@ -138,9 +145,13 @@ impl Requests {
                 .application_properties
                 .map(|properties| properties.0)
                 .unwrap_or_default(),
+            body: match message.body {
+                Body::Value(AmqpValue(Value::String(text))) => Some(text),
+                _ => None,
+            },
         };
         let answer = match self.service {
-            Service::Tokens => cbs::answer(&request),
+            Service::Tokens => cbs::answer(&request, now, context),
             Service::Management => management::answer(&request, &context.broker),
         };
         Ok(Reply {

@@ -60,6 +60,11 @@ impl Segment {
         }
     }
 
+    /// When its first event came.
+    pub(super) fn begun_ms(&self) -> Option<i64> {
+        self.marks.first().map(|mark| mark.enqueued_ms)
+    }
+
     pub(super) fn header(&self) -> [u8; SEGMENT_HEADER_BYTES] {
         let mut header = [0; SEGMENT_HEADER_BYTES];
         header[0..8].copy_from_slice(&MAGIC);

@@ -21,7 +21,6 @@ use fe2o3_amqp_types::performatives::{Attach, Begin, Detach, Disposition, Flow};
 use super::consume::{Consumer, Turn};
 use super::context::Context;
 use super::frame::{self, Outcome, SessionFlow, Termini, Transfer};
-use super::intake::MAX_MESSAGE_BYTES;
 use super::log::StoredEvent;
 use super::mailbox::LinkKey;
 use super::publish::Publisher;
@@ -203,7 +202,7 @@ impl Session {
             self.channel,
             &attach,
             termini,
-            MAX_MESSAGE_BYTES as u64,
+            context.broker.settings.max_message_bytes as u64,
         );
         context.links += 1;
         let state = match opened {

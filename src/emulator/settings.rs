@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use super::tokens::AccessKey;
 use super::{
     DEFAULT_DETACH_DELAY, DEFAULT_DISPOSITION_DELAY, DEFAULT_HANDSHAKE_TIMEOUT,
-    DEFAULT_IDLE_TIMEOUT, DEFAULT_MAX_CONNECTIONS,
+    DEFAULT_IDLE_TIMEOUT, DEFAULT_MAX_CONNECTIONS, KEY, KEY_NAME, MAX_MESSAGE_BYTES,
 };
 
 /// The settings all connections share.
@@ -17,6 +18,22 @@ pub(super) struct Settings {
     pub(super) max_connections: usize,
     /// Partitions of a hub that a client names first; without it such a hub does not exist.
     pub(super) create_on_first_use: Option<u32>,
+    /// The largest delivery: one event, or a batch of them.
+    pub(super) max_message_bytes: usize,
+    /// What the whole broker takes in; without a limit as fast as it can.
+    pub(super) throughput_units: Option<u32>,
+    pub(super) tokens: TokenCheck,
+    /// Never empty; the first is in the connection strings.
+    pub(super) keys: Vec<AccessKey>,
+}
+
+/// What is done with tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TokenCheck {
+    /// Any token, and none, opens everything.
+    Ignored,
+    /// A link needs a valid token for what it names, for as long as it is attached.
+    Required,
 }
 
 impl Default for Settings {
@@ -28,6 +45,10 @@ impl Default for Settings {
             handshake_timeout: DEFAULT_HANDSHAKE_TIMEOUT,
             max_connections: DEFAULT_MAX_CONNECTIONS,
             create_on_first_use: None,
+            max_message_bytes: MAX_MESSAGE_BYTES,
+            throughput_units: None,
+            tokens: TokenCheck::Ignored,
+            keys: vec![AccessKey { name: KEY_NAME.to_owned(), key: KEY.to_owned() }],
         }
     }
 }
