@@ -1,23 +1,35 @@
 //! Whether an event costs the same with one partition and with 1,024, and after ten million.
 //!
 //! Handlers do nothing, 10,000 at once, over the in-memory hub; of partitions, the first
-//! tenth of the events is left out, for it pays for taking the partitions over. Figures go
-//! to `target/bench/scale.json`, which `scripts/bench-check` reads.
+//! tenth of the events is left out, for it pays for taking the partitions over. A bare loop of
+//! spawn and semaphore runs beside each figure: what a machine's mood does to both is not
+//! ours. Figures go to `target/bench/scale.json`, which `scripts/bench-check` reads.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use longshore::checkpoint_store::memory::MemoryCheckpointStore;
+use longshore::event::PartitionId;
 use longshore::transport::memory::MemoryHub;
+use longshore::transport::{LinkStart, OpenLink, Transport};
 use longshore::{
     BatchConsumer, ConsumerHandle, ConsumerOptions, Event, EventContext, OutgoingEvent,
 };
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 mod measure;
 
 use measure::{cpu_now, is_trial, live_bytes, peak_bytes, restart_peak};
+
+/// Numbers of partitions, compared by the median of so many runs.
+const COUNTS: [usize; 5] = [1, 4, 32, 256, 1_024];
+const RUNS: usize = 5;
+const SLOTS: usize = 10_000;
 
 fn publish(hub: &MemoryHub, partitions: usize, events: usize) {
     for number in 0..events {
@@ -29,7 +41,7 @@ fn start(hub: &MemoryHub) -> (ConsumerHandle, Arc<AtomicU64>) {
     let handled = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&handled);
     let mut options = ConsumerOptions::default();
-    options.max_events_in_flight = 10_000;
+    options.max_events_in_flight = SLOTS;
     let store = Arc::new(MemoryCheckpointStore::new());
     let handle = BatchConsumer::builder(Arc::new(hub.transport("$Default")), store)
         .options(options)
@@ -60,18 +72,58 @@ async fn partitions(partitions: usize, events: usize) -> (f64, i64) {
     restart_peak();
     let before = live_bytes();
     let (handle, handled) = start(&hub);
-    until(&handled, events as u64 / 10).await;
-    let (cpu, from) = (cpu_now(), handled.load(Ordering::Relaxed));
-    until(&handled, events as u64).await;
-    let (cpu, events) = (cpu_now() - cpu, events as u64 - from);
+    let cpu = measured(&handled, events).await;
     let memory = peak_bytes() - before;
     stop(handle).await;
-    (cpu.as_secs_f64() * 1e6 / events as f64, memory)
+    (cpu, memory)
 }
 
-/// Of each of `rounds` rounds: microseconds of CPU an event (publishing included), and the
-/// bytes live after it.
-async fn long_run(rounds: usize, round_events: usize) -> Vec<(f64, i64)> {
+/// The same by hand: a loop per partition that spawns a task for each event under a semaphore.
+/// Microseconds of CPU an event.
+async fn bare(partitions: usize, events: usize) -> f64 {
+    let hub = MemoryHub::new("scale", partitions);
+    publish(&hub, partitions, events);
+    let handled = Arc::new(AtomicU64::new(0));
+    let slots = Arc::new(Semaphore::new(SLOTS));
+    let mut readers = JoinSet::new();
+    for partition in 0..partitions {
+        let (handled, slots) = (Arc::clone(&handled), Arc::clone(&slots));
+        let transport = hub.transport("$Default");
+        readers.spawn(async move {
+            let id = PartitionId::from(partition.to_string());
+            let mut link =
+                transport.open(OpenLink::new(id, LinkStart::FirstEvent, 300)).await.expect("open");
+            let mut received = Vec::new();
+            loop {
+                poll_fn(|cx| link.poll_receive(cx, 256, &mut received)).await.expect("receive");
+                for event in received.drain(..) {
+                    let permit = Arc::clone(&slots).acquire_owned().await.expect("open");
+                    let handled = Arc::clone(&handled);
+                    tokio::spawn(async move {
+                        drop(event);
+                        drop(permit);
+                        handled.fetch_add(1, Ordering::Relaxed);
+                    });
+                }
+            }
+        });
+    }
+    let cpu = measured(&handled, events).await;
+    readers.shutdown().await;
+    cpu
+}
+
+/// Waits for the events; microseconds of CPU an event, the first tenth left out.
+async fn measured(handled: &AtomicU64, events: usize) -> f64 {
+    until(handled, events as u64 / 10).await;
+    let (cpu, from) = (cpu_now(), handled.load(Ordering::Relaxed));
+    until(handled, events as u64).await;
+    (cpu_now() - cpu).as_secs_f64() * 1e6 / (events as u64 - from) as f64
+}
+
+/// Of each of `rounds` rounds: microseconds of CPU an event (publishing included), those of a
+/// bare loop that runs just before (publishing left out), and the bytes live after it.
+async fn long_run(rounds: usize, round_events: usize) -> Vec<(f64, f64, i64)> {
     const PARTITIONS: usize = 4;
     const PIECES: usize = 10;
     let hub = MemoryHub::new("scale", PARTITIONS);
@@ -79,6 +131,7 @@ async fn long_run(rounds: usize, round_events: usize) -> Vec<(f64, i64)> {
     let mut figures = Vec::new();
     let mut published = 0;
     for _ in 0..rounds {
+        let bare_cpu = bare(PARTITIONS, round_events).await;
         let cpu = cpu_now();
         for _ in 0..PIECES {
             let events = round_events / PIECES;
@@ -92,40 +145,57 @@ async fn long_run(rounds: usize, round_events: usize) -> Vec<(f64, i64)> {
         let cpu = (cpu_now() - cpu).as_secs_f64() * 1e6 / round_events as f64;
         // What settled last is checkpointed, and let go of, within a batch's timeout.
         tokio::time::sleep(Duration::from_secs(2)).await;
-        figures.push((cpu, live_bytes()));
+        figures.push((cpu, bare_cpu, live_bytes()));
     }
     stop(handle).await;
     figures
 }
 
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut sorted: Vec<f64> = values.collect();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
+}
+
 fn main() {
     let (events, rounds, round_events) =
-        if is_trial() { (20_000, 2, 20_000) } else { (1_000_000, 10, 1_000_000) };
+        if is_trial() { (20_000, 2, 20_000) } else { (4_000_000, 10, 1_000_000) };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .expect("runtime");
     let mut lines = Vec::new();
-    for count in [1, 4, 32, 256, 1_024] {
-        let mut runs: Vec<(f64, i64)> =
-            (0..5).map(|_| runtime.block_on(partitions(count, events))).collect();
-        runs.sort_by(|one, other| one.0.total_cmp(&other.0));
-        let (cpu, memory) = runs[runs.len() / 2];
+    // Interleaved, so that the machine's moods hit all counts alike.
+    let mut runs: BTreeMap<usize, Vec<(f64, f64, i64)>> = BTreeMap::new();
+    for _ in 0..RUNS {
+        for count in COUNTS {
+            let bare_cpu = runtime.block_on(bare(count, events));
+            let (cpu, memory) = runtime.block_on(partitions(count, events));
+            runs.entry(count).or_default().push((cpu, bare_cpu, memory));
+        }
+    }
+    for (count, runs) in runs {
+        let cpu = median(runs.iter().map(|run| run.0));
+        let bare_cpu = median(runs.iter().map(|run| run.1));
+        let memory = runs.iter().map(|run| run.2).max().unwrap_or_default();
         println!(
-            "{count:>5} partitions: {cpu:.2} us of CPU an event, {} KiB at most",
+            "{count:>5} partitions: {cpu:.2} us of CPU an event, by hand {bare_cpu:.2}; {} KiB at most",
             memory / 1024
         );
         lines.push(format!(
-            r#"{{"name":"partitions","partitions":{count},"events":{events},"cpu_us":{cpu:.3},"peak_bytes":{memory}}}"#
+            r#"{{"name":"partitions","partitions":{count},"events":{events},"cpu_us":{cpu:.3},"bare_cpu_us":{bare_cpu:.3},"peak_bytes":{memory}}}"#
         ));
     }
     let figures = runtime.block_on(long_run(rounds, round_events));
-    for (round, (cpu, live)) in figures.iter().enumerate() {
+    for (round, (cpu, bare_cpu, live)) in figures.iter().enumerate() {
         let million = round + 1;
-        println!("round {million:>2}: {cpu:.2} us of CPU an event, {} KiB live", live / 1024);
+        println!(
+            "round {million:>2}: {cpu:.2} us of CPU an event, by hand {bare_cpu:.2}; {} KiB live",
+            live / 1024
+        );
         lines.push(format!(
-            r#"{{"name":"long-run","round":{million},"events":{round_events},"cpu_us":{cpu:.3},"live_bytes":{live}}}"#
+            r#"{{"name":"long-run","round":{million},"events":{round_events},"cpu_us":{cpu:.3},"bare_cpu_us":{bare_cpu:.3},"live_bytes":{live}}}"#
         ));
     }
     fs::create_dir_all("target/bench").expect("writable");

@@ -165,8 +165,8 @@ pub(crate) fn call<M: Mode>(
 
 pin_project! {
     /// A handler call: runs under its slot and inside its span, survives the handler's panics,
-    /// is watched while it is polled, and reports. Written by hand: each `async` block around a future doubles its size, and
-    /// futures are copied on their way into a task.
+    /// is watched while it is polled, and reports. Written by hand: each `async` block around a
+    /// future doubles its size, and futures are copied on their way into a task.
     struct Call<F> {
         #[pin]
         handler: F,

@@ -181,7 +181,9 @@ impl<M: Mode> PartitionWorker<M> {
             self.start_due_retries(now);
             self.return_bytes();
             let starved = !self.shared.budget.may_take(self.account);
+            let running_before = self.running.len();
             let wants_slot = self.dispatch(now, starved);
+            let has_begun_calls = self.running.len() > running_before;
             self.start_write(now);
             self.publish_progress();
             if self.step_end(now) {
@@ -192,6 +194,10 @@ impl<M: Mode> PartitionWorker<M> {
                 && timer.deadline() != wake
             {
                 timer.as_mut().reset(wake);
+            }
+            if has_begun_calls {
+                // The handlers first, while their events are still in the nearest cache.
+                tokio::task::yield_now().await;
             }
             let intake = self.intake_events();
             let may_receive = directed == Directive::Run && intake > 0 && !starved;
