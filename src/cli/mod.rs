@@ -59,8 +59,8 @@ enum Command {
 /// your own.
 #[derive(Args, Debug)]
 struct DemoArgs {
-    /// Move the files of this folder and of those below it. Default: the files that git tracks
-    /// in the current folder
+    /// Move the files of this folder and of those below it. Default: 120 files of mixed sizes,
+    /// made for the occasion
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     #[command(flatten)]

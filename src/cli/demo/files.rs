@@ -1,8 +1,11 @@
 //! The files that the demo moves.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 
+use rand::rngs::SmallRng;
+use rand::{Rng, RngCore, SeedableRng};
 use sha2::{Digest, Sha256};
 use url::Url;
 
@@ -19,12 +22,32 @@ pub(super) struct Source {
     pub(super) bytes: u64,
 }
 
-/// The files of `dir`, or those git tracks here; at least one.
-pub(super) fn collect(dir: Option<&Path>) -> Result<Vec<Source>, CommandError> {
-    let (root, names) = match dir {
-        Some(dir) => (dir.to_owned(), walk(dir)?),
-        None => (PathBuf::from("."), tracked()?),
-    };
+/// How many files are made where none are named.
+const FILES: usize = 120;
+/// Half of them are larger.
+const MEDIAN_BYTES: f64 = 160_000.0;
+
+/// Fills `dir` with files whose sizes differ as those of real ones do: log-normal, sigma 1.
+/// The same at each call, so that two runs compare.
+pub(super) fn make(dir: &Path) -> io::Result<()> {
+    let mut random = SmallRng::seed_from_u64(1);
+    for number in 1..=FILES {
+        let mut content = vec![0; (MEDIAN_BYTES * normal(&mut random).exp()) as usize];
+        random.fill_bytes(&mut content);
+        std::fs::write(dir.join(format!("{number:03}.bin")), content)?;
+    }
+    Ok(())
+}
+
+/// Standard normal, by Box and Muller.
+fn normal(random: &mut SmallRng) -> f64 {
+    let (radius, angle): (f64, f64) = (random.random(), random.random());
+    (-2.0 * (1.0 - radius).ln()).sqrt() * (std::f64::consts::TAU * angle).cos()
+}
+
+/// The files below `root`; at least one.
+pub(super) fn collect(root: &Path) -> Result<Vec<Source>, CommandError> {
+    let names = walk(root)?;
     let mut sources = BTreeMap::new();
     for name in names {
         let file = root.join(&name);
@@ -40,22 +63,9 @@ pub(super) fn collect(dir: Option<&Path>) -> Result<Vec<Source>, CommandError> {
         sources.insert(name.as_str().to_owned(), Source { name, url_path, file, sha256, bytes });
     }
     if sources.is_empty() {
-        return Err(CommandError::new("there is no file to move; name a folder with --dir"));
+        return Err(CommandError::new("there is no file to move; name another folder with --dir"));
     }
     Ok(sources.into_values().collect())
-}
-
-fn tracked() -> Result<Vec<String>, CommandError> {
-    let advice = "name the files to move with --dir DIR, or run it in a git checkout";
-    let listed = std::process::Command::new("git")
-        .args(["ls-files", "-z"])
-        .output()
-        .map_err(|error| CommandError::caused(format!("git cannot be run; {advice}"), &error))?;
-    if !listed.status.success() {
-        return Err(CommandError::new(format!("this is no git checkout; {advice}")));
-    }
-    let names = listed.stdout.split(|byte| *byte == 0).filter(|name| !name.is_empty());
-    Ok(names.map(|name| String::from_utf8_lossy(name).into_owned()).collect())
 }
 
 fn walk(dir: &Path) -> Result<Vec<String>, CommandError> {

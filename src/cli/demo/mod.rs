@@ -1,4 +1,4 @@
-//! `longshore demo`: the main job on this machine, on real files, over the real protocols.
+//! `longshore demo`: the main job on this machine, over the real protocols.
 
 mod barrier;
 mod chart;
@@ -12,7 +12,7 @@ use url::Url;
 
 use self::barrier::Barrier;
 use self::chart::{Colours, Row, chart, said};
-use self::files::{Source, collect, hash};
+use self::files::{Source, collect, hash, make};
 use super::file_server::FileServer;
 use super::job::{Broker, Job, RESULTS, fault, worker};
 use super::progress::{Display, Standing};
@@ -67,9 +67,13 @@ pub(super) async fn run(args: DemoArgs) -> Result<Ending, CommandError> {
 }
 
 async fn compare(args: DemoArgs) -> Result<(), CommandError> {
-    let sources = tokio::task::spawn_blocking(move || collect(args.dir.as_deref()))
-        .await
-        .map_err(|error| CommandError::new(error.to_string()))??;
+    let made = tempfile::tempdir()?;
+    let (named, makes) = (args.dir, made.path().to_owned());
+    let collecting = tokio::task::spawn_blocking(move || match named {
+        Some(dir) => collect(&dir),
+        None => make(&makes).map_err(CommandError::from).and_then(|()| collect(&makes)),
+    });
+    let sources = collecting.await.map_err(|error| CommandError::new(error.to_string()))??;
     let (files, bytes) = (sources.len() as u64, sources.iter().map(|source| source.bytes).sum());
     let ways = ways(args.pace);
     give(format_args!("Moving {files} files ({}) in {} ways:\n", size(bytes), ways.len()));
