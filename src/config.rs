@@ -65,7 +65,7 @@ pub enum OwnerLevel {
 }
 
 /// Where to go on when the checkpoint's position is not in the log: the hub was created anew,
-/// or its log is shorter than the position.
+/// its log is shorter than the position, or the service refuses the position.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum PositionLost {

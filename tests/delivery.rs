@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use longshore::config::{OwnerLevel, PositionLost};
 use longshore::consumer::{ExitReason, Settler, StopReason};
-use longshore::event::StartPosition;
+use longshore::event::{SequenceNumber, StartPosition};
 use longshore::state::batch_buffer::FlushReason;
+use longshore::state::resume::Continuity;
+use longshore::transport::LinkStart;
 use longshore::{
-    Batch, BatchConsumer, BatchContext, ConsumerOptions, ErrorClass, Event, EventContext, Failure,
-    Outcome, Outcomes, OutgoingEvent, decoded,
+    Batch, BatchConsumer, BatchContext, ConsumerHandle, ConsumerOptions, ErrorClass, Event,
+    EventContext, Failure, Outcome, Outcomes, OutgoingEvent, decoded,
 };
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
@@ -736,6 +738,51 @@ async fn a_recreated_hub_stops_the_partition_where_the_policy_says_so() {
     harness.hub.recreate();
     let exit = handle.join().await;
     assert!(matches!(exit.partitions[0].reason, StopReason::PositionLost(_)), "{exit:?}");
+}
+
+/// Ten events, then a link that is lost while the service refuses our position so many times.
+async fn with_a_refused_position(times: usize, policy: PositionLost) -> (Harness, ConsumerHandle) {
+    let harness = Harness::new(1);
+    harness.publish(0, 10);
+    let mut options = ConsumerOptions::default();
+    options.position_lost = policy;
+    let seen = harness.seen.clone();
+    let handle = harness
+        .builder()
+        .options(options)
+        .event_handler(move |event: Event, _: EventContext| {
+            seen.record(&event);
+            async {}
+        })
+        .expect("valid")
+        .start();
+    until("the first ten", || harness.seen.len() == 10).await;
+    harness.hub.fail_opens(times, ErrorClass::BadPosition);
+    harness.hub.end_links(0, ErrorClass::Transient);
+    harness.publish(0, 1);
+    (harness, handle)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_position_refused_once_is_asked_for_again() {
+    let (harness, handle) = with_a_refused_position(1, PositionLost::Stop).await;
+    until("the next event", || harness.seen.len() == 11).await;
+    drained(handle).await;
+    assert_eq!(harness.seen.numbers(), (0..11).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_position_refused_twice_goes_to_the_policy() {
+    let (harness, handle) = with_a_refused_position(2, PositionLost::Earliest).await;
+    until("the log again", || harness.seen.len() == 21).await;
+    drained(handle).await;
+    assert_eq!(harness.checkpointed_to("0").await, Some(10));
+
+    let (_, mut handle) = with_a_refused_position(2, PositionLost::Stop).await;
+    let exit = handle.join().await;
+    let reason = &exit.partitions[0].reason;
+    let refused = Continuity::Refused { start: LinkStart::After(SequenceNumber(9)) };
+    assert!(matches!(reason, StopReason::PositionLost(lost) if *lost == refused), "{exit:?}");
 }
 
 #[tokio::test(start_paused = true)]

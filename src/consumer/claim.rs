@@ -66,7 +66,8 @@ fn too_slow(operation: &'static str, limit: Duration) -> Error {
     Error::new(ErrorClass::Transient, operation, format!("no answer within {limit:?}"))
 }
 
-/// Claims the partition, however long it takes.
+/// Claims the partition, however long it takes. `lost` is how its position was lost, where an
+/// ownership of ours just ended for that.
 ///
 /// # Errors
 /// Where it cannot be owned: a drain began, the hub is gone, the policy says stop.
@@ -74,6 +75,7 @@ pub(super) async fn claim(
     shared: &Shared,
     key: &CheckpointKey,
     partition: &Partition,
+    lost: Option<Continuity>,
 ) -> Result<Claimed, StopReason> {
     let mut directive = shared.directive.subscribe();
     let mut failures = 0;
@@ -84,7 +86,7 @@ pub(super) async fn claim(
         let error = tokio::select! {
             biased;
             _changed = directive.changed() => continue,
-            attempt = attempt(shared, key, partition) => match attempt? {
+            attempt = attempt(shared, key, partition, lost) => match attempt? {
                 Attempt::Claimed(claimed) => return Ok(*claimed),
                 Attempt::Again => continue,
                 Attempt::Failed(error) => error,
@@ -128,6 +130,7 @@ async fn attempt(
     shared: &Shared,
     key: &CheckpointKey,
     partition: &Partition,
+    lost: Option<Continuity>,
 ) -> Result<Attempt, StopReason> {
     let read = async {
         let hub = shared.transport.hub_properties().await?;
@@ -142,7 +145,7 @@ async fn attempt(
         Ok(read) => read,
         Err(error) => return Ok(Attempt::Failed(error)),
     };
-    let begin = begin(shared, partition, &hub, &log, stored.as_ref())?;
+    let begin = begin(shared, partition, &hub, &log, stored.as_ref(), lost)?;
     let now_millis = u64::try_from(crate::timestamp::unix_millis(shared.clock.now())).unwrap_or(0);
     let mut fence = Fence::claim(stored, hub.incarnation, now_millis, shared.write_id());
     if let Begin::At { watermark, .. } = &begin {
@@ -195,11 +198,15 @@ fn begin(
     hub: &HubProperties,
     log: &LogProperties,
     stored: Option<&StoredCheckpoint>,
+    lost: Option<Continuity>,
 ) -> Result<Begin, StopReason> {
     let checkpoint = stored.map(|stored| &stored.checkpoint);
     let position = checkpoint.and_then(|checkpoint| checkpoint.watermark.as_ref());
     let known = checkpoint.and_then(|checkpoint| checkpoint.incarnation);
+    let refused = lost.filter(|lost| matches!(lost, Continuity::Refused { .. }));
     let continuity = match (position, known) {
+        // Nothing that can be read says so, or it would have been noticed before.
+        _ if let Some(refused) = refused => refused,
         (Some(position), known) => ResumePosition::new(
             known.unwrap_or(hub.incarnation),
             LinkStart::After(position.sequence_number),

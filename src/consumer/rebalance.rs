@@ -136,9 +136,10 @@ async fn own<M: Mode>(
 ) -> PartitionExit {
     let partition = Partition::new(shared.transport.entity().clone(), id.clone());
     let key = CheckpointKey { scope: shared.scope(), partition: id.clone() };
+    let mut lost = None;
     loop {
         status.set_phase(PartitionPhase::Claiming);
-        let claimed = match claim(&shared, &key, &partition).await {
+        let claimed = match claim(&shared, &key, &partition, lost).await {
             Ok(claimed) => claimed,
             Err(reason) => {
                 status.set_phase(PartitionPhase::Stopped);
@@ -178,6 +179,10 @@ async fn own<M: Mode>(
         if !again {
             return exit;
         }
+        lost = match exit.reason {
+            StopReason::PositionLost(continuity) => Some(continuity),
+            _ => None,
+        };
     }
 }
 

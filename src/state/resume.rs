@@ -33,6 +33,11 @@ pub enum Continuity {
         /// The end of the log; `None` where it is empty.
         end: Option<SequenceNumber>,
     },
+    /// The log seems to hold our position, and the service refused it twice in a row.
+    Refused {
+        /// Where a link was to begin.
+        start: LinkStart,
+    },
 }
 
 /// The reading position of one partition across links.

@@ -95,6 +95,8 @@ pub struct PartitionStream {
     random: SmallRng,
     state: State,
     failures: u32,
+    /// Whether the service refused our position since the last event.
+    position_refused: bool,
     lost_events: u64,
     links_opened: u64,
 }
@@ -158,6 +160,7 @@ impl PartitionStream {
             random,
             state: State::Ended,
             failures: 0,
+            position_refused: false,
             lost_events: 0,
             links_opened: 0,
         };
@@ -221,6 +224,7 @@ impl PartitionStream {
                     let count = self.drop_repeats(first, into);
                     if count > 0 {
                         self.failures = 0;
+                        self.position_refused = false;
                     }
                     match error {
                         None => {
@@ -339,7 +343,14 @@ impl PartitionStream {
     fn on_error(&mut self, error: Error, link: Option<Box<dyn Link>>) -> Result<(), StreamEnd> {
         self.failures += 1;
         let class = error.class();
-        if !class.is_retryable() {
+        if class == ErrorClass::BadPosition {
+            // The log may have been trimmed between our look and the link: one more look.
+            if std::mem::replace(&mut self.position_refused, true) {
+                self.state = State::Ended;
+                let start = self.position.next_start();
+                return Err(StreamEnd::Discontinuity(Continuity::Refused { start }));
+            }
+        } else if !class.is_retryable() {
             self.state = State::Ended;
             return Err(StreamEnd::Failed(error));
         }
