@@ -4,18 +4,19 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use tokio_util::sync::CancellationToken;
-
 use super::EmulatorError;
 use super::event::Prepared;
 use super::hub::{Hub, Partition};
 use super::hub_options::HubOptions;
+use super::injection::{FaultPoint, Injections};
 use super::log::PartitionLog;
 use super::mailbox::{AppendTicket, Mailbox};
-use super::refusal::{NOT_FOUND, RESOURCE_LIMIT_EXCEEDED, Refusal};
+use super::refusal::{DETACH_FORCED, NOT_FOUND, RESOURCE_LIMIT_EXCEEDED, Refusal};
 use super::settings::Settings;
+use super::socket::Ending;
 use super::store::Store;
 use super::throughput::Ingress;
+use super::weather::Weather;
 use super::writer::{AppendRequest, Writer};
 
 /// Hubs may have at most this many partitions; a chosen limit, the service's is 1,024 as well.
@@ -48,15 +49,25 @@ pub(super) struct Broker {
     storage: Storage,
     /// By lower-case name.
     hubs: Mutex<BTreeMap<String, Arc<Hub>>>,
-    connections: Mutex<HashMap<u64, CancellationToken>>,
+    connections: Mutex<HashMap<u64, Ending>>,
     ingress: Option<Mutex<Ingress>>,
+    pub(super) injections: Injections,
+    pub(super) weather: Weather,
 }
 
 impl Broker {
     pub(super) fn new(settings: Settings, storage: Storage) -> Self {
         let ingress =
             settings.throughput_units.map(|units| Mutex::new(Ingress::new(units, Instant::now())));
-        Self { settings, storage, hubs: Mutex::default(), connections: Mutex::default(), ingress }
+        Self {
+            settings,
+            storage,
+            hubs: Mutex::default(),
+            connections: Mutex::default(),
+            ingress,
+            injections: Injections::default(),
+            weather: Weather::default(),
+        }
     }
 
     fn lock_hubs(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Hub>>> {
@@ -86,13 +97,7 @@ impl Broker {
             });
         }
         let hub = match &self.storage {
-            Storage::Memory => Hub::new(
-                name.to_owned(),
-                unix_millis(),
-                (0..partitions)
-                    .map(|id| Arc::new(Partition::new(id, PartitionLog::in_memory(), None)))
-                    .collect(),
-            ),
+            Storage::Memory => hub_in_memory(name, partitions, unix_millis()),
             Storage::Files { store, .. } => store.open_hub(name, partitions)?,
         };
         let hub = Arc::new(hub.ruled_by(options));
@@ -151,6 +156,12 @@ impl Broker {
         mailbox: &Arc<Mailbox>,
         ticket: AppendTicket,
     ) -> Append {
+        if let Some(refusal) = self.injections.take(FaultPoint::Send) {
+            return Append::Refused(refusal);
+        }
+        if partition.is_gone() {
+            return Append::Refused(recreated());
+        }
         if let Some(ingress) = &self.ingress {
             let mut ingress = ingress.lock().unwrap_or_else(PoisonError::into_inner);
             if let Err(refusal) = ingress.take(ticket.bytes, events.len(), ticket.received_at) {
@@ -204,8 +215,50 @@ impl Broker {
             .sum()
     }
 
-    pub(super) fn on_connected(&self, id: u64, cut: CancellationToken) {
-        self.lock_connections().insert(id, cut);
+    /// Detaches the sending links of a hub; see `Faults::detach_senders`.
+    pub(super) fn detach_senders(&self, hub: &str, refusal: &Refusal) -> usize {
+        let hub = self.lock_hubs().get(&hub.to_ascii_lowercase()).cloned();
+        hub.map_or(0, |hub| hub.detach_senders(refusal))
+    }
+
+    /// See `Faults::trim_log`.
+    pub(super) fn trim_log(&self, hub: &str, partition: u32, sequence: i64) -> Option<i64> {
+        let hub = self.lock_hubs().get(&hub.to_ascii_lowercase()).cloned()?;
+        Some(hub.partition(partition).ok()?.log.trim_before(sequence))
+    }
+
+    /// See `Faults::recreate_hub`. Blocks on files when the log is durable.
+    pub(super) fn recreate_hub(&self, name: &str) -> Result<bool, EmulatorError> {
+        let mut hubs = self.lock_hubs();
+        let key = name.to_ascii_lowercase();
+        let Some(old) = hubs.get(&key).cloned() else {
+            return Ok(false);
+        };
+        for partition in old.partitions() {
+            partition.go();
+        }
+        let (name, partitions) = (&old.name, old.partition_count());
+        let new = match &self.storage {
+            Storage::Memory => {
+                hub_in_memory(name, partitions, unix_millis().max(old.created_at_ms + 1))
+            }
+            Storage::Files { store, .. } => {
+                store.remove_hub(name)?;
+                store.open_hub(name, partitions)?
+            }
+        };
+        hubs.insert(key, Arc::new(new.ruled_by(&old.options())));
+        drop(hubs);
+        // Whoever attaches again from now on gets the new one.
+        for partition in old.partitions() {
+            partition.detach_receivers(&recreated());
+        }
+        old.detach_senders(&recreated());
+        Ok(true)
+    }
+
+    pub(super) fn on_connected(&self, id: u64, ending: Ending) {
+        self.lock_connections().insert(id, ending);
     }
 
     pub(super) fn on_disconnected(&self, id: u64) {
@@ -219,15 +272,35 @@ impl Broker {
     /// Cuts every connection and returns how many there were.
     pub(super) fn cut_connections(&self) -> usize {
         let connections = std::mem::take(&mut *self.lock_connections());
-        for cut in connections.values() {
-            cut.cancel();
+        for ending in connections.values() {
+            ending.cut.cancel();
         }
         connections.len()
     }
 
-    fn lock_connections(&self) -> MutexGuard<'_, HashMap<u64, CancellationToken>> {
+    /// Stops all traffic on the connections there are, and returns how many.
+    pub(super) fn silence_connections(&self) -> usize {
+        let connections = self.lock_connections();
+        for ending in connections.values() {
+            ending.silence.cancel();
+        }
+        connections.len()
+    }
+
+    fn lock_connections(&self) -> MutexGuard<'_, HashMap<u64, Ending>> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn hub_in_memory(name: &str, partitions: u32, created_at_ms: i64) -> Hub {
+    let partitions = (0..partitions)
+        .map(|id| Arc::new(Partition::new(id, PartitionLog::in_memory(), None)))
+        .collect();
+    Hub::new(name.to_owned(), created_at_ms, partitions)
+}
+
+fn recreated() -> Refusal {
+    Refusal::new(DETACH_FORCED, "The messaging entity was deleted and created again")
 }
 
 fn not_found(hub: &str) -> Refusal {

@@ -29,7 +29,12 @@ pub(super) fn answer(request: &Request, now: Instant, context: &mut Context) -> 
 }
 
 fn accepted() -> Answer {
-    Answer { status: 202, description: "Accepted".to_owned(), body: serde_amqp::Value::Null }
+    Answer {
+        status: 202,
+        description: "Accepted".to_owned(),
+        condition: None,
+        body: serde_amqp::Value::Null,
+    }
 }
 
 fn on_token(request: &Request, audience: &str, now: Instant, context: &mut Context) -> Answer {

@@ -24,18 +24,18 @@ use super::mailbox::Mailbox;
 use super::settings::Settings;
 use super::settings::TokenCheck;
 
-const WINDOW: SessionFlow = SessionFlow {
+pub(super) const WINDOW: SessionFlow = SessionFlow {
     next_incoming_id: 0,
     incoming_window: 1000,
     next_outgoing_id: 0,
     outgoing_window: 1000,
 };
-const CONSUMER: &str = "hub/ConsumerGroups/$Default/Partitions/0";
-const DISPOSITION_DELAY: Duration = Duration::from_millis(10);
+pub(super) const CONSUMER: &str = "hub/ConsumerGroups/$Default/Partitions/0";
+pub(super) const DISPOSITION_DELAY: Duration = Duration::from_millis(10);
 const DETACH_DELAY: Duration = Duration::from_millis(20);
 const IDLE: Duration = Duration::from_secs(60);
 
-fn broker() -> Arc<Broker> {
+pub(super) fn broker() -> Arc<Broker> {
     let broker = Broker::new(
         Settings {
             disposition_delay: DISPOSITION_DELAY,
@@ -49,20 +49,20 @@ fn broker() -> Arc<Broker> {
     Arc::new(broker)
 }
 
-fn publish(broker: &Broker, body: &[u8]) {
+pub(super) fn publish(broker: &Broker, body: &[u8]) {
     let event = event::prepare(message(body), None).unwrap();
     let hub = broker.hub("hub").unwrap();
     hub.partition(0).unwrap().log.append_in_memory(&event.events, 1_000);
 }
 
-fn message(body: &[u8]) -> Bytes {
+pub(super) fn message(body: &[u8]) -> Bytes {
     let mut out = BytesMut::new();
     super::wire::put_descriptor(&mut out, 0x75);
     super::wire::put_binary(&mut out, body);
     out.freeze()
 }
 
-struct Peer {
+pub(super) struct Peer {
     connection: Connection,
     now: Instant,
     input: BytesMut,
@@ -82,7 +82,7 @@ impl Peer {
     }
 
     /// A peer with one session on channel 0.
-    fn open(broker: &Arc<Broker>) -> Self {
+    pub(super) fn open(broker: &Arc<Broker>) -> Self {
         Self::open_with(broker, 65_536, 0)
     }
 
@@ -132,13 +132,13 @@ impl Peer {
         self.output.extend_from_slice(&written);
     }
 
-    fn pass(&mut self, time: Duration) {
+    pub(super) fn pass(&mut self, time: Duration) {
         self.turn();
         self.now += time;
         self.turn();
     }
 
-    fn frames(&mut self) -> Vec<Body> {
+    pub(super) fn frames(&mut self) -> Vec<Body> {
         self.turn();
         let mut frames = Vec::new();
         while let Some(Frame { body, .. }) = frame::take_frame(&mut self.output).unwrap() {
@@ -148,7 +148,7 @@ impl Peer {
         frames
     }
 
-    fn attach(&mut self, handle: u32, role: Role, address: &str) {
+    pub(super) fn attach(&mut self, handle: u32, role: Role, address: &str) {
         let (source, target) = match role {
             Role::Receiver => (address, "me"),
             Role::Sender => ("me", address),
@@ -172,7 +172,14 @@ impl Peer {
         }));
     }
 
-    fn flow(&mut self, session: SessionFlow, handle: u32, seen: u32, credit: u32, drain: bool) {
+    pub(super) fn flow(
+        &mut self,
+        session: SessionFlow,
+        handle: u32,
+        seen: u32,
+        credit: u32,
+        drain: bool,
+    ) {
         frame::put_flow(
             &mut self.input,
             0,
@@ -181,7 +188,7 @@ impl Peer {
         );
     }
 
-    fn transfer(&mut self, handle: u32, id: u32, more: bool, payload: &[u8]) {
+    pub(super) fn transfer(&mut self, handle: u32, id: u32, more: bool, payload: &[u8]) {
         let transfer = TransferPerformative {
             handle: handle.into(),
             delivery_id: Some(id),
@@ -203,12 +210,12 @@ impl Peer {
     }
 }
 
-fn transfers(frames: &[Body]) -> usize {
+pub(super) fn transfers(frames: &[Body]) -> usize {
     let is_transfer = |body: &&Body| matches!(body, Body::Transfer(_));
     frames.iter().filter(is_transfer).count()
 }
 
-fn condition(error: &Option<fe2o3_amqp_types::definitions::Error>) -> String {
+pub(super) fn condition(error: &Option<fe2o3_amqp_types::definitions::Error>) -> String {
     let condition = &error.as_ref().unwrap().condition;
     serde_amqp::from_slice::<String>(&serde_amqp::to_vec(condition).unwrap()).unwrap_or_else(|_| {
         let value: Value = serde_amqp::to_value(condition).unwrap();
@@ -578,7 +585,7 @@ fn answer_to_token(peer: &mut Peer, id: u32, audience: &str, token: &str) -> Str
     answer.unwrap_or_else(|| panic!("{frames:?}"))
 }
 
-fn detached_with(frames: &[Body], handle: u32) -> String {
+pub(super) fn detached_with(frames: &[Body], handle: u32) -> String {
     let found = frames.iter().find_map(|frame| match frame {
         Body::Detach(detach) if detach.handle.0 == handle => Some(condition(&detach.error)),
         _ => None,

@@ -13,6 +13,7 @@
 //!   output is above its mark. A receiver that does not read costs no more memory than that.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
@@ -21,8 +22,9 @@ use fe2o3_amqp_types::performatives::Flow;
 use super::context::Context;
 use super::frame::{self, Delivery, LinkFlow};
 use super::hub::Partition;
+use super::injection::FaultPoint;
 use super::log::{Cursor, Read, ReadLimit, StoredEvent};
-use super::mailbox::LinkKey;
+use super::mailbox::{LinkKey, Notice};
 use super::refusal::{INTERNAL_ERROR, Refusal};
 use super::session::Window;
 
@@ -154,13 +156,24 @@ impl Consumer {
         &mut self,
         result: std::io::Result<Vec<StoredEvent>>,
     ) -> Result<bool, Refusal> {
-        let mut events = result.map_err(|error| {
-            tracing::error!(partition = self.partition.id, %error, "the log cannot be read");
-            Refusal::new(INTERNAL_ERROR, format!("the log cannot be read: {error}"))
-        })?;
+        let mut events = match result {
+            Ok(events) => events,
+            // Retention was faster; it goes on at the new beginning.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.is_behind() => Vec::new(),
+            Err(error) => {
+                tracing::error!(partition = self.partition.id, %error, "the log cannot be read");
+                let text = format!("the log cannot be read: {error}");
+                return Err(Refusal::new(INTERNAL_ERROR, text));
+            }
+        };
         self.cursor.advance(&mut events);
         self.fetched.extend(events);
         Ok(self.feed == Feed::Reading && self.queue())
+    }
+
+    /// Whether the log does not have the next event any more.
+    fn is_behind(&self) -> bool {
+        self.cursor.sequence < self.partition.log.ends().begin_sequence
     }
 
     fn queue(&mut self) -> bool {
@@ -177,6 +190,13 @@ impl Consumer {
     ) -> Turn {
         let full_at = context.out.len() + TURN_BYTES;
         while context.out.len() < full_at {
+            if self.has_next()
+                && let Some(refusal) = context.broker.injections.take(FaultPoint::Receive)
+            {
+                context.mailbox.post(Notice::Detach(link, refusal));
+                self.feed = Feed::Idle;
+                return Turn::Resting;
+            }
             if !self.take_next(window) {
                 match self.fetch(link, window, context) {
                     Some(turn) => return turn,
@@ -191,12 +211,17 @@ impl Consumer {
         Turn::Again
     }
 
+    /// Whether an event is at hand, and credit for it.
+    fn has_next(&self) -> bool {
+        self.unsent.is_none() && self.credit.left > 0 && !self.fetched.is_empty()
+    }
+
     /// Makes an event the current delivery, if there is one at hand and credit for it.
     fn take_next(&mut self, window: &mut Window) -> bool {
         if self.unsent.is_some() {
             return true;
         }
-        if self.credit.left == 0 {
+        if !self.has_next() {
             return false;
         }
         let Some(event) = self.fetched.pop_front() else {

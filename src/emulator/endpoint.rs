@@ -10,6 +10,7 @@ use serde_amqp::Value;
 use super::address::{self, Node};
 use super::consume::Consumer;
 use super::context::Context;
+use super::injection::FaultPoint;
 use super::mailbox::LinkKey;
 use super::publish::{Grant, Publisher};
 use super::refusal::{ARGUMENT_ERROR, NOT_ALLOWED, NOT_IMPLEMENTED, Refusal};
@@ -29,7 +30,7 @@ impl Endpoint {
     ) -> Result<Self, Refusal> {
         authorize(attach, key, context)?;
         let opened = match attach.role {
-            Role::Sender => Self::open_incoming(attach, context),
+            Role::Sender => Self::open_incoming(attach, key, context),
             Role::Receiver => Self::open_outgoing(attach, key, context),
         };
         if opened.is_err() {
@@ -38,7 +39,7 @@ impl Endpoint {
         opened
     }
 
-    fn open_incoming(attach: &Attach, context: &Context) -> Result<Self, Refusal> {
+    fn open_incoming(attach: &Attach, key: LinkKey, context: &Context) -> Result<Self, Refusal> {
         let target = attach.target.as_deref().cloned().map(Target::try_from);
         let address = match &target {
             Some(Ok(target)) => target.address.as_deref(),
@@ -48,8 +49,11 @@ impl Endpoint {
             Node::Tokens => Ok(Self::Requests(Box::new(Requests::new(Service::Tokens)))),
             Node::Management => Ok(Self::Requests(Box::new(Requests::new(Service::Management)))),
             Node::Hub { hub, partition } => {
+                inject(context)?;
                 let hub = context.broker.hub(&hub)?;
-                Ok(Self::Publisher(Box::new(Publisher::new(hub, partition)?)))
+                let publisher = Publisher::new(hub, partition)?;
+                publisher.hub.on_sender(&context.mailbox, key);
+                Ok(Self::Publisher(Box::new(publisher)))
             }
             Node::ConsumerGroup { .. } => Err(Refusal::new(
                 NOT_ALLOWED,
@@ -79,6 +83,7 @@ impl Endpoint {
                 ));
             }
             Node::ConsumerGroup { hub, group, partition } => {
+                inject(context)?;
                 (context.broker.hub(&hub)?, group, partition)
             }
         };
@@ -104,12 +109,20 @@ impl Endpoint {
     pub(super) fn on_detach(self, key: LinkKey, context: &mut Context) {
         context.grants.on_detach(key);
         match self {
-            Self::Publisher(mut publisher) => publisher.on_detach(context),
+            Self::Publisher(mut publisher) => {
+                publisher.hub.on_sender_gone(&context.mailbox, key);
+                publisher.on_detach(context);
+            }
             Self::Requests(mut requests) => requests.on_detach(context),
             Self::Consumer(mut consumer) => consumer.on_detach(key, context),
             Self::Replies(_) => {}
         }
     }
+}
+
+/// Refuses a link when a fault wants that.
+fn inject(context: &Context) -> Result<(), Refusal> {
+    context.broker.injections.take(FaultPoint::Attach).map_or(Ok(()), Err)
 }
 
 /// Whether a token of this connection opens what `attach` names, when that is asked for.

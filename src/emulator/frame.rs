@@ -477,7 +477,7 @@ fn put_error(out: &mut BytesMut, refusal: Option<&Refusal>) {
     };
     wire::put_descriptor(out, 0x1d);
     wire::put_list(out, 3, |out| {
-        wire::put_symbol(out, refusal.condition);
+        wire::put_symbol(out, &refusal.condition);
         wire::put_string(out, &refusal.description);
         wire::put_null(out);
     });

@@ -14,12 +14,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::event::partition_of_key;
 use super::hub_options::HubOptions;
-use super::log::PartitionLog;
+use super::log::{PartitionLog, Retention};
 use super::mailbox::{LinkKey, Mailbox, Notice};
 use super::refusal::{
     ARGUMENT_OUT_OF_RANGE, LINK_STOLEN, NOT_FOUND, RESOURCE_LIMIT_EXCEEDED, Refusal,
@@ -37,12 +37,22 @@ pub(super) struct Hub {
     next_partition: AtomicU32,
     /// In lower case; without it any group is there.
     groups: Option<BTreeSet<String>>,
+    retention: Retention,
+    senders: Mutex<Vec<(Arc<Mailbox>, LinkKey)>>,
 }
 
 impl Hub {
     pub(super) fn new(name: String, created_at_ms: i64, partitions: Vec<Arc<Partition>>) -> Self {
         let next_partition = AtomicU32::new(0);
-        Self { name, created_at_ms, partitions, next_partition, groups: None }
+        Self {
+            name,
+            created_at_ms,
+            partitions,
+            next_partition,
+            groups: None,
+            retention: Retention::default(),
+            senders: Mutex::default(),
+        }
     }
 
     /// The hub as `options` want it.
@@ -51,10 +61,47 @@ impl Hub {
             let groups = groups.iter().map(|group| group.to_ascii_lowercase());
             groups.chain(["$default".to_owned()]).collect()
         });
+        self.retention = options.retention;
         for partition in &self.partitions {
             partition.log.keep(options.retention);
         }
         self
+    }
+
+    /// What makes another hub like this one.
+    pub(super) fn options(&self) -> HubOptions {
+        HubOptions {
+            name: self.name.clone(),
+            partitions: self.partition_count(),
+            consumer_groups: self
+                .groups
+                .iter()
+                .map(|groups| groups.iter().cloned().collect())
+                .next(),
+            retention: self.retention,
+        }
+    }
+
+    fn lock_senders(&self) -> MutexGuard<'_, Vec<(Arc<Mailbox>, LinkKey)>> {
+        self.senders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note of a link that sends to this hub.
+    pub(super) fn on_sender(&self, mailbox: &Arc<Mailbox>, link: LinkKey) {
+        self.lock_senders().push((Arc::clone(mailbox), link));
+    }
+
+    pub(super) fn on_sender_gone(&self, mailbox: &Arc<Mailbox>, link: LinkKey) {
+        self.lock_senders().retain(|(other, key)| !(Arc::ptr_eq(other, mailbox) && *key == link));
+    }
+
+    /// Detaches every sending link and returns how many there were.
+    pub(super) fn detach_senders(&self, refusal: &Refusal) -> usize {
+        let senders = std::mem::take(&mut *self.lock_senders());
+        for (mailbox, link) in &senders {
+            mailbox.post(Notice::Detach(*link, refusal.clone()));
+        }
+        senders.len()
     }
 
     /// Whether a consumer group is there.
@@ -111,6 +158,7 @@ pub(super) struct Partition {
     /// Where its files are; none for a log in memory.
     pub(super) folder: Option<PathBuf>,
     groups: Mutex<HashMap<String, Vec<Receiver>>>,
+    gone: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -132,7 +180,16 @@ impl Receiver {
 
 impl Partition {
     pub(super) fn new(id: u32, log: PartitionLog, folder: Option<PathBuf>) -> Self {
-        Self { id, log, folder, groups: Mutex::default() }
+        Self { id, log, folder, groups: Mutex::default(), gone: AtomicBool::new(false) }
+    }
+
+    /// Takes no more events: the hub was deleted.
+    pub(super) fn go(&self) {
+        self.gone.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
     }
 
     /// Admits a receiver, and detaches those it displaces.

@@ -129,9 +129,13 @@ impl Listener {
         }
         self.last_connection += 1;
         let id = self.last_connection;
-        let ending = Ending { stop: self.stop.clone(), cut: CancellationToken::new() };
+        let ending = Ending {
+            stop: self.stop.clone(),
+            cut: CancellationToken::new(),
+            silence: CancellationToken::new(),
+        };
         let broker = Arc::clone(&self.broker);
-        broker.on_connected(id, ending.cut.clone());
+        broker.on_connected(id, ending.clone());
         self.tasks.spawn(async move {
             doorway::enter(stream, protocol, Arc::clone(&broker), ending).await;
             broker.on_disconnected(id);

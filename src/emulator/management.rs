@@ -6,6 +6,7 @@ use serde_amqp::primitives::{Array, OrderedMap, Timestamp};
 use super::address;
 use super::broker::Broker;
 use super::hub::Hub;
+use super::injection::FaultPoint;
 use super::refusal::{NOT_FOUND, Refusal};
 use super::request::{Answer, Request};
 
@@ -16,6 +17,9 @@ pub(super) fn answer(request: &Request, broker: &Broker) -> Answer {
     let operation = request.text("operation").unwrap_or_default();
     if operation != "READ" {
         return Answer::failed(501, format!("the operation '{operation}' is not offered; READ is"));
+    }
+    if let Some(refusal) = broker.injections.take(FaultPoint::Management) {
+        return Answer::refused(refusal);
     }
     let Some(name) = request.text("name") else {
         return Answer::failed(400, "READ needs a 'name', the event hub");
@@ -35,6 +39,7 @@ pub(super) fn answer(request: &Request, broker: &Broker) -> Answer {
         Ok(properties) => Answer {
             status: 200,
             description: "OK".to_owned(),
+            condition: None,
             body: Value::Map(
                 properties
                     .into_iter()

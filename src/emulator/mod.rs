@@ -65,6 +65,7 @@ mod faults;
 mod frame;
 mod hub;
 mod hub_options;
+mod injection;
 mod intake;
 mod listener;
 mod log;
@@ -83,6 +84,7 @@ mod store;
 mod throughput;
 mod tokens;
 mod upgrade;
+mod weather;
 mod websocket;
 mod wire;
 mod writer;
@@ -95,6 +97,7 @@ pub use builder::EmulatorBuilder;
 pub use error::EmulatorError;
 pub use faults::Faults;
 pub use hub_options::HubOptions;
+pub use injection::FaultPoint;
 
 /// How long after a delivery arrived its disposition is sent, unless set otherwise.
 ///
@@ -280,6 +283,9 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod connection_tests;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod fault_tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod websocket_tests;

@@ -55,7 +55,7 @@ impl Grant {
 /// A publishing link.
 #[derive(Debug)]
 pub(super) struct Publisher {
-    hub: Arc<Hub>,
+    pub(super) hub: Arc<Hub>,
     /// The partition its address names.
     partition: Option<u32>,
     pub(super) grant: Grant,

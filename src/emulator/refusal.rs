@@ -28,13 +28,16 @@ pub(super) const ARGUMENT_OUT_OF_RANGE: &str = "com.microsoft:argument-out-of-ra
 /// place that sends it to say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refusal {
-    pub(super) condition: &'static str,
+    pub(super) condition: Cow<'static, str>,
     pub(super) description: Cow<'static, str>,
 }
 
 impl Refusal {
-    pub(super) fn new(condition: &'static str, description: impl Into<Cow<'static, str>>) -> Self {
-        Self { condition, description: description.into() }
+    pub(super) fn new(
+        condition: impl Into<Cow<'static, str>>,
+        description: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self { condition: condition.into(), description: description.into() }
     }
 }
 

@@ -23,7 +23,9 @@ use super::intake::{Intake, Taken};
 use super::mailbox::{AppendTicket, LinkKey};
 use super::management;
 use super::publish::Grant;
-use super::refusal::{INTERNAL_ERROR, RESOURCE_LIMIT_EXCEEDED, Refusal};
+use super::refusal::{
+    INTERNAL_ERROR, NOT_FOUND, RESOURCE_LIMIT_EXCEEDED, Refusal, SERVER_BUSY, UNAUTHORIZED_ACCESS,
+};
 use super::session::Window;
 use super::wire;
 
@@ -60,12 +62,26 @@ impl Request {
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) description: String,
+    /// The AMQP error behind a failure, for clients that look for it.
+    pub(super) condition: Option<String>,
     pub(super) body: Value,
 }
 
 impl Answer {
     pub(super) fn failed(status: u16, description: impl Into<String>) -> Self {
-        Self { status, description: description.into(), body: Value::Null }
+        Self { status, description: description.into(), condition: None, body: Value::Null }
+    }
+
+    /// A failure in terms of AMQP, with the status the service would give it.
+    pub(super) fn refused(refusal: Refusal) -> Self {
+        let status = match &*refusal.condition {
+            NOT_FOUND => 404,
+            UNAUTHORIZED_ACCESS => 401,
+            SERVER_BUSY => 503,
+            _ => 500,
+        };
+        let condition = Some(refusal.condition.into_owned());
+        Self { condition, ..Self::failed(status, refusal.description) }
     }
 }
 
@@ -176,13 +192,19 @@ fn encode(answer: Answer, correlation_id: Option<MessageId>) -> Result<Bytes, Re
         ("status-code", status),
         ("status-description", description),
     ];
+    let condition = answer.condition.map(SimpleValue::String);
+    let condition = condition.map(|condition| ("errorCondition", condition));
     let message = Message {
         header: None,
         delivery_annotations: None,
         message_annotations: None,
         properties: Some(Properties { correlation_id, ..Properties::default() }),
         application_properties: Some(ApplicationProperties(
-            properties.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            properties
+                .into_iter()
+                .chain(condition)
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect(),
         )),
         body: AmqpValue(answer.body),
         footer: None,

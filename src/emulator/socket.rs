@@ -58,13 +58,15 @@ impl Stream for TcpStream {
     }
 }
 
-/// The two ways a connection is ended from outside.
+/// The ways a connection is ended from outside.
 #[derive(Debug, Clone)]
 pub(super) struct Ending {
     /// With a close frame.
     pub(super) stop: CancellationToken,
     /// Without a word.
     pub(super) cut: CancellationToken,
+    /// Not at all: nothing is read or written from then on.
+    pub(super) silence: CancellationToken,
 }
 
 /// What moved in one step.
@@ -82,6 +84,7 @@ pub(super) async fn serve<S: Stream>(
     ending: Ending,
     accepted_at: Instant,
 ) {
+    let mut forecast = broker.weather.watch();
     let mailbox = Arc::new(Mailbox::default());
     let mut connection = Connection::new(broker, Arc::clone(&mailbox), accepted_at);
     let mut input = BytesMut::new();
@@ -89,6 +92,9 @@ pub(super) async fn serve<S: Stream>(
     let mut reads: JoinSet<(LinkKey, io::Result<Vec<StoredEvent>>)> = JoinSet::new();
     let mut queued_reads = std::collections::VecDeque::new();
     while !connection.is_closed() {
+        if !forecast.calm(&ending).await {
+            return stream.on_cut();
+        }
         connection.on_notices();
         connection.on_turn(Instant::now());
         queued_reads.extend(connection.take_read_jobs());
@@ -110,6 +116,8 @@ pub(super) async fn serve<S: Stream>(
                 CONNECTION_FORCED,
                 "The broker is shutting down",
             )),
+            () = ending.silence.cancelled() => {}
+            () = forecast.changed() => {}
             moved = exchange(
                 &mut stream,
                 wants_input.then_some(&mut input),
@@ -117,12 +125,15 @@ pub(super) async fn serve<S: Stream>(
                 &mut unflushed,
             ) => match moved {
                 Ok(moved) => {
-                    let now = Instant::now();
                     if moved.wrote {
-                        connection.on_wrote(now);
+                        connection.on_wrote(Instant::now());
                     }
                     if moved.read {
                         stream.on_read();
+                        if !forecast.travel(&ending).await {
+                            return stream.on_cut();
+                        }
+                        let now = Instant::now();
                         connection.on_input(&mut input, now);
                     }
                     if moved.peer_is_done {

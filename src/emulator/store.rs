@@ -77,6 +77,17 @@ impl Store {
         Ok(file.map(|file| file.partitions))
     }
 
+    /// Removes a hub with its events. Blocks.
+    pub(super) fn remove_hub(&self, name: &str) -> Result<(), EmulatorError> {
+        let folder = self.folder_of(name);
+        // Out of the way first: a crash leaves the whole hub or none.
+        let away = self.root.join("removed");
+        remove_folder(&away)?;
+        std::fs::rename(&folder, &away)
+            .map_err(|error| EmulatorError::storage("move away", &folder, error))?;
+        remove_folder(&away)
+    }
+
     /// Opens a hub and recovers its partitions, or creates it. Blocks.
     pub(super) fn open_hub(&self, name: &str, partitions: u32) -> Result<Hub, EmulatorError> {
         let folder = self.folder_of(name);
@@ -103,6 +114,15 @@ impl Store {
             .map(|id| open_partition(&folder, id, tail_bytes))
             .collect::<Result<_, _>>()?;
         Ok(Hub::new(file.name, file.created_at_ms, partitions))
+    }
+}
+
+fn remove_folder(folder: &Path) -> Result<(), EmulatorError> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(EmulatorError::storage("remove", folder, error))
+        }
+        _ => Ok(()),
     }
 }
 

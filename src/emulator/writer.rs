@@ -162,6 +162,9 @@ impl Files {
 
     fn write(&mut self, group: &Group) -> io::Result<Encoded> {
         let partition = &group.partition;
+        if partition.is_gone() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the hub was deleted"));
+        }
         let events = group.requests.iter().flat_map(|request| &request.events);
         let encoded = encode_records(events, partition.log.next(), unix_millis());
         let file = self.file_for(partition)?;

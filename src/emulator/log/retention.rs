@@ -34,6 +34,25 @@ impl PartitionLog {
         }
         state.trim_files(oldest_ms)
     }
+
+    /// Forgets the events before `sequence`, as retention would; the files stay until then. Returns
+    /// the sequence number the log begins with now: of a log in files it can be a lower one.
+    pub(crate) fn trim_before(&self, sequence: i64) -> i64 {
+        let mut state = self.lock();
+        let sequence = sequence.min(state.next.sequence);
+        let first_in_tail = state.tail.front().map_or(state.next.sequence, |event| event.sequence);
+        if sequence >= first_in_tail {
+            while state.tail.front().is_some_and(|event| event.sequence < sequence) {
+                state.pop_front();
+            }
+            state.begin_at_tail();
+        } else if let Some(cursor) = state.seek(super::StartKey::SequenceNumber, sequence + 1)
+            && cursor.sequence > state.begin_sequence
+        {
+            (state.begin_sequence, state.begin_offset) = (cursor.sequence, cursor.offset);
+        }
+        state.begin_sequence
+    }
 }
 
 impl State {
@@ -154,6 +173,18 @@ mod tests {
         assert!(log.ends().is_empty());
         append(&log, 10, 1_000);
         assert_eq!((log.ends().begin_sequence, log.ends().last_sequence), (3, 3));
+    }
+
+    #[test]
+    fn a_trimmed_log_begins_later() {
+        let log = keep(None, None);
+        for time in 0..5 {
+            append(&log, 10, time);
+        }
+        assert_eq!(log.trim_before(2), 2);
+        assert_eq!(log.trim_before(1), 2);
+        assert_eq!(log.trim_before(99), 5);
+        assert!(log.ends().is_empty());
     }
 
     #[test]
