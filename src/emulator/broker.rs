@@ -6,12 +6,12 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::EmulatorError;
 use super::event::Prepared;
-use super::hub::{Hub, Partition};
+use super::hub::{Hub, Partition, recreated};
 use super::hub_options::HubOptions;
 use super::injection::{FaultPoint, Injections};
 use super::log::PartitionLog;
 use super::mailbox::{AppendTicket, Mailbox};
-use super::refusal::{DETACH_FORCED, NOT_FOUND, RESOURCE_LIMIT_EXCEEDED, Refusal};
+use super::refusal::{NOT_FOUND, RESOURCE_LIMIT_EXCEEDED, Refusal};
 use super::settings::Settings;
 use super::socket::Ending;
 use super::store::Store;
@@ -297,10 +297,6 @@ fn hub_in_memory(name: &str, partitions: u32, created_at_ms: i64) -> Hub {
         .map(|id| Arc::new(Partition::new(id, PartitionLog::in_memory(), None)))
         .collect();
     Hub::new(name.to_owned(), created_at_ms, partitions)
-}
-
-fn recreated() -> Refusal {
-    Refusal::new(DETACH_FORCED, "The messaging entity was deleted and created again")
 }
 
 fn not_found(hub: &str) -> Refusal {

@@ -40,6 +40,10 @@ pub(super) async fn enter(
     broker: Arc<Broker>,
     ending: Ending,
 ) {
+    // A network that stands still keeps even the handshakes from beginning.
+    if !broker.weather.watch().calm(&ending).await {
+        return stream.on_cut();
+    }
     let at = Instant::now();
     match protocol {
         Protocol::Amqp => socket::serve(stream, broker, ending, at).await,

@@ -227,6 +227,24 @@ async fn a_half_open_connection_hears_nothing_until_it_is_cut() {
 }
 
 #[tokio::test]
+async fn the_next_connections_can_be_accepted_in_silence() {
+    let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    let emulator = Emulator::builder().hub("hub", 1).websocket(any).tls(any).start().await.unwrap();
+    emulator.faults().half_open_next(3);
+    let addresses = [Some(emulator.local_addr()), emulator.websocket_addr(), emulator.tls_addr()];
+    let mut silent = Vec::new();
+    for address in addresses {
+        let mut stream = TcpStream::connect(address.unwrap()).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        assert!(timeout(PAUSE, stream.read(&mut [0; 64])).await.is_err());
+        silent.push(stream);
+    }
+    let _open = open(&emulator).await;
+    assert_eq!(emulator.faults().cut_connections(), 3 + 1);
+    timeout(LIMIT, emulator.shutdown()).await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn a_stall_holds_everything_and_loses_nothing() {
     let (emulator, faults) = start().await;
     let mut stream = open(&emulator).await;

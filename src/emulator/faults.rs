@@ -85,6 +85,11 @@ impl Faults {
         self.broker.silence_connections()
     }
 
+    /// Makes the next `connections` half open from the first: accepted, and then nothing.
+    pub fn half_open_next(&self, connections: usize) {
+        self.broker.weather.silence_next(connections);
+    }
+
     /// Stops all traffic, of new connections too, for this long. Nothing is lost.
     pub fn stall(&self, pause: Duration) {
         self.broker.weather.stall_until(Instant::now() + pause);

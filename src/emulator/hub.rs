@@ -22,7 +22,7 @@ use super::hub_options::HubOptions;
 use super::log::{PartitionLog, Retention};
 use super::mailbox::{LinkKey, Mailbox, Notice};
 use super::refusal::{
-    ARGUMENT_OUT_OF_RANGE, LINK_STOLEN, NOT_FOUND, RESOURCE_LIMIT_EXCEEDED, Refusal,
+    ARGUMENT_OUT_OF_RANGE, DETACH_FORCED, LINK_STOLEN, NOT_FOUND, RESOURCE_LIMIT_EXCEEDED, Refusal,
 };
 
 /// How many receivers without an owner level a group may have on a partition, as in the service.
@@ -150,6 +150,11 @@ impl Hub {
     }
 }
 
+/// What the links of a deleted hub are told.
+pub(super) fn recreated() -> Refusal {
+    Refusal::new(DETACH_FORCED, "The messaging entity was deleted and created again")
+}
+
 /// One partition: its log and its receivers.
 #[derive(Debug)]
 pub(super) struct Partition {
@@ -201,6 +206,10 @@ impl Partition {
         link: LinkKey,
     ) -> Result<(), Refusal> {
         let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever looked the hub up before it was deleted would wait here for ever.
+        if self.is_gone() {
+            return Err(recreated());
+        }
         let receivers = groups.entry(group.to_ascii_lowercase()).or_default();
         let present = receivers.iter().filter_map(|receiver| receiver.owner_level).max();
         match (present, owner_level) {

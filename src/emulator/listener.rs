@@ -135,6 +135,9 @@ impl Listener {
             silence: CancellationToken::new(),
         };
         let broker = Arc::clone(&self.broker);
+        if broker.weather.take_silence() {
+            ending.silence.cancel();
+        }
         broker.on_connected(id, ending.clone());
         self.tasks.spawn(async move {
             doorway::enter(stream, protocol, Arc::clone(&broker), ending).await;

@@ -1,5 +1,6 @@
 //! What the network under the connections is like: slow, or standing still.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -14,21 +15,36 @@ struct Conditions {
 
 /// The weather for all connections of a broker.
 #[derive(Debug, Default)]
-pub(super) struct Weather(watch::Sender<Conditions>);
+pub(super) struct Weather {
+    conditions: watch::Sender<Conditions>,
+    /// Connections still to come that are half open from the first.
+    to_silence: AtomicUsize,
+}
 
 impl Weather {
     /// Nothing moves until then.
     pub(super) fn stall_until(&self, until: Instant) {
-        self.0.send_modify(|conditions| conditions.stalled_until = Some(until));
+        self.conditions.send_modify(|conditions| conditions.stalled_until = Some(until));
     }
 
     /// Whatever arrives, arrives this much later.
     pub(super) fn delay(&self, delay: Duration) {
-        self.0.send_modify(|conditions| conditions.delay = delay);
+        self.conditions.send_modify(|conditions| conditions.delay = delay);
+    }
+
+    /// The next `connections` are accepted, and then nothing.
+    pub(super) fn silence_next(&self, connections: usize) {
+        self.to_silence.store(connections, Ordering::Release);
+    }
+
+    /// Whether a new connection is one of those.
+    pub(super) fn take_silence(&self) -> bool {
+        let take = |left: usize| left.checked_sub(1);
+        self.to_silence.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok()
     }
 
     pub(super) fn watch(&self) -> Forecast {
-        Forecast(self.0.subscribe())
+        Forecast(self.conditions.subscribe())
     }
 }
 
