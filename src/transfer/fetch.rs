@@ -199,3 +199,92 @@ pub(super) fn failed(url: &Url, what: &str, error: reqwest::Error) -> Outcome {
     let failure = Failure::new(class, format!("{}: {what}", redacted(url))).caused_by(&error);
     if class.is_retryable() { Outcome::retry(failure) } else { Outcome::DeadLetter(failure) }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use axum::Router;
+    use axum::extract::Path;
+    use axum::http::HeaderMap;
+    use axum::routing::get;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::outcome::RetryDelay;
+    use crate::transfer::url_policy::PrivateAddresses;
+
+    /// A server that answers with the status its path names and asks for the wait in its query.
+    async fn server() -> String {
+        let answer = async |Path((status, wait)): Path<(u16, String)>| {
+            let mut headers = HeaderMap::new();
+            if wait != "none" {
+                headers.insert("retry-after", wait.parse().unwrap());
+            }
+            (StatusCode::from_u16(status).unwrap(), headers)
+        };
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().route("/{status}/{wait}", get(answer));
+        tokio::spawn(async { axum::serve(listener, router).await });
+        format!("http://{address}")
+    }
+
+    fn fetcher() -> Fetcher {
+        let policy = UrlPolicy::new().with_private_addresses(PrivateAddresses::Allow);
+        Fetcher::new(policy, &DownloadLimits::default()).unwrap()
+    }
+
+    async fn outcome(url: &str) -> Outcome {
+        fetcher().get(&Url::parse(url).unwrap()).await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn each_status_means_what_the_table_says() {
+        let server = server().await;
+        for status in [408, 500, 502, 504] {
+            match outcome(&format!("{server}/{status}/none")).await {
+                Outcome::Retry(retry) => {
+                    assert_eq!(retry.failure.class, ErrorClass::Transient, "{status}");
+                    assert_eq!(retry.delay, RetryDelay::Backoff, "{status}");
+                }
+                other => panic!("{status}: {other:?}"),
+            }
+        }
+        for status in [429, 503] {
+            for (asked, wait) in [("none", 4), ("1", 4), ("60", 60), ("86400", 300), ("soon", 4)] {
+                match outcome(&format!("{server}/{status}/{asked}")).await {
+                    Outcome::Retry(retry) => {
+                        assert_eq!(retry.failure.class, ErrorClass::Throttling, "{status}");
+                        let wait = RetryDelay::After(Duration::from_secs(wait));
+                        assert_eq!(retry.delay, wait, "{status}, asked for {asked}");
+                    }
+                    other => panic!("{status}: {other:?}"),
+                }
+            }
+        }
+        for status in [204, 206, 301, 307, 400, 401, 403, 404, 410, 416, 451, 501] {
+            match outcome(&format!("{server}/{status}/none")).await {
+                Outcome::DeadLetter(failure) => {
+                    assert_eq!(failure.class, ErrorClass::Permanent, "{status}");
+                }
+                other => panic!("{status}: {other:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_transient_and_what_is_no_url_is_permanent() {
+        let gone = {
+            let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+            listener.local_addr().unwrap()
+        };
+        match outcome(&format!("http://{gone}/x")).await {
+            Outcome::Retry(retry) => assert_eq!(retry.failure.class, ErrorClass::Transient),
+            other => panic!("{other:?}"),
+        }
+        match outcome("ftp://127.0.0.1/x").await {
+            Outcome::DeadLetter(failure) => assert_eq!(failure.class, ErrorClass::Permanent),
+            other => panic!("{other:?}"),
+        }
+    }
+}
