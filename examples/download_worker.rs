@@ -12,7 +12,7 @@ use longshore::blob_store::BlobName;
 use longshore::blob_store::folder::FolderBlobStore;
 use longshore::checkpoint_store::memory::MemoryCheckpointStore;
 use longshore::dead_letter::memory::MemoryDeadLetterSink;
-use longshore::producer::Producer;
+use longshore::producer::EntityProducer;
 use longshore::transfer::download::{DownloadLimits, DownloadWorker};
 use longshore::transfer::task::DownloadTask;
 use longshore::transfer::url_policy::{PrivateAddresses, UrlPolicy};
@@ -38,7 +38,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let results = MemoryHub::new("downloads-results", 1);
     let worker = DownloadWorker::new(
         Arc::new(FolderBlobStore::open(folder.path())?),
-        Arc::new(Producer::new(Arc::new(results.publisher()))),
+        Arc::new(EntityProducer::new(Arc::new(results.publisher()))),
         // Loopback is refused otherwise: tasks come from outside.
         UrlPolicy::new().with_private_addresses(PrivateAddresses::Allow),
         DownloadLimits::default(),

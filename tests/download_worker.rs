@@ -19,7 +19,7 @@ use longshore::consumer::{ConsumerExit, ExitReason};
 use longshore::dead_letter::DeadLetter;
 use longshore::dead_letter::memory::MemoryDeadLetterSink;
 use longshore::event::{EntityName, PropertyValue};
-use longshore::producer::Producer;
+use longshore::producer::EntityProducer;
 use longshore::state::backoff::Backoff;
 use longshore::transfer::download::{DownloadLimits, DownloadWorker};
 use longshore::transfer::task::TransferResult;
@@ -130,7 +130,7 @@ impl Harness {
     }
 
     fn start_with(&self, store: FolderBlobStore) -> ConsumerHandle {
-        let results = Producer::new(self.results.clone()).with_attempts(1);
+        let results = EntityProducer::new(self.results.clone()).with_attempts(1);
         let policy = UrlPolicy::new().with_private_addresses(PrivateAddresses::Allow);
         let worker = DownloadWorker::new(
             Arc::new(store),

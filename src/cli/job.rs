@@ -21,7 +21,7 @@ use crate::dead_letter::DeadLetterSink;
 use crate::emulator::{Durability, Emulator};
 use crate::error::Error;
 use crate::event::{OutgoingEvent, PartitionId, SequenceNumber};
-use crate::producer::Producer;
+use crate::producer::EntityProducer;
 use crate::state::backoff::Backoff;
 use crate::transfer::download::DownloadWorker;
 use crate::transfer::progress::Progress;
@@ -93,8 +93,8 @@ impl Broker {
 pub(super) const SEND_ATTEMPTS: u32 = 4;
 
 /// A producer with the patience for a broker in this process.
-pub(super) fn producer(publisher: impl Publisher) -> Producer {
-    Producer::new(Arc::new(publisher))
+pub(super) fn producer(publisher: impl Publisher) -> EntityProducer {
+    EntityProducer::new(Arc::new(publisher))
         .with_attempts(SEND_ATTEMPTS)
         .with_backoff(Backoff::doubling(Duration::from_millis(100), Duration::from_secs(2)))
 }

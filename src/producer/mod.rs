@@ -1,292 +1,228 @@
-//! Publishing with patience, and together: sends that wait for an answer at the same time
-//! travel in one transfer.
+//! Publishing to topics: one [`Producer::send`] whatever the transport and the entity.
 //!
-//! A link answers one transfer after the other, so single sends of many tasks at once would
-//! wait in line for a round trip each. Here the first of them goes out at once; what comes in
-//! while its answer is awaited goes out as one batch after it. Nothing waits for a timer.
-//!
-//! Every send has a timeout of its adapter's, and one that failed in a way that may pass is
-//! tried again with back-off. An answer that was lost is a send that was made: a retry may
-//! publish an event twice, and whoever consumes it recognises it by its message id.
+//! A topic is an entity of the transport, an event hub of the namespace. Each has an
+//! [`EntityProducer`] behind it, made at the first send to it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+pub mod entity;
 
-use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
-use tokio::sync::oneshot;
-use tokio::time::sleep;
-use tracing::warn;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::error::{Error, ErrorClass, Result, error_chain};
-use crate::event::{EntityName, OutgoingEvent};
+use bytes::Bytes;
+use futures::future::join_all;
+
+pub use entity::{DEFAULT_SEND_ATTEMPTS, DEFAULT_SEND_BACKOFF, EntityProducer};
+
+use crate::error::{Error, ErrorClass, Result};
+use crate::event::{EntityName, OutgoingEvent, Properties};
 use crate::state::backoff::Backoff;
 use crate::transport::{Publisher, SendReceipt, SendTarget};
 
-/// Default of [`Producer::with_attempts`].
-pub const DEFAULT_SEND_ATTEMPTS: u32 = 8;
+type Publishers = dyn Fn(&EntityName) -> Arc<dyn Publisher> + Send + Sync;
 
-/// Default of [`Producer::with_backoff`].
-pub const DEFAULT_SEND_BACKOFF: Backoff =
-    Backoff::doubling(Duration::from_millis(200), Duration::from_secs(10));
-
-/// Most events that travel together.
-const MAX_TOGETHER: usize = 1_000;
-
-/// Publishes to one entity. `Ok` means that the service accepted it.
-#[derive(Debug)]
+/// Publishes to the topics of one namespace. `Ok` means that the service accepted it.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use longshore::event::{EntityName, Properties};
+/// use longshore::producer::Producer;
+/// use longshore::transport::Publisher;
+/// use longshore::transport::memory::MemoryHub;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), longshore::Error> {
+/// let orders = MemoryHub::new("orders", 4);
+/// let producer = Producer::new(move |_: &EntityName| {
+///     Arc::new(orders.publisher()) as Arc<dyn Publisher>
+/// });
+/// let headers = Properties::from([("kind".to_owned(), "new".into())]);
+/// let receipt = producer.send("orders", Some("customer 7"), "{}", headers).await?;
+/// println!("{receipt:?}");
+/// producer.close().await;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Over Event Hubs: `Producer::new(namespace.publishers())`, with
+/// [`Namespace::publishers`](crate::transport::event_hubs::Namespace::publishers).
 pub struct Producer {
-    sender: Sender,
-    queue: Arc<Mutex<Queue>>,
-}
-
-/// Makes the attempts.
-#[derive(Clone, Debug)]
-struct Sender {
-    publisher: Arc<dyn Publisher>,
+    publishers: Box<Publishers>,
     attempts: u32,
     backoff: Backoff,
-    random: Arc<Mutex<SmallRng>>,
+    topics: Mutex<Topics>,
 }
 
-/// Sends that wait to travel.
 #[derive(Debug, Default)]
-struct Queue {
-    waiting: Vec<Waiting>,
-    /// Whether a task is sending and will take what waits.
-    sending: bool,
+struct Topics {
+    producers: BTreeMap<EntityName, Arc<EntityProducer>>,
+    closed: bool,
 }
 
-#[derive(Debug)]
-struct Waiting {
-    target: SendTarget,
-    event: OutgoingEvent,
-    answer: oneshot::Sender<Result<SendReceipt>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+impl fmt::Debug for Producer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Producer").field("topics", &self.topics).finish_non_exhaustive()
+    }
 }
 
 impl Producer {
-    /// A producer with [`DEFAULT_SEND_ATTEMPTS`] and [`DEFAULT_SEND_BACKOFF`].
-    pub fn new(publisher: Arc<dyn Publisher>) -> Self {
+    /// A producer whose topics are published to through what `publishers` makes, with
+    /// [`DEFAULT_SEND_ATTEMPTS`] and [`DEFAULT_SEND_BACKOFF`].
+    pub fn new(
+        publishers: impl Fn(&EntityName) -> Arc<dyn Publisher> + Send + Sync + 'static,
+    ) -> Self {
         Self {
-            sender: Sender {
-                publisher,
-                attempts: DEFAULT_SEND_ATTEMPTS,
-                backoff: DEFAULT_SEND_BACKOFF,
-                random: Arc::new(Mutex::new(SmallRng::from_os_rng())),
-            },
-            queue: Arc::default(),
+            publishers: Box::new(publishers),
+            attempts: DEFAULT_SEND_ATTEMPTS,
+            backoff: DEFAULT_SEND_BACKOFF,
+            topics: Mutex::default(),
         }
     }
 
-    /// Sets how often a send is tried; at least once.
+    /// Sets how often a send is tried; at least once. Each attempt has the transport's time
+    /// limit.
     #[must_use]
     pub fn with_attempts(mut self, attempts: u32) -> Self {
-        self.sender.attempts = attempts.max(1);
+        self.attempts = attempts;
         self
     }
 
     /// Sets the delays between attempts.
     #[must_use]
     pub fn with_backoff(mut self, backoff: Backoff) -> Self {
-        self.sender.backoff = backoff;
+        self.backoff = backoff;
         self
     }
 
-    /// The entity it publishes to.
-    pub fn entity(&self) -> &EntityName {
-        self.sender.publisher.entity()
-    }
-
-    /// Publishes one event. Called from many tasks at once, it sends batches.
+    /// Publishes a value. Events of one key keep their order and share a partition. The
+    /// receipt says what the transport tells of where the event is.
     ///
     /// # Errors
-    /// The last error, where trying again is useless or did not help.
+    /// The last error, where trying again is useless or did not help; `TooLarge` where the
+    /// topic does not take an event of that size; `Permanent` after [`Producer::close`].
     ///
     /// # Cancel safety
-    /// A dropped call may have published, or may still.
-    pub async fn send(&self, target: SendTarget, event: OutgoingEvent) -> Result<SendReceipt> {
-        let (answer, answered) = oneshot::channel();
-        let first = {
-            let mut queue = lock(&self.queue);
-            queue.waiting.push(Waiting { target, event, answer });
-            !std::mem::replace(&mut queue.sending, true)
-        };
-        if first {
-            // In a task of its own: the others' sends must not end with a dropped call of ours.
-            tokio::spawn(send_waiting(self.sender.clone(), Arc::clone(&self.queue)));
-        }
-        answered.await.unwrap_or_else(|_closed| {
-            Err(Error::new(ErrorClass::Transient, "publish an event", "the runtime shuts down"))
-        })
+    /// A dropped call may have published, or may still; [`Producer::flush`] waits for it.
+    pub async fn send(
+        &self,
+        topic: impl Into<EntityName>,
+        key: Option<&str>,
+        value: impl Into<Bytes>,
+        headers: Properties,
+    ) -> Result<SendReceipt> {
+        let producer = self.topic(topic.into())?;
+        let mut event = OutgoingEvent::new(value);
+        event.key = key.map(str::to_owned);
+        event.properties = headers;
+        producer.send(SendTarget::Any, event).await
     }
 
-    /// Publishes events in as few transfers as the link allows, in order.
+    /// Publishes events to one topic in as few transfers as the link's size limit allows; those
+    /// of one key in order.
     ///
     /// # Errors
     /// As [`Producer::send`]; some of the events may have been published.
     ///
     /// # Cancel safety
-    /// As [`Producer::send`].
-    pub async fn send_batch(&self, target: SendTarget, events: Vec<OutgoingEvent>) -> Result<()> {
-        self.sender.send_batch(target, events).await
+    /// A dropped call may have published some of them; the rest is not sent.
+    pub async fn send_batch(
+        &self,
+        topic: impl Into<EntityName>,
+        events: Vec<OutgoingEvent>,
+    ) -> Result<()> {
+        self.topic(topic.into())?.send_batch(SendTarget::Any, events).await
     }
 
-    /// Lets go of the connection.
+    /// Waits until every send under way, to any topic, was answered.
+    ///
+    /// # Cancel safety
+    /// A dropped call changes nothing.
+    pub async fn flush(&self) {
+        let producers = self.producers();
+        join_all(producers.iter().map(|producer| producer.flush())).await;
+    }
+
+    /// Refuses further sends, waits for those under way, and lets go of the connections.
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves the producer closed for sends; call it again.
     pub async fn close(&self) {
-        self.sender.publisher.close().await;
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+        let producers = self.producers();
+        join_all(producers.iter().map(|producer| producer.close())).await;
     }
-}
 
-/// Sends what waits until nothing does.
-async fn send_waiting(sender: Sender, queue: Arc<Mutex<Queue>>) {
-    loop {
-        let together = {
-            let mut queue = lock(&queue);
-            if queue.waiting.is_empty() {
-                queue.sending = false;
-                return;
-            }
-            take_together(&mut queue.waiting)
-        };
-        send_together(&sender, together).await;
+    fn producers(&self) -> Vec<Arc<EntityProducer>> {
+        let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
+        topics.producers.values().cloned().collect()
     }
-}
 
-/// Takes the oldest, and with it others for the same target.
-fn take_together(waiting: &mut Vec<Waiting>) -> Vec<Waiting> {
-    let Some(target) = waiting.first().map(|first| first.target.clone()) else {
-        return Vec::new();
-    };
-    let mut room = MAX_TOGETHER;
-    waiting
-        .extract_if(.., |one| {
-            let take = one.target == target && room > 0;
-            room -= usize::from(take);
-            take
-        })
-        .collect()
-}
-
-async fn send_together(sender: &Sender, together: Vec<Waiting>) {
-    if together.len() > 1
-        && let Some(target) = together.first().map(|first| first.target.clone())
-    {
-        let events = together.iter().map(|one| one.event.clone()).collect();
-        let sent = sender.send_batch(target, events).await;
-        match &sent {
-            // One of them may be at fault, for example by its size: let each speak for itself.
-            Err(error) if matches!(error.class(), ErrorClass::Permanent | ErrorClass::TooLarge) => {
-            }
-            _ => {
-                for one in together {
-                    let partition = match one.target {
-                        SendTarget::Partition(id) => Some(id),
-                        SendTarget::Any => None,
-                    };
-                    let answer = sent.as_ref().map(|()| SendReceipt::new(partition, None));
-                    // Nobody may be left to hear it.
-                    let _heard = one.answer.send(answer.map_err(Error::repeated));
-                }
-                return;
-            }
+    fn topic(&self, topic: EntityName) -> Result<Arc<EntityProducer>> {
+        let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
+        if topics.closed {
+            let message = "the producer is closed";
+            return Err(Error::new(ErrorClass::Permanent, "publish an event", message));
         }
-    }
-    for one in together {
-        let _heard = one.answer.send(sender.send(one.target, one.event).await);
-    }
-}
-
-impl Sender {
-    async fn send(&self, target: SendTarget, event: OutgoingEvent) -> Result<SendReceipt> {
-        let mut failures = 0;
-        loop {
-            match self.publisher.send(target.clone(), event.clone()).await {
-                Ok(receipt) => return Ok(receipt),
-                Err(error) => self.on_failure(&mut failures, error).await?,
-            }
-        }
-    }
-
-    async fn send_batch(&self, target: SendTarget, events: Vec<OutgoingEvent>) -> Result<()> {
-        let mut failures = 0;
-        loop {
-            match self.publisher.send_batch(target.clone(), events.clone()).await {
-                Ok(()) => return Ok(()),
-                Err(error) => self.on_failure(&mut failures, error).await?,
-            }
-        }
-    }
-
-    async fn on_failure(&self, failures: &mut u32, error: Error) -> Result<()> {
-        *failures += 1;
-        if !error.class().is_retryable() || *failures >= self.attempts {
-            return Err(error);
-        }
-        let random = lock(&self.random).random();
-        let delay = self.backoff.delay(*failures, random);
-        warn!(
-            message_topic = %self.publisher.entity(),
-            class = %error.class(),
-            failures = *failures,
-            retry_in_ms = delay.as_millis(),
-            causes = ?error_chain(&error),
-            "an event could not be published; trying again"
-        );
-        sleep(delay).await;
-        Ok(())
+        let producer = topics.producers.entry(topic).or_insert_with_key(|topic| {
+            let producer = EntityProducer::new((self.publishers)(topic));
+            Arc::new(producer.with_attempts(self.attempts).with_backoff(self.backoff))
+        });
+        Ok(Arc::clone(producer))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
-    use crate::transport::Transport;
     use crate::transport::memory::MemoryHub;
-    use futures::future::join_all;
+    use crate::transport::{LinkStart, OpenLink, Transport};
+
+    fn of(hubs: &[MemoryHub]) -> Producer {
+        let hubs: BTreeMap<EntityName, MemoryHub> =
+            hubs.iter().map(|hub| (hub.publisher().entity().clone(), hub.clone())).collect();
+        Producer::new(move |topic: &EntityName| {
+            Arc::new(hubs.get(topic).expect("known").publisher()) as Arc<dyn Publisher>
+        })
+    }
 
     #[tokio::test(start_paused = true)]
-    async fn a_send_that_may_pass_is_tried_again_and_one_that_may_not_is_not() {
-        let hub = MemoryHub::new("results", 1);
-        let producer = Producer::new(Arc::new(hub.publisher()));
-        hub.fail_sends(7, ErrorClass::Transient);
-        let receipt = producer.send(SendTarget::Any, OutgoingEvent::new("a")).await.expect("sent");
+    async fn what_is_sent_arrives_in_its_topic_with_key_and_headers() {
+        let (orders, parcels) = (MemoryHub::new("orders", 1), MemoryHub::new("parcels", 1));
+        let producer = of(&[orders.clone(), parcels.clone()]);
+        let headers = Properties::from([("kind".to_owned(), "new".into())]);
+        let before = SystemTime::now();
+        let receipt =
+            producer.send("orders", Some("7"), "first", headers.clone()).await.expect("sent");
         assert_eq!(receipt.sequence_number.map(|number| number.0), Some(0));
-        hub.fail_sends(8, ErrorClass::Throttling);
-        let error = producer.send(SendTarget::Any, OutgoingEvent::new("b")).await.expect_err("8");
-        assert_eq!(error.class(), ErrorClass::Throttling);
-        hub.fail_sends(1, ErrorClass::Permanent);
-        let error = producer.send(SendTarget::Any, OutgoingEvent::new("c")).await.expect_err("1");
-        assert_eq!(error.class(), ErrorClass::Permanent);
+        let batch = vec![OutgoingEvent::new("a"), OutgoingEvent::new("b")];
+        producer.send_batch("parcels", batch).await.expect("sent");
+
+        let open = OpenLink::new("0".into(), LinkStart::FirstEvent, 10);
+        let mut link = orders.transport("g").open(open.clone()).await.expect("open");
+        let mut events = Vec::new();
+        std::future::poll_fn(|cx| link.poll_receive(cx, 10, &mut events)).await.expect("events");
+        assert_eq!(events.len(), 1);
+        assert_eq!((events[0].key(), events[0].properties()), (Some("7"), &headers));
+        assert_eq!(&events[0].body()[..], b"first");
+        assert!(events[0].enqueued_time() >= before);
+        let log = parcels.transport("g").log_properties(&"0".into()).await.expect("log");
+        assert_eq!(log.last_enqueued.map(|number| number.0), Some(1));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn sends_at_the_same_time_travel_together_and_each_is_answered() {
-        let hub = MemoryHub::new("results", 1);
-        let producer = Producer::new(Arc::new(hub.publisher()));
-        hub.fail_sends(3, ErrorClass::Transient);
-        let sends = (0..50)
-            .map(|number| producer.send(SendTarget::Any, OutgoingEvent::new(format!("{number}"))));
-        let answers = join_all(sends).await;
-        assert!(answers.iter().all(Result::is_ok));
-        let log = hub.transport("g").log_properties(&"0".into()).await.expect("log");
-        assert_eq!(log.last_enqueued.map(|number| number.0), Some(49));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_batch_refused_for_good_is_sent_one_by_one() {
-        let hub = MemoryHub::new("results", 1);
-        let producer = Producer::new(Arc::new(hub.publisher()));
-        hub.fail_sends(1, ErrorClass::Permanent);
-        let first = producer.send(SendTarget::Any, OutgoingEvent::new("refused"));
-        let others = (0..5).map(|_| producer.send(SendTarget::Any, OutgoingEvent::new("fine")));
-        let (first, others) = tokio::join!(first, join_all(others));
-        assert_eq!(
-            others.iter().filter(|answer| answer.is_ok()).count() + usize::from(first.is_ok()),
-            6
-        );
+    async fn closed_is_closed_for_topics_old_and_new() {
+        let (orders, parcels) = (MemoryHub::new("orders", 1), MemoryHub::new("parcels", 1));
+        let producer = of(&[orders.clone(), parcels]);
+        orders.fail_sends(3, ErrorClass::Transient);
+        let (sent, ()) =
+            tokio::join!(producer.send("orders", None, "x", Properties::new()), producer.close());
+        sent.expect("the send that was under way");
+        for topic in ["orders", "parcels"] {
+            let error = producer.send(topic, None, "x", Properties::new()).await;
+            assert_eq!(error.expect_err(topic).class(), ErrorClass::Permanent);
+        }
     }
 }

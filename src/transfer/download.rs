@@ -30,7 +30,7 @@ use crate::consumer::{EventContext, EventHandler};
 use crate::error::{Error, ErrorClass};
 use crate::event::{Event, OutgoingEvent};
 use crate::outcome::{Failure, Outcome};
-use crate::producer::Producer;
+use crate::producer::EntityProducer;
 use crate::transport::SendTarget;
 
 /// Default of [`DownloadLimits::connect_timeout`].
@@ -83,7 +83,7 @@ pub struct DownloadWorker {
     fetcher: Fetcher,
     limits: DownloadLimits,
     store: Arc<dyn BlobStore>,
-    results: Arc<Producer>,
+    results: Arc<EntityProducer>,
     skip: Option<SkipRule>,
     progress: Arc<Progress>,
     clock: Arc<dyn Clock>,
@@ -105,7 +105,7 @@ impl DownloadWorker {
     /// Where the HTTP client cannot be set up.
     pub fn new(
         store: Arc<dyn BlobStore>,
-        results: Arc<Producer>,
+        results: Arc<EntityProducer>,
         policy: UrlPolicy,
         limits: DownloadLimits,
     ) -> Result<Self, Error> {

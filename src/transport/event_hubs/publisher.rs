@@ -112,6 +112,15 @@ impl EventHubsPublisher {
     }
 }
 
+impl Namespace {
+    /// What makes a publisher for each of its hubs, for
+    /// [`Producer::new`](crate::producer::Producer::new).
+    pub fn publishers(&self) -> impl Fn(&EntityName) -> Arc<dyn Publisher> + Send + Sync + 'static {
+        let namespace = self.clone();
+        move |entity| Arc::new(EventHubsPublisher::new(namespace.clone(), entity.clone()))
+    }
+}
+
 impl Publisher for EventHubsPublisher {
     fn entity(&self) -> &EntityName {
         &self.entity
