@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use longshore::config::{OwnerLevel, PositionLost};
+use longshore::config::{DEFAULT_REOPEN_BACKOFF, OwnerLevel, PositionLost};
 use longshore::consumer::{ExitReason, Settler, StopReason};
 use longshore::event::{SequenceNumber, StartPosition};
 use longshore::state::batch_buffer::FlushReason;
@@ -601,6 +601,34 @@ async fn lost_links_repeat_and_skip_nothing() {
     assert!(exit.is_clean());
     assert!(exit.counts.links_opened > 20, "{}", exit.counts.links_opened);
     assert!(harness.seen.counts().values().all(|count| *count == 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_away_for_ten_minutes_is_outlasted_with_capped_pauses() {
+    let harness = Harness::new(1);
+    harness.publish(0, 5);
+    let seen = harness.seen.clone();
+    let handle = harness
+        .builder()
+        .event_handler(move |event: Event, _: EventContext| {
+            seen.record(&event);
+            async {}
+        })
+        .expect("valid")
+        .start();
+    until("the first events", || harness.seen.len() == 5).await;
+    harness.hub.fail_reads(usize::MAX, ErrorClass::Transient);
+    harness.hub.fail_opens(usize::MAX, ErrorClass::Transient);
+    harness.hub.end_links(0, ErrorClass::Transient);
+    sleep(Duration::from_secs(600)).await;
+    harness.hub.fail_reads(0, ErrorClass::Transient);
+    harness.hub.fail_opens(0, ErrorClass::Transient);
+    harness.publish(0, 5);
+    let back = Instant::now();
+    until("the rest", || harness.seen.len() == 10).await;
+    assert!(back.elapsed() <= DEFAULT_REOPEN_BACKOFF.max, "{:?}", back.elapsed());
+    drained(handle).await;
+    assert_eq!(harness.seen.numbers(), (0..10).collect::<Vec<_>>());
 }
 
 #[tokio::test(start_paused = true)]
