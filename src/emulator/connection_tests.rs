@@ -63,14 +63,14 @@ pub(super) fn message(body: &[u8]) -> Bytes {
 }
 
 pub(super) struct Peer {
-    connection: Connection,
-    now: Instant,
-    input: BytesMut,
+    pub(super) connection: Connection,
+    pub(super) now: Instant,
+    pub(super) input: BytesMut,
     output: BytesMut,
 }
 
 impl Peer {
-    fn new(broker: &Arc<Broker>) -> Self {
+    pub(super) fn new(broker: &Arc<Broker>) -> Self {
         let now = Instant::now();
         let mailbox = Arc::new(Mailbox::default());
         Self {
@@ -121,7 +121,7 @@ impl Peer {
         self.input.extend_from_slice(&body);
     }
 
-    fn turn(&mut self) {
+    pub(super) fn turn(&mut self) {
         self.connection.on_input(&mut self.input, self.now);
         self.connection.on_notices();
         self.connection.on_turn(self.now);
@@ -205,7 +205,7 @@ impl Peer {
         self.performative_with(Performative::Transfer(transfer), payload);
     }
 
-    fn detach(&mut self, handle: u32) {
+    pub(super) fn detach(&mut self, handle: u32) {
         frame::put_detach(&mut self.input, 0, handle, true, None);
     }
 }
@@ -226,7 +226,7 @@ pub(super) fn condition(error: &Option<fe2o3_amqp_types::definitions::Error>) ->
     })
 }
 
-fn closed_with(frames: &[Body]) -> String {
+pub(super) fn closed_with(frames: &[Body]) -> String {
     match frames.last() {
         Some(Body::Close(close)) => condition(&close.error),
         other => panic!("no close but {other:?}"),
@@ -550,7 +550,7 @@ fn token(resource: &str, lifetime: Duration) -> String {
     format!("SharedAccessSignature sr={resource}&sig={signature}&se={expiry}&skn={key}")
 }
 
-fn put_token(audience: &str, token: &str) -> Vec<u8> {
+pub(super) fn put_token(audience: &str, token: &str) -> Vec<u8> {
     let properties = [("operation", "put-token"), ("name", audience)];
     let message = Message::builder()
         .application_properties(ApplicationProperties(

@@ -288,4 +288,7 @@ mod connection_tests;
 mod fault_tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
+mod hostile_tests;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod websocket_tests;

@@ -23,15 +23,16 @@ use tokio_tungstenite::tungstenite::{Bytes, Message};
 use super::frame::{self, Body, Frame};
 use super::{Emulator, EmulatorBuilder};
 
-const PATH: &str = "/$servicebus/websocket";
-const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+pub(super) const PATH: &str = "/$servicebus/websocket";
+pub(super) const ANY: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 const LIMIT: Duration = Duration::from_secs(10);
 
-async fn start(set: impl FnOnce(EmulatorBuilder) -> EmulatorBuilder) -> Emulator {
+pub(super) async fn start(set: impl FnOnce(EmulatorBuilder) -> EmulatorBuilder) -> Emulator {
     set(Emulator::builder().hub("hub", 1)).start().await.unwrap()
 }
 
-async fn connect<S>(stream: S, path: &str, protocol: &'static str) -> WebSocketStream<S>
+pub(super) async fn connect<S>(stream: S, path: &str, protocol: &'static str) -> WebSocketStream<S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -82,7 +83,7 @@ fn is_greeted(mut bytes: BytesMut) -> bool {
 }
 
 /// Sends the greeting in messages of `piece` bytes and waits for the answers.
-async fn greet<S>(socket: &mut WebSocketStream<S>, piece: usize)
+pub(super) async fn greet<S>(socket: &mut WebSocketStream<S>, piece: usize)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
