@@ -1,7 +1,8 @@
 //! The broker's CPU time per event of 1 KiB that it sends over WebSocket with TLS.
 //!
 //! The broker is a process of its own, `longshore emulator`, whose CPU time the system counts; the
-//! client is the Azure SDK in this process. Run it with `cargo bench --bench emulator_websocket`.
+//! client is the Azure SDK in this process. Figures go to `target/bench/emulator_websocket.json`,
+//! which `scripts/bench-check` reads.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::io::{BufRead, BufReader};
@@ -31,6 +32,10 @@ impl Drop for Broker {
 }
 
 fn main() {
+    // Only on demand: `cargo test --benches` builds and starts every bench.
+    if std::env::var(READY).is_err() && !std::env::args().any(|argument| argument == "--bench") {
+        return;
+    }
     if !cfg!(target_os = "linux") {
         return eprintln!("the CPU time of another process is only known on Linux");
     }
@@ -71,6 +76,7 @@ async fn run(report: &Value) {
     publish(&text(&report["endpoint"]), &text(&report["hubs"][0]["connection_string"])).await;
     let wss = format!("amqps://localhost:{}", report["ports"]["wss"]);
     let string = text(&report["hubs"][0]["wss_connection_string"]);
+    let mut lines = Vec::new();
     for (name, transport, endpoint) in [
         ("TCP", AmqpTransport::Tcp, text(&report["endpoint"])),
         ("WebSocket and TLS", AmqpTransport::WebSocket, wss),
@@ -84,12 +90,13 @@ async fn run(report: &Value) {
         let (cpu, started) = (cpu_seconds(pid), Instant::now());
         receive(&consumer).await;
         let (cpu, elapsed) = (cpu_seconds(pid) - cpu, started.elapsed().as_secs_f64());
-        println!(
-            "{name}: {:.2} µs of broker CPU an event, {:.0} events/s",
-            cpu * 1e6 / EVENTS as f64,
-            EVENTS as f64 / elapsed
-        );
+        let (cpu_us, rate) = (cpu * 1e6 / EVENTS as f64, EVENTS as f64 / elapsed);
+        println!("{name}: {cpu_us:.2} us of broker CPU an event, {rate:.0} events/s");
+        lines.push(format!(r#"{{"name":"{name}","cpu_us":{cpu_us:.3},"rate":{rate:.0}}}"#));
     }
+    std::fs::create_dir_all("target/bench").unwrap();
+    std::fs::write("target/bench/emulator_websocket.json", format!("[{}]\n", lines.join(",\n")))
+        .unwrap();
 }
 
 async fn publish(endpoint: &str, connection_string: &str) {
