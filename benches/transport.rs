@@ -76,6 +76,7 @@ impl Broker {
         Namespace::from_connection_string(&self.connection_string)
             .expect("valid")
             .with_custom_endpoint(&self.endpoint)
+            .expect("valid")
             .with_protocol(Protocol::Tcp)
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use longshore::checkpoint_store::file::FileCheckpointStore;
 use longshore::dead_letter::folder::FolderDeadLetterSink;
-use longshore::transport::event_hubs::{EventHubsTransport, Namespace, Protocol};
+use longshore::transport::event_hubs::{EventHubsTransport, Namespace};
 use longshore::{BatchConsumer, Event, EventContext, Failure};
 
 async fn print(event: Event, _: EventContext) -> Result<(), Failure> {
@@ -25,8 +25,8 @@ async fn print(event: Event, _: EventContext) -> Result<(), Failure> {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let secret = env::var("EVENTHUB_CONNECTION_STRING")
         .map_err(|_| "set EVENTHUB_CONNECTION_STRING to that of your namespace or entity")?;
-    // Port 443: what firewalls and private endpoints let through.
-    let namespace = Namespace::from_connection_string(&secret)?.with_protocol(Protocol::WebSocket);
+    // Over WebSocket, port 443: what firewalls and private endpoints let through.
+    let namespace = Namespace::from_connection_string(&secret)?;
     let entity = env::var("EVENTHUB_ENTITY_NAME")
         .ok()
         .or_else(|| namespace.entity_path().map(str::to_owned))

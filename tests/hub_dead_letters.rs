@@ -205,7 +205,8 @@ mod over_the_sdk {
             .expect("started");
         let namespace = Namespace::from_connection_string(&emulator.connection_string(None))
             .expect("valid")
-            .with_custom_endpoint(emulator.endpoint());
+            .with_custom_endpoint(emulator.endpoint())
+            .expect("valid");
         let publisher = EventHubsPublisher::new(namespace.clone(), "files");
         let mut small = longshore::OutgoingEvent::new(&b"\xff\0"[..])
             .with_key("k")

@@ -32,7 +32,8 @@ impl Hub {
         let emulator = Emulator::builder().hub("files", 1).start().await.expect("started");
         let namespace = Namespace::from_connection_string(&emulator.connection_string(None))
             .expect("valid")
-            .with_custom_endpoint(emulator.endpoint());
+            .with_custom_endpoint(emulator.endpoint())
+            .expect("valid");
         let publisher = EventHubsPublisher::new(namespace.clone(), "files");
         Self { emulator, namespace, publisher }
     }

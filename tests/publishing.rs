@@ -11,7 +11,8 @@ async fn start() -> (Emulator, Namespace) {
     let emulator = Emulator::builder().hub("files", 1).start().await.expect("started");
     let namespace = Namespace::from_connection_string(&emulator.connection_string(None))
         .expect("valid")
-        .with_custom_endpoint(emulator.endpoint());
+        .with_custom_endpoint(emulator.endpoint())
+        .expect("valid");
     (emulator, namespace)
 }
 

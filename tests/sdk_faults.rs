@@ -58,6 +58,7 @@ fn namespace(emulator: &Emulator) -> Namespace {
     Namespace::from_connection_string(&emulator.connection_string(None))
         .unwrap()
         .with_custom_endpoint(emulator.endpoint())
+        .unwrap()
 }
 
 fn transport(emulator: &Emulator) -> Arc<EventHubsTransport> {

@@ -98,6 +98,7 @@ fn namespace(emulator: &Emulator) -> Namespace {
     Namespace::from_connection_string(&emulator.connection_string(None))
         .unwrap()
         .with_custom_endpoint(emulator.endpoint())
+        .unwrap()
 }
 
 impl Fixture for Emulator {

@@ -56,7 +56,7 @@ impl Broker {
         }
         let emulator = builder.start().await?;
         let namespace = Namespace::from_connection_string(&emulator.connection_string(None))?
-            .with_custom_endpoint(emulator.endpoint())
+            .with_custom_endpoint(emulator.endpoint())?
             .with_call_timeout(CALL_TIMEOUT);
         Ok(Self { emulator, namespace })
     }

@@ -186,7 +186,7 @@ fn a_task_that_was_published_twice_is_fetched_once() {
         let broker = Emulator::builder().data_dir(hub).durability(Durability::Disk);
         let broker = broker.hub("tasks", 4).start().await.unwrap();
         let namespace = Namespace::from_connection_string(&broker.connection_string(None));
-        let namespace = namespace.unwrap().with_custom_endpoint(broker.endpoint());
+        let namespace = namespace.unwrap().with_custom_endpoint(broker.endpoint()).unwrap();
         let publisher = EventHubsPublisher::new(namespace, "tasks");
         for partition in ["1", "1", "3"] {
             let target = SendTarget::Partition(PartitionId::from(partition));

@@ -8,21 +8,25 @@
 //! Runtime information goes through one client that all partitions share.
 
 mod classify;
+mod connect;
+mod connection_string;
 mod convert;
+mod endpoint;
+mod namespace;
 mod publisher;
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+pub use connect::DEFAULT_OPEN_TIMEOUT;
+pub use namespace::{DEFAULT_CALL_TIMEOUT, DEFAULT_IDLE_TIMEOUT, Namespace, Protocol};
 pub use publisher::EventHubsPublisher;
 
-use azure_core_amqp::AmqpTransport;
 use azure_messaging_eventhubs::{
-    ConnectionString, ConsumerClient, EventHubsError, OpenReceiverOptions, ProducerClient,
-    RetryOptions, StartLocation, StartPosition,
+    ConsumerClient, EventHubsError, OpenReceiverOptions, StartLocation, StartPosition,
 };
 use futures::future::BoxFuture;
 use futures::{FutureExt, Stream, StreamExt};
@@ -30,17 +34,10 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::{HubProperties, Link, LinkStart, LogProperties, OpenLink, Transport};
-use crate::error::{Error, ErrorClass, InvalidConfig, Result};
+use crate::error::{Error, ErrorClass, Result};
 use crate::event::{
     ConsumerGroup, EntityName, Event, Incarnation, Partition, PartitionId, SequenceNumber,
 };
-
-/// How long opening a connection may take. A connection behind a silent firewall hangs
-/// otherwise.
-pub const DEFAULT_OPEN_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Default of [`Namespace::with_call_timeout`].
-pub const DEFAULT_CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a read of properties may take, at most. Short: an answer can get lost, and links
 /// wait for it.
@@ -48,147 +45,6 @@ pub const DEFAULT_READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a goodbye may take; the SDK's can hang.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How the connection reaches the service.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub enum Protocol {
-    /// AMQP over TCP with TLS, port 5671.
-    #[default]
-    Tcp,
-    /// AMQP over WebSocket with TLS, port 443.
-    WebSocket,
-}
-
-/// Where a namespace is and how to get in. `Debug` shows no secret.
-#[derive(Clone)]
-pub struct Namespace {
-    connection_string: Arc<str>,
-    host: String,
-    entity_path: Option<String>,
-    custom_endpoint: Option<String>,
-    protocol: Protocol,
-    call_timeout: Duration,
-}
-
-impl fmt::Debug for Namespace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Namespace")
-            .field("host", &self.host)
-            .field("entity_path", &self.entity_path)
-            .field("custom_endpoint", &self.custom_endpoint)
-            .field("protocol", &self.protocol)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Namespace {
-    /// Reads a connection string, with or without `EntityPath`.
-    ///
-    /// # Errors
-    /// Where it is not one; the error does not repeat it, for it holds a key.
-    pub fn from_connection_string(connection_string: &str) -> Result<Self, InvalidConfig> {
-        let parsed: ConnectionString = connection_string.parse().map_err(|_| {
-            InvalidConfig::new(
-                "connection_string",
-                "(hidden)",
-                "it must read Endpoint=sb://HOST/;SharedAccessKeyName=NAME;SharedAccessKey=KEY, \
-                 with ;EntityPath=HUB where it is bound to one hub",
-            )
-        })?;
-        Ok(Self {
-            connection_string: connection_string.into(),
-            host: parsed.fully_qualified_namespace,
-            entity_path: parsed.entity_path,
-            custom_endpoint: None,
-            protocol: Protocol::default(),
-            call_timeout: DEFAULT_CALL_TIMEOUT,
-        })
-    }
-
-    /// Connects to this address instead of the namespace's host: an embedded broker
-    /// (`amqp://127.0.0.1:5672`) or a proxy.
-    pub fn with_custom_endpoint(mut self, endpoint: impl Into<String>) -> Self {
-        self.custom_endpoint = Some(endpoint.into());
-        self
-    }
-
-    /// Chooses how the connection reaches the service.
-    pub fn with_protocol(mut self, protocol: Protocol) -> Self {
-        self.protocol = protocol;
-        self
-    }
-
-    /// Sets how long one call may take: a send, a read of properties. Default
-    /// [`DEFAULT_CALL_TIMEOUT`].
-    pub fn with_call_timeout(mut self, call_timeout: Duration) -> Self {
-        self.call_timeout = call_timeout;
-        self
-    }
-
-    /// The fully qualified host name.
-    pub fn host(&self) -> &str {
-        &self.host
-    }
-
-    /// The entity the connection string is bound to.
-    pub fn entity_path(&self) -> Option<&str> {
-        self.entity_path.as_deref()
-    }
-
-    fn amqp_transport(&self) -> AmqpTransport {
-        match self.protocol {
-            Protocol::Tcp => AmqpTransport::Tcp,
-            Protocol::WebSocket => AmqpTransport::WebSocket,
-        }
-    }
-
-    async fn open_consumer(
-        &self,
-        entity: &EntityName,
-        group: &ConsumerGroup,
-    ) -> Result<ConsumerClient> {
-        install_tls_provider();
-        let mut builder = ConsumerClient::builder()
-            .with_consumer_group(group.as_str().to_owned())
-            .with_retry_options(no_retries())
-            .with_transport(self.amqp_transport());
-        if let Some(endpoint) = &self.custom_endpoint {
-            builder = builder.with_custom_endpoint(endpoint.clone());
-        }
-        let opening =
-            builder.open_with_connection_string(&self.connection_string, Some(entity.as_str()));
-        within(DEFAULT_OPEN_TIMEOUT, "connect to the service", opening).await
-    }
-
-    async fn open_producer(&self, entity: &EntityName) -> Result<ProducerClient> {
-        install_tls_provider();
-        let mut builder = ProducerClient::builder()
-            .with_retry_options(no_retries())
-            .with_transport(self.amqp_transport());
-        if let Some(endpoint) = &self.custom_endpoint {
-            builder = builder.with_custom_endpoint(endpoint.clone());
-        }
-        let opening =
-            builder.open_with_connection_string(&self.connection_string, Some(entity.as_str()));
-        within(DEFAULT_OPEN_TIMEOUT, "connect to the service", opening).await
-    }
-}
-
-/// With several providers compiled in, rustls does not choose one, and panics at the first
-/// connection; the application's own choice, made before, stands.
-fn install_tls_provider() {
-    static INSTALL: Once = Once::new();
-    INSTALL.call_once(|| {
-        // An error means that the application chose one.
-        let _chosen_before = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    });
-}
-
-/// The first error is ours to handle: the SDK's recovery would replay or skip events.
-fn no_retries() -> RetryOptions {
-    RetryOptions { max_retries: 0, ..RetryOptions::default() }
-}
 
 async fn within<T>(
     limit: Duration,

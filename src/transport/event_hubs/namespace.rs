@@ -1,0 +1,257 @@
+//! Where a namespace is, how to get in, and what is on the way: checked when it is said, not when
+//! it is used.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::CertificateDer;
+use url::Url;
+
+use super::connection_string::ConnectionString;
+use super::endpoint::{Endpoint, Host, Scheme};
+use crate::error::InvalidConfig;
+use crate::transport::tunnel::{self, Proxy, Trust, TunnelOptions, Wire};
+
+/// Default of [`Namespace::with_call_timeout`].
+pub const DEFAULT_CALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Default of [`Namespace::with_idle_timeout`].
+pub const DEFAULT_IDLE_TIMEOUT: Duration = tunnel::DEFAULT_IDLE_TIMEOUT;
+
+/// The port of AMQP with TLS.
+const AMQPS_PORT: u16 = 5671;
+
+/// How the connection reaches the service.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum Protocol {
+    /// AMQP over TCP with TLS, port 5671.
+    Tcp,
+    /// AMQP over WebSocket with TLS, port 443: what firewalls and private endpoints let through.
+    #[default]
+    WebSocket,
+}
+
+/// Where a namespace is and how to get in. `Debug` shows no secret.
+///
+/// The connection is AMQP over WebSocket, to port 443 of the host that the connection string names,
+/// unless another protocol, port or endpoint is chosen. With an authority of its own, a proxy or
+/// verification off, it goes through a tunnel on this machine, which lives as long as the namespace,
+/// its clones, and what was opened with them.
+#[derive(Clone)]
+pub struct Namespace {
+    pub(super) connection_string: Arc<str>,
+    host: Host,
+    port: Option<u16>,
+    is_emulator: bool,
+    entity_path: Option<String>,
+    custom_endpoint: Option<Endpoint>,
+    /// What was chosen; see [`Namespace::protocol`] for what it is.
+    chosen_protocol: Option<Protocol>,
+    authorities: Option<Arc<[CertificateDer<'static>]>>,
+    proxy: Option<Proxy>,
+    verification: Verification,
+    idle_timeout: Duration,
+    pub(super) call_timeout: Duration,
+}
+
+/// Whether the certificate of the other side must be one that is trusted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Verification {
+    On,
+    Off,
+}
+
+impl fmt::Debug for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Namespace")
+            .field("host", &self.host.as_str())
+            .field("port", &self.port)
+            .field("entity_path", &self.entity_path)
+            .field("custom_endpoint", &self.custom_endpoint)
+            .field("protocol", &self.protocol())
+            .field("authorities", &self.authorities.as_ref().map(|all| all.len()))
+            .field("proxy", &self.proxy)
+            .field("verification", &self.verification)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a connection comes about.
+#[derive(Debug)]
+pub(super) enum Route {
+    /// The SDK dials: this address, or the namespace's host on the protocol's port.
+    Sdk { protocol: Protocol, endpoint: Option<String> },
+    /// A tunnel dials, and the SDK dials the tunnel.
+    Tunnel(TunnelOptions),
+}
+
+impl Namespace {
+    /// Reads a connection string, with or without `EntityPath`.
+    ///
+    /// A port in `Endpoint` is the one that is dialled; 5671 means [`Protocol::Tcp`] unless another
+    /// is chosen. `UseDevelopmentEmulator=true` means a connection without TLS, over TCP unless
+    /// [`Protocol::WebSocket`] is chosen, to port 5672 (80) unless there is one in `Endpoint`, and
+    /// to this machine only. `TransportType=Amqp` and `TransportType=AmqpWebSockets` choose the
+    /// protocol. `SharedAccessSignature` is taken instead of a key; nobody can renew it.
+    ///
+    /// # Errors
+    /// Where it is not one: the part that is missing or wrong is named, and nothing of it repeated,
+    /// for it holds a key.
+    pub fn from_connection_string(connection_string: &str) -> Result<Self, InvalidConfig> {
+        let read = ConnectionString::parse(connection_string)?;
+        Ok(Self {
+            connection_string: read.for_sdk.into(),
+            host: read.host,
+            port: read.port,
+            is_emulator: read.is_emulator,
+            entity_path: read.entity_path,
+            custom_endpoint: None,
+            chosen_protocol: read.protocol,
+            authorities: None,
+            proxy: None,
+            verification: Verification::On,
+            idle_timeout: DEFAULT_IDLE_TIMEOUT,
+            call_timeout: DEFAULT_CALL_TIMEOUT,
+        })
+    }
+
+    /// Connects to this address, `SCHEME://HOST[:PORT]`, instead of the namespace's host. The scheme
+    /// is `amqps` (over what [`with_protocol`](Self::with_protocol) says), `wss`, or, for a broker
+    /// on this machine, `amqp` (`amqp://127.0.0.1:5672`) or `ws`, which have no TLS.
+    ///
+    /// The certificate must be for the host of this address.
+    ///
+    /// # Errors
+    /// Where it is not such an address, and where `amqp` or `ws` would leave this machine: tokens
+    /// would travel in plain text.
+    pub fn with_custom_endpoint(
+        mut self,
+        endpoint: impl AsRef<str>,
+    ) -> Result<Self, InvalidConfig> {
+        self.custom_endpoint = Some(Endpoint::parse(endpoint.as_ref())?);
+        Ok(self)
+    }
+
+    /// Chooses how the connection reaches the service. Default [`Protocol::WebSocket`], unless the
+    /// connection string or the scheme of a custom endpoint says otherwise; the latter stands.
+    pub fn with_protocol(mut self, protocol: Protocol) -> Self {
+        self.chosen_protocol = Some(protocol);
+        self
+    }
+
+    /// Trusts the authorities whose certificates are in this PEM file, beside those that the system
+    /// trusts. Reads it at once, and blocks meanwhile.
+    ///
+    /// # Errors
+    /// Where the file cannot be read, holds no certificate, or holds a damaged one.
+    pub fn with_certificate_authority_file(
+        mut self,
+        path: impl AsRef<Path>,
+    ) -> Result<Self, InvalidConfig> {
+        self.authorities = Some(tunnel::read_authorities(path.as_ref())?);
+        Ok(self)
+    }
+
+    /// Connects through an HTTP proxy, with `CONNECT`: `http://HOST:PORT`, or
+    /// `http://USER:PASSWORD@HOST:PORT` for Basic authentication. A connection without TLS, to a
+    /// broker on this machine, does without it.
+    ///
+    /// # Errors
+    /// Where it is not such an address; the error shows no password.
+    pub fn with_proxy(mut self, proxy: Url) -> Result<Self, InvalidConfig> {
+        self.proxy = Some(Proxy::from_url(&proxy)?);
+        Ok(self)
+    }
+
+    /// Takes any certificate. For local development only: whoever is on the way can then read and
+    /// change everything, tokens included. It is logged as a warning at the first connection.
+    pub fn without_certificate_verification(mut self) -> Self {
+        self.verification = Verification::Off;
+        self
+    }
+
+    /// Sets after which time without a byte either way a tunnel ends a connection. It must be longer
+    /// than the pause between two heartbeats of AMQP, 2 minutes with Event Hubs. Connections that
+    /// the SDK dials itself have no such limit. Default [`DEFAULT_IDLE_TIMEOUT`].
+    pub fn with_idle_timeout(mut self, idle_timeout: Duration) -> Self {
+        self.idle_timeout = idle_timeout;
+        self
+    }
+
+    /// Sets how long one call may take: a send, a read of properties. Default
+    /// [`DEFAULT_CALL_TIMEOUT`].
+    pub fn with_call_timeout(mut self, call_timeout: Duration) -> Self {
+        self.call_timeout = call_timeout;
+        self
+    }
+
+    /// The fully qualified host name, in lower case.
+    pub fn host(&self) -> &str {
+        self.host.as_str()
+    }
+
+    /// The entity the connection string is bound to.
+    pub fn entity_path(&self) -> Option<&str> {
+        self.entity_path.as_deref()
+    }
+
+    /// How the connection reaches the service.
+    pub fn protocol(&self) -> Protocol {
+        if let Some(implied) = self.custom_endpoint.as_ref().and_then(|at| at.scheme.protocol()) {
+            return implied;
+        }
+        self.chosen_protocol.unwrap_or_else(|| {
+            let is_tcp = self.custom_endpoint.is_none()
+                && (self.is_emulator || self.port == Some(AMQPS_PORT));
+            if is_tcp { Protocol::Tcp } else { Protocol::default() }
+        })
+    }
+
+    pub(super) fn route(&self) -> Route {
+        let protocol = self.protocol();
+        let (scheme, host, port) = match &self.custom_endpoint {
+            Some(at) => (at.scheme, &at.host, at.port),
+            None if self.is_emulator => (Scheme::Amqp, &self.host, self.port),
+            None => (Scheme::Amqps, &self.host, self.port),
+        };
+        let is_plain = scheme.is_plain();
+        let port_or_default = port.unwrap_or(match (protocol, is_plain) {
+            (Protocol::Tcp, true) => 5672,
+            (Protocol::Tcp, false) => AMQPS_PORT,
+            (Protocol::WebSocket, true) => 80,
+            (Protocol::WebSocket, false) => 443,
+        });
+        let trust = match (self.verification, &self.authorities) {
+            (Verification::Off, _) => Trust::Anything,
+            (Verification::On, Some(authorities)) => Trust::SystemAnd(Arc::clone(authorities)),
+            (Verification::On, None) => Trust::System,
+        };
+        // What the SDK cannot be told. It speaks WebSocket with TLS only.
+        let needs_tunnel = match is_plain {
+            true => protocol == Protocol::WebSocket,
+            false => self.proxy.is_some() || !matches!(trust, Trust::System),
+        };
+        if needs_tunnel {
+            let wire = match protocol {
+                Protocol::Tcp => Wire::Amqp,
+                Protocol::WebSocket => Wire::WebSocket,
+            };
+            let mut options = TunnelOptions::new(host.as_str(), port_or_default, wire);
+            options.trust = (!is_plain).then_some(trust);
+            options.proxy = self.proxy.clone().filter(|_| !is_plain);
+            options.idle_timeout = self.idle_timeout;
+            return Route::Tunnel(options);
+        }
+        let is_default = self.custom_endpoint.is_none() && port.is_none() && !is_plain;
+        let scheme = if is_plain { "amqp" } else { "amqps" };
+        let endpoint = format!("{scheme}://{}:{port_or_default}", host.in_url());
+        Route::Sdk { protocol, endpoint: (!is_default).then_some(endpoint) }
+    }
+}
+
+#[cfg(test)]
+#[path = "namespace_tests.rs"]
+mod tests;
