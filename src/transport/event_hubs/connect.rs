@@ -1,15 +1,18 @@
-//! Opens the SDK's clients, along the route that a namespace asks for.
+//! Opens the SDK's clients along the route that a namespace asks for, and says why one does not
+//! open.
 
-use std::sync::Once;
-use std::time::Duration;
+use std::io;
+use std::sync::{Arc, Once};
+use std::time::{Duration, Instant};
 
 use azure_core_amqp::AmqpTransport;
-use azure_messaging_eventhubs::{ConsumerClient, ProducerClient, RetryOptions};
+use azure_messaging_eventhubs::{ConsumerClient, EventHubsError, ProducerClient, RetryOptions};
 
 use super::namespace::{Namespace, Protocol, Route};
 use super::within;
-use crate::error::{Error, ErrorClass, Result};
+use crate::error::{Error, ErrorClass, Result, error_chain};
 use crate::event::{ConsumerGroup, EntityName};
+use crate::transport::tunnel::{CERTIFICATE_ADVICE, Tunnel, TunnelOptions};
 
 /// How long opening a connection may take. A connection behind a silent firewall hangs
 /// otherwise.
@@ -17,20 +20,87 @@ pub const DEFAULT_OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 
 const OPERATION: &str = "connect to the service";
 
+/// What the SDK is told to dial.
+struct Way {
+    transport: AmqpTransport,
+    endpoint: Option<String>,
+    tunnel: Option<Arc<Tunnel>>,
+}
+
+impl Way {
+    /// Waits for the SDK to connect, and gives its error the reason that it cannot know.
+    async fn open<T>(&self, opening: impl Future<Output = Result<T, EventHubsError>>) -> Result<T> {
+        let since = Instant::now();
+        let error = match within(DEFAULT_OPEN_TIMEOUT, OPERATION, opening).await {
+            Ok(client) => return Ok(client),
+            Err(error) => error,
+        };
+        // Any other class is an answer of the service: it was reached.
+        if !matches!(error.class(), ErrorClass::Transient | ErrorClass::Unknown) {
+            return Err(error);
+        }
+        let failure = self.tunnel.as_ref().and_then(|tunnel| tunnel.failure_since(since));
+        Err(match failure {
+            Some(failure) => {
+                Error::new(failure.class, OPERATION, failure.reason).with_source(error)
+            }
+            None => with_trust_explained(error),
+        })
+    }
+}
+
+/// Rustls's words for any certificate it does not take. The SDK keeps these words only, so that
+/// here, and nowhere else, an error is known by its text.
+const UNTRUSTED: &str = "invalid peer certificate: ";
+
+fn with_trust_explained(error: Error) -> Error {
+    let causes = error_chain(&error);
+    let why = causes.iter().find_map(|cause| cause.split_once(UNTRUSTED)).map(|(_, why)| why);
+    match why {
+        Some(why) => {
+            let reason =
+                format!("the service's certificate is not trusted: {why}; {CERTIFICATE_ADVICE}");
+            Error::new(ErrorClass::Auth, OPERATION, reason).with_source(error)
+        }
+        None => error,
+    }
+}
+
 impl Namespace {
-    fn way(&self) -> Result<(AmqpTransport, Option<String>)> {
+    async fn way(&self) -> Result<Way> {
         install_tls_provider();
         match self.route() {
-            Route::Sdk { protocol: Protocol::Tcp, endpoint } => Ok((AmqpTransport::Tcp, endpoint)),
-            Route::Sdk { protocol: Protocol::WebSocket, endpoint } => {
-                Ok((AmqpTransport::WebSocket, endpoint))
+            Route::Sdk { protocol, endpoint } => {
+                let transport = match protocol {
+                    Protocol::Tcp => AmqpTransport::Tcp,
+                    Protocol::WebSocket => AmqpTransport::WebSocket,
+                };
+                Ok(Way { transport, endpoint, tunnel: None })
             }
-            Route::Tunnel(_) => Err(Error::new(
-                ErrorClass::Permanent,
-                OPERATION,
-                "it needs a tunnel, and there is none yet",
-            )),
+            Route::Tunnel(options) => {
+                let tunnel = self.open_tunnel(options).await?;
+                let endpoint = Some(format!("amqp://{}", tunnel.address()));
+                Ok(Way { transport: AmqpTransport::Tcp, endpoint, tunnel: Some(tunnel) })
+            }
         }
+    }
+
+    async fn open_tunnel(&self, options: TunnelOptions) -> Result<Arc<Tunnel>> {
+        let mut slot = self.tunnel.lock().await;
+        if let Some(tunnel) = slot.as_ref().filter(|tunnel| tunnel.is_open()) {
+            return Ok(Arc::clone(tunnel));
+        }
+        let started = Tunnel::start(options).await.map_err(|error| {
+            let class = match error.kind() {
+                io::ErrorKind::InvalidInput => ErrorClass::Permanent,
+                _ => ErrorClass::Unknown,
+            };
+            let reason = format!("the tunnel to the service cannot be set up: {error}");
+            Error::new(class, OPERATION, reason).with_source(error)
+        });
+        let tunnel = Arc::new(started?);
+        *slot = Some(Arc::clone(&tunnel));
+        Ok(tunnel)
     }
 
     pub(super) async fn open_consumer(
@@ -38,29 +108,30 @@ impl Namespace {
         entity: &EntityName,
         group: &ConsumerGroup,
     ) -> Result<ConsumerClient> {
-        let (transport, endpoint) = self.way()?;
+        let way = self.way().await?;
         let mut builder = ConsumerClient::builder()
             .with_consumer_group(group.as_str().to_owned())
             .with_retry_options(no_retries())
-            .with_transport(transport);
-        if let Some(endpoint) = endpoint {
+            .with_transport(way.transport);
+        if let Some(endpoint) = way.endpoint.clone() {
             builder = builder.with_custom_endpoint(endpoint);
         }
         let opening =
             builder.open_with_connection_string(&self.connection_string, Some(entity.as_str()));
-        within(DEFAULT_OPEN_TIMEOUT, OPERATION, opening).await
+        way.open(opening).await
     }
 
     pub(super) async fn open_producer(&self, entity: &EntityName) -> Result<ProducerClient> {
-        let (transport, endpoint) = self.way()?;
-        let mut builder =
-            ProducerClient::builder().with_retry_options(no_retries()).with_transport(transport);
-        if let Some(endpoint) = endpoint {
+        let way = self.way().await?;
+        let mut builder = ProducerClient::builder()
+            .with_retry_options(no_retries())
+            .with_transport(way.transport);
+        if let Some(endpoint) = way.endpoint.clone() {
             builder = builder.with_custom_endpoint(endpoint);
         }
         let opening =
             builder.open_with_connection_string(&self.connection_string, Some(entity.as_str()));
-        within(DEFAULT_OPEN_TIMEOUT, OPERATION, opening).await
+        way.open(opening).await
     }
 }
 

@@ -219,8 +219,9 @@ impl Transport for EventHubsTransport {
                             };
                         }
                     };
-                    let link: Box<dyn Link> =
-                        Box::new(EventHubsLink { client, partition, events: Box::pin(events) });
+                    let events = Box::pin(events);
+                    let link = EventHubsLink { client, partition, events, _namespace: namespace };
+                    let link: Box<dyn Link> = Box::new(link);
                     Ok(link)
                 }
                 Err(error) => {
@@ -259,6 +260,8 @@ struct EventHubsLink {
     client: ConsumerClient,
     partition: Arc<Partition>,
     events: EventStream,
+    /// The connection may go through its tunnel.
+    _namespace: Namespace,
 }
 
 impl Link for EventHubsLink {

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
+use tokio::sync::Mutex;
 use url::Url;
 
 use super::connection_string::ConnectionString;
 use super::endpoint::{Endpoint, Host, Scheme};
 use crate::error::InvalidConfig;
-use crate::transport::tunnel::{self, Proxy, Trust, TunnelOptions, Wire};
+use crate::transport::tunnel::{self, Proxy, Trust, Tunnel, TunnelOptions, Wire};
 
 /// Default of [`Namespace::with_call_timeout`].
 pub const DEFAULT_CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -55,7 +56,12 @@ pub struct Namespace {
     verification: Verification,
     idle_timeout: Duration,
     pub(super) call_timeout: Duration,
+    /// Shared by the clones; a change of the route needs another.
+    pub(super) tunnel: TunnelSlot,
 }
+
+/// The tunnel of a namespace, from the first connection that needs one.
+pub(super) type TunnelSlot = Arc<Mutex<Option<Arc<Tunnel>>>>;
 
 /// Whether the certificate of the other side must be one that is trusted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -115,6 +121,7 @@ impl Namespace {
             verification: Verification::On,
             idle_timeout: DEFAULT_IDLE_TIMEOUT,
             call_timeout: DEFAULT_CALL_TIMEOUT,
+            tunnel: TunnelSlot::default(),
         })
     }
 
@@ -132,14 +139,14 @@ impl Namespace {
         endpoint: impl AsRef<str>,
     ) -> Result<Self, InvalidConfig> {
         self.custom_endpoint = Some(Endpoint::parse(endpoint.as_ref())?);
-        Ok(self)
+        Ok(self.rerouted())
     }
 
     /// Chooses how the connection reaches the service. Default [`Protocol::WebSocket`], unless the
     /// connection string or the scheme of a custom endpoint says otherwise; the latter stands.
     pub fn with_protocol(mut self, protocol: Protocol) -> Self {
         self.chosen_protocol = Some(protocol);
-        self
+        self.rerouted()
     }
 
     /// Trusts the authorities whose certificates are in this PEM file, beside those that the system
@@ -152,7 +159,7 @@ impl Namespace {
         path: impl AsRef<Path>,
     ) -> Result<Self, InvalidConfig> {
         self.authorities = Some(tunnel::read_authorities(path.as_ref())?);
-        Ok(self)
+        Ok(self.rerouted())
     }
 
     /// Connects through an HTTP proxy, with `CONNECT`: `http://HOST:PORT`, or
@@ -163,14 +170,14 @@ impl Namespace {
     /// Where it is not such an address; the error shows no password.
     pub fn with_proxy(mut self, proxy: Url) -> Result<Self, InvalidConfig> {
         self.proxy = Some(Proxy::from_url(&proxy)?);
-        Ok(self)
+        Ok(self.rerouted())
     }
 
     /// Takes any certificate. For local development only: whoever is on the way can then read and
     /// change everything, tokens included. It is logged as a warning at the first connection.
     pub fn without_certificate_verification(mut self) -> Self {
         self.verification = Verification::Off;
-        self
+        self.rerouted()
     }
 
     /// Sets after which time without a byte either way a tunnel ends a connection. It must be longer
@@ -178,13 +185,19 @@ impl Namespace {
     /// the SDK dials itself have no such limit. Default [`DEFAULT_IDLE_TIMEOUT`].
     pub fn with_idle_timeout(mut self, idle_timeout: Duration) -> Self {
         self.idle_timeout = idle_timeout;
-        self
+        self.rerouted()
     }
 
     /// Sets how long one call may take: a send, a read of properties. Default
     /// [`DEFAULT_CALL_TIMEOUT`].
     pub fn with_call_timeout(mut self, call_timeout: Duration) -> Self {
         self.call_timeout = call_timeout;
+        self
+    }
+
+    /// The tunnel of a clone that goes another way is not ours.
+    fn rerouted(mut self) -> Self {
+        self.tunnel = TunnelSlot::default();
         self
     }
 

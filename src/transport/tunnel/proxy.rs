@@ -1,13 +1,21 @@
 //! The HTTP proxy on the way, and how a connection is asked of it (`CONNECT`).
 
 use std::fmt;
+use std::io;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use percent_encoding::percent_decode_str;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use url::Url;
 
-use crate::error::InvalidConfig;
+use super::dial::DialFailure;
+use crate::error::{ErrorClass, InvalidConfig};
+
+/// The longest answer read.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
+const MAX_HEADERS: usize = 64;
 
 /// An HTTP proxy. `Debug` shows no password.
 #[derive(Clone)]
@@ -57,6 +65,74 @@ impl Proxy {
         });
         Ok(Self { host: host.to_owned(), port, authorization })
     }
+
+    /// What to connect to.
+    pub(super) fn address(&self) -> (&str, u16) {
+        (self.host.trim_matches(['[', ']']), self.port)
+    }
+
+    /// Has the proxy connect to `target`, a host and a port. What follows on the stream is between
+    /// us and the target.
+    pub(super) async fn ask(
+        &self,
+        stream: &mut TcpStream,
+        target: &str,
+    ) -> Result<(), DialFailure> {
+        let mut request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n");
+        if let Some(authorization) = &self.authorization {
+            request.push_str(&format!("Proxy-Authorization: {authorization}\r\n"));
+        }
+        request.push_str("\r\n");
+        let answer = async {
+            stream.write_all(request.as_bytes()).await?;
+            read_head(stream).await
+        };
+        let head = answer.await.map_err(|error| {
+            let reason = format!("the proxy {self} hung up without an answer: {error}");
+            DialFailure::new(ErrorClass::Transient, reason)
+        })?;
+        self.judge(&head)
+    }
+
+    fn judge(&self, head: &[u8]) -> Result<(), DialFailure> {
+        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+        let mut answer = httparse::Response::new(&mut headers);
+        let parsed = answer.parse(head);
+        let (Ok(httparse::Status::Complete(_)), Some(code)) = (parsed, answer.code) else {
+            let reason = format!("{self} does not answer like an HTTP proxy");
+            return Err(DialFailure::new(ErrorClass::Unknown, reason));
+        };
+        let class = match code {
+            200..300 => return Ok(()),
+            429 | 503 => ErrorClass::Throttling,
+            400..500 => ErrorClass::Auth,
+            500.. => ErrorClass::Transient,
+            _ => ErrorClass::Unknown,
+        };
+        let said: String = answer.reason.unwrap_or_default().chars().take(80).collect();
+        let advice = match code {
+            407 if self.authorization.is_some() => "; check the user and the password for it",
+            407 => "; it wants a user and a password",
+            _ => "",
+        };
+        let answer = format!("{code} {said}");
+        let reason = format!("the proxy {self} answered {}{advice}", answer.trim_end());
+        Err(DialFailure::new(class, reason))
+    }
+}
+
+/// Reads to the end of an answer's head and no further.
+async fn read_head(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let mut head = Vec::with_capacity(512);
+    while !head.ends_with(b"\r\n\r\n") {
+        if head.len() == MAX_HEAD_BYTES {
+            let reason = "the head of its answer is too long";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+        }
+        // Byte by byte: what follows belongs to the target. It is once for a connection.
+        head.push(stream.read_u8().await?);
+    }
+    Ok(head)
 }
 
 #[cfg(test)]
