@@ -19,6 +19,8 @@ use longshore::{Error, ErrorClass, OutgoingEvent};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tracing::field::{Field, Visit};
+use tracing::{Level, Metadata, Subscriber, span};
 
 const LIMIT: Duration = Duration::from_secs(30);
 const HUB: &str = "files";
@@ -276,6 +278,61 @@ async fn any_certificate_is_taken_where_verification_is_off() {
     let broker = Broker::start().await;
     works(&broker.over_websocket().without_certificate_verification()).await;
     works(&broker.over_tcp().without_certificate_verification()).await;
+}
+
+/// Keeps everything that is logged on this thread, as text.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<(Level, String)>>>);
+
+struct Line(String);
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        self.0.push_str(&format!("{field}={value:?} "));
+    }
+}
+
+impl Subscriber for Log {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, span: &span::Attributes<'_>) -> span::Id {
+        let mut line = Line(String::new());
+        span.record(&mut line);
+        self.0.lock().unwrap().push((*span.metadata().level(), line.0));
+        span::Id::from_u64(1)
+    }
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut line = Line(String::new());
+        event.record(&mut line);
+        self.0.lock().unwrap().push((*event.metadata().level(), line.0));
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+    fn enter(&self, _: &span::Id) {}
+    fn exit(&self, _: &span::Id) {}
+}
+
+#[tokio::test]
+async fn verification_off_is_said_loudly_and_the_log_has_no_password() {
+    let log = Log::default();
+    let _logging = tracing::subscriber::set_default(log.clone());
+    let broker = Broker::start().await;
+    let proxy = ConnectProxy::start(Some("Basic dXNlcjpzM2NyZXQ=")).await;
+    let namespace = broker.over_websocket().without_certificate_verification();
+    works(&proxy.before(namespace.clone(), "user:s3cret@")).await;
+    failure(&proxy.before(namespace, "user:wr0ng@")).await;
+    let log = log.0.lock().unwrap();
+    let said = |what: &str| log.iter().filter(|(_, line)| line.contains(what)).collect::<Vec<_>>();
+    let loud = said("certificates are NOT verified");
+    assert!(!loud.is_empty() && loud.iter().all(|(level, _)| *level == Level::WARN), "{loud:?}");
+    assert!(!said("407").is_empty(), "nothing was kept");
+    for secret in ["s3cret", "wr0ng", "dXNlcjp"] {
+        assert!(said(secret).is_empty(), "{:?}", said(secret));
+    }
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! What a tunnel does with peers that are odd: silent, slow, gone, or not what they should be.
 #![allow(clippy::unwrap_used, clippy::panic)]
+// The error of a handshake is chosen by tungstenite.
+#![allow(clippy::result_large_err)]
 
 use std::net::IpAddr;
 
