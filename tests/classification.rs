@@ -59,7 +59,8 @@ async fn broker() -> (Emulator, Namespace) {
     let emulator = patient.hub(HUB, 1).start().await.unwrap();
     let namespace = Namespace::from_connection_string(&emulator.connection_string(None))
         .unwrap()
-        .with_custom_endpoint(emulator.endpoint());
+        .with_custom_endpoint(emulator.endpoint())
+        .unwrap();
     (emulator, namespace)
 }
 

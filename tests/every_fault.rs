@@ -233,7 +233,8 @@ async fn each_event_once_and_in_order_through_every_fault() {
     let emulator = builder.disposition_delay(Duration::from_millis(50)).start().await.unwrap();
     let namespace = Namespace::from_connection_string(&emulator.connection_string(None))
         .unwrap()
-        .with_custom_endpoint(emulator.endpoint());
+        .with_custom_endpoint(emulator.endpoint())
+        .unwrap();
     publish(&emulator, &namespace, events_each).await;
     let published = started.elapsed();
 

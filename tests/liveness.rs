@@ -53,6 +53,7 @@ impl Setup {
         let namespace = Namespace::from_connection_string(&emulator.connection_string(None))
             .unwrap()
             .with_custom_endpoint(emulator.endpoint())
+            .unwrap()
             .with_call_timeout(Duration::from_secs(10));
         let producer = Producer::new(namespace.publishers());
         Self { emulator, namespace, producer, seen: Arc::default() }
