@@ -67,7 +67,15 @@ fn with_trust_explained(error: Error) -> Error {
 }
 
 impl Namespace {
-    async fn way(&self) -> Result<Way> {
+    /// The way for clients of `entity`.
+    async fn way(&self, entity: &EntityName) -> Result<Way> {
+        if let Some(bound) = self.entity_path()
+            && !bound.eq_ignore_ascii_case(entity.as_str())
+        {
+            let reason =
+                format!("the connection string is bound to the hub {bound}, not to {entity}");
+            return Err(Error::new(ErrorClass::Permanent, OPERATION, reason));
+        }
         install_tls_provider();
         match self.route() {
             Route::Sdk { protocol, endpoint } => {
@@ -108,7 +116,7 @@ impl Namespace {
         entity: &EntityName,
         group: &ConsumerGroup,
     ) -> Result<ConsumerClient> {
-        let way = self.way().await?;
+        let way = self.way(entity).await?;
         let mut builder = ConsumerClient::builder()
             .with_consumer_group(group.as_str().to_owned())
             .with_retry_options(no_retries())
@@ -122,7 +130,7 @@ impl Namespace {
     }
 
     pub(super) async fn open_producer(&self, entity: &EntityName) -> Result<ProducerClient> {
-        let way = self.way().await?;
+        let way = self.way(entity).await?;
         let mut builder = ProducerClient::builder()
             .with_retry_options(no_retries())
             .with_transport(way.transport);

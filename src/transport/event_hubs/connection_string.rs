@@ -2,7 +2,7 @@
 //! of it: a part that is not where it should be may be the key.
 //!
 //! The SDK reads it again. It gets what was understood here, written anew, so that the two cannot
-//! understand it differently; and no more than its own parts, for it ignores the others.
+//! understand it differently; and only the host and the credentials, for the rest is dealt with here.
 
 use url::Url;
 
@@ -176,9 +176,8 @@ impl ConnectionString {
             }
             Some(_) => return Err(refused("TransportType must be Amqp or AmqpWebSockets")),
         };
-        let entity = parts.entity_path.map_or(String::new(), |hub| format!(";EntityPath={hub}"));
         Ok(Self {
-            for_sdk: format!("Endpoint=sb://{}/;{credentials}{entity}", host.in_url()),
+            for_sdk: format!("Endpoint=sb://{}/;{credentials}", host.in_url()),
             host,
             port,
             entity_path: parts.entity_path.map(str::to_owned),
