@@ -45,6 +45,7 @@
 //!
 //! # The parts
 //!
+//! - [`settings`]: what the environment and a file say, checked.
 //! - [`consumer`]: the engine, and its faces: [`BatchConsumer`] for many events at once,
 //!   [`EventConsumer`] for one after the other, [`ConsumerSet`] for several entities. [`config`]:
 //!   its knobs.
@@ -74,6 +75,8 @@ pub mod event;
 pub mod hub;
 pub mod outcome;
 pub mod producer;
+pub mod secret;
+pub mod settings;
 pub mod state;
 pub mod telemetry;
 pub mod transfer;

@@ -32,6 +32,7 @@ use crate::config::{
     DEFAULT_BATCH_TIMEOUT, DEFAULT_MAX_BATCH_SIZE, DEFAULT_MAX_EVENTS_IN_FLIGHT, MAX_DURATION,
     MAX_SLOTS, MAX_WINDOW_EVENTS,
 };
+use crate::settings::value::duration;
 
 /// Moves files driven by Azure Event Hubs, many at once.
 #[derive(Parser, Debug)]
@@ -149,21 +150,11 @@ impl std::str::FromStr for DurationArg {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let split = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.');
-        let (number, unit) = text.split_at(split.unwrap_or(text.len()));
-        let number: f64 =
-            number.parse().map_err(|_| "write a number and a unit: 500ms, 1s, 2m".to_owned())?;
-        let seconds = match unit {
-            "ms" => number / 1_000.0,
-            "s" => number,
-            "m" => number * 60.0,
-            "h" => number * 3_600.0,
-            _ => return Err("the unit must be ms, s, m or h: 500ms, 1s, 2m".to_owned()),
-        };
-        match Duration::try_from_secs_f64(seconds) {
+        match duration(text) {
             Ok(duration) if duration < MIN_DURATION => Err("it must be at least 1ms".to_owned()),
-            Ok(duration) if duration <= MAX_DURATION => Ok(Self(duration)),
-            _ => Err("it must be at most a year".to_owned()),
+            Ok(duration) if duration > MAX_DURATION => Err("it must be at most a year".to_owned()),
+            Ok(duration) => Ok(Self(duration)),
+            Err(must) => Err(must.to_owned()),
         }
     }
 }

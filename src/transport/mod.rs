@@ -8,7 +8,7 @@
 pub mod event_hubs;
 pub mod memory;
 pub mod resume;
-mod tunnel;
+pub(crate) mod tunnel;
 
 use std::fmt;
 use std::task::{Context, Poll};

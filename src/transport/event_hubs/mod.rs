@@ -11,6 +11,7 @@ mod classify;
 mod connect;
 mod connection_string;
 mod convert;
+mod credential;
 mod endpoint;
 mod namespace;
 mod publisher;
@@ -22,6 +23,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 pub use connect::DEFAULT_OPEN_TIMEOUT;
+pub use credential::{Credential, SecretAddress};
 pub use namespace::{DEFAULT_CALL_TIMEOUT, DEFAULT_IDLE_TIMEOUT, Namespace, Protocol};
 pub use publisher::EventHubsPublisher;
 

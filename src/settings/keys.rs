@@ -1,0 +1,581 @@
+//! Every key, described once; the table in `docs/configuration.md` is generated from here.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::value;
+use crate::config::{
+    ConsumerOptions, MAX_DURATION, MAX_SLOTS, MAX_WINDOW_EVENTS, OwnerLevel, PositionLost,
+    UncheckpointedEvents,
+};
+use crate::state::backoff::Backoff;
+
+/// A key of the environment and of the file.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Key {
+    /// Its name, the same in both.
+    pub name: &'static str,
+    /// Other names it has.
+    pub aliases: &'static [&'static str],
+    /// What applies where it is not set; empty where nothing does.
+    pub default: &'static str,
+    /// Whether its value is shown nowhere.
+    pub is_secret: bool,
+    /// What it decides, in one line.
+    pub help: &'static str,
+    pub(super) kind: Kind,
+}
+
+/// What a value may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    /// Text of a form that code checks.
+    Text(&'static str),
+    Choice(&'static [&'static str]),
+    Flag,
+    /// An option of the consumer.
+    Knob(Knob),
+}
+
+/// How a value becomes an option of the consumer.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Knob {
+    Count { least: usize, most: usize, set: fn(&mut ConsumerOptions, usize) },
+    Time { least: Duration, set: fn(&mut ConsumerOptions, Duration) },
+    TimeOrNone { least: Duration, set: fn(&mut ConsumerOptions, Option<Duration>) },
+    Delays { set: fn(&mut ConsumerOptions, Backoff) },
+    Other { allowed: &'static str, set: fn(&mut ConsumerOptions, &str) -> Option<()> },
+}
+
+impl Key {
+    /// What its value may be, as the documentation and the errors say it.
+    pub fn allowed(&self) -> String {
+        match self.kind {
+            Kind::Text(allowed) => allowed.to_owned(),
+            Kind::Choice(words) => any_of(words),
+            Kind::Flag => any_of(&["true", "false"]),
+            Kind::Knob(knob) => knob.allowed(),
+        }
+    }
+}
+
+impl Knob {
+    fn allowed(self) -> String {
+        let from = |least: Duration| format!("from {} to a year", value::as_text(least));
+        match self {
+            Knob::Count { least, most, .. } if most == usize::MAX || most == MAX_BYTES => {
+                format!("{least} or more")
+            }
+            Knob::Count { least, most, .. } => format!("from {least} to {most}"),
+            Knob::Time { least, .. } => format!("{}, such as 500ms, 1s, 2m", from(least)),
+            Knob::TimeOrNone { least, .. } => {
+                format!("{}, such as 500ms, 1s, 2m; or none", from(least))
+            }
+            Knob::Delays { .. } => {
+                "the first and the longest delay, such as 1s..60s: above 0s, at \
+                                    most a year, the first not the longer one"
+                    .to_owned()
+            }
+            Knob::Other { allowed, .. } => allowed.to_owned(),
+        }
+    }
+
+    /// Sets the option; false where the value is not allowed.
+    pub(super) fn apply(self, options: &mut ConsumerOptions, text: &str) -> bool {
+        let time = |least: Duration| {
+            value::duration(text).ok().filter(|time| (least..=MAX_DURATION).contains(time))
+        };
+        match self {
+            Knob::Count { least, most, set } => text
+                .parse()
+                .ok()
+                .filter(|count| (least..=most).contains(count))
+                .map(|count| set(options, count)),
+            Knob::Time { least, set } => time(least).map(|time| set(options, time)),
+            Knob::TimeOrNone { set, .. } if text == "none" => {
+                set(options, None);
+                Some(())
+            }
+            Knob::TimeOrNone { least, set } => time(least).map(|time| set(options, Some(time))),
+            Knob::Delays { set } => value::backoff(text)
+                .filter(|delays| {
+                    !delays.initial.is_zero()
+                        && delays.initial <= delays.max
+                        && delays.max <= MAX_DURATION
+                })
+                .map(|delays| set(options, delays)),
+            Knob::Other { set, .. } => set(options, text),
+        }
+        .is_some()
+    }
+}
+
+fn any_of(words: &[&str]) -> String {
+    match words {
+        [] => String::new(),
+        [one] => (*one).to_owned(),
+        [some @ .., last] => format!("{} or {last}", some.join(", ")),
+    }
+}
+
+/// Most bytes a setting takes.
+const MAX_BYTES: usize = isize::MAX.unsigned_abs();
+const MAX_COUNT: usize = u32::MAX as usize;
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+const fn key(name: &'static str, default: &'static str, kind: Kind, help: &'static str) -> Key {
+    Key { name, aliases: &[], default, is_secret: false, help, kind }
+}
+
+const fn knob(name: &'static str, default: &'static str, knob: Knob, help: &'static str) -> Key {
+    key(name, default, Kind::Knob(knob), help)
+}
+
+const A_NAME: &str = "1 to 256 letters, digits, '.', '-' and '_'";
+
+pub(super) const TRANSPORT: Key = key(
+    "PIPELINE_TRANSPORT",
+    "eventhub",
+    Kind::Choice(&["eventhub", "memory"]),
+    "What carries events.",
+);
+pub(super) const CONNECTION_STRING: Key = Key {
+    aliases: &["EVENTHUB_NAMESPACE_CONNECTION_STRING"],
+    is_secret: true,
+    ..key(
+        "EVENTHUB_CONNECTION_STRING",
+        "",
+        Kind::Text(
+            "Endpoint=sb://HOST/;SharedAccessKeyName=NAME;SharedAccessKey=KEY, with \
+             ;EntityPath=HUB where it is bound to one hub",
+        ),
+        "The namespace and the key to it.",
+    )
+};
+pub(super) const SECRET: Key = key(
+    "EVENTHUB_CONNECTION_STRING_SECRET",
+    "",
+    Kind::Text("https://VAULT.vault.azure.net/secrets/NAME or …/secrets/NAME/VERSION"),
+    "The Key Vault secret that holds the connection string; `EVENTHUB_CREDENTIAL` opens the vault.",
+);
+pub(super) const NAMESPACE: Key = key(
+    "EVENTHUB_NAMESPACE",
+    "",
+    Kind::Text("a host name such as NAME.servicebus.windows.net"),
+    "The namespace, for Microsoft Entra ID.",
+);
+pub(super) const CREDENTIAL: Key = key(
+    "EVENTHUB_CREDENTIAL",
+    "connection-string where there is one",
+    Kind::Choice(&["connection-string", "developer", "managed-identity", "workload-identity"]),
+    "How to get in; `developer` is the Azure CLI or the Azure Developer CLI.",
+);
+pub(super) const CLIENT_ID: Key = key(
+    "AZURE_CLIENT_ID",
+    "",
+    Kind::Text("a client id"),
+    "The user-assigned managed identity, or the application of the workload identity.",
+);
+pub(super) const TENANT_ID: Key =
+    key("AZURE_TENANT_ID", "", Kind::Text("a tenant id"), "The tenant of the workload identity.");
+pub(super) const TOKEN_FILE: Key = key(
+    "AZURE_FEDERATED_TOKEN_FILE",
+    "",
+    Kind::Text("a path"),
+    "The file with the token of the workload identity.",
+);
+pub(super) const ENTITY: Key = key(
+    "EVENTHUB_ENTITY_NAME",
+    "the EntityPath of the connection string",
+    Kind::Text(A_NAME),
+    "The hub.",
+);
+pub(super) const WORKER_ENTITY: Key = key(
+    "EVENTHUB_ENTITY_<WORKER>",
+    "EVENTHUB_ENTITY_NAME",
+    Kind::Text(A_NAME),
+    "The hub of one worker: its name in upper case, what is no letter or digit as `_`.",
+);
+pub(super) const CONSUMER_GROUP: Key = key(
+    "EVENTHUB_CONSUMER_GROUP",
+    "$Default",
+    Kind::Text("1 to 50 letters, digits, '.', '-' and '_', or $Default"),
+    "The consumer group.",
+);
+pub(super) const PROTOCOL: Key = key(
+    "EVENTHUB_PROTOCOL",
+    "websocket, unless the connection string says otherwise",
+    Kind::Choice(&["websocket", "tcp"]),
+    "AMQP over WebSocket (port 443) or over TCP (port 5671).",
+);
+pub(super) const CA_FILE: Key = key(
+    "EVENTHUB_CA_FILE",
+    "",
+    Kind::Text("a readable PEM file with at least one certificate"),
+    "Certificate authorities to trust beside the public ones.",
+);
+pub(super) const PROXY: Key = Key {
+    is_secret: true,
+    ..key(
+        "EVENTHUB_PROXY",
+        "HTTPS_PROXY or https_proxy for websocket, unless NO_PROXY covers the host",
+        Kind::Text("http://HOST:PORT, with USER:PASSWORD@ before the host where it asks for them"),
+        "An HTTP proxy that understands CONNECT.",
+    )
+};
+pub(super) const DISABLE_SSL_VERIFY: Key = key(
+    "DISABLE_SSL_VERIFY",
+    "false",
+    Kind::Flag,
+    "For local development only: believes any certificate, so anyone on the way can read keys and \
+     events. Refused in production.",
+);
+pub(super) const ENVIRONMENT: Key = key(
+    "ENVIRONMENT",
+    "",
+    Kind::Text("any word; `production` and `prod` are production"),
+    "Where it runs.",
+);
+
+/// Every key, in the order of the documentation.
+pub const ALL: &[Key] = &[
+    TRANSPORT,
+    CONNECTION_STRING,
+    SECRET,
+    NAMESPACE,
+    CREDENTIAL,
+    CLIENT_ID,
+    TENANT_ID,
+    TOKEN_FILE,
+    ENTITY,
+    WORKER_ENTITY,
+    CONSUMER_GROUP,
+    PROTOCOL,
+    CA_FILE,
+    PROXY,
+    DISABLE_SSL_VERIFY,
+    ENVIRONMENT,
+    knob(
+        "LONGSHORE_MAX_BATCH_SIZE",
+        "20",
+        Knob::Count { least: 1, most: MAX_WINDOW_EVENTS, set: |o, n| o.max_batch_size = n },
+        "Most events in a batch.",
+    ),
+    knob(
+        "LONGSHORE_MAX_BATCH_BYTES",
+        "4194304",
+        Knob::Count { least: 1, most: MAX_BYTES, set: |o, n| o.max_batch_bytes = n },
+        "Most bytes in a batch; a larger event travels alone.",
+    ),
+    knob(
+        "LONGSHORE_BATCH_TIMEOUT",
+        "1s",
+        Knob::Time { least: MILLISECOND, set: |o, time| o.batch_timeout = time },
+        "Longest wait for a batch to fill.",
+    ),
+    knob(
+        "LONGSHORE_MAX_BATCHES_IN_FLIGHT",
+        "4",
+        Knob::Count { least: 1, most: MAX_SLOTS, set: |o, n| o.max_batches_in_flight = n },
+        "Calls of a batch handler at once; times the batch size it must fit in the window.",
+    ),
+    knob(
+        "LONGSHORE_MAX_EVENTS_IN_FLIGHT",
+        "10",
+        Knob::Count { least: 1, most: MAX_SLOTS, set: |o, n| o.max_events_in_flight = n },
+        "Calls of an event handler at once, over all partitions.",
+    ),
+    knob(
+        "LONGSHORE_WINDOW_EVENTS",
+        "4096",
+        Knob::Count { least: 1, most: MAX_WINDOW_EVENTS, set: |o, n| o.window_events = n },
+        "W: events of a partition received and not below the checkpoint's watermark.",
+    ),
+    knob(
+        "LONGSHORE_MEMORY_BUDGET_BYTES",
+        "268435456",
+        Knob::Count { least: 65_536, most: MAX_BYTES, set: |o, n| o.memory_budget_bytes = n },
+        "Bytes of events received and not settled, plus what links may prefetch.",
+    ),
+    knob(
+        "LONGSHORE_PREFETCH_EVENTS",
+        "300",
+        Knob::Count {
+            least: 1,
+            most: MAX_COUNT,
+            set: |o, n| o.prefetch_events = u32::try_from(n).unwrap_or(u32::MAX),
+        },
+        "Events the service may send ahead of a link.",
+    ),
+    knob(
+        "LONGSHORE_HANDLER_TIMEOUT",
+        "15m",
+        Knob::TimeOrNone { least: MILLISECOND, set: |o, time| o.handler_timeout = time },
+        "When a handler is dropped and its events are retried.",
+    ),
+    knob(
+        "LONGSHORE_MAX_ATTEMPTS",
+        "5",
+        Knob::Count {
+            least: 1,
+            most: MAX_COUNT,
+            set: |o, n| o.max_attempts = u32::try_from(n).unwrap_or(u32::MAX),
+        },
+        "How often a handler gets an event before it becomes a dead letter.",
+    ),
+    knob(
+        "LONGSHORE_RETRY_BACKOFF",
+        "1s..60s",
+        Knob::Delays { set: |o, delays| o.retry_backoff = delays },
+        "Delays between attempts; each is twice the one before.",
+    ),
+    knob(
+        "LONGSHORE_CHECKPOINT_MIN_INTERVAL",
+        "1s",
+        Knob::Time { least: Duration::ZERO, set: |o, time| o.checkpoint_min_interval = time },
+        "Shortest time between two checkpoint writes of a partition.",
+    ),
+    knob(
+        "LONGSHORE_UNCHECKPOINTED_EVENTS",
+        "unlimited",
+        Knob::Other {
+            allowed: "unlimited, or a number from 1",
+            set: |o, text| {
+                o.uncheckpointed_events = match text {
+                    "unlimited" => UncheckpointedEvents::Unlimited,
+                    _ => UncheckpointedEvents::PauseAt(text.parse().ok().filter(|n| *n > 0)?),
+                };
+                Some(())
+            },
+        },
+        "When intake pauses because checkpoints cannot be written.",
+    ),
+    knob(
+        "LONGSHORE_DRAIN_TIMEOUT",
+        "30s",
+        Knob::Time { least: Duration::ZERO, set: |o, time| o.drain_timeout = time },
+        "How long a drain waits for handlers.",
+    ),
+    knob(
+        "LONGSHORE_STORE_TIMEOUT",
+        "30s",
+        Knob::Time { least: MILLISECOND, set: |o, time| o.store_timeout = time },
+        "How long one call of the checkpoint store or the dead-letter sink may take.",
+    ),
+    knob(
+        "LONGSHORE_START_POSITION",
+        "earliest",
+        Knob::Other {
+            allowed: "earliest, latest, a sequence number, or a time such as 2026-01-31T12:00:00Z",
+            set: |o, text| {
+                o.start_position = value::start_position(text)?;
+                Some(())
+            },
+        },
+        "Where to begin in a partition without a checkpoint.",
+    ),
+    knob(
+        "LONGSHORE_POSITION_LOST",
+        "earliest",
+        Knob::Other {
+            allowed: "earliest, latest or stop",
+            set: |o, text| {
+                o.position_lost = match text {
+                    "earliest" => PositionLost::Earliest,
+                    "latest" => PositionLost::Latest,
+                    "stop" => PositionLost::Stop,
+                    _ => return None,
+                };
+                Some(())
+            },
+        },
+        "Where to go on when the checkpoint's position is not in the log.",
+    ),
+    knob(
+        "LONGSHORE_OWNER_LEVEL",
+        "lease-epoch",
+        Knob::Other {
+            allowed: "lease-epoch, none, or a number from 0",
+            set: |o, text| {
+                o.owner_level = match text {
+                    "lease-epoch" => OwnerLevel::LeaseEpoch,
+                    "none" => OwnerLevel::None,
+                    _ => OwnerLevel::Fixed(text.parse().ok().filter(|level| *level >= 0)?),
+                };
+                Some(())
+            },
+        },
+        "The owner level (AMQP epoch) of the links.",
+    ),
+    knob(
+        "LONGSHORE_REOPEN_BACKOFF",
+        "100ms..30s",
+        Knob::Delays { set: |o, delays| o.reopen_backoff = delays },
+        "Delays between attempts to open a link; each is twice the one before.",
+    ),
+];
+
+/// The key of this name or alias.
+pub(super) fn find(name: &str) -> Option<&'static Key> {
+    ALL.iter().find(|key| key.name == name || key.aliases.contains(&name))
+}
+
+/// The known name that `name` was probably meant to be.
+pub(super) fn nearest(name: &str) -> Option<&'static str> {
+    let name = name.to_ascii_uppercase();
+    let names = ALL.iter().flat_map(|key| key.aliases.iter().copied().chain([key.name]));
+    let (distance, nearest) =
+        names.map(|known| (distance(&name, known), known)).min_by_key(|(distance, _)| *distance)?;
+    (distance <= name.len() / 3).then_some(nearest)
+}
+
+/// How many letters to put in, take out or change (Levenshtein).
+fn distance(left: &str, right: &str) -> usize {
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (taken, letter) in left.bytes().enumerate() {
+        let mut diagonal = taken;
+        if let Some(first) = row.first_mut() {
+            *first = taken + 1;
+        }
+        for (at, other) in right.bytes().enumerate() {
+            let changed = diagonal + usize::from(letter != other);
+            diagonal = row[at + 1];
+            row[at + 1] = changed.min(row[at] + 1).min(diagonal + 1);
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+/// The table of the documentation.
+pub fn markdown() -> String {
+    let mut text =
+        "| key | what it decides | allowed | default |\n| --- | --- | --- | --- |\n".to_owned();
+    for key in ALL {
+        let mut name = format!("`{}`", key.name);
+        for alias in key.aliases {
+            let _infallible = write!(name, ", also `{alias}`");
+        }
+        let help =
+            if key.is_secret { format!("{} Secret.", key.help) } else { key.help.to_owned() };
+        let _infallible =
+            writeln!(text, "| {name} | {help} | {} | {} |", key.allowed(), key.default);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEGIN: &str = "<!-- written by a test of src/settings/keys.rs -->\n\n";
+    const END: &str = "\n<!-- end -->";
+
+    #[test]
+    fn the_documentation_is_true() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
+        let written = std::fs::read_to_string(path).expect("readable");
+        let (before, rest) = written.split_once(BEGIN).expect("where the table begins");
+        let (table, after) = rest.split_once(END).expect("where the table ends");
+        if std::env::var_os("LONGSHORE_WRITE_DOCS").is_some() {
+            let text = format!("{before}{BEGIN}{}{END}{after}", markdown());
+            std::fs::write(path, text).expect("writable");
+            return;
+        }
+        assert_eq!(
+            table,
+            markdown(),
+            "run `LONGSHORE_WRITE_DOCS=1 cargo test the_documentation_is_true`"
+        );
+    }
+
+    fn knobs() -> impl Iterator<Item = (&'static Key, Knob)> {
+        ALL.iter().filter_map(|key| match key.kind {
+            Kind::Knob(knob) => Some((key, knob)),
+            _ => None,
+        })
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_consumer() {
+        let mut options = ConsumerOptions::default();
+        // So that a default that sets nothing is noticed.
+        options.max_batch_size = 7;
+        options.start_position = crate::event::StartPosition::Latest;
+        options.owner_level = OwnerLevel::None;
+        for (key, knob) in knobs() {
+            assert!(knob.apply(&mut options, key.default), "{}", key.name);
+        }
+        assert_eq!(options, ConsumerOptions::default());
+    }
+
+    #[test]
+    fn every_option_has_a_key_and_the_range_that_the_consumer_checks() {
+        // Debug names each field once, in the order of the table.
+        let fields = format!("{:#?}", ConsumerOptions::default());
+        let fields: Vec<String> = fields
+            .lines()
+            .filter(|line| line.starts_with("    ") && !line.starts_with("     "))
+            .filter_map(|line| line.trim().split_once(':'))
+            .map(|(field, _)| format!("LONGSHORE_{}", field.to_ascii_uppercase()))
+            .collect();
+        assert_eq!(fields, knobs().map(|(key, _)| key.name.to_owned()).collect::<Vec<_>>());
+
+        for (key, knob) in knobs() {
+            let set = |count: usize| {
+                let Knob::Count { set, .. } = knob else { return Ok(()) };
+                let mut options = ConsumerOptions::default();
+                set(&mut options, count);
+                options.validate()
+            };
+            if let Knob::Count { least, most, .. } = knob {
+                assert_eq!((set(least), set(most)), (Ok(()), Ok(())), "{}", key.name);
+                assert!(set(least - 1).is_err(), "{} takes less", key.name);
+                let greater = most.checked_add(1).filter(|_| most != MAX_COUNT);
+                assert!(greater.is_none_or(|more| set(more).is_err()), "{} takes more", key.name);
+            }
+            if let Knob::Time { least, set } = knob {
+                let with = |time| {
+                    let mut options = ConsumerOptions::default();
+                    set(&mut options, time);
+                    options.validate()
+                };
+                assert_eq!((with(least), with(MAX_DURATION)), (Ok(()), Ok(())), "{}", key.name);
+                if let Some(less) = least.checked_sub(Duration::from_nanos(1)) {
+                    assert!(with(less).is_err(), "{} takes less", key.name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_allowed_changes_nothing() {
+        for (name, wrong) in [
+            ("LONGSHORE_MAX_BATCH_SIZE", "0"),
+            ("LONGSHORE_MAX_BATCH_SIZE", "32769"),
+            ("LONGSHORE_MAX_BATCH_SIZE", "many"),
+            ("LONGSHORE_BATCH_TIMEOUT", "0s"),
+            ("LONGSHORE_HANDLER_TIMEOUT", "never"),
+            ("LONGSHORE_RETRY_BACKOFF", "60s..1s"),
+            ("LONGSHORE_RETRY_BACKOFF", "0s..1s"),
+            ("LONGSHORE_RETRY_BACKOFF", "1s"),
+            ("LONGSHORE_UNCHECKPOINTED_EVENTS", "0"),
+            ("LONGSHORE_START_POSITION", "-1"),
+            ("LONGSHORE_POSITION_LOST", "go on"),
+            ("LONGSHORE_OWNER_LEVEL", "-5"),
+        ] {
+            let (_, knob) = knobs().find(|(key, _)| key.name == name).expect(name);
+            let mut options = ConsumerOptions::default();
+            assert!(!knob.apply(&mut options, wrong), "{name} = {wrong}");
+            assert_eq!(options, ConsumerOptions::default());
+        }
+    }
+
+    #[test]
+    fn a_slip_of_the_pen_is_understood() {
+        assert_eq!(nearest("EVENTHUB_CONECTION_STRING"), Some("EVENTHUB_CONNECTION_STRING"));
+        assert_eq!(nearest("longshore_max_batch"), Some("LONGSHORE_MAX_BATCH_SIZE"));
+        assert_eq!(nearest("COLOUR"), None);
+        assert_eq!((distance("", "abc"), distance("kitten", "sitting")), (3, 3));
+    }
+}

@@ -1,0 +1,239 @@
+//! What the environment and a file say, checked as a whole before anything is connected.
+//!
+//! ```text
+//!  environment, file ──> source ── values with their places ──> resolve ──> Settings
+//!                                   keys (names, ranges, help)     │
+//!                                                                  └──> problems, all of them
+//! ```
+//!
+//! Both have the same [`keys`]; the environment wins. What is wrong is reported together, with
+//! key, value, place and range; a secret is shown nowhere.
+//!
+//! ```no_run
+//! use longshore::settings::Settings;
+//! use longshore::transport::event_hubs::EventHubsTransport;
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let settings = Settings::from_process(None)?;
+//! let entity = settings.entity_of("enrich")?; // EVENTHUB_ENTITY_ENRICH, or the common one
+//! let transport =
+//!     EventHubsTransport::new(settings.namespace()?, entity, settings.consumer_group().clone());
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod keys;
+mod problem;
+mod proxy;
+mod resolve;
+mod source;
+pub(crate) mod value;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use url::Url;
+
+pub use problem::{Origin, Problem, SettingsError};
+
+use self::resolve::{Entities, Resolved};
+use crate::config::ConsumerOptions;
+use crate::error::InvalidConfig;
+use crate::event::{ConsumerGroup, EntityName};
+use crate::transport::event_hubs::{Credential, Namespace, Protocol, SecretAddress};
+
+/// What carries events.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum TransportKind {
+    /// Azure Event Hubs.
+    #[default]
+    EventHubs,
+    /// Queues in this process.
+    Memory,
+}
+
+/// How the namespace lets us in.
+#[derive(Clone, Debug)]
+enum Access {
+    /// The memory transport needs none.
+    None,
+    /// By a connection string.
+    Namespace(Box<Namespace>),
+    /// The connection string is in a vault, and not fetched yet.
+    KeyVault {
+        secret: SecretAddress,
+        credential: Credential,
+    },
+    EntraId {
+        host: String,
+        credential: Credential,
+    },
+}
+
+/// Whether the certificate of the other side is checked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Verification {
+    On,
+    Off,
+}
+
+/// An HTTP proxy; it may hold a password.
+#[derive(Clone)]
+struct ProxyAddress(Url);
+
+impl fmt::Debug for ProxyAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.host_str().unwrap_or_default())
+    }
+}
+
+/// A configuration that can be used. `Debug` shows no secret.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    transport: TransportKind,
+    access: Access,
+    entities: Entities,
+    consumer_group: ConsumerGroup,
+    /// As it was asked; what applies otherwise depends on the connection string.
+    protocol: Option<Protocol>,
+    ca_file: Option<PathBuf>,
+    proxy: Option<ProxyAddress>,
+    verification: Verification,
+    consumer_options: ConsumerOptions,
+    warnings: Vec<String>,
+}
+
+impl Settings {
+    /// Reads environment variables and, where one is named, a TOML file with the same keys.
+    /// Blocks while it reads files.
+    ///
+    /// # Errors
+    /// Everything that is wrong.
+    pub fn load<N: Into<String>, V: Into<String>>(
+        environment: impl IntoIterator<Item = (N, V)>,
+        file: Option<&Path>,
+    ) -> Result<Self, SettingsError> {
+        let environment = environment.into_iter().map(|(name, value)| (name.into(), value.into()));
+        Resolved::new(source::Values::read(environment, file)).into_settings()
+    }
+
+    /// [`load`](Self::load) with the environment of this process; logs the
+    /// [`warnings`](Self::warnings).
+    ///
+    /// # Errors
+    /// Everything that is wrong.
+    pub fn from_process(file: Option<&Path>) -> Result<Self, SettingsError> {
+        let environment = std::env::vars_os().map(|(name, value)| {
+            (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
+        });
+        let settings = Self::load(environment, file)?;
+        for warning in &settings.warnings {
+            tracing::warn!("{warning}");
+        }
+        Ok(settings)
+    }
+
+    /// What an operator should know though it stops nothing: variables that are probably
+    /// misspelt, certificates that are not checked.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// What carries events.
+    pub fn transport(&self) -> TransportKind {
+        self.transport
+    }
+
+    /// The hub: EVENTHUB_ENTITY_NAME, or the `EntityPath` of the connection string.
+    ///
+    /// # Errors
+    /// Where neither is given.
+    pub fn entity(&self) -> Result<EntityName, SettingsError> {
+        self.entities.common(self.entity_path())
+    }
+
+    /// The hub of the worker of this name: `EVENTHUB_ENTITY_<WORKER>`, or the common one.
+    ///
+    /// # Errors
+    /// Where neither is given.
+    pub fn entity_of(&self, worker: &str) -> Result<EntityName, SettingsError> {
+        self.entities.of(worker, self.entity_path())
+    }
+
+    /// The consumer group.
+    pub fn consumer_group(&self) -> &ConsumerGroup {
+        &self.consumer_group
+    }
+
+    /// The options of a consumer.
+    pub fn consumer_options(&self) -> &ConsumerOptions {
+        &self.consumer_options
+    }
+
+    /// The authorities to trust beside the public ones.
+    pub fn certificate_authority_file(&self) -> Option<&Path> {
+        self.ca_file.as_deref()
+    }
+
+    /// Whether the certificate of the other side is checked; false for local development only.
+    pub fn verifies_certificates(&self) -> bool {
+        self.verification == Verification::On
+    }
+
+    /// Who we are to Microsoft Entra ID, where a namespace or a vault asks.
+    pub fn credential(&self) -> Option<&Credential> {
+        match &self.access {
+            Access::KeyVault { credential, .. } | Access::EntraId { credential, .. } => {
+                Some(credential)
+            }
+            Access::None | Access::Namespace(_) => None,
+        }
+    }
+
+    /// The vault's secret that holds the connection string, where it is not fetched yet.
+    pub fn secret_address(&self) -> Option<&SecretAddress> {
+        match &self.access {
+            Access::KeyVault { secret, .. } => Some(secret),
+            _ => None,
+        }
+    }
+
+    /// The namespace, ready to connect to. Nothing is connected here; the file of authorities is
+    /// read again.
+    ///
+    /// # Errors
+    /// Where the transport is not Event Hubs, and where that file has changed.
+    pub fn namespace(&self) -> Result<Namespace, InvalidConfig> {
+        let mut namespace = match &self.access {
+            Access::Namespace(namespace) => Namespace::clone(namespace),
+            _ => {
+                return Err(InvalidConfig::new(
+                    keys::TRANSPORT.name,
+                    "memory",
+                    "it must be eventhub to connect to a namespace",
+                ));
+            }
+        };
+        if let Some(protocol) = self.protocol {
+            namespace = namespace.with_protocol(protocol);
+        }
+        if let Some(path) = &self.ca_file {
+            namespace = namespace.with_certificate_authority_file(path)?;
+        }
+        if let Some(ProxyAddress(url)) = &self.proxy {
+            namespace = namespace.with_proxy(url.clone())?;
+        }
+        Ok(match self.verification {
+            Verification::On => namespace,
+            Verification::Off => namespace.without_certificate_verification(),
+        })
+    }
+
+    fn entity_path(&self) -> Option<&str> {
+        match &self.access {
+            Access::Namespace(namespace) => namespace.entity_path(),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! What is wrong with a configuration: every problem, each with its key, value, place and range.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use super::keys::Key;
+
+/// Where a value came from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Origin {
+    /// The environment.
+    Environment,
+    /// A line of the file; the first is 1.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The line.
+        line: usize,
+    },
+    /// The vault.
+    KeyVault,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Environment => f.write_str("environment"),
+            Origin::File { path, line } => write!(f, "{}:{line}", path.display()),
+            Origin::KeyVault => f.write_str("Key Vault"),
+        }
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Problem {
+    key: Option<&'static str>,
+    message: String,
+}
+
+impl Problem {
+    /// The key it is about, where it is about one.
+    pub fn key(&self) -> Option<&'static str> {
+        self.key
+    }
+
+    /// Without a value that is to blame.
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        Self { key: None, message: message.into() }
+    }
+
+    /// `key` has to be set.
+    pub(super) fn missing(key: &Key, why: impl fmt::Display) -> Self {
+        Self { key: Some(key.name), message: format!("{} is not set: {why}", key.name) }
+    }
+
+    /// The value cannot be used. `name` is the key as it was written.
+    pub(super) fn refused(
+        key: &Key,
+        name: &str,
+        value: &str,
+        origin: &Origin,
+        bound: impl fmt::Display,
+    ) -> Self {
+        let value = if key.is_secret { "(hidden)" } else { value };
+        Self { key: Some(key.name), message: format!("{name} = {value} ({origin}): {bound}") }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// A configuration that cannot be used, with all that is wrong with it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SettingsError {
+    problems: Vec<Problem>,
+}
+
+impl SettingsError {
+    pub(super) fn new(problems: Vec<Problem>) -> Self {
+        Self { problems }
+    }
+
+    /// Each thing that is wrong.
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+}
+
+impl From<Problem> for SettingsError {
+    fn from(problem: Problem) -> Self {
+        Self { problems: vec![problem] }
+    }
+}
+
+impl fmt::Display for SettingsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the configuration cannot be used: ")?;
+        for (number, problem) in self.problems.iter().enumerate() {
+            let gap = if number == 0 { "" } else { "; " };
+            write!(f, "{gap}{problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for SettingsError {}

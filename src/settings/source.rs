@@ -1,0 +1,187 @@
+//! Reads the environment and the file into one value for each key, and remembers the places.
+//!
+//! Nothing is checked here but names: what is unknown, and what is given under two names.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use toml::de::{DeTable, DeValue};
+
+use super::keys::{self, Key, WORKER_ENTITY};
+use super::problem::{Origin, Problem};
+
+/// What the keys of single workers begin with.
+pub(super) const WORKER_PREFIX: &str = "EVENTHUB_ENTITY_";
+/// Variables that begin so are ours.
+const PREFIXES: [&str; 2] = ["EVENTHUB_", "LONGSHORE_"];
+
+/// A value as it was written.
+#[derive(Clone)]
+pub(super) struct Value {
+    /// The key or its alias.
+    pub(super) name: String,
+    pub(super) text: String,
+    pub(super) origin: Origin,
+}
+
+impl Value {
+    pub(super) fn refused(&self, key: &Key, bound: impl std::fmt::Display) -> Problem {
+        Problem::refused(key, &self.name, &self.text, &self.origin, bound)
+    }
+}
+
+/// All values, and what is wrong with their names.
+#[derive(Default)]
+pub(super) struct Values {
+    known: BTreeMap<&'static str, Value>,
+    /// By the whole name of the key.
+    workers: BTreeMap<String, Value>,
+    /// The variables that every program reads.
+    proxies: BTreeMap<String, String>,
+    pub(super) problems: Vec<Problem>,
+    pub(super) warnings: Vec<String>,
+}
+
+impl Values {
+    pub(super) fn get(&self, key: &Key) -> Option<&Value> {
+        self.known.get(key.name)
+    }
+
+    pub(super) fn workers(&self) -> impl Iterator<Item = (&String, &Value)> {
+        self.workers.iter()
+    }
+
+    /// HTTPS_PROXY or NO_PROXY; the lower-case spelling counts first, as with other programs.
+    pub(super) fn proxy_variable(&self, name: &str) -> Option<&str> {
+        let lower = name.to_ascii_lowercase();
+        self.proxies.get(&lower).or_else(|| self.proxies.get(name)).map(String::as_str)
+    }
+
+    /// Reads the file, where there is one, and then the environment, which wins.
+    pub(super) fn read(
+        environment: impl IntoIterator<Item = (String, String)>,
+        file: Option<&Path>,
+    ) -> Self {
+        let mut values = Self::default();
+        if let Some(file) = file {
+            values.read_file(file);
+        }
+        let from_file = std::mem::take(&mut values);
+        values.read_environment(environment);
+        values.fall_back_to(from_file);
+        values
+    }
+
+    fn fall_back_to(&mut self, other: Self) {
+        for (key, value) in other.known {
+            self.known.entry(key).or_insert(value);
+        }
+        for (key, value) in other.workers {
+            self.workers.entry(key).or_insert(value);
+        }
+        self.problems.splice(0..0, other.problems);
+    }
+
+    fn read_environment(&mut self, environment: impl IntoIterator<Item = (String, String)>) {
+        let mut unknown = Vec::new();
+        for (name, text) in environment {
+            // Shells and deployments cannot always unset a variable.
+            if text.is_empty() {
+                continue;
+            }
+            match name.to_ascii_uppercase().as_str() {
+                "HTTPS_PROXY" | "NO_PROXY" => {
+                    self.proxies.insert(name, text);
+                    continue;
+                }
+                _ => {}
+            }
+            let value = Value { name: name.clone(), text, origin: Origin::Environment };
+            if !self.insert(value) && PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
+                unknown.push(name);
+            }
+        }
+        unknown.sort();
+        for name in unknown {
+            self.warnings.push(format!("{name} (environment) is not a key{}", suggestion(&name)));
+        }
+    }
+
+    fn read_file(&mut self, path: &Path) {
+        let shown = path.display();
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) => {
+                self.problems.push(Problem::new(format!("{shown} cannot be read: {error}")));
+                return;
+            }
+        };
+        let line_at = |at: usize| text.get(..at).map_or(1, |read| read.matches('\n').count() + 1);
+        let table = match DeTable::parse(&text) {
+            Ok(table) => table,
+            Err(error) => {
+                // The line itself may hold a key: it is not shown.
+                let line = error.span().map_or(1, |span| line_at(span.start));
+                let message = format!("{shown}:{line}: {}", error.message());
+                self.problems.push(Problem::new(message));
+                return;
+            }
+        };
+        for (name, value) in table.get_ref() {
+            let line = line_at(name.span().start);
+            let name = name.get_ref().as_ref();
+            let origin = Origin::File { path: path.to_owned(), line };
+            let text = match value.get_ref() {
+                DeValue::String(text) => text.to_string(),
+                DeValue::Integer(number) => number.to_string(),
+                DeValue::Boolean(truth) => truth.to_string(),
+                _ => {
+                    let must = "be text, a whole number, true or false";
+                    let message = format!("{name} ({origin}): it must {must}");
+                    self.problems.push(Problem::new(message));
+                    continue;
+                }
+            };
+            if !self.insert(Value { name: name.to_owned(), text, origin: origin.clone() }) {
+                let message = format!("{name} ({origin}) is not a key{}", suggestion(name));
+                self.problems.push(Problem::new(message));
+            }
+        }
+    }
+
+    /// Keeps a value of this source; false where its key is not known.
+    fn insert(&mut self, value: Value) -> bool {
+        let Some(key) = keys::find(&value.name) else {
+            let is_worker = value.name.len() > WORKER_PREFIX.len()
+                && value.name.starts_with(WORKER_PREFIX)
+                && value
+                    .name
+                    .bytes()
+                    .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
+            if is_worker {
+                self.workers.insert(value.name.clone(), value);
+            }
+            return is_worker;
+        };
+        match self.known.get(key.name) {
+            Some(other) if other.text != value.text => {
+                let first = &other.name;
+                let is_same_as =
+                    format!("it must be the same as {first}, which is another name of the key");
+                self.problems.push(value.refused(key, is_same_as));
+            }
+            Some(_) => {}
+            None => {
+                self.known.insert(key.name, value);
+            }
+        }
+        true
+    }
+}
+
+fn suggestion(name: &str) -> String {
+    match keys::nearest(name) {
+        Some(nearest) if nearest != WORKER_ENTITY.name => format!("; did you mean {nearest}?"),
+        _ => String::new(),
+    }
+}

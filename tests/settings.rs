@@ -1,0 +1,319 @@
+//! The environment and a file become settings, or every reason why they cannot.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use longshore::settings::{Settings, SettingsError, TransportKind};
+use longshore::transport::event_hubs::Protocol;
+
+const STRING: &str =
+    "Endpoint=sb://hub.servicebus.windows.net/;SharedAccessKeyName=n;SharedAccessKey=Y2FuYXJ5";
+const BOUND: &str = "Endpoint=sb://hub.servicebus.windows.net/;SharedAccessKeyName=n;\
+                     SharedAccessKey=Y2FuYXJ5;EntityPath=orders";
+const KEY: &str = "EVENTHUB_CONNECTION_STRING";
+
+fn load(environment: &[(&str, &str)]) -> Result<Settings, SettingsError> {
+    Settings::load(environment.iter().copied(), None)
+}
+
+struct File {
+    dir: tempfile::TempDir,
+}
+
+impl File {
+    fn new(text: &str) -> Self {
+        let file = Self { dir: tempfile::tempdir().unwrap() };
+        std::fs::write(file.path(), text).unwrap();
+        file
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("worker.toml")
+    }
+
+    fn load(&self, environment: &[(&str, &str)]) -> Result<Settings, SettingsError> {
+        Settings::load(environment.iter().copied(), Some(&self.path()))
+    }
+}
+
+/// The one thing that is wrong, which never shows a key.
+#[track_caller]
+fn problem(loaded: Result<Settings, SettingsError>) -> String {
+    let error = loaded.expect_err("a problem");
+    assert_eq!(error.problems().len(), 1, "{error}");
+    let shown = format!("{error} {error:?}");
+    assert!(!shown.contains("Y2FuYXJ5") && !shown.contains("canary"), "{shown}");
+    error.problems()[0].to_string()
+}
+
+#[test]
+fn a_connection_string_is_enough() {
+    let settings = load(&[(KEY, BOUND)]).unwrap();
+    assert_eq!(settings.transport(), TransportKind::EventHubs);
+    assert_eq!(settings.entity().unwrap().as_str(), "orders");
+    assert_eq!(settings.consumer_group().as_str(), "$Default");
+    assert_eq!(settings.consumer_options(), &longshore::ConsumerOptions::default());
+    let namespace = settings.namespace().unwrap();
+    assert_eq!(namespace.host(), "hub.servicebus.windows.net");
+    assert!(format!("{namespace:?}").contains("WebSocket"), "the way that private endpoints have");
+    assert!(settings.warnings().is_empty());
+}
+
+#[test]
+fn the_environment_wins_over_the_file() {
+    let file = File::new(&format!(
+        "EVENTHUB_NAMESPACE_CONNECTION_STRING = \"{BOUND}\"\n\
+         EVENTHUB_CONSUMER_GROUP = \"billing\"\n\
+         LONGSHORE_MAX_BATCH_SIZE = 50\n\
+         LONGSHORE_BATCH_TIMEOUT = \"250ms\"\n"
+    ));
+    let settings = file.load(&[
+        (KEY, STRING),
+        ("EVENTHUB_ENTITY_NAME", "others"),
+        ("LONGSHORE_MAX_BATCH_SIZE", "70"),
+    ]);
+    let settings = settings.unwrap();
+    assert_eq!(settings.entity().unwrap().as_str(), "others", "the file's string is not used");
+    assert_eq!(settings.consumer_group().as_str(), "billing");
+    assert_eq!(settings.consumer_options().max_batch_size, 70);
+    assert_eq!(settings.consumer_options().batch_timeout, Duration::from_millis(250));
+}
+
+#[test]
+fn an_empty_variable_is_none() {
+    let settings = load(&[(KEY, BOUND), ("EVENTHUB_CONSUMER_GROUP", "")]).unwrap();
+    assert_eq!(settings.consumer_group().as_str(), "$Default");
+}
+
+#[test]
+fn an_alias_is_the_same_key() {
+    let alias = "EVENTHUB_NAMESPACE_CONNECTION_STRING";
+    assert_eq!(load(&[(alias, BOUND)]).unwrap().entity().unwrap().as_str(), "orders");
+    assert!(load(&[(alias, BOUND), (KEY, BOUND)]).is_ok(), "said twice is said");
+    let said = problem(load(&[(KEY, STRING), (alias, BOUND)]));
+    assert_eq!(
+        said,
+        "EVENTHUB_NAMESPACE_CONNECTION_STRING = (hidden) (environment): it must be the same as \
+         EVENTHUB_CONNECTION_STRING, which is another name of the key"
+    );
+}
+
+#[test]
+fn each_worker_may_have_a_hub() {
+    let settings = load(&[
+        (KEY, STRING),
+        ("EVENTHUB_ENTITY_NAME", "common"),
+        ("EVENTHUB_ENTITY_CLAIM_X_UPLOAD", "uploads"),
+    ])
+    .unwrap();
+    assert_eq!(settings.entity_of("claim-x.upload").unwrap().as_str(), "uploads");
+    assert_eq!(settings.entity_of("download").unwrap().as_str(), "common");
+    let settings = load(&[(KEY, STRING)]).unwrap();
+    let error = settings.entity_of("down load").unwrap_err().to_string();
+    assert!(error.contains("EVENTHUB_ENTITY_DOWN_LOAD") && error.contains("EVENTHUB_ENTITY_NAME"));
+}
+
+#[test]
+fn an_entity_given_twice_with_different_names_is_refused_with_both() {
+    for key in ["EVENTHUB_ENTITY_NAME", "EVENTHUB_ENTITY_ENRICH"] {
+        let said = problem(load(&[(KEY, BOUND), (key, "parcels")]));
+        let both = format!(
+            "{key} (environment) = parcels and the EntityPath = orders of the connection string \
+             name different hubs"
+        );
+        assert!(said.starts_with(&both), "{said}");
+        assert!(load(&[(KEY, BOUND), (key, "orders")]).is_ok());
+    }
+}
+
+#[test]
+fn each_bad_value_has_its_own_message() {
+    let unreadable = tempfile::tempdir().unwrap();
+    let empty = unreadable.path().join("empty.pem");
+    std::fs::write(&empty, "no certificate").unwrap();
+    let missing = unreadable.path().join("missing.pem");
+    let (empty, missing) = (empty.to_str().unwrap(), missing.to_str().unwrap());
+    for (key, value, said) in [
+        (KEY, "Endpoint=canary", "EVENTHUB_CONNECTION_STRING = (hidden) (environment): "),
+        (
+            "PIPELINE_TRANSPORT",
+            "kafka",
+            "PIPELINE_TRANSPORT = kafka (environment): it must be eventhub or memory",
+        ),
+        ("EVENTHUB_CA_FILE", missing, "it cannot be read: No such file"),
+        ("EVENTHUB_CA_FILE", empty, "there is no certificate in it"),
+        ("EVENTHUB_ENTITY_NAME", "two words", "it must be 1 to 256 letters, digits"),
+        ("EVENTHUB_CONSUMER_GROUP", "$default group", "it must be 1 to 50 letters, digits"),
+        (
+            "EVENTHUB_PROTOCOL",
+            "quic",
+            "EVENTHUB_PROTOCOL = quic (environment): it must be websocket or tcp",
+        ),
+        (
+            "EVENTHUB_PROXY",
+            "user:canary@proxy",
+            "EVENTHUB_PROXY = (hidden) (environment): it must read http://HOST:PORT",
+        ),
+        ("DISABLE_SSL_VERIFY", "yes", "it must be true or false"),
+        (
+            "EVENTHUB_CREDENTIAL",
+            "password",
+            "it must be connection-string, developer, managed-identity or workload-identity",
+        ),
+        (
+            "LONGSHORE_MAX_BATCH_SIZE",
+            "0",
+            "LONGSHORE_MAX_BATCH_SIZE = 0 (environment): it must be from 1 to 32768",
+        ),
+        ("LONGSHORE_BATCH_TIMEOUT", "5", "it must be from 1ms to a year, such as 500ms"),
+        (
+            "EVENTHUB_NAMESPACE",
+            "other.servicebus.windows.net",
+            "it must be the namespace of EVENTHUB_CONNECTION_STRING, which is hub.servicebus.windows.net",
+        ),
+        (
+            "EVENTHUB_CONNECTION_STRING_SECRET",
+            "https://v.vault.azure.net/secrets/s",
+            "it must not be given beside EVENTHUB_CONNECTION_STRING",
+        ),
+    ] {
+        let mut environment = vec![(KEY, STRING), (key, value)];
+        environment.dedup_by_key(|(key, _)| *key == KEY);
+        let environment: Vec<_> = if key == KEY { vec![(key, value)] } else { environment };
+        let message = problem(load(&environment));
+        assert!(message.contains(said), "{message}");
+    }
+}
+
+#[test]
+fn all_that_is_wrong_is_said_at_once_with_its_place() {
+    let file = File::new(
+        "EVENTHUB_PROTOCOL = \"quic\"\n\n\
+         LONGSHORE_MAX_BATCH_SISE = 5\n\
+         LONGSHORE_WINDOW_EVENTS = [1]\n\
+         LONGSHORE_MAX_ATTEMPTS = 0\n",
+    );
+    let error = file.load(&[("PIPELINE_TRANSPORT", "kafka")]).unwrap_err();
+    let said = error.problems().iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    let path = file.path();
+    let path = path.display();
+    for part in [
+        format!("EVENTHUB_PROTOCOL = quic ({path}:1): it must be websocket or tcp"),
+        format!(
+            "LONGSHORE_MAX_BATCH_SISE ({path}:3) is not a key; did you mean LONGSHORE_MAX_BATCH_SIZE?"
+        ),
+        format!(
+            "LONGSHORE_WINDOW_EVENTS ({path}:4): it must be text, a whole number, true or false"
+        ),
+        format!("LONGSHORE_MAX_ATTEMPTS = 0 ({path}:5): it must be from 1 to"),
+        "PIPELINE_TRANSPORT = kafka (environment)".to_owned(),
+        "EVENTHUB_CONNECTION_STRING is not set".to_owned(),
+    ] {
+        assert!(said.contains(&part), "{part} is not in\n{said}");
+    }
+    assert_eq!(error.problems().len(), 6, "{said}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let said = problem(Settings::load([(KEY, BOUND)], Some("no/such/worker.toml".as_ref())));
+    assert!(said.starts_with("no/such/worker.toml cannot be read: "), "{said}");
+    let file = File::new("A = 1\nEVENTHUB_CONNECTION_STRING = \"canary\" x\n");
+    let said = problem(file.load(&[(KEY, BOUND)]));
+    assert!(said.contains("worker.toml:2: "), "{said}");
+}
+
+#[test]
+fn a_variable_that_is_probably_misspelt_is_a_warning() {
+    let settings = load(&[
+        (KEY, BOUND),
+        ("EVENTHUB_CONSUMER_GRUOP", "billing"),
+        ("LONGSHORE_COLOUR", "blue"),
+        ("EVENTHUB_ENTITY_SOMEBODY", "orders"),
+        ("PATH", "/bin"),
+    ])
+    .unwrap();
+    assert_eq!(
+        settings.warnings(),
+        [
+            "EVENTHUB_CONSUMER_GRUOP (environment) is not a key; did you mean EVENTHUB_CONSUMER_GROUP?",
+            "LONGSHORE_COLOUR (environment) is not a key",
+        ]
+    );
+}
+
+#[test]
+fn production_refuses_to_believe_any_certificate() {
+    for production in ["production", "prod", "Production"] {
+        let said = problem(load(&[
+            (KEY, BOUND),
+            ("DISABLE_SSL_VERIFY", "true"),
+            ("ENVIRONMENT", production),
+        ]));
+        assert!(said.contains("it must be false where ENVIRONMENT = "), "{said}");
+        assert!(said.contains("EVENTHUB_CA_FILE"), "{said}");
+        let on = [(KEY, BOUND), ("DISABLE_SSL_VERIFY", "false"), ("ENVIRONMENT", production)];
+        assert!(load(&on).unwrap().warnings().is_empty());
+    }
+    for environment in ["", "development", "produktion"] {
+        let settings =
+            load(&[(KEY, BOUND), ("DISABLE_SSL_VERIFY", "TRUE"), ("ENVIRONMENT", environment)]);
+        let settings = settings.unwrap();
+        let [warning] = settings.warnings() else { panic!("{:?}", settings.warnings()) };
+        assert!(warning.contains("CERTIFICATES ARE NOT CHECKED"), "{warning}");
+    }
+}
+
+#[test]
+fn a_choice_of_protocol_stands_above_what_the_connection_string_says() {
+    let here = "Endpoint=sb://localhost:7001;SharedAccessKeyName=n;SharedAccessKey=Y2FuYXJ5;\
+                UseDevelopmentEmulator=true;EntityPath=orders";
+    let protocol = |more: &[(&str, &str)]| {
+        load(&[&[(KEY, here)], more].concat()).unwrap().namespace().unwrap().protocol()
+    };
+    assert_eq!(protocol(&[]), Protocol::Tcp);
+    assert_eq!(protocol(&[("EVENTHUB_PROTOCOL", "websocket")]), Protocol::WebSocket);
+    let there = here.replace("localhost", "broker.example");
+    let said = problem(load(&[(KEY, &there)]));
+    assert!(said.contains("(hidden)"), "{said}");
+}
+
+#[test]
+fn the_proxy_of_the_environment_counts_unless_the_host_is_reached_directly() {
+    let proxy = |more: &[(&str, &str)]| {
+        let settings = load(&[&[(KEY, BOUND)], more].concat()).unwrap();
+        format!("{:?}", settings.namespace().unwrap()).contains("proxy:3128")
+    };
+    assert!(!proxy(&[]));
+    assert!(proxy(&[("EVENTHUB_PROXY", "http://proxy:3128"), ("NO_PROXY", "*")]));
+    for name in ["HTTPS_PROXY", "https_proxy"] {
+        let variable = (name, "http://proxy:3128");
+        assert!(proxy(&[variable]));
+        assert!(!proxy(&[variable, ("NO_PROXY", ".windows.net")]));
+        assert!(!proxy(&[variable, ("EVENTHUB_PROTOCOL", "tcp")]), "proxies let 443 through");
+        assert!(!proxy(&[variable, ("EVENTHUB_PROXY", "http://other:3128")]));
+    }
+    let said = problem(load(&[(KEY, BOUND), ("HTTPS_PROXY", "socks5://me:canary@proxy")]));
+    assert!(said.starts_with("HTTPS_PROXY = (hidden) (environment): it must"), "{said}");
+}
+
+#[test]
+fn the_memory_transport_needs_no_namespace() {
+    let settings = load(&[("PIPELINE_TRANSPORT", "memory")]).unwrap();
+    assert_eq!(settings.transport(), TransportKind::Memory);
+    let error = settings.namespace().unwrap_err().to_string();
+    assert!(error.contains("PIPELINE_TRANSPORT = memory"), "{error}");
+    assert!(problem(load(&[])).starts_with("EVENTHUB_CONNECTION_STRING is not set: "));
+}
+
+#[test]
+fn debug_shows_no_secret() {
+    let settings =
+        load(&[(KEY, BOUND), ("EVENTHUB_PROXY", "http://me:canary@proxy:3128")]).unwrap();
+    let shown = format!("{settings:#?}");
+    assert!(shown.contains("hub.servicebus.windows.net"), "{shown}");
+    for secret in ["Y2FuYXJ5", "canary", "SharedAccessKey"] {
+        assert!(!shown.contains(secret), "{shown}");
+    }
+}
