@@ -4,8 +4,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use longshore::Error;
+use longshore::secret::Secret;
 use longshore::settings::{Settings, SettingsError, TransportKind};
-use longshore::transport::event_hubs::Protocol;
+use longshore::transport::event_hubs::{Credential, Protocol, SecretAddress, SecretStore};
 
 const STRING: &str =
     "Endpoint=sb://hub.servicebus.windows.net/;SharedAccessKeyName=n;SharedAccessKey=Y2FuYXJ5";
@@ -316,4 +320,75 @@ fn debug_shows_no_secret() {
     for secret in ["Y2FuYXJ5", "canary", "SharedAccessKey"] {
         assert!(!shown.contains(secret), "{shown}");
     }
+}
+
+const SECRET: &[(&str, &str)] = &[
+    ("EVENTHUB_CONNECTION_STRING_SECRET", "https://v.vault.azure.net/secrets/hub"),
+    ("EVENTHUB_CREDENTIAL", "managed-identity"),
+    ("AZURE_CLIENT_ID", "me"),
+];
+
+#[derive(Debug)]
+struct Vault(&'static str);
+
+impl SecretStore for Vault {
+    fn fetch<'a>(&'a self, address: &'a SecretAddress) -> BoxFuture<'a, Result<Secret, Error>> {
+        assert_eq!(address.to_string(), "https://v.vault.azure.net/secrets/hub");
+        async { Ok(Secret::new(self.0)) }.boxed()
+    }
+}
+
+#[tokio::test]
+async fn a_connection_string_comes_from_a_vault() {
+    let settings = load(SECRET).unwrap();
+    let me = Credential::ManagedIdentity { client_id: Some("me".to_owned()) };
+    assert_eq!(settings.credential(), Some(&me));
+    let error = settings.namespace().unwrap_err().to_string();
+    assert!(error.contains("https://v.vault.azure.net/secrets/hub"), "{error}");
+    let fetched = settings.fetched_from(&Vault(BOUND)).await.unwrap();
+    assert_eq!(fetched.entity().unwrap().as_str(), "orders");
+    assert_eq!(fetched.namespace().unwrap().host(), "hub.servicebus.windows.net");
+}
+
+#[tokio::test]
+async fn what_a_vault_gives_is_checked_like_the_rest() {
+    let settings = load(&[SECRET, &[("EVENTHUB_ENTITY_NAME", "parcels")]].concat()).unwrap();
+    let error = settings.clone().fetched_from(&Vault(BOUND)).await.unwrap_err().to_string();
+    assert!(error.contains("EVENTHUB_ENTITY_NAME (environment) = parcels"), "{error}");
+    let error = settings.fetched_from(&Vault("canary")).await.unwrap_err();
+    let shown = format!("{error} {error:?}");
+    assert!(shown.contains("secrets/hub") && !shown.contains("canary"), "{shown}");
+}
+
+#[test]
+fn a_namespace_or_a_vault_needs_a_credential() {
+    for needs in [("EVENTHUB_NAMESPACE", "a.servicebus.windows.net"), SECRET[0]] {
+        assert!(problem(load(&[needs])).starts_with("EVENTHUB_CREDENTIAL is not set: "));
+        let said = problem(load(&[needs, ("EVENTHUB_CREDENTIAL", "connection-string")]));
+        assert!(said.contains("it must go with EVENTHUB_CONNECTION_STRING"), "{said}");
+    }
+    let said = problem(load(&[(KEY, BOUND), ("EVENTHUB_CREDENTIAL", "developer")]));
+    assert!(said.contains("it must be connection-string beside"), "{said}");
+}
+
+#[cfg(feature = "identity")]
+#[test]
+fn a_namespace_is_entered_with_a_credential() {
+    let dir = tempfile::tempdir().unwrap();
+    let token = dir.path().join("token");
+    let settings = load(&[
+        ("EVENTHUB_NAMESPACE", "A.servicebus.windows.net"),
+        ("EVENTHUB_CREDENTIAL", "workload-identity"),
+        ("AZURE_CLIENT_ID", "client"),
+        ("AZURE_TENANT_ID", "tenant"),
+        ("AZURE_FEDERATED_TOKEN_FILE", token.to_str().unwrap()),
+        ("EVENTHUB_ENTITY_NAME", "orders"),
+    ])
+    .unwrap();
+    let error = settings.namespace().unwrap_err();
+    assert_eq!(error.class(), longshore::ErrorClass::Auth);
+    let chain = longshore::error::error_chain(&error).join(": ");
+    assert!(chain.contains(token.to_str().unwrap()), "{chain}");
+    std::fs::write(&token, "token").unwrap();
+    assert_eq!(settings.namespace().unwrap().host(), "a.servicebus.windows.net");
 }

@@ -13,6 +13,7 @@ pub(crate) mod tunnel;
 use std::fmt;
 use std::task::{Context, Poll};
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use crate::error::Result;
@@ -57,6 +58,15 @@ pub trait Transport: Send + Sync + fmt::Debug + 'static {
 
     /// The consumer group it reads as.
     fn consumer_group(&self) -> &ConsumerGroup;
+
+    /// Connects. The other calls do so when they need to; this one is for who wants to know
+    /// whether, and how fast, it can be done. Where no connection is needed, nothing happens.
+    ///
+    /// # Errors
+    /// Any class.
+    fn connect(&self) -> BoxFuture<'_, Result<()>> {
+        async { Ok(()) }.boxed()
+    }
 
     /// Reads the hub's properties.
     ///

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use azure_core_amqp::AmqpTransport;
 use azure_messaging_eventhubs::{ConsumerClient, EventHubsError, ProducerClient, RetryOptions};
 
-use super::namespace::{Namespace, Protocol, Route};
+use super::namespace::{Access, Namespace, Protocol, Route};
 use super::within;
 use crate::error::{Error, ErrorClass, Result, error_chain};
 use crate::event::{ConsumerGroup, EntityName};
@@ -124,8 +124,18 @@ impl Namespace {
         if let Some(endpoint) = way.endpoint.clone() {
             builder = builder.with_custom_endpoint(endpoint);
         }
-        let opening =
-            builder.open_with_connection_string(&self.connection_string, Some(entity.as_str()));
+        let opening = async {
+            match &self.access {
+                Access::ConnectionString(text) => {
+                    builder.open_with_connection_string(text, Some(entity.as_str())).await
+                }
+                Access::Tokens(credential) => {
+                    builder
+                        .open(self.host(), entity.as_str().to_owned(), Arc::clone(credential))
+                        .await
+                }
+            }
+        };
         way.open(opening).await
     }
 
@@ -137,8 +147,16 @@ impl Namespace {
         if let Some(endpoint) = way.endpoint.clone() {
             builder = builder.with_custom_endpoint(endpoint);
         }
-        let opening =
-            builder.open_with_connection_string(&self.connection_string, Some(entity.as_str()));
+        let opening = async {
+            match &self.access {
+                Access::ConnectionString(text) => {
+                    builder.open_with_connection_string(text, Some(entity.as_str())).await
+                }
+                Access::Tokens(credential) => {
+                    builder.open(self.host(), entity.as_str(), Arc::clone(credential)).await
+                }
+            }
+        };
         way.open(opening).await
     }
 }

@@ -1,9 +1,15 @@
-//! Who we are to Microsoft Entra ID, as data; and where a secret is kept.
+//! Who we are to Microsoft Entra ID, and where a secret is kept.
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use azure_core::credentials::TokenCredential;
+use futures::future::BoxFuture;
 use url::{Host, Url};
+
+use crate::error::{Error, ErrorClass, Result};
+use crate::secret::Secret;
 
 /// Where a token for Microsoft Entra ID comes from.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -26,6 +32,69 @@ pub enum Credential {
         /// The file with the token.
         token_file: Option<PathBuf>,
     },
+}
+
+impl Credential {
+    /// Makes ready to get tokens. Nothing is asked of anybody yet.
+    ///
+    /// # Errors
+    /// `Auth` where something that the credential needs is not there; `Permanent` where the crate
+    /// was built without the feature `identity`.
+    pub fn open(&self) -> Result<Arc<dyn TokenCredential>> {
+        self.open_with_identity()
+    }
+
+    #[cfg(feature = "identity")]
+    fn open_with_identity(&self) -> Result<Arc<dyn TokenCredential>> {
+        use azure_identity::{
+            DeveloperToolsCredential, ManagedIdentityCredential, ManagedIdentityCredentialOptions,
+            UserAssignedId, WorkloadIdentityCredential, WorkloadIdentityCredentialOptions,
+        };
+
+        let opened: azure_core::Result<Arc<dyn TokenCredential>> = match self.clone() {
+            Self::Developer => {
+                DeveloperToolsCredential::new(None).map(|credential| credential as _)
+            }
+            Self::ManagedIdentity { client_id } => {
+                let options = ManagedIdentityCredentialOptions {
+                    user_assigned_id: client_id.map(UserAssignedId::ClientId),
+                    ..Default::default()
+                };
+                ManagedIdentityCredential::new(Some(options)).map(|credential| credential as _)
+            }
+            Self::WorkloadIdentity { client_id, tenant_id, token_file } => {
+                let options = WorkloadIdentityCredentialOptions {
+                    client_id,
+                    tenant_id,
+                    token_file_path: token_file,
+                    ..Default::default()
+                };
+                WorkloadIdentityCredential::new(Some(options)).map(|credential| credential as _)
+            }
+        };
+        opened.map_err(|error| {
+            let message = "something that it needs is not there";
+            Error::new(ErrorClass::Auth, OPEN, message).with_source(error)
+        })
+    }
+
+    #[cfg(not(feature = "identity"))]
+    fn open_with_identity(&self) -> Result<Arc<dyn TokenCredential>> {
+        let message = "this was built without the feature identity";
+        Err(Error::new(ErrorClass::Permanent, OPEN, message))
+    }
+}
+
+const OPEN: &str = "open the credential";
+
+/// Where secrets are fetched from: Azure Key Vault, or what a test has instead.
+pub trait SecretStore: Send + Sync + fmt::Debug {
+    /// Fetches a secret.
+    ///
+    /// # Errors
+    /// `Auth` where the store does not let us in, `Permanent` where there is no such secret,
+    /// and what a network gives.
+    fn fetch<'a>(&'a self, address: &'a SecretAddress) -> BoxFuture<'a, Result<Secret>>;
 }
 
 /// The address of a secret in Azure Key Vault; not itself secret.

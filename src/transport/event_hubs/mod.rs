@@ -13,6 +13,8 @@ mod connection_string;
 mod convert;
 mod credential;
 mod endpoint;
+#[cfg(feature = "key-vault")]
+mod key_vault;
 mod namespace;
 mod publisher;
 
@@ -23,7 +25,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 pub use connect::DEFAULT_OPEN_TIMEOUT;
-pub use credential::{Credential, SecretAddress};
+pub use credential::{Credential, SecretAddress, SecretStore};
+#[cfg(feature = "key-vault")]
+pub use key_vault::{DEFAULT_FETCH_TIMEOUT, KeyVault};
 pub use namespace::{DEFAULT_CALL_TIMEOUT, DEFAULT_IDLE_TIMEOUT, Namespace, Protocol};
 pub use publisher::EventHubsPublisher;
 
@@ -144,6 +148,10 @@ impl Transport for EventHubsTransport {
 
     fn consumer_group(&self) -> &ConsumerGroup {
         &self.consumer_group
+    }
+
+    fn connect(&self) -> BoxFuture<'_, Result<()>> {
+        self.manage("connect to the service", async |_connected| Ok(())).boxed()
     }
 
     fn hub_properties(&self) -> BoxFuture<'_, Result<HubProperties>> {

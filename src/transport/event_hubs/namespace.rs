@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use azure_core::credentials::TokenCredential;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::Mutex;
 use url::Url;
@@ -43,7 +44,7 @@ pub enum Protocol {
 /// its clones, and what was opened with them.
 #[derive(Clone)]
 pub struct Namespace {
-    pub(super) connection_string: Arc<str>,
+    pub(super) access: Access,
     host: Host,
     port: Option<u16>,
     is_emulator: bool,
@@ -62,6 +63,15 @@ pub struct Namespace {
 
 /// The tunnel of a namespace, from the first connection that needs one.
 pub(super) type TunnelSlot = Arc<Mutex<Option<Arc<Tunnel>>>>;
+
+/// How a namespace lets us in. It holds a secret and so has no `Debug`.
+#[derive(Clone)]
+pub(super) enum Access {
+    /// As the SDK reads it.
+    ConnectionString(Arc<str>),
+    /// Tokens of Microsoft Entra ID.
+    Tokens(Arc<dyn TokenCredential>),
+}
 
 /// Whether the certificate of the other side must be one that is trusted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -109,13 +119,44 @@ impl Namespace {
     pub fn from_connection_string(connection_string: &str) -> Result<Self, InvalidConfig> {
         let read = ConnectionString::parse(connection_string)?;
         Ok(Self {
-            connection_string: read.for_sdk.into(),
+            access: Access::ConnectionString(read.for_sdk.into()),
             host: read.host,
             port: read.port,
             is_emulator: read.is_emulator,
             entity_path: read.entity_path,
             custom_endpoint: None,
             chosen_protocol: read.protocol,
+            authorities: None,
+            proxy: None,
+            verification: Verification::On,
+            idle_timeout: DEFAULT_IDLE_TIMEOUT,
+            call_timeout: DEFAULT_CALL_TIMEOUT,
+            tunnel: TunnelSlot::default(),
+        })
+    }
+
+    /// The namespace `host`, such as `orders.servicebus.windows.net`, entered with tokens of
+    /// Microsoft Entra ID; [`Credential::open`](super::Credential::open) makes a credential, and so
+    /// does `azure_identity`.
+    ///
+    /// # Errors
+    /// Where it is not a host name.
+    pub fn with_credential(
+        host: &str,
+        credential: Arc<dyn TokenCredential>,
+    ) -> Result<Self, InvalidConfig> {
+        let read = Host::parse(host).ok_or_else(|| {
+            let bound = "it must be a host name such as NAME.servicebus.windows.net";
+            InvalidConfig::new("host", host, bound)
+        })?;
+        Ok(Self {
+            access: Access::Tokens(credential),
+            host: read,
+            port: None,
+            is_emulator: false,
+            entity_path: None,
+            custom_endpoint: None,
+            chosen_protocol: None,
             authorities: None,
             proxy: None,
             verification: Verification::On,
@@ -221,6 +262,18 @@ impl Namespace {
                 && (self.is_emulator || self.port == Some(AMQPS_PORT));
             if is_tcp { Protocol::Tcp } else { Protocol::default() }
         })
+    }
+
+    /// What is dialled in the end, `HOST:PORT`, behind a tunnel and a proxy.
+    pub fn address(&self) -> String {
+        match self.route() {
+            Route::Tunnel(options) => format!("{}:{}", options.host, options.port),
+            Route::Sdk { endpoint: Some(endpoint), .. } => {
+                endpoint.split_once("://").map_or(endpoint.as_str(), |(_, at)| at).to_owned()
+            }
+            Route::Sdk { protocol: Protocol::Tcp, .. } => format!("{}:{AMQPS_PORT}", self.host()),
+            Route::Sdk { .. } => format!("{}:443", self.host()),
+        }
     }
 
     pub(super) fn route(&self) -> Route {
