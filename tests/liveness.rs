@@ -6,9 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
+use azure_core::credentials::{AccessToken, TokenCredential, TokenRequestOptions};
+use azure_core::time::OffsetDateTime;
 use futures::future::join_all;
 use longshore::checkpoint_store::memory::MemoryCheckpointStore;
 use longshore::config::PositionLost;
@@ -195,4 +199,44 @@ async fn a_producer_loses_nothing_through_faults() {
     }
     assert_eq!(times.len(), SENDS, "{} events in the log", end);
     println!("{} of {SENDS} published twice", end - SENDS);
+}
+
+/// Gives tokens that are about to expire: the SDK renews one six minutes before it does.
+#[derive(Debug, Default)]
+struct ShortLived(AtomicUsize);
+
+#[async_trait]
+impl TokenCredential for ShortLived {
+    async fn get_token(
+        &self,
+        _: &[&str],
+        _: Option<TokenRequestOptions<'_>>,
+    ) -> azure_core::Result<AccessToken> {
+        let number = self.0.fetch_add(1, Ordering::SeqCst);
+        let lifetime = Duration::from_secs(6 * 60 + 8);
+        Ok(AccessToken::new(format!("token {number}"), OffsetDateTime::now_utc() + lifetime))
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_renewed_before_it_expires_and_the_link_stays() {
+    let setup = Setup::new().await;
+    setup.publish(1).await;
+    let credential = Arc::new(ShortLived::default());
+    let namespace = Namespace::with_credential("localhost", credential.clone())
+        .unwrap()
+        .with_custom_endpoint(setup.emulator.endpoint())
+        .unwrap();
+    let transport = EventHubsTransport::new(namespace, HUB, "$Default");
+    let open = OpenLink::new(PartitionId::from("0"), LinkStart::FirstEvent, 100);
+    let mut link = within("a link", transport.open(open)).await.unwrap();
+    let mut events = Vec::new();
+    let receiving = std::future::poll_fn(|cx| link.poll_receive(cx, 10, &mut events));
+    within("the first event", receiving).await.unwrap();
+    let first = credential.0.load(Ordering::SeqCst);
+    until("another token", || credential.0.load(Ordering::SeqCst) > first).await;
+    setup.publish(1).await;
+    let receiving = std::future::poll_fn(|cx| link.poll_receive(cx, 10, &mut events));
+    within("the next event, over the same link", receiving).await.unwrap();
+    assert_eq!(events.len(), 2);
 }
