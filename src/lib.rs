@@ -45,7 +45,8 @@
 //!
 //! # The parts
 //!
-//! - [`settings`]: what the environment and a file say, checked.
+//! - [`settings`]: what the environment and a file say, checked. [`connection_test`]: whether it
+//!   leads to a hub.
 //! - [`consumer`]: the engine, and its faces: [`BatchConsumer`] for many events at once,
 //!   [`EventConsumer`] for one after the other, [`ConsumerSet`] for several entities. [`config`]:
 //!   its knobs.
@@ -59,6 +60,7 @@
 //! # Features
 //!
 //! `cli` (default): the `longshore` command; without it the library alone is built.
+//! `identity`: tokens of Microsoft Entra ID. `key-vault`: connection strings from Azure Key Vault.
 //! `emulator`: the broker. `simulation`: seams for the simulator.
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -68,6 +70,7 @@ pub mod checkpoint;
 pub mod checkpoint_store;
 pub mod clock;
 pub mod config;
+pub mod connection_test;
 pub mod consumer;
 pub mod dead_letter;
 pub mod error;

@@ -2,7 +2,7 @@
 //!
 //! Results go to stdout, everything else to stderr. Exit codes: 0, all is done, or a Ctrl-C
 //! was drained; 1, the environment stopped the run (a full disk, a folder that is a file);
-//! 2, the command line cannot be used; 3, all is done but some tasks became dead letters;
+//! 2, the command line or the configuration cannot be used; 3, all is done but some tasks became dead letters;
 //! 130, a Ctrl-C that was not drained: a second, or one of the demo.
 
 mod demo;
@@ -10,10 +10,12 @@ mod emulator;
 mod failing;
 mod file_server;
 mod job;
+mod log;
 mod progress;
 mod report;
 mod signals;
 mod terminal;
+mod test;
 mod transfer;
 mod urls;
 
@@ -24,9 +26,8 @@ use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use tracing_subscriber::EnvFilter;
 
-use self::terminal::{Log, tell};
+use self::terminal::tell;
 
 use crate::config::{
     DEFAULT_BATCH_TIMEOUT, DEFAULT_MAX_BATCH_SIZE, DEFAULT_MAX_EVENTS_IN_FLIGHT, MAX_DURATION,
@@ -37,8 +38,10 @@ use crate::settings::value::duration;
 /// Moves files driven by Azure Event Hubs, many at once.
 #[derive(Parser, Debug)]
 #[command(name = "longshore", version, max_term_width = 100)]
-#[command(after_help = "Neither command needs an Azure account: the broker is built in. \
-    Begin with `longshore demo`.")]
+#[command(
+    after_help = "`demo`, `transfer` and `emulator` need no Azure account: the broker is built in. \
+    Begin with `longshore demo`."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -48,6 +51,7 @@ struct Cli {
 enum Command {
     Demo(DemoArgs),
     Emulator(emulator::EmulatorArgs),
+    Test(test::TestArgs),
     Transfer(TransferArgs),
 }
 
@@ -174,6 +178,8 @@ impl fmt::Display for DurationArg {
 enum Ending {
     Done,
     SomeFailed,
+    /// The configuration cannot be used.
+    Unusable,
     /// A signal stopped it; the exit code says which.
     Stopped(u8),
 }
@@ -202,9 +208,7 @@ impl<E: std::error::Error + 'static> From<E> for CommandError {
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    // Silent unless asked: what users need to know, the commands print themselves.
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("off"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(Log).init();
+    log::start();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -216,6 +220,7 @@ pub fn main() -> ExitCode {
         match cli.command {
             Command::Demo(args) => demo::run(args).await,
             Command::Emulator(args) => emulator::run(args).await,
+            Command::Test(args) => test::run(args).await,
             Command::Transfer(args) => transfer::run(args).await,
         }
     });
@@ -223,6 +228,7 @@ pub fn main() -> ExitCode {
     runtime.shutdown_timeout(Duration::from_secs(1));
     match ended {
         Ok(Ending::Done) => ExitCode::SUCCESS,
+        Ok(Ending::Unusable) => ExitCode::from(2),
         Ok(Ending::SomeFailed) => ExitCode::from(3),
         Ok(Ending::Stopped(code)) => ExitCode::from(code),
         Err(CommandError(message)) => {

@@ -1,0 +1,136 @@
+//! `longshore test`: whether the configured hub can be reached, and what to do where it cannot.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use super::terminal::{give, tell};
+use super::{CommandError, Ending, ReportFormat};
+use crate::connection_test::{ConnectionReport, Step, StepFailure, test_connection};
+use crate::error::{Error, error_chain};
+use crate::settings::{Settings, TransportKind};
+use crate::transport::Publisher;
+use crate::transport::event_hubs::{EventHubsPublisher, EventHubsTransport};
+
+/// Connects to the hub that the environment names, and says how long each step took.
+///
+/// Reads the same variables as a worker, EVENTHUB_CONNECTION_STRING before all; see
+/// docs/configuration.md. Where a step fails it says why, and what to do about it.
+#[derive(Args, Debug)]
+#[command(after_long_help = EXIT_CODES)]
+pub(super) struct TestArgs {
+    /// Takes keys from this TOML file as well; the environment wins
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Sends one event and receives it; every consumer of the hub sees it
+    #[arg(long)]
+    send: bool,
+    /// Tests the hub of this worker
+    #[arg(long, value_name = "NAME")]
+    worker: Option<String>,
+    /// What stdout gets, instead of text
+    #[arg(long, value_name = "FORMAT")]
+    report: Option<ReportFormat>,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    all is well
+  1    a step failed
+  2    the command line or the configuration cannot be used";
+
+pub(super) async fn run(args: TestArgs) -> Result<Ending, CommandError> {
+    let settings = match settings(&args) {
+        Ok(settings) => settings,
+        Err(problems) => {
+            if args.report == Some(ReportFormat::Json) {
+                give(json!({ "problems": problems }));
+            }
+            for problem in problems {
+                tell(problem);
+            }
+            return Ok(Ending::Unusable);
+        }
+    };
+    for warning in settings.warnings() {
+        tell(warning);
+    }
+    let settings = settings.fetched().await.map_err(plain)?;
+    let namespace = settings.namespace().map_err(plain)?;
+    let entity = match &args.worker {
+        Some(worker) => settings.entity_of(worker)?,
+        None => settings.entity()?,
+    };
+    let address = namespace.address();
+    let publisher = EventHubsPublisher::new(namespace.clone(), entity.clone());
+    let publisher = args.send.then_some(&publisher as &dyn Publisher);
+    let transport = EventHubsTransport::new(namespace, entity, settings.consumer_group().clone());
+    let report = test_connection(&transport, publisher, &address).await;
+    give(match args.report {
+        Some(ReportFormat::Json) => json!(report).to_string(),
+        None => as_text(&report),
+    });
+    match report.failure {
+        None => Ok(Ending::Done),
+        Some(StepFailure { message, advice, .. }) => {
+            Err(CommandError::new(format!("{message}. What to do: {advice}")))
+        }
+    }
+}
+
+/// The settings, where they name a hub to connect to; else all that is wrong with them.
+fn settings(args: &TestArgs) -> Result<Settings, Vec<String>> {
+    let settings = Settings::from_process(args.config.as_deref())
+        .map_err(|error| error.problems().iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    if settings.transport() == TransportKind::Memory {
+        return Err(vec!["PIPELINE_TRANSPORT = memory has no connection to test".to_owned()]);
+    }
+    // What is in a vault may name the hub yet.
+    if settings.secret_address().is_none() {
+        let entity = match &args.worker {
+            Some(worker) => settings.entity_of(worker),
+            None => settings.entity(),
+        };
+        entity.map_err(|error| vec![error.to_string()])?;
+    }
+    Ok(settings)
+}
+
+fn plain(error: Error) -> CommandError {
+    CommandError::new(error_chain(&error).join(": "))
+}
+
+fn as_text(report: &ConnectionReport) -> String {
+    let mut text = format!(
+        "hub {} at {}, consumer group {}\n",
+        report.entity, report.address, report.consumer_group
+    );
+    for step in &report.steps {
+        let milliseconds = step.seconds * 1_000.0;
+        text.push_str(&format!("  {:<11} {milliseconds:>9.1} ms", name(step.step)));
+        if step.step == Step::Properties {
+            let partitions = report.partitions.len();
+            let plural = if partitions == 1 { "" } else { "s" };
+            text.push_str(&format!("  {partitions} partition{plural}"));
+        }
+        text.push('\n');
+    }
+    match &report.failure {
+        None => text.push_str("all is well"),
+        Some(failure) => {
+            let class = failure.class;
+            text.push_str(&format!("  {:<11} failed: {class}", name(failure.step)));
+        }
+    }
+    text
+}
+
+fn name(step: Step) -> &'static str {
+    match step {
+        Step::Connect => "connect",
+        Step::Properties => "properties",
+        Step::Send => "send",
+        Step::Receive => "receive",
+    }
+}
