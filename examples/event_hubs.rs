@@ -1,18 +1,18 @@
 //! Prints the events of an entity of Azure Event Hubs until Ctrl-C, and remembers its place.
 //!
 //! ```text
-//! EVENTHUB_CONNECTION_STRING='Endpoint=sb://…' EVENTHUB_ENTITY_NAME=orders \
-//!     cargo run --example event_hubs
+//! EVENTHUB_CONNECTION_STRING='Endpoint=sb://…;EntityPath=orders' cargo run --example event_hubs
 //! ```
 //!
-//! `EVENTHUB_CONSUMER_GROUP` is `$Default` unless set. Checkpoints are in `./longshore-state`.
+//! `docs/configuration.md` has all it reads. With `longshore emulator --hub orders:4 --wss-port 8443`
+//! set EVENTHUB_CA_FILE as well. Checkpoints are in `./longshore-state`.
 
-use std::env;
 use std::sync::Arc;
 
 use longshore::checkpoint_store::file::FileCheckpointStore;
 use longshore::dead_letter::folder::FolderDeadLetterSink;
-use longshore::transport::event_hubs::{EventHubsTransport, Namespace};
+use longshore::settings::Settings;
+use longshore::transport::event_hubs::EventHubsTransport;
 use longshore::{BatchConsumer, Event, EventContext, Failure};
 
 async fn print(event: Event, _: EventContext) -> Result<(), Failure> {
@@ -23,21 +23,19 @@ async fn print(event: Event, _: EventContext) -> Result<(), Failure> {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let secret = env::var("EVENTHUB_CONNECTION_STRING")
-        .map_err(|_| "set EVENTHUB_CONNECTION_STRING to that of your namespace or entity")?;
-    // Over WebSocket, port 443: what firewalls and private endpoints let through.
-    let namespace = Namespace::from_connection_string(&secret)?;
-    let entity = env::var("EVENTHUB_ENTITY_NAME")
-        .ok()
-        .or_else(|| namespace.entity_path().map(str::to_owned))
-        .ok_or("set EVENTHUB_ENTITY_NAME, or use a connection string with an EntityPath")?;
-    let group = env::var("EVENTHUB_CONSUMER_GROUP").unwrap_or_else(|_| "$Default".to_owned());
-
-    let transport = EventHubsTransport::new(namespace, entity, group);
+    // The connection string may be in Azure Key Vault.
+    let settings = Settings::from_process(None)?.fetched().await?;
+    for warning in settings.warnings() {
+        eprintln!("{warning}");
+    }
+    // EVENTHUB_ENTITY_PRINT, or EVENTHUB_ENTITY_NAME, or the EntityPath of the connection string.
+    let entity = settings.entity_of("print")?;
+    let group = settings.consumer_group().clone();
+    let transport = EventHubsTransport::new(settings.namespace()?, entity, group);
     let checkpoints = FileCheckpointStore::open("longshore-state/checkpoints")?;
     let mut consumer = BatchConsumer::builder(Arc::new(transport), Arc::new(checkpoints))
+        .options(settings.consumer_options().clone())
         .dead_letters(Arc::new(FolderDeadLetterSink::open("longshore-state/dead-letters")?))
-        .max_events_in_flight(50)
         .event_handler(print)?
         .start();
 
