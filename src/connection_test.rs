@@ -82,8 +82,12 @@ pub struct StepFailure {
     pub class: ErrorClass,
     /// What it comes from.
     pub cause: Cause,
-    /// The error and its chain.
+    /// How long it took to fail, in seconds.
+    pub seconds: f64,
+    /// The error.
     pub message: String,
+    /// The chain below it, outermost first.
+    pub causes: Vec<String>,
     /// What a person can do about it.
     pub advice: String,
 }
@@ -127,13 +131,15 @@ pub async fn test_connection(
         steps: Vec::new(),
         failure: None,
     };
-    if let Err((step, error)) = run(transport, publisher, &mut report).await {
+    if let Err(Failed { step, seconds, error }) = run(transport, publisher, &mut report).await {
         let cause = cause_of(step, &error);
         report.failure = Some(StepFailure {
             step,
             class: error.class(),
             cause,
-            message: error_chain(&error).join(": "),
+            seconds,
+            message: error.to_string(),
+            causes: error_chain(&error).split_off(1),
             advice: advice(cause, &report),
         });
     }
@@ -144,11 +150,17 @@ pub async fn test_connection(
     report
 }
 
+struct Failed {
+    step: Step,
+    seconds: f64,
+    error: Error,
+}
+
 async fn run(
     transport: &dyn Transport,
     publisher: Option<&dyn Publisher>,
     report: &mut ConnectionReport,
-) -> Result<(), (Step, Error)> {
+) -> Result<(), Failed> {
     timed(report, Step::Connect, transport.connect()).await?;
     let (partitions, target) = timed(report, Step::Properties, properties(transport)).await?;
     report.partitions = partitions.iter().map(ToString::to_string).collect();
@@ -164,10 +176,11 @@ async fn timed<T>(
     report: &mut ConnectionReport,
     step: Step,
     call: impl Future<Output = Result<T>>,
-) -> Result<T, (Step, Error)> {
+) -> Result<T, Failed> {
     let began = Instant::now();
-    let done = call.await.map_err(|error| (step, error))?;
+    let done = call.await;
     let seconds = began.elapsed().as_secs_f64();
+    let done = done.map_err(|error| Failed { step, seconds, error })?;
     debug!(?step, seconds, "the step went well");
     report.steps.push(StepTime { step, seconds });
     Ok(done)

@@ -2,15 +2,18 @@
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use azure_core::credentials::{AccessToken, TokenCredential, TokenRequestOptions};
 use azure_core::time::OffsetDateTime;
+use longshore::OutgoingEvent;
 use longshore::connection_test::test_connection;
 use longshore::emulator::{Emulator, HubOptions};
 use longshore::transport::event_hubs::{EventHubsPublisher, EventHubsTransport, Namespace};
+use longshore::transport::{LinkStart, OpenLink, Publisher, SendTarget, Transport};
 use serde_json::Value;
 use tokio::process::Command;
 
@@ -117,10 +120,26 @@ async fn each_failure_says_what_to_do() {
     let ended = run(&["--send", "--report", "json"], &wrong_group).await;
     ended.failed("receive", "permanent", "not_found", &["consumer group nobody"]);
 
+    // A worker that has the partition: once it has an event, its link is open.
+    let namespace = Namespace::from_connection_string(&string).unwrap();
+    let publisher = EventHubsPublisher::new(namespace.clone(), "orders");
+    let to_first = SendTarget::Partition("0".into());
+    publisher.send(to_first, OutgoingEvent::new("hello")).await.unwrap();
+    let worker = EventHubsTransport::new(namespace, "orders", "$Default");
+    let link = OpenLink::new("0".into(), LinkStart::FirstEvent, 1).with_owner_level(Some(1));
+    let mut link = worker.open(link).await.unwrap();
+    let mut events = Vec::new();
+    let received = poll_fn(|cx| link.poll_receive(cx, 1, &mut events));
+    tokio::time::timeout(LIMIT, received).await.expect("in time").unwrap();
+    let ended = run(&["--send", "--report", "json"], &[(STRING, &string)]).await;
+    ended.failed("receive", "partition_lost", "partition_taken", &["the way is fine"]);
+    drop(link);
+
     let address = format!("localhost:{}", broker.local_addr().port());
     broker.shutdown().await.unwrap();
     let ended = run(JSON, &[(STRING, &string)]).await;
-    ended.failed("connect", "transient", "network", &[&address, "EVENTHUB_PROXY"]);
+    let said = [address.as_str(), "EVENTHUB_PROXY", "onnection refused"];
+    ended.failed("connect", "transient", "network", &said);
 }
 
 #[tokio::test]

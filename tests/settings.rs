@@ -248,6 +248,16 @@ fn a_variable_that_is_probably_misspelt_is_a_warning() {
 }
 
 #[test]
+fn a_misspelt_variable_is_named_beside_what_is_not_set() {
+    let error = load(&[("EVENTHUB_CONECTION_STRING", BOUND)]).unwrap_err();
+    assert_eq!(error.problems().len(), 1);
+    let said = error.to_string();
+    assert!(said.contains("EVENTHUB_CONNECTION_STRING is not set"), "{said}");
+    assert!(said.contains("did you mean EVENTHUB_CONNECTION_STRING?"), "{said}");
+    assert!(!said.contains("Y2FuYXJ5"), "{said}");
+}
+
+#[test]
 fn production_refuses_to_believe_any_certificate() {
     for production in ["production", "prod", "Production"] {
         let said = problem(load(&[

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::terminal::{give, tell};
 use super::{CommandError, Ending, ReportFormat};
 use crate::connection_test::{ConnectionReport, Step, StepFailure, test_connection};
-use crate::error::{Error, error_chain};
+use crate::error::{Error, ErrorClass, error_chain};
 use crate::settings::{Settings, TransportKind};
 use crate::transport::Publisher;
 use crate::transport::event_hubs::{EventHubsPublisher, EventHubsTransport};
@@ -73,16 +73,28 @@ pub(super) async fn run(args: TestArgs) -> Result<Ending, CommandError> {
     });
     match report.failure {
         None => Ok(Ending::Done),
-        Some(StepFailure { message, advice, .. }) => {
-            Err(CommandError::new(format!("{message}. What to do: {advice}")))
-        }
+        Some(failure) => Err(CommandError::new(explained(&failure))),
     }
+}
+
+/// The failure in a sentence or two: the innermost cause says what the classes of errors that
+/// come from far below leave open.
+fn explained(failure: &StepFailure) -> String {
+    let mut text = failure.message.clone();
+    if let (ErrorClass::Transient | ErrorClass::Unknown, Some(cause)) =
+        (failure.class, failure.causes.last())
+    {
+        text.push_str(&format!(": {cause}"));
+    }
+    format!("{text}. What to do: {}", failure.advice)
 }
 
 /// The settings, where they name a hub to connect to; else all that is wrong with them.
 fn settings(args: &TestArgs) -> Result<Settings, Vec<String>> {
-    let settings = Settings::from_process(args.config.as_deref())
-        .map_err(|error| error.problems().iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    let settings = Settings::from_process(args.config.as_deref()).map_err(|error| {
+        let problems = error.problems().iter().map(ToString::to_string);
+        problems.chain(error.warnings().iter().cloned()).collect::<Vec<_>>()
+    })?;
     if settings.transport() == TransportKind::Memory {
         return Err(vec!["PIPELINE_TRANSPORT = memory has no connection to test".to_owned()]);
     }
@@ -119,8 +131,9 @@ fn as_text(report: &ConnectionReport) -> String {
     match &report.failure {
         None => text.push_str("all is well"),
         Some(failure) => {
-            let class = failure.class;
-            text.push_str(&format!("  {:<11} failed: {class}", name(failure.step)));
+            let (milliseconds, class) = (failure.seconds * 1_000.0, failure.class);
+            let step = name(failure.step);
+            text.push_str(&format!("  {step:<11} {milliseconds:>9.1} ms  failed: {class}"));
         }
     }
     text

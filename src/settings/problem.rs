@@ -78,22 +78,28 @@ impl fmt::Display for Problem {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SettingsError {
     problems: Vec<Problem>,
+    warnings: Vec<String>,
 }
 
 impl SettingsError {
-    pub(super) fn new(problems: Vec<Problem>) -> Self {
-        Self { problems }
+    pub(super) fn new(problems: Vec<Problem>, warnings: Vec<String>) -> Self {
+        Self { problems, warnings }
     }
 
     /// Each thing that is wrong.
     pub fn problems(&self) -> &[Problem] {
         &self.problems
     }
+
+    /// What is odd beside it: a misspelt variable may be why another is not set.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
 }
 
 impl From<Problem> for SettingsError {
     fn from(problem: Problem) -> Self {
-        Self { problems: vec![problem] }
+        Self::new(vec![problem], Vec::new())
     }
 }
 
@@ -104,7 +110,7 @@ impl fmt::Display for SettingsError {
             let gap = if number == 0 { "" } else { "; " };
             write!(f, "{gap}{problem}")?;
         }
-        Ok(())
+        self.warnings.iter().try_for_each(|warning| write!(f, "; {warning}"))
     }
 }
 

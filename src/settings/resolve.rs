@@ -114,7 +114,7 @@ impl Resolved {
         let verification = self.verification();
         let consumer_options = self.consumer_options();
         if !self.problems.is_empty() {
-            return Err(SettingsError::new(self.problems));
+            return Err(SettingsError::new(self.problems, self.values.warnings));
         }
         Ok(Settings {
             transport,
