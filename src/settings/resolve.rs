@@ -64,7 +64,7 @@ impl Entities {
         let Some(path) = path else { return Vec::new() };
         let named = self.common.iter().chain(self.workers.values());
         named
-            .filter(|named| named.entity.as_str() != path)
+            .filter(|named| !named.entity.as_str().eq_ignore_ascii_case(path))
             .map(|named| {
                 Problem::new(format!(
                     "{} = {} and the EntityPath = {path} of the connection string name different \
