@@ -632,6 +632,32 @@ async fn a_broker_away_for_ten_minutes_is_outlasted_with_capped_pauses() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_busy_service_is_given_four_seconds_and_refused_credentials_thirty() {
+    for (class, wait) in [(ErrorClass::Throttling, 4), (ErrorClass::Auth, 30)] {
+        let harness = Harness::new(1);
+        harness.publish(0, 1);
+        let seen = harness.seen.clone();
+        let handle = harness
+            .builder()
+            .event_handler(move |event: Event, _: EventContext| {
+                seen.record(&event);
+                async {}
+            })
+            .expect("valid")
+            .start();
+        until("the first event", || harness.seen.len() == 1).await;
+        harness.hub.end_links(0, class);
+        harness.publish(0, 1);
+        let refused = Instant::now();
+        until("the next event", || harness.seen.len() == 2).await;
+        let waited = refused.elapsed().as_secs_f64() / f64::from(wait);
+        // A quarter of it is jitter.
+        assert!((1.0..1.3).contains(&waited), "{class}: {waited} of {wait} s");
+        drained(handle).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_link_that_hangs_is_given_up_and_nothing_is_lost() {
     let harness = Harness::new(1);
     harness.publish(0, 10);

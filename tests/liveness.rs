@@ -53,7 +53,10 @@ struct Setup {
 impl Setup {
     async fn new() -> Self {
         let patient = Emulator::builder().disposition_delay(Duration::from_millis(50));
-        let emulator = patient.hub(HUB, 1).start().await.unwrap();
+        Self::of(patient.hub(HUB, 1).start().await.unwrap())
+    }
+
+    fn of(emulator: Emulator) -> Self {
         let namespace = Namespace::from_connection_string(&emulator.connection_string(None))
             .unwrap()
             .with_custom_endpoint(emulator.endpoint())
@@ -107,6 +110,32 @@ async fn a_half_open_connection_is_noticed_within_a_minute() {
     println!("noticed after {:?}", silent.elapsed());
     drained(handle).await;
     assert_eq!(*setup.seen.lock().unwrap(), [0, 1, 2, 3, 4]);
+}
+
+/// A day of links on which nothing happens has 360 idle limits of the service's four minutes;
+/// here a limit is shorter, and `LONGSHORE_IDLE_LIMITS` says how many there are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_that_is_idle_for_many_idle_limits_stays_and_brings_the_next_event() {
+    const IDLE: Duration = Duration::from_millis(250);
+    let limits = std::env::var("LONGSHORE_IDLE_LIMITS").map_or(60, |text| text.parse().unwrap());
+    let patient = Emulator::builder().disposition_delay(Duration::from_millis(50));
+    let emulator = patient.hub(HUB, 1).idle_timeout(IDLE).start().await.unwrap();
+    let setup = Setup::of(emulator);
+    setup.publish(1).await;
+    let transport = EventHubsTransport::new(setup.namespace.clone(), HUB, "$Default");
+    let open = OpenLink::new(PartitionId::from("0"), LinkStart::FirstEvent, 100);
+    let mut link = within("a link", transport.open(open)).await.unwrap();
+    let mut events = Vec::new();
+    let receiving = std::future::poll_fn(|cx| link.poll_receive(cx, 10, &mut events));
+    within("the first event", receiving).await.unwrap();
+    let connections = setup.emulator.faults().connections();
+    let silence = std::future::poll_fn(|cx| link.poll_receive(cx, 10, &mut events));
+    assert!(timeout(IDLE * limits, silence).await.is_err(), "the link says something");
+    assert_eq!(setup.emulator.faults().connections(), connections, "none is given up");
+    setup.publish(1).await;
+    let receiving = std::future::poll_fn(|cx| link.poll_receive(cx, 10, &mut events));
+    within("the next event, over the same link", receiving).await.unwrap();
+    assert_eq!(events.len(), 2);
 }
 
 #[tokio::test]
