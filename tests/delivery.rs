@@ -551,16 +551,7 @@ async fn latest_is_remembered_from_the_claim_on() {
     until("ready", || idle.is_ready()).await;
     drained(idle).await;
     harness.publish(0, 3);
-    let seen = harness.seen.clone();
-    let handle = harness
-        .builder()
-        .options(options)
-        .event_handler(move |event: Event, _: EventContext| {
-            seen.record(&event);
-            async {}
-        })
-        .expect("valid")
-        .start();
+    let handle = harness.start_recording(options);
     until("what came while nobody was there", || harness.seen.len() == 3).await;
     drained(handle).await;
     assert_eq!(harness.seen.numbers(), [10, 11, 12]);
@@ -607,15 +598,7 @@ async fn lost_links_repeat_and_skip_nothing() {
 async fn a_broker_away_for_ten_minutes_is_outlasted_with_capped_pauses() {
     let harness = Harness::new(1);
     harness.publish(0, 5);
-    let seen = harness.seen.clone();
-    let handle = harness
-        .builder()
-        .event_handler(move |event: Event, _: EventContext| {
-            seen.record(&event);
-            async {}
-        })
-        .expect("valid")
-        .start();
+    let handle = harness.start_recording(ConsumerOptions::default());
     until("the first events", || harness.seen.len() == 5).await;
     harness.hub.fail_reads(usize::MAX, ErrorClass::Transient);
     harness.hub.fail_opens(usize::MAX, ErrorClass::Transient);
@@ -636,15 +619,7 @@ async fn a_busy_service_is_given_four_seconds_and_refused_credentials_thirty() {
     for (class, wait) in [(ErrorClass::Throttling, 4), (ErrorClass::Auth, 30)] {
         let harness = Harness::new(1);
         harness.publish(0, 1);
-        let seen = harness.seen.clone();
-        let handle = harness
-            .builder()
-            .event_handler(move |event: Event, _: EventContext| {
-                seen.record(&event);
-                async {}
-            })
-            .expect("valid")
-            .start();
+        let handle = harness.start_recording(ConsumerOptions::default());
         until("the first event", || harness.seen.len() == 1).await;
         harness.hub.end_links(0, class);
         harness.publish(0, 1);
@@ -661,15 +636,7 @@ async fn a_busy_service_is_given_four_seconds_and_refused_credentials_thirty() {
 async fn a_link_that_hangs_is_given_up_and_nothing_is_lost() {
     let harness = Harness::new(1);
     harness.publish(0, 10);
-    let seen = harness.seen.clone();
-    let handle = harness
-        .builder()
-        .event_handler(move |event: Event, _: EventContext| {
-            seen.record(&event);
-            async {}
-        })
-        .expect("valid")
-        .start();
+    let handle = harness.start_recording(ConsumerOptions::default());
     until("the first ten", || harness.seen.len() == 10).await;
     // Silence alone is no reason.
     sleep(Duration::from_secs(600)).await;
@@ -707,15 +674,7 @@ async fn a_stolen_partition_writes_no_checkpoint_any_more() {
         .expect("valid")
         .start();
     until("in flight", || unsettled(&old) == 5).await;
-    let seen = harness.seen.clone();
-    let new = harness
-        .builder()
-        .event_handler(move |event: Event, _: EventContext| {
-            seen.record(&event);
-            async {}
-        })
-        .expect("valid")
-        .start();
+    let new = harness.start_recording(ConsumerOptions::default());
     until("the new owner", || harness.seen.len() == 5).await;
     let exit = old.join().await;
     assert!(matches!(exit.partitions[0].reason, StopReason::Lost(_)), "{exit:?}");
@@ -759,15 +718,7 @@ async fn a_later_claim_fences_the_earlier_owner_where_the_broker_does_not() {
 async fn a_hub_created_anew_is_read_from_its_beginning() {
     let harness = Harness::new(1);
     harness.publish(0, 10);
-    let seen = harness.seen.clone();
-    let handle = harness
-        .builder()
-        .event_handler(move |event: Event, _: EventContext| {
-            seen.record(&event);
-            async {}
-        })
-        .expect("valid")
-        .start();
+    let handle = harness.start_recording(ConsumerOptions::default());
     until("the old log", || harness.seen.len() == 10).await;
     harness.hub.recreate();
     harness.publish(0, 4);
@@ -800,16 +751,7 @@ async fn with_a_refused_position(times: usize, policy: PositionLost) -> (Harness
     harness.publish(0, 10);
     let mut options = ConsumerOptions::default();
     options.position_lost = policy;
-    let seen = harness.seen.clone();
-    let handle = harness
-        .builder()
-        .options(options)
-        .event_handler(move |event: Event, _: EventContext| {
-            seen.record(&event);
-            async {}
-        })
-        .expect("valid")
-        .start();
+    let handle = harness.start_recording(options);
     until("the first ten", || harness.seen.len() == 10).await;
     harness.hub.fail_opens(times, ErrorClass::BadPosition);
     harness.hub.end_links(0, ErrorClass::Transient);
@@ -852,15 +794,7 @@ async fn what_retention_removed_is_counted_and_the_rest_is_read() {
     drained(idle).await;
     harness.publish(0, 20);
     harness.hub.trim(0, 17);
-    let seen = harness.seen.clone();
-    let handle = harness
-        .builder()
-        .event_handler(move |event: Event, _: EventContext| {
-            seen.record(&event);
-            async {}
-        })
-        .expect("valid")
-        .start();
+    let handle = harness.start_recording(ConsumerOptions::default());
     until("the rest", || harness.seen.len() == 13).await;
     let exit = drained(handle).await;
     assert_eq!(exit.counts.lost_events, 7);

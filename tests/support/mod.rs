@@ -19,7 +19,10 @@ use longshore::dead_letter::DeadLetterSink;
 use longshore::dead_letter::memory::MemoryDeadLetterSink;
 use longshore::event::{EntityName, PartitionId};
 use longshore::transport::memory::MemoryHub;
-use longshore::{BatchConsumer, ConsumerHandle, Error, ErrorClass, Event, OutgoingEvent};
+use longshore::{
+    BatchConsumer, ConsumerHandle, ConsumerOptions, Error, ErrorClass, Event, EventContext,
+    OutgoingEvent,
+};
 use tokio::time::{Instant, sleep};
 
 /// A hub, its stores, and what handlers saw.
@@ -91,6 +94,19 @@ impl Harness {
     pub fn without_letters(&self) -> BatchConsumerBuilder {
         BatchConsumer::builder(Arc::new(self.hub.transport("$Default")), self.checkpoints.clone())
             .seed(7)
+    }
+
+    /// Starts a consumer whose handler records each event and does nothing else.
+    pub fn start_recording(&self, options: ConsumerOptions) -> ConsumerHandle {
+        let seen = self.seen.clone();
+        self.builder()
+            .options(options)
+            .event_handler(move |event: Event, _: EventContext| {
+                seen.record(&event);
+                async {}
+            })
+            .expect("valid")
+            .start()
     }
 
     pub async fn checkpoint(&self, partition: &str) -> Option<Checkpoint> {
