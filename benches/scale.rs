@@ -66,17 +66,38 @@ async fn stop(mut handle: ConsumerHandle) {
     handle.join().await;
 }
 
-/// Microseconds of CPU an event, and the most memory the consumer had at once, in bytes.
-async fn partitions(partitions: usize, events: usize) -> (f64, i64) {
+/// What a run with so many partitions cost.
+struct Run {
+    /// Microseconds of CPU an event.
+    cpu: f64,
+    /// The most memory the consumer had at once, in bytes.
+    peak_bytes: i64,
+    /// The most events that were received and not settled, of looks every 20 ms.
+    in_flight: usize,
+}
+
+async fn partitions(partitions: usize, events: usize) -> Run {
     let hub = MemoryHub::new("scale", partitions);
     publish(&hub, partitions, events);
     restart_peak();
     let before = live_bytes();
     let (handle, handled) = start(&hub);
-    let cpu = measured(&handled, events).await;
-    let memory = peak_bytes() - before;
+    let mut in_flight = 0;
+    let looking = async {
+        loop {
+            let snapshot = handle.snapshot();
+            in_flight =
+                in_flight.max(snapshot.partitions.iter().map(|one| one.unsettled_events).sum());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let cpu = tokio::select! {
+        cpu = measured(&handled, events) => cpu,
+        () = looking => 0.0,
+    };
+    let peak_bytes = peak_bytes() - before;
     stop(handle).await;
-    (cpu, memory)
+    Run { cpu, peak_bytes, in_flight }
 }
 
 /// The same by hand: a loop per partition that spawns a task for each event under a semaphore.
@@ -172,24 +193,26 @@ fn main() {
         ));
     }
     // Interleaved, so that the machine's moods hit all counts alike.
-    let mut runs: BTreeMap<usize, Vec<(f64, f64, i64)>> = BTreeMap::new();
+    let mut runs: BTreeMap<usize, Vec<(f64, Run)>> = BTreeMap::new();
     for _ in 0..RUNS {
         for count in COUNTS {
             let bare_cpu = runtime.block_on(bare(count, events));
-            let (cpu, memory) = runtime.block_on(partitions(count, events));
-            runs.entry(count).or_default().push((cpu, bare_cpu, memory));
+            let run = runtime.block_on(partitions(count, events));
+            runs.entry(count).or_default().push((bare_cpu, run));
         }
     }
     for (count, runs) in runs {
-        let cpu = least(runs.iter().map(|run| run.0));
-        let bare_cpu = least(runs.iter().map(|run| run.1));
-        let memory = runs.iter().map(|run| run.2).max().unwrap_or_default();
+        let cpu = least(runs.iter().map(|(_, run)| run.cpu));
+        let bare_cpu = least(runs.iter().map(|(bare_cpu, _)| *bare_cpu));
+        let memory = runs.iter().map(|(_, run)| run.peak_bytes).max().unwrap_or_default();
+        let in_flight = runs.iter().map(|(_, run)| run.in_flight).max().unwrap_or_default();
         println!(
-            "{count:>5} partitions: {cpu:.2} us of CPU an event, by hand {bare_cpu:.2}; {} KiB at most",
+            "{count:>5} partitions: {cpu:.2} us of CPU an event, by hand {bare_cpu:.2}; {} KiB at most, \
+             {in_flight} events received and not settled",
             memory / 1024
         );
         lines.push(format!(
-            r#"{{"name":"partitions","partitions":{count},"events":{events},"cpu_us":{cpu:.3},"bare_cpu_us":{bare_cpu:.3},"peak_bytes":{memory}}}"#
+            r#"{{"name":"partitions","partitions":{count},"events":{events},"cpu_us":{cpu:.3},"bare_cpu_us":{bare_cpu:.3},"peak_bytes":{memory},"in_flight":{in_flight}}}"#
         ));
     }
     fs::create_dir_all("target/bench").expect("writable");
