@@ -4,7 +4,11 @@
 //! the fence at the claim, forward only, the merge after a lost race — is decided above it, by
 //! [`crate::state::fence`], so that every store gets the same answer.
 
+#[cfg(feature = "blob")]
+pub mod blob;
 pub mod file;
+#[cfg(feature = "blob")]
+mod foreign;
 pub mod memory;
 
 use std::fmt;
