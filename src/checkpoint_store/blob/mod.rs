@@ -1,5 +1,213 @@
-//! Checkpoints in Azure Blob Storage, in the format of the other Azure SDKs and KEDA.
-#![cfg_attr(not(test), expect(dead_code, reason = "the store that uses the codec comes next"))]
+//! Checkpoints in Azure Blob Storage, in the format of the other Azure SDKs and KEDA: an empty
+//! block blob for each partition, whose metadata is the checkpoint.
+//!
+//! - A blob is created with `If-None-Match: *` and changed with `If-Match`, so that every write is
+//!   a compare-and-swap, while the other SDKs go on writing theirs without conditions.
+//! - Paths are lower-cased. Where another SDK kept the case it was configured with, its blob is
+//!   read beside ours, and counts as far as it is newer and further ahead. Only ours is written.
+//! - What is settled above the watermark goes with it within the 8 KiB of metadata; what does not
+//!   fit is handled again after a crash.
+//! - All metadata is replaced by a write: keys that other programs added are gone with our first,
+//!   as with the first write of any SDK.
+//!
+//! The container must exist. The storage SDK's types stay within `container`, `failure` and `token`.
 
+mod address;
+mod container;
+mod failure;
+mod join;
 mod metadata;
+mod names;
 mod settled;
+mod token;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use azure_core::credentials::TokenCredential;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+
+use self::address::ContainerAddress;
+use self::container::Container;
+pub use self::container::DEFAULT_REQUEST_TIMEOUT;
+use self::failure::WriteFailure;
+use self::join::{Blobs, NOT_OURS};
+use self::names::Spelling;
+use super::{
+    Checkpoint, CheckpointKey, CheckpointScope, CheckpointStore, Expected, Listed, StoreError,
+    StoredCheckpoint, VersionToken,
+};
+use crate::error::{Error, ErrorClass, InvalidConfig};
+use crate::event::{Partition, PartitionId};
+use crate::secret::Secret;
+
+const OPEN: &str = "open the checkpoint container";
+const LOAD: &str = "load the checkpoint";
+const STORE: &str = "store the checkpoint";
+const LIST: &str = "list the checkpoints";
+
+/// A [`CheckpointStore`] in a container of Azure Blob Storage. See the [module](self).
+#[derive(Debug)]
+pub struct BlobCheckpointStore {
+    container: Container,
+}
+
+impl BlobCheckpointStore {
+    /// Opens a container by an address with a shared access signature:
+    /// `https://ACCOUNT.blob.core.windows.net/CONTAINER?…&sig=…`. The signature must allow to
+    /// read, list, create and write. Sends no request yet.
+    ///
+    /// # Errors
+    /// `Permanent` where the address cannot be used; the error shows it without the signature.
+    pub fn with_signature(container_url: &Secret) -> Result<Self, Error> {
+        let address = ContainerAddress::with_signature(container_url.reveal()).map_err(invalid)?;
+        Ok(Self { container: Container::open(address, None)? })
+    }
+
+    /// Opens the container `https://ACCOUNT.blob.core.windows.net/CONTAINER` with a credential of
+    /// Microsoft Entra ID, which needs the role Storage Blob Data Contributor. Sends no request
+    /// yet.
+    ///
+    /// # Errors
+    /// `Permanent` where the address cannot be used.
+    pub fn with_credential(
+        container_url: &str,
+        credential: Arc<dyn TokenCredential>,
+    ) -> Result<Self, Error> {
+        let address = ContainerAddress::without_signature(container_url).map_err(invalid)?;
+        Ok(Self { container: Container::open(address, Some(credential))? })
+    }
+
+    /// The container's address, without a signature.
+    pub fn container_url(&self) -> &str {
+        self.container.url()
+    }
+
+    async fn load_both(&self, key: &CheckpointKey) -> Result<Option<StoredCheckpoint>, Error> {
+        let read = async |spelling| match blob_name(LOAD, key, spelling) {
+            Ok(name) => self.container.read(LOAD, &name).await,
+            Err(error) => Err(error),
+        };
+        let ours = read(Spelling::Lower).await?;
+        let others = if is_spelled_alike(key) { None } else { read(Spelling::AsGiven).await? };
+        Blobs { ours, others }.joined(LOAD, key).transpose()
+    }
+
+    async fn compare_and_swap(
+        &self,
+        key: &CheckpointKey,
+        checkpoint: &Checkpoint,
+        expected: &Expected,
+    ) -> Result<VersionToken, StoreError> {
+        let name = blob_name(STORE, key, Spelling::Lower)?;
+        let metadata = metadata::encode(checkpoint);
+        let written = match expected {
+            Expected::Version(version) if !version.0.starts_with(NOT_OURS) => {
+                self.container.replace(STORE, &name, metadata, version).await
+            }
+            _ => self.container.create(STORE, &name, metadata).await,
+        };
+        written.map_err(|failure| match failure {
+            WriteFailure::Conflict => StoreError::Conflict,
+            WriteFailure::Failed(error) => {
+                StoreError::Failed(error.with_partition(&partition(key)))
+            }
+        })
+    }
+
+    async fn list_both(&self, scope: &CheckpointScope) -> Result<Vec<Listed>, Error> {
+        let mut found: BTreeMap<PartitionId, Blobs> = BTreeMap::new();
+        let mut alien: Vec<Listed> = Vec::new();
+        let mut folders = vec![(Spelling::Lower, names::folder(scope, Spelling::Lower))];
+        let as_given = names::folder(scope, Spelling::AsGiven);
+        if folders.iter().all(|(_, folder)| *folder != as_given) {
+            folders.push((Spelling::AsGiven, as_given));
+        }
+        for (spelling, folder) in folders {
+            for (name, blob) in self.container.list(LIST, &folder).await? {
+                let file = name.strip_prefix(&folder).unwrap_or(&name);
+                let fault = match (names::partition(file, spelling), blob) {
+                    (Some(id), Some(blob)) => {
+                        let blobs = found.entry(id).or_default();
+                        match spelling {
+                            Spelling::Lower => blobs.ours = Some(blob),
+                            Spelling::AsGiven => blobs.others = Some(blob),
+                        }
+                        continue;
+                    }
+                    (None, _) => "its name is not a partition's",
+                    (_, None) => "it was listed without an ETag or a date",
+                };
+                let message = format!("the blob {name:?} is no checkpoint: {fault}; delete it");
+                alien.push((file.into(), Err(Error::new(ErrorClass::BadData, LIST, message))));
+            }
+        }
+        let mut listed: Vec<Listed> = found
+            .into_iter()
+            .filter_map(|(id, blobs)| {
+                let key = CheckpointKey { scope: scope.clone(), partition: id };
+                let stored = blobs.joined(LIST, &key)?;
+                Some((key.partition, stored))
+            })
+            .chain(alien)
+            .collect();
+        listed.sort_by(|(left, _), (right, _)| left.cmp(right));
+        Ok(listed)
+    }
+}
+
+impl CheckpointStore for BlobCheckpointStore {
+    fn load<'a>(
+        &'a self,
+        key: &'a CheckpointKey,
+    ) -> BoxFuture<'a, Result<Option<StoredCheckpoint>, Error>> {
+        self.load_both(key).boxed()
+    }
+
+    fn store<'a>(
+        &'a self,
+        key: &'a CheckpointKey,
+        checkpoint: &'a Checkpoint,
+        expected: &'a Expected,
+    ) -> BoxFuture<'a, Result<VersionToken, StoreError>> {
+        self.compare_and_swap(key, checkpoint, expected).boxed()
+    }
+
+    fn list<'a>(&'a self, scope: &'a CheckpointScope) -> BoxFuture<'a, Result<Vec<Listed>, Error>> {
+        self.list_both(scope).boxed()
+    }
+}
+
+fn is_spelled_alike(key: &CheckpointKey) -> bool {
+    names::folder(&key.scope, Spelling::Lower) == names::folder(&key.scope, Spelling::AsGiven)
+        && names::file(&key.partition, Spelling::Lower)
+            == names::file(&key.partition, Spelling::AsGiven)
+}
+
+fn blob_name(
+    operation: &'static str,
+    key: &CheckpointKey,
+    spelling: Spelling,
+) -> Result<String, Error> {
+    let mut name = names::folder(&key.scope, spelling);
+    name.push_str(&names::file(&key.partition, spelling));
+    if name.len() > names::MAX_NAME_CHARS {
+        let message = format!(
+            "the name of its blob has {} characters, and a blob's may have {}",
+            name.len(),
+            names::MAX_NAME_CHARS
+        );
+        let error = Error::new(ErrorClass::Permanent, operation, message);
+        return Err(error.with_partition(&partition(key)));
+    }
+    Ok(name)
+}
+
+fn partition(key: &CheckpointKey) -> Partition {
+    Partition::new(key.scope.entity.clone(), key.partition.clone())
+}
+
+fn invalid(invalid: InvalidConfig) -> Error {
+    Error::new(ErrorClass::Permanent, OPEN, invalid.to_string())
+}

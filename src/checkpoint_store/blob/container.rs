@@ -1,0 +1,222 @@
+//! The blobs of a container, one call a request: the shell around the storage SDK's client.
+//!
+//! The SDK's retries are off. The callers try again with a back-off of their own, and a write
+//! that was tried again by itself would find its own first attempt in its way.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use azure_core::credentials::TokenCredential;
+use azure_core_of_blob::Bytes;
+use azure_core_of_blob::Result as SdkResult;
+use azure_core_of_blob::http::{ClientOptions, Etag, RetryOptions, Transport};
+use azure_storage_blob::models::{
+    BlobClientGetPropertiesOptions, BlobClientGetPropertiesResultHeaders,
+    BlobClientSetMetadataOptions, BlobContainerClientListBlobsOptions, BlobItem,
+    BlockBlobClientUploadOptions, ListBlobsIncludeItem,
+};
+use azure_storage_blob::{BlobClient, BlobContainerClient, BlobContainerClientOptions};
+use futures::TryStreamExt as _;
+
+use super::address::ContainerAddress;
+use super::failure::{Failures, WriteFailure};
+use super::metadata::Metadata;
+use super::token::Adapted;
+use crate::checkpoint::VersionToken;
+use crate::error::{Error, ErrorClass};
+
+/// How long one request may take, its connection included.
+pub const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+const OPEN: &str = "open the checkpoint container";
+
+/// A blob's metadata, and which state of the blob it is.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub(super) metadata: Metadata,
+    pub(super) version: VersionToken,
+    /// By the service's clock, to the second.
+    pub(super) modified: SystemTime,
+}
+
+/// A container. `Debug` shows no secret.
+pub(super) struct Container {
+    client: BlobContainerClient,
+    failures: Failures,
+}
+
+impl fmt::Debug for Container {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Container").field("url", &self.failures.container).finish_non_exhaustive()
+    }
+}
+
+impl Container {
+    /// Makes a client. No request is sent yet.
+    pub(super) fn open(
+        address: ContainerAddress,
+        credential: Option<Arc<dyn TokenCredential>>,
+    ) -> Result<Self, Error> {
+        let http = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .no_gzip()
+            .no_brotli()
+            .no_zstd()
+            .no_deflate()
+            .timeout(DEFAULT_REQUEST_TIMEOUT)
+            .build()
+            .map_err(|error| {
+                Error::new(ErrorClass::Permanent, OPEN, "TLS cannot be set up").with_source(error)
+            })?;
+        let options = BlobContainerClientOptions {
+            client_options: ClientOptions {
+                retry: RetryOptions::none(),
+                transport: Some(Transport::new(Arc::new(http))),
+                ..ClientOptions::default()
+            },
+            ..BlobContainerClientOptions::default()
+        };
+        let ContainerAddress { url, shown, signature } = address;
+        let failures = Failures { container: shown, signature };
+        let credential = credential.map(|credential| Arc::new(Adapted(credential)) as _);
+        let client = BlobContainerClient::from_url(url, credential, Some(options))
+            .map_err(|error| failures.error(OPEN, &error))?;
+        Ok(Self { client, failures })
+    }
+
+    /// The container's address, without a secret.
+    pub(super) fn url(&self) -> &str {
+        &self.failures.container
+    }
+
+    /// Reads the metadata of a blob; `None` where there is no such blob.
+    pub(super) async fn read(
+        &self,
+        operation: &'static str,
+        name: &str,
+    ) -> Result<Option<Found>, Error> {
+        match self.try_read(name).await {
+            Ok(found) => found.map(Some).ok_or_else(|| self.incomplete(operation)),
+            Err(error) if is_absent_blob(&error) => Ok(None),
+            Err(error) => Err(self.failures.error(operation, &error)),
+        }
+    }
+
+    async fn try_read(&self, name: &str) -> SdkResult<Option<Found>> {
+        let options = BlobClientGetPropertiesOptions::default();
+        let response = self.blob(name).get_properties(Some(options)).await?;
+        let (Some(etag), Some(modified)) = (response.etag()?, response.last_modified()?) else {
+            return Ok(None);
+        };
+        Ok(Some(Found {
+            metadata: response.metadata()?.into_iter().collect(),
+            version: version(&etag),
+            modified: modified.into(),
+        }))
+    }
+
+    /// Makes an empty blob with this metadata, where there is none of this name.
+    pub(super) async fn create(
+        &self,
+        operation: &'static str,
+        name: &str,
+        metadata: Metadata,
+    ) -> Result<VersionToken, WriteFailure> {
+        let options = BlockBlobClientUploadOptions {
+            if_none_match: Some("*".into()),
+            metadata: Some(metadata.into_iter().collect()),
+            ..BlockBlobClientUploadOptions::default()
+        };
+        let uploaded = self.blob(name).upload(Bytes::new().into(), Some(options)).await;
+        self.written(operation, uploaded.map(|uploaded| uploaded.etag))
+    }
+
+    /// Replaces all metadata of a blob that is still in the state `expected`.
+    pub(super) async fn replace(
+        &self,
+        operation: &'static str,
+        name: &str,
+        metadata: Metadata,
+        expected: &VersionToken,
+    ) -> Result<VersionToken, WriteFailure> {
+        let options = BlobClientSetMetadataOptions {
+            if_match: Some(format!("\"{}\"", expected.0).into()),
+            ..BlobClientSetMetadataOptions::default()
+        };
+        let metadata = metadata.into_iter().collect();
+        let answer = self.blob(name).set_metadata(&metadata, Some(options)).await;
+        self.written(operation, answer.map(|answer| etag_of(answer.headers())))
+    }
+
+    fn written(
+        &self,
+        operation: &'static str,
+        answer: SdkResult<Option<Etag>>,
+    ) -> Result<VersionToken, WriteFailure> {
+        match answer {
+            Ok(Some(etag)) => Ok(version(&etag)),
+            Ok(None) => Err(WriteFailure::Failed(self.incomplete(operation))),
+            Err(error) => Err(self.failures.of_write(operation, &error)),
+        }
+    }
+
+    /// Reads the metadata of all blobs whose names begin with `prefix`, by name.
+    pub(super) async fn list(
+        &self,
+        operation: &'static str,
+        prefix: &str,
+    ) -> Result<Vec<(String, Option<Found>)>, Error> {
+        let options = BlobContainerClientListBlobsOptions {
+            include: Some(vec![ListBlobsIncludeItem::Metadata]),
+            prefix: Some(prefix.to_owned()),
+            ..BlobContainerClientListBlobsOptions::default()
+        };
+        let failed = |error| self.failures.error(operation, &error);
+        let mut pager = self.client.list_blobs(Some(options)).map_err(failed)?;
+        let mut blobs = Vec::new();
+        while let Some(item) = pager.try_next().await.map_err(failed)? {
+            if let Some(name) = item.name.clone() {
+                blobs.push((name, found(item)));
+            }
+        }
+        Ok(blobs)
+    }
+
+    fn blob(&self, name: &str) -> BlobClient {
+        self.client.blob_client(name)
+    }
+
+    fn incomplete(&self, operation: &'static str) -> Error {
+        let message = format!("{} answered without an ETag or a date", self.url());
+        Error::new(ErrorClass::BadData, operation, message)
+    }
+}
+
+fn found(item: BlobItem) -> Option<Found> {
+    let properties = item.properties?;
+    let metadata = item.metadata.and_then(|metadata| metadata.additional_properties);
+    Some(Found {
+        metadata: metadata.unwrap_or_default().into_iter().collect(),
+        version: version(&properties.etag?),
+        modified: properties.last_modified?.into(),
+    })
+}
+
+fn is_absent_blob(error: &azure_core_of_blob::Error) -> bool {
+    use azure_core_of_blob::error::ErrorKind;
+    matches!(
+        error.kind(),
+        ErrorKind::HttpResponse { status, error_code, .. }
+            if u16::from(*status) == 404 && error_code.as_deref() == Some("BlobNotFound")
+    )
+}
+
+fn etag_of(headers: &azure_core_of_blob::http::headers::Headers) -> Option<Etag> {
+    headers.get_optional_string(&azure_core_of_blob::http::headers::ETAG).map(Etag::from)
+}
+
+/// A listing has ETags without quotes, a header with.
+fn version(etag: &Etag) -> VersionToken {
+    VersionToken(etag.as_ref().trim_matches('"').to_owned())
+}

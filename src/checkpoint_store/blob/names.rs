@@ -1,0 +1,124 @@
+//! What the blobs of checkpoints are called: `{namespace host}/{hub}/{group}/checkpoint/{partition}`.
+//!
+//! The service's names do not differ by case, so the path is lower-cased, as most SDKs have it.
+//! Some (Go, Java, Rust) keep the case they were configured with: such a blob is looked for under
+//! the names as they are given here. What no name of the service holds is percent-encoded.
+
+use std::fmt::Write as _;
+
+use percent_encoding::percent_decode_str;
+
+use crate::checkpoint::CheckpointScope;
+use crate::event::PartitionId;
+
+/// Most characters in the name of a blob.
+pub(super) const MAX_NAME_CHARS: usize = 1_024;
+
+/// Whose spelling of a path.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Spelling {
+    /// Lower case: the only one we write.
+    Lower,
+    /// As configured: read where another SDK wrote it.
+    AsGiven,
+}
+
+/// The folder of a scope's checkpoints, with a slash at its end.
+pub(super) fn folder(scope: &CheckpointScope, spelling: Spelling) -> String {
+    let names = [&scope.namespace, scope.entity.as_str(), scope.consumer_group.as_str()];
+    let mut folder = String::new();
+    for name in names {
+        folder.push_str(&escape(name, spelling));
+        folder.push('/');
+    }
+    folder.push_str("checkpoint/");
+    folder
+}
+
+/// The last part of the name of a partition's blob.
+pub(super) fn file(partition: &PartitionId, spelling: Spelling) -> String {
+    escape(partition.as_str(), spelling)
+}
+
+/// The partition whose blob has this last part; `None` where it is no partition's.
+pub(super) fn partition(file: &str, spelling: Spelling) -> Option<PartitionId> {
+    let name = if file == EMPTY {
+        String::new()
+    } else {
+        percent_decode_str(file).decode_utf8().ok()?.into_owned()
+    };
+    (escape(&name, spelling) == file).then(|| PartitionId::from(name))
+}
+
+/// Stands for an empty name.
+const EMPTY: &str = "%";
+
+fn escape(name: &str, spelling: Spelling) -> String {
+    match name {
+        "" => return EMPTY.to_owned(),
+        "." => return "%2e".to_owned(),
+        ".." => return "%2e%2e".to_owned(),
+        _ => {}
+    }
+    let mut escaped = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        let plain = byte.is_ascii_alphanumeric() || b"$-._".contains(&byte);
+        match (plain, spelling) {
+            (true, Spelling::Lower) => escaped.push(char::from(byte.to_ascii_lowercase())),
+            (true, Spelling::AsGiven) => escaped.push(char::from(byte)),
+            (false, _) => {
+                let _ = write!(escaped, "%{byte:02x}");
+            }
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scope(group: &str) -> CheckpointScope {
+        CheckpointScope {
+            namespace: "NS.servicebus.windows.net".to_owned(),
+            entity: "Orders-2_a".into(),
+            consumer_group: group.into(),
+        }
+    }
+
+    #[test]
+    fn names_of_the_service_are_kept_and_lower_cased() {
+        let scope = scope("$Default");
+        assert_eq!(
+            folder(&scope, Spelling::Lower),
+            "ns.servicebus.windows.net/orders-2_a/$default/checkpoint/"
+        );
+        assert_eq!(
+            folder(&scope, Spelling::AsGiven),
+            "NS.servicebus.windows.net/Orders-2_a/$Default/checkpoint/"
+        );
+        assert_eq!(file(&"17".into(), Spelling::Lower), "17");
+    }
+
+    #[test]
+    fn no_name_leaves_its_place() {
+        for (name, escaped) in [
+            ("", "%"),
+            (".", "%2e"),
+            ("..", "%2e%2e"),
+            ("../a", "..%2fa"),
+            ("a/b", "a%2fb"),
+            ("a\\b", "a%5cb"),
+            ("%", "%25"),
+            ("ä", "%c3%a4"),
+            ("a\nb", "a%0ab"),
+        ] {
+            assert_eq!(file(&name.into(), Spelling::Lower), escaped);
+            assert_eq!(partition(escaped, Spelling::Lower), Some(name.into()));
+        }
+        for alien in ["0/extra", "A", "%41", "%2F", "%zz", "a b", "%ff"] {
+            assert_eq!(partition(alien, Spelling::Lower), None, "{alien}");
+        }
+        assert_eq!(partition("A", Spelling::AsGiven), Some("A".into()));
+    }
+}
