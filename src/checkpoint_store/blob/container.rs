@@ -90,7 +90,8 @@ impl Container {
         &self.failures.container
     }
 
-    /// Reads the metadata of a blob; `None` where there is no such blob.
+    /// Reads the metadata of a blob; `None` where there is no such blob. An answer without what
+    /// the service always says is an error: something else on the way may have given it.
     pub(super) async fn read(
         &self,
         operation: &'static str,
@@ -103,10 +104,13 @@ impl Container {
         }
     }
 
+    /// `None` where the answer is not whole.
     async fn try_read(&self, name: &str) -> SdkResult<Option<Found>> {
         let options = BlobClientGetPropertiesOptions::default();
         let response = self.blob(name).get_properties(Some(options)).await?;
-        let (Some(etag), Some(modified)) = (response.etag()?, response.last_modified()?) else {
+        let (Some(etag), Some(modified), Some(_)) =
+            (response.etag()?, response.last_modified()?, response.blob_type()?)
+        else {
             return Ok(None);
         };
         Ok(Some(Found {
@@ -173,11 +177,20 @@ impl Container {
             ..BlobContainerClientListBlobsOptions::default()
         };
         let failed = |error| self.failures.error(operation, &error);
-        let mut pager = self.client.list_blobs(Some(options)).map_err(failed)?;
+        let pager = self.client.list_blobs(Some(options)).map_err(failed)?;
+        let mut pages = pager.into_pages();
         let mut blobs = Vec::new();
-        while let Some(item) = pager.try_next().await.map_err(failed)? {
-            if let Some(name) = item.name.clone() {
-                blobs.push((name, found(item)));
+        while let Some(page) = pages.try_next().await.map_err(failed)? {
+            let page = page.into_model().map_err(failed)?;
+            // The SDK takes any document for an empty page. The service repeats what was asked.
+            if page.prefix.as_deref() != Some(prefix) {
+                let message = format!("the answer of {} is not of the service", self.url());
+                return Err(Error::new(ErrorClass::Unknown, operation, message));
+            }
+            for item in page.segment.blob_items {
+                if let Some(name) = item.name.clone() {
+                    blobs.push((name, found(item)));
+                }
             }
         }
         Ok(blobs)
@@ -188,8 +201,8 @@ impl Container {
     }
 
     fn incomplete(&self, operation: &'static str) -> Error {
-        let message = format!("{} answered without an ETag or a date", self.url());
-        Error::new(ErrorClass::BadData, operation, message)
+        let message = format!("{} answered without an ETag, a date or a type", self.url());
+        Error::new(ErrorClass::Unknown, operation, message)
     }
 }
 

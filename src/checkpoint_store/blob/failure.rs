@@ -62,8 +62,9 @@ impl Failures {
                 ErrorKind::Credential => {
                     (ErrorClass::Auth, format!("there is no token for {container}"))
                 }
+                // Not `BadData`: that is of a blob, and stops its partition.
                 ErrorKind::DataConversion => {
-                    (ErrorClass::BadData, format!("the answer of {container} cannot be understood"))
+                    (ErrorClass::Unknown, format!("the answer of {container} cannot be understood"))
                 }
                 _ => {
                     (ErrorClass::Unknown, format!("{container} failed in a way that is not known"))
@@ -176,7 +177,7 @@ mod tests {
             (ErrorKind::Connection, ErrorClass::Transient),
             (ErrorKind::Io, ErrorClass::Transient),
             (ErrorKind::Credential, ErrorClass::Auth),
-            (ErrorKind::DataConversion, ErrorClass::BadData),
+            (ErrorKind::DataConversion, ErrorClass::Unknown),
             (ErrorKind::Other, ErrorClass::Unknown),
         ] {
             let error = SdkError::with_message(kind, "a cause");
