@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::Error;
 use crate::event::{ConsumerGroup, EntityName, Incarnation, PartitionId, Position, SequenceNumber};
 
 /// Whose checkpoints: a consumer group of an entity of a namespace.
@@ -100,4 +101,38 @@ pub enum Expected {
     Absent,
     /// The value of this version.
     Version(VersionToken),
+}
+
+/// Why a write was not made.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The store holds something else than was expected: load and decide anew.
+    Conflict,
+    /// The store failed; whether the write was applied is unknown.
+    Failed(Error),
+}
+
+impl From<Error> for StoreError {
+    fn from(error: Error) -> Self {
+        StoreError::Failed(error)
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StoreError::Conflict => f.write_str("the record was changed by another writer"),
+            StoreError::Failed(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            StoreError::Conflict => None,
+            StoreError::Failed(error) => error.source(),
+        }
+    }
 }

@@ -76,6 +76,8 @@ pub mod dead_letter;
 pub mod error;
 pub mod event;
 pub mod hub;
+pub mod lease;
+pub mod lease_store;
 pub mod outcome;
 pub mod producer;
 pub mod secret;

@@ -5,8 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const VALUES: &[&str] =
-    &["checkpoint", "clock", "error", "event", "hub", "outcome", "secret", "timestamp"];
-const PORTS: &[&str] = &["blob_store", "checkpoint_store", "dead_letter", "transport"];
+    &["checkpoint", "clock", "error", "event", "hub", "lease", "outcome", "secret", "timestamp"];
+const PORTS: &[&str] =
+    &["blob_store", "checkpoint_store", "dead_letter", "lease_store", "transport"];
 const RUNTIME: &[&str] = &["connection_test", "consumer", "producer", "telemetry", "transfer"];
 
 /// What the root re-exports, which doc examples and macros may name.
@@ -61,6 +62,7 @@ const ADAPTERS: &[&str] = &[
     "dead_letter::hub",
     "dead_letter::memory",
     "blob_store::folder",
+    "lease_store::memory",
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

@@ -16,45 +16,11 @@ use std::fmt;
 use futures::future::BoxFuture;
 
 pub use crate::checkpoint::{
-    Checkpoint, CheckpointKey, CheckpointScope, Expected, LeaseEpoch, SettledRun, StoredCheckpoint,
-    VersionToken, WriteId,
+    Checkpoint, CheckpointKey, CheckpointScope, Expected, LeaseEpoch, SettledRun, StoreError,
+    StoredCheckpoint, VersionToken, WriteId,
 };
 use crate::error::Error;
 use crate::event::PartitionId;
-
-/// Why a write was not made.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum StoreError {
-    /// The store holds something else than was expected: load and decide anew.
-    Conflict,
-    /// The store failed; whether the write was applied is unknown.
-    Failed(Error),
-}
-
-impl From<Error> for StoreError {
-    fn from(error: Error) -> Self {
-        StoreError::Failed(error)
-    }
-}
-
-impl fmt::Display for StoreError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            StoreError::Conflict => f.write_str("the checkpoint was changed by another writer"),
-            StoreError::Failed(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for StoreError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            StoreError::Conflict => None,
-            StoreError::Failed(error) => error.source(),
-        }
-    }
-}
 
 /// One entry of a listing: a checkpoint, or why it cannot be read.
 pub type Listed = (PartitionId, Result<StoredCheckpoint, Error>);

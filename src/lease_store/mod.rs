@@ -1,0 +1,73 @@
+//! The port to leases: list, compare-and-swap of ownership records, heartbeats.
+//!
+//! Like a checkpoint store, a lease store is dumb: a linearizable register per partition, a
+//! register per member, and a clock that all workers share. Who may take what is decided above
+//! it, by [`crate::state`].
+
+pub mod memory;
+
+use std::fmt;
+
+use futures::future::BoxFuture;
+
+pub use crate::checkpoint::{CheckpointKey, CheckpointScope, Expected, StoreError, VersionToken};
+use crate::error::Error;
+pub use crate::lease::{
+    Holder, LeaseListing, Member, OwnerId, Ownership, StoredMember, StoredOwnership,
+};
+
+/// Keeps leases. Every call on one record is linearizable.
+pub trait LeaseStore: Send + Sync + fmt::Debug + 'static {
+    /// Lists the ownership and member records of a scope, ownerships in order of their
+    /// partitions. A record that cannot be understood is left out if it is a member's, and is
+    /// held by nobody if it is an ownership.
+    ///
+    /// # Errors
+    /// As the medium fails.
+    fn list<'a>(&'a self, scope: &'a CheckpointScope)
+    -> BoxFuture<'a, Result<LeaseListing, Error>>;
+
+    /// Reads one ownership record; `None` where there is none.
+    ///
+    /// # Errors
+    /// As the medium fails.
+    fn load<'a>(
+        &'a self,
+        key: &'a CheckpointKey,
+    ) -> BoxFuture<'a, Result<Option<StoredOwnership>, Error>>;
+
+    /// Writes an ownership record if the store holds what is expected. Its age begins anew, also
+    /// where nothing in it changes.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] where it holds something else.
+    ///
+    /// # Cancel safety
+    /// A dropped call may still be applied.
+    fn store<'a>(
+        &'a self,
+        key: &'a CheckpointKey,
+        ownership: &'a Ownership,
+        expected: &'a Expected,
+    ) -> BoxFuture<'a, Result<VersionToken, StoreError>>;
+
+    /// Writes a worker's member record, whatever was there: a heartbeat.
+    ///
+    /// # Errors
+    /// As the medium fails.
+    fn write_member<'a>(
+        &'a self,
+        scope: &'a CheckpointScope,
+        member: &'a Member,
+    ) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// Removes a worker's member record, where there is one.
+    ///
+    /// # Errors
+    /// As the medium fails.
+    fn remove_member<'a>(
+        &'a self,
+        scope: &'a CheckpointScope,
+        owner: &'a OwnerId,
+    ) -> BoxFuture<'a, Result<(), Error>>;
+}
