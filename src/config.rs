@@ -44,6 +44,18 @@ pub const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Default of [`ConsumerOptions::store_timeout`].
 pub const DEFAULT_STORE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Default of [`LeaseOptions::heartbeat_interval`].
+pub const DEFAULT_HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
+/// Default of [`LeaseOptions::lease_expiry`].
+pub const DEFAULT_LEASE_EXPIRY: Duration = Duration::from_secs(30);
+/// Default of [`LeaseOptions::foreign_lease_expiry`], the longest that a processor of another SDK
+/// waits by default.
+pub const DEFAULT_FOREIGN_LEASE_EXPIRY: Duration = Duration::from_secs(120);
+/// Default of [`LeaseOptions::look_interval`].
+pub const DEFAULT_LOOK_INTERVAL: Duration = Duration::from_secs(10);
+/// Default of [`LeaseOptions::hand_off_timeout`].
+pub const DEFAULT_HAND_OFF_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Longest duration a setting takes: a year. Longer ones are mistakes, and overflow clocks.
 pub const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// Most slots a setting takes.
@@ -87,6 +99,62 @@ pub enum UncheckpointedEvents {
     Unlimited,
     /// Pause intake when a crash would repeat this many events of a partition.
     PauseAt(u64),
+}
+
+/// How long leases last, and how often a worker looks at them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct LeaseOptions {
+    /// Between two heartbeats. Default [`DEFAULT_HEARTBEAT_INTERVAL`].
+    pub heartbeat_interval: Duration,
+    /// A worker whose last heartbeat is older has lost its leases; at least three heartbeats.
+    /// Default [`DEFAULT_LEASE_EXPIRY`].
+    pub lease_expiry: Duration,
+    /// An ownership of another SDK's processor that was not renewed for this long is free.
+    /// Default [`DEFAULT_FOREIGN_LEASE_EXPIRY`].
+    pub foreign_lease_expiry: Duration,
+    /// Between two looks at the leases while nothing changes. Default [`DEFAULT_LOOK_INTERVAL`].
+    pub look_interval: Duration,
+    /// How long a hand-off waits for handlers before it is put off; it cuts none. Default
+    /// [`DEFAULT_HAND_OFF_TIMEOUT`].
+    pub hand_off_timeout: Duration,
+}
+
+impl Default for LeaseOptions {
+    fn default() -> Self {
+        Self {
+            heartbeat_interval: DEFAULT_HEARTBEAT_INTERVAL,
+            lease_expiry: DEFAULT_LEASE_EXPIRY,
+            foreign_lease_expiry: DEFAULT_FOREIGN_LEASE_EXPIRY,
+            look_interval: DEFAULT_LOOK_INTERVAL,
+            hand_off_timeout: DEFAULT_HAND_OFF_TIMEOUT,
+        }
+    }
+}
+
+impl LeaseOptions {
+    /// Checks every value, and the pairs that depend on each other.
+    ///
+    /// # Errors
+    /// The first value that cannot be used, with its bound.
+    pub fn validate(&self) -> Result<(), InvalidConfig> {
+        duration("heartbeat_interval", self.heartbeat_interval, Duration::from_millis(10))?;
+        duration("lease_expiry", self.lease_expiry, Duration::from_secs(1))?;
+        duration("foreign_lease_expiry", self.foreign_lease_expiry, Duration::from_secs(1))?;
+        duration("look_interval", self.look_interval, Duration::from_millis(10))?;
+        duration("hand_off_timeout", self.hand_off_timeout, Duration::from_millis(10))?;
+        if self.lease_expiry / 3 < self.heartbeat_interval {
+            return Err(InvalidConfig::new(
+                "lease_expiry",
+                format!("{:?}", self.lease_expiry),
+                format!(
+                    "it must be at least three heartbeat_interval of {:?}",
+                    self.heartbeat_interval
+                ),
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// The settings of a consumer.

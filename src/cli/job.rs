@@ -289,7 +289,7 @@ pub(super) fn fault(exit: &ConsumerExit) -> Option<String> {
         _ => {}
     }
     exit.partitions.iter().find_map(|partition| match &partition.reason {
-        StopReason::Drained | StopReason::Aborted(_) => None,
+        StopReason::Drained | StopReason::HandedOff | StopReason::Aborted(_) => None,
         StopReason::Failed(error) | StopReason::Lost(error) => {
             Some(crate::error::error_chain(error).join(": "))
         }

@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
 use super::exit::StopReason;
-use super::shared::{Directive, Shared};
+use super::shared::{Order, Shared};
 use crate::checkpoint_store::{
     Checkpoint, CheckpointKey, CheckpointStore, Expected, StoreError, StoredCheckpoint,
     VersionToken,
@@ -70,22 +70,25 @@ fn too_slow(operation: &'static str, limit: Duration) -> Error {
 /// ownership of ours just ended for that.
 ///
 /// # Errors
-/// Where it cannot be owned: a drain began, the hub is gone, the policy says stop.
+/// Where it cannot be owned: an order ends it, the hub is gone, the policy says stop.
 pub(super) async fn claim(
     shared: &Shared,
     key: &CheckpointKey,
     partition: &Partition,
     lost: Option<Continuity>,
+    orders: &mut watch::Receiver<Order>,
 ) -> Result<Claimed, StopReason> {
-    let mut directive = shared.directive.subscribe();
     let mut failures = 0;
     loop {
-        if drains(&directive) {
-            return Err(StopReason::Drained);
+        match *orders.borrow_and_update() {
+            Order::Run | Order::Pause => {}
+            Order::HandOff => return Err(StopReason::HandedOff),
+            Order::Drain(_) => return Err(StopReason::Drained),
+            Order::Lose => return Err(StopReason::LeaseLost),
         }
         let error = tokio::select! {
             biased;
-            _changed = directive.changed() => continue,
+            _changed = orders.changed() => continue,
             attempt = attempt(shared, key, partition, lost) => match attempt? {
                 Attempt::Claimed(claimed) => return Ok(*claimed),
                 Attempt::Again => continue,
@@ -109,14 +112,10 @@ pub(super) async fn claim(
         );
         tokio::select! {
             biased;
-            _changed = directive.changed() => {}
+            _changed = orders.changed() => {}
             () = sleep(delay) => {}
         }
     }
-}
-
-fn drains(directive: &watch::Receiver<Directive>) -> bool {
-    matches!(*directive.borrow(), Directive::Drain(_))
 }
 
 enum Attempt {
@@ -146,8 +145,8 @@ async fn attempt(
         Err(error) => return Ok(Attempt::Failed(error)),
     };
     let begin = begin(shared, partition, &hub, &log, stored.as_ref(), lost)?;
-    let now_millis = u64::try_from(crate::timestamp::unix_millis(shared.clock.now())).unwrap_or(0);
-    let mut fence = Fence::claim(stored, hub.incarnation, now_millis, shared.write_id());
+    let mut fence =
+        Fence::claim(stored, hub.incarnation, shared.shared_now_millis(), shared.write_id());
     if let Begin::At { watermark, .. } = &begin {
         fence.restart_at(watermark.clone());
     }

@@ -14,8 +14,12 @@ use super::shared::ConsumerCounts;
 pub enum StopReason {
     /// It was told to drain.
     Drained,
+    /// It was drained for another worker, which goes on with it.
+    HandedOff,
     /// Another receiver has the partition at the broker.
     Lost(Error),
+    /// Another owner has the partition's lease.
+    LeaseLost,
     /// Another owner claimed the checkpoint, or an operator reset it.
     Superseded(Superseded),
     /// A handler said that the environment is broken.

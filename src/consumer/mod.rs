@@ -23,7 +23,9 @@ mod entities;
 mod event_consumer;
 mod exit;
 mod handler;
+mod lease_loop;
 mod letters;
+mod owners;
 mod partition_worker;
 mod rebalance;
 mod running;
@@ -33,6 +35,7 @@ mod waiting;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -53,20 +56,22 @@ pub use handler::{
     Batch, BatchContext, BatchHandler, EventContext, EventHandler, HandlerError, Outcomes, Settler,
     decoded,
 };
+pub use lease_loop::{BUSY_LOOK, HAND_OFF_POLL, LEAVING_SHARE, MAX_HAND_OFFS};
 pub use partition_worker::CANCEL_GRACE;
-pub use rebalance::LAG_PROBE_INTERVAL;
+pub use rebalance::{LAG_PROBE_INTERVAL, PARTITIONS_INTERVAL};
 pub use shared::{ConsumerCounts, PartitionPhase, PartitionSnapshot};
 
 use crate::checkpoint_store::CheckpointStore;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{ConsumerOptions, MAX_SLOTS};
+use crate::config::{ConsumerOptions, LeaseOptions, MAX_SLOTS};
 use crate::dead_letter::DeadLetterSink;
 use crate::error::InvalidConfig;
 use crate::event::Partition;
+use crate::lease_store::LeaseStore;
 use crate::telemetry::metrics::{self, Labelled};
 use crate::transport::Transport;
 use dispatch::{BatchMode, EventMode, Mode};
-use shared::{Common, Counters, Directive, PartitionHook, Shared, lock};
+use shared::{Common, Counters, Directive, Leases, PartitionHook, Shared, lock};
 
 /// Consumes all partitions of an entity, many events at once, settling each.
 ///
@@ -100,6 +105,7 @@ impl BatchConsumer {
             worker: "longshore".to_owned(),
             clock: Arc::new(SystemClock),
             seed: None,
+            leases: None,
             on_assigned: None,
             on_revoked: None,
         }
@@ -128,6 +134,7 @@ pub struct BatchConsumerBuilder {
     worker: String,
     clock: Arc<dyn Clock>,
     seed: Option<u64>,
+    leases: Option<Leases>,
     on_assigned: Option<PartitionHook>,
     on_revoked: Option<PartitionHook>,
 }
@@ -182,6 +189,23 @@ impl BatchConsumerBuilder {
         drain_timeout: Duration,
     }
 
+    /// Shares the partitions with the other workers that keep their leases in `store`. Without
+    /// it, a consumer takes all partitions of its entity.
+    ///
+    /// Workers share what they should share if they have the same lease store, the same
+    /// checkpoint store, and the same namespace, entity and consumer group.
+    pub fn leases(mut self, store: Arc<dyn LeaseStore>) -> Self {
+        let options = self.leases.take().map(|leases| leases.options).unwrap_or_default();
+        self.leases = Some(Leases { store, options });
+        self
+    }
+
+    /// Shares the partitions as [`BatchConsumerBuilder::leases`] does, with these options.
+    pub fn leases_with(mut self, store: Arc<dyn LeaseStore>, options: LeaseOptions) -> Self {
+        self.leases = Some(Leases { store, options });
+        self
+    }
+
     /// Names this worker in dead letters and logs. Default "longshore".
     pub fn worker(mut self, name: impl Into<String>) -> Self {
         self.worker = name.into();
@@ -224,7 +248,7 @@ impl BatchConsumerBuilder {
     /// # Errors
     /// A value of the options that cannot be used.
     pub fn event_handler(self, handler: impl EventHandler) -> Result<BatchConsumer, InvalidConfig> {
-        self.options.validate()?;
+        self.validate()?;
         let common =
             Common::new(self.options.max_events_in_flight, self.options.memory_budget_bytes);
         Ok(self.assemble_events(handler, common))
@@ -236,11 +260,16 @@ impl BatchConsumerBuilder {
     /// # Errors
     /// A value of the options that cannot be used, alone or together with another.
     pub fn batch_handler(self, handler: impl BatchHandler) -> Result<BatchConsumer, InvalidConfig> {
-        self.options.validate()?;
+        self.validate()?;
         self.options.validate_batches()?;
         let common =
             Common::new(self.options.max_batches_in_flight, self.options.memory_budget_bytes);
         Ok(self.assemble_batches(handler, common))
+    }
+
+    fn validate(&self) -> Result<(), InvalidConfig> {
+        self.options.validate()?;
+        self.leases.as_ref().map_or(Ok(()), |leases| leases.options.validate())
     }
 
     fn assemble_events(self, handler: impl EventHandler, common: Common) -> BatchConsumer {
@@ -269,6 +298,9 @@ impl BatchConsumerBuilder {
             counters: Counters::new(&labelled),
             timings: labelled.timings(),
             partitions: Mutex::new(BTreeMap::new()),
+            leases: self.leases,
+            leases_seen: AtomicBool::new(false),
+            store_ahead_millis: AtomicI64::new(0),
             on_assigned: self.on_assigned,
             on_revoked: self.on_revoked,
         });
@@ -349,10 +381,11 @@ impl ConsumerHandle {
         self.shared.directive.send_replace(Directive::Drain(Instant::now()));
     }
 
-    /// Whether every partition is ours and running.
+    /// Whether everything that is ours is running: all partitions, or those that this worker has
+    /// leases for, be they none.
     pub fn is_ready(&self) -> bool {
         let partitions = lock(&self.shared.partitions);
-        !partitions.is_empty()
+        (!partitions.is_empty() || self.shared.leases_seen.load(Ordering::Relaxed))
             && partitions
                 .iter()
                 .all(|(id, status)| status.snapshot(id).phase == PartitionPhase::Running)

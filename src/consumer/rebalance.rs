@@ -1,30 +1,26 @@
-//! Which partitions are ours. For now all of them: one worker claims every partition of its
-//! entity and owns each until it is told to drain or loses it.
-//!
-//! This is the seam of the lease loop: [`own`] is one ownership of one partition from claim to
-//! release, and whoever decides about ownership starts and ends it.
+//! Which partitions run here, from the first look at the hub to the consumer's exit: all of
+//! them, or those that this worker has leases for.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use tracing::{error, warn};
+use tracing::{info, warn};
 
-use super::claim::claim;
 use super::dispatch::Mode;
 use super::exit::{ConsumerExit, ExitReason, PartitionExit, StopReason};
-use super::partition_worker::{CANCEL_GRACE, PartitionWorker};
-use super::shared::{Directive, PartitionPhase, PartitionStatus, Shared, lock};
-use crate::checkpoint_store::CheckpointKey;
-use crate::config::PositionLost;
+use super::lease_loop;
+use super::owners::Owners;
+use super::partition_worker::CANCEL_GRACE;
+use super::shared::{Directive, Order, Shared, lock};
 use crate::error::{Error, error_chain};
-use crate::event::{Partition, PartitionId};
+use crate::event::PartitionId;
 use crate::outcome::Failure;
-use crate::state::fence::Superseded;
-use crate::telemetry::metrics::PartitionMetrics;
 
-/// Owns all partitions until the consumer ends.
+/// How often the hub is asked whether it has more partitions.
+pub const PARTITIONS_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Runs until the consumer ends.
 pub(super) async fn run<M: Mode>(shared: Arc<Shared>, mode: Arc<M>) -> ConsumerExit {
     let partitions = match list_partitions(&shared).await {
         Ok(partitions) => partitions,
@@ -32,22 +28,13 @@ pub(super) async fn run<M: Mode>(shared: Arc<Shared>, mode: Arc<M>) -> ConsumerE
             return ConsumerExit { reason, partitions: Vec::new(), counts: shared.counters.read() };
         }
     };
-    let mut owners = JoinSet::new();
-    for id in partitions {
-        let partition = Partition::new(shared.transport.entity().clone(), id.clone());
-        let metrics = PartitionMetrics::new(&partition, shared.transport.consumer_group());
-        let status = Arc::new(PartitionStatus::new(metrics));
-        lock(&shared.partitions).insert(id.clone(), Arc::clone(&status));
-        owners.spawn(own(Arc::clone(&shared), Arc::clone(&mode), id, status));
-    }
     let probe = shared.tasks.spawn(probe_lag(Arc::clone(&shared)));
-    let mut exits = Vec::new();
-    while let Some(ended) = owners.join_next().await {
-        match ended {
-            Ok(exit) => exits.push(exit),
-            Err(error) => error!(%error, "a partition's worker ended abnormally"),
-        }
-    }
+    let owners = Owners::new(Arc::clone(&shared), mode);
+    let mut exits = if shared.leases.is_some() {
+        lease_loop::run(&shared, owners, partitions).await
+    } else {
+        own_all(&shared, owners, partitions).await
+    };
     probe.abort();
     // Handlers that were cut may still hold the last of their resources.
     shared.tasks.close();
@@ -67,6 +54,54 @@ pub(super) async fn run<M: Mode>(shared: Arc<Shared>, mode: Arc<M>) -> ConsumerE
         },
         partitions: exits,
         counts: shared.counters.read(),
+    }
+}
+
+/// Without leases: every partition, until all have ended.
+async fn own_all<M: Mode>(
+    shared: &Arc<Shared>,
+    mut owners: Owners<M>,
+    mut partitions: Vec<PartitionId>,
+) -> Vec<PartitionExit> {
+    let mut directive = shared.directive.subscribe();
+    let mut order = Order::from(*directive.borrow_and_update());
+    for id in &partitions {
+        owners.start(id.clone(), order);
+    }
+    let mut exits = Vec::new();
+    let mut more = Box::pin(new_partitions(shared));
+    loop {
+        tokio::select! {
+            biased;
+            Ok(()) = directive.changed() => {
+                order = Order::from(*directive.borrow_and_update());
+                owners.order_all(order);
+            }
+            ended = owners.next_exit() => match ended {
+                Some((_, exit)) => exits.extend(exit),
+                None => return exits,
+            },
+            found = &mut more => {
+                for id in found {
+                    if !partitions.contains(&id) {
+                        info!(partition = %id, "the hub has one more partition");
+                        owners.start(id.clone(), order);
+                        partitions.push(id);
+                    }
+                }
+                more.set(new_partitions(shared));
+            }
+        }
+    }
+}
+
+/// Asks the hub after a while which partitions it has. What cannot be read is asked for again.
+pub(super) async fn new_partitions(shared: &Shared) -> Vec<PartitionId> {
+    loop {
+        sleep(PARTITIONS_INTERVAL.mul_f64(0.75 + shared.random() / 2.0)).await;
+        if let Ok(hub) = shared.transport.hub_properties().await {
+            return hub.partitions;
+        }
     }
 }
 
@@ -124,75 +159,5 @@ async fn list_partitions(shared: &Shared) -> Result<Vec<PartitionId>, ExitReason
             _changed = directive.changed() => {}
             () = sleep(delay) => {}
         }
-    }
-}
-
-/// Owns one partition, anew where its position was lost or reset, until it stops for good.
-async fn own<M: Mode>(
-    shared: Arc<Shared>,
-    mode: Arc<M>,
-    id: PartitionId,
-    status: Arc<PartitionStatus>,
-) -> PartitionExit {
-    let partition = Partition::new(shared.transport.entity().clone(), id.clone());
-    let key = CheckpointKey { scope: shared.scope(), partition: id.clone() };
-    let mut lost = None;
-    loop {
-        status.set_phase(PartitionPhase::Claiming);
-        let claimed = match claim(&shared, &key, &partition, lost).await {
-            Ok(claimed) => claimed,
-            Err(reason) => {
-                status.set_phase(PartitionPhase::Stopped);
-                report(&partition, &reason);
-                return PartitionExit {
-                    partition: id,
-                    reason,
-                    cut_handlers: 0,
-                    checkpoint_behind: false,
-                };
-            }
-        };
-        status.set_phase(PartitionPhase::Running);
-        if let Some(hook) = &shared.on_assigned {
-            hook(&partition);
-        }
-        let worker = PartitionWorker::new(
-            Arc::clone(&shared),
-            Arc::clone(&mode),
-            partition.clone(),
-            key.clone(),
-            Arc::clone(&status),
-            claimed,
-        );
-        let exit = worker.run().await;
-        if let Some(hook) = &shared.on_revoked {
-            hook(&partition);
-        }
-        let again = match &exit.reason {
-            StopReason::PositionLost(_) => shared.options.position_lost != PositionLost::Stop,
-            StopReason::Superseded(by) => {
-                matches!(by, Superseded::Reset(_) | Superseded::Incarnation(_))
-            }
-            _ => false,
-        };
-        report(&partition, &exit.reason);
-        if !again {
-            return exit;
-        }
-        lost = match exit.reason {
-            StopReason::PositionLost(continuity) => Some(continuity),
-            _ => None,
-        };
-    }
-}
-
-fn report(partition: &Partition, reason: &StopReason) {
-    if !matches!(reason, StopReason::Drained) {
-        error!(
-            message_topic = %partition.entity,
-            message_partition = %partition.id,
-            reason = ?reason,
-            "the partition stopped"
-        );
     }
 }

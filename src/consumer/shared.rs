@@ -1,8 +1,9 @@
 //! What all partitions of one consumer share: ports, options, slots, budget, counters.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use metrics::Counter;
 use rand::rngs::SmallRng;
@@ -14,12 +15,14 @@ use tokio_util::task::TaskTracker;
 use super::dispatch::Slots;
 use crate::checkpoint_store::{CheckpointScope, CheckpointStore, WriteId};
 use crate::clock::Clock;
-use crate::config::ConsumerOptions;
+use crate::config::{ConsumerOptions, LeaseOptions};
 use crate::dead_letter::DeadLetterSink;
 use crate::event::{Partition, PartitionId, SequenceNumber};
+use crate::lease_store::LeaseStore;
 use crate::state::batch_buffer::FlushReason;
 use crate::state::byte_budget::{Account, ByteBudget};
 use crate::telemetry::metrics::{Labelled, PartitionMetrics, Timings};
+use crate::timestamp::unix_millis;
 use crate::transport::Transport;
 
 /// What the consumer is told to do, all partitions alike.
@@ -30,6 +33,31 @@ pub(crate) enum Directive {
     Pause,
     /// Take no new events, end what runs by the deadline, checkpoint, stop.
     Drain(Instant),
+}
+
+/// What one partition's worker is told to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Order {
+    Run,
+    /// Take no new events; what is here goes on.
+    Pause,
+    /// Take no new events, end what runs without cutting it, checkpoint, stop. Until that is
+    /// done, [`Order::Run`] calls it back.
+    HandOff,
+    /// Take no new events, end what runs by the deadline, checkpoint, stop.
+    Drain(Instant),
+    /// The lease is another owner's: stop, and write nothing.
+    Lose,
+}
+
+impl From<Directive> for Order {
+    fn from(directive: Directive) -> Self {
+        match directive {
+            Directive::Run => Order::Run,
+            Directive::Pause => Order::Pause,
+            Directive::Drain(deadline) => Order::Drain(deadline),
+        }
+    }
 }
 
 /// What consumers that run together have in common: one, or those of several entities.
@@ -50,6 +78,12 @@ impl Common {
     }
 }
 
+/// Where leases are kept, and how long they last.
+pub(crate) struct Leases {
+    pub(crate) store: Arc<dyn LeaseStore>,
+    pub(crate) options: LeaseOptions,
+}
+
 /// Called with a partition when it is taken or given up.
 pub(crate) type PartitionHook = Arc<dyn Fn(&Partition) + Send + Sync>;
 
@@ -68,6 +102,11 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     pub(crate) timings: Timings,
     pub(crate) partitions: Mutex<BTreeMap<PartitionId, Arc<PartitionStatus>>>,
+    pub(crate) leases: Option<Leases>,
+    /// Whether the leases were listed once: from then on a worker without partitions is ready.
+    pub(crate) leases_seen: AtomicBool,
+    /// How far the lease store's clock is ahead of ours.
+    pub(crate) store_ahead_millis: AtomicI64,
     pub(crate) on_assigned: Option<PartitionHook>,
     pub(crate) on_revoked: Option<PartitionHook>,
 }
@@ -79,6 +118,19 @@ impl Shared {
             entity: self.transport.entity().clone(),
             consumer_group: self.transport.consumer_group().clone(),
         }
+    }
+
+    /// The lease store says what time it is.
+    pub(crate) fn on_store_time(&self, now: SystemTime) {
+        let ahead = unix_millis(now).saturating_sub(unix_millis(self.clock.now()));
+        self.store_ahead_millis.store(ahead, Ordering::Relaxed);
+    }
+
+    /// The time that all workers agree on, as far as known, in milliseconds since 1970: what
+    /// lease epochs begin with.
+    pub(crate) fn shared_now_millis(&self) -> u64 {
+        let ahead = self.store_ahead_millis.load(Ordering::Relaxed);
+        u64::try_from(unix_millis(self.clock.now()).saturating_add(ahead)).unwrap_or(0)
     }
 
     /// Uniform in `0.0..1.0`.

@@ -112,6 +112,20 @@ impl Waiting {
         }
     }
 
+    /// Makes the partial batch ready, and keeps everything else: a drain that may be called back.
+    pub(super) fn flush(&mut self) {
+        if let Waiting::Batches { buffer, last } = self
+            && last.is_none()
+        {
+            *last = buffer.take_any(FlushReason::Drain);
+        }
+    }
+
+    /// Whether the flushed batch is still here.
+    pub(super) fn is_flushed(&self) -> bool {
+        matches!(self, Waiting::Batches { last: Some(_), .. })
+    }
+
     /// Returns everything, which was never begun.
     pub(super) fn clear(&mut self) -> Vec<Tracked> {
         let (mut dropped, _) = self.begin_drain();

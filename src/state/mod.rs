@@ -11,5 +11,7 @@ pub mod byte_budget;
 pub mod checkpoint_pace;
 pub mod delay_queue;
 pub mod fence;
+pub mod lease_table;
+pub mod placement;
 pub mod resume;
 pub mod watermark;

@@ -10,6 +10,10 @@
 //! 6. close the link.
 //!
 //! A partition that was lost skips 2 and 5: what we would write belongs to another owner.
+//!
+//! A hand-off comes before that, and cuts nothing: intake rests, the partial batch is handed out,
+//! and what runs is waited for; when all of that is settled *and checkpointed*, the procedure
+//! begins with nothing left to wait for. Until then it can be called back.
 
 use std::time::Duration;
 
@@ -29,6 +33,7 @@ pub const CANCEL_GRACE: Duration = Duration::from_secs(1);
 /// Where an ownership stands.
 pub(super) enum Phase {
     Running,
+    HandingOff,
     Ending { why: StopReason, deadline: Instant, cancelled: bool },
 }
 
@@ -46,10 +51,34 @@ impl<M: Mode> PartitionWorker<M> {
         self.begin_end(why, deadline.max(now));
     }
 
+    /// Prepares to give the partition to another worker.
+    pub(super) fn begin_hand_off(&mut self) {
+        self.waiting.flush();
+        self.status.set_phase(PartitionPhase::Draining);
+        self.phase = Phase::HandingOff;
+    }
+
+    /// The hand-off is called back.
+    pub(super) fn call_back(&mut self) {
+        self.status.set_phase(PartitionPhase::Running);
+        self.phase = Phase::Running;
+    }
+
+    /// Whether all that was handed to handlers is settled, and no more is to be handed out.
+    pub(super) fn is_handed_out(&self) -> bool {
+        self.running.is_empty()
+            && self.letters.is_empty()
+            && self.deferred == 0
+            && !self.waiting.is_flushed()
+    }
+
     /// Ends an ownership that another owner has already ended.
     pub(super) fn lose(&mut self, why: StopReason, now: Instant) {
+        if self.scope.lost.is_cancelled() {
+            return;
+        }
         match &mut self.phase {
-            Phase::Running => self.begin_end(why, now),
+            Phase::Running | Phase::HandingOff => self.begin_end(why, now),
             Phase::Ending { why: before, deadline, .. } => {
                 *deadline = now.min(*deadline);
                 // Why the whole consumer stops is the more important news.
@@ -87,7 +116,7 @@ impl<M: Mode> PartitionWorker<M> {
 
     pub(super) fn may_checkpoint(&self) -> bool {
         match &self.phase {
-            Phase::Running => true,
+            Phase::Running | Phase::HandingOff => true,
             Phase::Ending { why, .. } => {
                 !self.scope.lost.is_cancelled() && !matches!(why, StopReason::Lost(_))
             }
@@ -96,6 +125,13 @@ impl<M: Mode> PartitionWorker<M> {
 
     /// Steps 3 to 5. Returns whether the end is reached.
     pub(super) fn step_end(&mut self, now: Instant) -> bool {
+        if matches!(self.phase, Phase::HandingOff)
+            && self.is_handed_out()
+            && self.checkpointer.is_clean()
+        {
+            self.waiting.clear();
+            self.begin_end(StopReason::HandedOff, now);
+        }
         let Phase::Ending { deadline, cancelled, .. } = &mut self.phase else {
             return false;
         };
@@ -133,7 +169,7 @@ impl<M: Mode> PartitionWorker<M> {
         self.status.set_phase(PartitionPhase::Stopped);
         let reason = match self.phase {
             Phase::Ending { why, .. } => why,
-            Phase::Running => StopReason::Drained,
+            Phase::Running | Phase::HandingOff => StopReason::Drained,
         };
         PartitionExit {
             partition: self.partition.id,

@@ -16,6 +16,7 @@ use std::time::SystemTime;
 use futures::future::{BoxFuture, OptionFuture};
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::{CancellationToken, PollSemaphore};
 
@@ -26,7 +27,7 @@ use super::dispatch::{self, Completion, Mode, Slot};
 use super::exit::{PartitionExit, StopReason};
 use super::handler::Scope;
 use super::running::Running;
-use super::shared::{Directive, PartitionStatus, Progress, Shared};
+use super::shared::{Order, PartitionStatus, Progress, Shared};
 use super::unit::{Failures, Tracked, Unit};
 use super::waiting::Waiting;
 use crate::checkpoint_store::CheckpointKey;
@@ -166,17 +167,16 @@ impl<M: Mode> PartitionWorker<M> {
     }
 
     /// Runs until the ownership ends.
-    pub(super) async fn run(mut self) -> PartitionExit {
-        let mut directive = self.shared.directive.subscribe();
+    pub(super) async fn run(mut self, orders: &mut watch::Receiver<Order>) -> PartitionExit {
         let mut room = self.shared.budget.room();
         let mut timer = Box::pin(sleep_until(Instant::now()));
         let mut received = Vec::new();
         let mut completed = Vec::new();
         loop {
             let now = Instant::now();
-            let directed = *directive.borrow_and_update();
+            let order = *orders.borrow_and_update();
             room.mark_unchanged();
-            self.on_directive(directed, now);
+            self.on_order(order, now);
             self.end_overdue_calls(now);
             self.start_due_retries(now);
             self.return_bytes();
@@ -200,7 +200,7 @@ impl<M: Mode> PartitionWorker<M> {
                 tokio::task::yield_now().await;
             }
             let intake = self.intake_events();
-            let may_receive = directed == Directive::Run && intake > 0 && !starved;
+            let may_receive = order == Order::Run && intake > 0 && !starved;
             let receiving: OptionFuture<_> = match &mut self.stream {
                 Some(stream) if may_receive => Some(stream.next_events(intake, &mut received)),
                 _ => None,
@@ -209,12 +209,7 @@ impl<M: Mode> PartitionWorker<M> {
             let writing = self.checkpointer.writing();
             let calls_ended = tokio::select! {
                 biased;
-                changed = directive.changed() => {
-                    if changed.is_err() {
-                        self.shared.drain();
-                    }
-                    false
-                }
+                () = ordered(orders) => false,
                 count = self.completions.recv_many(&mut completed, MAX_COMPLETIONS) => {
                     debug_assert!(count > 0, "the scope keeps the channel open");
                     true
@@ -270,12 +265,16 @@ impl<M: Mode> PartitionWorker<M> {
 
     // Inputs.
 
-    fn on_directive(&mut self, directive: Directive, now: Instant) {
-        if let Directive::Drain(deadline) = directive {
-            match &mut self.phase {
-                Phase::Running => self.stop(StopReason::Drained, deadline, now),
-                Phase::Ending { deadline: later, .. } => *later = (*later).min(deadline),
+    fn on_order(&mut self, order: Order, now: Instant) {
+        match (order, &mut self.phase) {
+            (Order::Drain(deadline), Phase::Ending { deadline: later, .. }) => {
+                *later = (*later).min(deadline);
             }
+            (Order::Drain(deadline), _) => self.stop(StopReason::Drained, deadline, now),
+            (Order::HandOff, Phase::Running) => self.begin_hand_off(),
+            (Order::Run | Order::Pause, Phase::HandingOff) => self.call_back(),
+            (Order::Lose, _) => self.lose(StopReason::LeaseLost, now),
+            _ => {}
         }
     }
 
@@ -334,7 +333,7 @@ impl<M: Mode> PartitionWorker<M> {
     // What the state machines say.
 
     fn start_due_retries(&mut self, now: Instant) {
-        if matches!(self.phase, Phase::Ending { .. }) {
+        if !matches!(self.phase, Phase::Running) {
             return;
         }
         while let Some(tracked) = self.retries.take_due(now.into_std()) {
@@ -349,7 +348,7 @@ impl<M: Mode> PartitionWorker<M> {
         while let Some(reason) = self.waiting.take_ledger(now_std) {
             self.shared.counters.on_batch(reason);
         }
-        while self.waiting.is_ready(now_std, pressed) {
+        while self.may_begin(now_std, pressed) {
             let Some(slot) = self.take_slot() else {
                 return true;
             };
@@ -365,6 +364,14 @@ impl<M: Mode> PartitionWorker<M> {
             self.in_line = false;
         }
         false
+    }
+
+    /// Whether something is ready for a handler.
+    fn may_begin(&self, now: std::time::Instant, pressed: bool) -> bool {
+        match self.phase {
+            Phase::HandingOff => self.waiting.is_flushed(),
+            Phase::Running | Phase::Ending { .. } => self.waiting.is_ready(now, pressed),
+        }
     }
 
     fn take_slot(&mut self) -> Option<Slot> {
@@ -397,7 +404,11 @@ impl<M: Mode> PartitionWorker<M> {
 
     fn start_write(&mut self, now: Instant) {
         if self.may_checkpoint() {
-            let last = matches!(self.phase, Phase::Ending { .. }) && self.is_idle();
+            let last = match self.phase {
+                Phase::Running => false,
+                Phase::HandingOff => self.is_handed_out(),
+                Phase::Ending { .. } => self.is_idle(),
+            };
             let urgency = if last { Urgency::Last } else { Urgency::WhenDue };
             self.checkpointer.start(&self.watermark, urgency, now);
         }
@@ -412,7 +423,7 @@ impl<M: Mode> PartitionWorker<M> {
 
     /// How many events the next intake may have; 0 while intake rests.
     fn intake_events(&self) -> usize {
-        if matches!(self.phase, Phase::Ending { .. }) {
+        if !matches!(self.phase, Phase::Running) {
             return 0;
         }
         let window =
@@ -431,7 +442,7 @@ impl<M: Mode> PartitionWorker<M> {
 
     fn next_deadline(&mut self, wants_slot: bool) -> Option<Instant> {
         let ending = match &self.phase {
-            Phase::Running => None,
+            Phase::Running | Phase::HandingOff => None,
             Phase::Ending { deadline, cancelled, .. } => Some(if *cancelled {
                 // The next step after the request to give up, or after the cut.
                 let cut = *deadline + CANCEL_GRACE;
@@ -474,6 +485,13 @@ impl<M: Mode> PartitionWorker<M> {
             in_flight: self.running.len(),
             settled_above: self.watermark.settled_above_events(),
         });
+    }
+}
+
+/// Waits for an order; one whose giver is gone never comes.
+async fn ordered(orders: &mut watch::Receiver<Order>) {
+    if orders.changed().await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

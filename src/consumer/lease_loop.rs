@@ -1,0 +1,504 @@
+//! The lease loop: carries out what [`LeaseTable`] decides, with a store that may fail or hang.
+//!
+//! Four things go on beside each other, none waits for another: heartbeats, looks (a listing,
+//! then what the table makes of it), writes of ownership records, and reads of the records that
+//! are about to become ours. Each has a time limit, and whatever fails is tried again at its own
+//! pace, so a store that is away stops nothing that runs.
+//!
+//! The end of a worker is a hand-off as well. It says that it is leaving, and goes on until the
+//! others have asked for what it has, for [`LEAVING_SHARE`] of the drain's time at most; then it
+//! drains what is left and releases it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, OptionFuture};
+use futures::stream::{FuturesUnordered, StreamExt};
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::{debug, info, warn};
+
+use super::dispatch::Mode;
+use super::exit::{PartitionExit, StopReason};
+use super::owners::Owners;
+use super::partition_worker::CANCEL_GRACE;
+use super::rebalance::new_partitions;
+use super::shared::{Directive, Order, Shared, lock};
+use crate::checkpoint_store::{CheckpointKey, CheckpointScope};
+use crate::config::LeaseOptions;
+use crate::error::{Error, ErrorClass, error_chain};
+use crate::event::PartitionId;
+use crate::lease_store::{LeaseListing, LeaseStore, Member, OwnerId, StoreError, StoredOwnership};
+use crate::state::fence::Superseded;
+use crate::state::lease_table::{Action, Ended, LeaseLimits, LeaseTable, LeaseWrite, LeaseWritten};
+
+/// The part of the drain's time that a worker waits for successors before it drains.
+pub const LEAVING_SHARE: f64 = 0.5;
+
+/// How often records that are about to become ours are read.
+pub const HAND_OFF_POLL: Duration = Duration::from_millis(500);
+
+/// Between two looks while a hand-off, an unevenness or a departure is under way.
+pub const BUSY_LOOK: Duration = Duration::from_secs(2);
+
+/// Most hand-offs that a worker asks for, and gives, at once.
+pub const MAX_HAND_OFFS: usize = 16;
+
+type Polled = Vec<(PartitionId, Result<Option<StoredOwnership>, Error>)>;
+
+/// What is written, by whom and with which time limit: what each request needs.
+struct Requests {
+    store: Arc<dyn LeaseStore>,
+    scope: CheckpointScope,
+    limit: Duration,
+}
+
+impl Requests {
+    fn key(&self, partition: &PartitionId) -> CheckpointKey {
+        CheckpointKey { scope: self.scope.clone(), partition: partition.clone() }
+    }
+
+    fn list(&self) -> BoxFuture<'static, Result<LeaseListing, Error>> {
+        let (store, scope, limit) = (Arc::clone(&self.store), self.scope.clone(), self.limit);
+        async move { within(limit, "list the leases", store.list(&scope)).await }.boxed()
+    }
+
+    fn heartbeat(&self, member: Member) -> BoxFuture<'static, Result<Member, Error>> {
+        let (store, scope, limit) = (Arc::clone(&self.store), self.scope.clone(), self.limit);
+        async move {
+            within(limit, "write the heartbeat", store.write_member(&scope, &member)).await?;
+            Ok(member)
+        }
+        .boxed()
+    }
+
+    fn write(&self, write: LeaseWrite) -> BoxFuture<'static, (LeaseWrite, LeaseWritten)> {
+        let (store, limit) = (Arc::clone(&self.store), self.limit);
+        let key = self.key(&write.partition);
+        async move {
+            let attempt = async {
+                match store.store(&key, &write.ownership, &write.expected).await {
+                    Ok(version) => Ok(LeaseWritten::Stored(version)),
+                    Err(StoreError::Conflict) => store.load(&key).await.map(LeaseWritten::Conflict),
+                    Err(StoreError::Failed(error)) => Err(error),
+                }
+            };
+            let written = within(limit, "write the lease", attempt).await;
+            let written = written.unwrap_or_else(|error| {
+                warn!(
+                    lease = %key,
+                    causes = ?error_chain(&error),
+                    "a lease could not be written; trying again"
+                );
+                LeaseWritten::Unknown
+            });
+            (write, written)
+        }
+        .boxed()
+    }
+
+    fn poll(&self, partitions: Vec<PartitionId>) -> BoxFuture<'static, Polled> {
+        let reads: FuturesUnordered<_> = partitions
+            .into_iter()
+            .map(|partition| {
+                let (store, limit) = (Arc::clone(&self.store), self.limit);
+                let key = self.key(&partition);
+                async move {
+                    let found = within(limit, "read the lease", store.load(&key)).await;
+                    (partition, found)
+                }
+            })
+            .collect();
+        reads.collect().boxed()
+    }
+}
+
+async fn within<T>(
+    limit: Duration,
+    operation: &'static str,
+    call: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    timeout(limit, call).await.unwrap_or_else(|_elapsed| {
+        let message = format!("no answer within {limit:?}");
+        Err(Error::new(ErrorClass::Transient, operation, message))
+    })
+}
+
+/// How the worker's end goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Leaving {
+    No,
+    /// It goes on until this time, for others to ask for what it has.
+    Announced {
+        until: Instant,
+        deadline: Instant,
+    },
+    /// It drains, until this time.
+    Draining {
+        deadline: Instant,
+    },
+}
+
+struct LeaseLoop<'a, M> {
+    shared: &'a Arc<Shared>,
+    options: LeaseOptions,
+    owners: Owners<M>,
+    me: OwnerId,
+    table: LeaseTable,
+    requests: Requests,
+    writes: FuturesUnordered<BoxFuture<'static, (LeaseWrite, LeaseWritten)>>,
+    listing: Option<BoxFuture<'static, Result<LeaseListing, Error>>>,
+    heartbeat: Option<BoxFuture<'static, Result<Member, Error>>>,
+    polling: Option<BoxFuture<'static, Polled>>,
+    /// The member record that others can read, as far as we know.
+    announced: Option<Member>,
+    next_look: Instant,
+    next_heartbeat: Instant,
+    next_poll: Instant,
+    leaving: Leaving,
+    /// How partitions that stay ours ended.
+    exits: BTreeMap<PartitionId, PartitionExit>,
+    failures: u32,
+}
+
+/// Runs what this worker has leases for, until it is told to drain.
+pub(super) async fn run<M: Mode>(
+    shared: &Arc<Shared>,
+    owners: Owners<M>,
+    partitions: Vec<PartitionId>,
+) -> Vec<PartitionExit> {
+    let Some(leases) = &shared.leases else {
+        return Vec::new();
+    };
+    let options = leases.options.clone();
+    // No two runs share a name, or one would take the other's leases for its own.
+    let me = OwnerId::new(format!("{}-{:016x}", shared.worker, shared.seed()));
+    let mut table = LeaseTable::new(me.clone(), limits(&options));
+    table.on_partitions(partitions);
+    let requests = Requests {
+        store: Arc::clone(&leases.store),
+        scope: shared.scope(),
+        limit: shared.options.store_timeout.min(options.lease_expiry / 3),
+    };
+    let now = Instant::now();
+    let this = LeaseLoop {
+        shared,
+        options,
+        owners,
+        me,
+        table,
+        requests,
+        writes: FuturesUnordered::new(),
+        listing: None,
+        heartbeat: None,
+        polling: None,
+        announced: None,
+        next_look: now,
+        next_heartbeat: now,
+        next_poll: now,
+        leaving: Leaving::No,
+        exits: BTreeMap::new(),
+        failures: 0,
+    };
+    this.run().await
+}
+
+fn limits(options: &LeaseOptions) -> LeaseLimits {
+    LeaseLimits {
+        expiry: options.lease_expiry,
+        foreign_expiry: options.foreign_lease_expiry,
+        look_interval: options.look_interval,
+        busy_interval: BUSY_LOOK.min(options.look_interval),
+        hand_off_timeout: options.hand_off_timeout,
+        max_hand_offs: MAX_HAND_OFFS,
+    }
+}
+
+impl<M: Mode> LeaseLoop<'_, M> {
+    async fn run(mut self) -> Vec<PartitionExit> {
+        let mut directive = self.shared.directive.subscribe();
+        directive.mark_changed();
+        let mut more = Box::pin(new_partitions(self.shared));
+        let mut timer = Box::pin(sleep_until(Instant::now()));
+        loop {
+            self.begin_what_is_due(Instant::now());
+            if self.is_over(Instant::now()) {
+                break;
+            }
+            let wake = self.next_deadline();
+            if let Some(wake) = wake {
+                timer.as_mut().reset(wake);
+            }
+            let writing = !self.writes.is_empty();
+            let owning = !self.owners.is_empty();
+            tokio::select! {
+                biased;
+                Ok(()) = directive.changed() => {
+                    let directed = *directive.borrow_and_update();
+                    self.on_directive(directed, Instant::now());
+                }
+                Some((partition, exit)) = self.owners.next_exit(), if owning => {
+                    self.on_exit(&partition, exit);
+                }
+                Some((write, written)) = self.writes.next(), if writing => {
+                    let actions = self.table.on_written(&write, written, now_std());
+                    self.carry_out(actions);
+                }
+                Some(listed) = OptionFuture::from(self.listing.as_mut()) => {
+                    self.listing = None;
+                    self.on_listed(listed);
+                }
+                Some(polled) = OptionFuture::from(self.polling.as_mut()) => {
+                    self.polling = None;
+                    self.on_polled(polled);
+                }
+                Some(written) = OptionFuture::from(self.heartbeat.as_mut()) => {
+                    self.heartbeat = None;
+                    self.on_heartbeat(written);
+                }
+                found = &mut more => {
+                    self.table.on_partitions(found);
+                    more.set(new_partitions(self.shared));
+                }
+                () = &mut timer, if wake.is_some() => {}
+            }
+        }
+        self.finish().await
+    }
+
+    // What is due.
+
+    fn begin_what_is_due(&mut self, now: Instant) {
+        if let Leaving::Announced { until, deadline } = self.leaving {
+            // Without successors there is nobody to wait for; before the first look nobody knows.
+            let alone = self.announced.as_ref().is_some_and(|member| member.leaving)
+                && !self.table.has_successors();
+            if now >= until || alone || self.table.is_promised() {
+                self.drain(deadline);
+            }
+        }
+        let member = Member {
+            owner: self.me.clone(),
+            wants: self.table.wants().clone(),
+            leaving: self.table.is_leaving(),
+        };
+        let news = self.announced.as_ref() != Some(&member);
+        if self.heartbeat.is_none() && (now >= self.next_heartbeat || (news && self.failures == 0))
+        {
+            self.next_heartbeat = now + self.options.heartbeat_interval;
+            self.heartbeat = Some(self.requests.heartbeat(member));
+        }
+        // Others must be able to see us before we take anything.
+        if self.listing.is_none() && now >= self.next_look && self.announced.is_some() {
+            self.table.on_look_begun();
+            self.listing = Some(self.requests.list());
+        }
+        let polls = self.table.next_polls();
+        if self.polling.is_none() && !polls.is_empty() && now >= self.next_poll {
+            self.next_poll = now + HAND_OFF_POLL;
+            self.polling = Some(self.requests.poll(polls));
+        }
+    }
+
+    /// When something is due that is not under way already.
+    fn next_deadline(&self) -> Option<Instant> {
+        let looks = self.listing.is_none() && self.announced.is_some();
+        let polls = self.polling.is_none() && !self.table.next_polls().is_empty();
+        let ends = match self.leaving {
+            Leaving::No => None,
+            Leaving::Announced { until, .. } => Some(until),
+            Leaving::Draining { deadline } => Some(self.last_moment(deadline)),
+        };
+        [
+            self.heartbeat.is_none().then_some(self.next_heartbeat),
+            looks.then_some(self.next_look),
+            polls.then_some(self.next_poll),
+            ends.filter(|end| *end > Instant::now()),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// When even what is not released is left behind.
+    fn last_moment(&self, deadline: Instant) -> Instant {
+        deadline + CANCEL_GRACE + self.shared.options.store_timeout
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        let Leaving::Draining { deadline } = self.leaving else {
+            return false;
+        };
+        self.owners.is_empty() && (self.table.is_empty() || now >= self.last_moment(deadline))
+    }
+
+    // Inputs.
+
+    fn on_directive(&mut self, directive: Directive, now: Instant) {
+        let Directive::Drain(deadline) = directive else {
+            if self.leaving == Leaving::No {
+                self.owners.order_all(Order::from(directive));
+            }
+            return;
+        };
+        match self.leaving {
+            Leaving::No => {
+                let time = deadline.saturating_duration_since(now);
+                let until = now + time.mul_f64(LEAVING_SHARE);
+                info!(worker = %self.me, "the worker is leaving");
+                self.table.leave();
+                self.leaving = Leaving::Announced { until, deadline };
+                self.next_look = now;
+            }
+            Leaving::Announced { until, deadline: before } => {
+                let deadline = before.min(deadline);
+                let time = deadline.saturating_duration_since(now);
+                let until = until.min(now + time.mul_f64(LEAVING_SHARE));
+                self.leaving = Leaving::Announced { until, deadline };
+            }
+            Leaving::Draining { deadline: before } => self.drain(before.min(deadline)),
+        }
+    }
+
+    /// The second half of the end: what was not handed over is drained and released.
+    fn drain(&mut self, deadline: Instant) {
+        self.leaving = Leaving::Draining { deadline };
+        self.owners.order_all(Order::Drain(deadline));
+        let actions = self.table.release_stopped();
+        self.carry_out(actions);
+    }
+
+    fn on_listed(&mut self, listed: Result<LeaseListing, Error>) {
+        let now = Instant::now();
+        match listed {
+            Ok(listing) => {
+                self.failures = 0;
+                self.shared.on_store_time(listing.now);
+                let actions = self.table.on_look(listing, now_std());
+                self.shared.leases_seen.store(true, Ordering::Relaxed);
+                self.carry_out(actions);
+                // Jittered, earlier only: a fleet does not look all at once, and no expiry is
+                // found late.
+                let wait = self.table.next_look();
+                self.next_look = now + wait.mul_f64(0.85 + 0.15 * self.shared.random());
+            }
+            Err(error) => {
+                self.failures += 1;
+                let random = self.shared.random();
+                let delay = self.shared.options.reopen_backoff.delay(self.failures, random);
+                self.next_look = now + delay.min(self.options.look_interval);
+                warn!(
+                    message_topic = %self.requests.scope.entity,
+                    message_consumer_group = %self.requests.scope.consumer_group,
+                    failures = self.failures,
+                    causes = ?error_chain(&error),
+                    "the leases cannot be listed; what runs goes on"
+                );
+            }
+        }
+    }
+
+    fn on_heartbeat(&mut self, written: Result<Member, Error>) {
+        match written {
+            Ok(member) => {
+                self.failures = 0;
+                self.announced = Some(member);
+            }
+            Err(error) => {
+                self.failures += 1;
+                let random = self.shared.random();
+                let delay = self.shared.options.reopen_backoff.delay(self.failures, random);
+                let again = Instant::now() + delay.min(self.options.heartbeat_interval);
+                self.next_heartbeat = self.next_heartbeat.min(again);
+                warn!(
+                    message_topic = %self.requests.scope.entity,
+                    message_consumer_group = %self.requests.scope.consumer_group,
+                    failures = self.failures,
+                    causes = ?error_chain(&error),
+                    "the heartbeat cannot be written; other workers may take the partitions"
+                );
+            }
+        }
+    }
+
+    fn on_polled(&mut self, polled: Polled) {
+        for (partition, found) in polled {
+            if let Ok(found) = found {
+                let actions = self.table.on_polled(&partition, found);
+                self.carry_out(actions);
+            }
+        }
+    }
+
+    fn on_exit(&mut self, partition: &PartitionId, exit: Option<PartitionExit>) {
+        let reason = exit.as_ref().map(|exit| &exit.reason);
+        let how = match reason {
+            Some(StopReason::Drained | StopReason::HandedOff) => Ended::Drained,
+            Some(
+                StopReason::Lost(_)
+                | StopReason::LeaseLost
+                | StopReason::Superseded(Superseded::Epoch(_)),
+            ) => Ended::Lost,
+            _ => Ended::Stopped,
+        };
+        debug!(message_partition = %partition, how = ?how, "the partition has ended here");
+        // What ended for good stays in sight; what is another worker's now does not.
+        let stays = how == Ended::Stopped || matches!(self.leaving, Leaving::Draining { .. });
+        if let Some(exit) = exit
+            && stays
+        {
+            self.exits.insert(partition.clone(), exit);
+        } else {
+            lock(&self.shared.partitions).remove(partition);
+        }
+        let actions = self.table.on_ended(partition, how);
+        self.carry_out(actions);
+    }
+
+    // Outputs.
+
+    fn carry_out(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Write(write) => self.writes.push(self.requests.write(write)),
+                Action::Start(partition) => {
+                    let order = Order::from(*self.shared.directive.borrow());
+                    let order = match (self.leaving, order) {
+                        (Leaving::Draining { deadline }, _) => Order::Drain(deadline),
+                        (_, Order::Drain(_)) => Order::Run,
+                        (_, order) => order,
+                    };
+                    self.exits.remove(&partition);
+                    self.owners.start(partition, order);
+                }
+                Action::Lose(partition) => self.owners.order(&partition, Order::Lose),
+                // A drain ends it all the same.
+                _ if matches!(self.leaving, Leaving::Draining { .. }) => {}
+                Action::Yield(partition) => self.owners.order(&partition, Order::HandOff),
+                Action::Resume(partition) => {
+                    let order = match *self.shared.directive.borrow() {
+                        Directive::Pause => Order::Pause,
+                        _ => Order::Run,
+                    };
+                    self.owners.order(&partition, order);
+                }
+            }
+        }
+    }
+
+    /// The last word: others need not wait for our heartbeat to expire.
+    async fn finish(self) -> Vec<PartitionExit> {
+        drop(self.heartbeat);
+        let removed = self.requests.store.remove_member(&self.requests.scope, &self.me);
+        if let Err(error) = within(self.requests.limit, "remove the member record", removed).await {
+            warn!(causes = ?error_chain(&error), "others will see this worker until its lease expires");
+        }
+        self.exits.into_values().collect()
+    }
+}
+
+fn now_std() -> std::time::Instant {
+    Instant::now().into_std()
+}

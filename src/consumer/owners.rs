@@ -1,0 +1,153 @@
+//! The partitions that run here: a task each, which takes orders, and ends with an exit.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::task::{Id, JoinSet};
+use tracing::error;
+
+use super::claim::claim;
+use super::dispatch::Mode;
+use super::exit::{PartitionExit, StopReason};
+use super::partition_worker::PartitionWorker;
+use super::shared::{Order, PartitionPhase, PartitionStatus, Shared, lock};
+use crate::checkpoint_store::CheckpointKey;
+use crate::config::PositionLost;
+use crate::event::{Partition, PartitionId};
+use crate::state::fence::Superseded;
+use crate::telemetry::metrics::PartitionMetrics;
+
+/// The ownerships under way. Dropped, it takes them with it.
+pub(super) struct Owners<M> {
+    shared: Arc<Shared>,
+    mode: Arc<M>,
+    tasks: JoinSet<PartitionExit>,
+    running: BTreeMap<PartitionId, (Id, watch::Sender<Order>)>,
+}
+
+impl<M: Mode> Owners<M> {
+    pub(super) fn new(shared: Arc<Shared>, mode: Arc<M>) -> Self {
+        Self { shared, mode, tasks: JoinSet::new(), running: BTreeMap::new() }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
+    /// Claims the partition and runs it. Nothing of it may be running here.
+    pub(super) fn start(&mut self, id: PartitionId, order: Order) {
+        let partition = Partition::new(self.shared.transport.entity().clone(), id.clone());
+        let metrics = PartitionMetrics::new(&partition, self.shared.transport.consumer_group());
+        let status = Arc::new(PartitionStatus::new(metrics));
+        lock(&self.shared.partitions).insert(id.clone(), Arc::clone(&status));
+        let (sender, orders) = watch::channel(order);
+        let own = own(Arc::clone(&self.shared), Arc::clone(&self.mode), id.clone(), status, orders);
+        let task = self.tasks.spawn(own);
+        self.running.insert(id, (task.id(), sender));
+    }
+
+    /// Tells one partition what to do.
+    pub(super) fn order(&self, id: &PartitionId, order: Order) {
+        if let Some((_, orders)) = self.running.get(id) {
+            orders.send_replace(order);
+        }
+    }
+
+    /// Tells all partitions what to do.
+    pub(super) fn order_all(&self, order: Order) {
+        for (_, orders) in self.running.values() {
+            orders.send_replace(order);
+        }
+    }
+
+    /// Waits for the next ownership to end; at once `None` where none is under way. Without an
+    /// exit it ended abnormally.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub(super) async fn next_exit(&mut self) -> Option<(PartitionId, Option<PartitionExit>)> {
+        let ended = self.tasks.join_next_with_id().await?;
+        let (task, exit) = match ended {
+            Ok((task, exit)) => (task, Some(exit)),
+            Err(error) => {
+                error!(%error, "a partition's worker ended abnormally");
+                (error.id(), None)
+            }
+        };
+        let id = self.running.iter().find(|(_, (known, _))| *known == task)?.0.clone();
+        self.running.remove(&id);
+        Some((id, exit))
+    }
+}
+
+/// Owns one partition, anew where its position was lost or reset, until it stops for good.
+async fn own<M: Mode>(
+    shared: Arc<Shared>,
+    mode: Arc<M>,
+    id: PartitionId,
+    status: Arc<PartitionStatus>,
+    mut orders: watch::Receiver<Order>,
+) -> PartitionExit {
+    let partition = Partition::new(shared.transport.entity().clone(), id.clone());
+    let key = CheckpointKey { scope: shared.scope(), partition: id.clone() };
+    let mut lost = None;
+    loop {
+        status.set_phase(PartitionPhase::Claiming);
+        let claimed = match claim(&shared, &key, &partition, lost, &mut orders).await {
+            Ok(claimed) => claimed,
+            Err(reason) => {
+                status.set_phase(PartitionPhase::Stopped);
+                report(&partition, &reason);
+                return PartitionExit {
+                    partition: id,
+                    reason,
+                    cut_handlers: 0,
+                    checkpoint_behind: false,
+                };
+            }
+        };
+        status.set_phase(PartitionPhase::Running);
+        if let Some(hook) = &shared.on_assigned {
+            hook(&partition);
+        }
+        let worker = PartitionWorker::new(
+            Arc::clone(&shared),
+            Arc::clone(&mode),
+            partition.clone(),
+            key.clone(),
+            Arc::clone(&status),
+            claimed,
+        );
+        let exit = worker.run(&mut orders).await;
+        if let Some(hook) = &shared.on_revoked {
+            hook(&partition);
+        }
+        let again = match &exit.reason {
+            StopReason::PositionLost(_) => shared.options.position_lost != PositionLost::Stop,
+            StopReason::Superseded(by) => {
+                matches!(by, Superseded::Reset(_) | Superseded::Incarnation(_))
+            }
+            _ => false,
+        };
+        report(&partition, &exit.reason);
+        if !again {
+            return exit;
+        }
+        lost = match exit.reason {
+            StopReason::PositionLost(continuity) => Some(continuity),
+            _ => None,
+        };
+    }
+}
+
+fn report(partition: &Partition, reason: &StopReason) {
+    if !matches!(reason, StopReason::Drained | StopReason::HandedOff) {
+        error!(
+            message_topic = %partition.entity,
+            message_partition = %partition.id,
+            reason = ?reason,
+            "the partition stopped"
+        );
+    }
+}

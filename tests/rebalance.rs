@@ -1,0 +1,385 @@
+//! Workers that share the partitions of a hub by leases, on the memory transport in virtual time.
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use longshore::clock::Clock;
+use longshore::config::{DEFAULT_LEASE_EXPIRY, LeaseOptions};
+use longshore::consumer::PartitionPhase;
+use longshore::event::PartitionId;
+use longshore::lease_store::memory::MemoryLeaseStore;
+use longshore::lease_store::{
+    CheckpointKey, CheckpointScope, Expected, Holder, LeaseListing, LeaseStore, Member, OwnerId,
+    Ownership, StoreError, StoredOwnership, VersionToken,
+};
+use longshore::{ConsumerHandle, Error, Event, EventContext, OutgoingEvent};
+use support::Harness;
+use tokio::time::{Instant, sleep};
+
+/// The wall clock of a paused runtime.
+#[derive(Debug)]
+struct Virtual(Instant);
+
+impl Clock for Virtual {
+    fn now(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000) + self.0.elapsed()
+    }
+}
+
+/// A lease store that one worker may be cut off from: its calls never end.
+#[derive(Debug)]
+struct Cuttable(Arc<MemoryLeaseStore>, Arc<AtomicBool>);
+
+impl Cuttable {
+    async fn pass(&self) {
+        if self.1.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl LeaseStore for Cuttable {
+    fn list<'a>(
+        &'a self,
+        scope: &'a CheckpointScope,
+    ) -> BoxFuture<'a, Result<LeaseListing, Error>> {
+        async move {
+            self.pass().await;
+            self.0.list(scope).await
+        }
+        .boxed()
+    }
+
+    fn load<'a>(
+        &'a self,
+        key: &'a CheckpointKey,
+    ) -> BoxFuture<'a, Result<Option<StoredOwnership>, Error>> {
+        async move {
+            self.pass().await;
+            self.0.load(key).await
+        }
+        .boxed()
+    }
+
+    fn store<'a>(
+        &'a self,
+        key: &'a CheckpointKey,
+        ownership: &'a Ownership,
+        expected: &'a Expected,
+    ) -> BoxFuture<'a, Result<VersionToken, StoreError>> {
+        async move {
+            self.pass().await;
+            self.0.store(key, ownership, expected).await
+        }
+        .boxed()
+    }
+
+    fn write_member<'a>(
+        &'a self,
+        scope: &'a CheckpointScope,
+        member: &'a Member,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        async move {
+            self.pass().await;
+            self.0.write_member(scope, member).await
+        }
+        .boxed()
+    }
+
+    fn remove_member<'a>(
+        &'a self,
+        scope: &'a CheckpointScope,
+        owner: &'a OwnerId,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        async move {
+            self.pass().await;
+            self.0.remove_member(scope, owner).await
+        }
+        .boxed()
+    }
+}
+
+/// A hub whose workers share a lease store, and when which worker handled what.
+struct Fleet {
+    harness: Harness,
+    clock: Arc<Virtual>,
+    leases: Arc<MemoryLeaseStore>,
+    handled: Arc<Mutex<Vec<(Instant, usize, String)>>>,
+    partitions: usize,
+}
+
+struct Worker {
+    handle: ConsumerHandle,
+    /// Cuts it off from the lease store.
+    cut: Arc<AtomicBool>,
+}
+
+impl Fleet {
+    fn new(partitions: usize) -> Self {
+        let clock = Arc::new(Virtual(Instant::now()));
+        Self {
+            harness: Harness::new(partitions),
+            leases: Arc::new(MemoryLeaseStore::with_clock(clock.clone())),
+            clock,
+            handled: Arc::default(),
+            partitions,
+        }
+    }
+
+    /// Starts a worker whose handler takes `work`.
+    fn start(&self, number: usize, work: Duration) -> Worker {
+        self.start_with(number, work, LeaseOptions::default())
+    }
+
+    fn start_with(&self, number: usize, work: Duration, options: LeaseOptions) -> Worker {
+        let cut = Arc::new(AtomicBool::new(false));
+        let (seen, handled) = (self.harness.seen.clone(), self.handled.clone());
+        let leases = Arc::new(Cuttable(self.leases.clone(), cut.clone()));
+        let handle = self
+            .harness
+            .builder()
+            .worker(format!("worker-{number}"))
+            .seed(number as u64)
+            .clock(self.clock.clone())
+            .leases_with(leases, options)
+            .event_handler(move |event: Event, _: EventContext| {
+                seen.record(&event);
+                let partition = event.partition().id.as_str().to_owned();
+                handled.lock().expect("lock").push((Instant::now(), number, partition));
+                sleep(work)
+            })
+            .expect("valid")
+            .start();
+        Worker { handle, cut }
+    }
+
+    /// Publishes an event to each partition every 20 ms, for this long.
+    async fn publish_for(&self, time: Duration) -> usize {
+        let rounds = (time.as_millis() / 20) as usize;
+        for _ in 0..rounds {
+            for partition in 0..self.partitions {
+                self.harness.hub.publish(partition, OutgoingEvent::new("body"));
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        rounds * self.partitions
+    }
+
+    /// Waits until each of these workers runs this many partitions.
+    async fn settles(&self, workers: &[(&Worker, usize)]) {
+        let deadline = Instant::now() + Duration::from_secs(300);
+        while workers.iter().any(|(worker, count)| worker.running() != *count) {
+            let running: Vec<_> = workers.iter().map(|(worker, _)| worker.running()).collect();
+            assert!(Instant::now() < deadline, "not settled: {running:?}");
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn handles(&self, events: usize) {
+        let deadline = Instant::now() + Duration::from_secs(300);
+        while self.harness.seen.counts().len() < events {
+            assert!(Instant::now() < deadline, "{} of {events}", self.harness.seen.len());
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    fn repeats(&self) -> usize {
+        self.harness.seen.len() - self.harness.seen.counts().len()
+    }
+
+    /// The longest time in which no event of a partition was handled, where its worker changed.
+    fn longest_gap(&self) -> Duration {
+        let mut last: BTreeMap<String, (Instant, usize)> = BTreeMap::new();
+        let mut longest = Duration::ZERO;
+        for (at, worker, partition) in self.handled.lock().expect("lock").iter() {
+            if let Some((before, by)) = last.insert(partition.clone(), (*at, *worker))
+                && by != *worker
+            {
+                longest = longest.max(*at - before);
+            }
+        }
+        longest
+    }
+
+    async fn holders(&self) -> BTreeMap<PartitionId, Holder> {
+        let scope = CheckpointScope {
+            namespace: "memory".to_owned(),
+            entity: self.harness.entity(),
+            consumer_group: "$Default".into(),
+        };
+        let listing = self.leases.list(&scope).await.expect("listed");
+        listing
+            .ownerships
+            .into_iter()
+            .map(|(partition, stored)| (partition, stored.ownership.holder))
+            .collect()
+    }
+}
+
+impl Worker {
+    fn running(&self) -> usize {
+        let partitions = self.handle.snapshot().partitions;
+        partitions.iter().filter(|one| one.phase == PartitionPhase::Running).count()
+    }
+
+    async fn stop(mut self) {
+        self.handle.drain();
+        let exit = self.handle.join().await;
+        assert!(exit.is_clean(), "{exit:?}");
+    }
+}
+
+const WORK: Duration = Duration::from_millis(5);
+
+#[tokio::test(start_paused = true)]
+async fn workers_that_come_and_go_share_evenly_and_repeat_nothing() {
+    let fleet = Fleet::new(8);
+    let mut published = 0;
+    let first = fleet.start(1, WORK);
+    published += fleet.publish_for(Duration::from_secs(5)).await;
+    fleet.settles(&[(&first, 8)]).await;
+    let second = fleet.start(2, WORK);
+    published += fleet.publish_for(Duration::from_secs(60)).await;
+    fleet.settles(&[(&first, 4), (&second, 4)]).await;
+    let third = fleet.start(3, WORK);
+    published += fleet.publish_for(Duration::from_secs(60)).await;
+    assert_eq!(first.running() + second.running() + third.running(), 8);
+    assert!((2..=3).contains(&third.running()));
+    let before: Vec<_> = [&first, &second, &third].map(Worker::running).into();
+    published += fleet.publish_for(Duration::from_secs(120)).await;
+    let after: Vec<_> = [&first, &second, &third].map(Worker::running).into();
+    assert_eq!(before, after, "what is even stays");
+    let (_, more) = tokio::join!(first.stop(), fleet.publish_for(Duration::from_secs(60)));
+    published += more;
+    fleet.settles(&[(&second, 4), (&third, 4)]).await;
+    fleet.handles(published).await;
+    second.stop().await;
+    third.stop().await;
+    assert_eq!(fleet.harness.seen.counts().len(), published);
+    assert_eq!(fleet.repeats(), 0, "a planned change repeats nothing");
+    let gap = fleet.longest_gap();
+    assert!(gap < Duration::from_secs(2), "a partition rested for {gap:?}");
+    let holders: BTreeSet<_> =
+        fleet.holders().await.into_values().map(|holder| holder == Holder::Nobody).collect();
+    assert_eq!(holders, BTreeSet::from([true]), "all released");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_cut_off_from_the_store_goes_on_until_it_is_replaced() {
+    let fleet = Fleet::new(4);
+    let first = fleet.start(1, WORK);
+    fleet.settles(&[(&first, 4)]).await;
+    first.cut.store(true, Ordering::Relaxed);
+    // Nobody else is there: ten minutes change nothing.
+    let mut published = fleet.publish_for(Duration::from_secs(600)).await;
+    assert_eq!(first.running(), 4);
+    assert_eq!(fleet.repeats(), 0);
+    let begun = Instant::now();
+    let second = fleet.start(2, WORK);
+    published += fleet.publish_for(Duration::from_secs(60)).await;
+    fleet.settles(&[(&first, 0), (&second, 4)]).await;
+    fleet.handles(published).await;
+    let took = fleet
+        .handled
+        .lock()
+        .expect("lock")
+        .iter()
+        .find(|(_, worker, _)| *worker == 2)
+        .map(|(at, _, _)| *at - begun)
+        .expect("the second worker handled something");
+    assert!(took < Duration::from_secs(5), "its heartbeat had expired long ago: {took:?}");
+    // The first may come back, and asks like any other.
+    first.cut.store(false, Ordering::Relaxed);
+    published += fleet.publish_for(Duration::from_secs(60)).await;
+    fleet.settles(&[(&first, 2), (&second, 2)]).await;
+    fleet.handles(published).await;
+    first.stop().await;
+    second.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_worker_leaves_without_a_word_is_taken_when_its_lease_expires() {
+    let fleet = Fleet::new(4);
+    let (first, second) = (fleet.start(1, WORK), fleet.start(2, WORK));
+    fleet.publish_for(Duration::from_secs(30)).await;
+    fleet.settles(&[(&first, 2), (&second, 2)]).await;
+    first.cut.store(true, Ordering::Relaxed);
+    let cut = Instant::now();
+    fleet.publish_for(Duration::from_secs(60)).await;
+    fleet.settles(&[(&first, 0), (&second, 4)]).await;
+    let handled = fleet.handled.lock().expect("lock").clone();
+    let mut taken: BTreeMap<String, Instant> = BTreeMap::new();
+    for (at, worker, partition) in handled.iter().filter(|(at, _, _)| *at > cut) {
+        if *worker == 2 {
+            taken.entry(partition.clone()).or_insert(*at);
+        }
+    }
+    let last = taken.values().max().expect("taken");
+    let took = *last - cut;
+    assert!(took < Duration::from_secs(40), "{took:?}");
+    assert!(took > DEFAULT_LEASE_EXPIRY - Duration::from_secs(6), "{took:?}");
+    second.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hand_off_that_does_not_drain_in_time_is_put_off_and_cuts_nothing() {
+    let fleet = Fleet::new(2);
+    let mut options = LeaseOptions::default();
+    options.hand_off_timeout = Duration::from_secs(5);
+    let slow = Duration::from_secs(90);
+    let first = fleet.start_with(1, slow, options);
+    fleet.harness.publish(0, 3);
+    fleet.harness.publish(1, 3);
+    fleet.settles(&[(&first, 2)]).await;
+    let second = fleet.start(2, WORK);
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(first.running() + second.running(), 2, "nothing rests for long");
+    fleet.settles(&[(&first, 1), (&second, 1)]).await;
+    fleet.handles(6).await;
+    assert_eq!(fleet.repeats(), 0);
+    assert_eq!(first.handle.snapshot().counts.retried, 0);
+    tokio::join!(first.stop(), second.stop());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_foreign_owner_is_given_way_to_and_keeps_its_share() {
+    let fleet = Fleet::new(4);
+    let first = fleet.start(1, WORK);
+    fleet.settles(&[(&first, 4)]).await;
+    let key = |partition: &str| CheckpointKey {
+        scope: CheckpointScope {
+            namespace: "memory".to_owned(),
+            entity: fleet.harness.entity(),
+            consumer_group: "$Default".into(),
+        },
+        partition: partition.into(),
+    };
+    let foreign = Ownership { holder: Holder::Foreign("python".into()), target: None };
+    let take = async |partition: &str| {
+        let stored = fleet.leases.load(&key(partition)).await.expect("read").expect("there");
+        let expected = Expected::Version(stored.version);
+        fleet.leases.store(&key(partition), &foreign, &expected).await
+    };
+    take("0").await.expect("taken");
+    take("1").await.expect("taken");
+    fleet.settles(&[(&first, 2)]).await;
+    // It renews, and so do we: neither takes more than its half.
+    for _ in 0..12 {
+        sleep(Duration::from_secs(10)).await;
+        take("0").await.expect("renewed");
+        take("1").await.expect("renewed");
+        assert_eq!(first.running(), 2);
+        let ours = fleet.leases.load(&key("2")).await.expect("read").expect("there");
+        let age = fleet.clock.now().duration_since(ours.modified).expect("past");
+        assert!(age <= Duration::from_secs(11), "not renewed for {age:?}");
+    }
+    // It dies.
+    fleet.settles(&[(&first, 4)]).await;
+    first.stop().await;
+}
