@@ -381,6 +381,16 @@ impl ConsumerHandle {
         self.shared.directive.send_replace(Directive::Drain(Instant::now()));
     }
 
+    /// Ends the consumer as a crash does: nothing is drained, nothing is written any more.
+    /// Handlers that run are dropped. [`ConsumerHandle::join`] then says that it ended
+    /// abnormally.
+    #[cfg(feature = "simulation")]
+    pub fn abort(&self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+
     /// Whether everything that is ours is running: all partitions, or those that this worker has
     /// leases for, be they none.
     pub fn is_ready(&self) -> bool {

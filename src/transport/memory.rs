@@ -18,6 +18,7 @@ use super::{
     HubProperties, Link, LinkStart, LogProperties, OpenLink, Publisher, SendReceipt, SendTarget,
     Transport,
 };
+use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorClass, Result};
 use crate::event::{
     ConsumerGroup, EntityName, Event, EventParts, Incarnation, Offset, OutgoingEvent, Partition,
@@ -30,6 +31,8 @@ pub struct MemoryHub(Arc<Hub>);
 
 struct Hub {
     entity: EntityName,
+    /// Stamps events.
+    clock: Arc<dyn Clock>,
     partitions: Vec<Mutex<Log>>,
     ids: Vec<PartitionId>,
     incarnation: AtomicU64,
@@ -91,6 +94,15 @@ fn take_fault(fault: &mut Option<(usize, ErrorClass)>) -> Option<ErrorClass> {
 impl MemoryHub {
     /// A hub with empty partitions "0", "1", ….
     pub fn new(entity: impl Into<EntityName>, partitions: usize) -> Self {
+        Self::with_clock(entity, partitions, Arc::new(SystemClock))
+    }
+
+    /// The same, with events stamped by this clock.
+    pub fn with_clock(
+        entity: impl Into<EntityName>,
+        partitions: usize,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let entity = entity.into();
         let ids: Vec<PartitionId> =
             (0..partitions).map(|index| PartitionId::from(index.to_string())).collect();
@@ -108,6 +120,7 @@ impl MemoryHub {
             .collect();
         Self(Arc::new(Hub {
             entity,
+            clock,
             partitions: logs,
             ids,
             incarnation: AtomicU64::new(1),
@@ -130,7 +143,7 @@ impl MemoryHub {
     /// Appends an event now; returns its sequence number. `None`: there is no such partition.
     pub fn publish(&self, partition: usize, event: OutgoingEvent) -> Option<SequenceNumber> {
         let mut log = lock(self.0.partitions.get(partition)?);
-        Some(log.append(event))
+        Some(log.append(event, self.0.clock.now()))
     }
 
     /// Skips sequence numbers, as a service does; the next event is that much later.
@@ -225,12 +238,12 @@ impl MemoryHub {
 }
 
 impl Log {
-    fn append(&mut self, event: OutgoingEvent) -> SequenceNumber {
+    fn append(&mut self, event: OutgoingEvent, now: SystemTime) -> SequenceNumber {
         let number = self.next_number;
         self.next_number += 1;
         let parts = EventParts {
             offset: Some(Offset::new(format!("{number}"))),
-            enqueued_time: SystemTime::now(),
+            enqueued_time: now,
             key: event.key,
             properties: event.properties,
             message_id: event.message_id,
