@@ -16,7 +16,7 @@ use crate::checkpoint::{
 use crate::event::{Incarnation, Position, SequenceNumber};
 
 /// One owner's right to write one partition's checkpoint.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Fence {
     /// What the store holds, as far as we know.
     stored: Checkpoint,

@@ -1,1 +1,447 @@
+//! All interleavings of two workers, one partition, one lease record and one checkpoint, within
+//! bounds: every order of looks, writes, lost answers, late writes, a crash, a departure.
 
+use std::collections::HashSet;
+use std::fmt::Write as _;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::time::SystemTime;
+
+use super::*;
+use crate::checkpoint::{Checkpoint, LeaseEpoch, StoredCheckpoint, WriteId};
+use crate::event::{Incarnation, Position, SequenceNumber};
+use crate::lease::{LeaseListing, Member, StoredMember};
+use crate::state::fence::{Fence, Verdict};
+
+const EXPIRY: Duration = Duration::from_secs(30);
+/// Events in the log.
+const EVENTS: i64 = 2;
+
+fn limits() -> LeaseLimits {
+    LeaseLimits {
+        expiry: EXPIRY,
+        foreign_expiry: EXPIRY,
+        look_interval: Duration::from_secs(10),
+        busy_interval: Duration::from_secs(2),
+        hand_off_timeout: Duration::from_secs(60),
+        max_hand_offs: 16,
+    }
+}
+
+fn now() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_000)
+}
+
+fn partition() -> PartitionId {
+    PartitionId::from("0")
+}
+
+/// A write on its way to the store.
+#[derive(Clone, Debug)]
+enum Flight {
+    Sent(LeaseWrite),
+    /// Applied or refused; the answer is on its way back.
+    Answered(LeaseWrite, LeaseWritten),
+    /// Nobody waits for it any more; it may still arrive.
+    Late(LeaseWrite),
+}
+
+/// Takes one change of a world.
+type Step<'a> = dyn FnMut(&dyn Fn(&mut World)) + 'a;
+
+/// What a worker does with the partition.
+#[derive(Clone, Debug)]
+enum Run {
+    /// About to read the checkpoint.
+    Begins,
+    /// About to write the claim.
+    Claims(Fence),
+    /// Handles the next event after `at`; `written`: all of it is checkpointed.
+    Owns { fence: Fence, at: i64, written: bool },
+}
+
+#[derive(Clone, Debug)]
+struct Worker {
+    table: LeaseTable,
+    /// Whether its process lives.
+    lives: bool,
+    /// Whether others find its heartbeat young.
+    seen: bool,
+    listing: Option<LeaseListing>,
+    flights: Vec<Flight>,
+    run: Option<Run>,
+    yields: bool,
+    loses: bool,
+    looks_left: u32,
+}
+
+#[derive(Clone, Debug)]
+struct World {
+    workers: [Worker; 2],
+    record: Option<StoredOwnership>,
+    checkpoint: Option<StoredCheckpoint>,
+    versions: u64,
+    handled: [u32; EVENTS as usize],
+    /// What may still go wrong.
+    crashes_left: u32,
+    lost_answers_left: u32,
+    late_left: u32,
+    departures_left: u32,
+    /// Whether a worker was taken for dead: only then may events repeat.
+    took_over: bool,
+}
+
+impl World {
+    fn new() -> Self {
+        let worker = |name: &str| {
+            let mut table = LeaseTable::new(name.into(), limits());
+            table.on_partitions([partition()]);
+            Worker {
+                table,
+                lives: true,
+                seen: true,
+                listing: None,
+                flights: Vec::new(),
+                run: None,
+                yields: false,
+                loses: false,
+                looks_left: 3,
+            }
+        };
+        Self {
+            workers: [worker("a"), worker("b")],
+            record: None,
+            checkpoint: None,
+            versions: 0,
+            handled: [0; EVENTS as usize],
+            crashes_left: 1,
+            lost_answers_left: 1,
+            late_left: 1,
+            departures_left: 1,
+            took_over: false,
+        }
+    }
+
+    fn fingerprint(&self) -> u64 {
+        let mut text = String::new();
+        write!(text, "{self:?}").expect("text");
+        let mut hasher = DefaultHasher::new();
+        text.hash(&mut hasher);
+        hasher.finish()
+    }
+
+    fn version(&mut self) -> VersionToken {
+        self.versions += 1;
+        VersionToken(self.versions.to_string())
+    }
+
+    fn listing(&self) -> LeaseListing {
+        let member = |worker: &Worker| StoredMember {
+            member: Member {
+                owner: worker.table.me.clone(),
+                wants: worker.table.wants().clone(),
+                leaving: worker.table.is_leaving(),
+            },
+            modified: if worker.seen { now() } else { now() - 2 * EXPIRY },
+        };
+        LeaseListing {
+            now: now(),
+            ownerships: self
+                .record
+                .clone()
+                .map(|stored| (partition(), stored))
+                .into_iter()
+                .collect(),
+            members: self.workers.iter().map(member).collect(),
+        }
+    }
+
+    fn apply(&mut self, write: &LeaseWrite) -> LeaseWritten {
+        let is_as_expected = match (&self.record, &write.expected) {
+            (None, Expected::Absent) => true,
+            (Some(stored), Expected::Version(version)) => stored.version == *version,
+            _ => false,
+        };
+        if !is_as_expected {
+            return LeaseWritten::Conflict(self.record.clone());
+        }
+        let version = self.version();
+        let ownership = write.ownership.clone();
+        self.record =
+            Some(StoredOwnership { ownership, version: version.clone(), modified: now() });
+        LeaseWritten::Stored(version)
+    }
+
+    /// Writes a checkpoint behind a fence; `None`: the right to write has ended.
+    fn checkpoint(&mut self, fence: &mut Fence) -> Option<()> {
+        while let Some((pending, expected)) = fence.pending() {
+            let is_as_expected = match (&self.checkpoint, expected) {
+                (None, Expected::Absent) => true,
+                (Some(stored), Expected::Version(version)) => stored.version == *version,
+                _ => false,
+            };
+            if is_as_expected {
+                let before = self.checkpoint.take().map(|stored| stored.checkpoint);
+                let checkpoint = pending.clone();
+                assert_forward(before.as_ref(), &checkpoint);
+                let version = self.version();
+                self.checkpoint = Some(StoredCheckpoint { checkpoint, version: version.clone() });
+                fence.on_stored(version);
+            } else if let Verdict::Superseded(_) = fence.on_conflict(self.checkpoint.clone()) {
+                return None;
+            }
+        }
+        Some(())
+    }
+
+    fn carry_out(&mut self, index: usize, actions: Vec<Action>) {
+        let worker = &mut self.workers[index];
+        for action in actions {
+            match action {
+                Action::Write(write) => worker.flights.push(Flight::Sent(write)),
+                Action::Start(_) => {
+                    assert!(worker.run.is_none(), "it runs already");
+                    (worker.yields, worker.loses) = (false, false);
+                    worker.run = Some(Run::Begins);
+                }
+                Action::Yield(_) => worker.yields = true,
+                Action::Resume(_) => worker.yields = false,
+                Action::Lose(_) => worker.loses = true,
+            }
+        }
+    }
+
+    fn end(&mut self, index: usize, how: Ended) {
+        self.workers[index].run = None;
+        let actions = self.workers[index].table.on_ended(&partition(), how);
+        self.carry_out(index, actions);
+    }
+
+    /// All worlds that are one step away.
+    fn next(&self, base: Instant) -> Vec<World> {
+        let mut worlds = Vec::new();
+        let mut step = |change: &dyn Fn(&mut World)| {
+            let mut world = self.clone();
+            change(&mut world);
+            worlds.push(world);
+        };
+        for index in 0..2 {
+            let worker = &self.workers[index];
+            for at in 0..worker.flights.len() {
+                self.fly(index, at, base, &mut step);
+            }
+            if !worker.lives {
+                if worker.seen {
+                    step(&|world| {
+                        world.workers[index].seen = false;
+                        world.took_over = true;
+                    });
+                }
+                continue;
+            }
+            if worker.listing.is_none() && worker.looks_left > 0 {
+                step(&|world| {
+                    world.workers[index].looks_left -= 1;
+                    world.workers[index].table.on_look_begun();
+                    world.workers[index].listing = Some(world.listing());
+                });
+            }
+            if worker.listing.is_some() {
+                step(&|world| {
+                    let listing = world.workers[index].listing.take().expect("there");
+                    let actions = world.workers[index].table.on_look(listing, base);
+                    world.carry_out(index, actions);
+                });
+            }
+            if !worker.table.next_polls().is_empty() {
+                step(&|world| {
+                    let found = world.record.clone();
+                    let actions = world.workers[index].table.on_polled(&partition(), found);
+                    world.carry_out(index, actions);
+                });
+            }
+            self.run(index, &mut step);
+            if self.crashes_left > 0 {
+                step(&|world| {
+                    world.crashes_left -= 1;
+                    let worker = &mut world.workers[index];
+                    worker.lives = false;
+                    (worker.run, worker.listing) = (None, None);
+                });
+                // Taken for dead while it lives.
+                step(&|world| {
+                    world.crashes_left -= 1;
+                    world.workers[index].seen = false;
+                    world.took_over = true;
+                });
+            }
+            if self.departures_left > 0 {
+                step(&|world| {
+                    world.departures_left -= 1;
+                    world.workers[index].table.leave();
+                });
+            }
+        }
+        worlds
+    }
+
+    fn fly(&self, index: usize, at: usize, base: Instant, step: &mut Step<'_>) {
+        let lives = self.workers[index].lives;
+        let answer = |world: &mut World, write: &LeaseWrite, written: LeaseWritten| {
+            if world.workers[index].lives {
+                let actions = world.workers[index].table.on_written(write, written, base);
+                world.carry_out(index, actions);
+            }
+        };
+        match &self.workers[index].flights[at] {
+            Flight::Sent(write) => {
+                step(&|world| {
+                    let written = world.apply(write);
+                    world.workers[index].flights[at] = Flight::Answered(write.clone(), written);
+                });
+                if self.late_left > 0 && lives {
+                    step(&|world| {
+                        world.late_left -= 1;
+                        world.workers[index].flights[at] = Flight::Late(write.clone());
+                        answer(world, write, LeaseWritten::Unknown);
+                    });
+                }
+            }
+            Flight::Answered(write, written) => {
+                step(&|world| {
+                    world.workers[index].flights.remove(at);
+                    answer(world, write, written.clone());
+                });
+                if self.lost_answers_left > 0 && lives {
+                    step(&|world| {
+                        world.lost_answers_left -= 1;
+                        world.workers[index].flights.remove(at);
+                        answer(world, write, LeaseWritten::Unknown);
+                    });
+                }
+            }
+            Flight::Late(write) => step(&|world| {
+                world.workers[index].flights.remove(at);
+                world.apply(write);
+            }),
+        }
+    }
+
+    fn run(&self, index: usize, step: &mut Step<'_>) {
+        let worker = &self.workers[index];
+        let Some(run) = &worker.run else {
+            return;
+        };
+        if worker.loses {
+            step(&|world| world.end(index, Ended::Lost));
+            return;
+        }
+        let drains = worker.yields || worker.table.is_leaving();
+        match run {
+            Run::Begins | Run::Claims(_) if drains => {
+                step(&|world| world.end(index, Ended::Drained));
+            }
+            Run::Begins => step(&|world| {
+                let write_id = WriteId(world.versions * 2 + index as u64);
+                let fence = Fence::claim(world.checkpoint.clone(), Incarnation(1), 0, write_id);
+                world.workers[index].run = Some(Run::Claims(fence));
+            }),
+            Run::Claims(fence) => step(&|world| {
+                let mut fence = fence.clone();
+                let epoch = world.checkpoint.as_ref().map(|stored| stored.checkpoint.lease_epoch);
+                world.workers[index].run = Some(match world.checkpoint(&mut fence) {
+                    Some(()) => {
+                        assert!(Some(fence.lease_epoch()) > epoch, "every claim has its own epoch");
+                        let at = fence.stored().watermark.as_ref();
+                        let at = at.map_or(-1, |position| position.sequence_number.0);
+                        Run::Owns { fence, at, written: true }
+                    }
+                    None => Run::Begins,
+                });
+            }),
+            Run::Owns { fence, at, written } => {
+                if !written {
+                    step(&|world| {
+                        let mut fence = fence.clone();
+                        let write_id = WriteId(world.versions * 2 + index as u64);
+                        fence.on_progress(Some(Position::at(*at)), Vec::new(), write_id);
+                        match world.checkpoint(&mut fence) {
+                            Some(()) => {
+                                let run = Run::Owns { fence, at: *at, written: true };
+                                world.workers[index].run = Some(run);
+                            }
+                            None => world.end(index, Ended::Lost),
+                        }
+                    });
+                } else if drains {
+                    step(&|world| world.end(index, Ended::Drained));
+                }
+                if *at + 1 < EVENTS && !drains {
+                    step(&|world| {
+                        let next = *at + 1;
+                        let count = &mut world.handled[next as usize];
+                        *count += 1;
+                        assert!(*count == 1 || world.took_over, "event {next} repeats");
+                        let run = Run::Owns { fence: fence.clone(), at: next, written: false };
+                        world.workers[index].run = Some(run);
+                    });
+                }
+            }
+        }
+    }
+}
+
+fn assert_forward(before: Option<&Checkpoint>, after: &Checkpoint) {
+    let number = |checkpoint: &Checkpoint| {
+        checkpoint.watermark.as_ref().map(|position| position.sequence_number)
+    };
+    if let Some(before) = before {
+        assert!(number(after) >= number(before), "backwards: {before:?} -> {after:?}");
+        assert!(after.lease_epoch >= before.lease_epoch);
+    }
+    assert!(number(after) < Some(SequenceNumber(EVENTS)));
+    assert!(after.lease_epoch > LeaseEpoch(0));
+}
+
+/// What may go wrong, and how often each worker may look.
+struct Bounds {
+    looks: u32,
+    crashes: u32,
+    lost_answers: u32,
+    late: u32,
+    departures: u32,
+}
+
+/// Visits every world that can be reached within the bounds; returns how many there are.
+fn search(bounds: &Bounds) -> usize {
+    let base = Instant::now();
+    let mut seen = HashSet::new();
+    let mut first = World::new();
+    first.workers.iter_mut().for_each(|worker| worker.looks_left = bounds.looks);
+    first.crashes_left = bounds.crashes;
+    first.lost_answers_left = bounds.lost_answers;
+    first.late_left = bounds.late;
+    first.departures_left = bounds.departures;
+    let mut open = vec![first];
+    while let Some(world) = open.pop() {
+        if seen.insert(world.fingerprint()) {
+            open.extend(world.next(base));
+        }
+    }
+    seen.len()
+}
+
+#[test]
+fn no_interleaving_of_two_workers_repeats_an_event_or_moves_a_checkpoint_back() {
+    let none = Bounds { looks: 2, crashes: 0, lost_answers: 0, late: 0, departures: 0 };
+    for (what, bounds) in [
+        ("nothing goes wrong", Bounds { ..none }),
+        ("a departure", Bounds { departures: 1, ..none }),
+        ("a crash, or a worker taken for dead", Bounds { crashes: 1, ..none }),
+        ("a lost answer", Bounds { lost_answers: 1, ..none }),
+        ("a late write", Bounds { late: 1, ..none }),
+        ("a departure and a late write", Bounds { departures: 1, late: 1, ..none }),
+        ("a departure and a lost answer", Bounds { departures: 1, lost_answers: 1, ..none }),
+    ] {
+        println!("{what}: {} worlds", search(&bounds));
+    }
+}
