@@ -87,6 +87,8 @@ pub mod telemetry;
 pub mod transfer;
 pub mod transport;
 
+#[cfg(feature = "blob")]
+mod blob_container;
 mod durable_folder;
 mod timestamp;
 

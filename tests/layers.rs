@@ -25,13 +25,14 @@ fn allowed(file: &str) -> BTreeSet<&'static str> {
         // Stands alone.
         "emulator" => return BTreeSet::from(["emulator"]),
         "durable_folder" => {}
+        "blob_container" => add(&["blob_container"]),
         // Of the transports it names one type, `Namespace`: see the test of adapters.
         "settings" => add(&["state", "config", "settings", "transport"]),
         _ if PORTS.contains(&module) => {
             let own = PORTS.iter().copied().find(|port| *port == module);
             allowed.extend(own);
             if !file.ends_with("/mod.rs") || file.matches('/').count() > 1 {
-                allowed.extend(["state", "config", "durable_folder"]);
+                allowed.extend(["state", "config", "durable_folder", "blob_container"]);
                 // An adapter may use another port, through its trait: see the test of adapters.
                 allowed.extend(PORTS);
             }
@@ -62,6 +63,7 @@ const ADAPTERS: &[&str] = &[
     "dead_letter::hub",
     "dead_letter::memory",
     "blob_store::folder",
+    "lease_store::blob",
     "lease_store::memory",
 ];
 
@@ -158,7 +160,9 @@ const SDKS: &[&str] = &[
 /// Which files may name which of them.
 const OVER_AN_SDK: &[(&str, &[&str])] = &[
     ("transport/event_hubs/", SDKS),
-    ("checkpoint_store/blob/", &["azure_core", "azure_storage"]),
+    ("blob_container/", &["azure_core", "azure_storage"]),
+    ("checkpoint_store/blob/", &["azure_core"]),
+    ("lease_store/blob.rs", &["azure_core"]),
 ];
 
 #[test]

@@ -4,6 +4,8 @@
 //! register per member, and a clock that all workers share. Who may take what is decided above
 //! it, by [`crate::state`].
 
+#[cfg(feature = "blob")]
+pub mod blob;
 pub mod memory;
 
 use std::fmt;

@@ -6,9 +6,9 @@
 
 use tracing::warn;
 
-use super::container::Found;
-use super::metadata;
-use super::names::{self, Spelling};
+use super::{KIND, metadata};
+use crate::blob_container::Found;
+use crate::blob_container::names::{self, Spelling};
 use crate::checkpoint::{Checkpoint, CheckpointKey, StoredCheckpoint, VersionToken};
 use crate::error::{Error, ErrorClass};
 use crate::event::{Partition, Position};
@@ -73,7 +73,7 @@ fn unreadable(
     spelling: Spelling,
     fault: &str,
 ) -> Error {
-    let folder = names::folder(&key.scope, spelling);
+    let folder = names::folder(&key.scope, KIND, spelling);
     let file = names::file(&key.partition, spelling);
     let message = format!(
         "the blob {folder}{file} cannot be read as a checkpoint: {fault}; correct it, or delete \
@@ -102,7 +102,7 @@ mod tests {
         }
     }
 
-    fn found(metadata: metadata::Metadata, version: &str, seconds: u64) -> Found {
+    fn found(metadata: crate::blob_container::Metadata, version: &str, seconds: u64) -> Found {
         Found {
             metadata,
             version: VersionToken(version.to_owned()),

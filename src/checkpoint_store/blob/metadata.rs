@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 
 use super::settled;
+use crate::blob_container::Metadata;
 use crate::checkpoint::{Checkpoint, LeaseEpoch, WriteId};
 use crate::checkpoint_store::foreign;
 use crate::event::{Incarnation, Position};
@@ -24,9 +25,6 @@ const OFFSET: &str = "offset";
 const SEQUENCE_NUMBER: &str = "sequencenumber";
 const OURS: &str = "longshore";
 const VERSION: &str = "1";
-
-/// All keys of a blob's metadata. Writing replaces every key, so all are written each time.
-pub(super) type Metadata = BTreeMap<String, String>;
 
 /// The metadata of a checkpoint, within [`MAX_METADATA_BYTES`].
 pub(super) fn encode(checkpoint: &Checkpoint) -> Metadata {

@@ -10,16 +10,11 @@
 //! - All metadata is replaced by a write: keys that other programs added are gone with our first,
 //!   as with the first write of any SDK.
 //!
-//! The container must exist. The storage SDK's types stay within `container`, `failure` and `token`.
+//! The container must exist.
 
-mod address;
-mod container;
-mod failure;
 mod join;
 mod metadata;
-mod names;
 mod settled;
-mod token;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,21 +23,21 @@ use azure_core::credentials::TokenCredential;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
-use self::address::ContainerAddress;
-use self::container::Container;
-pub use self::container::DEFAULT_REQUEST_TIMEOUT;
-use self::failure::WriteFailure;
 use self::join::{Blobs, NOT_OURS};
-use self::names::Spelling;
 use super::{
     Checkpoint, CheckpointKey, CheckpointScope, CheckpointStore, Expected, Listed, StoreError,
     StoredCheckpoint, VersionToken,
 };
-use crate::error::{Error, ErrorClass, InvalidConfig};
+pub use crate::blob_container::DEFAULT_REQUEST_TIMEOUT;
+use crate::blob_container::names::{self, Spelling};
+use crate::blob_container::{Container, WriteFailure};
+use crate::error::{Error, ErrorClass};
 use crate::event::{Partition, PartitionId};
 use crate::secret::Secret;
 
-const OPEN: &str = "open the checkpoint container";
+/// The folder of the blobs.
+const KIND: &str = "checkpoint";
+
 const LOAD: &str = "load the checkpoint";
 const STORE: &str = "store the checkpoint";
 const LIST: &str = "list the checkpoints";
@@ -61,8 +56,7 @@ impl BlobCheckpointStore {
     /// # Errors
     /// `Permanent` where the address cannot be used; the error shows it without the signature.
     pub fn with_signature(container_url: &Secret) -> Result<Self, Error> {
-        let address = ContainerAddress::with_signature(container_url.reveal()).map_err(invalid)?;
-        Ok(Self { container: Container::open(address, None)? })
+        Ok(Self { container: Container::with_signature(container_url)? })
     }
 
     /// Opens the container `https://ACCOUNT.blob.core.windows.net/CONTAINER` with a credential of
@@ -75,8 +69,7 @@ impl BlobCheckpointStore {
         container_url: &str,
         credential: Arc<dyn TokenCredential>,
     ) -> Result<Self, Error> {
-        let address = ContainerAddress::without_signature(container_url).map_err(invalid)?;
-        Ok(Self { container: Container::open(address, Some(credential))? })
+        Ok(Self { container: Container::with_credential(container_url, credential)? })
     }
 
     /// The container's address, without a signature.
@@ -119,13 +112,13 @@ impl BlobCheckpointStore {
     async fn list_both(&self, scope: &CheckpointScope) -> Result<Vec<Listed>, Error> {
         let mut found: BTreeMap<PartitionId, Blobs> = BTreeMap::new();
         let mut alien: Vec<Listed> = Vec::new();
-        let mut folders = vec![(Spelling::Lower, names::folder(scope, Spelling::Lower))];
-        let as_given = names::folder(scope, Spelling::AsGiven);
+        let mut folders = vec![(Spelling::Lower, names::folder(scope, KIND, Spelling::Lower))];
+        let as_given = names::folder(scope, KIND, Spelling::AsGiven);
         if folders.iter().all(|(_, folder)| *folder != as_given) {
             folders.push((Spelling::AsGiven, as_given));
         }
         for (spelling, folder) in folders {
-            for (name, blob) in self.container.list(LIST, &folder).await? {
+            for (name, blob) in self.container.list(LIST, &folder).await?.blobs {
                 let file = name.strip_prefix(&folder).unwrap_or(&name);
                 let fault = match (names::partition(file, spelling), blob) {
                     (Some(id), Some(blob)) => {
@@ -180,7 +173,8 @@ impl CheckpointStore for BlobCheckpointStore {
 }
 
 fn is_spelled_alike(key: &CheckpointKey) -> bool {
-    names::folder(&key.scope, Spelling::Lower) == names::folder(&key.scope, Spelling::AsGiven)
+    names::folder(&key.scope, KIND, Spelling::Lower)
+        == names::folder(&key.scope, KIND, Spelling::AsGiven)
         && names::file(&key.partition, Spelling::Lower)
             == names::file(&key.partition, Spelling::AsGiven)
 }
@@ -190,7 +184,7 @@ fn blob_name(
     key: &CheckpointKey,
     spelling: Spelling,
 ) -> Result<String, Error> {
-    let mut name = names::folder(&key.scope, spelling);
+    let mut name = names::folder(&key.scope, KIND, spelling);
     name.push_str(&names::file(&key.partition, spelling));
     if name.len() > names::MAX_NAME_CHARS {
         let message = format!(
@@ -206,8 +200,4 @@ fn blob_name(
 
 fn partition(key: &CheckpointKey) -> Partition {
     Partition::new(key.scope.entity.clone(), key.partition.clone())
-}
-
-fn invalid(invalid: InvalidConfig) -> Error {
-    Error::new(ErrorClass::Permanent, OPEN, invalid.to_string())
 }

@@ -7,13 +7,13 @@ use url::{Host, Url};
 use crate::error::InvalidConfig;
 
 /// A checked address: `https`, or `http` on this machine.
-pub(super) struct ContainerAddress {
+pub(crate) struct ContainerAddress {
     /// With the shared access signature, where there is one.
-    pub(super) url: Url,
+    pub(crate) url: Url,
     /// Without it: for errors and `Debug`.
-    pub(super) shown: String,
+    pub(crate) shown: String,
     /// The signature, decoded: what no error may hold.
-    pub(super) signature: Option<String>,
+    pub(crate) signature: Option<String>,
 }
 
 impl ContainerAddress {
@@ -21,7 +21,7 @@ impl ContainerAddress {
     ///
     /// # Errors
     /// Names what is wrong, and repeats no secret.
-    pub(super) fn with_signature(text: &str) -> Result<Self, InvalidConfig> {
+    pub(crate) fn with_signature(text: &str) -> Result<Self, InvalidConfig> {
         let address = Self::parse(text)?;
         match &address.signature {
             Some(signature) if !signature.is_empty() => Ok(address),
@@ -33,7 +33,7 @@ impl ContainerAddress {
     ///
     /// # Errors
     /// Names what is wrong, and repeats no secret.
-    pub(super) fn without_signature(text: &str) -> Result<Self, InvalidConfig> {
+    pub(crate) fn without_signature(text: &str) -> Result<Self, InvalidConfig> {
         let address = Self::parse(text)?;
         if address.url.query().is_some() {
             return Err(refused(&address.shown, "with a credential it must have no query"));

@@ -10,7 +10,7 @@ use azure_core_of_blob::credentials::{
 use azure_core_of_blob::error::ErrorKind;
 
 /// Passes requests for tokens on. Goes when both clients stand on one core.
-pub(super) struct Adapted(pub(super) Arc<dyn TokenCredential>);
+pub(crate) struct Adapted(pub(crate) Arc<dyn TokenCredential>);
 
 impl fmt::Debug for Adapted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -6,7 +6,7 @@ use azure_core_of_blob::error::ErrorKind;
 use crate::error::{Error, ErrorClass, error_chain};
 
 /// How a conditional write failed.
-pub(super) enum WriteFailure {
+pub(crate) enum WriteFailure {
     /// The blob is not what was expected.
     Conflict,
     /// Anything else.
@@ -14,15 +14,15 @@ pub(super) enum WriteFailure {
 }
 
 /// Turns failures of one container into errors that hold no secret.
-pub(super) struct Failures {
+pub(crate) struct Failures {
     /// The container's address without its signature.
-    pub(super) container: String,
-    pub(super) signature: Option<String>,
+    pub(crate) container: String,
+    pub(crate) signature: Option<String>,
 }
 
 impl Failures {
     /// The error of a read or a listing.
-    pub(super) fn error(&self, operation: &'static str, error: &SdkError) -> Error {
+    pub(crate) fn error(&self, operation: &'static str, error: &SdkError) -> Error {
         let (class, message) = self.meaning(error);
         let cause = error_chain(error)
             .iter()
@@ -33,7 +33,7 @@ impl Failures {
     }
 
     /// What a refused conditional write means.
-    pub(super) fn of_write(&self, operation: &'static str, error: &SdkError) -> WriteFailure {
+    pub(crate) fn of_write(&self, operation: &'static str, error: &SdkError) -> WriteFailure {
         let (status, code) = answer(error).unwrap_or_default();
         match (status, code) {
             // A lease, a policy or a dying container: the blob itself is as expected.

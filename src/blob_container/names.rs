@@ -1,4 +1,5 @@
-//! What the blobs of checkpoints are called: `{namespace host}/{hub}/{group}/checkpoint/{partition}`.
+//! What the blobs of records are called: `{namespace host}/{hub}/{group}/{kind}/{partition}`, for
+//! example `…/checkpoint/0`.
 //!
 //! The service's names do not differ by case, so the path is lower-cased, as most SDKs have it.
 //! Some (Go, Java, Rust) keep the case they were configured with: such a blob is looked for under
@@ -12,36 +13,37 @@ use crate::checkpoint::CheckpointScope;
 use crate::event::PartitionId;
 
 /// Most characters in the name of a blob.
-pub(super) const MAX_NAME_CHARS: usize = 1_024;
+pub(crate) const MAX_NAME_CHARS: usize = 1_024;
 
 /// Whose spelling of a path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Spelling {
+pub(crate) enum Spelling {
     /// Lower case: the only one we write.
     Lower,
     /// As configured: read where another SDK wrote it.
     AsGiven,
 }
 
-/// The folder of a scope's checkpoints, with a slash at its end.
-pub(super) fn folder(scope: &CheckpointScope, spelling: Spelling) -> String {
+/// The folder of a scope's records of a kind, with a slash at its end.
+pub(crate) fn folder(scope: &CheckpointScope, kind: &str, spelling: Spelling) -> String {
     let names = [&scope.namespace, scope.entity.as_str(), scope.consumer_group.as_str()];
     let mut folder = String::new();
     for name in names {
         folder.push_str(&escape(name, spelling));
         folder.push('/');
     }
-    folder.push_str("checkpoint/");
+    folder.push_str(kind);
+    folder.push('/');
     folder
 }
 
 /// The last part of the name of a partition's blob.
-pub(super) fn file(partition: &PartitionId, spelling: Spelling) -> String {
+pub(crate) fn file(partition: &PartitionId, spelling: Spelling) -> String {
     escape(partition.as_str(), spelling)
 }
 
 /// The partition whose blob has this last part; `None` where it is no partition's.
-pub(super) fn partition(file: &str, spelling: Spelling) -> Option<PartitionId> {
+pub(crate) fn partition(file: &str, spelling: Spelling) -> Option<PartitionId> {
     let name = if file == EMPTY {
         String::new()
     } else {
@@ -90,11 +92,11 @@ mod tests {
     fn names_of_the_service_are_kept_and_lower_cased() {
         let scope = scope("$Default");
         assert_eq!(
-            folder(&scope, Spelling::Lower),
+            folder(&scope, "checkpoint", Spelling::Lower),
             "ns.servicebus.windows.net/orders-2_a/$default/checkpoint/"
         );
         assert_eq!(
-            folder(&scope, Spelling::AsGiven),
+            folder(&scope, "checkpoint", Spelling::AsGiven),
             "NS.servicebus.windows.net/Orders-2_a/$Default/checkpoint/"
         );
         assert_eq!(file(&"17".into(), Spelling::Lower), "17");

@@ -1,8 +1,15 @@
-//! The blobs of a container, one call a request: the shell around the storage SDK's client.
+//! The blobs of a container, one call a request: the shell around the storage SDK's client, and
+//! the ground under the stores that keep their records as metadata of empty blobs.
 //!
 //! The SDK's retries are off. The callers try again with a back-off of their own, and a write
 //! that was tried again by itself would find its own first attempt in its way.
 
+mod address;
+mod failure;
+pub(crate) mod names;
+mod token;
+
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -10,7 +17,9 @@ use std::time::{Duration, SystemTime};
 use azure_core::credentials::TokenCredential;
 use azure_core_of_blob::Bytes;
 use azure_core_of_blob::Result as SdkResult;
+use azure_core_of_blob::http::headers::HeaderName;
 use azure_core_of_blob::http::{ClientOptions, Etag, RetryOptions, Transport};
+use azure_core_of_blob::time::parse_rfc7231;
 use azure_storage_blob::models::{
     BlobClientGetPropertiesOptions, BlobClientGetPropertiesResultHeaders,
     BlobClientSetMetadataOptions, BlobContainerClientListBlobsOptions, BlobItem,
@@ -19,29 +28,43 @@ use azure_storage_blob::models::{
 use azure_storage_blob::{BlobClient, BlobContainerClient, BlobContainerClientOptions};
 use futures::TryStreamExt as _;
 
-use super::address::ContainerAddress;
-use super::failure::{Failures, WriteFailure};
-use super::metadata::Metadata;
-use super::token::Adapted;
+use self::address::ContainerAddress;
+use self::failure::Failures;
+pub(crate) use self::failure::WriteFailure;
+use self::token::Adapted;
 use crate::checkpoint::VersionToken;
-use crate::error::{Error, ErrorClass};
+use crate::error::{Error, ErrorClass, InvalidConfig};
+use crate::secret::Secret;
 
 /// How long one request may take, its connection included.
 pub const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-const OPEN: &str = "open the checkpoint container";
+const OPEN: &str = "open the container";
+
+const DATE: HeaderName = HeaderName::from_static("date");
+
+/// All keys of a blob's metadata. Writing replaces every key, so all are written each time.
+pub(crate) type Metadata = BTreeMap<String, String>;
 
 /// A blob's metadata, and which state of the blob it is.
 #[derive(Clone, Debug)]
-pub(super) struct Found {
-    pub(super) metadata: Metadata,
-    pub(super) version: VersionToken,
+pub(crate) struct Found {
+    pub(crate) metadata: Metadata,
+    pub(crate) version: VersionToken,
     /// By the service's clock, to the second.
-    pub(super) modified: SystemTime,
+    pub(crate) modified: SystemTime,
+}
+
+/// What a listing found.
+pub(crate) struct Blobs {
+    /// By name; `None` where it was listed without an ETag or a date.
+    pub(crate) blobs: Vec<(String, Option<Found>)>,
+    /// The service's time when it answered, where it said so.
+    pub(crate) answered: Option<SystemTime>,
 }
 
 /// A container. `Debug` shows no secret.
-pub(super) struct Container {
+pub(crate) struct Container {
     client: BlobContainerClient,
     failures: Failures,
 }
@@ -53,8 +76,22 @@ impl fmt::Debug for Container {
 }
 
 impl Container {
-    /// Makes a client. No request is sent yet.
-    pub(super) fn open(
+    /// Opens a container by an address with a shared access signature. Sends no request yet.
+    pub(crate) fn with_signature(container_url: &Secret) -> Result<Self, Error> {
+        let address = ContainerAddress::with_signature(container_url.reveal()).map_err(invalid)?;
+        Self::open(address, None)
+    }
+
+    /// Opens a container with a credential of Microsoft Entra ID. Sends no request yet.
+    pub(crate) fn with_credential(
+        container_url: &str,
+        credential: Arc<dyn TokenCredential>,
+    ) -> Result<Self, Error> {
+        let address = ContainerAddress::without_signature(container_url).map_err(invalid)?;
+        Self::open(address, Some(credential))
+    }
+
+    fn open(
         address: ContainerAddress,
         credential: Option<Arc<dyn TokenCredential>>,
     ) -> Result<Self, Error> {
@@ -86,13 +123,13 @@ impl Container {
     }
 
     /// The container's address, without a secret.
-    pub(super) fn url(&self) -> &str {
+    pub(crate) fn url(&self) -> &str {
         &self.failures.container
     }
 
     /// Reads the metadata of a blob; `None` where there is no such blob. An answer without what
     /// the service always says is an error: something else on the way may have given it.
-    pub(super) async fn read(
+    pub(crate) async fn read(
         &self,
         operation: &'static str,
         name: &str,
@@ -121,7 +158,7 @@ impl Container {
     }
 
     /// Makes an empty blob with this metadata, where there is none of this name.
-    pub(super) async fn create(
+    pub(crate) async fn create(
         &self,
         operation: &'static str,
         name: &str,
@@ -136,8 +173,31 @@ impl Container {
         self.written(operation, uploaded.map(|uploaded| uploaded.etag))
     }
 
+    /// Makes an empty blob with this metadata, whatever there was.
+    pub(crate) async fn put(
+        &self,
+        operation: &'static str,
+        name: &str,
+        metadata: Metadata,
+    ) -> Result<(), Error> {
+        let options = BlockBlobClientUploadOptions {
+            metadata: Some(metadata.into_iter().collect()),
+            ..BlockBlobClientUploadOptions::default()
+        };
+        let uploaded = self.blob(name).upload(Bytes::new().into(), Some(options)).await;
+        uploaded.map(drop).map_err(|error| self.failures.error(operation, &error))
+    }
+
+    /// Deletes a blob, where there is one.
+    pub(crate) async fn delete(&self, operation: &'static str, name: &str) -> Result<(), Error> {
+        match self.blob(name).delete(None).await {
+            Err(error) if !is_absent_blob(&error) => Err(self.failures.error(operation, &error)),
+            _ => Ok(()),
+        }
+    }
+
     /// Replaces all metadata of a blob that is still in the state `expected`.
-    pub(super) async fn replace(
+    pub(crate) async fn replace(
         &self,
         operation: &'static str,
         name: &str,
@@ -166,11 +226,7 @@ impl Container {
     }
 
     /// Reads the metadata of all blobs whose names begin with `prefix`, by name.
-    pub(super) async fn list(
-        &self,
-        operation: &'static str,
-        prefix: &str,
-    ) -> Result<Vec<(String, Option<Found>)>, Error> {
+    pub(crate) async fn list(&self, operation: &'static str, prefix: &str) -> Result<Blobs, Error> {
         let options = BlobContainerClientListBlobsOptions {
             include: Some(vec![ListBlobsIncludeItem::Metadata]),
             prefix: Some(prefix.to_owned()),
@@ -180,7 +236,10 @@ impl Container {
         let pager = self.client.list_blobs(Some(options)).map_err(failed)?;
         let mut pages = pager.into_pages();
         let mut blobs = Vec::new();
+        let mut answered = None;
         while let Some(page) = pages.try_next().await.map_err(failed)? {
+            let date = page.headers().get_optional_str(&DATE);
+            answered = date.and_then(|date| parse_rfc7231(date).ok()).or(answered);
             let page = page.into_model().map_err(failed)?;
             // The SDK takes any document for an empty page. The service repeats what was asked.
             if page.prefix.as_deref() != Some(prefix) {
@@ -193,7 +252,7 @@ impl Container {
                 }
             }
         }
-        Ok(blobs)
+        Ok(Blobs { blobs, answered: answered.map(SystemTime::from) })
     }
 
     fn blob(&self, name: &str) -> BlobClient {
@@ -232,4 +291,8 @@ fn etag_of(headers: &azure_core_of_blob::http::headers::Headers) -> Option<Etag>
 /// A listing has ETags without quotes, a header with.
 fn version(etag: &Etag) -> VersionToken {
     VersionToken(etag.as_ref().trim_matches('"').to_owned())
+}
+
+fn invalid(invalid: InvalidConfig) -> Error {
+    Error::new(ErrorClass::Permanent, OPEN, invalid.to_string())
 }
