@@ -1,0 +1,268 @@
+//! The ports of one worker, with weather: latency, errors, hangs, answers that are lost, writes
+//! that arrive late or twice, and a cut behind which nothing happens any more.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, pending};
+use longshore::checkpoint_store::{
+    Checkpoint, CheckpointKey, CheckpointScope, CheckpointStore, Expected, Listed, StoreError,
+    StoredCheckpoint, VersionToken,
+};
+use longshore::dead_letter::{DeadLetter, DeadLetterSink};
+use longshore::event::{ConsumerGroup, EntityName, PartitionId};
+use longshore::transport::memory::MemoryTransport;
+use longshore::transport::{HubProperties, Link, LogProperties, OpenLink, Transport};
+use longshore::{Error, ErrorClass, Event};
+use tokio::time::sleep;
+
+use super::world::Worker;
+
+/// What happens to a call.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Fate {
+    Good,
+    Refused,
+    Hang,
+    LostAnswer,
+    Late,
+    Repeated,
+}
+
+impl Worker {
+    /// Passes on a call: waits a little and says what its fate is. Never returns behind a cut.
+    async fn depart(&self, to_store: bool) -> Fate {
+        self.step();
+        let rates = self.world.rates();
+        let wait = self.random(0..=rates.latency_ms);
+        sleep(Duration::from_millis(wait)).await;
+        self.step();
+        if self.is_dead() || self.is_cut(to_store) {
+            return pending().await;
+        }
+        let mut dice = self.dice();
+        for (rate, fate) in [
+            (rates.refused, Fate::Refused),
+            (rates.hang, Fate::Hang),
+            (rates.lost_answer, Fate::LostAnswer),
+            (rates.late, Fate::Late),
+            (rates.repeated, Fate::Repeated),
+        ] {
+            dice -= rate;
+            if dice < 0.0 {
+                self.world.trace(|| format!("{} call meets {fate:?}", self.name));
+                return fate;
+            }
+        }
+        Fate::Good
+    }
+
+    async fn arrive(&self) {
+        self.step();
+        if self.is_dead() {
+            pending::<()>().await;
+        }
+    }
+}
+
+fn failed(operation: &'static str) -> Error {
+    Error::new(ErrorClass::Transient, operation, "the simulated network failed")
+}
+
+#[derive(Debug)]
+pub struct SimTransport {
+    pub worker: Arc<Worker>,
+    pub inner: MemoryTransport,
+}
+
+impl Transport for SimTransport {
+    fn namespace(&self) -> &str {
+        self.inner.namespace()
+    }
+
+    fn entity(&self) -> &EntityName {
+        self.inner.entity()
+    }
+
+    fn consumer_group(&self) -> &ConsumerGroup {
+        self.inner.consumer_group()
+    }
+
+    fn hub_properties(&self) -> BoxFuture<'_, Result<HubProperties, Error>> {
+        async {
+            let fate = self.worker.depart(false).await;
+            let answer = self.inner.hub_properties().await;
+            self.worker.arrive().await;
+            if fate == Fate::Refused { Err(failed("read the hub's properties")) } else { answer }
+        }
+        .boxed()
+    }
+
+    fn log_properties<'a>(
+        &'a self,
+        partition: &'a PartitionId,
+    ) -> BoxFuture<'a, Result<LogProperties, Error>> {
+        async {
+            let fate = self.worker.depart(false).await;
+            let answer = self.inner.log_properties(partition).await;
+            self.worker.arrive().await;
+            if fate == Fate::Refused { Err(failed("read the partition")) } else { answer }
+        }
+        .boxed()
+    }
+
+    fn open(&self, options: OpenLink) -> BoxFuture<'static, Result<Box<dyn Link>, Error>> {
+        let (worker, inner) = (Arc::clone(&self.worker), self.inner.clone());
+        async move {
+            let fate = worker.depart(false).await;
+            worker.world.trace(|| format!("{} opens {options:?}", worker.name));
+            if fate == Fate::Refused {
+                return Err(failed("open the link"));
+            }
+            let link = SimLink { inner: Some(inner.open(options).await?), worker };
+            link.worker.arrive().await;
+            let link: Box<dyn Link> = Box::new(link);
+            Ok(link)
+        }
+        .boxed()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        async {}.boxed()
+    }
+}
+
+struct SimLink {
+    worker: Arc<Worker>,
+    inner: Option<Box<dyn Link>>,
+}
+
+impl Link for SimLink {
+    fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        max_events: usize,
+        into: &mut Vec<Event>,
+    ) -> Poll<Result<usize, Error>> {
+        self.worker.step();
+        if self.worker.is_dead() {
+            return Poll::Pending;
+        }
+        if self.worker.is_cut(false) {
+            self.worker.world.wake_when_calm(cx.waker());
+            return Poll::Pending;
+        }
+        let most = self.worker.random(1..=40).try_into().unwrap_or(1).min(max_events);
+        match &mut self.inner {
+            Some(link) => link.poll_receive(cx, most, into),
+            None => Poll::Pending,
+        }
+    }
+
+    fn close(self: Box<Self>) -> BoxFuture<'static, ()> {
+        async {}.boxed()
+    }
+}
+
+/// A process that died does not say goodbye: its link stays open at the broker.
+impl Drop for SimLink {
+    fn drop(&mut self) {
+        if self.worker.is_dead()
+            && let Some(link) = self.inner.take()
+        {
+            self.worker.world.bury(link);
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct SimStore(pub Arc<Worker>);
+
+impl CheckpointStore for SimStore {
+    fn load<'a>(
+        &'a self,
+        key: &'a CheckpointKey,
+    ) -> BoxFuture<'a, Result<Option<StoredCheckpoint>, Error>> {
+        async {
+            match self.0.depart(true).await {
+                Fate::Refused => return Err(failed("load the checkpoint")),
+                Fate::Hang => return pending().await,
+                _ => {}
+            }
+            let answer = self.0.world.store.load(key).await;
+            self.0.arrive().await;
+            answer
+        }
+        .boxed()
+    }
+
+    fn store<'a>(
+        &'a self,
+        key: &'a CheckpointKey,
+        checkpoint: &'a Checkpoint,
+        expected: &'a Expected,
+    ) -> BoxFuture<'a, Result<VersionToken, StoreError>> {
+        async {
+            let worker = &self.0;
+            let fate = worker.depart(true).await;
+            let apply = || worker.world.write(&worker.name, key, checkpoint, expected);
+            let answer = match fate {
+                Fate::Good => apply(),
+                Fate::Refused => Err(failed("write the checkpoint").into()),
+                Fate::Hang => pending().await,
+                Fate::LostAnswer => {
+                    let _lost = apply();
+                    Err(failed("write the checkpoint").into())
+                }
+                Fate::Late => {
+                    let (worker, wait) = (Arc::clone(worker), worker.random(100..=60_000));
+                    let (key, checkpoint, expected) =
+                        (key.clone(), checkpoint.clone(), expected.clone());
+                    // It is on its way, whatever becomes of the worker.
+                    tokio::spawn(async move {
+                        sleep(Duration::from_millis(wait)).await;
+                        let _nobody_waits =
+                            worker.world.write(&worker.name, &key, &checkpoint, &expected);
+                    });
+                    pending().await
+                }
+                Fate::Repeated => {
+                    let _first = apply();
+                    apply()
+                }
+            };
+            worker.arrive().await;
+            answer
+        }
+        .boxed()
+    }
+
+    fn list<'a>(&'a self, scope: &'a CheckpointScope) -> BoxFuture<'a, Result<Vec<Listed>, Error>> {
+        self.0.world.store.list(scope)
+    }
+}
+
+#[derive(Debug)]
+pub struct SimSink(pub Arc<Worker>);
+
+impl DeadLetterSink for SimSink {
+    fn write<'a>(&'a self, letter: &'a DeadLetter) -> BoxFuture<'a, Result<(), Error>> {
+        async {
+            let worker = &self.0;
+            match worker.depart(true).await {
+                Fate::Hang | Fate::Late => return pending().await,
+                Fate::Refused | Fate::LostAnswer => return Err(failed("write the dead letter")),
+                Fate::Good | Fate::Repeated => {}
+            }
+            if worker.world.sink_is_down() {
+                return Err(failed("write the dead letter"));
+            }
+            worker.arrive().await;
+            worker.on_dead_letter(&letter.event);
+            Ok(())
+        }
+        .boxed()
+    }
+}
