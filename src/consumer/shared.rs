@@ -8,7 +8,8 @@ use std::time::SystemTime;
 use metrics::Counter;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use tokio::sync::watch;
+use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -170,12 +171,12 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The byte budget behind a lock, with a wake-up for partitions that wait for room.
 pub(crate) struct SharedBudget {
     budget: Mutex<ByteBudget>,
-    room: watch::Sender<()>,
+    room: Notify,
 }
 
 impl SharedBudget {
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { budget: Mutex::new(ByteBudget::new(capacity)), room: watch::Sender::new(()) }
+        Self { budget: Mutex::new(ByteBudget::new(capacity)), room: Notify::new() }
     }
 
     pub(crate) fn open(&self) -> Account {
@@ -184,11 +185,13 @@ impl SharedBudget {
 
     pub(crate) fn close(&self, account: Account) {
         lock(&self.budget).close(account);
-        self.room.send_replace(());
+        self.room.notify_waiters();
     }
 
-    pub(crate) fn room(&self) -> watch::Receiver<()> {
-        self.room.subscribe()
+    /// Ready when there is room that there was not when this was called. Wakes in order: a run
+    /// is a function of its seed.
+    pub(crate) fn room(&self) -> Notified<'_> {
+        self.room.notified()
     }
 
     pub(crate) fn may_take(&self, account: Account) -> bool {
@@ -204,7 +207,7 @@ impl SharedBudget {
     pub(crate) fn on_returned(&self, account: Account, bytes: usize) {
         let wake = lock(&self.budget).on_returned(account, bytes);
         if wake {
-            self.room.send_replace(());
+            self.room.notify_waiters();
         }
     }
 

@@ -37,6 +37,42 @@ fn run_seed(seed: u64) -> Report {
     run(Plan::new(seed), lines.unwrap_or(KEPT_LINES))
 }
 
+/// What several runs came to.
+#[derive(Default)]
+struct Summary {
+    events: usize,
+    calls: u64,
+    faults: usize,
+    seen: BTreeMap<&'static str, u64>,
+    failed: Vec<(u64, String)>,
+}
+
+impl Summary {
+    fn with(self, report: Report) -> Self {
+        let failed = report.violations.first().map(|first| (report.plan.seed, first.clone()));
+        self.and(Self {
+            events: report.events,
+            calls: report.calls,
+            faults: report.plan.faults.len(),
+            seen: report.seen,
+            failed: failed.into_iter().collect(),
+        })
+    }
+
+    fn and(mut self, other: Self) -> Self {
+        for (what, count) in other.seen {
+            *self.seen.entry(what).or_default() += count;
+        }
+        self.failed.extend(other.failed);
+        Self {
+            events: self.events + other.events,
+            calls: self.calls + other.calls,
+            faults: self.faults + other.faults,
+            ..self
+        }
+    }
+}
+
 fn describe(report: &Report) -> String {
     format!(
         "LONGSHORE_SEED={} fails:\n  {}\nplan: {:#?}\ntrace, its end:\n  {}",
@@ -61,23 +97,21 @@ fn every_seed_keeps_the_contract() {
     let first = variable("LONGSHORE_FIRST_SEED").unwrap_or(0);
     let seeds = variable("LONGSHORE_SEEDS").unwrap_or(DEFAULT_SEEDS);
     let begun = Instant::now();
-    let (mut events, mut calls, mut faults) = (0, 0, 0);
-    let mut seen: BTreeMap<&'static str, u64> = BTreeMap::new();
-    let mut failed = Vec::new();
-    for seed in first..first + seeds {
-        let report = run_seed(seed);
-        events += report.events;
-        calls += report.calls;
-        faults += report.plan.faults.len();
-        for (what, count) in &report.seen {
-            *seen.entry(what).or_default() += count;
-        }
-        if !report.violations.is_empty() {
-            if failed.is_empty() {
-                println!("{}", describe(&report));
-            }
-            failed.push((seed, report.violations[0].clone()));
-        }
+    // Each run has a runtime of its own; two of them know nothing of each other.
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let shares: Vec<Summary> = std::thread::scope(|scope| {
+        let share = |thread: usize| {
+            let mine = (first..first + seeds).skip(thread).step_by(threads);
+            move || mine.map(run_seed).fold(Summary::default(), Summary::with)
+        };
+        let running: Vec<_> = (0..threads).map(|thread| scope.spawn(share(thread))).collect();
+        running.into_iter().map(|share| share.join().expect("a run panicked")).collect()
+    });
+    let Summary { events, calls, faults, seen, mut failed } =
+        shares.into_iter().fold(Summary::default(), Summary::and);
+    failed.sort();
+    if let Some((seed, _)) = failed.first() {
+        println!("{}", describe(&run_seed(*seed)));
     }
     let took = begun.elapsed();
     println!("{seeds} seeds in {took:?}: {events} events, {calls} calls, {faults} planned faults");

@@ -168,14 +168,14 @@ impl<M: Mode> PartitionWorker<M> {
 
     /// Runs until the ownership ends.
     pub(super) async fn run(mut self, orders: &mut watch::Receiver<Order>) -> PartitionExit {
-        let mut room = self.shared.budget.room();
+        let budget = Arc::clone(&self.shared.budget);
         let mut timer = Box::pin(sleep_until(Instant::now()));
         let mut received = Vec::new();
         let mut completed = Vec::new();
         loop {
             let now = Instant::now();
             let order = *orders.borrow_and_update();
-            room.mark_unchanged();
+            let room = budget.room();
             self.on_order(order, now);
             self.end_overdue_calls(now);
             self.start_due_retries(now);
@@ -240,7 +240,7 @@ impl<M: Mode> PartitionWorker<M> {
                     }
                     false
                 }
-                _changed = room.changed(), if starved => false,
+                () = room, if starved => false,
                 () = &mut timer, if wake.is_some() => false,
             };
             if calls_ended && !self.running.is_empty() {
