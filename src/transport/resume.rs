@@ -414,6 +414,13 @@ impl PartitionStream {
                 "opening a link"
             );
             let link = transport.open(open).await?;
+            // The hub may have been created anew since it was compared: our position would then
+            // pass over events of the new log. From here on that would end the link.
+            let is = transport.hub_properties().await?.incarnation;
+            let was = hub.incarnation;
+            if is != was {
+                return Ok(Opened { outcome: Err(Continuity::Recreated { was, is }), trimmed });
+            }
             Ok(Opened { outcome: Ok(link), trimmed })
         };
         State::Opening(opening.boxed())
