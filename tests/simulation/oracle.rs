@@ -252,8 +252,9 @@ impl Oracle {
         ends.filter(|((partition, _), log)| {
             let last = log.all.keys().next_back().copied().unwrap_or(i64::MIN);
             let state = &self.partitions[*partition];
-            // An owner with nothing new to write does not see that it was overwritten.
-            !state.overwritten
+            // An owner with nothing new to write does not see that it was overwritten, and where
+            // the fence was overwritten an older owner may write.
+            !state.was_overwritten
                 && state.stored.as_ref().is_none_or(|stored| {
                     watermark(stored) < last
                         || stored.incarnation.is_some_and(|is| is.0 != self.incarnation)
