@@ -103,6 +103,16 @@ pub enum Expected {
     Version(VersionToken),
 }
 
+impl Expected {
+    /// Whether a store that holds this version, or nothing, holds what is expected.
+    pub fn is_met_by(&self, stored: Option<&VersionToken>) -> bool {
+        match self {
+            Expected::Absent => stored.is_none(),
+            Expected::Version(version) => stored == Some(version),
+        }
+    }
+}
+
 /// Why a write was not made.
 #[derive(Debug)]
 #[non_exhaustive]

@@ -45,12 +45,7 @@ impl State {
         checkpoint: &Checkpoint,
         expected: &Expected,
     ) -> Result<VersionToken, StoreError> {
-        let as_expected = match (self.stored.get(key), expected) {
-            (None, Expected::Absent) => true,
-            (Some(stored), Expected::Version(version)) => stored.version == *version,
-            _ => false,
-        };
-        if !as_expected {
+        if !expected.is_met_by(self.stored.get(key).map(|stored| &stored.version)) {
             return Err(StoreError::Conflict);
         }
         self.last_version += 1;

@@ -14,23 +14,22 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures::FutureExt;
 use futures::future::{BoxFuture, OptionFuture};
 use futures::stream::{FuturesUnordered, StreamExt};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::dispatch::Mode;
 use super::exit::{PartitionExit, StopReason};
+use super::lease_requests::{Polled, Requests, within};
 use super::owners::Owners;
 use super::partition_worker::CANCEL_GRACE;
 use super::rebalance::new_partitions;
 use super::shared::{Directive, Order, Shared, lock};
-use crate::checkpoint_store::{CheckpointKey, CheckpointScope};
 use crate::config::LeaseOptions;
-use crate::error::{Error, ErrorClass, error_chain};
+use crate::error::{Error, error_chain};
 use crate::event::PartitionId;
-use crate::lease_store::{LeaseListing, LeaseStore, Member, OwnerId, StoreError, StoredOwnership};
+use crate::lease_store::{LeaseListing, Member, OwnerId};
 use crate::state::fence::Superseded;
 use crate::state::lease_table::{Action, Ended, LeaseLimits, LeaseTable, LeaseWrite, LeaseWritten};
 
@@ -45,86 +44,6 @@ pub const BUSY_LOOK: Duration = Duration::from_secs(2);
 
 /// Most hand-offs that a worker asks for, and gives, at once.
 pub const MAX_HAND_OFFS: usize = 16;
-
-type Polled = Vec<(PartitionId, Result<Option<StoredOwnership>, Error>)>;
-
-/// What is written, by whom and with which time limit: what each request needs.
-struct Requests {
-    store: Arc<dyn LeaseStore>,
-    scope: CheckpointScope,
-    limit: Duration,
-}
-
-impl Requests {
-    fn key(&self, partition: &PartitionId) -> CheckpointKey {
-        CheckpointKey { scope: self.scope.clone(), partition: partition.clone() }
-    }
-
-    fn list(&self) -> BoxFuture<'static, Result<LeaseListing, Error>> {
-        let (store, scope, limit) = (Arc::clone(&self.store), self.scope.clone(), self.limit);
-        async move { within(limit, "list the leases", store.list(&scope)).await }.boxed()
-    }
-
-    fn heartbeat(&self, member: Member) -> BoxFuture<'static, Result<Member, Error>> {
-        let (store, scope, limit) = (Arc::clone(&self.store), self.scope.clone(), self.limit);
-        async move {
-            within(limit, "write the heartbeat", store.write_member(&scope, &member)).await?;
-            Ok(member)
-        }
-        .boxed()
-    }
-
-    fn write(&self, write: LeaseWrite) -> BoxFuture<'static, (LeaseWrite, LeaseWritten)> {
-        let (store, limit) = (Arc::clone(&self.store), self.limit);
-        let key = self.key(&write.partition);
-        async move {
-            let attempt = async {
-                match store.store(&key, &write.ownership, &write.expected).await {
-                    Ok(version) => Ok(LeaseWritten::Stored(version)),
-                    Err(StoreError::Conflict) => store.load(&key).await.map(LeaseWritten::Conflict),
-                    Err(StoreError::Failed(error)) => Err(error),
-                }
-            };
-            let written = within(limit, "write the lease", attempt).await;
-            let written = written.unwrap_or_else(|error| {
-                warn!(
-                    lease = %key,
-                    causes = ?error_chain(&error),
-                    "a lease could not be written; trying again"
-                );
-                LeaseWritten::Unknown
-            });
-            (write, written)
-        }
-        .boxed()
-    }
-
-    fn poll(&self, partitions: Vec<PartitionId>) -> BoxFuture<'static, Polled> {
-        let reads: FuturesUnordered<_> = partitions
-            .into_iter()
-            .map(|partition| {
-                let (store, limit) = (Arc::clone(&self.store), self.limit);
-                let key = self.key(&partition);
-                async move {
-                    let found = within(limit, "read the lease", store.load(&key)).await;
-                    (partition, found)
-                }
-            })
-            .collect();
-        reads.collect().boxed()
-    }
-}
-
-async fn within<T>(
-    limit: Duration,
-    operation: &'static str,
-    call: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
-    timeout(limit, call).await.unwrap_or_else(|_elapsed| {
-        let message = format!("no answer within {limit:?}");
-        Err(Error::new(ErrorClass::Transient, operation, message))
-    })
-}
 
 /// How the worker's end goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -24,6 +24,7 @@ mod event_consumer;
 mod exit;
 mod handler;
 mod lease_loop;
+mod lease_requests;
 mod letters;
 mod owners;
 mod partition_worker;

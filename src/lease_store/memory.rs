@@ -60,12 +60,7 @@ impl State {
         expected: &Expected,
         modified: SystemTime,
     ) -> Result<VersionToken, StoreError> {
-        let as_expected = match (self.ownerships.get(key), expected) {
-            (None, Expected::Absent) => true,
-            (Some(stored), Expected::Version(version)) => stored.version == *version,
-            _ => false,
-        };
-        if !as_expected {
+        if !expected.is_met_by(self.ownerships.get(key).map(|stored| &stored.version)) {
             return Err(StoreError::Conflict);
         }
         self.last_version += 1;

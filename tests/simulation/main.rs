@@ -4,7 +4,7 @@
 //! seed ──> plan ──> run: workers over ports with weather, faults by the clock ──> oracle
 //! ```
 //!
-//! `LONGSHORE_SEED=123 cargo test --test simulation` replays one seed; `LONGSHORE_SEEDS=N` runs
+//! `LONGSHORE_SEED=123 cargo test --features simulation --test simulation` replays one seed; `LONGSHORE_SEEDS=N` runs
 //! that many, `LONGSHORE_FIRST_SEED=N` says with which to begin. `LONGSHORE_TRACE_LINES=N` shows
 //! that much of the trace.
 
@@ -25,7 +25,7 @@ use run::{Report, run};
 use world::KEPT_LINES;
 
 /// Seeds of a test run that is told nothing else.
-const DEFAULT_SEEDS: u64 = 1_000;
+const DEFAULT_SEEDS: u64 = 10_000;
 
 fn variable(name: &str) -> Option<u64> {
     let value = std::env::var(name).ok()?;

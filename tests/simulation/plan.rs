@@ -140,7 +140,7 @@ impl Plan {
         let random = &mut random;
         let (partitions, events) = match random.random_range(0..100) {
             0..70 => (random.random_range(1..=2), random.random_range(5..120)),
-            70..95 => (random.random_range(1..=8), random.random_range(100..1_700)),
+            70..95 => (random.random_range(1..=8), random.random_range(100..2_200)),
             _ => (random.random_range(8..=32), random.random_range(1_000..6_000)),
         };
         let calm_at = Duration::from_millis(random.random_range(2_000..240_000));

@@ -51,12 +51,7 @@ impl LeaseTable {
         let mut actions = Vec::new();
         let members = self.take_in(&listing, &mut actions);
         let mut view = self.view(&listing, members);
-        self.claim_what_is_free(
-            &view.standings.clone(),
-            &mut view.shares,
-            &view.stayers,
-            &mut actions,
-        );
+        self.claim_what_is_free(&view.standings, &mut view.shares, &view.stayers, &mut actions);
         self.put_off_overdue(&view, now, &mut actions);
         self.give_what_is_wanted(&mut view, now, &mut actions);
         self.ask_for_a_share(&view, &mut actions);

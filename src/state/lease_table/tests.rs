@@ -91,7 +91,7 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(bounds: &Bounds) -> Self {
         let worker = |name: &str| {
             let mut table = LeaseTable::new(name.into(), limits());
             table.on_partitions([partition()]);
@@ -104,7 +104,7 @@ impl World {
                 run: None,
                 yields: false,
                 loses: false,
-                looks_left: 3,
+                looks_left: bounds.looks,
             }
         };
         Self {
@@ -113,10 +113,10 @@ impl World {
             checkpoint: None,
             versions: 0,
             handled: [0; EVENTS as usize],
-            crashes_left: 1,
-            lost_answers_left: 1,
-            late_left: 1,
-            departures_left: 1,
+            crashes_left: bounds.crashes,
+            lost_answers_left: bounds.lost_answers,
+            late_left: bounds.late,
+            departures_left: bounds.departures,
             took_over: false,
         }
     }
@@ -156,12 +156,7 @@ impl World {
     }
 
     fn apply(&mut self, write: &LeaseWrite) -> LeaseWritten {
-        let is_as_expected = match (&self.record, &write.expected) {
-            (None, Expected::Absent) => true,
-            (Some(stored), Expected::Version(version)) => stored.version == *version,
-            _ => false,
-        };
-        if !is_as_expected {
+        if !write.expected.is_met_by(self.record.as_ref().map(|stored| &stored.version)) {
             return LeaseWritten::Conflict(self.record.clone());
         }
         let version = self.version();
@@ -174,12 +169,7 @@ impl World {
     /// Writes a checkpoint behind a fence; `None`: the right to write has ended.
     fn checkpoint(&mut self, fence: &mut Fence) -> Option<()> {
         while let Some((pending, expected)) = fence.pending() {
-            let is_as_expected = match (&self.checkpoint, expected) {
-                (None, Expected::Absent) => true,
-                (Some(stored), Expected::Version(version)) => stored.version == *version,
-                _ => false,
-            };
-            if is_as_expected {
+            if expected.is_met_by(self.checkpoint.as_ref().map(|stored| &stored.version)) {
                 let before = self.checkpoint.take().map(|stored| stored.checkpoint);
                 let checkpoint = pending.clone();
                 assert_forward(before.as_ref(), &checkpoint);
@@ -415,13 +405,7 @@ struct Bounds {
 fn search(bounds: &Bounds) -> usize {
     let base = Instant::now();
     let mut seen = HashSet::new();
-    let mut first = World::new();
-    first.workers.iter_mut().for_each(|worker| worker.looks_left = bounds.looks);
-    first.crashes_left = bounds.crashes;
-    first.lost_answers_left = bounds.lost_answers;
-    first.late_left = bounds.late;
-    first.departures_left = bounds.departures;
-    let mut open = vec![first];
+    let mut open = vec![World::new(bounds)];
     while let Some(world) = open.pop() {
         if seen.insert(world.fingerprint()) {
             open.extend(world.next(base));
