@@ -90,6 +90,19 @@ pub enum PositionLost {
     Stop,
 }
 
+/// What becomes of handler calls that run when their partition is lost to another owner. Whatever
+/// they do, it is not checkpointed: the new owner gets the same events.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum LostPartition {
+    /// They are asked to give up, and dropped a second later.
+    #[default]
+    Cancel,
+    /// They finish, within [`ConsumerOptions::handler_timeout`]. They are told that the partition
+    /// is lost. Until then it does not come back to this worker.
+    Finish,
+}
+
 /// What to do when checkpoints cannot be written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
@@ -204,6 +217,8 @@ pub struct ConsumerOptions {
     pub start_position: StartPosition,
     /// Where to go on when the position is not in the log. Default: the oldest event.
     pub position_lost: PositionLost,
+    /// What becomes of handler calls whose partition is lost. Default: they are cancelled.
+    pub lost_partition: LostPartition,
     /// The owner level of the links. Default: the lease epoch.
     pub owner_level: OwnerLevel,
     /// Delays between attempts to open a link. Default [`DEFAULT_REOPEN_BACKOFF`].
@@ -230,6 +245,7 @@ impl Default for ConsumerOptions {
             store_timeout: DEFAULT_STORE_TIMEOUT,
             start_position: StartPosition::default(),
             position_lost: PositionLost::default(),
+            lost_partition: LostPartition::default(),
             owner_level: OwnerLevel::default(),
             reopen_backoff: DEFAULT_REOPEN_BACKOFF,
         }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use longshore::config::{DEFAULT_REOPEN_BACKOFF, OwnerLevel, PositionLost};
+use longshore::config::{DEFAULT_REOPEN_BACKOFF, LostPartition, OwnerLevel, PositionLost};
 use longshore::consumer::{ExitReason, Settler, StopReason};
 use longshore::event::{SequenceNumber, StartPosition};
 use longshore::state::batch_buffer::FlushReason;
@@ -680,6 +680,42 @@ async fn a_stolen_partition_writes_no_checkpoint_any_more() {
     assert!(matches!(exit.partitions[0].reason, StopReason::Lost(_)), "{exit:?}");
     assert!(matches!(exit.reason, ExitReason::PartitionsStopped));
     assert_eq!(lost.load(Ordering::SeqCst), 5, "every handler was told");
+    drained(new).await;
+    assert_eq!(harness.checkpointed_to("0").await, Some(4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn handlers_of_a_stolen_partition_finish_where_they_are_let() {
+    let harness = Harness::new(1);
+    harness.publish(0, 5);
+    let gate = Arc::new(Semaphore::new(0));
+    let finished = Arc::new(AtomicUsize::new(0));
+    let mut options = ConsumerOptions::default();
+    options.lost_partition = LostPartition::Finish;
+    let (enter, done) = (gate.clone(), finished.clone());
+    let mut old = harness
+        .builder()
+        .options(options)
+        .event_handler(move |_: Event, context: EventContext| {
+            let (gate, done) = (enter.clone(), done.clone());
+            async move {
+                drop(gate.acquire().await);
+                assert!(context.partition_lost().is_cancelled());
+                assert!(!context.cancelled().is_cancelled());
+                done.fetch_add(1, Ordering::SeqCst);
+            }
+        })
+        .expect("valid")
+        .start();
+    until("in flight", || unsettled(&old) == 5).await;
+    let new = harness.start_recording(ConsumerOptions::default());
+    until("the new owner", || harness.seen.len() == 5).await;
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(old.snapshot().slots_in_use, 5, "they are waited for");
+    gate.add_permits(5);
+    let exit = old.join().await;
+    assert!(matches!(exit.partitions[0].reason, StopReason::Lost(_)), "{exit:?}");
+    assert_eq!((exit.partitions[0].cut_handlers, finished.load(Ordering::SeqCst)), (0, 5));
     drained(new).await;
     assert_eq!(harness.checkpointed_to("0").await, Some(4));
 }

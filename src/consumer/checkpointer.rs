@@ -96,6 +96,13 @@ impl Checkpointer {
         self.pace.on_batch_finished(now.into_std());
     }
 
+    /// Somebody else may have written: what is stored is compared by a write of what we have,
+    /// even where nothing moved.
+    pub(super) fn recheck(&mut self, now: Instant) {
+        self.pace.on_settled(0, now.into_std());
+        self.pace.on_batch_finished(now.into_std());
+    }
+
     /// The ownership ends: the last write does not wait out the back-off of earlier failures.
     pub(super) fn on_last(&mut self) {
         self.failures = 0;
@@ -187,10 +194,12 @@ impl Checkpointer {
         let limit = self.shared.options.store_timeout;
         let write = async move { write_once(&*store, &key, &checkpoint, &expected, limit).await };
         self.writing = Some(write.boxed());
+        self.status.set_checkpoint_version(None);
     }
 
     fn publish(&self) {
         let watermark = self.fence.stored().watermark.as_ref();
         self.status.on_checkpoint(watermark.map(|position| position.sequence_number));
+        self.status.set_checkpoint_version(self.fence.stored_version().cloned());
     }
 }

@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
 use super::exit::StopReason;
-use super::shared::{Order, Shared};
+use super::shared::{Order, Shared, Told};
 use crate::checkpoint_store::{
     Checkpoint, CheckpointKey, CheckpointStore, Expected, StoreError, StoredCheckpoint,
     VersionToken,
@@ -76,11 +76,11 @@ pub(super) async fn claim(
     key: &CheckpointKey,
     partition: &Partition,
     lost: Option<Continuity>,
-    orders: &mut watch::Receiver<Order>,
+    orders: &mut watch::Receiver<Told>,
 ) -> Result<Claimed, StopReason> {
     let mut failures = 0;
     loop {
-        match *orders.borrow_and_update() {
+        match orders.borrow_and_update().order {
             Order::Run | Order::Pause => {}
             Order::HandOff => return Err(StopReason::HandedOff),
             Order::Drain(_) => return Err(StopReason::Drained),

@@ -243,6 +243,12 @@ impl Slots {
         *self.limit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Slots that are taken, those beyond a lowered limit included.
+    pub(crate) fn in_use(&self) -> usize {
+        let limit = self.limit() + self.surplus.load(Ordering::Acquire);
+        limit.saturating_sub(self.semaphore.available_permits())
+    }
+
     /// Changes the number of slots; running handlers are not cut.
     pub(crate) fn set_limit(&self, limit: usize) {
         let mut current = self.limit.lock().unwrap_or_else(PoisonError::into_inner);

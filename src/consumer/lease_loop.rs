@@ -19,6 +19,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
+use super::checkpoint_watch::overwritten;
 use super::dispatch::Mode;
 use super::exit::{PartitionExit, StopReason};
 use super::lease_requests::{Polled, Requests, within};
@@ -140,6 +141,7 @@ impl<M: Mode> LeaseLoop<'_, M> {
         let mut directive = self.shared.directive.subscribe();
         directive.mark_changed();
         let mut more = Box::pin(new_partitions(self.shared));
+        let mut foreign_writes = Box::pin(overwritten(self.shared));
         let mut timer = Box::pin(sleep_until(Instant::now()));
         loop {
             self.begin_what_is_due(Instant::now());
@@ -180,6 +182,10 @@ impl<M: Mode> LeaseLoop<'_, M> {
                 found = &mut more => {
                     self.table.on_partitions(found);
                     more.set(new_partitions(self.shared));
+                }
+                found = &mut foreign_writes => {
+                    found.iter().for_each(|id| self.owners.recheck(id));
+                    foreign_writes.set(overwritten(self.shared));
                 }
                 () = &mut timer, if wake.is_some() => {}
             }

@@ -16,6 +16,7 @@
 //! `claim` fences one before its first link is opened.
 
 mod blocking;
+mod checkpoint_watch;
 mod checkpointer;
 mod claim;
 mod dispatch;
@@ -47,6 +48,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use checkpoint_watch::CHECKPOINTS_INTERVAL;
 pub use entities::{
     ConsumerSet, ConsumerSetBuilder, ConsumerSetExit, ConsumerSetHandle, ConsumerSetSnapshot,
     EntityExit, EntitySnapshot,
@@ -397,9 +399,7 @@ impl ConsumerHandle {
     pub fn is_ready(&self) -> bool {
         let partitions = lock(&self.shared.partitions);
         (!partitions.is_empty() || self.shared.leases_seen.load(Ordering::Relaxed))
-            && partitions
-                .iter()
-                .all(|(id, status)| status.snapshot(id).phase == PartitionPhase::Running)
+            && partitions.iter().all(|(_, status)| status.phase() == PartitionPhase::Running)
     }
 
     /// Where the consumer stands now.
@@ -408,6 +408,7 @@ impl ConsumerHandle {
             counts: self.shared.counters.read(),
             slots: self.shared.slots.limit(),
             memory_used_bytes: self.shared.budget.used_bytes(),
+            slots_in_use: self.shared.slots.in_use(),
             partitions: lock(&self.shared.partitions)
                 .iter()
                 .map(|(id, status)| status.snapshot(id))
@@ -460,6 +461,8 @@ pub struct ConsumerSnapshot {
     pub counts: ConsumerCounts,
     /// How many handler calls may run at once.
     pub slots: usize,
+    /// How many of them are taken.
+    pub slots_in_use: usize,
     /// Bytes of the memory budget in use.
     pub memory_used_bytes: usize,
     /// The partitions, in order of their names.

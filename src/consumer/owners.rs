@@ -11,7 +11,7 @@ use super::claim::claim;
 use super::dispatch::Mode;
 use super::exit::{PartitionExit, StopReason};
 use super::partition_worker::PartitionWorker;
-use super::shared::{Order, PartitionPhase, PartitionStatus, Shared, lock};
+use super::shared::{Order, PartitionPhase, PartitionStatus, Shared, Told, lock};
 use crate::checkpoint_store::CheckpointKey;
 use crate::config::PositionLost;
 use crate::event::{Partition, PartitionId};
@@ -23,7 +23,7 @@ pub(super) struct Owners<M> {
     shared: Arc<Shared>,
     mode: Arc<M>,
     tasks: JoinSet<PartitionExit>,
-    running: BTreeMap<PartitionId, (Id, watch::Sender<Order>)>,
+    running: BTreeMap<PartitionId, (Id, watch::Sender<Told>)>,
 }
 
 impl<M: Mode> Owners<M> {
@@ -41,7 +41,7 @@ impl<M: Mode> Owners<M> {
         let metrics = PartitionMetrics::new(&partition, self.shared.transport.consumer_group());
         let status = Arc::new(PartitionStatus::new(metrics));
         lock(&self.shared.partitions).insert(id.clone(), Arc::clone(&status));
-        let (sender, orders) = watch::channel(order);
+        let (sender, orders) = watch::channel(Told { order, rechecks: 0 });
         let own = own(Arc::clone(&self.shared), Arc::clone(&self.mode), id.clone(), status, orders);
         let task = self.tasks.spawn(own);
         self.running.insert(id, (task.id(), sender));
@@ -50,14 +50,21 @@ impl<M: Mode> Owners<M> {
     /// Tells one partition what to do.
     pub(super) fn order(&self, id: &PartitionId, order: Order) {
         if let Some((_, orders)) = self.running.get(id) {
-            orders.send_replace(order);
+            orders.send_modify(|told| told.order = order);
+        }
+    }
+
+    /// Has one partition compare its checkpoint with the stored one.
+    pub(super) fn recheck(&self, id: &PartitionId) {
+        if let Some((_, orders)) = self.running.get(id) {
+            orders.send_modify(|told| told.rechecks = told.rechecks.wrapping_add(1));
         }
     }
 
     /// Tells all partitions what to do.
     pub(super) fn order_all(&self, order: Order) {
         for (_, orders) in self.running.values() {
-            orders.send_replace(order);
+            orders.send_modify(|told| told.order = order);
         }
     }
 
@@ -87,7 +94,7 @@ async fn own<M: Mode>(
     mode: Arc<M>,
     id: PartitionId,
     status: Arc<PartitionStatus>,
-    mut orders: watch::Receiver<Order>,
+    mut orders: watch::Receiver<Told>,
 ) -> PartitionExit {
     let partition = Partition::new(shared.transport.entity().clone(), id.clone());
     let key = CheckpointKey { scope: shared.scope(), partition: id.clone() };

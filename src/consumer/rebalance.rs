@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+use super::checkpoint_watch::overwritten;
 use super::dispatch::Mode;
 use super::exit::{ConsumerExit, ExitReason, PartitionExit, StopReason};
 use super::lease_loop;
@@ -70,6 +71,7 @@ async fn own_all<M: Mode>(
     }
     let mut exits = Vec::new();
     let mut more = Box::pin(new_partitions(shared));
+    let mut foreign_writes = Box::pin(overwritten(shared));
     loop {
         tokio::select! {
             biased;
@@ -90,6 +92,10 @@ async fn own_all<M: Mode>(
                     }
                 }
                 more.set(new_partitions(shared));
+            }
+            found = &mut foreign_writes => {
+                found.iter().for_each(|id| owners.recheck(id));
+                foreign_writes.set(overwritten(shared));
             }
         }
     }

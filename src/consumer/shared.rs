@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::dispatch::Slots;
-use crate::checkpoint_store::{CheckpointScope, CheckpointStore, WriteId};
+use crate::checkpoint_store::{CheckpointScope, CheckpointStore, VersionToken, WriteId};
 use crate::clock::Clock;
 use crate::config::{ConsumerOptions, LeaseOptions};
 use crate::dead_letter::DeadLetterSink;
@@ -49,6 +49,14 @@ pub(crate) enum Order {
     Drain(Instant),
     /// The lease is another owner's: stop, and write nothing.
     Lose,
+}
+
+/// What a partition's worker was told last.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Told {
+    pub(crate) order: Order,
+    /// How often somebody else's write was found in the place of its checkpoint.
+    pub(crate) rechecks: u32,
 }
 
 impl From<Directive> for Order {
@@ -333,6 +341,8 @@ pub(crate) struct PartitionStatus {
     last_enqueued: AtomicI64,
     settled_to: AtomicI64,
     checkpointed_to: AtomicI64,
+    /// The version of the stored checkpoint, while it is known.
+    checkpoint_version: Mutex<Option<VersionToken>>,
     last_received: AtomicI64,
     unsettled: AtomicUsize,
     in_flight: AtomicUsize,
@@ -397,6 +407,7 @@ impl PartitionStatus {
             last_enqueued: AtomicI64::new(NONE),
             settled_to: AtomicI64::new(NONE),
             checkpointed_to: AtomicI64::new(NONE),
+            checkpoint_version: Mutex::new(None),
             last_received: AtomicI64::new(NONE),
             unsettled: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
@@ -439,6 +450,15 @@ impl PartitionStatus {
         self.checkpointed_to.store(number, Ordering::Relaxed);
     }
 
+    /// `None`: a write is under way, or whether one was applied is not known.
+    pub(crate) fn set_checkpoint_version(&self, version: Option<VersionToken>) {
+        *lock(&self.checkpoint_version) = version;
+    }
+
+    pub(crate) fn checkpoint_version(&self) -> Option<VersionToken> {
+        lock(&self.checkpoint_version).clone()
+    }
+
     pub(crate) fn set_phase(&self, phase: PartitionPhase) {
         let number = match phase {
             PartitionPhase::Claiming => 0,
@@ -449,6 +469,15 @@ impl PartitionStatus {
         self.phase.store(number, Ordering::Relaxed);
     }
 
+    pub(crate) fn phase(&self) -> PartitionPhase {
+        match self.phase.load(Ordering::Relaxed) {
+            0 => PartitionPhase::Claiming,
+            1 => PartitionPhase::Running,
+            2 => PartitionPhase::Draining,
+            _ => PartitionPhase::Stopped,
+        }
+    }
+
     pub(crate) fn snapshot(&self, partition: &PartitionId) -> PartitionSnapshot {
         let position = |cell: &AtomicI64| match cell.load(Ordering::Relaxed) {
             NONE => None,
@@ -456,12 +485,7 @@ impl PartitionStatus {
         };
         PartitionSnapshot {
             partition: partition.clone(),
-            phase: match self.phase.load(Ordering::Relaxed) {
-                0 => PartitionPhase::Claiming,
-                1 => PartitionPhase::Running,
-                2 => PartitionPhase::Draining,
-                _ => PartitionPhase::Stopped,
-            },
+            phase: self.phase(),
             settled_to: position(&self.settled_to),
             checkpointed_to: position(&self.checkpointed_to),
             last_received: position(&self.last_received),

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::value;
 use crate::config::{
-    ConsumerOptions, MAX_DURATION, MAX_SLOTS, MAX_WINDOW_EVENTS, OwnerLevel, PositionLost,
-    UncheckpointedEvents,
+    ConsumerOptions, LostPartition, MAX_DURATION, MAX_SLOTS, MAX_WINDOW_EVENTS, OwnerLevel,
+    PositionLost, UncheckpointedEvents,
 };
 use crate::state::backoff::Backoff;
 
@@ -393,6 +393,22 @@ pub const ALL: &[Key] = &[
         "Where to go on when the checkpoint's position is not in the log.",
     ),
     knob(
+        "LONGSHORE_LOST_PARTITION",
+        "cancel",
+        Knob::Other {
+            allowed: "cancel or finish",
+            set: |o, text| {
+                o.lost_partition = match text {
+                    "cancel" => LostPartition::Cancel,
+                    "finish" => LostPartition::Finish,
+                    _ => return None,
+                };
+                Some(())
+            },
+        },
+        "What becomes of handler calls whose partition is lost to another owner.",
+    ),
+    knob(
         "LONGSHORE_OWNER_LEVEL",
         "lease-epoch",
         Knob::Other {
@@ -503,6 +519,7 @@ mod tests {
         options.max_batch_size = 7;
         options.start_position = crate::event::StartPosition::Latest;
         options.owner_level = OwnerLevel::None;
+        options.lost_partition = LostPartition::Finish;
         for (key, knob) in knobs() {
             assert!(knob.apply(&mut options, key.default), "{}", key.name);
         }
@@ -562,6 +579,7 @@ mod tests {
             ("LONGSHORE_UNCHECKPOINTED_EVENTS", "0"),
             ("LONGSHORE_START_POSITION", "-1"),
             ("LONGSHORE_POSITION_LOST", "go on"),
+            ("LONGSHORE_LOST_PARTITION", "wait"),
             ("LONGSHORE_OWNER_LEVEL", "-5"),
         ] {
             let (_, knob) = knobs().find(|(key, _)| key.name == name).expect(name);

@@ -107,6 +107,14 @@ impl Fence {
         &self.stored
     }
 
+    /// The version of what the store holds, between writes.
+    pub fn stored_version(&self) -> Option<&VersionToken> {
+        match &self.expected {
+            Expected::Version(version) if self.pending.is_none() => Some(version),
+            _ => None,
+        }
+    }
+
     /// The write to make, and what it expects to replace; `None` between writes.
     pub fn pending(&self) -> Option<(&Checkpoint, &Expected)> {
         self.pending.as_ref().map(|pending| (pending, &self.expected))

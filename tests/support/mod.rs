@@ -109,16 +109,19 @@ impl Harness {
             .start()
     }
 
-    pub async fn checkpoint(&self, partition: &str) -> Option<Checkpoint> {
-        let key = CheckpointKey {
+    pub fn key(&self, partition: &str) -> CheckpointKey {
+        CheckpointKey {
             scope: CheckpointScope {
                 namespace: "memory".to_owned(),
                 entity: self.entity.clone(),
                 consumer_group: "$Default".into(),
             },
             partition: PartitionId::from(partition),
-        };
-        let stored = self.checkpoints.load(&key).await.expect("load");
+        }
+    }
+
+    pub async fn checkpoint(&self, partition: &str) -> Option<Checkpoint> {
+        let stored = self.checkpoints.load(&self.key(partition)).await.expect("load");
         stored.map(|stored| stored.checkpoint)
     }
 

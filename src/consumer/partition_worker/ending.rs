@@ -9,7 +9,8 @@
 //! 5. write the last checkpoint;
 //! 6. close the link.
 //!
-//! A partition that was lost skips 2 and 5: what we would write belongs to another owner.
+//! A partition that was lost skips 2 and 5: what we would write belongs to another owner. By
+//! default its handlers are asked to give up at once.
 //!
 //! A hand-off comes before that, and cuts nothing: intake rests, the partial batch is handed out,
 //! and what runs is waited for; when all of that is settled *and checkpointed*, the procedure
@@ -22,6 +23,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::PartitionWorker;
+use crate::config::{LostPartition, MAX_DURATION};
 use crate::consumer::dispatch::Mode;
 use crate::consumer::exit::{PartitionExit, StopReason};
 use crate::consumer::shared::PartitionPhase;
@@ -77,10 +79,15 @@ impl<M: Mode> PartitionWorker<M> {
         if self.scope.lost.is_cancelled() {
             return;
         }
+        let options = &self.shared.options;
+        let until = match options.lost_partition {
+            LostPartition::Cancel => now,
+            LostPartition::Finish => now + options.handler_timeout.unwrap_or(MAX_DURATION),
+        };
         match &mut self.phase {
-            Phase::Running | Phase::HandingOff => self.begin_end(why, now),
+            Phase::Running | Phase::HandingOff => self.begin_end(why, until),
             Phase::Ending { why: before, deadline, .. } => {
-                *deadline = now.min(*deadline);
+                *deadline = until.min(*deadline);
                 // Why the whole consumer stops is the more important news.
                 if !matches!(before, StopReason::Aborted(_)) {
                     *before = why;

@@ -27,7 +27,7 @@ use super::dispatch::{self, Completion, Mode, Slot};
 use super::exit::{PartitionExit, StopReason};
 use super::handler::Scope;
 use super::running::Running;
-use super::shared::{Order, PartitionStatus, Progress, Shared};
+use super::shared::{Order, PartitionStatus, Progress, Shared, Told};
 use super::unit::{Failures, Tracked, Unit};
 use super::waiting::Waiting;
 use crate::checkpoint_store::CheckpointKey;
@@ -167,14 +167,18 @@ impl<M: Mode> PartitionWorker<M> {
     }
 
     /// Runs until the ownership ends.
-    pub(super) async fn run(mut self, orders: &mut watch::Receiver<Order>) -> PartitionExit {
+    pub(super) async fn run(mut self, orders: &mut watch::Receiver<Told>) -> PartitionExit {
         let budget = Arc::clone(&self.shared.budget);
         let mut timer = Box::pin(sleep_until(Instant::now()));
         let mut received = Vec::new();
         let mut completed = Vec::new();
+        let mut rechecks = orders.borrow().rechecks;
         loop {
             let now = Instant::now();
-            let order = *orders.borrow_and_update();
+            let Told { order, rechecks: asked } = *orders.borrow_and_update();
+            if std::mem::replace(&mut rechecks, asked) != asked {
+                self.checkpointer.recheck(now);
+            }
             let room = budget.room();
             self.on_order(order, now);
             self.end_overdue_calls(now);
@@ -489,7 +493,7 @@ impl<M: Mode> PartitionWorker<M> {
 }
 
 /// Waits for an order; one whose giver is gone never comes.
-async fn ordered(orders: &mut watch::Receiver<Order>) {
+async fn ordered(orders: &mut watch::Receiver<Told>) {
     if orders.changed().await.is_err() {
         std::future::pending::<()>().await;
     }
