@@ -126,7 +126,8 @@ pub struct LeaseOptions {
     /// An ownership of another SDK's processor that was not renewed for this long is free.
     /// Default [`DEFAULT_FOREIGN_LEASE_EXPIRY`].
     pub foreign_lease_expiry: Duration,
-    /// Between two looks at the leases while nothing changes. Default [`DEFAULT_LOOK_INTERVAL`].
+    /// Between two looks at the leases while nothing changes; at most half of the expiry. Default
+    /// [`DEFAULT_LOOK_INTERVAL`].
     pub look_interval: Duration,
     /// How long a hand-off waits for handlers before it is put off; it cuts none. Default
     /// [`DEFAULT_HAND_OFF_TIMEOUT`].
@@ -164,6 +165,13 @@ impl LeaseOptions {
                     "it must be at least three heartbeat_interval of {:?}",
                     self.heartbeat_interval
                 ),
+            ));
+        }
+        if self.look_interval > self.lease_expiry / 2 {
+            return Err(InvalidConfig::new(
+                "look_interval",
+                format!("{:?}", self.look_interval),
+                format!("it must be at most half the lease_expiry of {:?}", self.lease_expiry),
             ));
         }
         Ok(())

@@ -87,7 +87,7 @@ pub struct StoredMember {
 }
 
 /// The leases of a consumer group of an entity. Not a snapshot: each record is as it was at some
-/// moment while the listing was made.
+/// moment while the listing was made, the members' after the ownerships.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LeaseListing {
     /// The time of the store's clock when the listing was answered.

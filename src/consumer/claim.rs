@@ -131,17 +131,28 @@ async fn attempt(
     partition: &Partition,
     lost: Option<Continuity>,
 ) -> Result<Attempt, StopReason> {
+    let limit = shared.options.store_timeout;
     let read = async {
+        // Much may have happened since the lease was taken: a claim by who has it no longer
+        // would end the ownership of who has it now.
+        if let Some(leases) = &shared.leases {
+            let lease = timeout(limit, leases.store.load(key)).await;
+            let lease = lease.map_err(|_elapsed| too_slow("read the lease", limit))??;
+            let holder = lease.as_ref().and_then(|lease| lease.ownership.holder.worker());
+            if holder != Some(&leases.owner) {
+                return Ok(None);
+            }
+        }
         let hub = shared.transport.hub_properties().await?;
         let log = shared.transport.log_properties(&partition.id).await?;
-        let limit = shared.options.store_timeout;
         let stored = timeout(limit, shared.checkpoints.load(key))
             .await
             .map_err(|_elapsed| too_slow("load the checkpoint", limit))??;
-        Ok((hub, log, stored))
+        Ok(Some((hub, log, stored)))
     };
     let (hub, log, stored) = match read.await {
-        Ok(read) => read,
+        Ok(Some(read)) => read,
+        Ok(None) => return Err(StopReason::LeaseLost),
         Err(error) => return Ok(Attempt::Failed(error)),
     };
     let begin = begin(shared, partition, &hub, &log, stored.as_ref(), lost)?;
@@ -151,7 +162,6 @@ async fn attempt(
         fence.restart_at(watermark.clone());
     }
     while let Some((checkpoint, expected)) = fence.pending() {
-        let limit = shared.options.store_timeout;
         match write_once(&*shared.checkpoints, key, checkpoint, expected, limit).await {
             Written::Stored(version) => fence.on_stored(version),
             Written::Conflict(found) => match fence.on_conflict(found) {

@@ -93,14 +93,14 @@ pub(super) async fn run<M: Mode>(
         return Vec::new();
     };
     let options = leases.options.clone();
-    // No two runs share a name, or one would take the other's leases for its own.
-    let me = OwnerId::new(format!("{}-{:016x}", shared.worker, shared.seed()));
+    let me = leases.owner.clone();
     let mut table = LeaseTable::new(me.clone(), limits(&options));
     table.on_partitions(partitions);
     let requests = Requests {
         store: Arc::clone(&leases.store),
         scope: shared.scope(),
-        limit: shared.options.store_timeout.min(options.lease_expiry / 3),
+        // What the table assumes of them: see `LeaseTable`.
+        limit: shared.options.store_timeout.min(options.lease_expiry / 6),
     };
     let now = Instant::now();
     let this = LeaseLoop {

@@ -43,6 +43,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use rand::Rng as _;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -137,7 +138,7 @@ pub struct BatchConsumerBuilder {
     worker: String,
     clock: Arc<dyn Clock>,
     seed: Option<u64>,
-    leases: Option<Leases>,
+    leases: Option<(Arc<dyn LeaseStore>, LeaseOptions)>,
     on_assigned: Option<PartitionHook>,
     on_revoked: Option<PartitionHook>,
 }
@@ -198,14 +199,14 @@ impl BatchConsumerBuilder {
     /// Workers share what they should share if they have the same lease store, the same
     /// checkpoint store, and the same namespace, entity and consumer group.
     pub fn leases(mut self, store: Arc<dyn LeaseStore>) -> Self {
-        let options = self.leases.take().map(|leases| leases.options).unwrap_or_default();
-        self.leases = Some(Leases { store, options });
+        let options = self.leases.take().map(|(_, options)| options).unwrap_or_default();
+        self.leases = Some((store, options));
         self
     }
 
     /// Shares the partitions as [`BatchConsumerBuilder::leases`] does, with these options.
     pub fn leases_with(mut self, store: Arc<dyn LeaseStore>, options: LeaseOptions) -> Self {
-        self.leases = Some(Leases { store, options });
+        self.leases = Some((store, options));
         self
     }
 
@@ -272,7 +273,7 @@ impl BatchConsumerBuilder {
 
     fn validate(&self) -> Result<(), InvalidConfig> {
         self.options.validate()?;
-        self.leases.as_ref().map_or(Ok(()), |leases| leases.options.validate())
+        self.leases.as_ref().map_or(Ok(()), |(_, options)| options.validate())
     }
 
     fn assemble_events(self, handler: impl EventHandler, common: Common) -> BatchConsumer {
@@ -286,8 +287,13 @@ impl BatchConsumerBuilder {
     fn assemble<M: Mode>(self, mode: M, common: Common) -> BatchConsumer {
         metrics::describe();
         let labelled = Labelled::new(self.transport.entity(), self.transport.consumer_group());
+        let mut random = shared::seeded(self.seed);
+        let leases = self.leases.map(|(store, options)| {
+            let owner = format!("{}-{:016x}", self.worker, random.random::<u64>());
+            Leases { store, options, owner: owner.into() }
+        });
         let shared = Arc::new(Shared {
-            random: Mutex::new(shared::seeded(self.seed)),
+            random: Mutex::new(random),
             transport: self.transport,
             checkpoints: self.checkpoints,
             dead_letters: self.dead_letters,
@@ -301,7 +307,7 @@ impl BatchConsumerBuilder {
             counters: Counters::new(&labelled),
             timings: labelled.timings(),
             partitions: Mutex::new(BTreeMap::new()),
-            leases: self.leases,
+            leases,
             leases_seen: AtomicBool::new(false),
             store_ahead_millis: AtomicI64::new(0),
             on_assigned: self.on_assigned,

@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::config::{ConsumerOptions, LeaseOptions};
 use crate::dead_letter::DeadLetterSink;
 use crate::event::{Partition, PartitionId, SequenceNumber};
-use crate::lease_store::LeaseStore;
+use crate::lease_store::{LeaseStore, OwnerId};
 use crate::state::batch_buffer::FlushReason;
 use crate::state::byte_budget::{Account, ByteBudget};
 use crate::telemetry::metrics::{Labelled, PartitionMetrics, Timings};
@@ -87,9 +87,11 @@ impl Common {
     }
 }
 
-/// Where leases are kept, and how long they last.
+/// Where leases are kept, how long they last, and who we are there.
 pub(crate) struct Leases {
     pub(crate) store: Arc<dyn LeaseStore>,
+    /// No two runs share it, or one would take the other's leases for its own.
+    pub(crate) owner: OwnerId,
     pub(crate) options: LeaseOptions,
 }
 

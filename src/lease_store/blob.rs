@@ -102,23 +102,8 @@ impl BlobLeaseStore {
     }
 
     async fn list_all(&self, scope: &CheckpointScope) -> Result<LeaseListing, Error> {
-        let folder = names::folder(scope, MEMBER, Spelling::Lower);
-        let members = self.container.list(LIST, &folder).await?;
-        let members = members
-            .blobs
-            .into_iter()
-            .filter_map(|(_, found)| {
-                let found = found?;
-                let member = decode_member(&found.metadata)?;
-                Some(StoredMember { member, modified: found.modified })
-            })
-            .collect();
         let folder = names::folder(scope, OWNERSHIP, Spelling::Lower);
         let listed = self.container.list(LIST, &folder).await?;
-        let now = listed.answered.ok_or_else(|| {
-            let message = format!("{} answered without a date", self.container.url());
-            Error::new(ErrorClass::Unknown, LIST, message)
-        })?;
         let mut ownerships: Vec<(PartitionId, StoredOwnership)> = listed
             .blobs
             .into_iter()
@@ -128,6 +113,21 @@ impl BlobLeaseStore {
             })
             .collect();
         ownerships.sort_by(|(left, _), (right, _)| left.cmp(right));
+        let folder = names::folder(scope, MEMBER, Spelling::Lower);
+        let listed = self.container.list(LIST, &folder).await?;
+        let now = listed.answered.ok_or_else(|| {
+            let message = format!("{} answered without a date", self.container.url());
+            Error::new(ErrorClass::Unknown, LIST, message)
+        })?;
+        let members = listed
+            .blobs
+            .into_iter()
+            .filter_map(|(_, found)| {
+                let found = found?;
+                let member = decode_member(&found.metadata)?;
+                Some(StoredMember { member, modified: found.modified })
+            })
+            .collect();
         Ok(LeaseListing { now, ownerships, members })
     }
 }

@@ -24,6 +24,10 @@ pub trait LeaseStore: Send + Sync + fmt::Debug + 'static {
     /// partitions. A record that cannot be understood is left out if it is a member's, and is
     /// held by nobody if it is an ownership.
     ///
+    /// Each record is as it was at some moment during the call, and member records are read after
+    /// all ownerships: a worker writes its own before it takes anything, so the holder of an
+    /// ownership is among them unless it is gone.
+    ///
     /// # Errors
     /// As the medium fails.
     fn list<'a>(&'a self, scope: &'a CheckpointScope)

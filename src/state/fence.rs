@@ -162,6 +162,14 @@ impl Fence {
             self.on_stored(version);
             return Verdict::Written;
         }
+        // First of all, whether it is still ours: a later owner may have found a new incarnation,
+        // or a reset, before us.
+        // Our own epoch is an earlier write of ours whose answer was lost, unless two claims met.
+        if found.lease_epoch > pending.lease_epoch
+            || (found.lease_epoch == pending.lease_epoch && !self.claimed)
+        {
+            return Verdict::Superseded(Superseded::Epoch(found.lease_epoch));
+        }
         if let Some(incarnation) = found.incarnation
             && Some(incarnation) > pending.incarnation
         {
@@ -169,12 +177,6 @@ impl Fence {
         }
         if found.reset_generation > pending.reset_generation {
             return Verdict::Superseded(Superseded::Reset(found.reset_generation));
-        }
-        // Our own epoch is an earlier write of ours whose answer was lost, unless two claims met.
-        if found.lease_epoch > pending.lease_epoch
-            || (found.lease_epoch == pending.lease_epoch && !self.claimed)
-        {
-            return Verdict::Superseded(Superseded::Epoch(found.lease_epoch));
         }
         // An older owner, or a writer that knows no fences: keep what it settled in this log.
         if found.incarnation.is_none() || found.incarnation == pending.incarnation {
@@ -321,6 +323,20 @@ mod tests {
         assert_eq!(
             fence.on_conflict(Some(stored(&reset, "v2"))),
             Verdict::Superseded(Superseded::Reset(1))
+        );
+    }
+
+    #[test]
+    fn a_later_owner_is_one_also_where_it_found_the_hub_created_anew_or_a_reset() {
+        let mut fence = claimed(10);
+        let mut theirs = progress(&mut fence, 5, 2);
+        theirs.lease_epoch = LeaseEpoch(11);
+        theirs.write_id = WriteId(99);
+        theirs.incarnation = Some(Incarnation(HUB.0 + 1));
+        theirs.reset_generation = 3;
+        assert_eq!(
+            fence.on_conflict(Some(stored(&theirs, "v2"))),
+            Verdict::Superseded(Superseded::Epoch(LeaseEpoch(11)))
         );
     }
 

@@ -17,6 +17,9 @@
 //!   with the target, drains, and writes the target as the holder.
 //! - A worker that cannot reach the store goes on: whoever takes its partitions fences their
 //!   checkpoints and has the higher owner level.
+//! - Whoever could not look for a while does not take others for dead at once: after an outage of
+//!   the store all heartbeats are old. It looks for half an expiry without a break first, in which
+//!   every worker that lives has written one.
 //! - Placement is even, and moves only where it was uneven at two looks in a row.
 //!
 //! Time is an argument. Ages are differences on the store's clock, so clocks of workers do not
@@ -187,6 +190,14 @@ pub struct LeaseTable {
     sees_leaving: bool,
     /// How long until the heartbeat that is the first to be overdue expires.
     next_expiry: Option<Duration>,
+    watch: Option<Watch>,
+}
+
+/// Looks without a break.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Watch {
+    since: Instant,
+    last_look: Instant,
 }
 
 impl LeaseTable {
@@ -202,6 +213,7 @@ impl LeaseTable {
             stayers: BTreeSet::new(),
             sees_leaving: false,
             next_expiry: None,
+            watch: None,
         }
     }
 

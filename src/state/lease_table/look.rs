@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{Action, Entry, LeaseTable, Purpose, Role};
+use super::{Action, Entry, LeaseTable, Purpose, Role, Watch};
 use crate::event::PartitionId;
 use crate::lease::{Holder, LeaseListing, OwnerId, Ownership, StoredMember};
 use crate::state::placement::{Shares, weight};
@@ -49,7 +49,7 @@ impl LeaseTable {
     /// Takes a listing in: what is to be done, and what to ask for from now on.
     pub fn on_look(&mut self, listing: LeaseListing, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
-        let members = self.take_in(&listing, &mut actions);
+        let members = self.take_in(&listing, now, &mut actions);
         let mut view = self.view(&listing, members);
         self.claim_what_is_free(&view.standings, &mut view.shares, &view.stayers, &mut actions);
         self.put_off_overdue(&view, now, &mut actions);
@@ -65,7 +65,12 @@ impl LeaseTable {
     }
 
     /// Updates the records; what the store gave to others is lost. Returns the live members.
-    fn take_in(&mut self, listing: &LeaseListing, actions: &mut Vec<Action>) -> Vec<StoredMember> {
+    fn take_in(
+        &mut self,
+        listing: &LeaseListing,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) -> Vec<StoredMember> {
         let mut found: BTreeMap<_, _> =
             listing.ownerships.iter().map(|(partition, stored)| (partition, stored)).collect();
         for (partition, entry) in &mut self.entries {
@@ -81,20 +86,41 @@ impl LeaseTable {
                 entry.role = Role::Other;
             }
         }
+        let doubt = self.doubt(now);
         let mut next_expiry = None;
-        let members = listing.members.iter().filter(|stored| {
+        let others = listing.members.iter().filter(|stored| stored.member.owner != self.me);
+        let members = others.filter(|stored| {
             let left = self.limits.expiry.checked_sub(age(listing.now, stored.modified));
-            let is_me = stored.member.owner == self.me;
+            let left = left.max(doubt);
             // A heartbeat is written several times within an expiry: this one is late.
-            if let Some(left) = left.filter(|left| !is_me && *left < self.limits.expiry / 2) {
+            if let Some(left) = left.filter(|left| *left < self.limits.expiry / 2) {
                 let look = left + EXPIRY_SLACK;
                 next_expiry = Some(next_expiry.map_or(look, |next: Duration| next.min(look)));
             }
-            left.is_some() && !is_me
+            left.is_some()
         });
         let members = members.cloned().collect();
         self.next_expiry = next_expiry;
         members
+    }
+
+    /// How long from now nobody is taken for dead, if at all: a worker that lives may have been
+    /// unable to say so for as long as we were unable to look.
+    ///
+    /// A heartbeat is written at least every third of an expiry, and a request takes a sixth at
+    /// most, so after an outage every live worker has written within half an expiry. Two looks are
+    /// at most half an expiry and a request apart; an outage that makes heartbeats expire is
+    /// longer than that.
+    fn doubt(&mut self, now: Instant) -> Option<Duration> {
+        let break_of = self.limits.expiry * 2 / 3;
+        let since = match self.watch {
+            Some(watch) if now.saturating_duration_since(watch.last_look) <= break_of => {
+                watch.since
+            }
+            _ => now,
+        };
+        self.watch = Some(Watch { since, last_look: now });
+        (self.limits.expiry / 2).checked_sub(now.saturating_duration_since(since))
     }
 
     fn view(&mut self, listing: &LeaseListing, members: Vec<StoredMember>) -> View {

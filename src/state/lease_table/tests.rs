@@ -91,10 +91,12 @@ struct World {
 }
 
 impl World {
-    fn new(bounds: &Bounds) -> Self {
+    fn new(bounds: &Bounds, base: Instant) -> Self {
         let worker = |name: &str| {
             let mut table = LeaseTable::new(name.into(), limits());
             table.on_partitions([partition()]);
+            let since = base - EXPIRY;
+            table.watch = Some(Watch { since, last_look: base });
             Worker {
                 table,
                 lives: true,
@@ -405,7 +407,7 @@ struct Bounds {
 fn search(bounds: &Bounds) -> usize {
     let base = Instant::now();
     let mut seen = HashSet::new();
-    let mut open = vec![World::new(bounds)];
+    let mut open = vec![World::new(bounds, base)];
     while let Some(world) = open.pop() {
         if seen.insert(world.fingerprint()) {
             open.extend(world.next(base));
@@ -428,4 +430,55 @@ fn no_interleaving_of_two_workers_repeats_an_event_or_moves_a_checkpoint_back() 
     ] {
         println!("{what}: {} worlds", search(&bounds));
     }
+}
+
+/// Two workers of which the other one has everything, and its heartbeat is as old as this.
+fn look_at_a_holder(table: &mut LeaseTable, heartbeat_age: Duration, at: Instant) -> Vec<Action> {
+    let other = OwnerId::new("b");
+    let ownership = Ownership::of(other.clone());
+    let version = VersionToken("1".to_owned());
+    let member = Member { owner: other, wants: BTreeSet::new(), leaving: false };
+    table.on_look_begun();
+    table.on_look(
+        LeaseListing {
+            now: now(),
+            ownerships: vec![(
+                partition(),
+                StoredOwnership { ownership, version, modified: now() },
+            )],
+            members: vec![StoredMember { member, modified: now() - heartbeat_age }],
+        },
+        at,
+    )
+}
+
+#[test]
+fn after_a_time_without_looks_nobody_is_taken_for_dead_at_once() {
+    let mut table = LeaseTable::new("a".into(), limits());
+    table.on_partitions([partition()]);
+    let begun = Instant::now();
+    let after = |seconds| begun + Duration::from_secs(seconds);
+    let (young, old) = (Duration::from_secs(1), 2 * EXPIRY);
+    for seconds in [0, 10, 20] {
+        assert_eq!(look_at_a_holder(&mut table, young, after(seconds)), []);
+    }
+    // The store was away, and is back: the other one could not write either.
+    for seconds in [300, 308, 315] {
+        assert_eq!(look_at_a_holder(&mut table, old, after(seconds)), []);
+    }
+    // It had time enough.
+    assert!(matches!(look_at_a_holder(&mut table, old, after(316))[..], [Action::Write(_)]));
+}
+
+#[test]
+fn who_is_watched_without_a_break_is_taken_for_dead_when_its_lease_expires() {
+    let mut table = LeaseTable::new("a".into(), limits());
+    table.on_partitions([partition()]);
+    let begun = Instant::now();
+    let after = |seconds| begun + Duration::from_secs(seconds);
+    for seconds in [0, 10, 20] {
+        assert_eq!(look_at_a_holder(&mut table, Duration::from_secs(seconds), after(seconds)), []);
+    }
+    let expired = look_at_a_holder(&mut table, EXPIRY + Duration::from_secs(1), after(31));
+    assert!(matches!(expired[..], [Action::Write(_)]), "{expired:?}");
 }
