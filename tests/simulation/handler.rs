@@ -15,7 +15,7 @@ use rand::{Rng, SeedableRng};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::world::Worker;
+use super::worker::Worker;
 
 pub struct SimHandler(pub Arc<Worker>);
 
@@ -34,12 +34,23 @@ struct Call {
     ending: Ending,
     takes: Duration,
     heeds_cancel: bool,
+    _running: Running,
+}
+
+/// An event is being handled; ends with the call, also where that is dropped.
+struct Running(Arc<Worker>, Event);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.on_call_ended(&self.1);
+    }
 }
 
 impl SimHandler {
     fn begin(&self, event: &Event, epoch: u64) -> Call {
         let worker = &self.0;
         let (id, call) = worker.on_call(event, epoch);
+        let running = Running(Arc::clone(worker), event.clone());
         let plan = &worker.world.plan;
         let rates = plan.handler;
         let place = (id as u64).wrapping_mul(0x0100_0000_01b3).wrapping_add(u64::from(call));
@@ -63,7 +74,8 @@ impl SimHandler {
             worker.world.trace(|| format!("{} will end event {id} with {ending:?}", worker.name));
         }
         let takes = Duration::from_millis(random.random_range(0..=rates.longest_ms));
-        Call { id, ending, takes, heeds_cancel: random.random_bool(rates.heeds_cancel) }
+        let heeds_cancel = random.random_bool(rates.heeds_cancel);
+        Call { id, ending, takes, heeds_cancel, _running: running }
     }
 
     /// Works; `false`: it was asked to give up, and does.

@@ -10,11 +10,15 @@
 
 #![allow(missing_docs, unreachable_pub)]
 
+mod fleet;
+mod foreign;
 mod handler;
+mod lease_port;
 mod oracle;
 mod plan;
 mod ports;
 mod run;
+mod worker;
 mod world;
 
 use std::collections::BTreeMap;

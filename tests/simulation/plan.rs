@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use longshore::config::{OwnerLevel, PositionLost, UncheckpointedEvents};
+use longshore::config::{
+    LeaseOptions, LostPartition, OwnerLevel, PositionLost, UncheckpointedEvents,
+};
 use longshore::state::backoff::Backoff;
 use longshore::{ConsumerOptions, ErrorClass};
 use rand::rngs::SmallRng;
@@ -14,6 +16,10 @@ use rand::{Rng, SeedableRng};
 pub struct Plan {
     pub seed: u64,
     pub partitions: usize,
+    /// Workers that run from the beginning.
+    pub workers: usize,
+    /// How they share the partitions. `None`: one worker at a time takes them all.
+    pub leases: Option<LeaseOptions>,
     /// Whether the handler gets batches.
     pub batches: bool,
     pub options: ConsumerOptions,
@@ -35,17 +41,45 @@ pub struct Publish {
     pub gap: i64,
 }
 
+/// What a worker is cut off from. From both: it is paused, as a machine that sleeps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CutFrom {
+    Store,
+    Broker,
+    Both,
+}
+
+/// `worker` counts those that are there when it happens.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Fault {
     /// The worker dies at this many steps from now: calls of its ports and of its handlers.
     Crash {
+        worker: usize,
         steps: u64,
     },
-    /// The worker is drained, and another one started.
-    Restart,
-    /// The worker is cut from its store, or else from the broker, and another one started.
+    /// One more worker.
+    Join,
+    /// A worker is drained.
+    Leave {
+        worker: usize,
+    },
+    /// A worker is drained, and another one started.
+    Restart {
+        worker: usize,
+    },
+    Cut {
+        worker: usize,
+        from: CutFrom,
+        lasts: Duration,
+    },
+    /// Without leases: the worker is cut off for good, and another one started.
     Zombie {
-        cut_store: bool,
+        from: CutFrom,
+    },
+    /// Both stores are away for everybody.
+    StoreDown {
+        lasts: Duration,
+        hangs: bool,
     },
     EndLinks {
         partition: usize,
@@ -75,15 +109,31 @@ pub enum Fault {
         partition: usize,
         back: i64,
     },
+    /// A processor of another SDK takes the partition, works on it, and releases it.
+    Foreign {
+        partition: usize,
+        lasts: Duration,
+    },
+    /// An operator resets the checkpoint to a place in the log: a share of its length.
+    Reset {
+        partition: usize,
+        place: f64,
+    },
 }
 
 impl Fault {
     pub fn name(self) -> &'static str {
         match self {
             Fault::Crash { .. } => "crash",
-            Fault::Restart => "restart",
-            Fault::Zombie { cut_store: true } => "cut from the store",
-            Fault::Zombie { cut_store: false } => "cut from the broker",
+            Fault::Join => "worker added",
+            Fault::Leave { .. } => "worker leaves",
+            Fault::Restart { .. } => "restart",
+            Fault::Cut { from: CutFrom::Store, .. } => "cut from the store",
+            Fault::Cut { from: CutFrom::Broker, .. } => "cut from the broker",
+            Fault::Cut { from: CutFrom::Both, .. } => "paused",
+            Fault::Zombie { .. } => "cut off for good",
+            Fault::StoreDown { hangs: true, .. } => "stores hang",
+            Fault::StoreDown { hangs: false, .. } => "stores fail",
             Fault::EndLinks { .. } => "links ended",
             Fault::HangLinks { .. } => "links hung",
             Fault::FailOpens { .. } => "opens fail",
@@ -92,6 +142,8 @@ impl Fault {
             Fault::Trim { .. } => "log trimmed",
             Fault::SinkDown { .. } => "sink down",
             Fault::Overwrite { .. } => "checkpoint overwritten",
+            Fault::Foreign { .. } => "foreign owner",
+            Fault::Reset { .. } => "checkpoint reset",
         }
     }
 }
@@ -108,6 +160,13 @@ pub struct Rates {
     pub late: f64,
     /// Sent twice: the answer is that of the second.
     pub repeated: f64,
+}
+
+impl Rates {
+    /// Whether a heartbeat may fail to arrive, or a checkpoint: a live worker may lose its lease.
+    pub fn may_cost_leases(&self) -> bool {
+        self.refused + self.hang + self.lost_answer + self.late > 0.0
+    }
 }
 
 /// How often a handler call ends otherwise than well.
@@ -134,17 +193,22 @@ const LOSSES: [ErrorClass; 8] = [
     ErrorClass::BadPosition,
 ];
 
+/// Most workers at a time.
+pub const MAX_WORKERS: usize = 8;
+
 impl Plan {
     pub fn new(seed: u64) -> Self {
         let mut random = SmallRng::seed_from_u64(seed);
         let random = &mut random;
-        let (partitions, events) = match random.random_range(0..100) {
-            0..70 => (random.random_range(1..=2), random.random_range(5..120)),
-            70..95 => (random.random_range(1..=8), random.random_range(100..2_200)),
-            _ => (random.random_range(8..=32), random.random_range(1_000..6_000)),
+        let (partitions, events, workers) = match random.random_range(0..100) {
+            0..70 => (random.random_range(1..=2), random.random_range(5..120), 1..=2),
+            70..95 => (random.random_range(1..=8), random.random_range(100..2_200), 1..=4),
+            _ => (random.random_range(8..=32), random.random_range(1_000..6_000), 2..=MAX_WORKERS),
         };
+        let leases = random.random_bool(0.75).then(|| lease_options(random));
+        let workers = if leases.is_some() { random.random_range(workers) } else { 1 };
         let calm_at = Duration::from_millis(random.random_range(2_000..240_000));
-        let options = options(random);
+        let options = options(random, leases.is_some());
         let mut publishes = Vec::new();
         let mut left: usize = events;
         while left > 0 {
@@ -155,38 +219,19 @@ impl Plan {
             publishes.push((at(random, calm_at), Publish { partition, events, gap }));
         }
         publishes.sort_by_key(|(at, _)| *at);
-        let faults = faults(random, partitions, calm_at);
-        let often = [0.0, 0.0, 0.02, 0.1];
-        let mut rate = || *often.choose(random).unwrap_or(&0.0);
-        let (refused, hang, lost_answer) = (rate(), rate() / 2.0, rate());
-        let (late, repeated) = (rate(), rate());
-        let (retry, dead_letter, skip) = (rate(), rate(), rate());
-        let (panic, hangs) = (rate(), rate() / 2.0);
+        let faults = faults(random, partitions, calm_at, leases.is_some());
         Self {
             seed,
             partitions,
+            workers,
+            leases,
             batches: random.random_bool(0.5),
             options,
             publishes,
             faults,
             calm_at,
-            rates: Rates {
-                latency_ms: *[1, 10, 300].choose(random).unwrap_or(&1),
-                refused,
-                hang,
-                lost_answer,
-                late,
-                repeated,
-            },
-            handler: HandlerRates {
-                longest_ms: *[1, 20, 900].choose(random).unwrap_or(&1),
-                retry,
-                dead_letter,
-                skip,
-                panic,
-                hang: hangs,
-                heeds_cancel: 0.5,
-            },
+            rates: rates(random),
+            handler: handler_rates(random),
             max_skew: Duration::from_secs(*[0, 1, 60].choose(random).unwrap_or(&0)),
         }
     }
@@ -196,7 +241,47 @@ fn at(random: &mut SmallRng, before: Duration) -> Duration {
     before.mul_f64(random.random_range(0.0..0.95))
 }
 
-fn options(random: &mut SmallRng) -> ConsumerOptions {
+fn often(random: &mut SmallRng) -> f64 {
+    *[0.0, 0.0, 0.02, 0.1].choose(random).unwrap_or(&0.0)
+}
+
+fn rates(random: &mut SmallRng) -> Rates {
+    let latency_ms = *[1, 10, 300].choose(random).unwrap_or(&1);
+    // In good weather a worker that is alive keeps its leases, whatever else happens.
+    let (refused, hang, lost_answer, late) = if random.random_bool(0.5) {
+        (often(random), often(random) / 2.0, often(random), often(random))
+    } else {
+        (0.0, 0.0, 0.0, 0.0)
+    };
+    Rates { latency_ms, refused, hang, lost_answer, late, repeated: often(random) }
+}
+
+fn handler_rates(random: &mut SmallRng) -> HandlerRates {
+    HandlerRates {
+        longest_ms: *[1, 20, 900].choose(random).unwrap_or(&1),
+        retry: often(random),
+        dead_letter: often(random),
+        skip: often(random),
+        panic: often(random),
+        hang: often(random) / 2.0,
+        heeds_cancel: 0.5,
+    }
+}
+
+fn lease_options(random: &mut SmallRng) -> LeaseOptions {
+    let mut options = LeaseOptions::default();
+    // The defaults, or everything in a sixth of the time.
+    if random.random_bool(0.5) {
+        options.heartbeat_interval = Duration::from_secs(1);
+        options.lease_expiry = Duration::from_secs(6);
+        options.foreign_lease_expiry = Duration::from_secs(20);
+        options.look_interval = Duration::from_secs(2);
+    }
+    options.hand_off_timeout = Duration::from_secs(*[2, 10, 60].choose(random).unwrap_or(&60));
+    options
+}
+
+fn options(random: &mut SmallRng, leases: bool) -> ConsumerOptions {
     let mut options = ConsumerOptions::default();
     options.max_batch_size = *[1, 3, 20].choose(random).unwrap_or(&1);
     options.batch_timeout = Duration::from_millis(*[10, 200, 1_000].choose(random).unwrap_or(&10));
@@ -219,37 +304,101 @@ fn options(random: &mut SmallRng) -> ConsumerOptions {
     if random.random_bool(0.2) {
         options.uncheckpointed_events = UncheckpointedEvents::PauseAt(random.random_range(1..100));
     }
-    if random.random_bool(0.1) {
+    if random.random_bool(0.3) {
+        options.lost_partition = LostPartition::Finish;
+    }
+    // With a fixed level a worker that is cut off from the store goes on beside its successor.
+    if !leases && random.random_bool(0.1) {
         options.owner_level = OwnerLevel::Fixed(1);
     }
     options
 }
 
-fn faults(random: &mut SmallRng, partitions: usize, calm_at: Duration) -> Vec<(Duration, Fault)> {
+/// What may happen in a run, by families of which each run has only some.
+#[derive(Clone, Copy, Debug)]
+enum Family {
+    Crash,
+    Fleet,
+    Cut,
+    StoreDown,
+    EndLinks,
+    HangLinks,
+    FailOpens,
+    FailReads,
+    Trim,
+    SinkDown,
+    Tampering,
+}
+
+const FAMILIES: [Family; 11] = [
+    Family::Crash,
+    Family::Fleet,
+    Family::Cut,
+    Family::StoreDown,
+    Family::EndLinks,
+    Family::HangLinks,
+    Family::FailOpens,
+    Family::FailReads,
+    Family::Trim,
+    Family::SinkDown,
+    Family::Tampering,
+];
+
+fn faults(
+    random: &mut SmallRng,
+    partitions: usize,
+    calm_at: Duration,
+    leases: bool,
+) -> Vec<(Duration, Fault)> {
     let count = random.random_range(0..=24);
     // Some families only, so that each also meets its faults alone.
-    let families: Vec<u32> = (0..11).filter(|_| random.random_bool(0.5)).collect();
-    // A writer without fences does not say which creation of the hub its number is of.
-    let recreates = random.random_bool(0.5);
+    let families: Vec<Family> = FAMILIES.into_iter().filter(|_| random.random_bool(0.5)).collect();
+    // A writer without fences says neither which creation of the hub its number is of, nor which
+    // reset it knows of: so a run has it, or what it would undo.
+    let tampering = random.random_range(0..3);
     let mut faults = Vec::new();
     for _ in 0..count {
         let Some(family) = families.choose(random) else { break };
         let partition = random.random_range(0..partitions);
+        let worker = random.random_range(0..MAX_WORKERS);
         let class = *LOSSES.choose(random).unwrap_or(&ErrorClass::Transient);
         let retryable = *LOSSES[..5].choose(random).unwrap_or(&ErrorClass::Transient);
         let times = random.random_range(1..6);
+        let from = [CutFrom::Store, CutFrom::Broker, CutFrom::Both];
+        let from = *from.choose(random).unwrap_or(&CutFrom::Both);
         let fault = match family {
-            0 => Fault::Crash { steps: random.random_range(1..200) },
-            1 => Fault::Restart,
-            2 => Fault::Zombie { cut_store: random.random_bool(0.5) },
-            3 | 4 => Fault::EndLinks { partition, class },
-            5 => Fault::HangLinks { partition },
-            6 => Fault::FailOpens { times, class: retryable },
-            7 => Fault::FailReads { times, class: retryable },
-            8 => Fault::Trim { partition, events: random.random_range(1..20) },
-            9 => Fault::SinkDown { lasts: Duration::from_secs(random.random_range(1..60)) },
-            _ if recreates => Fault::Recreate,
-            _ => Fault::Overwrite { partition, back: random.random_range(1..40) },
+            Family::Crash => Fault::Crash { worker, steps: random.random_range(1..200) },
+            Family::Fleet if !leases => Fault::Restart { worker },
+            Family::Fleet => match random.random_range(0..3) {
+                0 => Fault::Join,
+                1 => Fault::Leave { worker },
+                _ => Fault::Restart { worker },
+            },
+            Family::Cut if !leases => Fault::Zombie { from },
+            Family::Cut => {
+                Fault::Cut { worker, from, lasts: Duration::from_secs(random.random_range(1..120)) }
+            }
+            Family::StoreDown => {
+                let lasts = Duration::from_secs(*[5, 40, 600].choose(random).unwrap_or(&5));
+                Fault::StoreDown { lasts, hangs: random.random_bool(0.5) }
+            }
+            Family::EndLinks => Fault::EndLinks { partition, class },
+            Family::HangLinks => Fault::HangLinks { partition },
+            Family::FailOpens => Fault::FailOpens { times, class: retryable },
+            Family::FailReads => Fault::FailReads { times, class: retryable },
+            Family::Trim => Fault::Trim { partition, events: random.random_range(1..20) },
+            Family::SinkDown => {
+                Fault::SinkDown { lasts: Duration::from_secs(random.random_range(1..60)) }
+            }
+            Family::Tampering => match tampering {
+                0 if leases && random.random_bool(0.5) => {
+                    let lasts = Duration::from_secs(random.random_range(5..90));
+                    Fault::Foreign { partition, lasts }
+                }
+                0 => Fault::Overwrite { partition, back: random.random_range(1..40) },
+                1 => Fault::Recreate,
+                _ => Fault::Reset { partition, place: random.random_range(0.0..1.0) },
+            },
         };
         faults.push((at(random, calm_at), fault));
     }

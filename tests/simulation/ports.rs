@@ -1,5 +1,5 @@
 //! The ports of one worker, with weather: latency, errors, hangs, answers that are lost, writes
-//! that arrive late or twice, and a cut behind which nothing happens any more.
+//! that arrive late or twice, and cuts behind which nothing happens for a while.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -18,11 +18,11 @@ use longshore::transport::{HubProperties, Link, LogProperties, OpenLink, Transpo
 use longshore::{Error, ErrorClass, Event};
 use tokio::time::sleep;
 
-use super::world::Worker;
+use super::worker::Worker;
 
 /// What happens to a call.
 #[derive(Clone, Copy, PartialEq, Debug)]
-enum Fate {
+pub enum Fate {
     Good,
     Refused,
     Hang,
@@ -31,16 +31,31 @@ enum Fate {
     Repeated,
 }
 
+/// Where a call goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum To {
+    Stores,
+    Broker,
+    /// On the side of the stores, and up when they are not.
+    Sink,
+}
+
 impl Worker {
-    /// Passes on a call: waits a little and says what its fate is. Never returns behind a cut.
-    async fn depart(&self, to_store: bool) -> Fate {
+    /// Passes on a call: waits a little and says what its fate is. Waits behind a cut.
+    pub async fn depart(&self, to: To) -> Fate {
         self.step();
         let rates = self.world.rates();
         let wait = self.random(0..=rates.latency_ms);
         sleep(Duration::from_millis(wait)).await;
         self.step();
-        if self.is_dead() || self.is_cut(to_store) {
-            return pending().await;
+        self.pass(to).await;
+        if to == To::Stores {
+            while let Some((until, hangs)) = self.world.stores_down() {
+                if !hangs {
+                    return Fate::Refused;
+                }
+                self.world.wait_out(until).await;
+            }
         }
         let mut dice = self.dice();
         for (rate, fate) in [
@@ -59,15 +74,26 @@ impl Worker {
         Fate::Good
     }
 
-    async fn arrive(&self) {
+    /// The answer comes back.
+    pub async fn arrive(&self, from: To) {
         self.step();
+        self.pass(from).await;
+    }
+
+    /// Waits until it is not cut off; for ever if it is dead.
+    async fn pass(&self, to: To) {
+        while !self.is_dead()
+            && let Some(until) = self.cut_until(to != To::Broker)
+        {
+            self.world.wait_out(until).await;
+        }
         if self.is_dead() {
             pending::<()>().await;
         }
     }
 }
 
-fn failed(operation: &'static str) -> Error {
+pub fn failed(operation: &'static str) -> Error {
     Error::new(ErrorClass::Transient, operation, "the simulated network failed")
 }
 
@@ -92,9 +118,9 @@ impl Transport for SimTransport {
 
     fn hub_properties(&self) -> BoxFuture<'_, Result<HubProperties, Error>> {
         async {
-            let fate = self.worker.depart(false).await;
+            let fate = self.worker.depart(To::Broker).await;
             let answer = self.inner.hub_properties().await;
-            self.worker.arrive().await;
+            self.worker.arrive(To::Broker).await;
             if fate == Fate::Refused { Err(failed("read the hub's properties")) } else { answer }
         }
         .boxed()
@@ -105,9 +131,9 @@ impl Transport for SimTransport {
         partition: &'a PartitionId,
     ) -> BoxFuture<'a, Result<LogProperties, Error>> {
         async {
-            let fate = self.worker.depart(false).await;
+            let fate = self.worker.depart(To::Broker).await;
             let answer = self.inner.log_properties(partition).await;
-            self.worker.arrive().await;
+            self.worker.arrive(To::Broker).await;
             if fate == Fate::Refused { Err(failed("read the partition")) } else { answer }
         }
         .boxed()
@@ -116,13 +142,13 @@ impl Transport for SimTransport {
     fn open(&self, options: OpenLink) -> BoxFuture<'static, Result<Box<dyn Link>, Error>> {
         let (worker, inner) = (Arc::clone(&self.worker), self.inner.clone());
         async move {
-            let fate = worker.depart(false).await;
+            let fate = worker.depart(To::Broker).await;
             worker.world.trace(|| format!("{} opens {options:?}", worker.name));
             if fate == Fate::Refused {
                 return Err(failed("open the link"));
             }
             let link = SimLink { inner: Some(inner.open(options).await?), worker };
-            link.worker.arrive().await;
+            link.worker.arrive(To::Broker).await;
             let link: Box<dyn Link> = Box::new(link);
             Ok(link)
         }
@@ -150,8 +176,8 @@ impl Link for SimLink {
         if self.worker.is_dead() {
             return Poll::Pending;
         }
-        if self.worker.is_cut(false) {
-            self.worker.world.wake_when_calm(cx.waker());
+        if self.worker.cut_until(false).is_some() {
+            self.worker.world.wake_when_mended(cx.waker());
             return Poll::Pending;
         }
         let most = self.worker.random(1..=40).try_into().unwrap_or(1).min(max_events);
@@ -186,13 +212,14 @@ impl CheckpointStore for SimStore {
         key: &'a CheckpointKey,
     ) -> BoxFuture<'a, Result<Option<StoredCheckpoint>, Error>> {
         async {
-            match self.0.depart(true).await {
+            self.0.world.count_request("checkpoint read");
+            match self.0.depart(To::Stores).await {
                 Fate::Refused => return Err(failed("load the checkpoint")),
                 Fate::Hang => return pending().await,
                 _ => {}
             }
-            let answer = self.0.world.store.load(key).await;
-            self.0.arrive().await;
+            let answer = self.0.world.checkpoints.load(key).await;
+            self.0.arrive(To::Stores).await;
             answer
         }
         .boxed()
@@ -206,8 +233,9 @@ impl CheckpointStore for SimStore {
     ) -> BoxFuture<'a, Result<VersionToken, StoreError>> {
         async {
             let worker = &self.0;
-            let fate = worker.depart(true).await;
-            let apply = || worker.world.write(&worker.name, key, checkpoint, expected);
+            worker.world.count_request("checkpoint write");
+            let fate = worker.depart(To::Stores).await;
+            let apply = || worker.world.write_checkpoint(&worker.name, key, checkpoint, expected);
             let answer = match fate {
                 Fate::Good => apply(),
                 Fate::Refused => Err(failed("write the checkpoint").into()),
@@ -223,8 +251,9 @@ impl CheckpointStore for SimStore {
                     // It is on its way, whatever becomes of the worker.
                     tokio::spawn(async move {
                         sleep(Duration::from_millis(wait)).await;
+                        let world = &worker.world;
                         let _nobody_waits =
-                            worker.world.write(&worker.name, &key, &checkpoint, &expected);
+                            world.write_checkpoint(&worker.name, &key, &checkpoint, &expected);
                     });
                     pending().await
                 }
@@ -233,14 +262,25 @@ impl CheckpointStore for SimStore {
                     apply()
                 }
             };
-            worker.arrive().await;
+            worker.arrive(To::Stores).await;
             answer
         }
         .boxed()
     }
 
     fn list<'a>(&'a self, scope: &'a CheckpointScope) -> BoxFuture<'a, Result<Vec<Listed>, Error>> {
-        self.0.world.store.list(scope)
+        async {
+            self.0.world.count_request("checkpoint list");
+            match self.0.depart(To::Stores).await {
+                Fate::Refused => return Err(failed("list the checkpoints")),
+                Fate::Hang => return pending().await,
+                _ => {}
+            }
+            let answer = self.0.world.checkpoints.list(scope).await;
+            self.0.arrive(To::Stores).await;
+            answer
+        }
+        .boxed()
     }
 }
 
@@ -251,7 +291,7 @@ impl DeadLetterSink for SimSink {
     fn write<'a>(&'a self, letter: &'a DeadLetter) -> BoxFuture<'a, Result<(), Error>> {
         async {
             let worker = &self.0;
-            match worker.depart(true).await {
+            match worker.depart(To::Sink).await {
                 Fate::Hang | Fate::Late => return pending().await,
                 Fate::Refused | Fate::LostAnswer => return Err(failed("write the dead letter")),
                 Fate::Good | Fate::Repeated => {}
@@ -259,7 +299,7 @@ impl DeadLetterSink for SimSink {
             if worker.world.sink_is_down() {
                 return Err(failed("write the dead letter"));
             }
-            worker.arrive().await;
+            worker.arrive(To::Sink).await;
             worker.on_dead_letter(&letter.event);
             Ok(())
         }

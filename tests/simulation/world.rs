@@ -1,27 +1,26 @@
-//! What the workers of one run share: hub, store, oracle, clock and trace; and what one worker is.
+//! What the workers of one run share: hub, stores, oracle, clock, weather and trace.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::ops::RangeInclusive;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 use std::time::{Duration, SystemTime};
 
 use futures::FutureExt;
+use longshore::OutgoingEvent;
 use longshore::checkpoint_store::memory::MemoryCheckpointStore;
 use longshore::checkpoint_store::{
-    Checkpoint, CheckpointKey, CheckpointScope, CheckpointStore, Expected, StoreError, VersionToken,
+    Checkpoint, CheckpointKey, CheckpointScope, CheckpointStore, Expected, StoreError,
+    StoredCheckpoint, VersionToken, WriteId,
 };
 use longshore::clock::Clock;
-use longshore::event::{PartitionId, Position};
+use longshore::event::{Incarnation, PartitionId, Position};
+use longshore::lease_store::memory::MemoryLeaseStore;
+use longshore::lease_store::{LeaseStore, Ownership};
 use longshore::transport::Link;
 use longshore::transport::memory::MemoryHub;
-use longshore::{Event, OutgoingEvent};
-use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::oracle::Oracle;
 use super::plan::{Plan, Publish, Rates};
@@ -33,7 +32,11 @@ const FNV_PRIME: u64 = 0x0100_0000_01b3;
 pub struct World {
     pub plan: Plan,
     pub hub: MemoryHub,
-    pub store: MemoryCheckpointStore,
+    pub checkpoints: MemoryCheckpointStore,
+    pub leases: MemoryLeaseStore,
+    /// Some worker died.
+    pub death: Notify,
+    calmed: Notify,
     begun: Instant,
     state: Mutex<State>,
 }
@@ -42,12 +45,16 @@ struct State {
     oracle: Oracle,
     calm: bool,
     sink_up_at: Instant,
+    stores_up_at: Instant,
+    stores_hang: bool,
     hash: u64,
     lines: VecDeque<String>,
     kept_lines: usize,
     graveyard: Vec<Box<dyn Link>>,
     /// Of links that are cut off.
     wakers: Vec<Waker>,
+    /// Requests to the stores, by kind.
+    requests: BTreeMap<&'static str, u64>,
 }
 
 impl fmt::Debug for World {
@@ -59,8 +66,8 @@ impl fmt::Debug for World {
 /// A wall clock that follows tokio's, wrong by a constant.
 #[derive(Debug)]
 pub struct SkewedClock {
-    begun: Instant,
-    skew: Duration,
+    pub begun: Instant,
+    pub skew: Duration,
 }
 
 impl Clock for SkewedClock {
@@ -75,20 +82,27 @@ impl Clock for SkewedClock {
 impl World {
     pub fn new(plan: Plan, kept_lines: usize) -> Arc<Self> {
         let begun = Instant::now();
-        let clock = SkewedClock { begun, skew: Duration::ZERO };
+        // Clocks of workers are ahead by up to twice the skew: this one is in the middle.
+        let clock = || Arc::new(SkewedClock { begun, skew: plan.max_skew });
         Arc::new(Self {
-            hub: MemoryHub::with_clock("files", plan.partitions, Arc::new(clock)),
-            store: MemoryCheckpointStore::new(),
+            hub: MemoryHub::with_clock("files", plan.partitions, clock()),
+            checkpoints: MemoryCheckpointStore::new(),
+            leases: MemoryLeaseStore::with_clock(clock()),
+            death: Notify::new(),
+            calmed: Notify::new(),
             begun,
             state: Mutex::new(State {
-                oracle: Oracle::new(plan.partitions, plan.options.position_lost),
+                oracle: Oracle::new(&plan),
                 calm: false,
                 sink_up_at: begun,
+                stores_up_at: begun,
+                stores_hang: false,
                 hash: 0xcbf2_9ce4_8422_2325,
                 lines: VecDeque::new(),
                 kept_lines,
                 graveyard: Vec::new(),
                 wakers: Vec::new(),
+                requests: BTreeMap::new(),
             }),
             plan,
         })
@@ -102,12 +116,18 @@ impl World {
         ask(&mut self.state().oracle)
     }
 
-    pub fn elapsed(&self) -> Duration {
-        self.begun.elapsed()
+    pub fn violation(&self, what: String) {
+        self.oracle(|oracle| oracle.violations.push(what));
     }
 
+    pub fn begun(&self) -> Instant {
+        self.begun
+    }
+
+    // The trace.
+
     pub fn trace(&self, line: impl FnOnce() -> String) {
-        let line = format!("{:>9} {}", self.elapsed().as_millis(), line());
+        let line = format!("{:>9} {}", self.begun.elapsed().as_millis(), line());
         let mut state = self.state();
         for byte in line.bytes() {
             state.hash = (state.hash ^ u64::from(byte)).wrapping_mul(FNV_PRIME);
@@ -126,12 +146,19 @@ impl World {
         self.state().lines.iter().cloned().collect()
     }
 
+    pub fn count_request(&self, kind: &'static str) {
+        *self.state().requests.entry(kind).or_default() += 1;
+    }
+
+    /// Requests to the stores since the last call, by kind.
+    pub fn take_requests(&self) -> BTreeMap<&'static str, u64> {
+        std::mem::take(&mut self.state().requests)
+    }
+
+    // Weather.
+
     pub fn rates(&self) -> Rates {
-        if self.state().calm {
-            Rates { latency_ms: 1, ..Rates::default() }
-        } else {
-            self.plan.rates
-        }
+        if self.is_calm() { Rates { latency_ms: 1, ..Rates::default() } } else { self.plan.rates }
     }
 
     pub fn is_calm(&self) -> bool {
@@ -139,12 +166,24 @@ impl World {
     }
 
     pub fn calm_down(&self) {
-        let mut state = self.state();
-        state.calm = true;
-        let wakers = std::mem::take(&mut state.wakers);
-        drop(state);
-        wakers.iter().for_each(Waker::wake_by_ref);
+        self.state().calm = true;
+        self.calmed.notify_waiters();
+        self.wake_links();
         self.trace(|| "calm".to_owned());
+    }
+
+    /// Waits until this time, or until the faults have stopped.
+    pub async fn wait_out(&self, until: Instant) {
+        let calmed = self.calmed.notified();
+        tokio::pin!(calmed);
+        calmed.as_mut().enable();
+        if !self.is_calm() {
+            tokio::select! {
+                biased;
+                () = calmed => {}
+                () = sleep_until(until) => {}
+            }
+        }
     }
 
     pub fn close_sink(&self, lasts: Duration) {
@@ -156,8 +195,26 @@ impl World {
         !state.calm && Instant::now() < state.sink_up_at
     }
 
-    pub fn wake_when_calm(&self, waker: &Waker) {
+    pub fn close_stores(&self, lasts: Duration, hangs: bool) {
+        let mut state = self.state();
+        state.stores_up_at = state.stores_up_at.max(Instant::now() + lasts);
+        state.stores_hang = hangs;
+    }
+
+    /// While the stores are away: until when, and whether they hang.
+    pub fn stores_down(&self) -> Option<(Instant, bool)> {
+        let state = self.state();
+        let down = !state.calm && Instant::now() < state.stores_up_at;
+        down.then_some((state.stores_up_at, state.stores_hang))
+    }
+
+    pub fn wake_when_mended(&self, waker: &Waker) {
         self.state().wakers.push(waker.clone());
+    }
+
+    pub fn wake_links(&self) {
+        let wakers = std::mem::take(&mut self.state().wakers);
+        wakers.iter().for_each(Waker::wake_by_ref);
     }
 
     /// Keeps a link open whose worker is dead.
@@ -165,15 +222,19 @@ impl World {
         self.state().graveyard.push(link);
     }
 
-    pub fn key(&self, partition: usize) -> CheckpointKey {
-        CheckpointKey {
-            scope: CheckpointScope {
-                namespace: "memory".to_owned(),
-                entity: "files".into(),
-                consumer_group: "$Default".into(),
-            },
-            partition: PartitionId::from(partition.to_string()),
+    // The hub and the stores.
+
+    pub fn scope(&self) -> CheckpointScope {
+        CheckpointScope {
+            namespace: "memory".to_owned(),
+            entity: "files".into(),
+            consumer_group: "$Default".into(),
         }
+    }
+
+    pub fn key(&self, partition: usize) -> CheckpointKey {
+        let partition = PartitionId::from(partition.to_string());
+        CheckpointKey { scope: self.scope(), partition }
     }
 
     pub fn publish(&self, publish: Publish) {
@@ -189,21 +250,22 @@ impl World {
         self.trace(|| format!("{publish:?}"));
     }
 
-    /// Applies a write of a worker, and has it judged.
-    pub fn write(
+    /// Applies a checkpoint write of a worker, and has it judged.
+    pub fn write_checkpoint(
         &self,
         by: &str,
         key: &CheckpointKey,
         checkpoint: &Checkpoint,
         expected: &Expected,
     ) -> Result<VersionToken, StoreError> {
-        let answer = self.store.store(key, checkpoint, expected).now_or_never().expect("at once");
+        let answer =
+            self.checkpoints.store(key, checkpoint, expected).now_or_never().expect("at once");
         self.trace(|| {
             let mark = checkpoint.watermark.as_ref().map(|position| position.sequence_number.0);
             let (epoch, ok) = (checkpoint.lease_epoch.0, answer.is_ok());
             format!("{by} writes {} to {mark:?}, epoch {epoch}: {ok}", key.partition)
         });
-        let partition: usize = key.partition.as_str().parse().expect("a number");
+        let partition = index(&key.partition);
         self.oracle(|oracle| match &answer {
             Ok(_) => oracle.on_stored(by, partition, checkpoint),
             Err(_) => oracle.count("conflict"),
@@ -211,134 +273,77 @@ impl World {
         answer
     }
 
-    /// A writer without fences puts the checkpoint back.
-    pub fn overwrite(&self, partition: usize, back: i64) {
+    /// Applies a write of an ownership record, and has it judged.
+    pub fn write_ownership(
+        &self,
+        by: &str,
+        key: &CheckpointKey,
+        ownership: &Ownership,
+        expected: &Expected,
+    ) -> Result<VersionToken, StoreError> {
+        let before = self.leases.load(key).now_or_never().expect("at once").expect("loads");
+        let answer = self.leases.store(key, ownership, expected).now_or_never().expect("at once");
+        self.trace(|| {
+            let ok = answer.is_ok();
+            format!("{by} writes the lease of {} as {ownership:?}: {ok}", key.partition)
+        });
+        let partition = index(&key.partition);
+        let before = before.map(|stored| stored.ownership).unwrap_or_default();
+        self.oracle(|oracle| match &answer {
+            Ok(_) => oracle.on_ownership(by, partition, &before, ownership),
+            Err(_) => oracle.count("lease conflict"),
+        });
+        answer
+    }
+
+    /// What is stored, whatever the weather.
+    pub fn stored(&self, partition: usize) -> Option<StoredCheckpoint> {
         let key = self.key(partition);
-        let stored = self.store.load(&key).now_or_never().expect("at once").expect("loads");
-        let Some(stored) = stored else { return };
-        let Some(position) = stored.checkpoint.watermark else { return };
+        self.checkpoints.load(&key).now_or_never().expect("at once").expect("loads")
+    }
+
+    fn replace(&self, partition: usize, stored: StoredCheckpoint, by: &Checkpoint) {
+        let expected = Expected::Version(stored.version);
+        let written = self.checkpoints.store(&self.key(partition), by, &expected).now_or_never();
+        assert!(written.expect("at once").is_ok(), "nobody came between");
+    }
+
+    /// A writer without fences writes its position over what is there.
+    pub fn overwrite(&self, partition: usize, number: impl FnOnce(i64) -> i64) {
+        let Some(stored) = self.stored(partition) else { return };
+        let Some(position) = &stored.checkpoint.watermark else { return };
         let foreign = Checkpoint {
-            watermark: Some(Position::at((position.sequence_number.0 - back).max(0))),
+            watermark: Some(Position::at(number(position.sequence_number.0))),
             ..Checkpoint::default()
         };
-        let expected = Expected::Version(stored.version);
-        let written = self.store.store(&key, &foreign, &expected).now_or_never().expect("at once");
-        assert!(written.is_ok(), "nobody came between");
+        self.trace(|| format!("{partition} is overwritten by {foreign:?}"));
+        self.replace(partition, stored, &foreign);
         self.oracle(|oracle| oracle.on_overwritten(partition, &foreign));
     }
-}
 
-/// One process.
-pub struct Worker {
-    pub world: Arc<World>,
-    pub name: String,
-    pub seed: u64,
-    steps: AtomicU64,
-    dies_at: AtomicU64,
-    dead: AtomicBool,
-    cut_from_store: AtomicBool,
-    cut_from_broker: AtomicBool,
-    random: Mutex<SmallRng>,
-    /// By event, the ownership that had it last.
-    epochs: Mutex<BTreeMap<usize, u64>>,
-    pub died: Notify,
-}
-
-impl fmt::Debug for Worker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Worker").field("name", &self.name).finish_non_exhaustive()
+    /// An operator resets the checkpoint.
+    pub fn reset(&self, partition: usize, place: f64) {
+        let Some(stored) = self.stored(partition) else { return };
+        let (incarnation, numbers) =
+            self.oracle(|oracle| (oracle.incarnation, oracle.numbers(partition)));
+        let place = (numbers.len() as f64 * place) as usize;
+        let number = numbers.get(place).map_or(-1, |number| number - 1);
+        let reset = Checkpoint {
+            watermark: Some(Position::at(number)),
+            settled_above: Vec::new(),
+            incarnation: Some(Incarnation(incarnation)),
+            reset_generation: stored.checkpoint.reset_generation + 1,
+            write_id: WriteId(u64::MAX),
+            takeovers_without_progress: 0,
+            ..stored.checkpoint.clone()
+        };
+        self.trace(|| format!("{partition} is reset to {number}"));
+        self.replace(partition, stored, &reset);
+        self.oracle(|oracle| oracle.on_reset(partition, &reset));
     }
 }
 
-impl Worker {
-    pub fn new(world: &Arc<World>, index: u64) -> Arc<Self> {
-        let seed = world.plan.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(index);
-        Arc::new(Self {
-            world: Arc::clone(world),
-            name: format!("worker-{index}"),
-            seed,
-            steps: AtomicU64::new(0),
-            dies_at: AtomicU64::new(u64::MAX),
-            dead: AtomicBool::new(false),
-            cut_from_store: AtomicBool::new(false),
-            cut_from_broker: AtomicBool::new(false),
-            random: Mutex::new(SmallRng::seed_from_u64(seed)),
-            epochs: Mutex::new(BTreeMap::new()),
-            died: Notify::new(),
-        })
-    }
-
-    pub fn clock(&self) -> SkewedClock {
-        let most = u64::try_from(self.world.plan.max_skew.as_millis()).unwrap_or(0);
-        SkewedClock {
-            begun: self.world.begun,
-            skew: Duration::from_millis(self.random(0..=2 * most)),
-        }
-    }
-
-    /// One more await was reached; it may be the last.
-    pub fn step(&self) {
-        let steps = self.steps.fetch_add(1, Ordering::Relaxed) + 1;
-        if steps >= self.dies_at.load(Ordering::Relaxed) && !self.dead.swap(true, Ordering::Relaxed)
-        {
-            self.world.trace(|| format!("{} dies at step {steps}", self.name));
-            self.died.notify_one();
-        }
-    }
-
-    pub fn die_in(&self, steps: u64) {
-        let at = self.steps.load(Ordering::Relaxed) + steps;
-        self.dies_at.fetch_min(at, Ordering::Relaxed);
-    }
-
-    pub fn is_dead(&self) -> bool {
-        self.dead.load(Ordering::Relaxed)
-    }
-
-    pub fn cut(&self, store: bool) {
-        if store { &self.cut_from_store } else { &self.cut_from_broker }
-            .store(true, Ordering::Relaxed);
-    }
-
-    pub fn is_cut(&self, store: bool) -> bool {
-        let cut = if store { &self.cut_from_store } else { &self.cut_from_broker };
-        !self.world.is_calm() && cut.load(Ordering::Relaxed)
-    }
-
-    pub fn random(&self, range: RangeInclusive<u64>) -> u64 {
-        self.random.lock().expect("no panic under the lock").random_range(range)
-    }
-
-    /// Uniform in `0.0..1.0`.
-    pub fn dice(&self) -> f64 {
-        self.random.lock().expect("no panic under the lock").random()
-    }
-
-    /// Returns the event's identity and which call it is.
-    pub fn on_call(&self, event: &Event, epoch: u64) -> (usize, u32) {
-        let id = identity(event);
-        self.epochs.lock().expect("no panic under the lock").insert(id, epoch);
-        let call = self.world.oracle(|oracle| oracle.on_call(id, epoch));
-        self.world.trace(|| {
-            let at = format!("{}/{}", event.partition().id, event.sequence_number());
-            format!("{} handles {at} (event {id}), call {call}", self.name)
-        });
-        (id, call)
-    }
-
-    pub fn on_settled(&self, id: usize, epoch: u64) {
-        self.world.oracle(|oracle| oracle.on_settled(id, epoch));
-        self.world.trace(|| format!("{} settles event {id}", self.name));
-    }
-
-    pub fn on_dead_letter(&self, event: &Event) {
-        let id = identity(event);
-        let epoch = self.epochs.lock().expect("no panic under the lock").get(&id).copied();
-        self.world.oracle(|oracle| oracle.count("dead letter"));
-        self.on_settled(id, epoch.unwrap_or_default());
-    }
-}
-
-fn identity(event: &Event) -> usize {
-    std::str::from_utf8(event.body()).ok().and_then(|id| id.parse().ok()).expect("an identity")
+/// Partitions are named by their index.
+pub fn index(partition: &PartitionId) -> usize {
+    partition.as_str().parse().expect("a number")
 }

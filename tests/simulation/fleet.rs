@@ -1,0 +1,364 @@
+//! The workers of a run: started, hurt, drained, buried and replaced as the plan says.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore::consumer::{ConsumerExit, ExitReason, PartitionPhase, StopReason};
+use longshore::{BatchConsumer, ConsumerHandle, ErrorClass};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::foreign;
+use super::handler::SimHandler;
+use super::lease_port::SimLeases;
+use super::plan::{Fault, MAX_WORKERS};
+use super::ports::{SimSink, SimStore, SimTransport};
+use super::worker::Worker;
+use super::world::{World, index};
+
+/// How long everything may take once the faults have stopped.
+pub const PATIENCE: Duration = Duration::from_secs(2 * 3_600);
+
+/// Longer than any run.
+const FOR_GOOD: Duration = Duration::from_secs(365 * 86_400);
+
+/// What follows when a process ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Then {
+    Nothing,
+    /// Another one is started this much later.
+    Replace(Duration),
+}
+
+struct Process {
+    worker: Arc<Worker>,
+    handle: ConsumerHandle,
+    then: Then,
+    /// It was told to stop.
+    leaving: bool,
+}
+
+pub struct Fleet {
+    world: Arc<World>,
+    started: u64,
+    foreigners: u64,
+    processes: Vec<Process>,
+    /// When further workers are to be started.
+    starts: Vec<Instant>,
+}
+
+/// The one place where a worker is assembled.
+fn assemble(world: &Arc<World>, number: u64) -> (Arc<Worker>, ConsumerHandle) {
+    let worker = Worker::new(world, number);
+    let transport =
+        SimTransport { worker: Arc::clone(&worker), inner: world.hub.transport("$Default") };
+    let mut builder =
+        BatchConsumer::builder(Arc::new(transport), Arc::new(SimStore(Arc::clone(&worker))))
+            .dead_letters(Arc::new(SimSink(Arc::clone(&worker))))
+            .options(world.plan.options.clone())
+            .worker(worker.name.clone())
+            .clock(Arc::new(worker.clock()))
+            .seed(worker.seed);
+    if let Some(options) = &world.plan.leases {
+        builder = builder.leases_with(Arc::new(SimLeases(Arc::clone(&worker))), options.clone());
+    }
+    let handler = SimHandler(Arc::clone(&worker));
+    let consumer = if world.plan.batches {
+        builder.batch_handler(handler)
+    } else {
+        builder.event_handler(handler)
+    };
+    world.trace(|| format!("{} starts", worker.name));
+    (worker, consumer.expect("valid options").start())
+}
+
+impl Fleet {
+    pub fn new(world: &Arc<World>) -> Self {
+        let mut this = Self {
+            world: Arc::clone(world),
+            started: 0,
+            foreigners: 0,
+            processes: Vec::new(),
+            starts: Vec::new(),
+        };
+        (0..world.plan.workers).for_each(|_| this.start());
+        this
+    }
+
+    fn has_leases(&self) -> bool {
+        self.world.plan.leases.is_some()
+    }
+
+    pub fn start(&mut self) {
+        let (worker, handle) = assemble(&self.world, self.started);
+        self.started += 1;
+        // A process that crashed comes back after a while; without leases nobody else is there.
+        let wait = if self.has_leases() { worker.random(0..=60) } else { 0 };
+        let then = Then::Replace(Duration::from_secs(wait));
+        self.processes.push(Process { worker, handle, then, leaving: false });
+    }
+
+    /// Those that are to stay.
+    fn staying(&self) -> impl Iterator<Item = &Process> {
+        self.processes.iter().filter(|process| !process.leaving)
+    }
+
+    /// The staying worker that a fault means.
+    fn nth(&mut self, number: usize) -> Option<&mut Process> {
+        let count = self.staying().count().max(1);
+        self.processes.iter_mut().filter(|process| !process.leaving).nth(number % count)
+    }
+
+    // What goes on by itself.
+
+    /// Looks after the workers until `until`.
+    pub async fn tend(&mut self, until: Instant) {
+        let world = Arc::clone(&self.world);
+        loop {
+            self.bury_the_dead();
+            self.take_exits().await;
+            self.restart_what_stopped();
+            let now = Instant::now();
+            let due = self.starts.iter().filter(|at| **at <= now).count();
+            self.starts.retain(|at| *at > now);
+            (0..due).for_each(|_| self.start());
+            if now >= until {
+                return;
+            }
+            let next = self.starts.iter().copied().chain([until, now + Duration::from_secs(1)]);
+            let next = next.min().unwrap_or(until);
+            tokio::select! {
+                biased;
+                () = world.death.notified() => {}
+                () = sleep_until(next) => {}
+            }
+        }
+    }
+
+    fn then(&mut self, then: Then) {
+        if let Then::Replace(after) = then {
+            self.starts.push(Instant::now() + after);
+        }
+    }
+
+    fn bury_the_dead(&mut self) {
+        while let Some(at) = self.processes.iter().position(|process| process.worker.is_dead()) {
+            let dead = self.processes.remove(at);
+            self.world.oracle(|oracle| oracle.count("died"));
+            dead.handle.abort();
+            self.then(dead.then);
+        }
+    }
+
+    async fn take_exits(&mut self) {
+        let mut at = 0;
+        while let Some(process) = self.processes.get_mut(at) {
+            if timeout(Duration::ZERO, process.handle.ended()).await.is_err() {
+                at += 1;
+                continue;
+            }
+            let exit = process.handle.join().await;
+            let process = self.processes.remove(at);
+            self.on_exit(&process, &exit);
+            self.then(process.then);
+        }
+    }
+
+    /// A partition that stopped for good needs an operator.
+    fn restart_what_stopped(&mut self) {
+        let world = Arc::clone(&self.world);
+        for process in self.processes.iter_mut().filter(|process| !process.leaving) {
+            let snapshot = process.handle.snapshot();
+            if snapshot.partitions.iter().any(|one| one.phase == PartitionPhase::Stopped) {
+                world.trace(|| format!("{} has a partition that stopped", process.worker.name));
+                process.leave(process.then);
+            }
+        }
+    }
+
+    /// Takes in how a process ended by itself.
+    fn on_exit(&self, process: &Process, exit: &ConsumerExit) {
+        let name = &process.worker.name;
+        self.world.trace(|| format!("{name} ended: {:?}", exit.reason));
+        let is_alone = !self.processes.iter().any(|other| other.then == Then::Nothing);
+        let is_behind = exit.partitions.iter().any(|partition| partition.checkpoint_behind);
+        self.world.oracle(|oracle| {
+            oracle.on_ended(name, is_behind);
+            if matches!(exit.reason, ExitReason::Failed(_)) {
+                oracle.violations.push(format!("{name} failed: {:?}", exit.reason));
+            }
+            for partition in &exit.partitions {
+                oracle.count(match &partition.reason {
+                    StopReason::Drained if partition.cut_handlers > 0 => "exit: drain cut",
+                    StopReason::Drained => "exit: drained",
+                    StopReason::HandedOff => "exit: handed off",
+                    StopReason::Lost(_) => "exit: lost at the broker",
+                    StopReason::LeaseLost => "exit: lease lost",
+                    StopReason::Superseded(_) => "exit: superseded",
+                    StopReason::PositionLost(_) => "exit: position lost",
+                    StopReason::Failed(_) => "exit: refused for good",
+                    _ => "exit: other",
+                });
+                let clean = matches!(partition.reason, StopReason::Drained)
+                    && partition.cut_handlers == 0
+                    && !partition.checkpoint_behind;
+                if clean && !self.has_leases() && is_alone {
+                    oracle.on_ended_clean(index(&partition.partition), name, 0);
+                }
+            }
+        });
+        let snapshot = process.handle.snapshot();
+        if snapshot.memory_used_bytes + snapshot.slots_in_use > 0 {
+            let (bytes, slots) = (snapshot.memory_used_bytes, snapshot.slots_in_use);
+            self.world.violation(format!("{name} ended and holds {bytes} bytes, {slots} slots"));
+        }
+    }
+
+    // Faults.
+
+    pub fn suffer(&mut self, fault: Fault) {
+        let (world, now) = (Arc::clone(&self.world), Instant::now());
+        world.trace(|| format!("{fault:?}"));
+        world.oracle(|oracle| oracle.count(fault.name()));
+        match fault {
+            Fault::Crash { worker, steps } => {
+                if let Some(process) = self.nth(worker) {
+                    process.worker.die_in(steps);
+                }
+            }
+            Fault::Join if self.processes.len() < MAX_WORKERS => self.start(),
+            Fault::Join => {}
+            Fault::Leave { worker } if self.staying().count() > 1 => {
+                if let Some(process) = self.nth(worker) {
+                    process.leave(Then::Nothing);
+                }
+            }
+            Fault::Leave { worker } | Fault::Restart { worker } => self.restart(worker),
+            Fault::Cut { worker, from, lasts } => {
+                if let Some(process) = self.nth(worker) {
+                    process.worker.cut(from, now + lasts);
+                }
+            }
+            Fault::Zombie { from } => {
+                // Two that know nothing of each other may take partitions in turns.
+                world.oracle(|oracle| oracle.on_rough());
+                if let Some(process) = self.nth(0) {
+                    process.worker.cut(from, now + FOR_GOOD);
+                    process.then = Then::Nothing;
+                    process.leaving = true;
+                    self.start();
+                }
+            }
+            Fault::StoreDown { lasts, hangs } => {
+                world.oracle(|oracle| oracle.on_stores_down());
+                world.close_stores(lasts, hangs);
+            }
+            Fault::EndLinks { partition, class } => {
+                if matches!(class, ErrorClass::BadPosition | ErrorClass::PartitionLost) {
+                    world.oracle(|oracle| oracle.on_refused(partition));
+                }
+                world.hub.end_links(partition, class);
+            }
+            Fault::HangLinks { partition } => world.hub.hang_links(partition),
+            Fault::FailOpens { times, class } => world.hub.fail_opens(times, class),
+            Fault::FailReads { times, class } => world.hub.fail_reads(times, class),
+            Fault::Recreate => {
+                world.oracle(|oracle| oracle.on_recreated());
+                world.hub.recreate();
+            }
+            Fault::Trim { partition, events } => {
+                world.oracle(|oracle| oracle.on_trimmed(partition, events));
+                world.hub.trim(partition, events);
+            }
+            Fault::SinkDown { lasts } => world.close_sink(lasts),
+            Fault::Overwrite { partition, back } => {
+                world.overwrite(partition, |number| (number - back).max(0));
+            }
+            Fault::Foreign { partition, lasts } => {
+                self.foreigners += 1;
+                let number = self.foreigners;
+                tokio::spawn(foreign::process(world, partition, number, now + lasts));
+            }
+            Fault::Reset { partition, place } => world.reset(partition, place),
+        }
+    }
+
+    fn restart(&mut self, worker: usize) {
+        let leases = self.has_leases();
+        if let Some(process) = self.nth(worker) {
+            // With leases its successor starts at once, and the two share meanwhile.
+            process.leave(if leases { Then::Nothing } else { Then::Replace(Duration::ZERO) });
+            if leases {
+                self.start();
+            }
+        }
+    }
+
+    // The end.
+
+    /// Whether something is in flight, or not settled.
+    pub fn is_busy(&self) -> bool {
+        self.processes.iter().any(|process| {
+            let snapshot = process.handle.snapshot();
+            snapshot.partitions.iter().any(|one| one.in_flight + one.unsettled_events > 0)
+        })
+    }
+
+    /// How many partitions run on each worker that stays; `None` while some worker is about to
+    /// stop, or to start.
+    pub fn shares(&self) -> Option<Vec<usize>> {
+        let all_stay = self.processes.iter().all(|process| !process.leaving);
+        let running = |process: &Process| {
+            let snapshot = process.handle.snapshot();
+            let running =
+                snapshot.partitions.iter().filter(|one| one.phase == PartitionPhase::Running);
+            running.count()
+        };
+        (all_stay && self.starts.is_empty()).then(|| self.processes.iter().map(running).collect())
+    }
+
+    /// Ends those that were cut off for good.
+    pub fn end_zombies(&mut self) {
+        for process in self.processes.iter_mut().filter(|one| one.then == Then::Nothing) {
+            process.leave(Then::Nothing);
+        }
+    }
+
+    /// Drains all, and expects clean exits.
+    pub async fn drain(&mut self) {
+        for process in &mut self.processes {
+            process.leave(Then::Nothing);
+        }
+        for mut process in std::mem::take(&mut self.processes) {
+            let name = process.worker.name.clone();
+            match timeout(PATIENCE, process.handle.join()).await {
+                Ok(exit) => {
+                    self.on_exit(&process, &exit);
+                    if !exit.is_clean() {
+                        self.world.violation(format!("the last drain was not clean: {exit:?}"));
+                    }
+                }
+                Err(_elapsed) => self.world.violation(format!("{name} did not end")),
+            }
+        }
+    }
+
+    pub fn describe(&self) -> String {
+        let one = |process: &Process| {
+            let (name, leaving) = (&process.worker.name, process.leaving);
+            format!("{name} leaving {leaving}: {:?}", process.handle.snapshot().partitions)
+        };
+        self.processes.iter().map(one).collect::<Vec<_>>().join("; ")
+    }
+}
+
+impl Process {
+    fn leave(&mut self, then: Then) {
+        self.then = then;
+        if !std::mem::replace(&mut self.leaving, true) {
+            let world = &self.worker.world;
+            world.trace(|| format!("{} is told to stop", self.worker.name));
+            world.oracle(|oracle| oracle.on_leaving(&self.worker.name));
+        }
+        self.handle.drain();
+    }
+}

@@ -1,0 +1,114 @@
+//! What a stored checkpoint may say: nothing that is not settled, and nothing less than before.
+
+use longshore::checkpoint_store::Checkpoint;
+use longshore::config::PositionLost;
+
+use super::{Claim, Oracle, covers, watermark};
+
+impl Oracle {
+    /// The store took a checkpoint of one of our workers.
+    pub fn on_stored(&mut self, by: &str, partition: usize, checkpoint: &Checkpoint) {
+        let state = &mut self.partitions[partition];
+        let epoch = checkpoint.lease_epoch.0;
+        let is_claim = state.claims.keys().next_back().is_none_or(|last| epoch > *last)
+            || (state.overwritten && !state.claims.contains_key(&epoch));
+        let incarnation = checkpoint.incarnation.map_or(0, |is| is.0);
+        let before = state.stored.replace(checkpoint.clone());
+        let overwritten = std::mem::take(&mut state.overwritten);
+        if is_claim {
+            let (by, checkpoint) = (by.to_owned(), checkpoint.clone());
+            state.claims.insert(epoch, Claim { by, checkpoint, ended_clean: false });
+        }
+        let refused = state.refused;
+        let mut broken = Vec::new();
+        let place = |one: &Checkpoint| (one.incarnation.map_or(0, |is| is.0), one.reset_generation);
+        let mut restarted = before.is_none();
+        if let Some(before) = before.as_ref().filter(|_| !overwritten) {
+            restarted = place(checkpoint) != place(before);
+            if place(checkpoint) < place(before) {
+                broken.push(format!("it goes back in (incarnation, reset) from {before:?}"));
+            } else if !restarted {
+                if watermark(checkpoint) < watermark(before) {
+                    broken.push(format!("it moves back from {before:?}"));
+                }
+                if checkpoint.lease_epoch < before.lease_epoch {
+                    broken.push(format!("an older owner replaces {before:?}"));
+                }
+                let log = self.logs.get(&(partition, incarnation));
+                let lost = before.settled_above.iter().find_map(|run| {
+                    let mut range = log?.all.range(run.first.0..=run.last.0);
+                    range.find(|(number, _)| !covers(checkpoint, **number)).map(|(n, _)| *n)
+                });
+                if let Some(number) = lost.filter(|_| !refused) {
+                    broken.push(format!("it forgets that {number} is settled, over {before:?}"));
+                }
+            }
+        }
+        if let Some(log) = self.logs.get_mut(&(partition, incarnation)) {
+            let mark = watermark(checkpoint);
+            if is_claim && restarted && self.policy == PositionLost::Latest {
+                log.unsettled.retain(|number, _| *number > mark);
+            }
+            if let Some((number, _)) = log.unsettled.range(..=mark).next() {
+                broken.push(format!("{number} below it is not settled"));
+            }
+            for run in &checkpoint.settled_above {
+                if let Some((number, _)) = log.unsettled.range(run.first.0..=run.last.0).next() {
+                    broken.push(format!("{number} above it is not settled"));
+                }
+            }
+        }
+        self.count(if is_claim { "claim" } else { "checkpoint" });
+        for broken in broken {
+            self.violations.push(format!("checkpoint of {partition}: {broken}; {checkpoint:?}"));
+        }
+    }
+
+    /// A writer without fences replaced what was there.
+    pub fn on_overwritten(&mut self, partition: usize, checkpoint: &Checkpoint) {
+        let state = &mut self.partitions[partition];
+        state.stored = Some(checkpoint.clone());
+        state.overwritten = true;
+        state.was_overwritten = true;
+    }
+
+    /// An operator replaced what was there: what is above is to be handled again, what is below
+    /// is not to be handled any more.
+    pub fn on_reset(&mut self, partition: usize, checkpoint: &Checkpoint) {
+        let state = &mut self.partitions[partition];
+        state.stored = Some(checkpoint.clone());
+        state.reset_generation = checkpoint.reset_generation;
+        let mark = watermark(checkpoint);
+        let Some(log) = self.logs.get_mut(&(partition, self.incarnation)) else { return };
+        let begin = log.begin.max(mark.saturating_add(1));
+        log.unsettled = log.all.range(begin..).map(|(number, id)| (*number, *id)).collect();
+        for id in log.unsettled.values() {
+            self.events[*id].settled = None;
+        }
+    }
+
+    /// The service refused a position, or gave the partition to another link: an ownership may
+    /// end without a last checkpoint.
+    pub fn on_refused(&mut self, partition: usize) {
+        self.partitions[partition].refused = true;
+    }
+
+    /// Partitions whose checkpoint is not at the end of what can be read.
+    pub fn behind(&self) -> Vec<usize> {
+        let ends = self.logs.iter().filter(|((_, incarnation), log)| {
+            *incarnation == self.incarnation && log.all.range(log.begin..).next().is_some()
+        });
+        ends.filter(|((partition, _), log)| {
+            let last = log.all.keys().next_back().copied().unwrap_or(i64::MIN);
+            let state = &self.partitions[*partition];
+            // Where the fence was overwritten an older owner may write.
+            !state.was_overwritten
+                && state.stored.as_ref().is_none_or(|stored| {
+                    watermark(stored) < last
+                        || stored.incarnation.is_some_and(|is| is.0 != self.incarnation)
+                })
+        })
+        .map(|((partition, _), _)| *partition)
+        .collect()
+    }
+}

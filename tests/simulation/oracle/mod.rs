@@ -1,0 +1,261 @@
+//! What must hold, judged from what handlers, sinks and the stores saw, never from the engine's own
+//! counters.
+
+mod checkpoints;
+mod owners;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use longshore::checkpoint_store::Checkpoint;
+use longshore::config::PositionLost;
+
+use super::plan::Plan;
+pub use owners::worker_of;
+
+#[derive(Debug, Default)]
+pub struct Oracle {
+    policy: PositionLost,
+    /// Whether a live worker may lose its leases by the weather alone.
+    rough: bool,
+    stores_were_down: bool,
+    events: Vec<Published>,
+    /// By (partition, incarnation): all events by number, and those that are not settled.
+    logs: BTreeMap<(usize, i64), Log>,
+    partitions: Vec<Partition>,
+    /// Workers that may have lost a lease, or a checkpoint, without a fault of ours.
+    excused: BTreeSet<String>,
+    /// Workers that were told to stop.
+    leaving: BTreeSet<String>,
+    ended: BTreeSet<String>,
+    pub incarnation: i64,
+    pub violations: Vec<String>,
+    /// How often what was seen, for the summary.
+    pub seen: BTreeMap<&'static str, u64>,
+}
+
+#[derive(Debug)]
+struct Published {
+    partition: usize,
+    incarnation: i64,
+    number: i64,
+    calls: u32,
+    /// By which ownership.
+    settled: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Log {
+    all: BTreeMap<i64, usize>,
+    unsettled: BTreeMap<i64, usize>,
+    /// Numbers below were trimmed.
+    begin: i64,
+}
+
+#[derive(Debug, Default)]
+struct Partition {
+    stored: Option<Checkpoint>,
+    /// Whether a writer without fences wrote last.
+    overwritten: bool,
+    was_overwritten: bool,
+    /// Whether the service refused a position, or ended a link for another owner: then its
+    /// ownership may end without a last checkpoint.
+    refused: bool,
+    /// What operators reset it to last.
+    reset_generation: u64,
+    /// Ownerships, by lease epoch.
+    claims: BTreeMap<u64, Claim>,
+    /// Handler calls under way, by worker.
+    running: BTreeMap<String, usize>,
+    /// The last claim before its lease went to the holder it has.
+    tenure_begins_after: u64,
+    /// How often its lease went to another holder.
+    moves: u64,
+}
+
+/// How an ownership began, and whether it ended with everything checkpointed.
+#[derive(Debug)]
+struct Claim {
+    by: String,
+    checkpoint: Checkpoint,
+    ended_clean: bool,
+}
+
+fn watermark(checkpoint: &Checkpoint) -> i64 {
+    checkpoint.watermark.as_ref().map_or(i64::MIN, |position| position.sequence_number.0)
+}
+
+fn covers(checkpoint: &Checkpoint, number: i64) -> bool {
+    number <= watermark(checkpoint)
+        || checkpoint.settled_above.iter().any(|run| (run.first.0..=run.last.0).contains(&number))
+}
+
+impl Oracle {
+    pub fn new(plan: &Plan) -> Self {
+        let mut this = Self {
+            policy: plan.options.position_lost,
+            rough: plan.rates.may_cost_leases(),
+            incarnation: 1,
+            ..Self::default()
+        };
+        this.partitions.resize_with(plan.partitions, Partition::default);
+        this
+    }
+
+    pub fn count(&mut self, what: &'static str) {
+        *self.seen.entry(what).or_default() += 1;
+    }
+
+    // The log.
+
+    /// The identity that the next event published will have.
+    pub fn next_id(&self) -> usize {
+        self.events.len()
+    }
+
+    pub fn on_published(&mut self, partition: usize, number: i64) {
+        let (id, incarnation) = (self.events.len(), self.incarnation);
+        self.events.push(Published { partition, incarnation, number, calls: 0, settled: None });
+        let log = self.logs.entry((partition, incarnation)).or_default();
+        log.all.insert(number, id);
+        log.unsettled.insert(number, id);
+    }
+
+    pub fn on_trimmed(&mut self, partition: usize, events: usize) {
+        let Some(log) = self.logs.get_mut(&(partition, self.incarnation)) else { return };
+        let held: Vec<i64> = log.all.range(log.begin..).map(|(number, _)| *number).collect();
+        if let Some(last) = held.iter().take(events).next_back() {
+            log.begin = last + 1;
+            log.unsettled.retain(|number, _| number > last);
+        }
+    }
+
+    pub fn on_recreated(&mut self) {
+        self.incarnation += 1;
+    }
+
+    /// The numbers of all events of a partition that can be read.
+    pub fn numbers(&self, partition: usize) -> Vec<i64> {
+        let log = self.logs.get(&(partition, self.incarnation));
+        log.map_or_else(Vec::new, |log| log.all.range(log.begin..).map(|(n, _)| *n).collect())
+    }
+
+    // Events.
+
+    /// A handler of a worker gets an event; returns which call it is, from 0.
+    pub fn on_call(&mut self, worker: &str, id: usize, epoch: u64) -> u32 {
+        let event = &mut self.events[id];
+        let call = event.calls;
+        event.calls += 1;
+        let (partition, settled) = (event.partition, event.settled);
+        if let Some(by) = settled {
+            self.judge_repeat(id, by, epoch);
+        }
+        self.on_running(worker, partition);
+        call
+    }
+
+    fn judge_repeat(&mut self, id: usize, by: u64, epoch: u64) {
+        let Published { partition, number, incarnation, .. } = self.events[id];
+        match self.why_repeated(partition, incarnation, number, by, epoch) {
+            Ok(cause) => self.count(cause),
+            Err(broken) => self.violations.push(format!(
+                "{partition}/{number} (event {id}) was settled by epoch {by} and is handled again \
+                 by epoch {epoch}: {broken}"
+            )),
+        }
+    }
+
+    fn why_repeated(
+        &self,
+        partition: usize,
+        incarnation: i64,
+        number: i64,
+        by: u64,
+        epoch: u64,
+    ) -> Result<&'static str, String> {
+        let state = &self.partitions[partition];
+        if state.was_overwritten {
+            return Ok("repeat: checkpoint overwritten");
+        }
+        if by == epoch {
+            return Err("by the same ownership".to_owned());
+        }
+        if state.refused {
+            return Ok("repeat: position refused, or link stolen");
+        }
+        let (Some(first), Some(second)) = (state.claims.get(&by), state.claims.get(&epoch)) else {
+            return Err("its ownership claimed nothing".to_owned());
+        };
+        if epoch < by {
+            return if self.is_excused(&second.by) {
+                Ok("repeat: by an owner that is cut off")
+            } else {
+                Err(format!("{} goes on though it was replaced", second.by))
+            };
+        }
+        let claim = &second.checkpoint;
+        if claim.incarnation.map(|is| is.0) == Some(incarnation) && covers(claim, number) {
+            return Err("its claim has it as settled".to_owned());
+        }
+        if first.ended_clean {
+            return Err("the ownership before ended with everything checkpointed".to_owned());
+        }
+        if !self.is_excused(&first.by) {
+            return Err(format!("nothing happened to {} that would explain it", first.by));
+        }
+        Ok("repeat: crash or steal")
+    }
+
+    /// An event is finished, skipped, or its dead letter acknowledged.
+    pub fn on_settled(&mut self, id: usize, epoch: u64) {
+        let event = &self.events[id];
+        let state = &self.partitions[event.partition];
+        let claim = state.claims.get(&epoch);
+        let knows = claim.map_or(0, |claim| claim.checkpoint.reset_generation);
+        let is_of_now = event.incarnation == self.incarnation;
+        if is_of_now && knows < state.reset_generation {
+            return self.count("settled by an owner from before a reset");
+        }
+        self.settle(id, epoch);
+    }
+
+    /// A foreign processor handled it.
+    pub fn on_foreign_settled(&mut self, id: usize) {
+        self.count("handled by a foreign owner");
+        let partition = self.events[id].partition;
+        self.partitions[partition].was_overwritten = true;
+        self.settle(id, 0);
+    }
+
+    fn settle(&mut self, id: usize, epoch: u64) {
+        let event = &mut self.events[id];
+        event.settled.get_or_insert(epoch);
+        if let Some(log) = self.logs.get_mut(&(event.partition, event.incarnation)) {
+            log.unsettled.remove(&event.number);
+        }
+    }
+
+    // The end.
+
+    /// (partition, number) of events that nobody settled though they are in the log.
+    pub fn unsettled(&self) -> Vec<(usize, i64)> {
+        self.logs
+            .iter()
+            .filter(|((_, incarnation), _)| *incarnation == self.incarnation)
+            .flat_map(|((partition, _), log)| log.unsettled.keys().map(|n| (*partition, *n)))
+            .collect()
+    }
+
+    /// Whether a writer without fences ever wrote.
+    pub fn was_overwritten(&self) -> bool {
+        self.partitions.iter().any(|state| state.was_overwritten)
+    }
+
+    pub fn events(&self) -> usize {
+        self.events.len()
+    }
+
+    pub fn calls(&self) -> u64 {
+        self.events.iter().map(|event| u64::from(event.calls)).sum()
+    }
+}

@@ -1,0 +1,140 @@
+//! Who may have a partition: one live worker at a time, unless something happened to it.
+
+use longshore::lease_store::{Holder, OwnerId, Ownership};
+
+use super::Oracle;
+
+/// The worker of an owner id, which ends with a number of its own.
+pub fn worker_of(owner: &OwnerId) -> String {
+    let name = owner.as_str();
+    name.rsplit_once('-').map_or(name, |(worker, _)| worker).to_owned()
+}
+
+impl Oracle {
+    /// The worker was hurt: it may lose its leases, and what it did not checkpoint.
+    pub fn on_excused(&mut self, worker: &str) {
+        self.excused.insert(worker.to_owned());
+    }
+
+    /// From now on anybody may lose a lease.
+    pub fn on_rough(&mut self) {
+        self.rough = true;
+    }
+
+    /// Nobody can write anything for a while. That excuses nothing but what is left behind.
+    pub fn on_stores_down(&mut self) {
+        self.stores_were_down = true;
+    }
+
+    pub fn may_leave_records(&self, worker: &str) -> bool {
+        self.stores_were_down || self.is_excused(worker)
+    }
+
+    pub fn is_excused(&self, worker: &str) -> bool {
+        self.rough || self.excused.contains(worker)
+    }
+
+    pub fn on_died(&mut self, worker: &str) {
+        self.on_excused(worker);
+        for state in &mut self.partitions {
+            state.running.remove(worker);
+        }
+    }
+
+    /// The process ended by itself, or took its member record away, as the last thing it does.
+    pub fn on_ended(&mut self, worker: &str, checkpoints_are_behind: bool) {
+        self.ended.insert(worker.to_owned());
+        if checkpoints_are_behind {
+            self.on_excused(worker);
+        }
+    }
+
+    pub fn on_leaving(&mut self, worker: &str) {
+        self.leaving.insert(worker.to_owned());
+    }
+
+    pub(super) fn on_running(&mut self, worker: &str, partition: usize) {
+        let state = &mut self.partitions[partition];
+        *state.running.entry(worker.to_owned()).or_default() += 1;
+        if state.running.len() == 1 || state.was_overwritten || state.refused {
+            return;
+        }
+        let others = state.running.keys().filter(|other| *other != worker);
+        let others: Vec<String> = others.cloned().collect();
+        for other in others {
+            if !self.is_excused(&other) && !self.is_excused(worker) {
+                self.violations.push(format!("{worker} and {other} both run {partition}"));
+            }
+        }
+    }
+
+    pub fn on_call_ended(&mut self, worker: &str, partition: usize) {
+        let running = &mut self.partitions[partition].running;
+        if let Some(count) = running.get_mut(worker) {
+            *count -= 1;
+            if *count == 0 {
+                running.remove(worker);
+            }
+        }
+    }
+
+    /// The lease store took an ownership record.
+    pub fn on_ownership(
+        &mut self,
+        by: &str,
+        partition: usize,
+        before: &Ownership,
+        after: &Ownership,
+    ) {
+        if before.holder == after.holder {
+            return;
+        }
+        let state = &mut self.partitions[partition];
+        state.moves += 1;
+        let had_claims = state.tenure_begins_after;
+        state.tenure_begins_after = state.claims.keys().next_back().copied().unwrap_or(0);
+        let had = before.holder.worker().map(worker_of);
+        self.count(match (&before.holder, &after.holder) {
+            (Holder::Worker(_), Holder::Worker(_)) if had.as_deref() == Some(by) => "lease given",
+            (Holder::Worker(_), Holder::Nobody) => "lease released",
+            (Holder::Worker(_), Holder::Worker(_)) => "lease taken",
+            (Holder::Worker(_), Holder::Foreign(_)) => "lease taken by a foreign owner",
+            (Holder::Foreign(_), Holder::Worker(_)) => "lease taken from a foreign owner",
+            _ => "lease claimed",
+        });
+        let Some(had) = had else { return };
+        if had == by {
+            let running = self.partitions[partition].running.get(by).copied().unwrap_or(0);
+            // What a worker that stops has cut may be about to be dropped.
+            if running > 0 && !self.leaving.contains(by) {
+                self.violations.push(format!("{by} gives {partition} away and runs {running}"));
+            }
+            // What a worker that stops could not checkpoint in time goes all the same.
+            if !(self.leaving.contains(by) && self.may_leave_records(by)) {
+                self.on_ended_clean(partition, by, had_claims);
+            }
+        } else if after.holder.worker().is_some()
+            && !self.is_excused(&had)
+            && !self.ended.contains(&had)
+        {
+            self.violations.push(format!("{by} takes {partition} from {had}, which lives"));
+        } else if after.holder.worker().is_none() {
+            // A foreign owner: what was not checkpointed is repeated, by it or after it.
+            self.partitions[partition].refused = true;
+        }
+    }
+
+    /// The last ownership of a worker, of those after this epoch, ended with everything settled
+    /// checkpointed.
+    pub fn on_ended_clean(&mut self, partition: usize, worker: &str, after: u64) {
+        let claims = self.partitions[partition].claims.range_mut(after + 1..);
+        if let Some((_, last)) = claims.rev().find(|(_, claim)| claim.by == worker) {
+            last.ended_clean = true;
+        }
+    }
+
+    /// How often leases went to another holder so far.
+    pub fn moves(&self) -> u64 {
+        self.partitions.iter().map(|state| state.moves).sum()
+    }
+}

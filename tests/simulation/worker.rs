@@ -1,0 +1,164 @@
+//! What one worker of a run is, as the world sees it: a process that takes steps, may die at any of
+//! them, and may be cut off.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use longshore::Event;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use tokio::time::Instant;
+
+use super::plan::CutFrom;
+use super::world::{SkewedClock, World, index};
+
+/// One process.
+pub struct Worker {
+    pub world: Arc<World>,
+    pub name: String,
+    pub seed: u64,
+    steps: AtomicU64,
+    dies_at: AtomicU64,
+    dead: AtomicBool,
+    cuts: Mutex<Cuts>,
+    random: Mutex<SmallRng>,
+    /// By event, the ownership that had it last.
+    epochs: Mutex<BTreeMap<usize, u64>>,
+}
+
+/// Until when it is cut off.
+#[derive(Default)]
+struct Cuts {
+    store: Option<Instant>,
+    broker: Option<Instant>,
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Worker {
+    pub fn new(world: &Arc<World>, number: u64) -> Arc<Self> {
+        let seed = world.plan.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(number);
+        Arc::new(Self {
+            world: Arc::clone(world),
+            name: format!("worker-{number}"),
+            seed,
+            steps: AtomicU64::new(0),
+            dies_at: AtomicU64::new(u64::MAX),
+            dead: AtomicBool::new(false),
+            cuts: Mutex::default(),
+            random: Mutex::new(SmallRng::seed_from_u64(seed)),
+            epochs: Mutex::new(BTreeMap::new()),
+        })
+    }
+
+    pub fn clock(&self) -> SkewedClock {
+        let most = u64::try_from(self.world.plan.max_skew.as_millis()).unwrap_or(0);
+        SkewedClock {
+            begun: self.world.begun(),
+            skew: Duration::from_millis(self.random(0..=2 * most)),
+        }
+    }
+
+    pub fn random(&self, range: RangeInclusive<u64>) -> u64 {
+        self.random.lock().expect("no panic under the lock").random_range(range)
+    }
+
+    /// Uniform in `0.0..1.0`.
+    pub fn dice(&self) -> f64 {
+        self.random.lock().expect("no panic under the lock").random()
+    }
+
+    // Life and death.
+
+    /// One more await was reached; it may be the last.
+    pub fn step(&self) {
+        let steps = self.steps.fetch_add(1, Ordering::Relaxed) + 1;
+        let is_due = steps >= self.dies_at.load(Ordering::Relaxed) && !self.world.is_calm();
+        if is_due && !self.dead.swap(true, Ordering::Relaxed) {
+            self.world.trace(|| format!("{} dies at step {steps}", self.name));
+            self.world.oracle(|oracle| oracle.on_died(&self.name));
+            self.world.death.notify_one();
+        }
+    }
+
+    pub fn die_in(&self, steps: u64) {
+        let at = self.steps.load(Ordering::Relaxed) + steps;
+        self.dies_at.fetch_min(at, Ordering::Relaxed);
+    }
+
+    pub fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Relaxed)
+    }
+
+    /// Cuts it off until then, or until the faults have stopped.
+    pub fn cut(&self, from: CutFrom, until: Instant) {
+        let mut cuts = self.cuts.lock().expect("no panic under the lock");
+        if from != CutFrom::Broker {
+            cuts.store = cuts.store.max(Some(until));
+        }
+        if from != CutFrom::Store {
+            cuts.broker = cuts.broker.max(Some(until));
+        }
+        drop(cuts);
+        self.world.oracle(|oracle| oracle.on_excused(&self.name));
+        let world = Arc::clone(&self.world);
+        tokio::spawn(async move {
+            world.wait_out(until).await;
+            world.wake_links();
+        });
+    }
+
+    /// Until when it is cut off from its stores, or else from the broker.
+    pub fn cut_until(&self, store: bool) -> Option<Instant> {
+        if self.world.is_calm() {
+            return None;
+        }
+        let cuts = self.cuts.lock().expect("no panic under the lock");
+        if store { cuts.store } else { cuts.broker }.filter(|until| *until > Instant::now())
+    }
+
+    // What happens to events.
+
+    /// Returns the event's identity and which call it is.
+    pub fn on_call(&self, event: &Event, epoch: u64) -> (usize, u32) {
+        let id = identity(event);
+        self.epochs.lock().expect("no panic under the lock").insert(id, epoch);
+        let call = self.world.oracle(|oracle| oracle.on_call(&self.name, id, epoch));
+        self.world.trace(|| {
+            let at = format!("{}/{}", event.partition().id, event.sequence_number());
+            format!("{} handles {at} (event {id}), call {call}", self.name)
+        });
+        (id, call)
+    }
+
+    /// A call has ended, however.
+    pub fn on_call_ended(&self, event: &Event) {
+        let partition = index(&event.partition().id);
+        self.world.oracle(|oracle| oracle.on_call_ended(&self.name, partition));
+    }
+
+    pub fn on_settled(&self, id: usize, epoch: u64) {
+        self.world.oracle(|oracle| oracle.on_settled(id, epoch));
+        self.world.trace(|| format!("{} settles event {id}", self.name));
+    }
+
+    pub fn on_dead_letter(&self, event: &Event) {
+        let id = identity(event);
+        let epoch = self.epochs.lock().expect("no panic under the lock").get(&id).copied();
+        self.world.oracle(|oracle| oracle.count("dead letter"));
+        self.on_settled(id, epoch.unwrap_or_default());
+    }
+}
+
+/// What an event of the simulator is, whatever its position.
+pub fn identity(event: &Event) -> usize {
+    std::str::from_utf8(event.body()).ok().and_then(|id| id.parse().ok()).expect("an identity")
+}
