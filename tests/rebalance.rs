@@ -293,7 +293,8 @@ async fn a_worker_cut_off_from_the_store_goes_on_until_it_is_replaced() {
         .find(|(_, worker, _)| *worker == 2)
         .map(|(at, _, _)| *at - begun)
         .expect("the second worker handled something");
-    assert!(took < Duration::from_secs(5), "its heartbeat had expired long ago: {took:?}");
+    // Its heartbeat had expired long ago, but whoever comes new looks for a while first.
+    assert!(took < DEFAULT_LEASE_EXPIRY / 2 + Duration::from_secs(2), "{took:?}");
     // The first may come back, and asks like any other.
     first.cut.store(false, Ordering::Relaxed);
     published += fleet.publish_for(Duration::from_secs(60)).await;
