@@ -82,9 +82,35 @@ impl ConsumerExit {
     pub fn is_clean(&self) -> bool {
         matches!(self.reason, ExitReason::Drained)
             && self.partitions.iter().all(|exit| {
-                matches!(exit.reason, StopReason::Drained)
+                matches!(exit.reason, StopReason::Drained | StopReason::HandedOff)
                     && exit.cut_handlers == 0
                     && !exit.checkpoint_behind
             })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exit(reason: StopReason) -> ConsumerExit {
+        let partition = PartitionExit {
+            partition: PartitionId::from("0"),
+            reason,
+            cut_handlers: 0,
+            checkpoint_behind: false,
+        };
+        ConsumerExit {
+            reason: ExitReason::Drained,
+            partitions: vec![partition],
+            counts: ConsumerCounts::default(),
+        }
+    }
+
+    #[test]
+    fn an_end_whose_partitions_were_drained_for_others_is_clean() {
+        assert!(exit(StopReason::Drained).is_clean());
+        assert!(exit(StopReason::HandedOff).is_clean());
+        assert!(!exit(StopReason::LeaseLost).is_clean());
     }
 }
