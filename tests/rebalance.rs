@@ -11,7 +11,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use longshore::clock::Clock;
 use longshore::config::{DEFAULT_LEASE_EXPIRY, LeaseOptions};
-use longshore::consumer::PartitionPhase;
+use longshore::consumer::{HAND_OFF_POLL, PartitionPhase};
 use longshore::event::PartitionId;
 use longshore::lease_store::memory::MemoryLeaseStore;
 use longshore::lease_store::{
@@ -264,7 +264,9 @@ async fn workers_that_come_and_go_share_evenly_and_repeat_nothing() {
     assert_eq!(fleet.harness.seen.counts().len(), published);
     assert_eq!(fleet.repeats(), 0, "a planned change repeats nothing");
     let gap = fleet.longest_gap();
-    assert!(gap < Duration::from_secs(2), "a partition rested for {gap:?}");
+    // Whoever asked reads the record again after that long; the next event follows in 20 ms.
+    let bar = HAND_OFF_POLL + Duration::from_millis(100);
+    assert!(gap < bar, "a partition rested for {gap:?}");
     let holders: BTreeSet<_> =
         fleet.holders().await.into_values().map(|holder| holder == Holder::Nobody).collect();
     assert_eq!(holders, BTreeSet::from([true]), "all released");

@@ -257,14 +257,20 @@ impl LeaseTable {
         self.entries.values().all(|entry| entry.role != Role::Held)
     }
 
-    /// The partitions that are being drained for us: read their records every half second.
+    /// The partitions that we asked for, or that are being drained for us: read their records every
+    /// half second. An owner that has nothing to wait for drains within milliseconds, so a newcomer
+    /// that waited for the mark would find the partition resting at its next look.
     pub fn next_polls(&self) -> Vec<PartitionId> {
         self.entries
             .iter()
-            .filter(|(_, entry)| entry.role == Role::Other && entry.target() == Some(&self.me))
-            .filter(|(_, entry)| !entry.writing && !entry.running)
+            .filter(|(partition, entry)| self.is_awaited(partition, entry))
             .map(|(partition, _)| partition.clone())
             .collect()
+    }
+
+    fn is_awaited(&self, partition: &PartitionId, entry: &Entry) -> bool {
+        let is_coming = entry.target() == Some(&self.me) || self.wants.contains(partition);
+        is_coming && entry.role == Role::Other && !entry.writing && !entry.running
     }
 
     /// When to look again, counted from the last look.
@@ -419,23 +425,21 @@ impl LeaseTable {
         stopped.iter().filter_map(|partition| self.give(partition)).collect()
     }
 
-    /// What the record of a partition that is drained for us says now.
+    /// What the record of a partition that we wait for says now.
     pub fn on_polled(
         &mut self,
         partition: &PartitionId,
         found: Option<StoredOwnership>,
     ) -> Vec<Action> {
-        let me = self.me.clone();
+        if !self.entries.get(partition).is_some_and(|entry| self.is_awaited(partition, entry)) {
+            return Vec::new();
+        }
         let Some(entry) = self.entries.get_mut(partition) else {
             return Vec::new();
         };
-        let waits = entry.role == Role::Other && entry.target() == Some(&me);
-        if !waits || entry.writing || entry.running {
-            return Vec::new();
-        }
         entry.stored = found;
         entry.touched = true;
-        if self.leaving || !entry.is_held_by(&me) {
+        if self.leaving || !entry.is_held_by(&self.me) {
             return Vec::new();
         }
         // The answer may be old: the compare-and-swap decides.
