@@ -17,6 +17,7 @@ mod endpoint;
 mod key_vault;
 mod namespace;
 mod publisher;
+mod shared_answer;
 
 use std::fmt;
 use std::pin::Pin;
@@ -36,6 +37,7 @@ use azure_messaging_eventhubs::{
 };
 use futures::future::BoxFuture;
 use futures::{FutureExt, Stream, StreamExt};
+use shared_answer::SharedAnswer;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
@@ -85,6 +87,7 @@ pub struct EventHubsTransport {
     consumer_group: ConsumerGroup,
     /// The client for runtime information; replaced after an error.
     management: Mutex<Option<Management>>,
+    hub: SharedAnswer<HubProperties>,
 }
 
 struct Management(ConsumerClient);
@@ -107,7 +110,27 @@ impl EventHubsTransport {
             entity: entity.into(),
             consumer_group: consumer_group.into(),
             management: Mutex::new(None),
+            hub: SharedAnswer::default(),
         }
+    }
+
+    async fn read_hub(&self) -> Result<HubProperties> {
+        let properties = self
+            .manage("read the hub's properties", async |client| {
+                client.get_eventhub_properties().await
+            })
+            .await?;
+        let created_on = properties.created_on.ok_or_else(|| {
+            Error::new(
+                ErrorClass::BadData,
+                "read the hub's properties",
+                "the service did not say when the hub was created",
+            )
+        })?;
+        Ok(HubProperties::new(
+            Incarnation::from_created_at(created_on),
+            properties.partition_ids.into_iter().map(PartitionId::from).collect(),
+        ))
     }
 
     /// Makes a call on the management client, opening it first where there is none and letting
@@ -155,25 +178,7 @@ impl Transport for EventHubsTransport {
     }
 
     fn hub_properties(&self) -> BoxFuture<'_, Result<HubProperties>> {
-        async move {
-            let properties = self
-                .manage("read the hub's properties", async |client| {
-                    client.get_eventhub_properties().await
-                })
-                .await?;
-            let created_on = properties.created_on.ok_or_else(|| {
-                Error::new(
-                    ErrorClass::BadData,
-                    "read the hub's properties",
-                    "the service did not say when the hub was created",
-                )
-            })?;
-            Ok(HubProperties::new(
-                Incarnation::from_created_at(created_on),
-                properties.partition_ids.into_iter().map(PartitionId::from).collect(),
-            ))
-        }
-        .boxed()
+        self.hub.ask(self.read_hub()).boxed()
     }
 
     fn log_properties<'a>(
