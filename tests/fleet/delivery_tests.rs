@@ -1,0 +1,169 @@
+//! That the contract's check sees what is wrong.
+
+use longshore::checkpoint_store::{LeaseEpoch, SettledRun};
+use longshore::event::{Position, SequenceNumber};
+
+use super::*;
+
+const SECOND: u64 = 1_000_000_000;
+
+/// Two workers: the first handles 0 to 3 and is killed after a checkpoint of 0, 1 and 3; the
+/// second takes its lease and handles the rest.
+struct Story {
+    end: i64,
+    handled: Vec<(String, Vec<Handled>)>,
+    links: Vec<LinkStory>,
+    checkpoints: Vec<Write<Checkpoint>>,
+    leases: Vec<Write<Lease>>,
+}
+
+fn handled(epoch: u64, numbers: &[(i64, u64)]) -> Vec<Handled> {
+    let line = |&(number, second): &(i64, u64)| Handled {
+        partition: "0".into(),
+        number,
+        epoch,
+        at: second * SECOND,
+    };
+    numbers.iter().map(line).collect()
+}
+
+fn link(worker: &str, level: i64, first: i64, last: i64) -> LinkStory {
+    LinkStory {
+        by: worker.to_owned(),
+        partition: "0".into(),
+        after: None,
+        level,
+        received: vec![(0, first, last)],
+    }
+}
+
+fn checkpoint(by: &str, second: u64, epoch: u64, at: i64, above: &[i64]) -> Write<Checkpoint> {
+    let run =
+        |number: &i64| SettledRun { first: SequenceNumber(*number), last: SequenceNumber(*number) };
+    let value = Checkpoint {
+        watermark: (at >= 0).then(|| Position::at(at)),
+        settled_above: above.iter().map(run).collect(),
+        lease_epoch: LeaseEpoch(epoch),
+        ..Checkpoint::default()
+    };
+    let begin = second * SECOND;
+    Write { by: by.to_owned(), begin, end: Some(begin + 1), value }
+}
+
+fn lease(by: &str, second: u64, holder: &str, target: Option<&str>) -> Write<Lease> {
+    let (holder, target) = (Some(holder.into()), target.map(Into::into));
+    let value = Lease { holder, is_foreign: false, target };
+    let begin = second * SECOND;
+    Write { by: by.to_owned(), begin, end: Some(begin + 1), value }
+}
+
+impl Story {
+    fn new() -> Self {
+        Self {
+            end: 6,
+            handled: vec![
+                ("one".to_owned(), handled(10, &[(0, 2), (1, 2), (3, 2), (2, 6)])),
+                ("two".to_owned(), handled(20, &[(2, 12), (4, 12), (5, 12)])),
+            ],
+            links: vec![link("one", 10, 0, 3), link("two", 20, 2, 5)],
+            checkpoints: vec![
+                checkpoint("one", 1, 10, -1, &[]),
+                checkpoint("one", 5, 10, 1, &[3]),
+                checkpoint("two", 11, 20, 1, &[3]),
+                checkpoint("two", 13, 20, 5, &[]),
+            ],
+            leases: vec![lease("one", 0, "one-a", None), lease("two", 10, "two-b", None)],
+        }
+    }
+
+    fn check(&self) -> Result<Report, String> {
+        let accepted = Accepted {
+            checkpoints: BTreeMap::from([("0".into(), self.checkpoints.clone())]),
+            leases: BTreeMap::from([("0".into(), self.leases.clone())]),
+            calls: 0,
+        };
+        let (handled, links) = (&self.handled, &self.links);
+        check(&Run { log_ends: &[self.end], handled, links, accepted: &accepted })
+    }
+
+    fn refuses(&self, why: &str) {
+        let fault = self.check().expect_err(why);
+        assert!(fault.contains(why), "{fault}");
+    }
+}
+
+#[test]
+fn what_was_not_checkpointed_is_handled_again_after_a_take() {
+    let report = Story::new().check().expect("within the contract");
+    assert_eq!((report.events, report.repeats, report.spared), (6, 1, 1));
+    assert_eq!((report.free, report.given, report.taken), (1, 0, 1));
+}
+
+#[test]
+fn a_lost_event_is_rejected() {
+    let mut story = Story::new();
+    story.end = 7;
+    story.refuses("6 was lost");
+}
+
+#[test]
+fn a_repeat_of_what_a_checkpoint_covered_is_rejected() {
+    for number in [1, 3] {
+        let mut story = Story::new();
+        story.handled[1].1.extend(handled(20, &[(number, 12)]));
+        story.refuses(&format!("two handled {number}, which was settled"));
+    }
+}
+
+#[test]
+fn a_repeat_without_a_take_is_rejected() {
+    let mut story = Story::new();
+    story.leases = vec![
+        lease("one", 0, "one-a", None),
+        lease("one", 7, "one-a", Some("two-b")),
+        lease("one", 8, "two-b", None),
+        lease("two", 10, "two-b", None),
+    ];
+    story.refuses("the lease of the first was not taken");
+    let mut story = Story::new();
+    story.handled[0].1.extend(handled(10, &[(0, 3)]));
+    story.refuses("one handled 0 twice");
+}
+
+#[test]
+fn a_checkpoint_of_what_was_not_handled_is_rejected() {
+    let mut story = Story::new();
+    story.checkpoints[1] = checkpoint("one", 5, 10, 2, &[3]);
+    story.refuses("checkpointed 2 before it was handled");
+}
+
+#[test]
+fn a_checkpoint_that_moves_back_or_forgets_is_rejected() {
+    let mut story = Story::new();
+    story.checkpoints[2] = checkpoint("two", 11, 20, 0, &[3]);
+    story.refuses("moved the checkpoint back");
+    let mut story = Story::new();
+    story.checkpoints[2] = checkpoint("two", 11, 20, 1, &[]);
+    story.refuses("wrote over 3");
+}
+
+#[test]
+fn a_checkpoint_that_leaves_out_what_was_settled_above_it_is_rejected() {
+    let mut story = Story::new();
+    story.checkpoints[1] = checkpoint("one", 5, 10, 1, &[]);
+    story.checkpoints[2] = checkpoint("two", 11, 20, 1, &[]);
+    story.refuses("had handled 3 long before its last checkpoint");
+}
+
+#[test]
+fn an_owner_without_a_lease_an_epoch_or_a_link_is_rejected() {
+    let mut story = Story::new();
+    story.leases.truncate(1);
+    story.refuses("two claimed without a lease");
+    let mut story = Story::new();
+    story.handled[1].1.extend(handled(15, &[(5, 12)]));
+    story.refuses("two had no claim");
+    let mut story = Story::new();
+    story.links[1] = link("two", 20, 2, 4);
+    story.refuses("two handled 5 and did not receive it");
+}

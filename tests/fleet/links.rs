@@ -1,0 +1,166 @@
+//! A transport that keeps a journal of its links: opened where, received what, ended how.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use longshore::event::{ConsumerGroup, EntityName, Event, PartitionId};
+use longshore::transport::{HubProperties, Link, LinkStart, LogProperties, OpenLink, Transport};
+use longshore::{Error, error::Result};
+use serde::{Deserialize, Serialize};
+
+use super::journal::{Journal, now};
+
+/// Something that happened to a link.
+#[derive(Clone, Serialize, Deserialize, Debug)]
+pub struct LinkLine {
+    /// Which link of its process.
+    pub link: u64,
+    pub at: u64,
+    pub what: LinkNews,
+}
+
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub enum LinkNews {
+    /// `after` is the number of the event that it is to begin after; without one, at the log's
+    /// beginning.
+    Opening {
+        partition: PartitionId,
+        after: Option<i64>,
+        level: Option<i64>,
+    },
+    /// The SDK attaches at the first receive: this says little.
+    Opened,
+    /// Numbers that followed each other without a gap.
+    Received {
+        first: i64,
+        last: i64,
+    },
+    Ended {
+        error: String,
+    },
+    Closed,
+}
+
+#[derive(Debug)]
+pub struct TracedTransport<T> {
+    inner: T,
+    journal: Arc<Journal>,
+    links: AtomicU64,
+}
+
+impl<T> TracedTransport<T> {
+    pub fn new(inner: T, journal: Journal) -> Self {
+        Self { inner, journal: Arc::new(journal), links: AtomicU64::new(0) }
+    }
+}
+
+impl<T: Transport> Transport for TracedTransport<T> {
+    fn namespace(&self) -> &str {
+        self.inner.namespace()
+    }
+
+    fn entity(&self) -> &EntityName {
+        self.inner.entity()
+    }
+
+    fn consumer_group(&self) -> &ConsumerGroup {
+        self.inner.consumer_group()
+    }
+
+    fn hub_properties(&self) -> BoxFuture<'_, Result<HubProperties>> {
+        self.inner.hub_properties()
+    }
+
+    fn log_properties<'a>(
+        &'a self,
+        partition: &'a PartitionId,
+    ) -> BoxFuture<'a, Result<LogProperties>> {
+        self.inner.log_properties(partition)
+    }
+
+    fn open(&self, options: OpenLink) -> BoxFuture<'static, Result<Box<dyn Link>>> {
+        let said = Said {
+            journal: Arc::clone(&self.journal),
+            link: self.links.fetch_add(1, Ordering::Relaxed),
+        };
+        let after = match options.start {
+            LinkStart::After(number) => Some(number.0),
+            LinkStart::FirstEvent => None,
+            LinkStart::EnqueuedAt(_) => panic!("no worker here begins at a time"),
+        };
+        said.say(LinkNews::Opening {
+            partition: options.partition.clone(),
+            after,
+            level: options.owner_level,
+        });
+        let opening = self.inner.open(options);
+        async move {
+            match opening.await {
+                Ok(inner) => {
+                    said.say(LinkNews::Opened);
+                    let link: Box<dyn Link> = Box::new(TracedLink { inner, said });
+                    Ok(link)
+                }
+                Err(error) => {
+                    said.end(&error);
+                    Err(error)
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.inner.close()
+    }
+}
+
+/// Where a link's news go.
+struct Said {
+    journal: Arc<Journal>,
+    link: u64,
+}
+
+impl Said {
+    fn say(&self, what: LinkNews) {
+        self.journal.append(&LinkLine { link: self.link, at: now(), what });
+    }
+
+    fn end(&self, error: &Error) {
+        self.say(LinkNews::Ended { error: error.to_string() });
+    }
+}
+
+struct TracedLink {
+    inner: Box<dyn Link>,
+    said: Said,
+}
+
+impl Link for TracedLink {
+    fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        max_events: usize,
+        into: &mut Vec<Event>,
+    ) -> Poll<Result<usize>> {
+        let before = into.len();
+        let polled = self.inner.poll_receive(cx, max_events, into);
+        let numbers: Vec<i64> =
+            into[before..].iter().map(|event| event.sequence_number().0).collect();
+        for run in numbers.chunk_by(|one, next| one + 1 == *next) {
+            self.said.say(LinkNews::Received { first: run[0], last: run[run.len() - 1] });
+        }
+        if let Poll::Ready(Err(error)) = &polled {
+            self.said.end(error);
+        }
+        polled
+    }
+
+    fn close(self: Box<Self>) -> BoxFuture<'static, ()> {
+        self.said.say(LinkNews::Closed);
+        self.inner.close()
+    }
+}

@@ -1,0 +1,212 @@
+//! A hub, a container, and the worker processes that share them.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use longshore::emulator::Emulator;
+use longshore::event::PartitionId;
+use longshore::transport::Transport as _;
+use longshore::transport::event_hubs::{EventHubsTransport, Namespace};
+use tempfile::TempDir;
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::{Child, Command};
+use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::azurite::{self, Container};
+use super::journal::{Follower, Handled};
+use super::worker::{DRAIN, ORDERS, Orders, Pace, Work};
+
+pub const HUB: &str = "files";
+
+/// How long anything here may take.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// The tests of this crate measure times and load the machine: one after the other.
+pub async fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::const_new(());
+    ONE.lock().await
+}
+
+pub struct Fleet {
+    pub emulator: Emulator,
+    _container: Container,
+    /// Where the container is for workers.
+    pub container_url: String,
+    pub partitions: usize,
+    pub pace: Option<Pace>,
+    pub work: Work,
+    folder: Folder,
+    /// The names of all workers there were.
+    pub names: Vec<String>,
+    handled: Progress,
+}
+
+/// What was handled so far, as far as it was looked for.
+#[derive(Default)]
+struct Progress {
+    journals: Vec<Follower>,
+    seen: Vec<Vec<bool>>,
+    distinct: usize,
+}
+
+impl Progress {
+    fn look(&mut self) {
+        for journal in &mut self.journals {
+            for line in journal.next_lines::<Handled>() {
+                let partition: usize = line.partition.as_str().parse().unwrap();
+                let number = usize::try_from(line.number).unwrap();
+                let seen = &mut self.seen[partition];
+                if seen.len() <= number {
+                    seen.resize(number + 1, false);
+                }
+                self.distinct += usize::from(!std::mem::replace(&mut seen[number], true));
+            }
+        }
+    }
+}
+
+pub struct Worker {
+    pub name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Fleet {
+    pub async fn start(partitions: usize, pace: Option<Pace>, work: Work) -> Self {
+        let emulator = Emulator::builder().hub(HUB, partitions as u32).start().await.unwrap();
+        let container = Container::create().await;
+        Self {
+            container_url: container.url(azurite::ALL),
+            emulator,
+            _container: container,
+            partitions,
+            pace,
+            work,
+            folder: Folder(Some(tempfile::tempdir().unwrap())),
+            names: Vec::new(),
+            handled: Progress { seen: vec![Vec::new(); partitions], ..Progress::default() },
+        }
+    }
+
+    pub fn namespace(&self) -> Namespace {
+        Namespace::from_connection_string(&self.emulator.connection_string(None))
+            .unwrap()
+            .with_custom_endpoint(self.emulator.endpoint())
+            .unwrap()
+    }
+
+    pub fn path(&self, name: &str, kind: &str) -> PathBuf {
+        self.folder.path().join(format!("{name}.{kind}"))
+    }
+
+    /// Adds a worker.
+    pub fn add(&mut self) -> Worker {
+        let name = format!("worker-{}", self.names.len() + 1);
+        let orders = Orders {
+            name: name.clone(),
+            folder: self.folder.path().to_owned(),
+            connection_string: self.emulator.connection_string(None),
+            endpoint: self.emulator.endpoint(),
+            hub: HUB.to_owned(),
+            container_url: self.container_url.clone(),
+            pace: self.pace,
+            work: self.work,
+        };
+        let log = self.path(&name, "log");
+        let file = std::fs::File::create(&log).unwrap();
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "worker::worker_process", "--ignored", "--nocapture"])
+            .env(ORDERS, serde_json::to_string(&orders).unwrap())
+            .stdin(Stdio::piped())
+            .stdout(file.try_clone().unwrap())
+            .stderr(file)
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        self.handled.journals.push(Follower::new(self.path(&name, "handled")));
+        self.names.push(name.clone());
+        Worker { name, child, log }
+    }
+
+    /// How many events were handled so far, each counted once.
+    pub fn handled(&mut self) -> usize {
+        self.handled.look();
+        self.handled.distinct
+    }
+
+    /// Waits until so many events were handled.
+    pub async fn handles(&mut self, events: usize) {
+        let deadline = Instant::now() + LIMIT;
+        while self.handled() < events {
+            assert!(Instant::now() < deadline, "{} of {events} handled", self.handled());
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// How many events each partition's log holds.
+    pub async fn log_ends(&self) -> Vec<i64> {
+        let transport = EventHubsTransport::new(self.namespace(), HUB, "$Default");
+        let mut ends = Vec::new();
+        for partition in 0..self.partitions {
+            let id = PartitionId::from(partition.to_string());
+            let log = transport.log_properties(&id).await.unwrap();
+            ends.push(log.last_enqueued.map_or(0, |last| last.0 + 1));
+        }
+        transport.close().await;
+        ends
+    }
+
+    /// Stops the broker.
+    pub async fn stop(self) {
+        self.emulator.shutdown().await.unwrap();
+    }
+
+    /// Reads a journal of every worker there was.
+    pub fn journals<T: serde::de::DeserializeOwned>(&self, kind: &str) -> Vec<(String, Vec<T>)> {
+        let read = |name: &String| (name.clone(), super::journal::read(self.path(name, kind)));
+        self.names.iter().map(read).collect()
+    }
+}
+
+/// The folder of the journals; kept where a test fails.
+struct Folder(Option<TempDir>);
+
+impl Folder {
+    fn path(&self) -> &Path {
+        self.0.as_ref().expect("it is there until it is dropped").path()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(folder) = self.0.take()
+        {
+            eprintln!("the journals are in {}", folder.keep().display());
+        }
+    }
+}
+
+impl Worker {
+    /// Drains it, and waits for its end, which must be clean.
+    pub async fn drain(mut self) {
+        let mut stdin = self.child.stdin.take().unwrap();
+        stdin.write_all(format!("{DRAIN}\n").as_bytes()).await.unwrap();
+        let status = timeout(LIMIT, self.child.wait()).await.unwrap().unwrap();
+        let log = std::fs::read_to_string(&self.log).unwrap();
+        assert!(status.success(), "{} ended with {status}\n{log}", self.name);
+    }
+
+    /// Ends it without a word.
+    pub async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+}
+
+/// A number from the environment.
+pub fn chosen(name: &str, otherwise: usize) -> usize {
+    let given = std::env::var(name).ok();
+    given.map_or(otherwise, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
+}

@@ -1,0 +1,79 @@
+//! Events that flow at a steady pace.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use longshore::OutgoingEvent;
+use longshore::event::PartitionId;
+use longshore::transport::event_hubs::EventHubsPublisher;
+use longshore::transport::{Publisher as _, SendTarget};
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::processes::{Fleet, HUB};
+
+/// Publishes to all partitions in turn until it is stopped or done.
+pub struct Publishing {
+    published: Arc<AtomicUsize>,
+    stop: Arc<AtomicBool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Publishing {
+    /// Publishes `batch` events to each partition in every `round`, `total` in all.
+    pub fn start(fleet: &Fleet, total: usize, batch: usize, round: Duration) -> Self {
+        let (published, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        // A send takes some twenty-five milliseconds with this broker: a few go beside each other.
+        let senders = fleet.partitions.min(8);
+        let tasks = (0..senders).map(|sender| {
+            let publisher = EventHubsPublisher::new(fleet.namespace(), HUB);
+            let mine: Vec<PartitionId> = (0..fleet.partitions)
+                .filter(|partition| partition % senders == sender)
+                .map(|partition| PartitionId::from(partition.to_string()))
+                .collect();
+            let mut left = total / fleet.partitions * mine.len();
+            let (published, stop) = (Arc::clone(&published), Arc::clone(&stop));
+            tokio::spawn(async move {
+                let mut rounds = interval(round);
+                rounds.set_missed_tick_behavior(MissedTickBehavior::Burst);
+                while left > 0 && !stop.load(Ordering::Relaxed) {
+                    rounds.tick().await;
+                    for partition in &mine {
+                        let count = batch.min(left);
+                        let events = vec![OutgoingEvent::new("body"); count];
+                        let target = SendTarget::Partition(partition.clone());
+                        publisher.send_batch(target, events).await.unwrap();
+                        published.fetch_add(count, Ordering::Relaxed);
+                        left -= count;
+                    }
+                }
+                publisher.close().await;
+            })
+        });
+        let tasks = tasks.collect();
+        Self { published, stop, tasks }
+    }
+
+    /// Waits until so many events are published.
+    pub async fn reaches(&self, events: usize) {
+        while self.published.load(Ordering::Relaxed) < events {
+            assert!(!self.tasks.iter().all(JoinHandle::is_finished), "publishing has ended");
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Waits until all are published.
+    pub async fn finish(self) -> usize {
+        for task in self.tasks {
+            task.await.unwrap();
+        }
+        self.published.load(Ordering::Relaxed)
+    }
+
+    /// Stops, and returns how many were published.
+    pub async fn stop(self) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        self.finish().await
+    }
+}

@@ -1,0 +1,142 @@
+//! A worker process: the consumer over the Azure SDK, with leases and checkpoints in a container.
+
+use std::io::BufRead as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore::checkpoint_store::blob::BlobCheckpointStore;
+use longshore::config::LeaseOptions;
+use longshore::lease_store::blob::BlobLeaseStore;
+use longshore::secret::Secret;
+use longshore::transport::event_hubs::{EventHubsTransport, Namespace};
+use longshore::{BatchConsumer, Event, EventContext};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+
+use super::journal::{Handled, Journal, now};
+use super::links::TracedTransport;
+use super::ports::{Calls, TracedCheckpoints, TracedLeases};
+
+/// The variable that holds a worker's [`Orders`].
+pub const ORDERS: &str = "LONGSHORE_TEST_WORKER";
+
+/// The line on its standard input that tells a worker to drain.
+pub const DRAIN: &str = "drain";
+
+/// What a worker is told at its start.
+#[derive(Clone, Serialize, Deserialize, Debug)]
+pub struct Orders {
+    pub name: String,
+    pub folder: PathBuf,
+    pub connection_string: String,
+    pub endpoint: String,
+    pub hub: String,
+    pub container_url: String,
+    /// Without one the leases have their defaults.
+    pub pace: Option<Pace>,
+    pub work: Work,
+}
+
+/// How fast leases go.
+#[derive(Clone, Copy, Serialize, Deserialize, Debug)]
+pub struct Pace {
+    pub heartbeat: Duration,
+    pub expiry: Duration,
+    pub look: Duration,
+}
+
+/// What a handler does with an event.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub enum Work {
+    /// Nothing, and all options are the defaults.
+    None,
+    /// Milliseconds, and for some events a third of a second, so that events finish out of order.
+    Uneven,
+}
+
+impl Work {
+    fn time(self, number: i64) -> Duration {
+        match self {
+            Work::None => Duration::ZERO,
+            Work::Uneven if number % 97 == 0 => Duration::from_millis(300),
+            Work::Uneven => Duration::from_millis(number.unsigned_abs() % 7),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a worker process: the other tests of this crate start it"]
+async fn worker_process() {
+    if let Ok(orders) = std::env::var(ORDERS) {
+        run(serde_json::from_str(&orders).unwrap()).await;
+    }
+}
+
+async fn run(orders: Orders) {
+    let journal =
+        |kind: &str| Journal::open(&orders.folder.join(format!("{}.{kind}", orders.name)));
+    let namespace = Namespace::from_connection_string(&orders.connection_string)
+        .unwrap()
+        .with_custom_endpoint(&orders.endpoint)
+        .unwrap();
+    let transport = EventHubsTransport::new(namespace, orders.hub.as_str(), "$Default");
+    let transport = TracedTransport::new(transport, journal("links"));
+    let container = Secret::new(orders.container_url.clone());
+    let calls = Calls::new(journal("calls"));
+    let checkpoints = TracedCheckpoints {
+        inner: BlobCheckpointStore::with_signature(&container).unwrap(),
+        calls: Arc::clone(&calls),
+    };
+    let leases = TracedLeases { inner: BlobLeaseStore::with_signature(&container).unwrap(), calls };
+    let mut lease_options = LeaseOptions::default();
+    if let Some(pace) = orders.pace {
+        lease_options.heartbeat_interval = pace.heartbeat;
+        lease_options.lease_expiry = pace.expiry;
+        lease_options.look_interval = pace.look;
+    }
+    let (handled, work) = (Arc::new(journal("handled")), orders.work);
+    let mut builder = BatchConsumer::builder(Arc::new(transport), Arc::new(checkpoints))
+        .worker(orders.name.clone())
+        .leases_with(Arc::new(leases), lease_options);
+    if work != Work::None {
+        builder = builder.max_events_in_flight(64);
+    }
+    let mut consumer = builder
+        .event_handler(move |event: Event, context: EventContext| {
+            let handled = Arc::clone(&handled);
+            async move {
+                let number = event.sequence_number().0;
+                let time = work.time(number);
+                if !time.is_zero() {
+                    sleep(time).await;
+                }
+                handled.append(&Handled {
+                    partition: event.partition().id.clone(),
+                    number,
+                    epoch: context.lease_epoch().0,
+                    at: now(),
+                });
+            }
+        })
+        .unwrap()
+        .start();
+    told_to_drain().await;
+    consumer.drain();
+    let exit = consumer.join().await;
+    assert!(exit.is_clean(), "{exit:?}");
+}
+
+/// Waits for the word. Without its parent, a worker ends at once.
+async fn told_to_drain() {
+    let (told, mut word) = mpsc::channel(1);
+    std::thread::spawn(move || {
+        let first = std::io::stdin().lock().lines().next();
+        if first.and_then(Result::ok).as_deref() != Some(DRAIN) {
+            std::process::exit(2);
+        }
+        told.blocking_send(()).unwrap();
+    });
+    word.recv().await.unwrap();
+}
