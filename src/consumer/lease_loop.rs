@@ -22,7 +22,7 @@ use tracing::{debug, info, warn};
 use super::checkpoint_watch::overwritten;
 use super::dispatch::Mode;
 use super::exit::{PartitionExit, StopReason};
-use super::lease_requests::{Polled, Requests, within};
+use super::lease_requests::{Polled, Requests};
 use super::owners::Owners;
 use super::partition_worker::CANCEL_GRACE;
 use super::rebalance::new_partitions;
@@ -69,6 +69,7 @@ struct LeaseLoop<'a, M> {
     table: LeaseTable,
     requests: Requests,
     writes: FuturesUnordered<BoxFuture<'static, (LeaseWrite, LeaseWritten)>>,
+    removals: FuturesUnordered<BoxFuture<'static, ()>>,
     listing: Option<BoxFuture<'static, Result<LeaseListing, Error>>>,
     heartbeat: Option<BoxFuture<'static, Result<Member, Error>>>,
     polling: Option<BoxFuture<'static, Polled>>,
@@ -111,6 +112,7 @@ pub(super) async fn run<M: Mode>(
         table,
         requests,
         writes: FuturesUnordered::new(),
+        removals: FuturesUnordered::new(),
         listing: None,
         heartbeat: None,
         polling: None,
@@ -167,6 +169,7 @@ impl<M: Mode> LeaseLoop<'_, M> {
                     let actions = self.table.on_written(&write, written, now_std());
                     self.carry_out(actions);
                 }
+                Some(()) = self.removals.next() => {}
                 Some(listed) = OptionFuture::from(self.listing.as_mut()) => {
                     self.listing = None;
                     self.on_listed(listed);
@@ -398,6 +401,7 @@ impl<M: Mode> LeaseLoop<'_, M> {
                     self.exits.remove(&partition);
                     self.owners.start(partition, order);
                 }
+                Action::Forget(owner) => self.removals.push(self.requests.remove_member(owner)),
                 Action::Lose(partition) => self.owners.order(&partition, Order::Lose),
                 // A drain ends it all the same.
                 _ if matches!(self.leaving, Leaving::Draining { .. }) => {}
@@ -416,10 +420,7 @@ impl<M: Mode> LeaseLoop<'_, M> {
     /// The last word: others need not wait for our heartbeat to expire.
     async fn finish(self) -> Vec<PartitionExit> {
         drop(self.heartbeat);
-        let removed = self.requests.store.remove_member(&self.requests.scope, &self.me);
-        if let Err(error) = within(self.requests.limit, "remove the member record", removed).await {
-            warn!(causes = ?error_chain(&error), "others will see this worker until its lease expires");
-        }
+        self.requests.remove_member(self.me.clone()).await;
         self.exits.into_values().collect()
     }
 }

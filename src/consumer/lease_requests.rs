@@ -12,7 +12,7 @@ use tracing::warn;
 use crate::checkpoint_store::{CheckpointKey, CheckpointScope};
 use crate::error::{Error, ErrorClass, error_chain};
 use crate::event::PartitionId;
-use crate::lease_store::{LeaseListing, LeaseStore, Member, StoreError, StoredOwnership};
+use crate::lease_store::{LeaseListing, LeaseStore, Member, OwnerId, StoreError, StoredOwnership};
 use crate::state::lease_table::{LeaseWrite, LeaseWritten};
 
 /// What records said when they were read.
@@ -73,6 +73,21 @@ impl Requests {
         .boxed()
     }
 
+    pub(super) fn remove_member(&self, owner: OwnerId) -> BoxFuture<'static, ()> {
+        let (store, scope, limit) = (Arc::clone(&self.store), self.scope.clone(), self.limit);
+        async move {
+            let removed = store.remove_member(&scope, &owner);
+            if let Err(error) = within(limit, "remove the member record", removed).await {
+                warn!(
+                    worker = %owner,
+                    causes = ?error_chain(&error),
+                    "a member record could not be removed; it counts until it expires"
+                );
+            }
+        }
+        .boxed()
+    }
+
     pub(super) fn poll(&self, partitions: Vec<PartitionId>) -> BoxFuture<'static, Polled> {
         let reads: FuturesUnordered<_> = partitions
             .into_iter()
@@ -89,7 +104,7 @@ impl Requests {
     }
 }
 
-pub(super) async fn within<T>(
+async fn within<T>(
     limit: Duration,
     operation: &'static str,
     call: impl Future<Output = Result<T, Error>>,

@@ -161,7 +161,12 @@ pub enum Action {
     Resume(PartitionId),
     /// It is another owner's: stop.
     Lose(PartitionId),
+    /// Remove the member record of a worker that is long gone.
+    Forget(OwnerId),
 }
+
+/// How long the member record of a worker that died is kept: nobody that is only paused loses it.
+pub const MEMBER_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How what ran of a partition ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

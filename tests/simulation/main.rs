@@ -17,6 +17,7 @@ mod lease_port;
 mod oracle;
 mod plan;
 mod ports;
+mod requests;
 mod run;
 mod worker;
 mod world;

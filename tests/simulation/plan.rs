@@ -237,6 +237,26 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// Good weather, nothing published, everything as it is by default.
+    pub fn quiet(partitions: usize, workers: usize) -> Self {
+        Self {
+            seed: 1,
+            partitions,
+            workers,
+            leases: Some(LeaseOptions::default()),
+            batches: false,
+            options: ConsumerOptions::default(),
+            publishes: Vec::new(),
+            faults: Vec::new(),
+            calm_at: Duration::ZERO,
+            rates: Rates { latency_ms: 10, ..Rates::default() },
+            handler: HandlerRates::default(),
+            max_skew: Duration::ZERO,
+        }
+    }
+}
+
 fn at(random: &mut SmallRng, before: Duration) -> Duration {
     before.mul_f64(random.random_range(0.0..0.95))
 }

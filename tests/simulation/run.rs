@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use longshore::ErrorClass;
 use longshore::lease_store::{Holder, LeaseStore};
+use tokio::runtime::Runtime;
 use tokio::time::{Instant, sleep};
 
 use super::fleet::{Fleet, PATIENCE};
@@ -33,12 +34,14 @@ enum Step {
     Fault(Fault),
 }
 
+/// A runtime of its own, in virtual time.
+pub fn runtime() -> Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().start_paused(true).build().expect("a runtime")
+}
+
 pub fn run(plan: Plan, kept_lines: usize) -> Report {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .expect("a runtime");
+    let runtime = runtime();
     let world = runtime.block_on(async {
         let world = World::new(plan, kept_lines);
         let begun = Instant::now();
@@ -126,7 +129,7 @@ fn is_done(world: &World, fleet: &Fleet) -> bool {
 }
 
 /// Whether every partition runs on one worker, and every worker has its share.
-fn is_placed(world: &World, fleet: &Fleet) -> bool {
+pub fn is_placed(world: &World, fleet: &Fleet) -> bool {
     let Some(shares) = fleet.shares() else { return false };
     let partitions = world.plan.partitions;
     let (floor, ceiling) =

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{Action, Entry, LeaseTable, Purpose, Role, Watch};
+use super::{Action, Entry, LeaseTable, MEMBER_KEPT, Purpose, Role, Watch};
 use crate::event::PartitionId;
 use crate::lease::{Holder, LeaseListing, OwnerId, Ownership, StoredMember};
 use crate::state::placement::{Shares, weight};
@@ -58,6 +58,12 @@ impl LeaseTable {
         self.finish_gifts(&view, &mut actions);
         if view.has_foreign {
             self.renew(&mut actions);
+        }
+        // One of those that live tidies up, one record at a look.
+        if view.live.first() == Some(&self.me) {
+            let is_old = |stored: &&StoredMember| age(listing.now, stored.modified) > MEMBER_KEPT;
+            let old = listing.members.iter().find(is_old);
+            actions.extend(old.map(|stored| Action::Forget(stored.member.owner.clone())));
         }
         self.stayers = view.stayers;
         self.stayers.remove(&self.me);

@@ -28,7 +28,7 @@ fn limits() -> LeaseLimits {
 }
 
 fn now() -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_secs(1_000)
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000)
 }
 
 fn partition() -> PartitionId {
@@ -198,6 +198,7 @@ impl World {
                 Action::Yield(_) => worker.yields = true,
                 Action::Resume(_) => worker.yields = false,
                 Action::Lose(_) => worker.loses = true,
+                Action::Forget(_) => unreachable!("no record is that old"),
             }
         }
     }
@@ -481,4 +482,25 @@ fn who_is_watched_without_a_break_is_taken_for_dead_when_its_lease_expires() {
     }
     let expired = look_at_a_holder(&mut table, EXPIRY + Duration::from_secs(1), after(31));
     assert!(matches!(expired[..], [Action::Write(_)]), "{expired:?}");
+}
+
+#[test]
+fn a_record_of_a_worker_that_is_long_gone_is_removed_by_one_of_those_that_live() {
+    for (me, other, expected) in [("a", "b", true), ("b", "a", false)] {
+        let mut table = LeaseTable::new(me.into(), limits());
+        let member = |owner: &str, age| StoredMember {
+            member: Member { owner: owner.into(), wants: BTreeSet::new(), leaving: false },
+            modified: now() - age,
+        };
+        let members = vec![
+            member(other, Duration::ZERO),
+            member("c", MEMBER_KEPT + Duration::from_secs(1)),
+            member("d", MEMBER_KEPT - Duration::from_secs(1)),
+        ];
+        table.on_look_begun();
+        let listing = LeaseListing { now: now(), ownerships: Vec::new(), members };
+        let actions = table.on_look(listing, Instant::now());
+        assert_eq!(actions.contains(&Action::Forget("c".into())), expected);
+        assert_eq!(actions.len(), usize::from(expected));
+    }
 }
