@@ -133,8 +133,15 @@ async fn attempt(
 ) -> Result<Attempt, StopReason> {
     let limit = shared.options.store_timeout;
     let read = async {
-        // Much may have happened since the lease was taken: a claim by who has it no longer
-        // would end the ownership of who has it now.
+        // The checkpoint first: whatever of the rest is old by the time of the write, for this
+        // process may have slept, the write fails if another owner claimed meanwhile.
+        let stored = timeout(limit, shared.checkpoints.load(key))
+            .await
+            .map_err(|_elapsed| too_slow("load the checkpoint", limit))??;
+        let hub = shared.transport.hub_properties().await?;
+        let log = shared.transport.log_properties(&partition.id).await?;
+        // The lease last: much may have happened since it was taken, and a claim by who has it
+        // no longer would end the ownership of who has it now.
         if let Some(leases) = &shared.leases {
             let lease = timeout(limit, leases.store.load(key)).await;
             let lease = lease.map_err(|_elapsed| too_slow("read the lease", limit))??;
@@ -143,11 +150,6 @@ async fn attempt(
                 return Ok(None);
             }
         }
-        let hub = shared.transport.hub_properties().await?;
-        let log = shared.transport.log_properties(&partition.id).await?;
-        let stored = timeout(limit, shared.checkpoints.load(key))
-            .await
-            .map_err(|_elapsed| too_slow("load the checkpoint", limit))??;
         Ok(Some((hub, log, stored)))
     };
     let (hub, log, stored) = match read.await {

@@ -73,7 +73,9 @@ impl SimHandler {
         if ending != Ending::Done {
             worker.world.trace(|| format!("{} will end event {id} with {ending:?}", worker.name));
         }
-        let takes = Duration::from_millis(random.random_range(0..=rates.longest_ms));
+        let is_slow = !worker.world.is_calm() && random.random_bool(rates.slow);
+        let longest_ms = if is_slow { 60_000 } else { rates.longest_ms };
+        let takes = Duration::from_millis(random.random_range(0..=longest_ms));
         let heeds_cancel = random.random_bool(rates.heeds_cancel);
         Call { id, ending, takes, heeds_cancel, _running: running }
     }

@@ -4,9 +4,10 @@
 //! seed ──> plan ──> run: workers over ports with weather, faults by the clock ──> oracle
 //! ```
 //!
-//! `LONGSHORE_SEED=123 cargo test --features simulation --test simulation` replays one seed; `LONGSHORE_SEEDS=N` runs
-//! that many, `LONGSHORE_FIRST_SEED=N` says with which to begin. `LONGSHORE_TRACE_LINES=N` shows
-//! that much of the trace.
+//! `LONGSHORE_SEED=123 cargo test --features simulation --test simulation` replays one seed;
+//! `LONGSHORE_SEEDS=N` runs that many, `LONGSHORE_FIRST_SEED=N` says with which to begin, and
+//! `LONGSHORE_FAILURES=N` after how many failures to stop. `LONGSHORE_TRACE_LINES=N` shows that
+//! much of the trace.
 
 #![allow(missing_docs, unreachable_pub)]
 
@@ -23,6 +24,9 @@ mod worker;
 mod world;
 
 use std::collections::BTreeMap;
+use std::panic::catch_unwind;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use plan::Plan;
@@ -42,6 +46,14 @@ fn run_seed(seed: u64) -> Report {
     run(Plan::new(seed), lines.unwrap_or(KEPT_LINES))
 }
 
+/// A run that panics has failed, and others go on.
+fn run_guarded(seed: u64) -> Summary {
+    match catch_unwind(|| run_seed(seed)) {
+        Ok(report) => Summary::of(report),
+        Err(_) => Summary { failed: vec![(seed, "it panicked".to_owned())], ..Summary::default() },
+    }
+}
+
 /// What several runs came to.
 #[derive(Default)]
 struct Summary {
@@ -53,15 +65,15 @@ struct Summary {
 }
 
 impl Summary {
-    fn with(self, report: Report) -> Self {
+    fn of(report: Report) -> Self {
         let failed = report.violations.first().map(|first| (report.plan.seed, first.clone()));
-        self.and(Self {
+        Self {
             events: report.events,
             calls: report.calls,
             faults: report.plan.faults.len(),
             seen: report.seen,
             failed: failed.into_iter().collect(),
-        })
+        }
     }
 
     fn and(mut self, other: Self) -> Self {
@@ -102,12 +114,22 @@ fn every_seed_keeps_the_contract() {
     let first = variable("LONGSHORE_FIRST_SEED").unwrap_or(0);
     let seeds = variable("LONGSHORE_SEEDS").unwrap_or(DEFAULT_SEEDS);
     let begun = Instant::now();
+    let failures_left = AtomicU64::new(variable("LONGSHORE_FAILURES").unwrap_or(u64::MAX));
     // Each run has a runtime of its own; two of them know nothing of each other.
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let shares: Vec<Summary> = std::thread::scope(|scope| {
         let share = |thread: usize| {
             let mine = (first..first + seeds).skip(thread).step_by(threads);
-            move || mine.map(run_seed).fold(Summary::default(), Summary::with)
+            let failures_left = &failures_left;
+            move || {
+                mine.take_while(|_| failures_left.load(Relaxed) > 0)
+                    .map(run_guarded)
+                    .inspect(|one| {
+                        let failed = one.failed.len() as u64;
+                        failures_left.fetch_sub(failed.min(failures_left.load(Relaxed)), Relaxed);
+                    })
+                    .fold(Summary::default(), Summary::and)
+            }
         };
         let running: Vec<_> = (0..threads).map(|thread| scope.spawn(share(thread))).collect();
         running.into_iter().map(|share| share.join().expect("a run panicked")).collect()
@@ -116,7 +138,11 @@ fn every_seed_keeps_the_contract() {
         shares.into_iter().fold(Summary::default(), Summary::and);
     failed.sort();
     if let Some((seed, _)) = failed.first() {
-        println!("{}", describe(&run_seed(*seed)));
+        // One that panics does so again, and its words are above.
+        let again = catch_unwind(|| run_seed(*seed));
+        println!("{}", again.map_or_else(|_| String::new(), |report| describe(&report)));
+        let seeds: Vec<_> = failed.iter().map(|(seed, _)| seed.to_string()).collect();
+        println!("failing seeds: {}", seeds.join(" "));
     }
     let took = begun.elapsed();
     println!("{seeds} seeds in {took:?}: {events} events, {calls} calls, {faults} planned faults");

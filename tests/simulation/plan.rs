@@ -178,6 +178,8 @@ pub struct HandlerRates {
     pub skip: f64,
     pub panic: f64,
     pub hang: f64,
+    /// Takes up to a minute, and then ends well: often after its time is up.
+    pub slow: f64,
     /// Of the calls: how many give up when they are asked to.
     pub heeds_cancel: f64,
 }
@@ -284,6 +286,7 @@ fn handler_rates(random: &mut SmallRng) -> HandlerRates {
         skip: often(random),
         panic: often(random),
         hang: often(random) / 2.0,
+        slow: often(random) / 2.0,
         heeds_cancel: 0.5,
     }
 }
