@@ -256,6 +256,7 @@ impl Fleet {
                 if matches!(class, ErrorClass::BadPosition | ErrorClass::PartitionLost) {
                     world.oracle(|oracle| oracle.on_refused(partition));
                 }
+                world.oracle(|oracle| oracle.on_links_ended(partition));
                 world.hub.end_links(partition, class);
             }
             Fault::HangLinks { partition } => world.hub.hang_links(partition),

@@ -399,7 +399,21 @@ fn faults(
             },
             Family::Cut if !leases => Fault::Zombie { from },
             Family::Cut => {
-                Fault::Cut { worker, from, lasts: Duration::from_secs(random.random_range(1..120)) }
+                let (begins, lasts) = (at(random, calm_at), random.random_range(1..120));
+                if random.random_bool(0.5) {
+                    // Its link is lost as well: whoever opens the next one may be replaced by then.
+                    let after =
+                        Duration::from_secs_f64(random.random_range(0.0..1.2) * lasts as f64);
+                    let lost = if random.random_bool(0.5) {
+                        Fault::HangLinks { partition }
+                    } else {
+                        Fault::EndLinks { partition, class: ErrorClass::Transient }
+                    };
+                    faults.push(((begins + after).min(calm_at), lost));
+                }
+                faults
+                    .push((begins, Fault::Cut { worker, from, lasts: Duration::from_secs(lasts) }));
+                continue;
             }
             Family::StoreDown => {
                 let lasts = Duration::from_secs(*[5, 40, 600].choose(random).unwrap_or(&5));

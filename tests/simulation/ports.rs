@@ -18,7 +18,9 @@ use longshore::transport::{HubProperties, Link, LogProperties, OpenLink, Transpo
 use longshore::{Error, ErrorClass, Event};
 use tokio::time::sleep;
 
+use super::oracle::Opened;
 use super::worker::Worker;
+use super::world::index;
 
 /// What happens to a call.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -147,7 +149,10 @@ impl Transport for SimTransport {
             if fate == Fate::Refused {
                 return Err(failed("open the link"));
             }
-            let link = SimLink { inner: Some(inner.open(options).await?), worker };
+            let partition = index(&options.partition);
+            let link = inner.open(options).await?;
+            let opened = worker.world.oracle(|oracle| oracle.on_opened(&worker.name, partition));
+            let link = SimLink { inner: Some(link), worker, opened };
             link.worker.arrive(To::Broker).await;
             let link: Box<dyn Link> = Box::new(link);
             Ok(link)
@@ -163,6 +168,7 @@ impl Transport for SimTransport {
 struct SimLink {
     worker: Arc<Worker>,
     inner: Option<Box<dyn Link>>,
+    opened: Opened,
 }
 
 impl Link for SimLink {
@@ -199,6 +205,8 @@ impl Drop for SimLink {
             && let Some(link) = self.inner.take()
         {
             self.worker.world.bury(link);
+        } else {
+            self.worker.world.oracle(|oracle| oracle.on_link_closed(&self.opened));
         }
     }
 }

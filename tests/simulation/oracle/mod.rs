@@ -7,10 +7,10 @@ mod owners;
 use std::collections::{BTreeMap, BTreeSet};
 
 use longshore::checkpoint_store::Checkpoint;
-use longshore::config::PositionLost;
+use longshore::config::{OwnerLevel, PositionLost};
 
 use super::plan::Plan;
-pub use owners::worker_of;
+pub use owners::{Opened, worker_of};
 
 #[derive(Debug, Default)]
 pub struct Oracle {
@@ -18,6 +18,8 @@ pub struct Oracle {
     /// Whether a live worker may lose its leases by the weather alone.
     rough: bool,
     stores_were_down: bool,
+    /// Whether later owners have higher levels at the broker.
+    has_levels: bool,
     events: Vec<Published>,
     /// By (partition, incarnation): all events by number, and those that are not settled.
     logs: BTreeMap<(usize, i64), Log>,
@@ -64,6 +66,8 @@ struct Partition {
     reset_generation: u64,
     /// Ownerships, by lease epoch.
     claims: BTreeMap<u64, Claim>,
+    /// The link that has it at the broker.
+    link: Option<Opened>,
     /// Handler calls under way, by worker.
     running: BTreeMap<String, usize>,
     /// The last claim before its lease went to the holder it has.
@@ -94,6 +98,7 @@ impl Oracle {
         let mut this = Self {
             policy: plan.options.position_lost,
             rough: plan.rates.may_cost_leases(),
+            has_levels: plan.options.owner_level == OwnerLevel::LeaseEpoch,
             incarnation: 1,
             ..Self::default()
         };
@@ -131,6 +136,7 @@ impl Oracle {
 
     pub fn on_recreated(&mut self) {
         self.incarnation += 1;
+        self.partitions.iter_mut().for_each(|state| state.link = None);
     }
 
     /// The numbers of all events of a partition that can be read.

@@ -10,7 +10,42 @@ pub fn worker_of(owner: &OwnerId) -> String {
     name.rsplit_once('-').map_or(name, |(worker, _)| worker).to_owned()
 }
 
+/// A link, and whose it is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Opened {
+    partition: usize,
+    worker: String,
+    /// Of the ownership that its worker claimed last.
+    epoch: u64,
+}
+
 impl Oracle {
+    /// The broker opened a link: it ends that of an earlier owner, never that of a later one.
+    pub fn on_opened(&mut self, worker: &str, partition: usize) -> Opened {
+        let state = &mut self.partitions[partition];
+        let claims = state.claims.iter().rev();
+        let epoch = claims.clone().find(|(_, claim)| claim.by == worker).map_or(0, |(at, _)| *at);
+        let opened = Opened { partition, worker: worker.to_owned(), epoch };
+        if let Some(before) = state.link.replace(opened.clone())
+            && before.epoch > epoch
+            && self.has_levels
+            && !state.was_overwritten
+        {
+            self.violations.push(format!("{worker} of epoch {epoch} ends the link of {before:?}"));
+        }
+        opened
+    }
+
+    pub fn on_link_closed(&mut self, opened: &Opened) {
+        let link = &mut self.partitions[opened.partition].link;
+        link.take_if(|link| link == opened);
+    }
+
+    /// The broker ended all links of a partition.
+    pub fn on_links_ended(&mut self, partition: usize) {
+        self.partitions[partition].link = None;
+    }
+
     /// The worker was hurt: it may lose its leases, and what it did not checkpoint.
     pub fn on_excused(&mut self, worker: &str) {
         self.excused.insert(worker.to_owned());
