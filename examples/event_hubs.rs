@@ -5,11 +5,12 @@
 //! ```
 //!
 //! `docs/configuration.md` has all it reads. With `longshore emulator --hub orders:4 --wss-port 8443`
-//! set EVENTHUB_CA_FILE as well. Checkpoints are in `./longshore-state`.
+//! set EVENTHUB_CA_FILE as well. Checkpoints are in `./longshore-state`, unless
+//! LONGSHORE_CHECKPOINT_CONTAINER names a container of Blob Storage: then any number of these share
+//! the partitions. `longshore checkpoints list` shows how far they are.
 
 use std::sync::Arc;
 
-use longshore::checkpoint_store::file::FileCheckpointStore;
 use longshore::dead_letter::folder::FolderDeadLetterSink;
 use longshore::settings::Settings;
 use longshore::transport::event_hubs::EventHubsTransport;
@@ -32,12 +33,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let entity = settings.entity_of("print")?;
     let group = settings.consumer_group().clone();
     let transport = EventHubsTransport::new(settings.namespace()?, entity, group);
-    let checkpoints = FileCheckpointStore::open("longshore-state/checkpoints")?;
-    let mut consumer = BatchConsumer::builder(Arc::new(transport), Arc::new(checkpoints))
+    let stores = settings.open_stores()?;
+    let mut builder = BatchConsumer::builder(Arc::new(transport), stores.checkpoints)
         .options(settings.consumer_options().clone())
-        .dead_letters(Arc::new(FolderDeadLetterSink::open("longshore-state/dead-letters")?))
-        .event_handler(print)?
-        .start();
+        .dead_letters(Arc::new(FolderDeadLetterSink::open("longshore-state/dead-letters")?));
+    if let Some(leases) = stores.leases {
+        builder = builder.leases_with(leases, settings.lease_options().clone());
+    }
+    let mut consumer = builder.event_handler(print)?.start();
 
     tokio::select! {
         signal = tokio::signal::ctrl_c() => signal?,

@@ -259,8 +259,8 @@ fn lock(root: &Path, operation: &'static str) -> Result<File, Error> {
                 ErrorClass::Permanent,
                 operation,
                 format!(
-                    "{} is in use by {owner}; stop that process, or give each process a folder \
-                     of its own",
+                    "{} is in use by {owner}; stop it first: a worker has its folder for itself \
+                     for as long as it runs. Or give each process a folder of its own",
                     root.display()
                 ),
             ))

@@ -26,8 +26,11 @@ fn allowed(file: &str) -> BTreeSet<&'static str> {
         "emulator" => return BTreeSet::from(["emulator"]),
         "durable_folder" => {}
         "blob_container" => add(&["blob_container"]),
-        // Of the transports it names one type, `Namespace`: see the test of adapters.
-        "settings" => add(&["state", "config", "settings", "transport"]),
+        // It ends in a namespace and in opened stores: see the test of adapters.
+        "settings" => {
+            add(&["state", "config", "settings", "transport"]);
+            add(&["checkpoint_store", "lease_store", "blob_container"]);
+        }
         _ if PORTS.contains(&module) => {
             let own = PORTS.iter().copied().find(|port| *port == module);
             allowed.extend(own);
@@ -65,6 +68,14 @@ const ADAPTERS: &[&str] = &[
     "blob_store::folder",
     "lease_store::blob",
     "lease_store::memory",
+];
+
+/// What settings lead to: a namespace (its place, its key and the way there), and stores.
+const IN_SETTINGS: &[&str] = &[
+    "transport::event_hubs",
+    "checkpoint_store::blob",
+    "checkpoint_store::file",
+    "lease_store::blob",
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
@@ -136,8 +147,7 @@ fn only_the_command_line_and_the_settings_name_adapters() {
     each_source(|file, code| {
         for adapter in ADAPTERS {
             let own = file.starts_with(&adapter.replace("::", "/"));
-            // Settings end in a namespace: its place, its key and the way there.
-            let is_place = file.starts_with("settings/") && *adapter == "transport::event_hubs";
+            let is_place = IN_SETTINGS.contains(adapter) && file.starts_with("settings/");
             let may = own || is_place || file.starts_with("cli/");
             if !may && code.contains(&format!("crate::{adapter}")) {
                 wrong.push(format!("{file} names {adapter}"));

@@ -404,3 +404,89 @@ fn a_namespace_is_entered_with_a_credential() {
     std::fs::write(&token, "token").unwrap();
     assert_eq!(settings.namespace().unwrap().host(), "a.servicebus.windows.net");
 }
+
+const CONTAINER: &str = "https://acc.blob.core.windows.net/state";
+const SIGNED: &str = "https://acc.blob.core.windows.net/state?sv=1&sig=canary";
+
+#[test]
+fn checkpoints_are_in_a_folder_unless_a_container_is_named() {
+    let place = |more: &[(&str, &str)]| {
+        let environment = [&[(KEY, BOUND)], more].concat();
+        load(&environment).unwrap().checkpoint_place().to_string()
+    };
+    assert_eq!(place(&[]), "longshore-state/checkpoints");
+    assert_eq!(place(&[("LONGSHORE_CHECKPOINT_FOLDER", "/var/lib/a")]), "/var/lib/a");
+    assert_eq!(place(&[("LONGSHORE_CHECKPOINT_CONTAINER", SIGNED)]), CONTAINER);
+    let own = ("LONGSHORE_CHECKPOINT_CREDENTIAL", "managed-identity");
+    assert_eq!(place(&[("LONGSHORE_CHECKPOINT_CONTAINER", CONTAINER), own]), CONTAINER);
+
+    let common = [("EVENTHUB_NAMESPACE", "a.example"), ("EVENTHUB_CREDENTIAL", "managed-identity")];
+    let environment = [&common[..], &[("LONGSHORE_CHECKPOINT_CONTAINER", CONTAINER)]].concat();
+    let settings = load(&environment).unwrap();
+    assert!(settings.open_stores().unwrap().leases.is_some());
+}
+
+#[test]
+fn a_folder_is_opened_without_leases() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("checkpoints");
+    let folder = ("LONGSHORE_CHECKPOINT_FOLDER", folder.to_str().unwrap());
+    let settings = load(&[(KEY, BOUND), folder]).unwrap();
+    let stores = settings.open_stores().unwrap();
+    assert!(stores.leases.is_none());
+    let error = settings.open_stores().unwrap_err().to_string();
+    assert!(error.contains("stop it first"), "{error}");
+    drop(stores);
+    settings.open_stores().unwrap();
+}
+
+#[test]
+fn a_container_that_nothing_opens_is_refused_and_no_signature_shown() {
+    let container = "LONGSHORE_CHECKPOINT_CONTAINER";
+    for (more, said) in [
+        (&[(container, CONTAINER)][..], "go with LONGSHORE_CHECKPOINT_CREDENTIAL"),
+        (&[(container, "canary")], "(hidden) (environment): it must read https://ACCOUNT"),
+        (
+            &[(container, SIGNED), ("LONGSHORE_CHECKPOINT_FOLDER", "a")],
+            "LONGSHORE_CHECKPOINT_FOLDER = a (environment): it must not be given beside",
+        ),
+        (
+            &[(container, SIGNED), ("LONGSHORE_CHECKPOINT_CREDENTIAL", "developer")],
+            "it must go with LONGSHORE_CHECKPOINT_CONTAINER without a signature",
+        ),
+        (
+            &[("LONGSHORE_CHECKPOINT_CREDENTIAL", "developer")],
+            "it must go with LONGSHORE_CHECKPOINT_CONTAINER without a signature",
+        ),
+    ] {
+        let said_is = problem(load(&[&[(KEY, BOUND)], more].concat()));
+        assert!(said_is.contains(said), "{said_is}");
+    }
+    let settings = load(&[(KEY, BOUND), (container, SIGNED)]).unwrap();
+    let shown = format!("{settings:?} {:?}", settings.open_stores().unwrap());
+    assert!(!shown.contains("canary") && shown.contains(CONTAINER), "{shown}");
+}
+
+#[test]
+fn leases_have_room_for_three_heartbeats() {
+    let settings = load(&[(KEY, BOUND), ("LONGSHORE_LEASE_EXPIRY", "1m")]).unwrap();
+    assert_eq!(settings.lease_options().lease_expiry, Duration::from_secs(60));
+    for (key, value) in [("LONGSHORE_LEASE_EXPIRY", "14s"), ("LONGSHORE_HEARTBEAT_INTERVAL", "11s")]
+    {
+        let said = problem(load(&[(KEY, BOUND), (key, value)]));
+        let expected = format!("{key} = {value} (environment): it must leave room for three");
+        assert!(said.starts_with(&expected), "{said}");
+    }
+}
+
+#[test]
+fn the_container_is_opened_by_the_credential_that_opened_the_vault() {
+    let secret = "https://v.vault.azure.net/secrets/hub";
+    let settings = load(&[
+        ("EVENTHUB_CONNECTION_STRING_SECRET", secret),
+        ("EVENTHUB_CREDENTIAL", "managed-identity"),
+        ("LONGSHORE_CHECKPOINT_CONTAINER", CONTAINER),
+    ]);
+    let fetched = settings.unwrap().fetched_from(&Vault(BOUND)).now_or_never().unwrap().unwrap();
+    assert!(fetched.open_stores().unwrap().leases.is_some());
+}

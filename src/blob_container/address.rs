@@ -17,6 +17,11 @@ pub(crate) struct ContainerAddress {
 }
 
 impl ContainerAddress {
+    /// Whether a text is meant to end in a shared access signature.
+    pub(crate) fn names_a_signature(text: &str) -> bool {
+        Url::parse(text).is_ok_and(|url| url.query_pairs().any(|(key, _)| key == "sig"))
+    }
+
     /// Reads an address that ends in a shared access signature (SAS).
     ///
     /// # Errors

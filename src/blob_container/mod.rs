@@ -28,7 +28,7 @@ use azure_storage_blob::models::{
 use azure_storage_blob::{BlobClient, BlobContainerClient, BlobContainerClientOptions};
 use futures::TryStreamExt as _;
 
-use self::address::ContainerAddress;
+pub(crate) use self::address::ContainerAddress;
 use self::failure::Failures;
 pub(crate) use self::failure::WriteFailure;
 use self::token::Adapted;

@@ -3,12 +3,11 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use super::knob::{Kind, Knob, LeaseTime, MAX_BYTES};
 use super::value;
 use crate::config::{
-    ConsumerOptions, LostPartition, MAX_DURATION, MAX_SLOTS, MAX_WINDOW_EVENTS, OwnerLevel,
-    PositionLost, UncheckpointedEvents,
+    LostPartition, MAX_SLOTS, MAX_WINDOW_EVENTS, OwnerLevel, PositionLost, UncheckpointedEvents,
 };
-use crate::state::backoff::Backoff;
 
 /// A key of the environment and of the file.
 #[derive(Clone, Copy, Debug)]
@@ -27,102 +26,17 @@ pub struct Key {
     pub(super) kind: Kind,
 }
 
-/// What a value may be.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Kind {
-    /// Text of a form that code checks.
-    Text(&'static str),
-    Choice(&'static [&'static str]),
-    Flag,
-    /// An option of the consumer.
-    Knob(Knob),
-}
-
-/// How a value becomes an option of the consumer.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Knob {
-    Count { least: usize, most: usize, set: fn(&mut ConsumerOptions, usize) },
-    Time { least: Duration, set: fn(&mut ConsumerOptions, Duration) },
-    TimeOrNone { least: Duration, set: fn(&mut ConsumerOptions, Option<Duration>) },
-    Delays { set: fn(&mut ConsumerOptions, Backoff) },
-    Other { allowed: &'static str, set: fn(&mut ConsumerOptions, &str) -> Option<()> },
-}
-
 impl Key {
     /// What its value may be, as the documentation and the errors say it.
     pub fn allowed(&self) -> String {
-        match self.kind {
-            Kind::Text(allowed) => allowed.to_owned(),
-            Kind::Choice(words) => any_of(words),
-            Kind::Flag => any_of(&["true", "false"]),
-            Kind::Knob(knob) => knob.allowed(),
-        }
+        self.kind.allowed()
     }
 }
 
-impl Knob {
-    fn allowed(self) -> String {
-        let from = |least: Duration| format!("from {} to a year", value::as_text(least));
-        match self {
-            Knob::Count { least, most, .. } if most == usize::MAX || most == MAX_BYTES => {
-                format!("{least} or more")
-            }
-            Knob::Count { least, most, .. } => format!("from {least} to {most}"),
-            Knob::Time { least, .. } => format!("{}, such as 500ms, 1s, 2m", from(least)),
-            Knob::TimeOrNone { least, .. } => {
-                format!("{}, such as 500ms, 1s, 2m; or none", from(least))
-            }
-            Knob::Delays { .. } => {
-                "the first and the longest delay, such as 1s..60s: above 0s, at \
-                                    most a year, the first not the longer one"
-                    .to_owned()
-            }
-            Knob::Other { allowed, .. } => allowed.to_owned(),
-        }
-    }
-
-    /// Sets the option; false where the value is not allowed.
-    pub(super) fn apply(self, options: &mut ConsumerOptions, text: &str) -> bool {
-        let time = |least: Duration| {
-            value::duration(text).ok().filter(|time| (least..=MAX_DURATION).contains(time))
-        };
-        match self {
-            Knob::Count { least, most, set } => text
-                .parse()
-                .ok()
-                .filter(|count| (least..=most).contains(count))
-                .map(|count| set(options, count)),
-            Knob::Time { least, set } => time(least).map(|time| set(options, time)),
-            Knob::TimeOrNone { set, .. } if text == "none" => {
-                set(options, None);
-                Some(())
-            }
-            Knob::TimeOrNone { least, set } => time(least).map(|time| set(options, Some(time))),
-            Knob::Delays { set } => value::backoff(text)
-                .filter(|delays| {
-                    !delays.initial.is_zero()
-                        && delays.initial <= delays.max
-                        && delays.max <= MAX_DURATION
-                })
-                .map(|delays| set(options, delays)),
-            Knob::Other { set, .. } => set(options, text),
-        }
-        .is_some()
-    }
-}
-
-fn any_of(words: &[&str]) -> String {
-    match words {
-        [] => String::new(),
-        [one] => (*one).to_owned(),
-        [some @ .., last] => format!("{} or {last}", some.join(", ")),
-    }
-}
-
-/// Most bytes a setting takes.
-const MAX_BYTES: usize = isize::MAX.unsigned_abs();
 const MAX_COUNT: usize = u32::MAX as usize;
 const MILLISECOND: Duration = Duration::from_millis(1);
+const TEN_MILLISECONDS: Duration = Duration::from_millis(10);
+const SECOND: Duration = Duration::from_secs(1);
 
 const fn key(name: &'static str, default: &'static str, kind: Kind, help: &'static str) -> Key {
     Key { name, aliases: &[], default, is_secret: false, help, kind }
@@ -130,6 +44,15 @@ const fn key(name: &'static str, default: &'static str, kind: Kind, help: &'stat
 
 const fn knob(name: &'static str, default: &'static str, knob: Knob, help: &'static str) -> Key {
     key(name, default, Kind::Knob(knob), help)
+}
+
+const fn lease_time(
+    name: &'static str,
+    default: &'static str,
+    lease_time: LeaseTime,
+    help: &'static str,
+) -> Key {
+    key(name, default, Kind::LeaseTime(lease_time), help)
 }
 
 const A_NAME: &str = "1 to 256 letters, digits, '.', '-' and '_'";
@@ -236,6 +159,43 @@ pub(super) const ENVIRONMENT: Key = key(
     "",
     Kind::Text("any word; `production` and `prod` are production"),
     "Where it runs.",
+);
+
+pub(super) const CHECKPOINT_CONTAINER: Key = Key {
+    is_secret: true,
+    ..key(
+        "LONGSHORE_CHECKPOINT_CONTAINER",
+        "",
+        Kind::Text(
+            "https://ACCOUNT.blob.core.windows.net/CONTAINER, with ?…&sig=… behind it where a \
+             shared access signature opens it",
+        ),
+        "The container of Blob Storage for checkpoints and leases.",
+    )
+};
+pub(super) const CHECKPOINT_CREDENTIAL: Key = key(
+    "LONGSHORE_CHECKPOINT_CREDENTIAL",
+    "EVENTHUB_CREDENTIAL",
+    Kind::Choice(&["developer", "managed-identity", "workload-identity"]),
+    "How to get into a container without a signature.",
+);
+pub(super) const CHECKPOINT_FOLDER: Key = key(
+    "LONGSHORE_CHECKPOINT_FOLDER",
+    "longshore-state/checkpoints",
+    Kind::Text("a path"),
+    "The folder for checkpoints where there is no container; one process uses it at a time.",
+);
+pub(super) const HEARTBEAT_INTERVAL: Key = lease_time(
+    "LONGSHORE_HEARTBEAT_INTERVAL",
+    "5s",
+    LeaseTime { least: TEN_MILLISECONDS, set: |o, time| o.heartbeat_interval = time },
+    "Between two heartbeats of a worker.",
+);
+pub(super) const LEASE_EXPIRY: Key = lease_time(
+    "LONGSHORE_LEASE_EXPIRY",
+    "30s",
+    LeaseTime { least: SECOND, set: |o, time| o.lease_expiry = time },
+    "A worker whose last heartbeat is older has lost its partitions; at least three heartbeats.",
 );
 
 /// Every key, in the order of the documentation.
@@ -430,6 +390,29 @@ pub const ALL: &[Key] = &[
         Knob::Delays { set: |o, delays| o.reopen_backoff = delays },
         "Delays between attempts to open a link; each is twice the one before.",
     ),
+    CHECKPOINT_CONTAINER,
+    CHECKPOINT_CREDENTIAL,
+    CHECKPOINT_FOLDER,
+    HEARTBEAT_INTERVAL,
+    LEASE_EXPIRY,
+    lease_time(
+        "LONGSHORE_FOREIGN_LEASE_EXPIRY",
+        "2m",
+        LeaseTime { least: SECOND, set: |o, time| o.foreign_lease_expiry = time },
+        "A processor of another SDK that has not renewed its ownership for so long has lost it.",
+    ),
+    lease_time(
+        "LONGSHORE_LOOK_INTERVAL",
+        "10s",
+        LeaseTime { least: TEN_MILLISECONDS, set: |o, time| o.look_interval = time },
+        "Between two looks at the leases while nothing changes.",
+    ),
+    lease_time(
+        "LONGSHORE_HAND_OFF_TIMEOUT",
+        "1m",
+        LeaseTime { least: TEN_MILLISECONDS, set: |o, time| o.hand_off_timeout = time },
+        "How long a hand-off waits for handlers before it is put off.",
+    ),
 ];
 
 /// The key of this name or alias.
@@ -483,6 +466,7 @@ pub fn markdown() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{ConsumerOptions, LeaseOptions, MAX_DURATION};
 
     const BEGIN: &str = "<!-- written by a test of src/settings/keys.rs -->\n\n";
     const END: &str = "\n<!-- end -->";
@@ -503,6 +487,50 @@ mod tests {
             markdown(),
             "run `LONGSHORE_WRITE_DOCS=1 cargo test the_documentation_is_true`"
         );
+    }
+
+    /// The keys of the fields of a value: `Debug` names each once, in the order of the table.
+    fn keys_of(options: &impl std::fmt::Debug) -> Vec<String> {
+        format!("{options:#?}")
+            .lines()
+            .filter(|line| line.starts_with("    ") && !line.starts_with("     "))
+            .filter_map(|line| line.trim().split_once(':'))
+            .map(|(field, _)| format!("LONGSHORE_{}", field.to_ascii_uppercase()))
+            .collect()
+    }
+
+    fn lease_times() -> impl Iterator<Item = (&'static Key, LeaseTime)> {
+        ALL.iter().filter_map(|key| match key.kind {
+            Kind::LeaseTime(time) => Some((key, time)),
+            _ => None,
+        })
+    }
+
+    #[test]
+    fn leases_have_a_key_for_each_option_with_its_default_and_its_range() {
+        let names: Vec<_> = lease_times().map(|(key, _)| key.name.to_owned()).collect();
+        assert_eq!(keys_of(&LeaseOptions::default()), names);
+        let mut options = LeaseOptions::default();
+        for (key, time) in lease_times() {
+            (time.set)(&mut options, Duration::from_secs(77));
+            assert!(time.apply(&mut options, key.default), "{}", key.name);
+            assert_eq!(options, LeaseOptions::default());
+            assert!(!time.apply(&mut options, "2y"));
+            assert_eq!(options, LeaseOptions::default());
+
+            let with = |value| {
+                let mut options = LeaseOptions::default();
+                options.heartbeat_interval = TEN_MILLISECONDS;
+                options.lease_expiry = MAX_DURATION;
+                (time.set)(&mut options, value);
+                options.validate()
+            };
+            assert_eq!(with(time.least), Ok(()), "{}", key.name);
+            let less = time.least - Duration::from_nanos(1);
+            assert!(with(less).is_err(), "{} takes less", key.name);
+            let more = MAX_DURATION + Duration::from_nanos(1);
+            assert!(with(more).is_err(), "{} takes more", key.name);
+        }
     }
 
     fn knobs() -> impl Iterator<Item = (&'static Key, Knob)> {
@@ -528,15 +556,8 @@ mod tests {
 
     #[test]
     fn every_option_has_a_key_and_the_range_that_the_consumer_checks() {
-        // Debug names each field once, in the order of the table.
-        let fields = format!("{:#?}", ConsumerOptions::default());
-        let fields: Vec<String> = fields
-            .lines()
-            .filter(|line| line.starts_with("    ") && !line.starts_with("     "))
-            .filter_map(|line| line.trim().split_once(':'))
-            .map(|(field, _)| format!("LONGSHORE_{}", field.to_ascii_uppercase()))
-            .collect();
-        assert_eq!(fields, knobs().map(|(key, _)| key.name.to_owned()).collect::<Vec<_>>());
+        let names: Vec<_> = knobs().map(|(key, _)| key.name.to_owned()).collect();
+        assert_eq!(keys_of(&ConsumerOptions::default()), names);
 
         for (key, knob) in knobs() {
             let set = |count: usize| {

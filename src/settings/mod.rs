@@ -18,15 +18,20 @@
 //! let entity = settings.entity_of("enrich")?; // EVENTHUB_ENTITY_ENRICH, or the common one
 //! let transport =
 //!     EventHubsTransport::new(settings.namespace()?, entity, settings.consumer_group().clone());
+//! let stores = settings.open_stores()?; // a container of Blob Storage, or a folder
 //! # Ok(())
 //! # }
 //! ```
 
+#[cfg(feature = "blob")]
+mod container;
 pub mod keys;
+mod knob;
 mod problem;
 mod proxy;
 mod resolve;
 mod source;
+mod stores;
 pub(crate) mod value;
 
 use std::fmt;
@@ -35,9 +40,11 @@ use std::path::{Path, PathBuf};
 use url::Url;
 
 pub use problem::{Origin, Problem, SettingsError};
+pub use stores::{CheckpointPlace, Stores};
 
 use self::resolve::{Entities, Resolved};
-use crate::config::ConsumerOptions;
+use self::stores::Place;
+use crate::config::{ConsumerOptions, LeaseOptions};
 use crate::error::{Error, ErrorClass, InvalidConfig};
 use crate::event::{ConsumerGroup, EntityName};
 use crate::transport::event_hubs::{Credential, Namespace, Protocol, SecretAddress, SecretStore};
@@ -101,6 +108,8 @@ pub struct Settings {
     proxy: Option<ProxyAddress>,
     verification: Verification,
     consumer_options: ConsumerOptions,
+    place: Place,
+    lease_options: LeaseOptions,
     warnings: Vec<String>,
 }
 
@@ -169,6 +178,27 @@ impl Settings {
     /// The options of a consumer.
     pub fn consumer_options(&self) -> &ConsumerOptions {
         &self.consumer_options
+    }
+
+    /// The options of leases, where there are any: see [`open_stores`](Self::open_stores).
+    pub fn lease_options(&self) -> &LeaseOptions {
+        &self.lease_options
+    }
+
+    /// Where checkpoints are kept.
+    pub fn checkpoint_place(&self) -> CheckpointPlace {
+        self.place.shown()
+    }
+
+    /// Opens the stores of the container, or else of the folder, which it creates and then has
+    /// for itself until they are gone. Of a container nothing is asked yet. Blocks while it
+    /// handles files.
+    ///
+    /// # Errors
+    /// `Permanent` where another process has the folder, or it cannot be used; `Auth` where the
+    /// credential cannot be opened.
+    pub fn open_stores(&self) -> Result<Stores, Error> {
+        self.place.open()
     }
 
     /// The authorities to trust beside the public ones.

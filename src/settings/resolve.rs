@@ -5,12 +5,14 @@ use std::path::PathBuf;
 
 use url::Url;
 
-use super::keys::{self, Key, Kind};
+use super::keys::{self, Key};
+use super::knob::Kind;
 use super::problem::{Problem, SettingsError};
 use super::proxy;
 use super::source::{Value, Values, WORKER_PREFIX};
+use super::stores::{Container, Place};
 use super::{Access, ProxyAddress, Settings, TransportKind, Verification, value};
-use crate::config::ConsumerOptions;
+use crate::config::{ConsumerOptions, LeaseOptions};
 use crate::event::{ConsumerGroup, EntityName};
 use crate::transport::event_hubs::{Credential, Namespace, Protocol, SecretAddress};
 use crate::transport::tunnel::read_authorities;
@@ -102,7 +104,10 @@ impl Resolved {
             Some("memory") => TransportKind::Memory,
             _ => TransportKind::EventHubs,
         };
-        let access = self.access(transport);
+        let asked = self.choice(&keys::CREDENTIAL);
+        let credential = asked.and_then(|word| self.credential(word));
+        let place = self.checkpoint_place(credential.as_ref());
+        let access = self.access(transport, asked, credential);
         let entities = self.entities();
         if let Access::Namespace(namespace) = &access {
             self.problems.extend(entities.check(namespace.entity_path()));
@@ -113,6 +118,7 @@ impl Resolved {
         let proxy = self.proxy(&access, protocol);
         let verification = self.verification();
         let consumer_options = self.consumer_options();
+        let lease_options = self.lease_options();
         if !self.problems.is_empty() {
             return Err(SettingsError::new(self.problems, self.values.warnings));
         }
@@ -126,11 +132,18 @@ impl Resolved {
             proxy: proxy.map(ProxyAddress),
             verification,
             consumer_options,
+            place,
+            lease_options,
             warnings: self.values.warnings,
         })
     }
 
-    fn access(&mut self, transport: TransportKind) -> Access {
+    fn access(
+        &mut self,
+        transport: TransportKind,
+        asked: Option<&str>,
+        credential: Option<Credential>,
+    ) -> Access {
         let connection = self.read(&keys::CONNECTION_STRING, |text| {
             Namespace::from_connection_string(text).map_err(|error| error.bound)
         });
@@ -143,8 +156,6 @@ impl Resolved {
                 .then(|| text.to_ascii_lowercase())
                 .ok_or_else(|| format!("it must be {}", keys::NAMESPACE.allowed()))
         });
-        let asked = self.choice(&keys::CREDENTIAL);
-        let credential = self.credential(asked);
         let given = |key| self.values.get(key).is_some();
         let (has_string, has_secret, has_host) =
             (given(&keys::CONNECTION_STRING), given(&keys::SECRET), given(&keys::NAMESPACE));
@@ -199,9 +210,9 @@ impl Resolved {
         }
     }
 
-    fn credential(&self, asked: Option<&str>) -> Option<Credential> {
+    fn credential(&self, word: &str) -> Option<Credential> {
         let text = |key| self.values.get(key).map(|value| value.text.clone());
-        match asked? {
+        match word {
             "developer" => Some(Credential::Developer),
             "managed-identity" => {
                 Some(Credential::ManagedIdentity { client_id: text(&keys::CLIENT_ID) })
@@ -329,6 +340,54 @@ impl Resolved {
             }
         }
         options
+    }
+
+    fn lease_options(&mut self) -> LeaseOptions {
+        let mut options = LeaseOptions::default();
+        for key in keys::ALL {
+            let Kind::LeaseTime(time) = key.kind else { continue };
+            let Some(value) = self.values.get(key) else { continue };
+            if !time.apply(&mut options, &value.text) {
+                self.problems.push(value.refused(key, format!("it must be {}", key.allowed())));
+            }
+        }
+        let given = |key: &'static Key| self.values.get(key).map(|_| key);
+        if options.validate().is_err()
+            && let Some(key) = given(&keys::LEASE_EXPIRY).or(given(&keys::HEARTBEAT_INTERVAL))
+        {
+            let must = format!(
+                "leave room for three heartbeats before a lease expires: {} is {}, and {} is {}",
+                keys::HEARTBEAT_INTERVAL.name,
+                value::as_text(options.heartbeat_interval),
+                keys::LEASE_EXPIRY.name,
+                value::as_text(options.lease_expiry)
+            );
+            self.refuse(key, must);
+        }
+        options
+    }
+
+    fn checkpoint_place(&mut self, credential: Option<&Credential>) -> Place {
+        let asked = self.choice(&keys::CHECKPOINT_CREDENTIAL);
+        let own = asked.and_then(|word| self.credential(word));
+        let credential = own.as_ref().or(credential).cloned();
+        let container =
+            self.read(&keys::CHECKPOINT_CONTAINER, |text| Container::read(text, credential));
+        let has_container = self.values.get(&keys::CHECKPOINT_CONTAINER).is_some();
+        if has_container {
+            let must = format!("not be given beside {}", keys::CHECKPOINT_CONTAINER.name);
+            self.refuse(&keys::CHECKPOINT_FOLDER, must);
+        }
+        let is_signed = container.as_ref().is_some_and(Container::is_signed);
+        if asked.is_some() && (is_signed || !has_container) {
+            let must = format!("go with {} without a signature", keys::CHECKPOINT_CONTAINER.name);
+            self.refuse(&keys::CHECKPOINT_CREDENTIAL, must);
+        }
+        let folder = self.values.get(&keys::CHECKPOINT_FOLDER).map(|value| value.text.as_str());
+        match container {
+            Some(container) => Place::Container(container),
+            None => Place::Folder(folder.unwrap_or(keys::CHECKPOINT_FOLDER.default).into()),
+        }
     }
 
     /// The value of a key, read; what is wrong with it is kept.

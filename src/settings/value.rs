@@ -51,7 +51,7 @@ pub(super) fn flag(text: &str) -> Option<bool> {
 }
 
 /// A word, a time in RFC 3339 or a sequence number.
-pub(super) fn start_position(text: &str) -> Option<StartPosition> {
+pub(crate) fn start_position(text: &str) -> Option<StartPosition> {
     match text {
         "earliest" => return Some(StartPosition::Earliest),
         "latest" => return Some(StartPosition::Latest),

@@ -1,0 +1,78 @@
+//! A container of Azure Blob Storage as settings name it: its address, and what opens it.
+
+use std::sync::Arc;
+
+use super::keys;
+use super::stores::Stores;
+use crate::blob_container::ContainerAddress;
+use crate::checkpoint_store::blob::BlobCheckpointStore;
+use crate::error::Error;
+use crate::lease_store::blob::BlobLeaseStore;
+use crate::secret::Secret;
+use crate::transport::event_hubs::Credential;
+
+/// `Debug` shows no signature.
+#[derive(Clone, Debug)]
+pub(super) struct Container {
+    /// Without a signature.
+    url: String,
+    opened_by: OpenedBy,
+}
+
+#[derive(Clone, Debug)]
+enum OpenedBy {
+    /// The whole address.
+    Signature(Secret),
+    Credential(Credential),
+}
+
+impl Container {
+    /// Reads an address that has a signature, or else one that the credential opens.
+    ///
+    /// # Errors
+    /// What it must be; nothing of it is repeated.
+    pub(super) fn read(text: &str, credential: Option<Credential>) -> Result<Self, String> {
+        let is_signed = ContainerAddress::names_a_signature(text);
+        let address = if is_signed {
+            ContainerAddress::with_signature(text)
+        } else {
+            ContainerAddress::without_signature(text)
+        };
+        let url = address.map_err(|error| error.bound)?.shown;
+        let opened_by = match credential {
+            _ if is_signed => OpenedBy::Signature(Secret::new(text)),
+            Some(credential) => OpenedBy::Credential(credential),
+            None => {
+                return Err(format!(
+                    "it must end in a shared access signature: ?…&sig=…; or go with {}",
+                    keys::CHECKPOINT_CREDENTIAL.name
+                ));
+            }
+        };
+        Ok(Self { url, opened_by })
+    }
+
+    pub(super) fn is_signed(&self) -> bool {
+        matches!(self.opened_by, OpenedBy::Signature(_))
+    }
+
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub(super) fn open(&self) -> Result<Stores, Error> {
+        let (checkpoints, leases) = match &self.opened_by {
+            OpenedBy::Signature(url) => {
+                (BlobCheckpointStore::with_signature(url)?, BlobLeaseStore::with_signature(url)?)
+            }
+            OpenedBy::Credential(credential) => {
+                let token = credential.open()?;
+                (
+                    BlobCheckpointStore::with_credential(&self.url, Arc::clone(&token))?,
+                    BlobLeaseStore::with_credential(&self.url, token)?,
+                )
+            }
+        };
+        Ok(Stores { checkpoints: Arc::new(checkpoints), leases: Some(Arc::new(leases)) })
+    }
+}

@@ -1,0 +1,123 @@
+//! What a value may be, and how it becomes an option.
+
+use std::time::Duration;
+
+use super::value;
+use crate::config::{ConsumerOptions, LeaseOptions, MAX_DURATION};
+use crate::state::backoff::Backoff;
+
+/// Most bytes a setting takes.
+pub(super) const MAX_BYTES: usize = isize::MAX.unsigned_abs();
+
+/// What a value may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    /// Text of a form that code checks.
+    Text(&'static str),
+    Choice(&'static [&'static str]),
+    Flag,
+    /// An option of the consumer.
+    Knob(Knob),
+    /// An option of the leases.
+    LeaseTime(LeaseTime),
+}
+
+impl Kind {
+    /// What a value may be, as the documentation and the errors say it.
+    pub(super) fn allowed(self) -> String {
+        match self {
+            Kind::Text(allowed) => allowed.to_owned(),
+            Kind::Choice(words) => any_of(words),
+            Kind::Flag => any_of(&["true", "false"]),
+            Kind::Knob(knob) => knob.allowed(),
+            Kind::LeaseTime(LeaseTime { least, .. }) => a_time_from(least),
+        }
+    }
+}
+
+/// How a duration becomes an option of the leases.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LeaseTime {
+    pub(super) least: Duration,
+    pub(super) set: fn(&mut LeaseOptions, Duration),
+}
+
+impl LeaseTime {
+    /// Sets the option; false where the value is not allowed.
+    pub(super) fn apply(self, options: &mut LeaseOptions, text: &str) -> bool {
+        time(self.least, text).map(|time| (self.set)(options, time)).is_some()
+    }
+}
+
+/// How a value becomes an option of the consumer.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Knob {
+    Count { least: usize, most: usize, set: fn(&mut ConsumerOptions, usize) },
+    Time { least: Duration, set: fn(&mut ConsumerOptions, Duration) },
+    TimeOrNone { least: Duration, set: fn(&mut ConsumerOptions, Option<Duration>) },
+    Delays { set: fn(&mut ConsumerOptions, Backoff) },
+    Other { allowed: &'static str, set: fn(&mut ConsumerOptions, &str) -> Option<()> },
+}
+
+impl Knob {
+    fn allowed(self) -> String {
+        match self {
+            Knob::Count { least, most, .. } if most == usize::MAX || most == MAX_BYTES => {
+                format!("{least} or more")
+            }
+            Knob::Count { least, most, .. } => format!("from {least} to {most}"),
+            Knob::Time { least, .. } => a_time_from(least),
+            Knob::TimeOrNone { least, .. } => format!("{}; or none", a_time_from(least)),
+            Knob::Delays { .. } => {
+                "the first and the longest delay, such as 1s..60s: above 0s, at \
+                                    most a year, the first not the longer one"
+                    .to_owned()
+            }
+            Knob::Other { allowed, .. } => allowed.to_owned(),
+        }
+    }
+
+    /// Sets the option; false where the value is not allowed.
+    pub(super) fn apply(self, options: &mut ConsumerOptions, text: &str) -> bool {
+        match self {
+            Knob::Count { least, most, set } => text
+                .parse()
+                .ok()
+                .filter(|count| (least..=most).contains(count))
+                .map(|count| set(options, count)),
+            Knob::Time { least, set } => time(least, text).map(|time| set(options, time)),
+            Knob::TimeOrNone { set, .. } if text == "none" => {
+                set(options, None);
+                Some(())
+            }
+            Knob::TimeOrNone { least, set } => {
+                time(least, text).map(|time| set(options, Some(time)))
+            }
+            Knob::Delays { set } => value::backoff(text)
+                .filter(|delays| {
+                    !delays.initial.is_zero()
+                        && delays.initial <= delays.max
+                        && delays.max <= MAX_DURATION
+                })
+                .map(|delays| set(options, delays)),
+            Knob::Other { set, .. } => set(options, text),
+        }
+        .is_some()
+    }
+}
+
+fn a_time_from(least: Duration) -> String {
+    format!("from {} to a year, such as 500ms, 1s, 2m", value::as_text(least))
+}
+
+fn time(least: Duration, text: &str) -> Option<Duration> {
+    value::duration(text).ok().filter(|time| (least..=MAX_DURATION).contains(time))
+}
+
+fn any_of(words: &[&str]) -> String {
+    match words {
+        [] => String::new(),
+        [one] => (*one).to_owned(),
+        [some @ .., last] => format!("{} or {last}", some.join(", ")),
+    }
+}
