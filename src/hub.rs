@@ -42,6 +42,17 @@ impl LogProperties {
     ) -> Self {
         Self { begin, last_enqueued, last_enqueued_time }
     }
+
+    /// The number of the newest event, or, where there never was one, the number before the
+    /// first.
+    pub fn end(&self) -> SequenceNumber {
+        self.last_enqueued.unwrap_or(SequenceNumber(self.begin.0.saturating_sub(1)))
+    }
+
+    /// Whether the log holds no event: nothing was ever enqueued, or retention took everything.
+    pub fn is_empty(&self) -> bool {
+        self.begin > self.end()
+    }
 }
 
 /// Where a link begins. There is no "latest" here: a re-opened link would skip what came

@@ -2,9 +2,12 @@
 //!
 //! Results go to stdout, everything else to stderr. Exit codes: 0, all is done, or a Ctrl-C
 //! was drained; 1, the environment stopped the run (a full disk, a folder that is a file);
-//! 2, the command line or the configuration cannot be used; 3, all is done but some tasks became dead letters;
-//! 130, a Ctrl-C that was not drained: a second, or one of the demo.
+//! 2, the command line or the configuration cannot be used; 3, a part was not done: tasks became
+//! dead letters, partitions were refused; 130, a Ctrl-C that was not drained: a second, or one of
+//! the demo.
 
+mod checkpoints;
+mod configured;
 mod demo;
 mod emulator;
 mod failing;
@@ -33,6 +36,7 @@ use crate::config::{
     DEFAULT_BATCH_TIMEOUT, DEFAULT_MAX_BATCH_SIZE, DEFAULT_MAX_EVENTS_IN_FLIGHT, MAX_DURATION,
     MAX_SLOTS, MAX_WINDOW_EVENTS,
 };
+use crate::error::{Error, ErrorClass, error_chain};
 use crate::settings::value::duration;
 
 /// Moves files driven by Azure Event Hubs, many at once.
@@ -49,6 +53,7 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Checkpoints(checkpoints::CheckpointsArgs),
     Demo(DemoArgs),
     Emulator(emulator::EmulatorArgs),
     Test(test::TestArgs),
@@ -195,13 +200,24 @@ impl CommandError {
 
     /// What was tried, and the whole chain of why it failed.
     fn caused(what: impl fmt::Display, error: &(dyn std::error::Error + 'static)) -> Self {
-        Self(format!("{what}: {}", crate::error::error_chain(error).join(": ")))
+        Self(format!("{what}: {}", error_chain(error).join(": ")))
     }
 }
 
 impl<E: std::error::Error + 'static> From<E> for CommandError {
     fn from(error: E) -> Self {
-        Self(crate::error::error_chain(&error).join(": "))
+        Self(error_chain(&error).join(": "))
+    }
+}
+
+/// A failure of a store or a hub in a sentence or two. What the message leaves open is said by
+/// the innermost cause, unless that is the markup of an answer.
+fn brief(error: &Error) -> String {
+    let chain = error_chain(error);
+    let says_all = matches!(error.class(), ErrorClass::Permanent | ErrorClass::BadData);
+    match chain.as_slice() {
+        [message, .., cause] if !says_all && !cause.contains('<') => format!("{message}: {cause}"),
+        _ => error.to_string(),
     }
 }
 
@@ -218,6 +234,7 @@ pub fn main() -> ExitCode {
     };
     let ended = runtime.block_on(async {
         match cli.command {
+            Command::Checkpoints(args) => checkpoints::run(args).await,
             Command::Demo(args) => demo::run(args).await,
             Command::Emulator(args) => emulator::run(args).await,
             Command::Test(args) => test::run(args).await,

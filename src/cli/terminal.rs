@@ -12,6 +12,7 @@ use std::sync::LazyLock;
 
 use console::Term;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
+use serde::Serialize;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// How often a bar is drawn at most.
@@ -43,6 +44,38 @@ pub(super) fn tell(message: impl fmt::Display) {
 /// Gives a result of one or more lines, to whoever is there to take it.
 pub(super) fn give(result: impl fmt::Display) {
     write_result(&harmless(&result.to_string(), Breaks::Kept));
+}
+
+/// Gives lines that are useless where a part of them is lost.
+///
+/// # Errors
+/// Where they could not all be written.
+pub(super) fn give_all(lines: &str) -> io::Result<()> {
+    let text = harmless(lines, Breaks::Kept);
+    let mut written = Ok(());
+    beside_bars(|| {
+        let mut stdout = io::stdout().lock();
+        written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    });
+    written
+}
+
+/// JSON in ASCII: nothing in it steers a terminal, so nothing has to be escaped in a way that
+/// JSON does not know.
+pub(super) fn as_json(value: &impl Serialize) -> serde_json::Result<String> {
+    let text = serde_json::to_string(value)?;
+    let mut ascii = String::with_capacity(text.len());
+    // Only strings hold such letters.
+    for letter in text.chars() {
+        if letter.is_ascii() && letter != '\u{7f}' {
+            ascii.push(letter);
+            continue;
+        }
+        for unit in letter.encode_utf16(&mut [0; 2]) {
+            let _infallible = write!(ascii, "\\u{unit:04x}");
+        }
+    }
+    Ok(ascii)
 }
 
 /// Gives lines that are known to be harmless; they may be coloured.
@@ -247,6 +280,16 @@ mod tests {
             r"a\u{1b}[2Jb\u{7}c\rd\u{9b}31me\u{202e}f\u{7f}\nfailed: é 日 █"
         );
         assert_eq!(harmless("a\nb\r\n", Breaks::Kept), "a\nb\\r\n");
+    }
+
+    #[test]
+    fn json_is_the_same_value_and_harmless() {
+        let value = ["a\u{7f}é\u{202e}\u{1F6A2}\"\n", "plain"];
+        let json = as_json(&value).expect("JSON");
+        assert!(json.is_ascii(), "{json}");
+        assert_eq!(harmless(&json, Breaks::Kept), json);
+        let read: [String; 2] = serde_json::from_str(&json).expect("JSON");
+        assert_eq!(read, value);
     }
 
     #[test]

@@ -1,15 +1,13 @@
 //! `longshore test`: whether the configured hub can be reached, and what to do where it cannot.
 
-use std::path::PathBuf;
-
 use clap::Args;
 use serde_json::json;
 
-use super::terminal::{give, tell};
+use super::configured::{ConfigArgs, Configured};
+use super::terminal::give;
 use super::{CommandError, Ending, ReportFormat};
 use crate::connection_test::{ConnectionReport, Step, StepFailure, test_connection};
-use crate::error::{Error, ErrorClass, error_chain};
-use crate::settings::{Settings, TransportKind};
+use crate::error::ErrorClass;
 use crate::transport::Publisher;
 use crate::transport::event_hubs::{EventHubsPublisher, EventHubsTransport};
 
@@ -20,15 +18,11 @@ use crate::transport::event_hubs::{EventHubsPublisher, EventHubsTransport};
 #[derive(Args, Debug)]
 #[command(after_long_help = EXIT_CODES)]
 pub(super) struct TestArgs {
-    /// Takes keys from this TOML file as well; the environment wins
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigArgs,
     /// Sends one event and receives it; every consumer of the hub sees it
     #[arg(long)]
     send: bool,
-    /// Tests the hub of this worker
-    #[arg(long, value_name = "NAME")]
-    worker: Option<String>,
     /// What stdout gets, instead of text
     #[arg(long, value_name = "FORMAT")]
     report: Option<ReportFormat>,
@@ -41,26 +35,9 @@ Exit codes:
   2    the command line or the configuration cannot be used";
 
 pub(super) async fn run(args: TestArgs) -> Result<Ending, CommandError> {
-    let settings = match settings(&args) {
-        Ok(settings) => settings,
-        Err(problems) => {
-            if args.report == Some(ReportFormat::Json) {
-                give(json!({ "problems": problems }));
-            }
-            for problem in problems {
-                tell(problem);
-            }
-            return Ok(Ending::Unusable);
-        }
-    };
-    for warning in settings.warnings() {
-        tell(warning);
-    }
-    let settings = settings.fetched().await.map_err(plain)?;
-    let namespace = settings.namespace().map_err(plain)?;
-    let entity = match &args.worker {
-        Some(worker) => settings.entity_of(worker)?,
-        None => settings.entity()?,
+    let configured = args.config.read(args.report, "has no connection to test").await?;
+    let Some(Configured { settings, namespace, entity }) = configured else {
+        return Ok(Ending::Unusable);
     };
     let address = namespace.address();
     let publisher = EventHubsPublisher::new(namespace.clone(), entity.clone());
@@ -87,30 +64,6 @@ fn explained(failure: &StepFailure) -> String {
         text.push_str(&format!(": {cause}"));
     }
     format!("{text}. What to do: {}", failure.advice)
-}
-
-/// The settings, where they name a hub to connect to; else all that is wrong with them.
-fn settings(args: &TestArgs) -> Result<Settings, Vec<String>> {
-    let settings = Settings::from_process(args.config.as_deref()).map_err(|error| {
-        let problems = error.problems().iter().map(ToString::to_string);
-        problems.chain(error.warnings().iter().cloned()).collect::<Vec<_>>()
-    })?;
-    if settings.transport() == TransportKind::Memory {
-        return Err(vec!["PIPELINE_TRANSPORT = memory has no connection to test".to_owned()]);
-    }
-    // What is in a vault may name the hub yet.
-    if settings.secret_address().is_none() {
-        let entity = match &args.worker {
-            Some(worker) => settings.entity_of(worker),
-            None => settings.entity(),
-        };
-        entity.map_err(|error| vec![error.to_string()])?;
-    }
-    Ok(settings)
-}
-
-fn plain(error: Error) -> CommandError {
-    CommandError::new(error_chain(&error).join(": "))
 }
 
 fn as_text(report: &ConnectionReport) -> String {

@@ -1,0 +1,307 @@
+//! Writes of an operator: by compare-and-swap, and not while an owner is alive.
+
+use std::time::Duration;
+
+use rand::Rng;
+use tokio::time::sleep;
+
+use super::Force;
+use super::opened::Opened;
+use super::table::owner_text;
+use crate::checkpoint_store::{Checkpoint, CheckpointKey, Expected, StoreError, WriteId};
+use crate::cli::{CommandError, brief};
+use crate::error::{Error, ErrorClass};
+use crate::event::PartitionId;
+use crate::lease_store::LeaseListing;
+use crate::state::owner::{Owner, OwnerKind};
+
+/// How often a write is tried whose compare failed, or whose answer did not come.
+const ATTEMPTS: u32 = 5;
+
+/// Between two attempts, times the number of those made.
+const PAUSE: Duration = Duration::from_millis(300);
+
+/// What a write came to.
+#[derive(Debug)]
+pub(super) enum Written {
+    Done(Box<Change>),
+    /// It must not be done.
+    Refused(String),
+    /// It could not be done.
+    Failed(String),
+}
+
+#[derive(Debug)]
+pub(super) struct Change {
+    pub(super) before: Option<Checkpoint>,
+    pub(super) after: Checkpoint,
+    /// An owner that is alive: the write was forced.
+    pub(super) owner: Option<Owner>,
+}
+
+/// Writes checkpoints of one scope, and looks who has their partitions before each.
+pub(super) struct Guarded<'a> {
+    opened: &'a Opened,
+    force: Force,
+    /// The last look; taken where it is too old.
+    listing: Option<LeaseListing>,
+}
+
+impl<'a> Guarded<'a> {
+    /// Looks at the leases, so that what is wrong with their store is known before the first
+    /// write.
+    pub(super) async fn new(opened: &'a Opened, force: Force) -> Result<Self, CommandError> {
+        let listing = match opened.look().await {
+            Err(error) if force == Force::Off => return Err(CommandError::new(error)),
+            listing => listing.unwrap_or_default(),
+        };
+        Ok(Self { opened, force, listing })
+    }
+
+    /// Writes what `make` makes of the stored checkpoint. A checkpoint that changed meanwhile is
+    /// read again, and so are the leases.
+    pub(super) async fn write(
+        &mut self,
+        partition: &PartitionId,
+        make: impl Fn(Option<&Checkpoint>, WriteId) -> Checkpoint,
+    ) -> Written {
+        let key = CheckpointKey { scope: self.opened.scope.clone(), partition: partition.clone() };
+        let write_id = WriteId(rand::rng().random());
+        let mut before = None;
+        let mut why = String::new();
+        for attempt in 1..=ATTEMPTS {
+            let owner = match self.live_owner(partition).await {
+                Ok(owner) => owner,
+                Err(written) => return written,
+            };
+            let stored = match self.opened.checkpoints.load(&key).await {
+                Ok(stored) => stored,
+                Err(error) if may_pass(&error) && attempt < ATTEMPTS => {
+                    why = brief(&error);
+                    sleep(PAUSE * attempt).await;
+                    continue;
+                }
+                Err(error) => return Written::Failed(brief(&error)),
+            };
+            let (found, expected) = match stored {
+                Some(stored) => (Some(stored.checkpoint), Expected::Version(stored.version)),
+                None => (None, Expected::Absent),
+            };
+            if let Some(after) = found.as_ref().filter(|found| found.write_id == write_id) {
+                // The answer was lost, the write was not.
+                return Written::Done(Box::new(Change { before, after: after.clone(), owner }));
+            }
+            let after = make(found.as_ref(), write_id);
+            before = found;
+            match self.opened.checkpoints.store(&key, &after, &expected).await {
+                Ok(_version) => return Written::Done(Box::new(Change { before, after, owner })),
+                Err(StoreError::Conflict) => why = StoreError::Conflict.to_string(),
+                Err(StoreError::Failed(error)) if may_pass(&error) => why = brief(&error),
+                Err(StoreError::Failed(error)) => return Written::Failed(brief(&error)),
+            }
+            self.listing = None;
+            sleep(PAUSE * attempt).await;
+        }
+        Written::Failed(format!("given up after {ATTEMPTS} attempts: {why}"))
+    }
+
+    /// The owner that is alive, where the write is forced.
+    async fn live_owner(&mut self, partition: &PartitionId) -> Result<Option<Owner>, Written> {
+        let listing = match self.listing.take() {
+            Some(listing) => Some(listing),
+            None => match self.opened.look().await {
+                Ok(listing) => listing,
+                Err(_) if self.force == Force::On => None,
+                Err(error) => {
+                    return Err(Written::Failed(format!("who has it is not known: {error}")));
+                }
+            },
+        };
+        let Some(listing) = listing else { return Ok(None) };
+        let owner = self.opened.owner(&listing, partition).filter(|owner| owner.is_alive);
+        self.listing = Some(listing);
+        match owner {
+            Some(owner) if self.force == Force::Off => Err(Written::Refused(format!(
+                "{} has it; stop it first, or write all the same with --force",
+                owner_text(&owner)
+            ))),
+            owner => Ok(owner),
+        }
+    }
+}
+
+/// Whether somebody who waits for it should try again.
+fn may_pass(error: &Error) -> bool {
+    error.class().is_retryable() && error.class() != ErrorClass::Auth
+}
+
+/// What a forced write means to the owner that is alive.
+pub(super) fn forced_note(owner: &Owner) -> String {
+    let named = owner_text(owner);
+    match owner.kind {
+        OwnerKind::Worker => {
+            format!("{named} has it: it notices the reset, and goes on from there")
+        }
+        OwnerKind::Foreign => format!(
+            "{named} has it: it does not notice, and its next checkpoint goes over this one; stop it"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::FutureExt;
+    use futures::future::BoxFuture;
+
+    use super::*;
+    use crate::checkpoint_store::memory::MemoryCheckpointStore;
+    use crate::checkpoint_store::{
+        CheckpointScope, CheckpointStore, LeaseEpoch, Listed, StoredCheckpoint, VersionToken,
+    };
+    use crate::cli::checkpoints::opened::Policy;
+    use crate::config::{LeaseOptions, PositionLost};
+    use crate::event::{Incarnation, SequenceNumber, StartPosition};
+    use crate::lease_store::memory::MemoryLeaseStore;
+    use crate::lease_store::{LeaseStore, Member, OwnerId, Ownership};
+    use crate::state::reset::reset;
+    use crate::transport::event_hubs::{EventHubsTransport, Namespace};
+
+    /// What happens at a write, before or after it is made.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    enum Trouble {
+        /// A worker claims the partition just before.
+        Claim,
+        /// The answer gets lost.
+        LostAnswer,
+    }
+
+    #[derive(Debug)]
+    struct Troubled {
+        inner: MemoryCheckpointStore,
+        leases: Arc<MemoryLeaseStore>,
+        trouble: Trouble,
+        left: AtomicUsize,
+    }
+
+    impl Troubled {
+        async fn claim(&self, key: &CheckpointKey) {
+            let stored = self.inner.load(key).await.expect("in memory");
+            let expected = stored
+                .as_ref()
+                .map_or(Expected::Absent, |stored| Expected::Version(stored.version.clone()));
+            let mut checkpoint = stored.map(|stored| stored.checkpoint).unwrap_or_default();
+            checkpoint.lease_epoch.0 += 1;
+            checkpoint.write_id = WriteId(1);
+            self.inner.store(key, &checkpoint, &expected).await.expect("in memory");
+            let owner = OwnerId::new("loader-1");
+            let member = Member { owner: owner.clone(), wants: [].into(), leaving: false };
+            self.leases.write_member(&key.scope, &member).await.expect("in memory");
+            let ownership = Ownership::of(owner);
+            let _owned = self.leases.store(key, &ownership, &Expected::Absent).await;
+        }
+    }
+
+    impl CheckpointStore for Troubled {
+        fn load<'a>(
+            &'a self,
+            key: &'a CheckpointKey,
+        ) -> BoxFuture<'a, Result<Option<StoredCheckpoint>, Error>> {
+            self.inner.load(key)
+        }
+
+        fn store<'a>(
+            &'a self,
+            key: &'a CheckpointKey,
+            checkpoint: &'a Checkpoint,
+            expected: &'a Expected,
+        ) -> BoxFuture<'a, Result<VersionToken, StoreError>> {
+            async move {
+                let left = self.left.load(Ordering::SeqCst);
+                if left == 0 {
+                    return self.inner.store(key, checkpoint, expected).await;
+                }
+                self.left.store(left - 1, Ordering::SeqCst);
+                if self.trouble == Trouble::Claim {
+                    self.claim(key).await;
+                    return self.inner.store(key, checkpoint, expected).await;
+                }
+                self.inner.store(key, checkpoint, expected).await?;
+                Err(Error::new(ErrorClass::Transient, "store", "the answer got lost").into())
+            }
+            .boxed()
+        }
+
+        fn list<'a>(
+            &'a self,
+            scope: &'a CheckpointScope,
+        ) -> BoxFuture<'a, Result<Vec<Listed>, Error>> {
+            self.inner.list(scope)
+        }
+    }
+
+    async fn written(trouble: Trouble, times: usize, force: Force) -> Written {
+        let leases = Arc::new(MemoryLeaseStore::new());
+        let store = Troubled {
+            inner: MemoryCheckpointStore::new(),
+            leases: leases.clone(),
+            trouble,
+            left: AtomicUsize::new(times),
+        };
+        let string = "Endpoint=sb://a.example/;SharedAccessKeyName=n;SharedAccessKey=Y2FuYXJ5";
+        let namespace = Namespace::from_connection_string(string).expect("valid");
+        let opened = Opened {
+            transport: EventHubsTransport::new(namespace, "orders", "$Default"),
+            scope: CheckpointScope {
+                namespace: "a.example".to_owned(),
+                entity: "orders".into(),
+                consumer_group: "$Default".into(),
+            },
+            checkpoints: Arc::new(store),
+            leases: Some(leases),
+            lease_options: LeaseOptions::default(),
+            place: "memory".to_owned(),
+            policy: Policy {
+                start_position: StartPosition::Earliest,
+                position_lost: PositionLost::Earliest,
+            },
+        };
+        let mut guarded = Guarded::new(&opened, force).await.expect("in memory");
+        let partition = "0".into();
+        let write = guarded.write(&partition, |stored, write_id| {
+            reset(stored, SequenceNumber(5), Incarnation(7), write_id)
+        });
+        write.await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_that_claims_meanwhile_is_left_alone() {
+        let refused = written(Trouble::Claim, 1, Force::Off).await;
+        assert!(
+            matches!(&refused, Written::Refused(why) if why.contains("worker loader-1")),
+            "{refused:?}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_forced_write_goes_over_the_claim_and_keeps_its_epoch() {
+        let Written::Done(change) = written(Trouble::Claim, 3, Force::On).await else {
+            panic!("written")
+        };
+        assert_eq!((change.after.lease_epoch, change.after.reset_generation), (LeaseEpoch(3), 1));
+        assert_eq!(change.before.map(|before| before.lease_epoch), Some(LeaseEpoch(3)));
+        assert!(change.owner.is_some_and(|owner| owner.is_alive));
+        let failed = written(Trouble::Claim, 5, Force::On).await;
+        assert!(matches!(&failed, Written::Failed(why) if why.contains("after 5 attempts")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_whose_answer_was_lost_is_made_once() {
+        let Written::Done(change) = written(Trouble::LostAnswer, 1, Force::Off).await else {
+            panic!("written")
+        };
+        assert_eq!((change.before, change.after.reset_generation), (None, 1));
+    }
+}
