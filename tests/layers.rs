@@ -62,6 +62,7 @@ const ADAPTERS: &[&str] = &[
     "checkpoint_store::blob",
     "checkpoint_store::file",
     "checkpoint_store::memory",
+    "checkpoint_store::sdk",
     "dead_letter::folder",
     "dead_letter::hub",
     "dead_letter::memory",
@@ -172,6 +173,7 @@ const OVER_AN_SDK: &[(&str, &[&str])] = &[
     ("transport/event_hubs/", SDKS),
     ("blob_container/", &["azure_core", "azure_storage"]),
     ("checkpoint_store/blob/", &["azure_core"]),
+    ("checkpoint_store/sdk.rs", &["azure_core", "azure_messaging"]),
     ("lease_store/blob.rs", &["azure_core"]),
 ];
 

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod azurite;
+mod sdk_store;
 
 use std::any::Any;
 use std::fs;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 use longshore::checkpoint_store::file::FileCheckpointStore;
 use longshore::checkpoint_store::memory::MemoryCheckpointStore;
+use longshore::checkpoint_store::sdk::SdkCheckpointStore;
 use longshore::checkpoint_store::{
     Checkpoint, CheckpointKey, CheckpointScope, CheckpointStore, Expected, LeaseEpoch, SettledRun,
     StoreError, VersionToken, WriteId,
@@ -73,6 +75,11 @@ contract!(
     any_offset_survives
 );
 contract!(blob, blob_store(), any_name_is_a_key_of_its_own);
+// Within one process: between two it has no fence, and what is beside the position is lost with
+// the process (tests/sdk_checkpoints.rs). Not `any_name_is_a_key_of_its_own`: stores of the SDK's
+// trait put names together to paths as they are, refuse empty ones, and tell none with a slash
+// apart.
+contract!(sdk, sdk_store(), names_that_differ_by_case_are_keys_of_their_own, any_offset_survives);
 
 async fn memory_store() -> Fixture {
     Fixture { store: Arc::new(MemoryCheckpointStore::new()), _keep: Box::new(()) }
@@ -84,6 +91,11 @@ async fn file_store() -> Fixture {
         store: Arc::new(FileCheckpointStore::open(dir.path()).unwrap()),
         _keep: Box::new(dir),
     }
+}
+
+async fn sdk_store() -> Fixture {
+    let store = SdkCheckpointStore::new(Arc::new(sdk_store::SdkMemory::default()));
+    Fixture { store: Arc::new(store), _keep: Box::new(()) }
 }
 
 async fn blob_store() -> Fixture {

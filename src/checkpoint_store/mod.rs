@@ -7,9 +7,9 @@
 #[cfg(feature = "blob")]
 pub mod blob;
 pub mod file;
-#[cfg(feature = "blob")]
 mod foreign;
 pub mod memory;
+pub mod sdk;
 
 use std::fmt;
 
