@@ -55,11 +55,11 @@ async fn change(
             these
         }
     };
-    let mut guarded = Guarded::new(opened, force).await?;
+    let guarded = Guarded::new(opened, force).await?;
     let mut report = Report::default();
     for partition in partitions {
         let outcome = if hub.partitions.contains(&partition) {
-            change_one(&mut guarded, opened, &partition, to, hub.incarnation, force).await
+            change_one(&guarded, opened, &partition, to, hub.incarnation, force).await
         } else {
             Outcome::refused(format!("the hub has no partition {partition}"))
         };
@@ -70,7 +70,7 @@ async fn change(
 }
 
 async fn change_one(
-    guarded: &mut Guarded<'_>,
+    guarded: &Guarded<'_>,
     opened: &Opened,
     partition: &PartitionId,
     to: ResetTo,

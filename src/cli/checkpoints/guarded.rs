@@ -1,4 +1,8 @@
 //! Writes of an operator: by compare-and-swap, and not while an owner is alive.
+//!
+//! First the checkpoint is read, then the leases, then it is written. A worker takes the lease
+//! before it claims the checkpoint, so one that comes in between is seen in the leases, fails our
+//! compare with its claim, or claims what we wrote.
 
 use std::time::Duration;
 
@@ -12,7 +16,6 @@ use crate::checkpoint_store::{Checkpoint, CheckpointKey, Expected, StoreError, W
 use crate::cli::{CommandError, brief};
 use crate::error::{Error, ErrorClass};
 use crate::event::PartitionId;
-use crate::lease_store::LeaseListing;
 use crate::state::owner::{Owner, OwnerKind};
 
 /// How often a write is tried whose compare failed, or whose answer did not come.
@@ -39,29 +42,25 @@ pub(super) struct Change {
     pub(super) owner: Option<Owner>,
 }
 
-/// Writes checkpoints of one scope, and looks who has their partitions before each.
+/// Writes checkpoints of one scope.
 pub(super) struct Guarded<'a> {
     opened: &'a Opened,
     force: Force,
-    /// The last look; taken where it is too old.
-    listing: Option<LeaseListing>,
 }
 
 impl<'a> Guarded<'a> {
     /// Looks at the leases, so that what is wrong with their store is known before the first
     /// write.
     pub(super) async fn new(opened: &'a Opened, force: Force) -> Result<Self, CommandError> {
-        let listing = match opened.look().await {
-            Err(error) if force == Force::Off => return Err(CommandError::new(error)),
-            listing => listing.unwrap_or_default(),
-        };
-        Ok(Self { opened, force, listing })
+        match opened.look().await {
+            Err(error) if force == Force::Off => Err(CommandError::new(error)),
+            _ => Ok(Self { opened, force }),
+        }
     }
 
-    /// Writes what `make` makes of the stored checkpoint. A checkpoint that changed meanwhile is
-    /// read again, and so are the leases.
+    /// Writes what `make` makes of the stored checkpoint; of one that changed meanwhile, again.
     pub(super) async fn write(
-        &mut self,
+        &self,
         partition: &PartitionId,
         make: impl Fn(Option<&Checkpoint>, WriteId) -> Checkpoint,
     ) -> Written {
@@ -70,10 +69,6 @@ impl<'a> Guarded<'a> {
         let mut before = None;
         let mut why = String::new();
         for attempt in 1..=ATTEMPTS {
-            let owner = match self.live_owner(partition).await {
-                Ok(owner) => owner,
-                Err(written) => return written,
-            };
             let stored = match self.opened.checkpoints.load(&key).await {
                 Ok(stored) => stored,
                 Err(error) if may_pass(&error) && attempt < ATTEMPTS => {
@@ -82,6 +77,10 @@ impl<'a> Guarded<'a> {
                     continue;
                 }
                 Err(error) => return Written::Failed(brief(&error)),
+            };
+            let owner = match self.live_owner(partition).await {
+                Ok(owner) => owner,
+                Err(written) => return written,
             };
             let (found, expected) = match stored {
                 Some(stored) => (Some(stored.checkpoint), Expected::Version(stored.version)),
@@ -99,28 +98,22 @@ impl<'a> Guarded<'a> {
                 Err(StoreError::Failed(error)) if may_pass(&error) => why = brief(&error),
                 Err(StoreError::Failed(error)) => return Written::Failed(brief(&error)),
             }
-            self.listing = None;
             sleep(PAUSE * attempt).await;
         }
         Written::Failed(format!("given up after {ATTEMPTS} attempts: {why}"))
     }
 
     /// The owner that is alive, where the write is forced.
-    async fn live_owner(&mut self, partition: &PartitionId) -> Result<Option<Owner>, Written> {
-        let listing = match self.listing.take() {
-            Some(listing) => Some(listing),
-            None => match self.opened.look().await {
-                Ok(listing) => listing,
-                Err(_) if self.force == Force::On => None,
-                Err(error) => {
-                    return Err(Written::Failed(format!("who has it is not known: {error}")));
-                }
-            },
+    async fn live_owner(&self, partition: &PartitionId) -> Result<Option<Owner>, Written> {
+        let listing = match self.opened.look().await {
+            Ok(listing) => listing,
+            Err(_) if self.force == Force::On => None,
+            Err(error) => {
+                return Err(Written::Failed(format!("who has it is not known: {error}")));
+            }
         };
-        let Some(listing) = listing else { return Ok(None) };
-        let owner = self.opened.owner(&listing, partition).filter(|owner| owner.is_alive);
-        self.listing = Some(listing);
-        match owner {
+        let owner = listing.and_then(|listing| self.opened.owner(&listing, partition));
+        match owner.filter(|owner| owner.is_alive) {
             Some(owner) if self.force == Force::Off => Err(Written::Refused(format!(
                 "{} has it; stop it first, or write all the same with --force",
                 owner_text(&owner)
@@ -174,6 +167,8 @@ mod tests {
     enum Trouble {
         /// A worker claims the partition just before.
         Claim,
+        /// One does so just after the checkpoint was read.
+        ClaimAfterRead,
         /// The answer gets lost.
         LostAnswer,
     }
@@ -187,6 +182,13 @@ mod tests {
     }
 
     impl Troubled {
+        /// Whether there is trouble yet another time.
+        fn take(&self) -> bool {
+            let left = self.left.load(Ordering::SeqCst);
+            self.left.store(left.saturating_sub(1), Ordering::SeqCst);
+            left > 0
+        }
+
         async fn claim(&self, key: &CheckpointKey) {
             let stored = self.inner.load(key).await.expect("in memory");
             let expected = stored
@@ -209,7 +211,14 @@ mod tests {
             &'a self,
             key: &'a CheckpointKey,
         ) -> BoxFuture<'a, Result<Option<StoredCheckpoint>, Error>> {
-            self.inner.load(key)
+            async move {
+                let stored = self.inner.load(key).await;
+                if self.trouble == Trouble::ClaimAfterRead && self.take() {
+                    self.claim(key).await;
+                }
+                stored
+            }
+            .boxed()
         }
 
         fn store<'a>(
@@ -219,16 +228,14 @@ mod tests {
             expected: &'a Expected,
         ) -> BoxFuture<'a, Result<VersionToken, StoreError>> {
             async move {
-                let left = self.left.load(Ordering::SeqCst);
-                if left == 0 {
-                    return self.inner.store(key, checkpoint, expected).await;
-                }
-                self.left.store(left - 1, Ordering::SeqCst);
-                if self.trouble == Trouble::Claim {
+                if self.trouble == Trouble::Claim && self.take() {
                     self.claim(key).await;
-                    return self.inner.store(key, checkpoint, expected).await;
                 }
-                self.inner.store(key, checkpoint, expected).await?;
+                let stored = self.inner.store(key, checkpoint, expected).await;
+                if self.trouble != Trouble::LostAnswer || !self.take() {
+                    return stored;
+                }
+                stored?;
                 Err(Error::new(ErrorClass::Transient, "store", "the answer got lost").into())
             }
             .boxed()
@@ -268,7 +275,7 @@ mod tests {
                 position_lost: PositionLost::Earliest,
             },
         };
-        let mut guarded = Guarded::new(&opened, force).await.expect("in memory");
+        let guarded = Guarded::new(&opened, force).await.expect("in memory");
         let partition = "0".into();
         let write = guarded.write(&partition, |stored, write_id| {
             reset(stored, SequenceNumber(5), Incarnation(7), write_id)
@@ -283,6 +290,8 @@ mod tests {
             matches!(&refused, Written::Refused(why) if why.contains("worker loader-1")),
             "{refused:?}"
         );
+        let refused = written(Trouble::ClaimAfterRead, 1, Force::Off).await;
+        assert!(matches!(&refused, Written::Refused(_)), "{refused:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -31,7 +31,7 @@ pub(super) async fn run(args: ImportArgs) -> Result<Ending, CommandError> {
             return Ok(Ending::Unusable);
         }
     };
-    let mut guarded = Guarded::new(&opened, force.into()).await?;
+    let guarded = Guarded::new(&opened, force.into()).await?;
     let mut report = Report::default();
     for (partition, kept) in kept {
         let write = guarded.write(&partition, |stored, write_id| restore(stored, &kept, write_id));

@@ -85,12 +85,11 @@ fn number(checkpoint: &Checkpoint) -> Option<i64> {
 /// for one that does not know them.
 pub(super) fn holes_note(left: Option<(&Checkpoint, SequenceNumber)>) -> Option<String> {
     let (before, settled) = left?;
-    let events: u64 = before
-        .settled_above
-        .iter()
-        .filter(|run| run.last > settled)
-        .map(|run| run.last.0.abs_diff(run.first.0.max(settled.0.saturating_add(1))) + 1)
-        .sum();
+    let next = settled.0.saturating_add(1);
+    let runs = before.settled_above.iter().filter(|run| run.last > settled);
+    let events = runs.fold(0, |events: u64, run| {
+        events.saturating_add(run.last.0.abs_diff(run.first.0.max(next))).saturating_add(1)
+    });
     (events > 0).then(|| {
         format!("{} above it that had settled are handled again", counted(events, "event"))
     })
