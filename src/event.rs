@@ -135,12 +135,15 @@ pub struct Position {
     pub sequence_number: SequenceNumber,
     /// The service's notation of the same place, where it is known.
     pub offset: Option<Offset>,
+    /// When the service accepted the event, where it is known; stores keep milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "crate::timestamp::millis")]
+    pub enqueued_time: Option<SystemTime>,
 }
 
 impl Position {
-    /// The position of the event with this sequence number, offset unknown.
+    /// The position of the event with this sequence number, all else unknown.
     pub fn at(sequence_number: i64) -> Self {
-        Self { sequence_number: SequenceNumber(sequence_number), offset: None }
+        Self { sequence_number: SequenceNumber(sequence_number), offset: None, enqueued_time: None }
     }
 }
 
@@ -302,12 +305,18 @@ impl Event {
 
     /// The event's place in its partition.
     pub fn position(&self) -> Position {
-        Position { sequence_number: self.0.sequence_number, offset: self.0.offset.clone() }
+        let EventParts { sequence_number, ref offset, enqueued_time, .. } = *self.0;
+        Position { sequence_number, offset: offset.clone(), enqueued_time: known(enqueued_time) }
     }
 
     /// When the service accepted the event.
     pub fn enqueued_time(&self) -> SystemTime {
         self.0.enqueued_time
+    }
+
+    /// The same, where the transport said so.
+    pub(crate) fn known_enqueued_time(&self) -> Option<SystemTime> {
+        known(self.0.enqueued_time)
     }
 
     /// The partition key the publisher gave.
@@ -344,6 +353,11 @@ impl Event {
     pub fn budget_bytes(&self) -> usize {
         self.0.body.len() + EVENT_OVERHEAD_BYTES
     }
+}
+
+/// What a transport that says no time leaves is the beginning of time.
+fn known(time: SystemTime) -> Option<SystemTime> {
+    (time != SystemTime::UNIX_EPOCH).then_some(time)
 }
 
 /// What an event costs in memory beside its body: headers, ids and bookkeeping, an estimate.

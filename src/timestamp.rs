@@ -14,7 +14,6 @@ pub(crate) fn unix_millis(time: SystemTime) -> i64 {
 }
 
 /// The time `millis` milliseconds after 1970; earlier times become 1970.
-#[cfg(test)]
 pub(crate) fn from_unix_millis(millis: i64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or(0))
 }
@@ -37,6 +36,27 @@ pub(crate) fn rfc3339(time: SystemTime) -> String {
         time.second(),
         time.millisecond()
     )
+}
+
+/// How times that may be missing are written in files: milliseconds since 1970.
+pub(crate) mod millis {
+    use std::time::SystemTime;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(
+        time: &Option<SystemTime>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        time.map(super::unix_millis).serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<SystemTime>, D::Error> {
+        let millis = Option::<i64>::deserialize(deserializer)?;
+        Ok(millis.map(super::from_unix_millis))
+    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use std::any::Any;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use longshore::checkpoint_store::file::FileCheckpointStore;
 use longshore::checkpoint_store::memory::MemoryCheckpointStore;
@@ -229,6 +230,7 @@ fn full() -> Checkpoint {
         watermark: Some(Position {
             sequence_number: SequenceNumber(FAR),
             offset: Some("0:\"quoted\" 4294967296".into()),
+            enqueued_time: Some(SystemTime::UNIX_EPOCH + Duration::from_millis(1_764_080_000_123)),
         }),
         settled_above: vec![
             SettledRun { first: SequenceNumber(FAR + 2), last: SequenceNumber(FAR + 5) },
@@ -355,7 +357,7 @@ async fn concurrent_creations_have_one_winner(store: Arc<dyn CheckpointStore>) {
 
 /// What the file store promises beyond the contract.
 mod files {
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     use super::*;
 

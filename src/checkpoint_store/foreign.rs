@@ -5,7 +5,7 @@
 //! before the first event: some SDKs fail, for all partitions at once, on a checkpoint whose
 //! sequence number is not a number.
 
-use crate::event::{Position, SequenceNumber};
+use crate::event::Position;
 
 const BEFORE_ALL_OFFSET: &str = "-1";
 const BEFORE_ALL: i64 = -1;
@@ -14,7 +14,7 @@ const BEFORE_ALL: i64 = -1;
 pub(super) fn written(watermark: Option<&Position>) -> (String, i64) {
     match watermark {
         None => (BEFORE_ALL_OFFSET.to_owned(), BEFORE_ALL),
-        Some(Position { sequence_number, offset }) => {
+        Some(Position { sequence_number, offset, .. }) => {
             let offset = offset.as_ref().map(|offset| offset.as_str().to_owned());
             (offset.unwrap_or_default(), sequence_number.0)
         }
@@ -33,10 +33,9 @@ pub(super) fn read(
     match (offset, sequence_number) {
         (None, None) | (Some(BEFORE_ALL_OFFSET), Some(BEFORE_ALL)) => Ok(None),
         (Some(_), None) => Err("it has an offset and no sequence number".to_owned()),
-        (offset, Some(number)) => Ok(Some(Position {
-            sequence_number: SequenceNumber(number),
-            offset: offset.map(Into::into),
-        })),
+        (offset, Some(number)) => {
+            Ok(Some(Position { offset: offset.map(Into::into), ..Position::at(number) }))
+        }
     }
 }
 
@@ -46,8 +45,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let with_offset =
-            Position { sequence_number: SequenceNumber(7), offset: Some("4096".into()) };
+        let with_offset = Position { offset: Some("4096".into()), ..Position::at(7) };
         for watermark in [None, Some(Position::at(0)), Some(Position::at(-1)), Some(with_offset)] {
             let (offset, number) = written(watermark.as_ref());
             assert_eq!(read(Some(&offset), Some(number)), Ok(watermark));

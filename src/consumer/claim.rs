@@ -259,9 +259,7 @@ fn begin(
 
 fn at(start: LinkStart) -> Begin {
     let watermark = match start {
-        LinkStart::After(number) if number.0 >= 0 => {
-            Some(Position { sequence_number: number, offset: None })
-        }
+        LinkStart::After(number) if number.0 >= 0 => Some(Position::at(number.0)),
         _ => None,
     };
     Begin::At { start, watermark }

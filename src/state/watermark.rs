@@ -10,11 +10,12 @@
 //! event above the watermark is in exactly one run.
 
 use std::collections::VecDeque;
+use std::time::SystemTime;
 
 use slab::Slab;
 
 use crate::checkpoint::SettledRun;
-use crate::event::{Offset, Position, SequenceNumber};
+use crate::event::{Event, Offset, Position, SequenceNumber};
 
 /// Names a tracked event; never reused within a [`Watermark`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -41,6 +42,21 @@ pub enum Received {
     Repeat,
 }
 
+/// What a position says of an event beside its number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Mark<'a> {
+    /// Its offset.
+    pub offset: Option<&'a Offset>,
+    /// When it was enqueued.
+    pub enqueued_time: Option<SystemTime>,
+}
+
+impl<'a> From<&'a Event> for Mark<'a> {
+    fn from(event: &'a Event) -> Self {
+        Self { offset: event.offset(), enqueued_time: event.known_enqueued_time() }
+    }
+}
+
 /// What settling an event did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Settled {
@@ -59,13 +75,20 @@ pub struct Watermark {
     last_received: Option<SequenceNumber>,
     /// Received and not yet below the watermark, oldest first; the front is unsettled.
     window: VecDeque<Tracked>,
-    offsets: Slab<Offset>,
+    marks: Slab<KeptMark>,
     /// The ticket of the window's front.
     first_ticket: u64,
     /// Unsettled entries of the window.
     unsettled: usize,
     /// Settled by an earlier run and not received yet, ascending.
     settled_before: VecDeque<SettledRun>,
+}
+
+/// A mark of an event that the watermark may come to rest at.
+#[derive(Debug)]
+struct KeptMark {
+    offset: Option<Offset>,
+    enqueued_time: Option<SystemTime>,
 }
 
 /// An event of the window: two words without an owner, so that most of what happens to it is
@@ -80,8 +103,8 @@ struct Tracked {
 enum State {
     Unsettled,
     Settled,
-    /// Settled, and its offset is kept under this key: the watermark may come to rest here, at
-    /// the end of what was settled together.
+    /// Settled, and its mark is kept under this key: the watermark may come to rest here, at the
+    /// end of what was settled together.
     SettledAt(u32),
 }
 
@@ -105,19 +128,19 @@ impl Watermark {
             settled_to,
             last_received,
             window: VecDeque::new(),
-            offsets: Slab::new(),
+            marks: Slab::new(),
             first_ticket: 0,
             unsettled: 0,
             settled_before: settled_before.into(),
         }
     }
 
-    /// Takes a received event in. Its offset is asked for only where it is wanted already.
+    /// Takes a received event in. Its mark is asked for only where it is wanted already.
     #[inline]
     pub fn on_received<'a>(
         &mut self,
         number: SequenceNumber,
-        offset: impl FnOnce() -> Option<&'a Offset>,
+        mark: impl FnOnce() -> Mark<'a>,
     ) -> Received {
         if Some(number) <= self.last_received {
             return Received::Repeat;
@@ -129,7 +152,7 @@ impl Watermark {
         let settled = self.settled_before.front().is_some_and(|run| run.first <= number);
         let ticket = Ticket(self.first_ticket + self.window.len() as u64);
         if settled {
-            let state = keep(&mut self.offsets, offset());
+            let state = keep(&mut self.marks, mark());
             self.window.push_back(Tracked { number, state });
             self.advance();
             Received::SettledBefore
@@ -141,9 +164,9 @@ impl Watermark {
     }
 
     /// Settles an event; settling it again changes nothing.
-    pub fn on_settled(&mut self, ticket: Ticket, offset: Option<&Offset>) -> Settled {
+    pub fn on_settled(&mut self, ticket: Ticket, mark: Mark<'_>) -> Settled {
         let mut newly = false;
-        let advanced = self.on_settled_in_a_row(ticket, 1, offset, |_| newly = true);
+        let advanced = self.on_settled_in_a_row(ticket, 1, mark, |_| newly = true);
         match (newly, advanced) {
             (false, _) => Settled::Before,
             (true, false) => Settled::Held,
@@ -151,14 +174,14 @@ impl Watermark {
         }
     }
 
-    /// Settles `count` events received in a row, of which `first` is the first and `offset`
-    /// belongs to the last; `newly` is told the index of each that was not settled before.
+    /// Settles `count` events received in a row, of which `first` is the first and `mark` belongs
+    /// to the last; `newly` is told the index of each that was not settled before.
     /// Returns whether the watermark moved.
     pub fn on_settled_in_a_row(
         &mut self,
         first: Ticket,
         count: usize,
-        offset: Option<&Offset>,
+        mark: Mark<'_>,
         mut newly: impl FnMut(usize),
     ) -> bool {
         // What is not in the window any more is below the watermark.
@@ -171,11 +194,8 @@ impl Watermark {
             if !tracked.is_settled() {
                 newly(index);
                 left -= 1;
-                tracked.state = if index + 1 == count {
-                    keep(&mut self.offsets, offset)
-                } else {
-                    State::Settled
-                };
+                tracked.state =
+                    if index + 1 == count { keep(&mut self.marks, mark) } else { State::Settled };
             }
         }
         self.unsettled = left;
@@ -248,24 +268,30 @@ impl Watermark {
         let leaving = self.window.iter().take_while(|tracked| tracked.is_settled()).count();
         let mut rests_at = None;
         for tracked in self.window.drain(..leaving) {
-            let offset = match tracked.state {
-                State::SettledAt(key) => self.offsets.try_remove(key as usize),
+            let mark = match tracked.state {
+                State::SettledAt(key) => self.marks.try_remove(key as usize),
                 State::Settled | State::Unsettled => None,
             };
-            rests_at = Some((tracked.number, offset));
+            rests_at = Some((tracked.number, mark));
         }
         self.first_ticket += leaving as u64;
-        if let Some((sequence_number, offset)) = rests_at {
-            self.settled_to = Some(Position { sequence_number, offset });
+        if let Some((sequence_number, mark)) = rests_at {
+            let (offset, enqueued_time) =
+                mark.map_or((None, None), |mark| (mark.offset, mark.enqueued_time));
+            self.settled_to = Some(Position { sequence_number, offset, enqueued_time });
         }
         leaving > 0
     }
 }
 
-/// Keeps an offset, if there is one and a key for it.
-fn keep(offsets: &mut Slab<Offset>, offset: Option<&Offset>) -> State {
-    let key = offset.map(|offset| offsets.insert(offset.clone()));
-    key.and_then(|key| u32::try_from(key).ok()).map_or(State::Settled, State::SettledAt)
+/// Keeps a mark, if it says anything and there is a key for it.
+fn keep(marks: &mut Slab<KeptMark>, mark: Mark<'_>) -> State {
+    if mark == Mark::default() {
+        return State::Settled;
+    }
+    let Mark { offset, enqueued_time } = mark;
+    let key = marks.insert(KeptMark { offset: offset.cloned(), enqueued_time });
+    u32::try_from(key).map_or(State::Settled, State::SettledAt)
 }
 
 #[cfg(test)]
@@ -273,6 +299,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
+    use std::time::Duration;
 
     #[derive(Clone, Debug)]
     enum Step {
@@ -300,9 +327,18 @@ mod tests {
         Offset::new(format!("at {number}"))
     }
 
+    /// Events of one second each.
+    fn enqueued_time(number: i64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(number.unsigned_abs())
+    }
+
+    fn mark(offset: &Offset, number: i64) -> Mark<'_> {
+        Mark { offset: Some(offset), enqueued_time: Some(enqueued_time(number)) }
+    }
+
     fn receive(watermark: &mut Watermark, number: i64) -> Received {
         let offset = offset(number);
-        watermark.on_received(SequenceNumber(number), || Some(&offset))
+        watermark.on_received(SequenceNumber(number), || mark(&offset, number))
     }
 
     proptest! {
@@ -350,7 +386,9 @@ mod tests {
                             .take_while(|(index, (_, ticket))| *ticket == first.after(*index))
                             .map(|(_, (number, _))| *number)
                             .collect();
-                        let last = offset(row[row.len() - 1]);
+                        let number = row[row.len() - 1];
+                        let last = offset(number);
+                        let last = mark(&last, number);
                         let before = contiguous(&log[..cursor], &settled);
                         let newly: Vec<usize> = (0..row.len())
                             .filter(|index| settled.insert(row[*index]))
@@ -362,11 +400,11 @@ mod tests {
                                 (false, true) => Settled::Advanced,
                                 (false, false) => Settled::Held,
                             };
-                            prop_assert_eq!(watermark.on_settled(first, Some(&last)), expected);
+                            prop_assert_eq!(watermark.on_settled(first, last), expected);
                         } else {
                             let mut told = Vec::new();
                             let advanced = watermark.on_settled_in_a_row(
-                                first, row.len(), Some(&last), |index| told.push(index),
+                                first, row.len(), last, |index| told.push(index),
                             );
                             prop_assert_eq!((told, advanced), (newly, moved));
                         }
@@ -388,6 +426,7 @@ mod tests {
                     expected.map(|number| Position {
                         sequence_number: SequenceNumber(number),
                         offset: Some(offset(number)),
+                        enqueued_time: Some(enqueued_time(number)),
                     })
                 );
                 let above: Vec<i64> = log.iter().copied()
@@ -408,12 +447,15 @@ mod tests {
     #[test]
     fn a_hole_keeps_the_watermark_and_shows_in_the_runs() {
         let mut watermark = Watermark::resume(Some(Position::at(4)), &[]);
-        let settle = |watermark: &mut Watermark, ticket| watermark.on_settled(ticket, None);
+        let settle =
+            |watermark: &mut Watermark, ticket| watermark.on_settled(ticket, Mark::default());
         let tickets: Vec<Ticket> = [5, 7, 8, 12]
             .into_iter()
-            .filter_map(|number| match watermark.on_received(SequenceNumber(number), || None) {
-                Received::New(ticket) => Some(ticket),
-                _ => None,
+            .filter_map(|number| {
+                match watermark.on_received(SequenceNumber(number), Mark::default) {
+                    Received::New(ticket) => Some(ticket),
+                    _ => None,
+                }
             })
             .collect();
         assert_eq!(settle(&mut watermark, tickets[1]), Settled::Held);

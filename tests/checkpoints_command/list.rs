@@ -1,8 +1,11 @@
 //! What `list` shows, and what it does where a part cannot be read.
 
+use std::time::Duration;
+
 use longshore::emulator::FaultPoint;
 use longshore::event::Incarnation;
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use crate::azurite::{ALL, Container};
 use crate::stage::{Place, Stage, at, foreign, row, with_holes, worker};
@@ -219,4 +222,40 @@ async fn a_checkpoint_beyond_the_log_or_behind_retention_is_said_loudly() {
     let (report, _) = stage.report(&["list"]).await;
     assert_eq!(row(&report, "1")["lag_events"], 4);
     stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lag_in_seconds_is_the_time_between_two_events() {
+    for stage in [Stage::over_a_container(1).await, Stage::over_a_folder(1).await] {
+        stage.publish("0", 5).await;
+        assert_eq!(stage.work(5).await.len(), 5);
+        let settled = stage.log("0").await.last_enqueued_time.unwrap();
+        let lag = async || {
+            let (report, _) = stage.report(&["list"]).await;
+            row(&report, "0")["lag_seconds"].as_f64()
+        };
+        assert_eq!(lag().await, Some(0.0));
+        sleep(Duration::from_millis(1_200)).await;
+        stage.publish("0", 3).await;
+        let last = stage.log("0").await.last_enqueued_time.unwrap();
+        let seconds = last.duration_since(settled).unwrap().as_secs_f64();
+        assert!(seconds >= 1.2);
+        let shown = lag().await.unwrap();
+        assert!((shown - seconds).abs() < 1e-6, "{shown} {seconds}");
+        let ended = stage.run(&["list"]).await.expect_code(0);
+        assert!(
+            ended
+                .stdout
+                .contains(&format!("  {} s  ", last.duration_since(settled).unwrap().as_secs())),
+            "{ended:#?}"
+        );
+
+        // Another SDK keeps no time.
+        if let Place::Container(container) = &stage.place {
+            let python = [("offset", "4096"), ("sequencenumber", "5")];
+            container.put(&format!("{BLOBS}/0"), &python).await;
+            assert_eq!(lag().await, None);
+        }
+        stage.stop().await;
+    }
 }

@@ -1,17 +1,13 @@
 //! Where `set` and `reset` lead, and what a worker makes of it.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use azure_core::time::{OffsetDateTime, to_rfc3339};
 use longshore::checkpoint_store::Checkpoint;
-use longshore::transport::event_hubs::{EventHubsTransport, Namespace};
-use longshore::{BatchConsumer, Event, EventContext, Failure};
 use serde_json::json;
 use tokio::time::sleep;
 
 use crate::stage::{Stage, row, with_holes};
-use crate::support::{Seen, drained, until};
 
 fn rfc3339(time: SystemTime) -> String {
     to_rfc3339(&OffsetDateTime::from(time))
@@ -136,30 +132,11 @@ async fn arguments_that_cannot_be_used_are_refused_by_name() {
 async fn a_worker_goes_on_where_it_was_set() {
     let stage = Stage::over_a_folder(1).await;
     stage.publish("0", 10).await;
-    let namespace =
-        Namespace::from_connection_string(&stage.broker.connection_string(None)).unwrap();
-    let work = async |expected: usize| {
-        let transport = EventHubsTransport::new(namespace.clone(), "orders", "$Default");
-        let (seen, store) = (Seen::default(), Arc::from(stage.store()));
-        let record = seen.clone();
-        let handle = BatchConsumer::builder(Arc::new(transport), store)
-            .event_handler(move |event: Event, _: EventContext| {
-                record.record(&event);
-                async { Ok::<(), Failure>(()) }
-            })
-            .unwrap()
-            .start();
-        until("handled", || seen.len() >= expected).await;
-        assert!(drained(handle).await.is_clean());
-        let mut numbers = seen.numbers();
-        numbers.sort_unstable();
-        numbers
-    };
     stage.run(&["set", "--partition", "0", "--sequence", "3"]).await.expect_code(0);
-    assert_eq!(work(6).await, [4, 5, 6, 7, 8, 9]);
+    assert_eq!(stage.work(6).await, [4, 5, 6, 7, 8, 9]);
     stage.run(&["reset", "--all", "--to", "8"]).await.expect_code(0);
-    assert_eq!(work(2).await, [8, 9]);
+    assert_eq!(stage.work(2).await, [8, 9]);
     stage.run(&["reset", "--all", "--to", "earliest"]).await.expect_code(0);
-    assert_eq!(work(10).await, (0..10).collect::<Vec<_>>());
+    assert_eq!(stage.work(10).await, (0..10).collect::<Vec<_>>());
     stage.stop().await;
 }

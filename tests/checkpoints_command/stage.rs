@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use longshore::OutgoingEvent;
+use std::sync::Arc;
+
 use longshore::checkpoint_store::blob::BlobCheckpointStore;
 use longshore::checkpoint_store::file::FileCheckpointStore;
 use longshore::checkpoint_store::{
@@ -18,10 +19,12 @@ use longshore::lease_store::{Holder, LeaseStore, Member, OwnerId, Ownership};
 use longshore::secret::Secret;
 use longshore::transport::event_hubs::{EventHubsPublisher, EventHubsTransport, Namespace};
 use longshore::transport::{HubProperties, LogProperties, Publisher, SendTarget, Transport};
+use longshore::{BatchConsumer, Event, EventContext, Failure, OutgoingEvent};
 use serde_json::Value;
 
 use crate::azurite::{ALL, Container};
 use crate::command::{Ended, longshore, start};
+use crate::support::{Seen, drained, until};
 
 /// Looked for in everything that is printed.
 const KEY: &str = "Y2FuYXJ5LWtleQ==";
@@ -164,6 +167,27 @@ impl Stage {
         (ended.report(), ended.code.unwrap())
     }
 
+    /// Lets a worker handle so many events, and returns their numbers in order.
+    pub(crate) async fn work(&self, expected: usize) -> Vec<i64> {
+        let string = self.broker.connection_string(None);
+        let namespace = Namespace::from_connection_string(&string).unwrap();
+        let transport = EventHubsTransport::new(namespace, "orders", "$Default");
+        let (seen, store) = (Seen::default(), Arc::from(self.store()));
+        let record = seen.clone();
+        let handle = BatchConsumer::builder(Arc::new(transport), store)
+            .event_handler(move |event: Event, _: EventContext| {
+                record.record(&event);
+                async { Ok::<(), Failure>(()) }
+            })
+            .unwrap()
+            .start();
+        until("handled", || seen.len() >= expected).await;
+        assert!(drained(handle).await.is_clean());
+        let mut numbers = seen.numbers();
+        numbers.sort_unstable();
+        numbers
+    }
+
     pub(crate) fn file(&self, name: &str, text: &str) {
         fs::write(self.dir.path().join(name), text).unwrap();
     }
@@ -208,7 +232,10 @@ pub(crate) fn with_holes(sequence_number: i64, incarnation: Incarnation) -> Chec
         last: SequenceNumber(sequence_number + last),
     };
     let mut checkpoint = at(sequence_number);
-    checkpoint.watermark.as_mut().unwrap().offset = Some("4096".into());
+    let position = checkpoint.watermark.as_mut().unwrap();
+    position.offset = Some("4096".into());
+    position.enqueued_time =
+        Some(SystemTime::UNIX_EPOCH + Duration::from_millis(1_764_080_000_123));
     checkpoint.settled_above = vec![run(2, 6), run(8, 8)];
     checkpoint.incarnation = Some(incarnation);
     checkpoint.lease_epoch = longshore::checkpoint_store::LeaseEpoch(1_764_080_000_123);

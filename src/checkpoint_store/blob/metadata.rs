@@ -1,10 +1,10 @@
 //! A checkpoint as the metadata of a blob: two keys that every SDK and KEDA read, and one of ours.
 //!
 //! `offset` and `sequencenumber` are the watermark. `longshore` holds the rest, as
-//! `v=1;base=42;epoch=…;reset=…;incarnation=…;write=…;takeovers=…;settled=…`. A writer that does
-//! not know it drops it, or keeps it beside a position it does not belong to. So what depends on
-//! the position counts only where `base` is the stored sequence number and the version is known.
-//! The two counters that must not go back, `epoch` and `reset`, count in any case, and keep their
+//! `v=1;base=42;epoch=…;reset=…;incarnation=…;write=…;takeovers=…;enqueued=…;settled=…`. A writer
+//! that does not know it drops it, or keeps it beside a position it does not belong to. So what
+//! depends on the position counts only where `base` is the stored sequence number and the version
+//! is known. Fields that are not known are passed over. The two counters that must not go back, `epoch` and `reset`, count in any case, and keep their
 //! names in later versions. A value that cannot be read costs what it holds, never the watermark.
 
 use std::collections::BTreeMap;
@@ -14,6 +14,7 @@ use crate::blob_container::Metadata;
 use crate::checkpoint::{Checkpoint, LeaseEpoch, WriteId};
 use crate::checkpoint_store::foreign;
 use crate::event::{Incarnation, Position};
+use crate::timestamp::{from_unix_millis, unix_millis};
 
 /// Most bytes of metadata that Blob Storage takes, names and values together.
 pub(super) const MAX_METADATA_BYTES: usize = 8 * 1024;
@@ -42,6 +43,9 @@ pub(super) fn encode(checkpoint: &Checkpoint) -> Metadata {
     );
     if let Some(Incarnation(incarnation)) = checkpoint.incarnation {
         ours.push_str(&format!(";incarnation={incarnation}"));
+    }
+    if let Some(time) = checkpoint.watermark.as_ref().and_then(|at| at.enqueued_time) {
+        ours.push_str(&format!(";enqueued={}", unix_millis(time)));
     }
     let mut metadata = Metadata::from([
         (OFFSET.to_owned(), offset),
@@ -101,7 +105,9 @@ impl<'a> Ours<'a> {
             return checkpoint;
         };
         let settled = self.0.get("settled").and_then(|text| settled::decode(base, text));
+        let enqueued_time = self.field("enqueued").map(from_unix_millis);
         Checkpoint {
+            watermark: checkpoint.watermark.map(|position| Position { enqueued_time, ..position }),
             settled_above: settled.unwrap_or_default(),
             incarnation: self.field("incarnation").map(Incarnation),
             write_id: WriteId(self.field("write").unwrap_or_default()),
@@ -144,6 +150,8 @@ fn shortened(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, SystemTime};
+
     use proptest::prelude::*;
 
     use super::*;
@@ -160,7 +168,11 @@ mod tests {
 
     prop_compose! {
         fn checkpoints(max_runs: usize)(
-            watermark in proptest::option::of((0..1_i64 << 40, proptest::option::of("[0-9a-z:@ -]{0,20}[0-9a-z]"))),
+            watermark in proptest::option::of((
+                0..1_i64 << 40,
+                proptest::option::of("[0-9a-z:@ -]{0,20}[0-9a-z]"),
+                proptest::option::of(0..1_i64 << 42),
+            )),
             gaps in proptest::collection::vec((2..9_i64, 0..9_i64), 0..max_runs),
             incarnation in proptest::option::of(any::<i64>()),
             reset_generation in any::<u64>(),
@@ -168,9 +180,10 @@ mod tests {
             write_id in any::<u64>(),
             takeovers_without_progress in any::<u32>(),
         ) -> Checkpoint {
-            let watermark = watermark.map(|(number, offset)| Position {
+            let watermark = watermark.map(|(number, offset, millis)| Position {
                 sequence_number: SequenceNumber(number),
                 offset: offset.map(|offset| offset.trim().into()),
+                enqueued_time: millis.map(from_unix_millis),
             });
             let mut end = watermark.as_ref().map_or(-1, |position| position.sequence_number.0);
             let settled_above = gaps.into_iter().map(|(gap, length)| {
@@ -221,10 +234,7 @@ mod tests {
             prop_assume!(kept[SEQUENCE_NUMBER] != number.to_string());
             kept.insert(SEQUENCE_NUMBER.to_owned(), number.to_string());
             kept.insert(OFFSET.to_owned(), "4096".to_owned());
-            let watermark = Some(Position {
-                sequence_number: SequenceNumber(number),
-                offset: Some("4096".into()),
-            });
+            let watermark = Some(Position { offset: Some("4096".into()), ..Position::at(number) });
             let counters = Checkpoint {
                 watermark: watermark.clone(),
                 lease_epoch: checkpoint.lease_epoch,
@@ -262,10 +272,7 @@ mod tests {
     #[test]
     fn what_the_other_sdks_write_is_read() {
         let at = |number, offset: Option<&str>| {
-            Some(Position {
-                sequence_number: SequenceNumber(number),
-                offset: offset.map(Into::into),
-            })
+            Some(Position { offset: offset.map(Into::into), ..Position::at(number) })
         };
         let id = ("clientidentifier", "abc");
         for (pairs, watermark) in [
@@ -298,6 +305,23 @@ mod tests {
             let refused = decode(&metadata(pairs)).expect_err("refused");
             assert!(refused.contains(fault) && refused.len() < 200, "{refused}");
         }
+    }
+
+    #[test]
+    fn the_time_of_an_event_goes_with_its_number() {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_micros(1_764_080_000_123_456);
+        let watermark = Some(Position { enqueued_time: Some(time), ..Position::at(42) });
+        let mut written = encode(&Checkpoint { watermark, ..Checkpoint::default() });
+        assert!(written[OURS].ends_with(";enqueued=1764080000123"), "{written:?}");
+        let time = |metadata: &Metadata| {
+            let watermark = decode(metadata).expect("readable").watermark;
+            watermark.expect("a position").enqueued_time.map(unix_millis)
+        };
+        assert_eq!(time(&written), Some(1_764_080_000_123));
+        written.insert(SEQUENCE_NUMBER.to_owned(), "43".to_owned());
+        assert_eq!(time(&written), None);
+        let earlier = "v=1;base=42;epoch=9;reset=0;write=4;takeovers=0";
+        assert_eq!(time(&metadata(&[("sequencenumber", "42"), (OURS, earlier)])), None);
     }
 
     #[test]

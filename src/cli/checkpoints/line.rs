@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint_store::{Checkpoint, CheckpointScope, LeaseEpoch, SettledRun};
 use crate::cli::terminal::as_json;
 use crate::event::{Incarnation, Offset, PartitionId, Position, SequenceNumber};
+use crate::timestamp::{from_unix_millis, unix_millis};
 
 /// The version of the fields; those that are added later do not change it.
 const VERSION: u32 = 1;
@@ -20,6 +21,8 @@ struct Line {
     partition: PartitionId,
     sequence_number: Option<i64>,
     offset: Option<Offset>,
+    #[serde(default)]
+    enqueued_time: Option<i64>,
     settled_above: Vec<(i64, i64)>,
     incarnation: Option<Incarnation>,
     reset_generation: u64,
@@ -42,6 +45,7 @@ pub(super) fn write(
         partition: partition.clone(),
         sequence_number: watermark.map(|position| position.sequence_number.0),
         offset: watermark.and_then(|position| position.offset.clone()),
+        enqueued_time: watermark.and_then(|position| position.enqueued_time).map(unix_millis),
         settled_above: checkpoint
             .settled_above
             .iter()
@@ -131,9 +135,11 @@ fn read_one(text: &str, scope: &CheckpointScope) -> Result<(PartitionId, Checkpo
     if line.sequence_number.is_none() && line.offset.is_some() {
         return Err("it has an offset and no sequence_number".to_owned());
     }
-    let watermark = line
-        .sequence_number
-        .map(|number| Position { sequence_number: SequenceNumber(number), offset: line.offset });
+    let watermark = line.sequence_number.map(|number| Position {
+        sequence_number: SequenceNumber(number),
+        offset: line.offset,
+        enqueued_time: line.enqueued_time.map(from_unix_millis),
+    });
     let checkpoint = Checkpoint {
         watermark,
         settled_above: runs,

@@ -138,9 +138,10 @@ struct ForceArgs {
 /// Writes all checkpoints as lines of JSON, with what is settled above them.
 ///
 /// A line has version (1), namespace, entity, consumer_group, partition, sequence_number (the
-/// last settled event; null where there is none), offset, settled_above ([first, last] of each
-/// run), incarnation (when the hub was created, in milliseconds since 1970), reset_generation,
-/// lease_epoch and takeovers_without_progress. Fields may be added within a version.
+/// last settled event; null where there is none), its offset and enqueued_time, settled_above
+/// ([first, last] of each run), incarnation (when the hub was created), reset_generation,
+/// lease_epoch and takeovers_without_progress. Times are milliseconds since 1970. Fields may be
+/// added within a version.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXIT_CODES)]
 struct ExportArgs {

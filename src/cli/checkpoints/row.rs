@@ -7,7 +7,7 @@ use crate::checkpoint_store::{Checkpoint, StoredCheckpoint};
 use crate::cli::brief;
 use crate::config::PositionLost;
 use crate::error::Error;
-use crate::event::{Incarnation, PartitionId, SequenceNumber, StartPosition};
+use crate::event::{Incarnation, PartitionId, Position, SequenceNumber, StartPosition};
 use crate::hub::{LinkStart, LogProperties};
 use crate::state::lag::Lag;
 use crate::state::owner::{Owner, OwnerKind};
@@ -36,6 +36,8 @@ pub(super) struct Row {
     pub(super) log_end: Option<i64>,
     /// `null` where it is not known.
     pub(super) lag_events: Option<u64>,
+    /// How much later than the last settled event the last one was enqueued; `null` also where
+    /// the checkpoint does not hold that event's time.
     pub(super) lag_seconds: Option<f64>,
     /// Why the checkpoint, or else the log, cannot be read.
     pub(super) error: Option<String>,
@@ -128,8 +130,9 @@ impl Row {
         let runs = &checkpoint.settled_above;
         self.sequence_number = checkpoint.watermark.as_ref().map(|at| at.sequence_number.0);
         self.settled_runs_above = runs.len();
-        self.settled_events_above =
-            runs.iter().map(|run| run.last.0.abs_diff(run.first.0).saturating_add(1)).sum();
+        self.settled_events_above = runs.iter().fold(0, |events: u64, run| {
+            events.saturating_add(run.last.0.abs_diff(run.first.0)).saturating_add(1)
+        });
         self.lease_epoch = Some(checkpoint.lease_epoch.0);
         self.takeovers_without_progress = checkpoint.takeovers_without_progress;
         if checkpoint.takeovers_without_progress > 0 {
@@ -182,9 +185,10 @@ impl Row {
                 log.begin.0.abs_diff(settled.0) - 1
             ));
         }
-        let begins_at = settled.or_else(|| begin(policy.start_position, checkpoint, &log));
+        let watermark = checkpoint.and_then(|checkpoint| checkpoint.watermark.clone());
+        let begins_at = watermark.or_else(|| begin(policy.start_position, checkpoint, &log));
         if let Some(begins_at) = begins_at {
-            let lag = Lag::of(begins_at, &log);
+            let lag = Lag::of(&begins_at, &log);
             self.lag_events = Some(lag.events);
             self.lag_seconds = lag.time.map(|time| time.as_secs_f64());
         }
@@ -201,7 +205,7 @@ fn begin(
     start: StartPosition,
     checkpoint: Option<&Checkpoint>,
     log: &LogProperties,
-) -> Option<SequenceNumber> {
+) -> Option<Position> {
     // Of a partition that was begun, and has nothing settled, everything is to be done.
     let start = match (start, checkpoint.and_then(|checkpoint| checkpoint.incarnation)) {
         (StartPosition::Latest | StartPosition::SequenceNumber(_), Some(_)) => {
@@ -210,8 +214,8 @@ fn begin(
         _ => start,
     };
     match first_start(start, log) {
-        LinkStart::FirstEvent => Some(SequenceNumber(log.begin.0.saturating_sub(1))),
-        LinkStart::After(number) => Some(number),
+        LinkStart::FirstEvent => Some(Position::at(log.begin.0.saturating_sub(1))),
+        LinkStart::After(number) => Some(Position::at(number.0)),
         LinkStart::EnqueuedAt(_) => None,
     }
 }

@@ -288,7 +288,7 @@ impl<M: Mode> PartitionWorker<M> {
         let mut settled_before = 0_usize;
         self.shared.counters.received.add(events.len() as u64);
         for event in events.drain(..) {
-            match self.watermark.on_received(event.sequence_number(), || event.offset()) {
+            match self.watermark.on_received(event.sequence_number(), || (&event).into()) {
                 Received::New(ticket) => {
                     let bytes = event.budget_bytes();
                     bytes_taken += bytes;

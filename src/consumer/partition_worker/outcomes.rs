@@ -83,7 +83,7 @@ impl<M: Mode> PartitionWorker<M> {
         let mut settled_before = 0;
         let bytes_of = |index| events.get(index).map_or(0, Event::budget_bytes);
         let mut bytes = batch.budget_bytes;
-        self.watermark.on_settled_in_a_row(first, events.len(), newest.offset(), |index| {
+        self.watermark.on_settled_in_a_row(first, events.len(), newest.into(), |index| {
             while settled + settled_before < index {
                 bytes -= bytes_of(settled + settled_before);
                 settled_before += 1;
@@ -201,7 +201,7 @@ impl<M: Mode> PartitionWorker<M> {
     pub(super) fn settle(&mut self, tracked: &Tracked, now: Instant) {
         let event = &tracked.event;
         self.failures.on_settled(tracked.ticket);
-        if self.watermark.on_settled(tracked.ticket, event.offset()) != Settled::Before {
+        if self.watermark.on_settled(tracked.ticket, event.into()) != Settled::Before {
             self.returned_bytes += event.budget_bytes();
             self.tally.settled.push((event.enqueued_time(), event.enqueued_time()));
             self.checkpointer.on_settled(1, now);
