@@ -3,12 +3,13 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use longshore::checkpoint_store::memory::MemoryCheckpointStore;
+use longshore::checkpoint_store::{Checkpoint, CheckpointStore, Listed, StoredCheckpoint};
 use longshore::clock::Clock;
 use longshore::config::{DEFAULT_LEASE_EXPIRY, LeaseOptions};
 use longshore::consumer::{HAND_OFF_POLL, PartitionPhase};
@@ -18,7 +19,9 @@ use longshore::lease_store::{
     CheckpointKey, CheckpointScope, Expected, Holder, LeaseListing, LeaseStore, Member, OwnerId,
     Ownership, StoreError, StoredOwnership, VersionToken,
 };
-use longshore::{ConsumerHandle, Error, Event, EventContext, OutgoingEvent};
+use longshore::{
+    BatchConsumer, ConsumerHandle, Error, ErrorClass, Event, EventContext, OutgoingEvent,
+};
 use support::Harness;
 use tokio::time::{Instant, sleep};
 
@@ -32,25 +35,72 @@ impl Clock for Virtual {
     }
 }
 
-/// A lease store that one worker may be cut off from: its calls never end.
-#[derive(Debug)]
-struct Cuttable(Arc<MemoryLeaseStore>, Arc<AtomicBool>);
+/// How a worker's stores are for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Weather {
+    Fine,
+    /// No call ends.
+    Hangs,
+    /// Every call fails.
+    Fails,
+}
 
-impl Cuttable {
-    async fn pass(&self) {
-        if self.1.load(Ordering::Relaxed) {
-            std::future::pending::<()>().await;
+/// A store that one worker may be cut off from.
+#[derive(Debug)]
+struct Cuttable<S>(Arc<S>, Arc<Mutex<Weather>>);
+
+impl<S> Cuttable<S> {
+    async fn pass(&self) -> Result<(), Error> {
+        let weather = *self.1.lock().expect("lock");
+        match weather {
+            Weather::Fine => Ok(()),
+            Weather::Hangs => std::future::pending().await,
+            Weather::Fails => Err(Error::new(ErrorClass::Transient, "call", "the store is away")),
         }
     }
 }
 
-impl LeaseStore for Cuttable {
+impl CheckpointStore for Cuttable<MemoryCheckpointStore> {
+    fn load<'a>(
+        &'a self,
+        key: &'a CheckpointKey,
+    ) -> BoxFuture<'a, Result<Option<StoredCheckpoint>, Error>> {
+        async move {
+            self.pass().await?;
+            self.0.load(key).await
+        }
+        .boxed()
+    }
+
+    fn store<'a>(
+        &'a self,
+        key: &'a CheckpointKey,
+        checkpoint: &'a Checkpoint,
+        expected: &'a Expected,
+    ) -> BoxFuture<'a, Result<VersionToken, StoreError>> {
+        async move {
+            self.pass().await?;
+            self.0.store(key, checkpoint, expected).await
+        }
+        .boxed()
+    }
+
+    fn list<'a>(&'a self, scope: &'a CheckpointScope) -> BoxFuture<'a, Result<Vec<Listed>, Error>> {
+        async move {
+            self.pass().await?;
+            self.0.list(scope).await
+        }
+        .boxed()
+    }
+}
+
+impl LeaseStore for Cuttable<MemoryLeaseStore> {
     fn list<'a>(
         &'a self,
         scope: &'a CheckpointScope,
     ) -> BoxFuture<'a, Result<LeaseListing, Error>> {
         async move {
-            self.pass().await;
+            self.pass().await?;
             self.0.list(scope).await
         }
         .boxed()
@@ -61,7 +111,7 @@ impl LeaseStore for Cuttable {
         key: &'a CheckpointKey,
     ) -> BoxFuture<'a, Result<Option<StoredOwnership>, Error>> {
         async move {
-            self.pass().await;
+            self.pass().await?;
             self.0.load(key).await
         }
         .boxed()
@@ -74,7 +124,7 @@ impl LeaseStore for Cuttable {
         expected: &'a Expected,
     ) -> BoxFuture<'a, Result<VersionToken, StoreError>> {
         async move {
-            self.pass().await;
+            self.pass().await?;
             self.0.store(key, ownership, expected).await
         }
         .boxed()
@@ -86,7 +136,7 @@ impl LeaseStore for Cuttable {
         member: &'a Member,
     ) -> BoxFuture<'a, Result<(), Error>> {
         async move {
-            self.pass().await;
+            self.pass().await?;
             self.0.write_member(scope, member).await
         }
         .boxed()
@@ -98,7 +148,7 @@ impl LeaseStore for Cuttable {
         owner: &'a OwnerId,
     ) -> BoxFuture<'a, Result<(), Error>> {
         async move {
-            self.pass().await;
+            self.pass().await?;
             self.0.remove_member(scope, owner).await
         }
         .boxed()
@@ -116,8 +166,9 @@ struct Fleet {
 
 struct Worker {
     handle: ConsumerHandle,
-    /// Cuts it off from the lease store.
-    cut: Arc<AtomicBool>,
+    /// How its stores are for it: that of the leases, and that of the checkpoints.
+    leases: Arc<Mutex<Weather>>,
+    checkpoints: Arc<Mutex<Weather>>,
 }
 
 impl Fleet {
@@ -138,12 +189,13 @@ impl Fleet {
     }
 
     fn start_with(&self, number: usize, work: Duration, options: LeaseOptions) -> Worker {
-        let cut = Arc::new(AtomicBool::new(false));
+        let fine = || Arc::new(Mutex::new(Weather::Fine));
+        let weather = (fine(), fine());
         let (seen, handled) = (self.harness.seen.clone(), self.handled.clone());
-        let leases = Arc::new(Cuttable(self.leases.clone(), cut.clone()));
-        let handle = self
-            .harness
-            .builder()
+        let leases = Arc::new(Cuttable(self.leases.clone(), weather.0.clone()));
+        let checkpoints = Cuttable(self.harness.checkpoints.clone(), weather.1.clone());
+        let transport = Arc::new(self.harness.hub.transport("$Default"));
+        let handle = BatchConsumer::builder(transport, Arc::new(checkpoints))
             .worker(format!("worker-{number}"))
             .seed(number as u64)
             .clock(self.clock.clone())
@@ -156,17 +208,21 @@ impl Fleet {
             })
             .expect("valid")
             .start();
-        Worker { handle, cut }
+        Worker { handle, leases: weather.0, checkpoints: weather.1 }
     }
 
     /// Publishes an event to each partition every 20 ms, for this long.
     async fn publish_for(&self, time: Duration) -> usize {
-        let rounds = (time.as_millis() / 20) as usize;
+        self.publish_every(Duration::from_millis(20), time).await
+    }
+
+    async fn publish_every(&self, pause: Duration, time: Duration) -> usize {
+        let rounds = (time.as_millis() / pause.as_millis()) as usize;
         for _ in 0..rounds {
             for partition in 0..self.partitions {
                 self.harness.hub.publish(partition, OutgoingEvent::new("body"));
             }
-            sleep(Duration::from_millis(20)).await;
+            sleep(pause).await;
         }
         rounds * self.partitions
     }
@@ -228,6 +284,15 @@ impl Worker {
         partitions.iter().filter(|one| one.phase == PartitionPhase::Running).count()
     }
 
+    fn has_leases(&self, weather: Weather) {
+        *self.leases.lock().expect("lock") = weather;
+    }
+
+    fn has_stores(&self, weather: Weather) {
+        self.has_leases(weather);
+        *self.checkpoints.lock().expect("lock") = weather;
+    }
+
     async fn stop(mut self) {
         self.handle.drain();
         let exit = self.handle.join().await;
@@ -277,7 +342,7 @@ async fn a_worker_cut_off_from_the_store_goes_on_until_it_is_replaced() {
     let fleet = Fleet::new(4);
     let first = fleet.start(1, WORK);
     fleet.settles(&[(&first, 4)]).await;
-    first.cut.store(true, Ordering::Relaxed);
+    first.has_leases(Weather::Hangs);
     // Nobody else is there: ten minutes change nothing.
     let mut published = fleet.publish_for(Duration::from_secs(600)).await;
     assert_eq!(first.running(), 4);
@@ -298,12 +363,57 @@ async fn a_worker_cut_off_from_the_store_goes_on_until_it_is_replaced() {
     // Its heartbeat had expired long ago, but whoever comes new looks for a while first.
     assert!(took < DEFAULT_LEASE_EXPIRY / 2 + Duration::from_secs(2), "{took:?}");
     // The first may come back, and asks like any other.
-    first.cut.store(false, Ordering::Relaxed);
+    first.has_leases(Weather::Fine);
     published += fleet.publish_for(Duration::from_secs(60)).await;
     fleet.settles(&[(&first, 2), (&second, 2)]).await;
     fleet.handles(published).await;
     first.stop().await;
     second.stop().await;
+}
+
+/// Both stores are away for ten minutes, for everybody.
+async fn stores_are_away(weather: Weather) {
+    let fleet = Fleet::new(4);
+    let (first, second) = (fleet.start(1, WORK), fleet.start(2, WORK));
+    let mut published = fleet.publish_for(Duration::from_secs(30)).await;
+    fleet.settles(&[(&first, 2), (&second, 2)]).await;
+    fleet.handles(published).await;
+    first.has_stores(weather);
+    second.has_stores(weather);
+    let away = Duration::from_secs(600);
+    published += fleet.publish_every(Duration::from_millis(200), away).await;
+    assert_eq!((first.running(), second.running()), (2, 2));
+    fleet.handles(published).await;
+    let handled = fleet.handled.lock().expect("lock").clone();
+    let mut last = BTreeMap::new();
+    for (at, _, partition) in handled {
+        if let Some(before) = last.insert(partition, at) {
+            assert!(at - before < Duration::from_secs(1), "it rested for {:?}", at - before);
+        }
+    }
+    assert_eq!(fleet.repeats(), 0);
+    // They are back, for one a little sooner than for the other, whose heartbeat is ten minutes
+    // old.
+    first.has_stores(Weather::Fine);
+    published += fleet.publish_for(Duration::from_secs(3)).await;
+    second.has_stores(Weather::Fine);
+    published += fleet.publish_for(Duration::from_secs(60)).await;
+    fleet.settles(&[(&first, 2), (&second, 2)]).await;
+    fleet.handles(published).await;
+    first.stop().await;
+    second.stop().await;
+    assert_eq!(fleet.harness.seen.counts().len(), published);
+    assert_eq!(fleet.repeats(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stores_that_hang_for_ten_minutes_stop_nothing() {
+    stores_are_away(Weather::Hangs).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn stores_that_fail_for_ten_minutes_stop_nothing() {
+    stores_are_away(Weather::Fails).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -312,7 +422,7 @@ async fn what_a_worker_leaves_without_a_word_is_taken_when_its_lease_expires() {
     let (first, second) = (fleet.start(1, WORK), fleet.start(2, WORK));
     fleet.publish_for(Duration::from_secs(30)).await;
     fleet.settles(&[(&first, 2), (&second, 2)]).await;
-    first.cut.store(true, Ordering::Relaxed);
+    first.has_leases(Weather::Hangs);
     let cut = Instant::now();
     fleet.publish_for(Duration::from_secs(60)).await;
     fleet.settles(&[(&first, 0), (&second, 4)]).await;
