@@ -64,6 +64,15 @@ fn start() -> Azurite {
     Azurite { account_url: format!("{}/{ACCOUNT}", address.trim()), _child: child }
 }
 
+/// A connection string, for SDKs that take one.
+pub fn connection_string() -> String {
+    let account_url = &azurite().account_url;
+    format!(
+        "DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={KEY};\
+         BlobEndpoint={account_url};"
+    )
+}
+
 /// A container that only one test uses.
 pub struct Container {
     name: String,
@@ -82,6 +91,11 @@ impl Container {
     pub fn absent() -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         Self { name: format!("state-{}", NEXT.fetch_add(1, Ordering::Relaxed)) }
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Its address with a signature for these permissions.

@@ -126,8 +126,7 @@ async fn a_partition_rests_under_two_seconds_in_a_hand_off_and_under_forty_after
         longest("a worker is killed, until another receives (min/median/max)", times.collect());
 
     publishing.stop().await;
-    let published = fleet.log_ends().await.iter().sum::<i64>();
-    fleet.handles(usize::try_from(published).unwrap()).await;
+    fleet.handles_all().await;
     third.drain().await;
     println!("{}", evidence::check(&fleet).await);
     assert!(added_longest < HAND_OFF_BAR, "{added_longest:?}");

@@ -12,7 +12,8 @@
 //! A worker is this test binary, started again. Journals are lines of JSON, one write each, so
 //! that SIGKILL leaves whole lines; their times are of the one monotonic clock of the machine.
 //!
-//! `LONGSHORE_EVENTS` and `LONGSHORE_SEED` choose another run. Needs Azurite and the Python client,
+//! `LONGSHORE_EVENTS`, `LONGSHORE_CHANGES` and `LONGSHORE_SEED` choose another run, as `scripts/soak`
+//! does. Needs Azurite and the Python client,
 //! which scripts/test installs.
 #![cfg(all(feature = "cli", unix))]
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic)]
@@ -29,6 +30,8 @@ mod processes;
 mod publishing;
 mod worker;
 
+mod away;
 mod defaults;
 mod killed;
 mod planned;
+mod python;

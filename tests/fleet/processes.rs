@@ -31,7 +31,7 @@ pub async fn alone() -> MutexGuard<'static, ()> {
 
 pub struct Fleet {
     pub emulator: Emulator,
-    _container: Container,
+    container: Container,
     /// Where the container is for workers.
     pub container_url: String,
     pub partitions: usize,
@@ -80,7 +80,7 @@ impl Fleet {
         Self {
             container_url: container.url(azurite::ALL),
             emulator,
-            _container: container,
+            container,
             partitions,
             pace,
             work,
@@ -114,11 +114,36 @@ impl Fleet {
             pace: self.pace,
             work: self.work,
         };
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
+            .args(["--exact", "worker::worker_process", "--ignored", "--nocapture"])
+            .env(ORDERS, serde_json::to_string(&orders).unwrap());
+        self.spawn(name, command)
+    }
+
+    /// Adds a processor of the Python SDK, which `scripts/test` installs.
+    pub fn add_python(&mut self) -> Worker {
+        let name = format!("python-{}", self.names.len() + 1);
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let python = root.join("target/foreign-clients/python/bin/python");
+        assert!(python.exists(), "{} is missing: scripts/test installs it", python.display());
+        let port = self.emulator.local_addr().port();
+        let connection_string = self.emulator.connection_string(Some(HUB));
+        let mut command = Command::new(python);
+        command
+            .arg(root.join("tests/foreign_clients/python/processor.py"))
+            .arg(connection_string.replace(&format!("localhost:{port}"), "localhost"))
+            .arg(format!("sb://localhost:{port}"))
+            .arg(azurite::connection_string())
+            .arg(self.container.name())
+            .arg(self.folder.path().join(&name));
+        self.spawn(name, command)
+    }
+
+    fn spawn(&mut self, name: String, mut command: Command) -> Worker {
         let log = self.path(&name, "log");
         let file = std::fs::File::create(&log).unwrap();
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "worker::worker_process", "--ignored", "--nocapture"])
-            .env(ORDERS, serde_json::to_string(&orders).unwrap())
+        let child = command
             .stdin(Stdio::piped())
             .stdout(file.try_clone().unwrap())
             .stderr(file)
@@ -161,6 +186,13 @@ impl Fleet {
     /// Stops the broker.
     pub async fn stop(self) {
         self.emulator.shutdown().await.unwrap();
+    }
+
+    /// Waits until every event of the logs was handled, and returns how many there are.
+    pub async fn handles_all(&mut self) -> usize {
+        let events = usize::try_from(self.log_ends().await.iter().sum::<i64>()).unwrap();
+        self.handles(events).await;
+        events
     }
 
     /// Reads a journal of every worker there was.

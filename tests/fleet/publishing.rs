@@ -41,9 +41,7 @@ impl Publishing {
                     rounds.tick().await;
                     for partition in &mine {
                         let count = batch.min(left);
-                        let events = vec![OutgoingEvent::new("body"); count];
-                        let target = SendTarget::Partition(partition.clone());
-                        publisher.send_batch(target, events).await.unwrap();
+                        send(&publisher, partition, count).await;
                         published.fetch_add(count, Ordering::Relaxed);
                         left -= count;
                     }
@@ -64,16 +62,26 @@ impl Publishing {
     }
 
     /// Waits until all are published.
-    pub async fn finish(self) -> usize {
+    pub async fn finish(self) {
         for task in self.tasks {
             task.await.unwrap();
         }
-        self.published.load(Ordering::Relaxed)
     }
 
-    /// Stops, and returns how many were published.
-    pub async fn stop(self) -> usize {
+    /// Publishes no more.
+    pub async fn stop(self) {
         self.stop.store(true, Ordering::Relaxed);
-        self.finish().await
+        self.finish().await;
+    }
+}
+
+/// What fails is sent again: the log may then hold more than was to be published.
+async fn send(publisher: &EventHubsPublisher, partition: &PartitionId, count: usize) {
+    loop {
+        let events = vec![OutgoingEvent::new("body"); count];
+        match publisher.send_batch(SendTarget::Partition(partition.clone()), events).await {
+            Ok(()) => return,
+            Err(error) => assert!(error.class().is_retryable(), "{error:?}"),
+        }
     }
 }
