@@ -8,7 +8,7 @@
 use longshore::lease_store::OwnerId;
 
 use super::model::Members;
-use super::schedule::{Look, Span, order};
+use super::schedule::{Look, Misplaced, Span, order};
 use crate::ports::Peer;
 
 /// A call on a member record.
@@ -87,7 +87,9 @@ pub fn check(calls: &[MemberCall]) -> Result<(), String> {
     let spans: Vec<Span> = calls.iter().map(|call| call.span).collect();
     let writes: Vec<usize> = states.iter().filter_map(|state| state.write).collect();
     let looks: Vec<Look> = placed.iter().map(|&(call, state)| Look::At { call, state }).collect();
-    replay(calls, &order(&spans, &writes, &looks)?)
+    let order = order(&spans, &writes, &looks)
+        .map_err(|Misplaced { call, why }| format!("{why}: {:?}", calls[call]))?;
+    replay(calls, &order)
 }
 
 /// The last state whose write had ended at this time.

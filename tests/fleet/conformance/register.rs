@@ -6,7 +6,7 @@ use std::fmt::Debug;
 
 use super::Write;
 use super::model::Model;
-use super::schedule::{Look, Span, order};
+use super::schedule::{Look, Misplaced, Span, order};
 
 /// A call on one record.
 #[derive(Clone, Debug)]
@@ -53,7 +53,7 @@ pub fn check<V: Clone + PartialEq + Debug>(
     let looks = looks(calls, &mut chain)?;
     let spans: Vec<Span> = calls.iter().map(|call| call.span).collect();
     let order = order(&spans, &chain.writes, &looks)
-        .map_err(|fault| format!("{fault}; the calls it is about: {}", named(calls, &fault)))?;
+        .map_err(|Misplaced { call, why }| format!("{why}: {:?}", calls[call]))?;
     replay(calls, &order, &chain, model)?;
     let applied = chain.writes.iter().map(|&index| {
         let Call { by, span, what } = &calls[index];
@@ -61,12 +61,6 @@ pub fn check<V: Clone + PartialEq + Debug>(
         Write { by: by.clone(), begin: span.begin, end: span.end, value: value.clone() }
     });
     Ok(applied.collect())
-}
-
-/// The call that a fault names, in full.
-fn named<V: Debug>(calls: &[Call<V>], fault: &str) -> String {
-    let number = fault.split_whitespace().find_map(|word| word.parse::<usize>().ok());
-    number.map_or(String::new(), |number| format!("{:?}", calls[number]))
 }
 
 /// Calls by the versions they name.
@@ -173,7 +167,6 @@ fn looks<V>(calls: &[Call<V>], chain: &mut Chain) -> Result<Vec<Look>, String> {
     for (index, version) in chain.versions.iter().enumerate() {
         states.insert(version.clone(), index + 1);
     }
-    let last = chain.writes.len();
     let mut looks = Vec::new();
     for (number, call) in calls.iter().enumerate() {
         let state = |version: &Option<String>| {
@@ -205,7 +198,6 @@ fn looks<V>(calls: &[Call<V>], chain: &mut Chain) -> Result<Vec<Look>, String> {
             }
         }
     }
-    debug_assert!(chain.writes.len() <= last + 1);
     Ok(looks)
 }
 

@@ -27,11 +27,18 @@ pub enum Look {
     AtOrAfter { call: usize, state: usize },
 }
 
+/// A call for which there is no place.
+#[derive(Debug)]
+pub struct Misplaced {
+    pub call: usize,
+    pub why: &'static str,
+}
+
 /// Orders the calls: `writes` in their order, and the looks between them. Returns them by number.
 ///
 /// # Errors
 /// The call for which there is no place.
-pub fn order(spans: &[Span], writes: &[usize], looks: &[Look]) -> Result<Vec<usize>, String> {
+pub fn order(spans: &[Span], writes: &[usize], looks: &[Look]) -> Result<Vec<usize>, Misplaced> {
     let mut looked = vec![0; writes.len() + 1];
     for look in looks {
         if let Look::At { call, state } = *look {
@@ -42,7 +49,7 @@ pub fn order(spans: &[Span], writes: &[usize], looks: &[Look]) -> Result<Vec<usi
     for (state, &call) in writes.iter().enumerate() {
         let moment = spans[call].begin.max(moments[state]).max(looked[state]);
         if !spans[call].allows(moment) {
-            return Err(format!("call {call} replaced what was still read after it had ended"));
+            return Err(Misplaced { call, why: "what it replaced was read after it had ended" });
         }
         moments.push(moment);
     }
@@ -53,23 +60,26 @@ pub fn order(spans: &[Span], writes: &[usize], looks: &[Look]) -> Result<Vec<usi
         let (Look::At { call, state } | Look::AtOrAfter { call, state }) = *look;
         let moment = moments[state].max(spans[call].begin);
         if !spans[call].allows(moment) {
-            return Err(format!("call {call} ended before what it was told can have been true"));
+            return Err(Misplaced { call, why: "it ended before what it was told became true" });
         }
         order.push((moment, state, true, call));
     }
     order.sort_unstable();
-    let order = order.into_iter().map(|(_, _, _, call)| call).collect();
+    let order: Vec<usize> = order.into_iter().map(|(_, _, _, call)| call).collect();
     respects_time(spans, &order)?;
     Ok(order)
 }
 
 /// Whether no call comes before one that had ended when it began.
-fn respects_time(spans: &[Span], order: &Vec<usize>) -> Result<(), String> {
+fn respects_time(spans: &[Span], order: &[usize]) -> Result<(), Misplaced> {
     let mut latest_begin = 0;
     for &call in order {
         latest_begin = latest_begin.max(spans[call].begin);
         if !spans[call].allows(latest_begin) {
-            return Err(format!("call {call} comes after one that began when it had ended"));
+            return Err(Misplaced {
+                call,
+                why: "it comes after a call that began when it was over",
+            });
         }
     }
     Ok(())

@@ -102,8 +102,8 @@ fn a_lost_update_is_rejected() {
 fn a_stale_read_is_rejected() {
     let writes = [stored(10, 20, "a", None, "v1"), stored(30, 40, "b", Some("v1"), "v2")];
     let with = |read| [writes.to_vec(), vec![read]].concat();
-    refuses(&with(read(41, 50, Some(("a", "v1")))), "still read after it had ended");
-    refuses(&with(read(41, 50, None)), "still read after it had ended");
+    refuses(&with(read(41, 50, Some(("a", "v1")))), "was read after it had ended");
+    refuses(&with(read(41, 50, None)), "was read after it had ended");
     refuses(&with(read(1, 9, Some(("a", "v1")))), "ended before");
     // What was read cannot be unread.
     let back = vec![read(31, 33, Some(("b", "v2"))), read(34, 36, Some(("a", "v1")))];
@@ -136,7 +136,7 @@ fn an_answer_that_a_register_does_not_give_is_rejected() {
     );
     refuses(&[first.clone(), stored(30, 40, "b", Some("v1"), "v1")], "two writes were given");
     // The second had ended when the first began.
-    refuses(&[first, stored(1, 5, "b", Some("v1"), "v2")], "still read after it had ended");
+    refuses(&[first, stored(1, 5, "b", Some("v1"), "v2")], "was read after it had ended");
 }
 
 /// A register that is used by several at once, each call applied at a moment between its ends.
