@@ -5,9 +5,9 @@
 //! ```
 //!
 //! `LONGSHORE_SEED=123 cargo test --features simulation --test simulation` replays one seed;
-//! `LONGSHORE_SEEDS=N` runs that many, `LONGSHORE_FIRST_SEED=N` says with which to begin, and
-//! `LONGSHORE_FAILURES=N` after how many failures to stop. `LONGSHORE_TRACE_LINES=N` shows that
-//! much of the trace.
+//! `LONGSHORE_SEEDS=N` runs that many and `LONGSHORE_MINUTES=N` for so long, `LONGSHORE_FIRST_SEED=N`
+//! says with which to begin, and `LONGSHORE_FAILURES=N` after how many failures to stop.
+//! `LONGSHORE_TRACE_LINES=N` shows that much of the trace.
 
 #![allow(missing_docs, unreachable_pub)]
 
@@ -27,7 +27,7 @@ use std::collections::BTreeMap;
 use std::panic::catch_unwind;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use plan::Plan;
 use run::{Report, run};
@@ -50,13 +50,18 @@ fn run_seed(seed: u64) -> Report {
 fn run_guarded(seed: u64) -> Summary {
     match catch_unwind(|| run_seed(seed)) {
         Ok(report) => Summary::of(report),
-        Err(_) => Summary { failed: vec![(seed, "it panicked".to_owned())], ..Summary::default() },
+        Err(_) => Summary {
+            seeds: 1,
+            failed: vec![(seed, "it panicked".to_owned())],
+            ..Summary::default()
+        },
     }
 }
 
 /// What several runs came to.
 #[derive(Default)]
 struct Summary {
+    seeds: u64,
     events: usize,
     calls: u64,
     faults: usize,
@@ -68,6 +73,7 @@ impl Summary {
     fn of(report: Report) -> Self {
         let failed = report.violations.first().map(|first| (report.plan.seed, first.clone()));
         Self {
+            seeds: 1,
             events: report.events,
             calls: report.calls,
             faults: report.plan.faults.len(),
@@ -82,6 +88,7 @@ impl Summary {
         }
         self.failed.extend(other.failed);
         Self {
+            seeds: self.seeds + other.seeds,
             events: self.events + other.events,
             calls: self.calls + other.calls,
             faults: self.faults + other.faults,
@@ -112,8 +119,11 @@ fn every_seed_keeps_the_contract() {
         return;
     }
     let first = variable("LONGSHORE_FIRST_SEED").unwrap_or(0);
-    let seeds = variable("LONGSHORE_SEEDS").unwrap_or(DEFAULT_SEEDS);
+    let time = variable("LONGSHORE_MINUTES").map(|minutes| Duration::from_secs(60 * minutes));
+    let default = if time.is_some() { u64::MAX - first } else { DEFAULT_SEEDS };
+    let seeds = variable("LONGSHORE_SEEDS").unwrap_or(default);
     let begun = Instant::now();
+    let is_time_left = || time.is_none_or(|time| begun.elapsed() < time);
     let failures_left = AtomicU64::new(variable("LONGSHORE_FAILURES").unwrap_or(u64::MAX));
     // Each run has a runtime of its own; two of them know nothing of each other.
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -122,7 +132,7 @@ fn every_seed_keeps_the_contract() {
             let mine = (first..first + seeds).skip(thread).step_by(threads);
             let failures_left = &failures_left;
             move || {
-                mine.take_while(|_| failures_left.load(Relaxed) > 0)
+                mine.take_while(|_| failures_left.load(Relaxed) > 0 && is_time_left())
                     .map(run_guarded)
                     .inspect(|one| {
                         let failed = one.failed.len() as u64;
@@ -134,7 +144,7 @@ fn every_seed_keeps_the_contract() {
         let running: Vec<_> = (0..threads).map(|thread| scope.spawn(share(thread))).collect();
         running.into_iter().map(|share| share.join().expect("a run panicked")).collect()
     });
-    let Summary { events, calls, faults, seen, mut failed } =
+    let Summary { seeds, events, calls, faults, seen, mut failed } =
         shares.into_iter().fold(Summary::default(), Summary::and);
     failed.sort();
     if let Some((seed, _)) = failed.first() {

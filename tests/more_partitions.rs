@@ -1,0 +1,116 @@
+//! A hub that gains partitions while its workers run.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use longshore::consumer::PARTITIONS_INTERVAL;
+use longshore::event::{ConsumerGroup, EntityName, PartitionId};
+use longshore::lease_store::memory::MemoryLeaseStore;
+use longshore::transport::memory::MemoryTransport;
+use longshore::transport::{HubProperties, Link, LogProperties, OpenLink, Transport};
+use longshore::{BatchConsumer, ConsumerHandle, Error, Event, EventContext};
+use support::{Harness, drained, until};
+use tokio::time::Instant;
+
+/// A hub of which only so many partitions are there yet.
+#[derive(Debug)]
+struct Growing {
+    inner: MemoryTransport,
+    partitions: Arc<AtomicUsize>,
+}
+
+impl Transport for Growing {
+    fn namespace(&self) -> &str {
+        self.inner.namespace()
+    }
+
+    fn entity(&self) -> &EntityName {
+        self.inner.entity()
+    }
+
+    fn consumer_group(&self) -> &ConsumerGroup {
+        self.inner.consumer_group()
+    }
+
+    fn hub_properties(&self) -> BoxFuture<'_, Result<HubProperties, Error>> {
+        async {
+            let mut properties = self.inner.hub_properties().await?;
+            properties.partitions.truncate(self.partitions.load(Ordering::Relaxed));
+            Ok(properties)
+        }
+        .boxed()
+    }
+
+    fn log_properties<'a>(
+        &'a self,
+        partition: &'a PartitionId,
+    ) -> BoxFuture<'a, Result<LogProperties, Error>> {
+        self.inner.log_properties(partition)
+    }
+
+    fn open(&self, options: OpenLink) -> BoxFuture<'static, Result<Box<dyn Link>, Error>> {
+        self.inner.open(options)
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.inner.close()
+    }
+}
+
+fn start(
+    harness: &Harness,
+    partitions: &Arc<AtomicUsize>,
+    leases: Option<&Arc<MemoryLeaseStore>>,
+) -> ConsumerHandle {
+    let inner = harness.hub.transport("$Default");
+    let transport = Growing { inner, partitions: Arc::clone(partitions) };
+    let mut builder = BatchConsumer::builder(Arc::new(transport), harness.checkpoints.clone());
+    if let Some(leases) = leases {
+        builder = builder.leases(Arc::clone(leases) as _);
+    }
+    let seen = harness.seen.clone();
+    let handler = move |event: Event, _: EventContext| {
+        seen.record(&event);
+        async {}
+    };
+    builder.event_handler(handler).expect("valid").start()
+}
+
+fn running(handle: &ConsumerHandle) -> usize {
+    handle.snapshot().partitions.len()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_takes_partitions_that_appear_and_the_others_go_on() {
+    let (harness, partitions) = (Harness::new(4), Arc::new(AtomicUsize::new(2)));
+    let handle = start(&harness, &partitions, None);
+    until("two run", || running(&handle) == 2).await;
+    let appeared = Instant::now();
+    partitions.store(4, Ordering::Relaxed);
+    (0..4).for_each(|partition| harness.publish(partition, 10));
+    until("four run", || running(&handle) == 4).await;
+    assert!(appeared.elapsed() < PARTITIONS_INTERVAL.mul_f64(1.3), "{:?}", appeared.elapsed());
+    until("all are handled", || harness.seen.len() == 40).await;
+    assert!(drained(handle).await.is_clean());
+}
+
+#[tokio::test(start_paused = true)]
+async fn workers_share_partitions_that_appear() {
+    let (harness, partitions) = (Harness::new(6), Arc::new(AtomicUsize::new(2)));
+    let leases = Arc::new(MemoryLeaseStore::new());
+    let workers = [0, 1].map(|_| start(&harness, &partitions, Some(&leases)));
+    until("each has one", || workers.iter().all(|worker| running(worker) == 1)).await;
+    partitions.store(6, Ordering::Relaxed);
+    (0..6).for_each(|partition| harness.publish(partition, 10));
+    until("each has three", || workers.iter().all(|worker| running(worker) == 3)).await;
+    until("all are handled", || harness.seen.len() == 60).await;
+    assert!(harness.seen.counts().values().all(|count| *count == 1));
+    for worker in workers {
+        assert!(drained(worker).await.is_clean());
+    }
+}
