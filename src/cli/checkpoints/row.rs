@@ -13,6 +13,9 @@ use crate::state::lag::Lag;
 use crate::state::owner::{Owner, OwnerKind};
 use crate::state::resume::first_start;
 
+/// From this many takeovers without progress on, something may be wrong with an event.
+const SUSPECT_TAKEOVERS: u32 = 3;
+
 /// A partition as scripts get it.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Row {
@@ -123,6 +126,7 @@ impl Row {
             row.take_checkpoint(checkpoint);
         }
         row.take_log(policy, checkpoint.as_ref(), asked);
+        row.note_takeovers();
         row
     }
 
@@ -135,11 +139,17 @@ impl Row {
         });
         self.lease_epoch = Some(checkpoint.lease_epoch.0);
         self.takeovers_without_progress = checkpoint.takeovers_without_progress;
-        if checkpoint.takeovers_without_progress > 0 {
+    }
+
+    /// An event may end the process that handles it, over and over. Where nothing waits, or the
+    /// partition moved once or twice, it means nothing.
+    fn note_takeovers(&mut self) {
+        let waits = self.lag_events.is_none_or(|events| events > 0);
+        if waits && self.takeovers_without_progress >= SUSPECT_TAKEOVERS {
             let next = self.sequence_number.map_or(0, |number| number.saturating_add(1));
             self.notes.push(format!(
                 "taken over {} times without progress: look at the event {next} and the next ones",
-                checkpoint.takeovers_without_progress
+                self.takeovers_without_progress
             ));
         }
     }
