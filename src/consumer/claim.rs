@@ -92,12 +92,12 @@ pub(super) async fn claim(
             attempt = attempt(shared, key, partition, lost) => match attempt? {
                 Attempt::Claimed(claimed) => return Ok(*claimed),
                 Attempt::Again => continue,
-                Attempt::Failed(error) => error,
+                Attempt::Failed(error) if !error.class().is_retryable() => {
+                    return Err(StopReason::Failed(error));
+                }
+                Attempt::Failed(error) | Attempt::LeaseUnread(error) => error,
             },
         };
-        if !error.class().is_retryable() {
-            return Err(StopReason::Failed(error));
-        }
         failures += 1;
         let delay = shared.options.reopen_backoff.delay(failures, shared.random());
         warn!(
@@ -123,6 +123,9 @@ enum Attempt {
     /// Another writer was faster: look again.
     Again,
     Failed(Error),
+    /// Whether it is still ours is not known. The lease loop goes on whatever the reason, and so
+    /// does the claim.
+    LeaseUnread(Error),
 }
 
 async fn attempt(
@@ -140,23 +143,25 @@ async fn attempt(
             .map_err(|_elapsed| too_slow("load the checkpoint", limit))??;
         let hub = shared.transport.hub_properties().await?;
         let log = shared.transport.log_properties(&partition.id).await?;
-        // The lease last: much may have happened since it was taken, and a claim by who has it
-        // no longer would end the ownership of who has it now.
-        if let Some(leases) = &shared.leases {
-            let lease = timeout(limit, leases.store.load(key)).await;
-            let lease = lease.map_err(|_elapsed| too_slow("read the lease", limit))??;
-            let holder = lease.as_ref().and_then(|lease| lease.ownership.holder.worker());
-            if holder != Some(&leases.owner) {
-                return Ok(None);
-            }
-        }
-        Ok(Some((hub, log, stored)))
+        Ok((hub, log, stored))
     };
     let (hub, log, stored) = match read.await {
-        Ok(Some(read)) => read,
-        Ok(None) => return Err(StopReason::LeaseLost),
+        Ok(read) => read,
         Err(error) => return Ok(Attempt::Failed(error)),
     };
+    // The lease last: much may have happened since it was taken, and a claim by who has it no
+    // longer would end the ownership of who has it now.
+    if let Some(leases) = &shared.leases {
+        let lease = timeout(limit, leases.store.load(key)).await;
+        let lease = match lease.unwrap_or_else(|_elapsed| Err(too_slow("read the lease", limit))) {
+            Ok(lease) => lease,
+            Err(error) => return Ok(Attempt::LeaseUnread(error)),
+        };
+        let holder = lease.as_ref().and_then(|lease| lease.ownership.holder.worker());
+        if holder != Some(&leases.owner) {
+            return Err(StopReason::LeaseLost);
+        }
+    }
     let begin = begin(shared, partition, &hub, &log, stored.as_ref(), lost)?;
     let mut fence =
         Fence::claim(stored, hub.incarnation, shared.shared_now_millis(), shared.write_id());

@@ -223,6 +223,8 @@ impl<M: Mode> LeaseLoop<'_, M> {
             self.table.on_look_begun();
             self.listing = Some(self.requests.list());
         }
+        let called_back = self.table.on_time(now.into_std());
+        self.carry_out(called_back);
         let polls = self.table.next_polls();
         if self.polling.is_none() && !polls.is_empty() && now >= self.next_poll {
             self.next_poll = now + HAND_OFF_POLL;
@@ -244,6 +246,7 @@ impl<M: Mode> LeaseLoop<'_, M> {
             looks.then_some(self.next_look),
             polls.then_some(self.next_poll),
             ends.filter(|end| *end > Instant::now()),
+            self.table.next_overdue().map(Instant::from_std),
         ]
         .into_iter()
         .flatten()
@@ -314,6 +317,7 @@ impl<M: Mode> LeaseLoop<'_, M> {
             }
             Err(error) => {
                 self.failures += 1;
+                self.table.on_store_failed();
                 let random = self.shared.random();
                 let delay = self.shared.options.reopen_backoff.delay(self.failures, random);
                 self.next_look = now + delay.min(self.options.look_interval);
@@ -336,9 +340,10 @@ impl<M: Mode> LeaseLoop<'_, M> {
             }
             Err(error) => {
                 self.failures += 1;
+                self.table.on_store_failed();
                 let random = self.shared.random();
                 let delay = self.shared.options.reopen_backoff.delay(self.failures, random);
-                let again = Instant::now() + delay.min(self.options.heartbeat_interval);
+                let again = Instant::now() + delay.min(self.options.lease_expiry / 12);
                 self.next_heartbeat = self.next_heartbeat.min(again);
                 warn!(
                     message_topic = %self.requests.scope.entity,
@@ -369,17 +374,21 @@ impl<M: Mode> LeaseLoop<'_, M> {
                 | StopReason::LeaseLost
                 | StopReason::Superseded(Superseded::Epoch(_)),
             ) => Ended::Lost,
-            _ => Ended::Stopped,
+            Some(_) => Ended::Stopped,
+            // Abnormally, for example in a hook: the next look begins it again.
+            None => Ended::Lost,
         };
         debug!(message_partition = %partition, how = ?how, "the partition has ended here");
         // What ended for good stays in sight; what is another worker's now does not.
         let stays = how == Ended::Stopped || matches!(self.leaving, Leaving::Draining { .. });
-        if let Some(exit) = exit
-            && stays
-        {
-            self.exits.insert(partition.clone(), exit);
-        } else {
-            lock(&self.shared.partitions).remove(partition);
+        match exit {
+            Some(exit) if stays => {
+                self.exits.insert(partition.clone(), exit);
+            }
+            Some(_) => {
+                lock(&self.shared.partitions).remove(partition);
+            }
+            None => {}
         }
         let actions = self.table.on_ended(partition, how);
         self.carry_out(actions);

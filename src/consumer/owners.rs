@@ -78,12 +78,17 @@ impl<M: Mode> Owners<M> {
         let (task, exit) = match ended {
             Ok((task, exit)) => (task, Some(exit)),
             Err(error) => {
-                error!(%error, "a partition's worker ended abnormally");
+                error!(%error, "a partition's worker ended abnormally; it will begin again");
                 (error.id(), None)
             }
         };
         let id = self.running.iter().find(|(_, (known, _))| *known == task)?.0.clone();
         self.running.remove(&id);
+        if exit.is_none()
+            && let Some(status) = lock(&self.shared.partitions).get(&id)
+        {
+            status.set_phase(PartitionPhase::Stopped);
+        }
         Some((id, exit))
     }
 }

@@ -80,7 +80,9 @@ async fn own_all<M: Mode>(
                 owners.order_all(order);
             }
             ended = owners.next_exit() => match ended {
-                Some((_, exit)) => exits.extend(exit),
+                Some((_, Some(exit))) => exits.push(exit),
+                // Abnormally: it is found again, as one that is new.
+                Some((id, None)) => partitions.retain(|known| *known != id),
                 None => return exits,
             },
             found = &mut more => {

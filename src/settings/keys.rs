@@ -522,6 +522,7 @@ mod tests {
                 let mut options = LeaseOptions::default();
                 options.heartbeat_interval = TEN_MILLISECONDS;
                 options.lease_expiry = MAX_DURATION;
+                options.look_interval = TEN_MILLISECONDS;
                 (time.set)(&mut options, value);
                 options.validate()
             };

@@ -74,10 +74,10 @@ impl Fence {
             claim.settled_above.clear();
             claim.takeovers_without_progress = 0;
         } else if before.lease_epoch > LeaseEpoch(0) {
-            claim.takeovers_without_progress += 1;
+            claim.takeovers_without_progress = claim.takeovers_without_progress.saturating_add(1);
         }
         claim.incarnation = Some(incarnation);
-        claim.lease_epoch = LeaseEpoch((before.lease_epoch.0 + 1).max(now_millis));
+        claim.lease_epoch = LeaseEpoch(before.lease_epoch.0.saturating_add(1).max(now_millis));
         claim.write_id = write_id;
         Self { stored: before, expected, pending: Some(claim), claimed: false }
     }
@@ -90,7 +90,7 @@ impl Fence {
             return;
         };
         if claim.watermark.is_some() {
-            claim.reset_generation += 1;
+            claim.reset_generation = claim.reset_generation.saturating_add(1);
         }
         claim.watermark = watermark;
         claim.settled_above.clear();
@@ -120,16 +120,15 @@ impl Fence {
         self.pending.as_ref().map(|pending| (pending, &self.expected))
     }
 
-    /// Prepares a write of progress. It replaces a pending one and never goes below what is
-    /// stored.
+    /// Prepares a write of progress. It replaces a pending one, of which it keeps what was merged
+    /// into it, and never goes below what is stored.
     pub fn on_progress(
         &mut self,
         watermark: Option<Position>,
         settled_above: Vec<SettledRun>,
         write_id: WriteId,
     ) {
-        let mut next = self.stored.clone();
-        next.lease_epoch = self.lease_epoch();
+        let mut next = self.pending.take().unwrap_or_else(|| self.stored.clone());
         let moved = number_of(&watermark) > number_of(&self.stored.watermark);
         next.watermark = later(watermark, next.watermark);
         next.settled_above = union(&next.settled_above, &settled_above, number_of(&next.watermark));
@@ -204,8 +203,12 @@ fn union(
     other: &[SettledRun],
     watermark: Option<SequenceNumber>,
 ) -> Vec<SettledRun> {
-    let mut runs: Vec<SettledRun> =
-        one.iter().chain(other).copied().filter(|run| Some(run.last) > watermark).collect();
+    let above = one.iter().chain(other).filter(|run| Some(run.last) > watermark);
+    // What the watermark has passed of a run is cut off.
+    let begin = watermark.map_or(i64::MIN, |number| number.0.saturating_add(1));
+    let mut runs: Vec<SettledRun> = above
+        .map(|run| SettledRun { first: SequenceNumber(run.first.0.max(begin)), last: run.last })
+        .collect();
     runs.sort_by_key(|run| run.first);
     let mut merged: Vec<SettledRun> = Vec::with_capacity(runs.len());
     for run in runs {
@@ -355,12 +358,44 @@ mod tests {
     }
 
     #[test]
+    fn progress_after_a_failed_merge_stays_in_its_incarnation_and_reset() {
+        let mut fence = claimed(10);
+        progress(&mut fence, 5, 2);
+        let foreign = Checkpoint { watermark: Some(Position::at(3)), ..Checkpoint::default() };
+        assert_eq!(fence.on_conflict(Some(stored(&foreign, "v2"))), Verdict::WriteAgain);
+        // That write fails, and more has settled by the next.
+        let next = progress(&mut fence, 7, 3);
+        assert_eq!((next.incarnation, next.lease_epoch), (Some(HUB), LeaseEpoch(10)));
+        assert_eq!(next.watermark, Some(Position::at(7)));
+    }
+
+    #[test]
+    fn a_claim_over_the_greatest_numbers_is_one() {
+        let before = Checkpoint {
+            watermark: Some(Position::at(i64::MAX)),
+            incarnation: Some(HUB),
+            lease_epoch: LeaseEpoch(u64::MAX),
+            reset_generation: u64::MAX,
+            takeovers_without_progress: u32::MAX,
+            ..Checkpoint::default()
+        };
+        let mut fence = Fence::claim(Some(stored(&before, "v9")), HUB, 500, WriteId(7));
+        fence.restart_at(None);
+        assert_eq!(fence.pending().expect("pending").0.lease_epoch, LeaseEpoch(u64::MAX));
+    }
+
+    #[test]
     fn runs_of_both_are_kept_above_the_watermark() {
         let run =
             |first, last| SettledRun { first: SequenceNumber(first), last: SequenceNumber(last) };
         assert_eq!(
             union(&[run(3, 5), run(10, 12)], &[run(1, 2), run(4, 7)], Some(SequenceNumber(2))),
             [run(3, 7), run(10, 12)]
+        );
+        assert_eq!(
+            union(&[run(3, 9)], &[run(6, 9)], Some(SequenceNumber(5))),
+            [run(6, 9)],
+            "what is below the watermark is cut off"
         );
     }
 }

@@ -17,9 +17,9 @@
 //!   with the target, drains, and writes the target as the holder.
 //! - A worker that cannot reach the store goes on: whoever takes its partitions fences their
 //!   checkpoints and has the higher owner level.
-//! - Whoever could not look for a while does not take others for dead at once: after an outage of
-//!   the store all heartbeats are old. It looks for half an expiry without a break first, in which
-//!   every worker that lives has written one.
+//! - Whoever could not reach the store does not take others for dead at once: after an outage all
+//!   heartbeats are old. It looks for half an expiry without a failure first, in which every worker
+//!   that lives has written one.
 //! - Placement is even, and moves only where it was uneven at two looks in a row.
 //!
 //! Time is an argument. Ages are differences on the store's clock, so clocks of workers do not
@@ -28,7 +28,7 @@
 mod look;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::checkpoint::{Expected, VersionToken};
 use crate::event::PartitionId;
@@ -203,6 +203,8 @@ pub struct LeaseTable {
 struct Watch {
     since: Instant,
     last_look: Instant,
+    /// The same on the store's clock, which goes on while this machine sleeps.
+    last_now: SystemTime,
 }
 
 impl LeaseTable {
@@ -299,6 +301,33 @@ impl LeaseTable {
         }
     }
 
+    /// A look or a heartbeat failed: the others may have been unable to write as well.
+    pub fn on_store_failed(&mut self) {
+        self.watch = None;
+    }
+
+    /// When a hand-off is overdue; looks may fail for longer than that.
+    pub fn next_overdue(&self) -> Option<Instant> {
+        let deadlines = self.entries.values().filter_map(|entry| match entry.role {
+            Role::Yielding { deadline, .. } => Some(deadline),
+            _ => None,
+        });
+        deadlines.min()
+    }
+
+    /// Calls hand-offs back that did not drain in time.
+    pub fn on_time(&mut self, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for (partition, entry) in &mut self.entries {
+            if matches!(entry.role, Role::Yielding { deadline, .. } if deadline <= now) {
+                entry.role = Role::Held;
+                entry.rests_until = Some(now + self.limits.hand_off_timeout);
+                actions.push(Action::Resume(partition.clone()));
+            }
+        }
+        actions
+    }
+
     /// What a write came to.
     pub fn on_written(
         &mut self,
@@ -315,10 +344,8 @@ impl LeaseTable {
         entry.touched = true;
         match written {
             LeaseWritten::Stored(version) => {
-                let modified = entry
-                    .stored
-                    .as_ref()
-                    .map_or(std::time::SystemTime::UNIX_EPOCH, |stored| stored.modified);
+                let modified =
+                    entry.stored.as_ref().map_or(SystemTime::UNIX_EPOCH, |stored| stored.modified);
                 let ownership = write.ownership.clone();
                 entry.stored = Some(StoredOwnership { ownership, version, modified });
             }
@@ -361,7 +388,17 @@ impl LeaseTable {
                 }
                 Vec::new()
             }
-            Purpose::Mark | Purpose::Unmark | Purpose::Renew => Vec::new(),
+            // It ended meanwhile, and waits for this write to be given away.
+            Purpose::Mark | Purpose::Unmark | Purpose::Renew => {
+                let Role::Giving { to } = &mut entry.role else {
+                    return Vec::new();
+                };
+                *to = to.take().or_else(|| write.ownership.target.clone());
+                if entry.running {
+                    return Vec::new();
+                }
+                self.give(&partition).into_iter().collect()
+            }
         }
     }
 
@@ -406,10 +443,10 @@ impl LeaseTable {
                 let to = entry.target().cloned();
                 entry.role = Role::Giving { to };
             }
-            // It was called back too late: it begins again.
+            // It was called back too late: it begins again, if it still is ours.
             (Ended::Drained, Role::Held) => {
                 entry.role = Role::Other;
-                return Vec::new();
+                return self.claim(partition).into_iter().collect();
             }
             (Ended::Stopped, Role::Held) | (_, Role::Giving { .. }) => {}
         }

@@ -118,10 +118,11 @@ impl Watermark {
     /// Begins above `settled_to`, with what an earlier run settled above that.
     pub fn resume(settled_to: Option<Position>, settled_above: &[SettledRun]) -> Self {
         let last_received = settled_to.as_ref().map(|position| position.sequence_number);
+        let begin = last_received.map_or(i64::MIN, |number| number.0.saturating_add(1));
         let mut settled_before: Vec<SettledRun> = settled_above
             .iter()
-            .copied()
-            .filter(|run| run.first <= run.last && Some(run.first) > last_received)
+            .map(|run| SettledRun { first: SequenceNumber(run.first.0.max(begin)), last: run.last })
+            .filter(|run| run.first <= run.last && Some(run.last) > last_received)
             .collect();
         settled_before.sort_by_key(|run| run.first);
         Self {
@@ -442,6 +443,19 @@ mod tests {
                 prop_assert_eq!(watermark.unsettled_events(), unsettled);
             }
         }
+    }
+
+    #[test]
+    fn what_is_settled_on_both_sides_of_the_watermark_is_not_received_again() {
+        let run = SettledRun { first: SequenceNumber(3), last: SequenceNumber(6) };
+        let mut watermark = Watermark::resume(Some(Position::at(4)), &[run]);
+        let received = |watermark: &mut Watermark, number| {
+            watermark.on_received(SequenceNumber(number), Mark::default)
+        };
+        assert_eq!(received(&mut watermark, 5), Received::SettledBefore);
+        assert_eq!(received(&mut watermark, 6), Received::SettledBefore);
+        assert!(matches!(received(&mut watermark, 7), Received::New(_)));
+        assert_eq!(watermark.settled_to(), Some(&Position::at(6)));
     }
 
     #[test]

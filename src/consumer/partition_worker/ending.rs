@@ -28,6 +28,7 @@ use crate::consumer::dispatch::Mode;
 use crate::consumer::exit::{PartitionExit, StopReason};
 use crate::consumer::shared::PartitionPhase;
 use crate::state::batch_buffer::FlushReason;
+use crate::state::fence::Superseded;
 
 /// How long handlers have to give up after they were asked to.
 pub const CANCEL_GRACE: Duration = Duration::from_secs(1);
@@ -80,9 +81,18 @@ impl<M: Mode> PartitionWorker<M> {
             return;
         }
         let options = &self.shared.options;
+        let is_anothers = matches!(
+            why,
+            StopReason::Lost(_)
+                | StopReason::LeaseLost
+                | StopReason::Superseded(Superseded::Epoch(_))
+        );
         let until = match options.lost_partition {
-            LostPartition::Cancel => now,
-            LostPartition::Finish => now + options.handler_timeout.unwrap_or(MAX_DURATION),
+            LostPartition::Finish if is_anothers => {
+                now + options.handler_timeout.unwrap_or(MAX_DURATION)
+            }
+            // After a reset, or in a hub created anew, it goes on here, and at once.
+            LostPartition::Finish | LostPartition::Cancel => now,
         };
         match &mut self.phase {
             Phase::Running | Phase::HandingOff => self.begin_end(why, until),

@@ -41,6 +41,15 @@ struct View {
     has_foreign: bool,
 }
 
+/// Who may still be there.
+struct Known<'a> {
+    live: &'a BTreeSet<OwnerId>,
+    /// Workers that have not said for an expiry that they live, and may: they keep what they have,
+    /// and get nothing.
+    doubtful: &'a BTreeSet<OwnerId>,
+    foreign_may_live: bool,
+}
+
 fn age(now: SystemTime, then: SystemTime) -> Duration {
     now.duration_since(then).unwrap_or_default()
 }
@@ -49,8 +58,10 @@ impl LeaseTable {
     /// Takes a listing in: what is to be done, and what to ask for from now on.
     pub fn on_look(&mut self, listing: LeaseListing, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
-        let members = self.take_in(&listing, now, &mut actions);
-        let mut view = self.view(&listing, members);
+        let watched = self.watched(&listing, now);
+        let doubt = (self.limits.expiry / 2).checked_sub(watched);
+        let members = self.take_in(&listing, doubt, &mut actions);
+        let mut view = self.view(&listing, members, watched);
         self.claim_what_is_free(&view.standings, &mut view.shares, &view.stayers, &mut actions);
         self.put_off_overdue(&view, now, &mut actions);
         self.give_what_is_wanted(&mut view, now, &mut actions);
@@ -74,7 +85,7 @@ impl LeaseTable {
     fn take_in(
         &mut self,
         listing: &LeaseListing,
-        now: Instant,
+        doubt: Option<Duration>,
         actions: &mut Vec<Action>,
     ) -> Vec<StoredMember> {
         let mut found: BTreeMap<_, _> =
@@ -92,15 +103,13 @@ impl LeaseTable {
                 entry.role = Role::Other;
             }
         }
-        let doubt = self.doubt(now);
         let mut next_expiry = None;
         let others = listing.members.iter().filter(|stored| stored.member.owner != self.me);
         let members = others.filter(|stored| {
             let left = self.limits.expiry.checked_sub(age(listing.now, stored.modified));
-            let left = left.max(doubt);
             // A heartbeat is written several times within an expiry: this one is late.
-            if let Some(left) = left.filter(|left| *left < self.limits.expiry / 2) {
-                let look = left + EXPIRY_SLACK;
+            let look = left.max(doubt).map(|left| left + EXPIRY_SLACK);
+            if let Some(look) = look.filter(|look| *look < self.limits.expiry / 2) {
                 next_expiry = Some(next_expiry.map_or(look, |next: Duration| next.min(look)));
             }
             left.is_some()
@@ -110,26 +119,30 @@ impl LeaseTable {
         members
     }
 
-    /// How long from now nobody is taken for dead, if at all: a worker that lives may have been
-    /// unable to say so for as long as we were unable to look.
+    /// How long we have looked without a break: a look or a heartbeat that failed, or a time in
+    /// which this process or this machine slept.
     ///
-    /// A heartbeat is written at least every third of an expiry, and a request takes a sixth at
-    /// most, so after an outage every live worker has written within half an expiry. Two looks are
-    /// at most half an expiry and a request apart; an outage that makes heartbeats expire is
-    /// longer than that.
-    fn doubt(&mut self, now: Instant) -> Option<Duration> {
+    /// An outage that we do not notice fits between two heartbeats of ours, a third of an expiry.
+    /// A live worker's heartbeat was at most another third old when it began; after it a request
+    /// that hangs ends in a sixth, and the next is sent in a twelfth: together that is less than
+    /// an expiry. After an outage that we do notice, everyone has written within half of one.
+    fn watched(&mut self, listing: &LeaseListing, now: Instant) -> Duration {
         let break_of = self.limits.expiry * 2 / 3;
-        let since = match self.watch {
-            Some(watch) if now.saturating_duration_since(watch.last_look) <= break_of => {
-                watch.since
-            }
-            _ => now,
+        let goes_on = |watch: &Watch| {
+            now.saturating_duration_since(watch.last_look) <= break_of
+                && age(listing.now, watch.last_now) <= break_of
         };
-        self.watch = Some(Watch { since, last_look: now });
-        (self.limits.expiry / 2).checked_sub(now.saturating_duration_since(since))
+        let since = self.watch.filter(goes_on).map_or(now, |watch| watch.since);
+        self.watch = Some(Watch { since, last_look: now, last_now: listing.now });
+        now.saturating_duration_since(since)
     }
 
-    fn view(&mut self, listing: &LeaseListing, members: Vec<StoredMember>) -> View {
+    fn view(
+        &mut self,
+        listing: &LeaseListing,
+        members: Vec<StoredMember>,
+        watched: Duration,
+    ) -> View {
         let mut live = BTreeSet::from([self.me.clone()]);
         let mut stayers = BTreeSet::new();
         if !self.leaving {
@@ -146,10 +159,18 @@ impl LeaseTable {
                 wants.insert(member.owner, member.wants);
             }
         }
+        let may_live = watched <= self.limits.expiry / 2;
+        let others = listing.members.iter().map(|stored| &stored.member.owner);
+        let doubtful: BTreeSet<_> =
+            others.filter(|owner| may_live && !live.contains(*owner)).cloned().collect();
+        // A processor of another SDK renews at its own pace, several times within its expiry.
+        let foreign_may_live =
+            watched <= (self.limits.foreign_expiry / 4).max(self.limits.expiry / 2);
+        let known = Known { live: &live, doubtful: &doubtful, foreign_may_live };
         let standings: BTreeMap<_, _> = self
             .entries
             .iter()
-            .map(|(partition, entry)| (partition.clone(), self.standing(entry, listing, &live)))
+            .map(|(partition, entry)| (partition.clone(), self.standing(entry, listing, &known)))
             .collect();
         let foreign: BTreeSet<_> = standings
             .values()
@@ -172,22 +193,22 @@ impl LeaseTable {
         View { live, stayers, wants, standings, shares, has_foreign }
     }
 
-    fn standing(
-        &self,
-        entry: &Entry,
-        listing: &LeaseListing,
-        live: &BTreeSet<OwnerId>,
-    ) -> Standing {
+    fn standing(&self, entry: &Entry, listing: &LeaseListing, known: &Known<'_>) -> Standing {
         let Some(stored) = &entry.stored else {
             return Standing::Free;
         };
         match &stored.ownership.holder {
             Holder::Nobody => Standing::Free,
             Holder::Worker(owner) if *owner == self.me => Standing::Mine,
-            Holder::Worker(owner) if live.contains(owner) => Standing::Worker(owner.clone()),
+            Holder::Worker(owner)
+                if known.live.contains(owner) || known.doubtful.contains(owner) =>
+            {
+                Standing::Worker(owner.clone())
+            }
             Holder::Worker(_) => Standing::Free,
             Holder::Foreign(owner) => {
-                if age(listing.now, stored.modified) < self.limits.foreign_expiry {
+                let is_young = age(listing.now, stored.modified) < self.limits.foreign_expiry;
+                if is_young || known.foreign_may_live {
                     Standing::Foreign(owner.clone())
                 } else {
                     Standing::Free
@@ -234,10 +255,9 @@ impl LeaseTable {
     /// A hand-off that did not drain in time, or whose target is gone, is called back.
     fn put_off_overdue(&mut self, view: &View, now: Instant, actions: &mut Vec<Action>) {
         let mut unmark = Vec::new();
+        actions.extend(self.on_time(now));
         for (partition, entry) in &mut self.entries {
-            if let Role::Yielding { to, deadline } = &entry.role
-                && (*deadline <= now || !view.stayers.contains(to))
-            {
+            if matches!(&entry.role, Role::Yielding { to, .. } if !view.stayers.contains(to)) {
                 entry.role = Role::Held;
                 entry.rests_until = Some(now + self.limits.hand_off_timeout);
                 actions.push(Action::Resume(partition.clone()));

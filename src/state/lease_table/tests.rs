@@ -96,7 +96,7 @@ impl World {
             let mut table = LeaseTable::new(name.into(), limits());
             table.on_partitions([partition()]);
             let since = base - EXPIRY;
-            table.watch = Some(Watch { since, last_look: base });
+            table.watch = Some(Watch { since, last_look: base, last_now: now() });
             Worker {
                 table,
                 lives: true,
@@ -469,6 +469,61 @@ fn after_a_time_without_looks_nobody_is_taken_for_dead_at_once() {
     }
     // It had time enough.
     assert!(matches!(look_at_a_holder(&mut table, old, after(316))[..], [Action::Write(_)]));
+}
+
+#[test]
+fn after_a_look_that_failed_nobody_is_taken_for_dead_at_once() {
+    let mut table = LeaseTable::new("a".into(), limits());
+    table.on_partitions([partition()]);
+    let begun = Instant::now();
+    let after = |seconds| begun + Duration::from_secs(seconds);
+    for seconds in [0, 10, 20] {
+        assert_eq!(look_at_a_holder(&mut table, Duration::from_secs(1), after(seconds)), []);
+    }
+    table.on_store_failed();
+    assert_eq!(look_at_a_holder(&mut table, 2 * EXPIRY, after(30)), []);
+    assert_eq!(look_at_a_holder(&mut table, 2 * EXPIRY, after(40)), []);
+    assert!(matches!(look_at_a_holder(&mut table, 2 * EXPIRY, after(46))[..], [Action::Write(_)]));
+}
+
+#[test]
+fn a_worker_in_doubt_is_given_nothing() {
+    let mut table = LeaseTable::new("a".into(), limits());
+    table.on_partitions([partition(), "1".into()]);
+    let mine = |id: &str| {
+        let ownership = Ownership::of("a".into());
+        let version = VersionToken(id.to_owned());
+        (PartitionId::from(id), StoredOwnership { ownership, version, modified: now() })
+    };
+    let wants = BTreeSet::from([partition(), "1".into()]);
+    let ghost = Member { owner: "b".into(), wants, leaving: false };
+    let listing = LeaseListing {
+        now: now(),
+        ownerships: vec![mine("0"), mine("1")],
+        members: vec![StoredMember { member: ghost, modified: now() - 2 * EXPIRY }],
+    };
+    let base = Instant::now();
+    for write in table.on_look(listing.clone(), base) {
+        let Action::Write(write) = write else { panic!("{write:?}") };
+        let written = LeaseWritten::Stored(VersionToken("9".to_owned()));
+        table.on_written(&write, written, base);
+    }
+    table.on_look_begun();
+    assert_eq!(table.on_look(listing, base + Duration::from_secs(1)), []);
+}
+
+#[test]
+fn a_hand_off_is_called_back_in_time_without_a_look() {
+    let mut table = LeaseTable::new("a".into(), limits());
+    table.on_partitions([partition()]);
+    let base = Instant::now();
+    let deadline = base + limits().hand_off_timeout;
+    let entry = table.entries.get_mut(&partition()).expect("there");
+    entry.role = Role::Yielding { to: "b".into(), deadline };
+    assert_eq!(table.next_overdue(), Some(deadline));
+    assert_eq!(table.on_time(deadline - Duration::from_secs(1)), []);
+    assert_eq!(table.on_time(deadline), [Action::Resume(partition())]);
+    assert_eq!(table.next_overdue(), None);
 }
 
 #[test]
