@@ -99,6 +99,35 @@ async fn a_worker_takes_partitions_that_appear_and_the_others_go_on() {
     assert!(drained(handle).await.is_clean());
 }
 
+/// A worker whose hook panics the first time it is called.
+fn start_with_a_bad_hook(harness: &Harness, leases: bool) -> ConsumerHandle {
+    let calls = AtomicUsize::new(0);
+    let mut builder = harness.builder().on_partition_assigned(move |_| {
+        assert!(calls.fetch_add(1, Ordering::Relaxed) > 0, "the hook is bad");
+    });
+    if leases {
+        builder = builder.leases(Arc::new(MemoryLeaseStore::new()));
+    }
+    let seen = harness.seen.clone();
+    let handler = move |event: Event, _: EventContext| {
+        seen.record(&event);
+        async {}
+    };
+    builder.event_handler(handler).expect("valid").start()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_whose_hook_panicked_begins_again() {
+    for leases in [false, true] {
+        let harness = Harness::new(2);
+        (0..2).for_each(|partition| harness.publish(partition, 10));
+        let handle = start_with_a_bad_hook(&harness, leases);
+        until("all are handled", || harness.seen.len() == 20).await;
+        assert!(harness.seen.counts().values().all(|count| *count == 1));
+        assert!(drained(handle).await.is_clean());
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn workers_share_partitions_that_appear() {
     let (harness, partitions) = (Harness::new(6), Arc::new(AtomicUsize::new(2)));

@@ -461,6 +461,28 @@ async fn a_hand_off_that_does_not_drain_in_time_is_put_off_and_cuts_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_hand_off_whose_store_hangs_is_put_off_in_time() {
+    let fleet = Fleet::new(2);
+    let mut options = LeaseOptions::default();
+    options.hand_off_timeout = Duration::from_secs(5);
+    let first = fleet.start_with(1, Duration::from_secs(3_600), options);
+    (0..2).for_each(|partition| fleet.harness.publish(partition, 1));
+    fleet.settles(&[(&first, 2)]).await;
+    let second = fleet.start(2, WORK);
+    let give_up = Instant::now() + Duration::from_secs(60);
+    while first.running() == 2 {
+        assert!(Instant::now() < give_up, "no hand-off begins");
+        sleep(Duration::from_millis(10)).await;
+    }
+    first.has_stores(Weather::Hangs);
+    sleep(Duration::from_secs(6)).await;
+    assert_eq!(first.running(), 2, "nothing rests while the store is away");
+    for worker in [first, second] {
+        worker.handle.stop();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_foreign_owner_is_given_way_to_and_keeps_its_share() {
     let fleet = Fleet::new(4);
     let first = fleet.start(1, WORK);

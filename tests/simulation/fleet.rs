@@ -253,8 +253,15 @@ impl Fleet {
                 world.close_stores(lasts, hangs);
             }
             Fault::EndLinks { partition, class } => {
-                if matches!(class, ErrorClass::BadPosition | ErrorClass::PartitionLost) {
-                    world.oracle(|oracle| oracle.on_refused(partition));
+                match class {
+                    ErrorClass::BadPosition | ErrorClass::PartitionLost => {
+                        world.oracle(|oracle| oracle.on_refused(partition));
+                    }
+                    // It ends for good, and its last checkpoint has the time of a drain.
+                    ErrorClass::Permanent => {
+                        world.oracle(|oracle| oracle.on_stopped(partition));
+                    }
+                    _ => {}
                 }
                 world.oracle(|oracle| oracle.on_links_ended(partition));
                 world.hub.end_links(partition, class);

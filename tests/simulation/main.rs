@@ -36,6 +36,54 @@ use world::KEPT_LINES;
 /// Seeds of a test run that is told nothing else.
 const DEFAULT_SEEDS: u64 = 10_000;
 
+/// From this many seeds on, a run must have had enough of everything.
+const ENOUGH_SEEDS: u64 = 5_000;
+
+/// What a run of many seeds must have seen.
+const EXPECTED: [&str; 41] = [
+    "checkpoint overwritten",
+    "checkpoint reset",
+    "crash",
+    "cut from the broker",
+    "cut from the store",
+    "cut off for good",
+    "paused",
+    "died",
+    "dead letter",
+    "conflict",
+    "lease conflict",
+    "exit: drain cut",
+    "exit: drained",
+    "exit: lease lost",
+    "exit: lost at the broker",
+    "exit: refused for good",
+    "exit: superseded",
+    "foreign owner",
+    "handled by a foreign owner",
+    "hub recreated",
+    "lease claimed",
+    "lease given",
+    "lease released",
+    "lease taken",
+    "lease taken by a foreign owner",
+    "lease taken from a foreign owner",
+    "links ended",
+    "links hung",
+    "log trimmed",
+    "opens fail",
+    "reads fail",
+    "repeat: by an owner that is cut off",
+    "repeat: crash or steal",
+    "restart",
+    "settled by an owner from before a reset",
+    "sink down",
+    "stores fail",
+    "stores hang",
+    "worker added",
+    "worker leaves",
+    "claim",
+];
+
 fn variable(name: &str) -> Option<u64> {
     let value = std::env::var(name).ok()?;
     Some(value.parse().unwrap_or_else(|_| panic!("{name} = {value} is not a number")))
@@ -163,6 +211,12 @@ fn every_seed_keeps_the_contract() {
         println!("seed {seed}: {violation:.300}");
     }
     assert!(failed.is_empty(), "{} of {seeds} seeds fail", failed.len());
+    if seeds >= ENOUGH_SEEDS {
+        assert!(events as u64 / seeds >= 500, "{} events a seed", events as u64 / seeds);
+        assert!(faults as u64 / seeds >= 10, "{} faults a seed", faults as u64 / seeds);
+        let missing: Vec<_> = EXPECTED.iter().filter(|what| !seen.contains_key(**what)).collect();
+        assert!(missing.is_empty(), "never seen: {missing:?}");
+    }
 }
 
 #[test]

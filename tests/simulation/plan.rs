@@ -300,6 +300,11 @@ fn lease_options(random: &mut SmallRng) -> LeaseOptions {
         options.foreign_lease_expiry = Duration::from_secs(20);
         options.look_interval = Duration::from_secs(2);
     }
+    // The longest that their pairs allow.
+    if random.random_bool(0.2) {
+        options.heartbeat_interval = options.lease_expiry / 3;
+        options.look_interval = options.lease_expiry / 2;
+    }
     options.hand_off_timeout = Duration::from_secs(*[2, 10, 60].choose(random).unwrap_or(&60));
     options
 }
@@ -416,7 +421,13 @@ fn faults(
                 continue;
             }
             Family::StoreDown => {
-                let lasts = Duration::from_secs(*[5, 40, 600].choose(random).unwrap_or(&5));
+                // About as long as a lease lasts, or for ten minutes.
+                let lasts = match random.random_range(0..4) {
+                    0 => 600.0,
+                    1 => random.random_range(1.0..10.0),
+                    _ => random.random_range(5.0..50.0),
+                };
+                let lasts = Duration::from_secs_f64(lasts);
                 Fault::StoreDown { lasts, hangs: random.random_bool(0.5) }
             }
             Family::EndLinks => Fault::EndLinks { partition, class },

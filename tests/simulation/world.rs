@@ -263,7 +263,9 @@ impl World {
         self.trace(|| {
             let mark = checkpoint.watermark.as_ref().map(|position| position.sequence_number.0);
             let (epoch, ok) = (checkpoint.lease_epoch.0, answer.is_ok());
-            format!("{by} writes {} to {mark:?}, epoch {epoch}: {ok}", key.partition)
+            let runs = checkpoint.settled_above.iter().map(|run| (run.first.0, run.last.0));
+            let runs: Vec<_> = runs.collect();
+            format!("{by} writes {} to {mark:?} and {runs:?}, epoch {epoch}: {ok}", key.partition)
         });
         let partition = index(&key.partition);
         self.oracle(|oracle| match &answer {

@@ -22,6 +22,12 @@ impl Oracle {
         let refused = state.refused;
         let mut broken = Vec::new();
         let place = |one: &Checkpoint| (one.incarnation.map_or(0, |is| is.0), one.reset_generation);
+        if checkpoint.incarnation.is_none() {
+            broken.push("it does not say of which log".to_owned());
+        }
+        if overwritten && checkpoint.reset_generation < state.reset_generation {
+            broken.push(format!("it forgets reset {}", state.reset_generation));
+        }
         let mut restarted = before.is_none();
         if let Some(before) = before.as_ref().filter(|_| !overwritten) {
             restarted = place(checkpoint) != place(before);
@@ -46,7 +52,8 @@ impl Oracle {
         }
         if let Some(log) = self.logs.get_mut(&(partition, incarnation)) {
             let mark = watermark(checkpoint);
-            if is_claim && restarted && self.policy == PositionLost::Latest {
+            let begins_anew = restarted || refused;
+            if is_claim && begins_anew && self.policy == PositionLost::Latest {
                 log.unsettled.retain(|number, _| *number > mark);
             }
             if let Some((number, _)) = log.unsettled.range(..=mark).next() {
@@ -91,6 +98,12 @@ impl Oracle {
     /// end without a last checkpoint.
     pub fn on_refused(&mut self, partition: usize) {
         self.partitions[partition].refused = true;
+    }
+
+    /// The service refused the partition for good. Where the stores were away as well, the last
+    /// checkpoint may have come too late.
+    pub fn on_stopped(&mut self, partition: usize) {
+        self.partitions[partition].stopped = true;
     }
 
     /// Partitions whose checkpoint is not at the end of what can be read.

@@ -10,7 +10,7 @@ use longshore::checkpoint_store::Checkpoint;
 use longshore::config::{OwnerLevel, PositionLost};
 
 use super::plan::Plan;
-pub use owners::{Opened, worker_of};
+pub use owners::Opened;
 
 #[derive(Debug, Default)]
 pub struct Oracle {
@@ -62,6 +62,8 @@ struct Partition {
     /// Whether the service refused a position, or ended a link for another owner: then its
     /// ownership may end without a last checkpoint.
     refused: bool,
+    /// Whether the service refused it for good.
+    stopped: bool,
     /// What operators reset it to last.
     reset_generation: u64,
     /// Ownerships, by lease epoch.
@@ -180,13 +182,13 @@ impl Oracle {
         epoch: u64,
     ) -> Result<&'static str, String> {
         let state = &self.partitions[partition];
-        if state.was_overwritten {
-            return Ok("repeat: checkpoint overwritten");
-        }
         if by == epoch {
             return Err("by the same ownership".to_owned());
         }
-        if state.refused {
+        if state.was_overwritten {
+            return Ok("repeat: checkpoint overwritten");
+        }
+        if state.refused || state.stopped && self.stores_were_down {
             return Ok("repeat: position refused, or link stolen");
         }
         let (Some(first), Some(second)) = (state.claims.get(&by), state.claims.get(&epoch)) else {
@@ -242,6 +244,17 @@ impl Oracle {
     }
 
     // The end.
+
+    /// Everything is settled, checkpointed and placed, and nothing happens any more that would
+    /// excuse anything.
+    pub fn on_all_well(&mut self) {
+        self.rough = false;
+        self.stores_were_down = false;
+        self.excused.clear();
+        for state in &mut self.partitions {
+            state.refused = false;
+        }
+    }
 
     /// (partition, number) of events that nobody settled though they are in the log.
     pub fn unsettled(&self) -> Vec<(usize, i64)> {

@@ -5,7 +5,7 @@ use longshore::lease_store::{Holder, OwnerId, Ownership};
 use super::Oracle;
 
 /// The worker of an owner id, which ends with a number of its own.
-pub fn worker_of(owner: &OwnerId) -> String {
+fn worker_of(owner: &OwnerId) -> String {
     let name = owner.as_str();
     name.rsplit_once('-').map_or(name, |(worker, _)| worker).to_owned()
 }
@@ -61,7 +61,7 @@ impl Oracle {
         self.stores_were_down = true;
     }
 
-    pub fn may_leave_records(&self, worker: &str) -> bool {
+    fn may_leave_records(&self, worker: &str) -> bool {
         self.stores_were_down || self.is_excused(worker)
     }
 
@@ -79,7 +79,8 @@ impl Oracle {
     /// The process ended by itself, or took its member record away, as the last thing it does.
     pub fn on_ended(&mut self, worker: &str, checkpoints_are_behind: bool) {
         self.ended.insert(worker.to_owned());
-        if checkpoints_are_behind {
+        // Its exit, which says so, comes after its last word to the store.
+        if checkpoints_are_behind || self.stores_were_down {
             self.on_excused(worker);
         }
     }
