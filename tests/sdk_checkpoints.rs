@@ -12,7 +12,7 @@ use longshore::checkpoint_store::{
     Checkpoint, CheckpointKey, CheckpointScope, CheckpointStore, Expected, LeaseEpoch, SettledRun,
     StoreError, WriteId,
 };
-use longshore::error::ErrorClass;
+use longshore::error::{ErrorClass, error_chain};
 use longshore::event::{Incarnation, Position, SequenceNumber};
 use longshore::state::fence::{Fence, Superseded, Verdict};
 use longshore::transport::memory::MemoryHub;
@@ -168,6 +168,31 @@ async fn a_position_that_cannot_be_known_hides_no_other() {
     let error = store.load(&key("1")).await.unwrap_err();
     assert_eq!(error.class(), ErrorClass::BadData);
     assert!(error.to_string().contains("no sequence number"), "{error}");
+}
+
+#[tokio::test]
+async fn no_error_holds_the_signature_that_opened_the_store() {
+    let inner = Arc::new(SdkMemory::default());
+    let store = SdkCheckpointStore::new(inner.clone());
+    for why in [
+        "error sending request for url (https://acc.example/state?sv=1&sig=canary%3D&se=2)",
+        "the token sv=1&sig=canary was refused",
+    ] {
+        inner.refuse(why);
+        let listed = store.list(&key("0").scope).await.unwrap_err();
+        let loaded = store.load(&key("0")).await.unwrap_err();
+        let written = store.store(&key("0"), &at(1), &Expected::Absent).await;
+        let Err(StoreError::Failed(written)) = written else { panic!("{written:?}") };
+        for error in [listed, loaded, written] {
+            let shown = format!("{error:?} {}", error_chain(&error).join(" "));
+            assert!(!shown.contains("canary"), "{shown}");
+            assert_eq!(error.class(), ErrorClass::Transient);
+        }
+    }
+    inner.refuse("error for url (https://acc.example/state?sig=canary): reset");
+    let error = store.load(&key("0")).await.unwrap_err();
+    let cause = error_chain(&error).pop().unwrap();
+    assert!(cause.contains("because: error for url (https://acc.example/state): reset"), "{cause}");
 }
 
 #[tokio::test]

@@ -35,8 +35,9 @@ use super::{
     Checkpoint, CheckpointKey, CheckpointScope, CheckpointStore, Expected, Listed, StoreError,
     StoredCheckpoint, VersionToken, foreign,
 };
-use crate::error::{Error, ErrorClass};
+use crate::error::{Error, ErrorClass, error_chain};
 use crate::event::{Partition, PartitionId};
+use crate::secret::without_signatures;
 
 const LOAD: &str = "load the checkpoint";
 const STORE: &str = "store the checkpoint";
@@ -250,9 +251,11 @@ fn partition(key: &CheckpointKey) -> Partition {
     Partition::new(key.scope.entity.clone(), key.partition.clone())
 }
 
+/// The causes are kept as text: a store that a shared access signature opens has it in them.
 fn failed(operation: &'static str, error: azure_core::Error) -> Error {
     let class = class_of(error.kind());
-    Error::new(class, operation, "the SDK's store failed").with_source(error)
+    let causes: Vec<_> = error_chain(&error).iter().map(|text| without_signatures(text)).collect();
+    Error::new(class, operation, "the SDK's store failed").with_source(causes.join(": "))
 }
 
 /// What is not known is tried again, with an alert: what a store of one's own says is its own.

@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
+use azure_core::error::ErrorKind;
 use azure_messaging_eventhubs::CheckpointStore;
 use azure_messaging_eventhubs::models::{Checkpoint, Ownership};
 use tokio::sync::Semaphore;
@@ -17,6 +18,8 @@ pub struct SdkMemory {
     /// Writes wait here.
     gate: Semaphore,
     lose_answer: AtomicBool,
+    /// Why every call fails.
+    refusal: Mutex<Option<String>>,
 }
 
 impl Default for SdkMemory {
@@ -25,6 +28,7 @@ impl Default for SdkMemory {
             checkpoints: Mutex::default(),
             gate: Semaphore::new(Semaphore::MAX_PERMITS),
             lose_answer: AtomicBool::new(false),
+            refusal: Mutex::default(),
         }
     }
 }
@@ -42,6 +46,21 @@ impl SdkMemory {
     /// The next write is made, and fails all the same.
     pub fn lose_next_answer(&self) {
         self.lose_answer.store(true, Ordering::SeqCst);
+    }
+
+    /// From now on every call fails with this text, and with it as the cause.
+    pub fn refuse(&self, why: &str) {
+        *self.refusal.lock().unwrap() = Some(why.to_owned());
+    }
+
+    fn allowed(&self) -> azure_core::Result<()> {
+        match &*self.refusal.lock().unwrap() {
+            Some(why) => {
+                let cause = std::io::Error::other(format!("because: {why}"));
+                Err(azure_core::Error::with_error(ErrorKind::Io, cause, why.clone()))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Writes as a processor of the SDK does.
@@ -77,7 +96,7 @@ impl SdkMemory {
 }
 
 fn lost() -> azure_core::Error {
-    azure_core::Error::with_message(azure_core::error::ErrorKind::Io, "the answer got lost")
+    azure_core::Error::with_message(ErrorKind::Io, "the answer got lost")
 }
 
 #[async_trait]
@@ -92,6 +111,7 @@ impl CheckpointStore for SdkMemory {
         event_hub_name: &str,
         consumer_group: &str,
     ) -> azure_core::Result<Vec<Checkpoint>> {
+        self.allowed()?;
         let prefix =
             Checkpoint::get_checkpoint_blob_prefix_name(namespace, event_hub_name, consumer_group)?;
         let checkpoints = self.checkpoints.lock().unwrap();
@@ -109,6 +129,7 @@ impl CheckpointStore for SdkMemory {
     }
 
     async fn update_checkpoint(&self, checkpoint: Checkpoint) -> azure_core::Result<()> {
+        self.allowed()?;
         self.gate.acquire().await.unwrap().forget();
         self.insert(checkpoint)?;
         if self.lose_answer.swap(false, Ordering::SeqCst) { Err(lost()) } else { Ok(()) }
