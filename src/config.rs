@@ -157,6 +157,12 @@ impl LeaseOptions {
         duration("foreign_lease_expiry", self.foreign_lease_expiry, Duration::from_secs(1))?;
         duration("look_interval", self.look_interval, Duration::from_millis(10))?;
         duration("hand_off_timeout", self.hand_off_timeout, Duration::from_millis(10))?;
+        self.validate_heartbeats()?;
+        self.validate_looks()
+    }
+
+    /// Checks that a lease outlasts three heartbeats.
+    pub(crate) fn validate_heartbeats(&self) -> Result<(), InvalidConfig> {
         if self.lease_expiry / 3 < self.heartbeat_interval {
             return Err(InvalidConfig::new(
                 "lease_expiry",
@@ -167,6 +173,11 @@ impl LeaseOptions {
                 ),
             ));
         }
+        Ok(())
+    }
+
+    /// Checks that an expiry is found in time.
+    pub(crate) fn validate_looks(&self) -> Result<(), InvalidConfig> {
         if self.look_interval > self.lease_expiry / 2 {
             return Err(InvalidConfig::new(
                 "look_interval",

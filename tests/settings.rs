@@ -468,14 +468,57 @@ fn a_container_that_nothing_opens_is_refused_and_no_signature_shown() {
 }
 
 #[test]
-fn leases_have_room_for_three_heartbeats() {
-    let settings = load(&[(KEY, BOUND), ("LONGSHORE_LEASE_EXPIRY", "1m")]).unwrap();
+fn lease_times_that_do_not_go_together_are_named_with_the_bound() {
+    const EXPIRY: &str = "LONGSHORE_LEASE_EXPIRY";
+    const HEARTBEAT: &str = "LONGSHORE_HEARTBEAT_INTERVAL";
+    const LOOK: &str = "LONGSHORE_LOOK_INTERVAL";
+    let settings = load(&[(KEY, BOUND), (EXPIRY, "1m"), (LOOK, "30s")]).unwrap();
     assert_eq!(settings.lease_options().lease_expiry, Duration::from_secs(60));
-    for (key, value) in [("LONGSHORE_LEASE_EXPIRY", "14s"), ("LONGSHORE_HEARTBEAT_INTERVAL", "11s")]
-    {
-        let said = problem(load(&[(KEY, BOUND), (key, value)]));
-        let expected = format!("{key} = {value} (environment): it must leave room for three");
-        assert!(said.starts_with(&expected), "{said}");
+    let cases: [(&[(&str, &str)], &[&str]); 8] = [
+        (
+            &[(HEARTBEAT, "11s")],
+            &["LONGSHORE_HEARTBEAT_INTERVAL = 11s (environment): it must be at most a third of \
+               LONGSHORE_LEASE_EXPIRY, which is 30s by default"],
+        ),
+        (
+            &[(EXPIRY, "14s"), (LOOK, "1s")],
+            &["LONGSHORE_LEASE_EXPIRY = 14s (environment): it must be at least three times \
+               LONGSHORE_HEARTBEAT_INTERVAL, which is 5s by default"],
+        ),
+        (
+            &[(EXPIRY, "40s"), (HEARTBEAT, "20s")],
+            &["LONGSHORE_LEASE_EXPIRY = 40s (environment): it must be at least three times \
+               LONGSHORE_HEARTBEAT_INTERVAL, which is 20s (environment)"],
+        ),
+        (
+            &[(LOOK, "1m")],
+            &["LONGSHORE_LOOK_INTERVAL = 1m (environment): it must be at most half of \
+               LONGSHORE_LEASE_EXPIRY, which is 30s by default"],
+        ),
+        (
+            &[(EXPIRY, "18s")],
+            &["LONGSHORE_LEASE_EXPIRY = 18s (environment): it must be at least twice \
+               LONGSHORE_LOOK_INTERVAL, which is 10s by default"],
+        ),
+        (
+            &[(LOOK, "21s"), (EXPIRY, "40s")],
+            &["LONGSHORE_LOOK_INTERVAL = 21s (environment): it must be at most half of \
+               LONGSHORE_LEASE_EXPIRY, which is 40s (environment)"],
+        ),
+        (
+            &[(LOOK, "1m"), (HEARTBEAT, "11s")],
+            &["LONGSHORE_HEARTBEAT_INTERVAL = 11s", "LONGSHORE_LOOK_INTERVAL = 1m"],
+        ),
+        // What the expiry is meant to be is not known.
+        (&[(LOOK, "1m"), (EXPIRY, "soon")], &["LONGSHORE_LEASE_EXPIRY = soon"]),
+    ];
+    for (given, expected) in cases {
+        let error = load(&[&[(KEY, BOUND)], given].concat()).unwrap_err();
+        let said: Vec<_> = error.problems().iter().map(ToString::to_string).collect();
+        assert_eq!(said.len(), expected.len(), "{said:?}");
+        for (said, expected) in said.iter().zip(expected) {
+            assert!(said.starts_with(expected), "{said}");
+        }
     }
 }
 

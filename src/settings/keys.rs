@@ -197,6 +197,12 @@ pub(super) const LEASE_EXPIRY: Key = lease_time(
     LeaseTime { least: SECOND, set: |o, time| o.lease_expiry = time },
     "A worker whose last heartbeat is older has lost its partitions; at least three heartbeats.",
 );
+pub(super) const LOOK_INTERVAL: Key = lease_time(
+    "LONGSHORE_LOOK_INTERVAL",
+    "10s",
+    LeaseTime { least: TEN_MILLISECONDS, set: |o, time| o.look_interval = time },
+    "Between two looks at the leases while nothing changes; at most half of LONGSHORE_LEASE_EXPIRY.",
+);
 
 /// Every key, in the order of the documentation.
 pub const ALL: &[Key] = &[
@@ -401,12 +407,7 @@ pub const ALL: &[Key] = &[
         LeaseTime { least: SECOND, set: |o, time| o.foreign_lease_expiry = time },
         "A processor of another SDK that has not renewed its ownership for so long has lost it.",
     ),
-    lease_time(
-        "LONGSHORE_LOOK_INTERVAL",
-        "10s",
-        LeaseTime { least: TEN_MILLISECONDS, set: |o, time| o.look_interval = time },
-        "Between two looks at the leases while nothing changes.",
-    ),
+    LOOK_INTERVAL,
     lease_time(
         "LONGSHORE_HAND_OFF_TIMEOUT",
         "1m",
@@ -521,6 +522,7 @@ mod tests {
             let with = |value| {
                 let mut options = LeaseOptions::default();
                 options.heartbeat_interval = TEN_MILLISECONDS;
+                options.look_interval = TEN_MILLISECONDS;
                 options.lease_expiry = MAX_DURATION;
                 options.look_interval = TEN_MILLISECONDS;
                 (time.set)(&mut options, value);

@@ -343,6 +343,7 @@ impl Resolved {
     }
 
     fn lease_options(&mut self) -> LeaseOptions {
+        let before = self.problems.len();
         let mut options = LeaseOptions::default();
         for key in keys::ALL {
             let Kind::LeaseTime(time) = key.kind else { continue };
@@ -351,20 +352,39 @@ impl Resolved {
                 self.problems.push(value.refused(key, format!("it must be {}", key.allowed())));
             }
         }
-        let given = |key: &'static Key| self.values.get(key).map(|_| key);
-        if options.validate().is_err()
-            && let Some(key) = given(&keys::LEASE_EXPIRY).or(given(&keys::HEARTBEAT_INTERVAL))
+        let (expiry, heartbeat) = (&keys::LEASE_EXPIRY, &keys::HEARTBEAT_INTERVAL);
+        if options.validate_heartbeats().is_err() {
+            let bounds = ("be at least three times", "be at most a third of");
+            self.refuse_pair((expiry, bounds.0), (heartbeat, bounds.1));
+        }
+        if options.validate_looks().is_err() {
+            let bounds = ("be at most half of", "be at least twice");
+            self.refuse_pair((&keys::LOOK_INTERVAL, bounds.0), (expiry, bounds.1));
+        }
+        // Whatever else is wrong with them is said as well.
+        if let Err(error) = options.validate()
+            && self.problems.len() == before
         {
-            let must = format!(
-                "leave room for three heartbeats before a lease expires: {} is {}, and {} is {}",
-                keys::HEARTBEAT_INTERVAL.name,
-                value::as_text(options.heartbeat_interval),
-                keys::LEASE_EXPIRY.name,
-                value::as_text(options.lease_expiry)
-            );
-            self.refuse(key, must);
+            self.problems.push(Problem::new(error.to_string()));
         }
         options
+    }
+
+    /// Refuses one of two values that do not go together: the first, if it was given. Each goes
+    /// with what it must be to the other. A value that was refused already is not there to judge
+    /// the other by.
+    fn refuse_pair(&mut self, first: (&Key, &str), second: (&Key, &str)) {
+        let is_refused = |key| given_problem(&self.problems, key);
+        if is_refused(first.0) || is_refused(second.0) {
+            return;
+        }
+        let is_given = self.values.get(first.0).is_some();
+        let ((key, must), (other, _)) = if is_given { (first, second) } else { (second, first) };
+        let other_is = match self.values.get(other) {
+            Some(value) => format!("{} ({})", value.text, value.origin),
+            None => format!("{} by default", other.default),
+        };
+        self.refuse(key, format!("{must} {}, which is {other_is}", other.name));
     }
 
     fn checkpoint_place(&mut self, credential: Option<&Credential>) -> Place {

@@ -38,6 +38,7 @@ async fn a_live_owner_is_named_and_its_partition_refused() {
     // Nobody lives for ever.
     sleep(EXPIRED).await;
     stage.set("LONGSHORE_HEARTBEAT_INTERVAL", "100ms");
+    stage.set("LONGSHORE_LOOK_INTERVAL", "100ms");
     stage.set("LONGSHORE_LEASE_EXPIRY", "1s");
     let set = ["set", "--sequence", "2", "--partition"];
     stage.run(&[&set[..], &["1"]].concat()).await.expect_code(0);
