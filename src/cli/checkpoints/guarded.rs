@@ -2,7 +2,8 @@
 //!
 //! First the checkpoint is read, then the leases, then it is written. A worker takes the lease
 //! before it claims the checkpoint, so one that comes in between is seen in the leases, fails our
-//! compare with its claim, or claims what we wrote.
+//! compare with its claim, or claims what we wrote. Where the answer to a write does not come,
+//! what is found next says first of all whether it was made: nothing is written twice.
 
 use std::time::Duration;
 
@@ -12,7 +13,9 @@ use tokio::time::sleep;
 use super::Force;
 use super::opened::Opened;
 use super::table::owner_text;
-use crate::checkpoint_store::{Checkpoint, CheckpointKey, Expected, StoreError, WriteId};
+use crate::checkpoint_store::{
+    Checkpoint, CheckpointKey, Expected, StoreError, StoredCheckpoint, WriteId,
+};
 use crate::cli::{CommandError, brief};
 use crate::error::{Error, ErrorClass};
 use crate::event::PartitionId;
@@ -66,7 +69,8 @@ impl<'a> Guarded<'a> {
     ) -> Written {
         let key = CheckpointKey { scope: self.opened.scope.clone(), partition: partition.clone() };
         let write_id = WriteId(rand::rng().random());
-        let mut before = None;
+        // The last write whose answer did not come.
+        let mut unanswered: Option<Change> = None;
         let mut why = String::new();
         for attempt in 1..=ATTEMPTS {
             let stored = match self.opened.checkpoints.load(&key).await {
@@ -78,24 +82,28 @@ impl<'a> Guarded<'a> {
                 }
                 Err(error) => return Written::Failed(brief(&error)),
             };
+            if let Some(change) = unanswered.take_if(|change| took_effect(change, stored.as_ref()))
+            {
+                return Written::Done(Box::new(change));
+            }
             let owner = match self.live_owner(partition).await {
                 Ok(owner) => owner,
                 Err(written) => return written,
             };
-            let (found, expected) = match stored {
+            let (before, expected) = match stored {
                 Some(stored) => (Some(stored.checkpoint), Expected::Version(stored.version)),
                 None => (None, Expected::Absent),
             };
-            if let Some(after) = found.as_ref().filter(|found| found.write_id == write_id) {
-                // The answer was lost, the write was not.
-                return Written::Done(Box::new(Change { before, after: after.clone(), owner }));
-            }
-            let after = make(found.as_ref(), write_id);
-            before = found;
-            match self.opened.checkpoints.store(&key, &after, &expected).await {
-                Ok(_version) => return Written::Done(Box::new(Change { before, after, owner })),
+            let after = make(before.as_ref(), write_id);
+            let written = self.opened.checkpoints.store(&key, &after, &expected).await;
+            let change = Change { before, after, owner };
+            match written {
+                Ok(_version) => return Written::Done(Box::new(change)),
                 Err(StoreError::Conflict) => why = StoreError::Conflict.to_string(),
-                Err(StoreError::Failed(error)) if may_pass(&error) => why = brief(&error),
+                Err(StoreError::Failed(error)) if may_pass(&error) => {
+                    why = brief(&error);
+                    unanswered = Some(change);
+                }
                 Err(StoreError::Failed(error)) => return Written::Failed(brief(&error)),
             }
             sleep(PAUSE * attempt).await;
@@ -121,6 +129,14 @@ impl<'a> Guarded<'a> {
             owner => Ok(owner),
         }
     }
+}
+
+/// Whether a write without an answer was made, by what is found later. The write counts the reset
+/// generation up, and whoever writes over it keeps that: a worker may have claimed it, and gone on
+/// from there.
+fn took_effect(change: &Change, found: Option<&StoredCheckpoint>) -> bool {
+    let generation = change.after.reset_generation;
+    found.is_some_and(|found| found.checkpoint.reset_generation >= generation)
 }
 
 /// Whether somebody who waits for it should try again.
@@ -152,7 +168,7 @@ mod tests {
     use super::*;
     use crate::checkpoint_store::memory::MemoryCheckpointStore;
     use crate::checkpoint_store::{
-        CheckpointScope, CheckpointStore, LeaseEpoch, Listed, StoredCheckpoint, VersionToken,
+        CheckpointScope, CheckpointStore, LeaseEpoch, Listed, VersionToken,
     };
     use crate::cli::checkpoints::opened::Policy;
     use crate::config::{LeaseOptions, PositionLost};
@@ -171,6 +187,10 @@ mod tests {
         ClaimAfterRead,
         /// The answer gets lost.
         LostAnswer,
+        /// The answer gets lost, and a worker claims what was written.
+        LostAnswerThenClaim,
+        /// The write gets lost.
+        LostWrite,
     }
 
     #[derive(Debug)]
@@ -231,11 +251,21 @@ mod tests {
                 if self.trouble == Trouble::Claim && self.take() {
                     self.claim(key).await;
                 }
-                let stored = self.inner.store(key, checkpoint, expected).await;
-                if self.trouble != Trouble::LostAnswer || !self.take() {
-                    return stored;
+                let is_lost = match self.trouble {
+                    Trouble::LostAnswer | Trouble::LostAnswerThenClaim | Trouble::LostWrite => {
+                        self.take()
+                    }
+                    Trouble::Claim | Trouble::ClaimAfterRead => false,
+                };
+                if !is_lost {
+                    return self.inner.store(key, checkpoint, expected).await;
                 }
-                stored?;
+                if self.trouble != Trouble::LostWrite {
+                    self.inner.store(key, checkpoint, expected).await?;
+                }
+                if self.trouble == Trouble::LostAnswerThenClaim {
+                    self.claim(key).await;
+                }
                 Err(Error::new(ErrorClass::Transient, "store", "the answer got lost").into())
             }
             .boxed()
@@ -311,6 +341,24 @@ mod tests {
         let Written::Done(change) = written(Trouble::LostAnswer, 1, Force::Off).await else {
             panic!("written")
         };
+        assert_eq!((change.before, change.after.reset_generation), (None, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_whose_answer_was_lost_is_done_though_a_worker_has_claimed_it() {
+        for force in [Force::Off, Force::On] {
+            let written = written(Trouble::LostAnswerThenClaim, 1, force).await;
+            let Written::Done(change) = written else { panic!("{written:?}") };
+            assert_eq!((&change.before, change.after.reset_generation), (&None, 1), "{force:?}");
+            assert_eq!(change.after.lease_epoch, LeaseEpoch(0), "{force:?}");
+            assert!(change.owner.is_none(), "{force:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_that_was_lost_itself_is_made_again() {
+        let written = written(Trouble::LostWrite, 2, Force::Off).await;
+        let Written::Done(change) = written else { panic!("{written:?}") };
         assert_eq!((change.before, change.after.reset_generation), (None, 1));
     }
 }
