@@ -2,7 +2,8 @@
 //! kept aside.
 //!
 //! Both count the reset generation up, so nothing that an owner has under way wins over them, and
-//! keep the greater lease epoch, so no owner is let in again.
+//! keep the stored lease epoch: with a lower one an owner that was ended is let in again, with a
+//! greater one the owner that runs is ended instead of going on from there.
 
 use std::time::SystemTime;
 
@@ -73,10 +74,10 @@ pub fn reset(
 
 /// The checkpoint `kept`, as it has to be written to win over what is stored.
 pub fn restore(stored: Option<&Checkpoint>, kept: &Checkpoint, write_id: WriteId) -> Checkpoint {
-    let (generation, lease_epoch) = counters(stored);
+    let (generation, _) = counters(stored);
     Checkpoint {
         reset_generation: generation.max(kept.reset_generation).saturating_add(1),
-        lease_epoch: lease_epoch.max(kept.lease_epoch),
+        lease_epoch: stored.map_or(kept.lease_epoch, |stored| stored.lease_epoch),
         write_id,
         ..kept.clone()
     }
@@ -157,14 +158,17 @@ mod tests {
     }
 
     #[test]
-    fn a_restored_checkpoint_is_newer_than_both() {
+    fn a_restored_checkpoint_is_newer_than_both_and_keeps_the_fence() {
         let kept = Checkpoint { reset_generation: 8, lease_epoch: LeaseEpoch(5), ..stored() };
         let restored = restore(Some(&stored()), &kept, WriteId(2));
         assert_eq!((restored.reset_generation, restored.lease_epoch), (9, LeaseEpoch(900)));
         assert_eq!(restored.settled_above, kept.settled_above);
         assert_eq!(restored.watermark, kept.watermark);
+        let kept = Checkpoint { lease_epoch: LeaseEpoch(901), ..kept };
+        let restored = restore(Some(&stored()), &kept, WriteId(2));
+        assert_eq!((restored.reset_generation, restored.lease_epoch), (9, LeaseEpoch(900)));
         let restored = restore(None, &kept, WriteId(2));
-        assert_eq!((restored.reset_generation, restored.lease_epoch), (9, LeaseEpoch(5)));
+        assert_eq!((restored.reset_generation, restored.lease_epoch), (9, LeaseEpoch(901)));
     }
 
     #[test]
@@ -173,8 +177,14 @@ mod tests {
         let mut owner = Fence::claim(None, HUB, 10, WriteId(1));
         owner.on_stored(version("v1"));
         owner.on_progress(Some(Position::at(50)), Vec::new(), WriteId(2));
-        let checkpoint = reset(Some(owner.stored()), SequenceNumber(9), HUB, WriteId(3));
-        let found = StoredCheckpoint { checkpoint, version: version("v2") };
-        assert_eq!(owner.on_conflict(Some(found)), Verdict::Superseded(Superseded::Reset(1)));
+        let reset = reset(Some(owner.stored()), SequenceNumber(9), HUB, WriteId(3));
+        // A checkpoint that a later owner left behind, in another store.
+        let kept = Checkpoint { incarnation: Some(HUB), ..stored() };
+        let restored = restore(Some(owner.stored()), &kept, WriteId(3));
+        for (checkpoint, generation) in [(reset, 1), (restored, 4)] {
+            let found = StoredCheckpoint { checkpoint, version: version("v2") };
+            let verdict = owner.clone().on_conflict(Some(found));
+            assert_eq!(verdict, Verdict::Superseded(Superseded::Reset(generation)));
+        }
     }
 }
