@@ -447,6 +447,13 @@ fn a_container_that_nothing_opens_is_refused_and_no_signature_shown() {
         (&[(container, CONTAINER)][..], "go with LONGSHORE_CHECKPOINT_CREDENTIAL"),
         (&[(container, "canary")], "(hidden) (environment): it must read https://ACCOUNT"),
         (
+            &[
+                (container, "https://acc.blob.core.windows.net/state%3Fsv=1%26sig=canary"),
+                ("LONGSHORE_CHECKPOINT_CREDENTIAL", "developer"),
+            ],
+            "(hidden) (environment): its path must hold no signature",
+        ),
+        (
             &[(container, SIGNED), ("LONGSHORE_CHECKPOINT_FOLDER", "a")],
             "LONGSHORE_CHECKPOINT_FOLDER = a (environment): it must not be given beside",
         ),

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use url::{Host, Url};
 
 use crate::error::InvalidConfig;
+use crate::secret::{HIDDEN, has_signature};
 
 /// A checked address: `https`, or `http` on this machine.
 pub(crate) struct ContainerAddress {
@@ -57,6 +58,10 @@ impl ContainerAddress {
         }
         let signature =
             url.query_pairs().find(|(key, _)| key == "sig").map(|(_, value)| value.into_owned());
+        if has_signature(url.path()) {
+            let bound = "its path must hold no signature: the ? and & before it are no %3F and %26";
+            return Err(refused(HIDDEN, bound));
+        }
         let mut bare = url.clone();
         bare.set_query(None);
         bare.set_fragment(None);
@@ -74,8 +79,6 @@ impl ContainerAddress {
         Ok(Self { url, shown, signature })
     }
 }
-
-const HIDDEN: &str = "(hidden)";
 
 fn refused(shown: &str, bound: &str) -> InvalidConfig {
     InvalidConfig::new("container_url", shown, bound)
@@ -128,6 +131,7 @@ mod tests {
             ("https://acc.blob.core.windows.net/state?sv=canary", "shared access signature"),
             ("https://acc.blob.core.windows.net/state?sig=&a=canary", "shared access signature"),
             ("https://acc.blob.core.windows.net/state", "shared access signature"),
+            ("https://acc.blob.core.windows.net/state%3Fsig=canary?sig=x", "path must hold no"),
         ] {
             let refused = ContainerAddress::with_signature(text).err().expect(text).to_string();
             assert!(refused.contains(bound), "{refused}");
@@ -136,6 +140,13 @@ mod tests {
         for (text, bound) in [
             ("https://acc.blob.core.windows.net/state?sig=canary", "no query"),
             ("http://127.0.0.1:10000/devstoreaccount1/state", "over https only"),
+            ("https://acc.blob.core.windows.net/state%3Fsv=1%26sig=canary", "path must hold no"),
+            (
+                "https://acc.blob.core.windows.net/state%3fsv%3d1%26SIG%3dcanary",
+                "path must hold no",
+            ),
+            ("https://acc.blob.core.windows.net/state%253Fsig%253Dcanary", "path must hold no"),
+            ("https://acc.blob.core.windows.net/state&sig=canary", "path must hold no"),
         ] {
             let refused = ContainerAddress::without_signature(text).err().expect(text).to_string();
             assert!(refused.contains(bound) && !refused.contains("canary"), "{refused}");
