@@ -481,7 +481,7 @@ fn lease_times_that_do_not_go_together_are_named_with_the_bound() {
     const LOOK: &str = "LONGSHORE_LOOK_INTERVAL";
     let settings = load(&[(KEY, BOUND), (EXPIRY, "1m"), (LOOK, "30s")]).unwrap();
     assert_eq!(settings.lease_options().lease_expiry, Duration::from_secs(60));
-    let cases: [(&[(&str, &str)], &[&str]); 8] = [
+    let cases: [(&[(&str, &str)], &[&str]); 9] = [
         (
             &[(HEARTBEAT, "11s")],
             &["LONGSHORE_HEARTBEAT_INTERVAL = 11s (environment): it must be at most a third of \
@@ -515,6 +515,13 @@ fn lease_times_that_do_not_go_together_are_named_with_the_bound() {
         (
             &[(LOOK, "1m"), (HEARTBEAT, "11s")],
             &["LONGSHORE_HEARTBEAT_INTERVAL = 11s", "LONGSHORE_LOOK_INTERVAL = 1m"],
+        ),
+        (
+            &[(EXPIRY, "14s")],
+            &[
+                "LONGSHORE_LEASE_EXPIRY = 14s (environment): it must be at least three times",
+                "LONGSHORE_LEASE_EXPIRY = 14s (environment): it must be at least twice",
+            ],
         ),
         // What the expiry is meant to be is not known.
         (&[(LOOK, "1m"), (EXPIRY, "soon")], &["LONGSHORE_LEASE_EXPIRY = soon"]),

@@ -353,13 +353,26 @@ impl Resolved {
             }
         }
         let (expiry, heartbeat) = (&keys::LEASE_EXPIRY, &keys::HEARTBEAT_INTERVAL);
-        if options.validate_heartbeats().is_err() {
-            let bounds = ("be at least three times", "be at most a third of");
-            self.refuse_pair((expiry, bounds.0), (heartbeat, bounds.1));
-        }
-        if options.validate_looks().is_err() {
-            let bounds = ("be at most half of", "be at least twice");
-            self.refuse_pair((&keys::LOOK_INTERVAL, bounds.0), (expiry, bounds.1));
+        let pairs = [
+            (
+                options.validate_heartbeats(),
+                (expiry, "be at least three times"),
+                (heartbeat, "be at most a third of"),
+            ),
+            (
+                options.validate_looks(),
+                (&keys::LOOK_INTERVAL, "be at most half of"),
+                (expiry, "be at least twice"),
+            ),
+        ];
+        // A value that was refused already is not there to judge the other by.
+        let is_there = |key| !given_problem(&self.problems, key);
+        let wrong: Vec<_> = pairs
+            .into_iter()
+            .filter(|(valid, one, other)| valid.is_err() && is_there(one.0) && is_there(other.0))
+            .collect();
+        for (_, one, other) in wrong {
+            self.refuse_pair(one, other);
         }
         // Whatever else is wrong with them is said as well.
         if let Err(error) = options.validate()
@@ -370,14 +383,9 @@ impl Resolved {
         options
     }
 
-    /// Refuses one of two values that do not go together: the first, if it was given. Each goes
-    /// with what it must be to the other. A value that was refused already is not there to judge
-    /// the other by.
+    /// Refuses one of two values that do not go together: the first, if it was given. Each comes
+    /// with what it must be to the other.
     fn refuse_pair(&mut self, first: (&Key, &str), second: (&Key, &str)) {
-        let is_refused = |key| given_problem(&self.problems, key);
-        if is_refused(first.0) || is_refused(second.0) {
-            return;
-        }
         let is_given = self.values.get(first.0).is_some();
         let ((key, must), (other, _)) = if is_given { (first, second) } else { (second, first) };
         let other_is = match self.values.get(other) {

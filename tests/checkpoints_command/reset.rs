@@ -123,7 +123,7 @@ async fn arguments_that_cannot_be_used_are_refused_by_name() {
     stage.set("LONGSHORE_LEASE_EXPIRY", "1s");
     stage.set("LONGSHORE_CHECKPOINT_CREDENTIAL", "developer");
     let (report, code) = stage.report(&["list"]).await;
-    assert_eq!((code, report["problems"].as_array().unwrap().len()), (2, 2), "{report}");
+    assert_eq!((code, report["problems"].as_array().unwrap().len()), (2, 3), "{report}");
     assert!(!stage.folder().exists());
     stage.stop().await;
 }
