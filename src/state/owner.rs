@@ -3,7 +3,20 @@
 use std::time::{Duration, SystemTime};
 
 use crate::event::PartitionId;
-use crate::lease::{Holder, LeaseListing, OwnerId};
+use crate::lease::{Holder, LeaseListing, OwnerId, StoredOwnership};
+
+/// The coarsest that a store tells time.
+const STORE_TIME_UNIT: Duration = Duration::from_secs(1);
+
+/// Whether a listing is enough to say whether the holder of a record is alive. It is for a record
+/// that was there when the listing was made: a worker has its heartbeat before it takes anything.
+pub fn is_covered_by(stored: &StoredOwnership, listing: &LeaseListing) -> bool {
+    match stored.ownership.holder {
+        Holder::Nobody | Holder::Foreign(_) => true,
+        // Some stores tell time to the second.
+        Holder::Worker(_) => stored.modified + STORE_TIME_UNIT < listing.now,
+    }
+}
 
 /// Whose an owner is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,6 +51,17 @@ pub fn owner_of(
     foreign_lease_expiry: Duration,
 ) -> Option<Owner> {
     let (_, stored) = listing.ownerships.iter().find(|(of, _)| of == partition)?;
+    owner_by(stored, listing, lease_expiry, foreign_lease_expiry)
+}
+
+/// Who has a partition by this record, which may be newer than the listing; `None` where nobody
+/// does.
+pub fn owner_by(
+    stored: &StoredOwnership,
+    listing: &LeaseListing,
+    lease_expiry: Duration,
+    foreign_lease_expiry: Duration,
+) -> Option<Owner> {
     let age = |then: SystemTime| listing.now.duration_since(then).unwrap_or_default();
     let hands_to = stored.ownership.target.clone();
     match &stored.ownership.holder {
@@ -63,7 +87,7 @@ mod tests {
 
     use super::*;
     use crate::checkpoint::VersionToken;
-    use crate::lease::{Member, Ownership, StoredMember, StoredOwnership};
+    use crate::lease::{Member, Ownership, StoredMember};
 
     const EXPIRY: Duration = Duration::from_secs(30);
     const FOREIGN_EXPIRY: Duration = Duration::from_secs(120);
@@ -109,6 +133,18 @@ mod tests {
         let foreign = || Holder::Foreign(OwnerId::new("a"));
         assert_eq!(owner(&listing(foreign(), 119, Some(1))), Some((Some(119), true)));
         assert_eq!(owner(&listing(foreign(), 120, None)), Some((Some(120), false)));
+    }
+
+    #[test]
+    fn a_lease_that_is_newer_than_the_listing_is_not_covered_by_it() {
+        let covered = |holder: Holder, record_age| {
+            let listing = listing(holder, record_age, None);
+            is_covered_by(&listing.ownerships[0].1, &listing)
+        };
+        let id = || OwnerId::new("a");
+        assert!(covered(Holder::Worker(id()), 2));
+        assert!(!covered(Holder::Worker(id()), 1));
+        assert!(covered(Holder::Foreign(id()), 0) && covered(Holder::Nobody, 0));
     }
 
     #[test]

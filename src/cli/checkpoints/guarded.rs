@@ -1,14 +1,17 @@
 //! Writes of an operator: by compare-and-swap, and not while an owner is alive.
 //!
-//! First the checkpoint is read, then the leases, then it is written. A worker takes the lease
-//! before it claims the checkpoint, so one that comes in between is seen in the leases, fails our
-//! compare with its claim, or claims what we wrote. Where the answer to a write does not come,
+//! First the checkpoint is read, then its lease, then it is written. A worker takes the lease
+//! before it claims the checkpoint, so one that comes in between is seen in the lease, fails our
+//! compare with its claim, or claims what we wrote. Heartbeats are listed for many partitions at
+//! once: a worker has one before it takes a lease, so they say who is alive of all leases that are
+//! older than the listing. Where the answer to a write does not come,
 //! what is found next says first of all whether it was made: nothing is written twice.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rand::Rng;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::Force;
 use super::opened::Opened;
@@ -19,13 +22,17 @@ use crate::checkpoint_store::{
 use crate::cli::{CommandError, brief};
 use crate::error::{Error, ErrorClass};
 use crate::event::PartitionId;
-use crate::state::owner::{Owner, OwnerKind};
+use crate::lease_store::LeaseListing;
+use crate::state::owner::{Owner, OwnerKind, is_covered_by};
 
 /// How often a write is tried whose compare failed, or whose answer did not come.
 const ATTEMPTS: u32 = 5;
 
 /// Between two attempts, times the number of those made.
 const PAUSE: Duration = Duration::from_millis(300);
+
+/// How long listed heartbeats are good for. Short beside any lease.
+const HEARTBEATS_GOOD_FOR: Duration = Duration::from_secs(3);
 
 /// What a write came to.
 #[derive(Debug)]
@@ -49,15 +56,18 @@ pub(super) struct Change {
 pub(super) struct Guarded<'a> {
     opened: &'a Opened,
     force: Force,
+    /// The last listing of the leases, for its heartbeats, and when it was asked for.
+    heard: Mutex<Option<(Instant, Arc<LeaseListing>)>>,
 }
 
 impl<'a> Guarded<'a> {
     /// Looks at the leases, so that what is wrong with their store is known before the first
     /// write.
     pub(super) async fn new(opened: &'a Opened, force: Force) -> Result<Self, CommandError> {
-        match opened.look().await {
+        let guarded = Self { opened, force, heard: Mutex::default() };
+        match guarded.listen().await {
             Err(error) if force == Force::Off => Err(CommandError::new(error)),
-            _ => Ok(Self { opened, force }),
+            _ => Ok(guarded),
         }
     }
 
@@ -86,7 +96,7 @@ impl<'a> Guarded<'a> {
             {
                 return Written::Done(Box::new(change));
             }
-            let owner = match self.live_owner(partition).await {
+            let owner = match self.live_owner(&key).await {
                 Ok(owner) => owner,
                 Err(written) => return written,
             };
@@ -112,15 +122,14 @@ impl<'a> Guarded<'a> {
     }
 
     /// The owner that is alive, where the write is forced.
-    async fn live_owner(&self, partition: &PartitionId) -> Result<Option<Owner>, Written> {
-        let listing = match self.opened.look().await {
-            Ok(listing) => listing,
+    async fn live_owner(&self, key: &CheckpointKey) -> Result<Option<Owner>, Written> {
+        let owner = match self.owner(key).await {
+            Ok(owner) => owner,
             Err(_) if self.force == Force::On => None,
             Err(error) => {
                 return Err(Written::Failed(format!("who has it is not known: {error}")));
             }
         };
-        let owner = listing.and_then(|listing| self.opened.owner(&listing, partition));
         match owner.filter(|owner| owner.is_alive) {
             Some(owner) if self.force == Force::Off => Err(Written::Refused(format!(
                 "{} has it; stop it first, or write all the same with --force",
@@ -128,6 +137,31 @@ impl<'a> Guarded<'a> {
             ))),
             owner => Ok(owner),
         }
+    }
+
+    async fn owner(&self, key: &CheckpointKey) -> Result<Option<Owner>, String> {
+        let Some(stored) = self.opened.ownership(key).await? else { return Ok(None) };
+        let heard = match self.heard() {
+            Some(heard) if is_covered_by(&stored, &heard) => Some(heard),
+            _ => self.listen().await?,
+        };
+        Ok(heard.and_then(|heard| self.opened.owner_by(&stored, &heard)))
+    }
+
+    /// The last listing, while it is good.
+    fn heard(&self) -> Option<Arc<LeaseListing>> {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, listing) = heard.as_ref()?;
+        (since.elapsed() < HEARTBEATS_GOOD_FOR).then(|| Arc::clone(listing))
+    }
+
+    /// Lists the leases, for their heartbeats; `None` where there is no store of them.
+    async fn listen(&self) -> Result<Option<Arc<LeaseListing>>, String> {
+        let asked = Instant::now();
+        let listing = self.opened.look().await?.map(Arc::new);
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        *heard = listing.clone().map(|listing| (asked, listing));
+        Ok(listing)
     }
 }
 
@@ -160,7 +194,8 @@ pub(super) fn forced_note(owner: &Owner) -> String {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+    use std::time::SystemTime;
 
     use futures::FutureExt;
     use futures::future::BoxFuture;
@@ -171,10 +206,11 @@ mod tests {
         CheckpointScope, CheckpointStore, LeaseEpoch, Listed, VersionToken,
     };
     use crate::cli::checkpoints::opened::Policy;
+    use crate::clock::Clock;
     use crate::config::{LeaseOptions, PositionLost};
     use crate::event::{Incarnation, SequenceNumber, StartPosition};
     use crate::lease_store::memory::MemoryLeaseStore;
-    use crate::lease_store::{LeaseStore, Member, OwnerId, Ownership};
+    use crate::lease_store::{LeaseStore, Member, OwnerId, Ownership, StoredOwnership};
     use crate::state::reset::reset;
     use crate::transport::event_hubs::{EventHubsTransport, Namespace};
 
@@ -279,6 +315,27 @@ mod tests {
         }
     }
 
+    fn opened(checkpoints: Arc<dyn CheckpointStore>, leases: Arc<dyn LeaseStore>) -> Opened {
+        let string = "Endpoint=sb://a.example/;SharedAccessKeyName=n;SharedAccessKey=Y2FuYXJ5";
+        let namespace = Namespace::from_connection_string(string).expect("valid");
+        Opened {
+            transport: EventHubsTransport::new(namespace, "orders", "$Default"),
+            scope: CheckpointScope {
+                namespace: "a.example".to_owned(),
+                entity: "orders".into(),
+                consumer_group: "$Default".into(),
+            },
+            checkpoints,
+            leases: Some(leases),
+            lease_options: LeaseOptions::default(),
+            place: "memory".to_owned(),
+            policy: Policy {
+                start_position: StartPosition::Earliest,
+                position_lost: PositionLost::Earliest,
+            },
+        }
+    }
+
     async fn written(trouble: Trouble, times: usize, force: Force) -> Written {
         let leases = Arc::new(MemoryLeaseStore::new());
         let store = Troubled {
@@ -287,24 +344,7 @@ mod tests {
             trouble,
             left: AtomicUsize::new(times),
         };
-        let string = "Endpoint=sb://a.example/;SharedAccessKeyName=n;SharedAccessKey=Y2FuYXJ5";
-        let namespace = Namespace::from_connection_string(string).expect("valid");
-        let opened = Opened {
-            transport: EventHubsTransport::new(namespace, "orders", "$Default"),
-            scope: CheckpointScope {
-                namespace: "a.example".to_owned(),
-                entity: "orders".into(),
-                consumer_group: "$Default".into(),
-            },
-            checkpoints: Arc::new(store),
-            leases: Some(leases),
-            lease_options: LeaseOptions::default(),
-            place: "memory".to_owned(),
-            policy: Policy {
-                start_position: StartPosition::Earliest,
-                position_lost: PositionLost::Earliest,
-            },
-        };
+        let opened = opened(Arc::new(store), leases);
         let guarded = Guarded::new(&opened, force).await.expect("in memory");
         let partition = "0".into();
         let write = guarded.write(&partition, |stored, write_id| {
@@ -360,5 +400,113 @@ mod tests {
         let written = written(Trouble::LostWrite, 2, Force::Off).await;
         let Written::Done(change) = written else { panic!("{written:?}") };
         assert_eq!((change.before, change.after.reset_generation), (None, 1));
+    }
+    /// A lease store that counts its listings.
+    #[derive(Debug, Default)]
+    struct Counted {
+        inner: MemoryLeaseStore,
+        listings: AtomicUsize,
+    }
+
+    impl LeaseStore for Counted {
+        fn list<'a>(
+            &'a self,
+            scope: &'a CheckpointScope,
+        ) -> BoxFuture<'a, Result<LeaseListing, Error>> {
+            self.listings.fetch_add(1, Ordering::SeqCst);
+            self.inner.list(scope)
+        }
+
+        fn load<'a>(
+            &'a self,
+            key: &'a CheckpointKey,
+        ) -> BoxFuture<'a, Result<Option<StoredOwnership>, Error>> {
+            self.inner.load(key)
+        }
+
+        fn store<'a>(
+            &'a self,
+            key: &'a CheckpointKey,
+            ownership: &'a Ownership,
+            expected: &'a Expected,
+        ) -> BoxFuture<'a, Result<VersionToken, StoreError>> {
+            self.inner.store(key, ownership, expected)
+        }
+
+        fn write_member<'a>(
+            &'a self,
+            scope: &'a CheckpointScope,
+            member: &'a Member,
+        ) -> BoxFuture<'a, Result<(), Error>> {
+            self.inner.write_member(scope, member)
+        }
+
+        fn remove_member<'a>(
+            &'a self,
+            scope: &'a CheckpointScope,
+            owner: &'a OwnerId,
+        ) -> BoxFuture<'a, Result<(), Error>> {
+            self.inner.remove_member(scope, owner)
+        }
+    }
+
+    /// A wall clock that a test sets.
+    #[derive(Debug, Default)]
+    struct Seconds(AtomicU64);
+
+    impl Clock for Seconds {
+        fn now(&self) -> SystemTime {
+            SystemTime::UNIX_EPOCH + Duration::from_secs(self.0.load(Ordering::SeqCst))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn heartbeats_are_listed_once_in_a_while_and_not_for_each_partition() {
+        let clock = Arc::new(Seconds::default());
+        let inner = MemoryLeaseStore::with_clock(clock.clone());
+        let leases = Arc::new(Counted { inner, listings: AtomicUsize::new(0) });
+        let opened = opened(Arc::new(MemoryCheckpointStore::new()), leases.clone());
+        let key = |partition: usize| CheckpointKey {
+            scope: opened.scope.clone(),
+            partition: partition.to_string().into(),
+        };
+        let member =
+            |name: &str| Member { owner: OwnerId::new(name), wants: [].into(), leaving: false };
+        let own = async |partition, name: &str| {
+            let ownership = Ownership::of(OwnerId::new(name));
+            let owned = leases.store(&key(partition), &ownership, &Expected::Absent).await;
+            owned.expect("in memory");
+        };
+        // Of 1,000 partitions a dead worker had the first 500, and nobody the others.
+        for partition in 0..500 {
+            own(partition, "dead").await;
+        }
+        clock.0.store(100, Ordering::SeqCst);
+        let guarded = Guarded::new(&opened, Force::Off).await.expect("in memory");
+        let write = async |partition| {
+            let make = |stored: Option<&Checkpoint>, write_id| {
+                reset(stored, SequenceNumber(5), Incarnation(7), write_id)
+            };
+            guarded.write(&key(partition).partition, make).await
+        };
+        for partition in 0..1_000 {
+            let written = write(partition).await;
+            assert!(matches!(written, Written::Done(_)), "{written:?}");
+        }
+        assert_eq!(leases.listings.load(Ordering::SeqCst), 1);
+
+        // A worker that came since is seen at once.
+        clock.0.store(101, Ordering::SeqCst);
+        leases.write_member(&opened.scope, &member("loader-1")).await.expect("in memory");
+        own(1_000, "loader-1").await;
+        let written = write(1_000).await;
+        assert!(matches!(written, Written::Refused(_)), "{written:?}");
+        assert_eq!(leases.listings.load(Ordering::SeqCst), 2);
+
+        // So is one that had its lease all along and is alive again, a little later.
+        leases.write_member(&opened.scope, &member("dead")).await.expect("in memory");
+        sleep(HEARTBEATS_GOOD_FOR).await;
+        let written = write(0).await;
+        assert!(matches!(written, Written::Refused(_)), "{written:?}");
     }
 }

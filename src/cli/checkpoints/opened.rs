@@ -10,9 +10,9 @@ use crate::cli::configured::Configured;
 use crate::cli::{CommandError, brief};
 use crate::config::{LeaseOptions, PositionLost};
 use crate::event::{PartitionId, StartPosition};
-use crate::lease_store::{LeaseListing, LeaseStore};
+use crate::lease_store::{CheckpointKey, LeaseListing, LeaseStore, StoredOwnership};
 use crate::settings::CheckpointPlace;
-use crate::state::owner::{Owner, owner_of};
+use crate::state::owner::{Owner, owner_by, owner_of};
 use crate::transport::Transport;
 use crate::transport::event_hubs::EventHubsTransport;
 
@@ -98,6 +98,25 @@ impl Opened {
     pub(super) fn owner(&self, listing: &LeaseListing, partition: &PartitionId) -> Option<Owner> {
         let LeaseOptions { lease_expiry, foreign_lease_expiry, .. } = self.lease_options;
         owner_of(listing, partition, lease_expiry, foreign_lease_expiry)
+    }
+
+    /// The ownership record of a partition; `None` where there is none, or no store of them.
+    pub(super) async fn ownership(
+        &self,
+        key: &CheckpointKey,
+    ) -> Result<Option<StoredOwnership>, String> {
+        let Some(leases) = &self.leases else { return Ok(None) };
+        leases.load(key).await.map_err(|error| brief(&error))
+    }
+
+    /// Who has a partition by its record, and by the heartbeats of a listing.
+    pub(super) fn owner_by(
+        &self,
+        stored: &StoredOwnership,
+        listing: &LeaseListing,
+    ) -> Option<Owner> {
+        let LeaseOptions { lease_expiry, foreign_lease_expiry, .. } = self.lease_options;
+        owner_by(stored, listing, lease_expiry, foreign_lease_expiry)
     }
 
     /// Whose checkpoints, and where they are: the head of what scripts read.
