@@ -481,7 +481,9 @@ fn lease_times_that_do_not_go_together_are_named_with_the_bound() {
     const LOOK: &str = "LONGSHORE_LOOK_INTERVAL";
     let settings = load(&[(KEY, BOUND), (EXPIRY, "1m"), (LOOK, "30s")]).unwrap();
     assert_eq!(settings.lease_options().lease_expiry, Duration::from_secs(60));
-    let cases: [(&[(&str, &str)], &[&str]); 9] = [
+    type Given = &'static [(&'static str, &'static str)];
+    type Problems = &'static [&'static str];
+    let cases: [(Given, Problems); 9] = [
         (
             &[(HEARTBEAT, "11s")],
             &["LONGSHORE_HEARTBEAT_INTERVAL = 11s (environment): it must be at most a third of \
