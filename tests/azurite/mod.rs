@@ -82,9 +82,14 @@ impl Container {
     /// Makes a new one.
     pub async fn create() -> Self {
         let container = Self::absent();
-        let url = format!("{}&restype=container", container.url(ALL));
-        assert_eq!(send(reqwest::Method::PUT, &url, &[]).await.status(), 201);
+        container.make().await;
         container
+    }
+
+    /// Makes one under this name.
+    pub async fn make(&self) {
+        let url = format!("{}&restype=container", self.url(ALL));
+        assert_eq!(send(reqwest::Method::PUT, &url, &[]).await.status(), 201);
     }
 
     /// A name under which there is none.
