@@ -281,10 +281,17 @@ impl Fleet {
             Fault::Overwrite { partition, back } => {
                 world.overwrite(partition, |number| (number - back).max(0));
             }
-            Fault::Foreign { partition, lasts } => {
+            Fault::Foreign { partition, lasts, dies } => {
                 self.foreigners += 1;
                 let number = self.foreigners;
-                tokio::spawn(foreign::process(world, partition, number, now + lasts));
+                let until = now + lasts;
+                tokio::spawn(async move {
+                    let (processor, held) =
+                        foreign::process(&world, partition, number, until).await;
+                    if held && !dies {
+                        foreign::release(&world, &processor, partition);
+                    }
+                });
             }
             Fault::Reset { partition, place } => world.reset(partition, place),
         }

@@ -1,7 +1,6 @@
-//! A processor of another SDK: takes a partition as those do, works on it at owner level 0, writes
-//! checkpoints without conditions, and releases it.
+//! A processor of another SDK: takes a partition as those do, works on it at owner level 0, and
+//! writes checkpoints without conditions.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -17,15 +16,21 @@ use super::world::World;
 /// Between two looks of the processor, at which it renews what it has.
 const PACE: Duration = Duration::from_secs(5);
 
-/// Runs until then, or until the faults have stopped.
-pub async fn process(world: Arc<World>, partition: usize, number: u64, until: Instant) {
+/// Runs until then, or until the faults have stopped; returns its name, and whether it has the
+/// partition.
+pub async fn process(
+    world: &World,
+    partition: usize,
+    number: u64,
+    until: Instant,
+) -> (String, bool) {
     let name = format!("foreign-{number}");
     let mine = Ownership { holder: Holder::Foreign(OwnerId::new(&*name)), target: None };
     let mut link: Option<Box<dyn Link>> = None;
     let mut held = false;
     while Instant::now() < until && !world.is_calm() {
         // The others look at ages and shares before they take one; this one just takes.
-        let written = write(&world, &name, partition, &mine);
+        let written = write(world, &name, partition, &mine);
         if written && !held {
             world.trace(|| format!("{name} takes {partition}"));
             link = None;
@@ -34,7 +39,7 @@ pub async fn process(world: Arc<World>, partition: usize, number: u64, until: In
         let turn = Instant::now() + PACE;
         while held && Instant::now() < turn {
             if link.is_none() {
-                link = open(&world, partition).await;
+                link = open(world, partition).await;
             }
             let Some(open) = &mut link else {
                 sleep(Duration::from_secs(1)).await;
@@ -61,9 +66,11 @@ pub async fn process(world: Arc<World>, partition: usize, number: u64, until: In
             }
         }
     }
-    if held {
-        write(&world, &name, partition, &Ownership::default());
-    }
+    (name, held)
+}
+
+pub fn release(world: &World, name: &str, partition: usize) {
+    write(world, name, partition, &Ownership::default());
 }
 
 /// A compare-and-swap on what was read just before; gives up what is another's by then.

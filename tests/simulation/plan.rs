@@ -109,10 +109,11 @@ pub enum Fault {
         partition: usize,
         back: i64,
     },
-    /// A processor of another SDK takes the partition, works on it, and releases it.
+    /// A processor of another SDK takes the partition, works on it, and releases it, or dies.
     Foreign {
         partition: usize,
         lasts: Duration,
+        dies: bool,
     },
     /// An operator resets the checkpoint to a place in the log: a share of its length.
     Reset {
@@ -441,7 +442,7 @@ fn faults(
             Family::Tampering => match tampering {
                 0 if leases && random.random_bool(0.5) => {
                     let lasts = Duration::from_secs(random.random_range(5..90));
-                    Fault::Foreign { partition, lasts }
+                    Fault::Foreign { partition, lasts, dies: random.random_bool(0.5) }
                 }
                 0 => Fault::Overwrite { partition, back: random.random_range(1..40) },
                 1 => Fault::Recreate,
