@@ -1,9 +1,9 @@
 //! The lease loop: carries out what [`LeaseTable`] decides, with a store that may fail or hang.
 //!
-//! Four things go on beside each other, none waits for another: heartbeats, looks (a listing,
-//! then what the table makes of it), writes of ownership records, and reads of the records that
-//! are about to become ours. Each has a time limit, and whatever fails is tried again at its own
-//! pace, so a store that is away stops nothing that runs.
+//! Heartbeats, looks (a listing, then what the table makes of it), writes of ownership records, and
+//! reads of the records that are about to become ours, or were asked for, go on beside each other:
+//! none waits for another. Each has a time limit, and whatever fails is tried again at its own pace,
+//! so a store that is away stops nothing that runs.
 //!
 //! The end of a worker is a hand-off as well. It says that it is leaving, and goes on until the
 //! others have asked for what it has, for [`LEAVING_SHARE`] of the drain's time at most; then it

@@ -7,11 +7,11 @@
 
 mod ending;
 mod outcomes;
+mod tally;
 
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::SystemTime;
 
 use futures::future::{BoxFuture, OptionFuture};
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -27,7 +27,7 @@ use super::dispatch::{self, Completion, Mode, Slot};
 use super::exit::{PartitionExit, StopReason};
 use super::handler::Scope;
 use super::running::Running;
-use super::shared::{Order, PartitionStatus, Progress, Shared, Told};
+use super::shared::{Order, PartitionStatus, Shared, Told};
 use super::unit::{Failures, Tracked, Unit};
 use super::waiting::Waiting;
 use crate::checkpoint_store::CheckpointKey;
@@ -42,6 +42,7 @@ use crate::transport::resume::{PartitionStream, StreamEnd, StreamOptions};
 
 pub use ending::CANCEL_GRACE;
 use ending::Phase;
+use tally::Tally;
 
 /// Most events taken from the link at once: what bounds an overrun of the byte budget.
 const MAX_INTAKE_EVENTS: usize = 256;
@@ -463,33 +464,6 @@ impl<M: Mode> PartitionWorker<M> {
         let state = [batch, retry].into_iter().flatten().map(Instant::from_std);
         state.chain(write).chain(self.running.next_deadline()).chain(ending).min()
     }
-
-    /// Tells what happened since the last call, once for all events of a turn of the loop.
-    fn publish_progress(&mut self) {
-        let running = self.running.len();
-        if running != self.tally.running {
-            self.shared.timings.in_flight.increment(running as f64 - self.tally.running as f64);
-            self.tally.running = running;
-        }
-        self.shared.counters.done.add(std::mem::take(&mut self.tally.done));
-        if !self.tally.settled.is_empty() {
-            let now = self.shared.clock.now();
-            for (oldest, newest) in self.tally.settled.drain(..) {
-                self.shared.timings.latency_seconds.record(age(oldest, now));
-                self.tally.newest = self.tally.newest.max(Some(newest));
-            }
-            if let Some(newest) = self.tally.newest.take() {
-                self.status.metrics.lag_seconds.set(age(newest, now));
-            }
-        }
-        self.status.on_progress(&Progress {
-            settled_to: self.watermark.settled_to().map(|position| position.sequence_number),
-            last_received: self.watermark.last_received(),
-            unsettled: self.watermark.unsettled_events(),
-            in_flight: self.running.len(),
-            settled_above: self.watermark.settled_above_events(),
-        });
-    }
 }
 
 /// Waits for an order; one whose giver is gone never comes.
@@ -497,20 +471,4 @@ async fn ordered(orders: &mut watch::Receiver<Told>) {
     if orders.changed().await.is_err() {
         std::future::pending::<()>().await;
     }
-}
-
-/// What a turn of the loop did, to be counted at its end.
-#[derive(Default)]
-struct Tally {
-    done: u64,
-    /// When what settled together had been enqueued, the oldest and the newest of it.
-    settled: Vec<(SystemTime, SystemTime)>,
-    newest: Option<SystemTime>,
-    /// Handler calls that ran when they were last counted.
-    running: usize,
-}
-
-/// Seconds from `then` to `now`; 0 where a clock went back.
-fn age(then: SystemTime, now: SystemTime) -> f64 {
-    now.duration_since(then).unwrap_or_default().as_secs_f64()
 }

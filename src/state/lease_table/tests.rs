@@ -7,7 +7,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::SystemTime;
 
 use super::*;
-use crate::checkpoint::{Checkpoint, LeaseEpoch, StoredCheckpoint, WriteId};
+use crate::checkpoint::{Checkpoint, LeaseEpoch, StoredCheckpoint, VersionToken, WriteId};
 use crate::event::{Incarnation, Position, SequenceNumber};
 use crate::lease::{LeaseListing, Member, StoredMember};
 use crate::state::fence::{Fence, Verdict};
