@@ -53,6 +53,9 @@ pub fn run(plan: Plan, kept_lines: usize) -> Report {
         let mut fleet = Fleet::new(&world);
         while let Some((at, step)) = steps.pop_front() {
             fleet.tend(begun + at).await;
+            if world.has_failed() {
+                return world;
+            }
             match step {
                 Step::Publish(publish) => world.publish(publish),
                 Step::Fault(fault) => fleet.suffer(fault),
@@ -89,6 +92,9 @@ async fn finish(world: &Arc<World>, fleet: &mut Fleet) {
     fleet.end_zombies();
     let give_up = Instant::now() + PATIENCE;
     while !is_done(world, fleet) {
+        if world.has_failed() {
+            return;
+        }
         if Instant::now() > give_up {
             let (unsettled, behind) = world.oracle(|oracle| (oracle.unsettled(), oracle.behind()));
             let few: Vec<_> = unsettled.iter().take(5).collect();
@@ -148,6 +154,9 @@ async fn change_in_calm(world: &Arc<World>, fleet: &mut Fleet) {
     }
     let give_up = Instant::now() + PATIENCE;
     while !is_done(world, fleet) {
+        if world.has_failed() {
+            return;
+        }
         if Instant::now() > give_up {
             return world.violation(format!("a change in calm does not end: {}", fleet.describe()));
         }

@@ -120,6 +120,11 @@ impl World {
         self.oracle(|oracle| oracle.violations.push(what));
     }
 
+    /// Whether it is known already that the run has failed.
+    pub fn has_failed(&self) -> bool {
+        self.oracle(|oracle| !oracle.violations.is_empty())
+    }
+
     pub fn begun(&self) -> Instant {
         self.begun
     }
