@@ -12,6 +12,9 @@ impl Oracle {
         let epoch = checkpoint.lease_epoch.0;
         let is_claim = state.claims.keys().next_back().is_none_or(|last| epoch > *last)
             || (state.overwritten && !state.claims.contains_key(&epoch));
+        if state.was_overwritten && state.claims.get(&epoch).is_some_and(|claim| claim.by != by) {
+            state.reused.insert(epoch);
+        }
         let incarnation = checkpoint.incarnation.map_or(0, |is| is.0);
         let before = state.stored.replace(checkpoint.clone());
         let overwritten = std::mem::take(&mut state.overwritten);
