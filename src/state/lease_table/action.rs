@@ -46,9 +46,9 @@ pub enum LeaseWritten {
 /// What to do.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Action {
-    /// Write, and say what it came to: [`LeaseTable::on_written`].
+    /// Write, and say what it came to: [`LeaseTable::on_written`](super::LeaseTable::on_written).
     Write(LeaseWrite),
-    /// Run the partition, until [`LeaseTable::on_ended`].
+    /// Run the partition, until [`LeaseTable::on_ended`](super::LeaseTable::on_ended).
     Start(PartitionId),
     /// Drain it for a hand-off.
     Yield(PartitionId),
