@@ -1,11 +1,14 @@
-//! A handler that blocks its thread is named in the log while it does.
+//! A handler that blocks its thread is named in the log while it does, and its partition waits
+//! for it.
 
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use longshore::checkpoint_store::memory::MemoryCheckpointStore;
+use longshore::consumer::CANCEL_GRACE;
 use longshore::transport::memory::MemoryHub;
 use longshore::{BatchConsumer, Event, EventContext, OutgoingEvent};
 
@@ -15,6 +18,14 @@ struct Log(Arc<Mutex<Vec<u8>>>);
 impl Log {
     fn text(&self) -> String {
         String::from_utf8_lossy(&self.0.lock().expect("not poisoned")).into_owned()
+    }
+
+    /// What was said of a handler of this entity that blocks.
+    fn named(&self, entity: &str) -> Option<String> {
+        let topic = format!("message_topic={entity} ");
+        let text = self.text();
+        let mut lines = text.lines();
+        lines.find(|line| line.contains("blocks") && line.contains(&topic)).map(str::to_owned)
     }
 }
 
@@ -55,7 +66,7 @@ async fn a_handler_that_blocks_its_thread_is_named_while_it_does() {
         let guard = held.lock().expect("not poisoned");
         told.send(()).expect("the test waits");
         let start = Instant::now();
-        while !seen.text().contains("blocks its thread") && start.elapsed().as_secs() < 20 {
+        while seen.named("orders").is_none() && start.elapsed().as_secs() < 20 {
             thread::sleep(Duration::from_millis(20));
         }
         drop(guard);
@@ -75,8 +86,7 @@ async fn a_handler_that_blocks_its_thread_is_named_while_it_does() {
     }
     let noticed = holder.join().expect("no panic");
     assert!(noticed < Duration::from_secs(20), "never named:\n{}", log.text());
-    let text = log.text();
-    let line = text.lines().find(|line| line.contains("blocks its thread")).expect("named");
+    let line = log.named("orders").expect("named");
     for part in [
         "message_topic=orders",
         "message_partition=0",
@@ -89,4 +99,38 @@ async fn a_handler_that_blocks_its_thread_is_named_while_it_does() {
     }
     handle.drain();
     handle.join().await;
+}
+
+// An aborted task runs on until it yields: time enough for another owner to begin its event.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partition_is_not_given_up_while_a_handler_that_was_cut_still_runs() {
+    let hub = MemoryHub::new("payments", 1);
+    hub.publish(0, OutgoingEvent::new("event"));
+    let running = Arc::new(AtomicUsize::new(0));
+    let (begins, at_end) = (Arc::clone(&running), Arc::clone(&running));
+    let left = Arc::new(AtomicUsize::new(usize::MAX));
+    let told = Arc::clone(&left);
+    let transport = Arc::new(hub.transport("$Default"));
+    let mut handle = BatchConsumer::builder(transport, Arc::new(MemoryCheckpointStore::new()))
+        .on_partition_revoked(move |_| told.store(at_end.load(Ordering::SeqCst), Ordering::SeqCst))
+        .event_handler(move |_: Event, context: EventContext| {
+            let running = Arc::clone(&begins);
+            async move {
+                running.fetch_add(1, Ordering::SeqCst);
+                context.cancelled().cancelled().await;
+                // Half of what a cut handler is waited for.
+                thread::sleep(CANCEL_GRACE + CANCEL_GRACE / 2);
+                running.fetch_sub(1, Ordering::SeqCst);
+                std::future::pending::<()>().await;
+            }
+        })
+        .expect("valid")
+        .start();
+    while running.load(Ordering::SeqCst) == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    handle.stop();
+    let exit = handle.join().await;
+    assert_eq!(exit.partitions[0].cut_handlers, 1);
+    assert_eq!(left.load(Ordering::SeqCst), 0);
 }

@@ -14,6 +14,7 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{Span, debug_span};
 
 use super::handler::{
@@ -160,6 +161,7 @@ pub(crate) fn call<M: Mode>(
         scope: Arc::clone(scope),
         id,
         first: unit.first_event().map_or(SequenceNumber(0), Event::sequence_number),
+        _token: scope.calls.token(),
     }
 }
 
@@ -175,6 +177,8 @@ pin_project! {
         scope: Arc<Scope>,
         id: CallId,
         first: SequenceNumber,
+        // Dropped last: until then the partition is not given away.
+        _token: TaskTrackerToken,
     }
 }
 

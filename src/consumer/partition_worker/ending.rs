@@ -7,7 +7,8 @@
 //! 3. wait for handlers, settlers and dead letters, until the deadline;
 //! 4. ask handlers to give up, and drop them [`CANCEL_GRACE`] later;
 //! 5. write the last checkpoint;
-//! 6. close the link.
+//! 6. close the link, and wait until what was given up on is really dropped: a task that was
+//!    aborted runs on until it yields.
 //!
 //! A partition that was lost skips 2 and 5: what we would write belongs to another owner. By
 //! default its handlers are asked to give up at once.
@@ -19,8 +20,8 @@
 use std::time::Duration;
 
 use futures::stream::FuturesUnordered;
-use tokio::time::Instant;
-use tracing::info;
+use tokio::time::{Instant, timeout};
+use tracing::{info, warn};
 
 use super::PartitionWorker;
 use crate::config::{LostPartition, MAX_DURATION};
@@ -182,6 +183,17 @@ impl<M: Mode> PartitionWorker<M> {
         self.slot = None;
         if let Some(stream) = self.closing.take() {
             stream.close().await;
+        }
+        self.scope.calls.close();
+        if timeout(CANCEL_GRACE, self.scope.calls.wait()).await.is_err() {
+            warn!(
+                message_topic = %self.partition.entity,
+                message_partition = %self.partition.id,
+                message_consumer_group = %self.key.scope.consumer_group,
+                calls = self.scope.calls.len(),
+                "handler calls were given up on and still run: they do not yield; the partition \
+                 goes to its next owner all the same"
+            );
         }
         self.status.set_phase(PartitionPhase::Stopped);
         let reason = match self.phase {

@@ -140,8 +140,10 @@ impl Oracle {
         });
         let Some(had) = had else { return };
         if had == by {
-            // A call that was cut this instant may be about to be dropped: whether two run at
-            // once is judged when the next owner's first call begins.
+            let running = self.partitions[partition].running.get(by).copied().unwrap_or(0);
+            if running > 0 {
+                self.violations.push(format!("{by} gives {partition} away and runs {running}"));
+            }
             // What a worker that stops could not checkpoint in time goes all the same.
             if !(self.leaving.contains(by) && self.may_leave_records(by)) {
                 self.on_ended_clean(partition, by, had_claims);
