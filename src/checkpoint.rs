@@ -77,8 +77,17 @@ pub struct Checkpoint {
     pub lease_epoch: LeaseEpoch,
     /// The write that left it.
     pub write_id: WriteId,
-    /// Owners that took the partition since the watermark last moved.
+    /// Owners that took the partition one after the other from one that came to an end, while
+    /// events waited and the watermark stood still. See [`TakeoverRule`].
+    ///
+    /// [`TakeoverRule`]: crate::state::takeovers::TakeoverRule
     pub takeovers_without_progress: u32,
+    /// The last of the events of which one may end its process. `None`: none is suspected.
+    #[serde(default)]
+    pub suspects_to: Option<SequenceNumber>,
+    /// The event that was handled alone when this was written.
+    #[serde(default)]
+    pub on_trial: Option<SequenceNumber>,
 }
 
 /// Names the state of a stored value, for compare-and-swap. Opaque.

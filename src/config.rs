@@ -8,6 +8,9 @@ use std::time::Duration;
 use crate::error::InvalidConfig;
 use crate::event::StartPosition;
 use crate::state::backoff::Backoff;
+use crate::state::takeovers::MIN_TAKEOVERS;
+#[cfg(doc)]
+use crate::state::takeovers::TakeoverRule;
 
 /// Default of [`ConsumerOptions::max_batch_size`].
 pub const DEFAULT_MAX_BATCH_SIZE: usize = 20;
@@ -31,6 +34,8 @@ pub const DEFAULT_PREFETCH_EVENTS: u32 = 300;
 pub const DEFAULT_HANDLER_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// Default of [`ConsumerOptions::max_attempts`].
 pub const DEFAULT_MAX_ATTEMPTS: u32 = 5;
+/// Default of [`ConsumerOptions::max_takeovers`].
+pub const DEFAULT_MAX_TAKEOVERS: u32 = 7;
 /// Default of [`ConsumerOptions::retry_backoff`].
 pub const DEFAULT_RETRY_BACKOFF: Backoff =
     Backoff::doubling(Duration::from_secs(1), Duration::from_secs(60));
@@ -219,6 +224,12 @@ pub struct ConsumerOptions {
     /// How often a handler gets an event before it becomes a dead letter. Default
     /// [`DEFAULT_MAX_ATTEMPTS`].
     pub max_attempts: u32,
+    /// How many owners of a partition in a row may end without progress before the event that was
+    /// handled alone at the end of the last two becomes a dead letter: an event that ends its
+    /// process would do so for ever. Its neighbours are told from it by fewer and fewer events in
+    /// flight, see [`TakeoverRule`]. `None`: it goes on for ever. Default
+    /// [`DEFAULT_MAX_TAKEOVERS`], at least [`MIN_TAKEOVERS`].
+    pub max_takeovers: Option<u32>,
     /// Delays between attempts. Default [`DEFAULT_RETRY_BACKOFF`].
     pub retry_backoff: Backoff,
     /// Shortest time between two checkpoint writes of a partition. Default
@@ -257,6 +268,7 @@ impl Default for ConsumerOptions {
             prefetch_events: DEFAULT_PREFETCH_EVENTS,
             handler_timeout: Some(DEFAULT_HANDLER_TIMEOUT),
             max_attempts: DEFAULT_MAX_ATTEMPTS,
+            max_takeovers: Some(DEFAULT_MAX_TAKEOVERS),
             retry_backoff: DEFAULT_RETRY_BACKOFF,
             checkpoint_min_interval: DEFAULT_CHECKPOINT_MIN_INTERVAL,
             uncheckpointed_events: UncheckpointedEvents::default(),
@@ -297,6 +309,12 @@ impl ConsumerOptions {
         }
         if self.max_attempts == 0 {
             return Err(InvalidConfig::new("max_attempts", 0, "it must be at least 1"));
+        }
+        if let Some(takeovers) = self.max_takeovers
+            && takeovers < MIN_TAKEOVERS
+        {
+            let problem = format!("it must be at least {MIN_TAKEOVERS}");
+            return Err(InvalidConfig::new("max_takeovers", takeovers, problem));
         }
         backoff("retry_backoff", &self.retry_backoff)?;
         backoff("reopen_backoff", &self.reopen_backoff)?;
@@ -394,7 +412,7 @@ mod tests {
 
     #[test]
     fn a_value_out_of_bounds_is_named_with_its_bound() {
-        let cases: [(ConsumerOptions, &str); 8] = [
+        let cases: [(ConsumerOptions, &str); 9] = [
             (
                 with(|o| o.max_batch_size = 0),
                 "max_batch_size = 0 cannot be used: it must be at least 1",
@@ -418,6 +436,10 @@ mod tests {
             (
                 with(|o| o.max_attempts = 0),
                 "max_attempts = 0 cannot be used: it must be at least 1",
+            ),
+            (
+                with(|o| o.max_takeovers = Some(2)),
+                "max_takeovers = 2 cannot be used: it must be at least 3",
             ),
             (with(|o| o.drain_timeout = Duration::MAX), "it must be at most a year"),
             (with(|o| o.max_batch_bytes = usize::MAX), "it must be at most"),

@@ -45,6 +45,8 @@ fn with_holes() -> Checkpoint {
         lease_epoch: LeaseEpoch(9),
         write_id: WriteId(5),
         takeovers_without_progress: 1,
+        suspects_to: None,
+        on_trial: None,
     }
 }
 

@@ -241,6 +241,8 @@ fn full() -> Checkpoint {
         lease_epoch: LeaseEpoch(u64::MAX - 1),
         write_id: WriteId(u64::MAX - 2),
         takeovers_without_progress: u32::MAX,
+        suspects_to: Some(SequenceNumber(FAR + 4_096)),
+        on_trial: Some(SequenceNumber(FAR + 1)),
     }
 }
 

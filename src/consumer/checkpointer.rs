@@ -15,6 +15,8 @@ use super::claim::{Written, write_once};
 use super::shared::{PartitionStatus, Shared};
 use crate::checkpoint_store::{CheckpointKey, LeaseEpoch};
 use crate::error::{Error, error_chain};
+use crate::event::SequenceNumber;
+use crate::outcome::Failure;
 use crate::state::checkpoint_pace::{CheckpointPace, PaceLimits};
 use crate::state::fence::{Fence, Superseded, Verdict};
 use crate::state::watermark::Watermark;
@@ -39,6 +41,8 @@ pub(super) struct Checkpointer {
     /// Events below the watermark at the write under way, and at the last acknowledged one.
     writing_passed: u64,
     written_passed: u64,
+    /// The event that waits for the store to know of its trial.
+    trial: Option<SequenceNumber>,
 }
 
 impl Checkpointer {
@@ -63,6 +67,7 @@ impl Checkpointer {
             failures: 0,
             writing_passed: 0,
             written_passed: 0,
+            trial: None,
         };
         this.publish();
         this
@@ -106,6 +111,49 @@ impl Checkpointer {
     /// The ownership ends: the last write does not wait out the back-off of earlier failures.
     pub(super) fn on_last(&mut self) {
         self.failures = 0;
+    }
+
+    /// The ownership ends in order, and the next one need not think that its process died.
+    pub(super) fn on_end(&mut self, now: Instant) {
+        if self.fence.on_end(&self.shared.takeover_rule()) {
+            self.recheck(now);
+        }
+    }
+
+    // Events that may end their process.
+
+    /// Most events in flight beyond the last acknowledged checkpoint, where one is suspected.
+    pub(super) fn window(&self) -> Option<usize> {
+        self.shared.takeover_rule().window(self.fence.stored().takeovers_without_progress)
+    }
+
+    /// Why this event is not to be handled any more.
+    pub(super) fn accusation(&self, number: SequenceNumber) -> Option<Failure> {
+        let stored = self.fence.stored();
+        let accused = self.shared.takeover_rule().accused(stored)?;
+        (accused == number).then(|| {
+            Failure::permanent(format!(
+                "{} owners of its partition ended one after the other; the last two handled this \
+                 event, and nothing else of the partition",
+                stored.takeovers_without_progress
+            ))
+        })
+    }
+
+    pub(super) fn tries_each_alone(&self) -> bool {
+        self.window() == Some(1)
+    }
+
+    /// An event is about to be tried alone: the store is told first.
+    pub(super) fn on_trial(&mut self, number: SequenceNumber, now: Instant) {
+        self.trial = Some(number);
+        self.fence.on_trial(number);
+        self.recheck(now);
+    }
+
+    /// Whether an event waits for the store to know of its trial.
+    pub(super) fn awaits_trial(&self) -> bool {
+        self.trial.is_some()
     }
 
     /// When [`Checkpointer::start`] has something to do.
@@ -164,6 +212,8 @@ impl Checkpointer {
         self.failures = 0;
         self.written_passed = self.writing_passed;
         self.pace.on_written();
+        let on_trial = self.fence.stored().on_trial;
+        self.trial.take_if(|number| on_trial == Some(*number));
         self.publish();
     }
 

@@ -163,8 +163,10 @@ async fn attempt(
         }
     }
     let begin = begin(shared, partition, &hub, &log, stored.as_ref(), lost)?;
+    let has_died = stored.as_ref().is_some_and(|it| !shared.is_own(it.checkpoint.write_id));
     let mut fence =
         Fence::claim(stored, hub.incarnation, shared.shared_now_millis(), shared.write_id());
+    fence.on_takeover(&shared.takeover_rule(), has_died, log.last_enqueued);
     if let Begin::At { watermark, .. } = &begin {
         fence.restart_at(watermark.clone());
     }
@@ -191,6 +193,20 @@ async fn attempt(
         start = ?start,
         "the partition is ours"
     );
+    let claimed = fence.stored();
+    let takeovers = claimed.takeovers_without_progress;
+    if let Some(in_flight) = shared.takeover_rule().window(takeovers) {
+        warn!(
+            message_topic = %partition.entity,
+            message_partition = %partition.id,
+            message_consumer_group = %key.scope.consumer_group,
+            takeovers,
+            in_flight,
+            suspects_to = claimed.suspects_to.map(|number| number.0),
+            "owners end one after the other while they handle these events: fewer are handled at \
+             once, to find the one that ends its process"
+        );
+    }
     Ok(Attempt::Claimed(Box::new(Claimed {
         resume: ResumePosition::new(hub.incarnation, start),
         fence,

@@ -141,6 +141,11 @@ impl EventConsumerBuilder {
         Self(self.0.max_attempts(max_attempts))
     }
 
+    /// See [`ConsumerOptions::max_takeovers`].
+    pub fn max_takeovers(self, max_takeovers: Option<u32>) -> Self {
+        Self(self.0.max_takeovers(max_takeovers))
+    }
+
     /// See [`ConsumerOptions::drain_timeout`].
     pub fn drain_timeout(self, drain_timeout: Duration) -> Self {
         Self(self.0.drain_timeout(drain_timeout))

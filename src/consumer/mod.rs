@@ -32,6 +32,7 @@ mod partition_worker;
 mod rebalance;
 mod running;
 mod shared;
+mod trial;
 mod unit;
 mod waiting;
 
@@ -189,6 +190,8 @@ impl BatchConsumerBuilder {
         handler_timeout: Option<Duration>,
         /// See [`ConsumerOptions::max_attempts`].
         max_attempts: u32,
+        /// See [`ConsumerOptions::max_takeovers`].
+        max_takeovers: Option<u32>,
         /// See [`ConsumerOptions::drain_timeout`].
         drain_timeout: Duration,
     }
@@ -293,6 +296,7 @@ impl BatchConsumerBuilder {
             Leases { store, options, owner: owner.into() }
         });
         let shared = Arc::new(Shared {
+            run: random.random(),
             random: Mutex::new(random),
             transport: self.transport,
             checkpoints: self.checkpoints,
@@ -303,6 +307,7 @@ impl BatchConsumerBuilder {
             slots: common.slots,
             budget: common.budget,
             directive: common.directive,
+            trials: common.trials,
             tasks: TaskTracker::new(),
             counters: Counters::new(&labelled),
             timings: labelled.timings(),

@@ -9,7 +9,7 @@ use metrics::Counter;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::futures::Notified;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -22,6 +22,7 @@ use crate::event::{Partition, PartitionId, SequenceNumber};
 use crate::lease_store::{LeaseStore, OwnerId};
 use crate::state::batch_buffer::FlushReason;
 use crate::state::byte_budget::{Account, ByteBudget};
+use crate::state::takeovers::TakeoverRule;
 use crate::telemetry::metrics::{Labelled, PartitionMetrics, Timings};
 use crate::timestamp::unix_millis;
 use crate::transport::Transport;
@@ -75,6 +76,8 @@ pub(crate) struct Common {
     pub(crate) slots: Arc<Slots>,
     pub(crate) budget: Arc<SharedBudget>,
     pub(crate) directive: watch::Sender<Directive>,
+    /// Whose turn it is to try an event that may end the process.
+    pub(crate) trials: Arc<Semaphore>,
 }
 
 impl Common {
@@ -83,6 +86,7 @@ impl Common {
             slots: Arc::new(Slots::new(slots)),
             budget: Arc::new(SharedBudget::new(memory_budget_bytes)),
             directive: watch::Sender::new(Directive::Run),
+            trials: Arc::new(Semaphore::new(1)),
         }
     }
 }
@@ -106,9 +110,13 @@ pub(crate) struct Shared {
     pub(crate) worker: String,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Mutex<SmallRng>,
+    /// Names this run in what it writes.
+    pub(crate) run: u32,
     pub(crate) slots: Arc<Slots>,
     pub(crate) budget: Arc<SharedBudget>,
     pub(crate) directive: watch::Sender<Directive>,
+    /// See [`Common::trials`].
+    pub(crate) trials: Arc<Semaphore>,
     pub(crate) tasks: TaskTracker,
     pub(crate) counters: Counters,
     pub(crate) timings: Timings,
@@ -153,8 +161,22 @@ impl Shared {
         lock(&self.random).random()
     }
 
+    /// Names a write: the upper half names this run of the consumer.
     pub(crate) fn write_id(&self) -> WriteId {
-        WriteId(self.seed())
+        let number = self.seed() & u64::from(u32::MAX);
+        WriteId(u64::from(self.run) << 32 | number)
+    }
+
+    /// Whether a write was made by this run of the consumer.
+    pub(crate) fn is_own(&self, write: WriteId) -> bool {
+        write.0 >> 32 == u64::from(self.run)
+    }
+
+    pub(crate) fn takeover_rule(&self) -> TakeoverRule {
+        TakeoverRule {
+            limit: self.options.max_takeovers,
+            window_events: self.options.window_events,
+        }
     }
 
     /// Begins a drain, unless one is under way already with an earlier deadline.

@@ -8,6 +8,7 @@ use super::value;
 use crate::config::{
     LostPartition, MAX_SLOTS, MAX_WINDOW_EVENTS, OwnerLevel, PositionLost, UncheckpointedEvents,
 };
+use crate::state::takeovers::MIN_TAKEOVERS;
 
 /// A key of the environment and of the file.
 #[derive(Clone, Copy, Debug)]
@@ -289,6 +290,21 @@ pub const ALL: &[Key] = &[
             set: |o, n| o.max_attempts = u32::try_from(n).unwrap_or(u32::MAX),
         },
         "How often a handler gets an event before it becomes a dead letter.",
+    ),
+    knob(
+        "LONGSHORE_MAX_TAKEOVERS",
+        "7",
+        Knob::Other {
+            allowed: "unlimited, or a number from 3",
+            set: |o, text| {
+                o.max_takeovers = match text {
+                    "unlimited" => None,
+                    _ => Some(text.parse().ok().filter(|n| *n >= MIN_TAKEOVERS)?),
+                };
+                Some(())
+            },
+        },
+        "How many owners may end in a row before the event they handled becomes a dead letter.",
     ),
     knob(
         "LONGSHORE_RETRY_BACKOFF",
@@ -601,6 +617,7 @@ mod tests {
             ("LONGSHORE_RETRY_BACKOFF", "0s..1s"),
             ("LONGSHORE_RETRY_BACKOFF", "1s"),
             ("LONGSHORE_UNCHECKPOINTED_EVENTS", "0"),
+            ("LONGSHORE_MAX_TAKEOVERS", "2"),
             ("LONGSHORE_START_POSITION", "-1"),
             ("LONGSHORE_POSITION_LOST", "go on"),
             ("LONGSHORE_LOST_PARTITION", "wait"),

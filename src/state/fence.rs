@@ -14,6 +14,7 @@ use crate::checkpoint::{
     Checkpoint, Expected, LeaseEpoch, SettledRun, StoredCheckpoint, VersionToken, WriteId,
 };
 use crate::event::{Incarnation, Position, SequenceNumber};
+use crate::state::takeovers::{self, TakeoverRule};
 
 /// One owner's right to write one partition's checkpoint.
 #[derive(Clone, Debug)]
@@ -24,6 +25,10 @@ pub struct Fence {
     pending: Option<Checkpoint>,
     /// Whether the claim is acknowledged. From then on the epoch is ours alone.
     claimed: bool,
+    /// The event that is to be on trial from the next write on.
+    on_trial: Option<SequenceNumber>,
+    /// The count of takeovers that an orderly end leaves.
+    taken_back: Option<u32>,
 }
 
 /// What a failed compare means.
@@ -72,14 +77,32 @@ impl Fence {
         if before.incarnation.is_some_and(|was| was != incarnation) {
             claim.watermark = None;
             claim.settled_above.clear();
-            claim.takeovers_without_progress = 0;
-        } else if before.lease_epoch > LeaseEpoch(0) {
-            claim.takeovers_without_progress = claim.takeovers_without_progress.saturating_add(1);
+            takeovers::acquit(&mut claim);
         }
         claim.incarnation = Some(incarnation);
         claim.lease_epoch = LeaseEpoch(before.lease_epoch.0.saturating_add(1).max(now_millis));
         claim.write_id = write_id;
-        Self { stored: before, expected, pending: Some(claim), claimed: false }
+        Self {
+            stored: before,
+            expected,
+            pending: Some(claim),
+            claimed: false,
+            on_trial: None,
+            taken_back: None,
+        }
+    }
+
+    /// Counts the claim as a takeover, where the owner before came to an end.
+    pub fn on_takeover(
+        &mut self,
+        rule: &TakeoverRule,
+        has_died: bool,
+        last_enqueued: Option<SequenceNumber>,
+    ) {
+        let has_died = has_died && self.stored.lease_epoch > LeaseEpoch(0);
+        if let Some(claim) = &mut self.pending {
+            rule.on_claim(claim, has_died, last_enqueued);
+        }
     }
 
     /// Makes the claim begin at another place than the stored one: after "latest" was turned
@@ -94,7 +117,7 @@ impl Fence {
         }
         claim.watermark = watermark;
         claim.settled_above.clear();
-        claim.takeovers_without_progress = 0;
+        takeovers::acquit(claim);
     }
 
     /// The owner's epoch.
@@ -133,10 +156,31 @@ impl Fence {
         next.watermark = later(watermark, next.watermark);
         next.settled_above = union(&next.settled_above, &settled_above, number_of(&next.watermark));
         next.write_id = write_id;
+        if let Some(number) = self.on_trial.take() {
+            next.on_trial = Some(number);
+        }
+        if let Some(takeovers) = self.taken_back {
+            next.takeovers_without_progress = next.takeovers_without_progress.min(takeovers);
+        }
         if moved {
-            next.takeovers_without_progress = 0;
+            takeovers::on_progress(&mut next);
         }
         self.pending = Some(next);
+    }
+
+    /// The next write of progress is to say that this event is tried alone.
+    pub fn on_trial(&mut self, number: SequenceNumber) {
+        self.on_trial = Some(number);
+    }
+
+    /// The owner ends in order. Returns whether the next write has something to say of it.
+    pub fn on_end(&mut self, rule: &TakeoverRule) -> bool {
+        // Once: a hand-off may be called back, and begin again.
+        let is_first = self.taken_back.is_none();
+        if is_first {
+            self.taken_back = rule.taken_back(&self.stored);
+        }
+        is_first && self.taken_back.is_some()
     }
 
     /// The pending write is acknowledged.
@@ -225,6 +269,7 @@ mod tests {
     use super::*;
 
     const HUB: Incarnation = Incarnation(1_000);
+    const RULE: TakeoverRule = TakeoverRule { limit: Some(7), window_events: 4_096 };
 
     fn stored(checkpoint: &Checkpoint, version: &str) -> StoredCheckpoint {
         StoredCheckpoint {
@@ -256,8 +301,48 @@ mod tests {
         let (claim, expected) = fence.pending().expect("pending");
         assert_eq!(claim.watermark, Some(Position::at(41)));
         assert_eq!(claim.lease_epoch, LeaseEpoch(901));
-        assert_eq!(claim.takeovers_without_progress, 1);
         assert_eq!(*expected, Expected::Version(VersionToken("v9".to_owned())));
+    }
+
+    /// The claim of an owner after one that died, of a checkpoint with these takeovers.
+    fn takeover(takeovers: u32) -> Fence {
+        let before = Checkpoint {
+            watermark: Some(Position::at(41)),
+            incarnation: Some(HUB),
+            lease_epoch: LeaseEpoch(900),
+            takeovers_without_progress: takeovers,
+            ..Checkpoint::default()
+        };
+        let mut fence = Fence::claim(Some(stored(&before, "v1")), HUB, 500, WriteId(7));
+        fence.on_takeover(&RULE, true, Some(SequenceNumber(99)));
+        fence.on_stored(VersionToken("v2".to_owned()));
+        fence
+    }
+
+    #[test]
+    fn a_trial_is_said_until_its_event_is_settled() {
+        let mut fence = takeover(5);
+        assert_eq!(fence.stored().takeovers_without_progress, 5, "no trial, no evidence");
+        fence.on_trial(SequenceNumber(42));
+        assert_eq!(progress(&mut fence, 41, 2).on_trial, Some(SequenceNumber(42)));
+        fence.on_stored(VersionToken("v3".to_owned()));
+        assert_eq!(progress(&mut fence, 41, 3).on_trial, Some(SequenceNumber(42)));
+        assert_eq!(progress(&mut fence, 42, 4).on_trial, None);
+    }
+
+    #[test]
+    fn an_orderly_end_takes_one_takeover_back_and_never_brings_one_up_again() {
+        let mut fence = takeover(3);
+        assert!(fence.on_end(&RULE));
+        assert_eq!(progress(&mut fence, 41, 2).takeovers_without_progress, 3);
+        fence.on_stored(VersionToken("v3".to_owned()));
+        // The hand-off was called back, and comes again.
+        assert!(!fence.on_end(&RULE));
+        assert_eq!(progress(&mut fence, 41, 3).takeovers_without_progress, 3);
+        // What was suspected is settled.
+        assert_eq!(progress(&mut fence, 99_999, 4).takeovers_without_progress, 0);
+        fence.on_stored(VersionToken("v4".to_owned()));
+        assert_eq!(progress(&mut fence, 100_000, 5).takeovers_without_progress, 0);
     }
 
     #[test]

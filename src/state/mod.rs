@@ -17,4 +17,5 @@ pub mod owner;
 pub mod placement;
 pub mod reset;
 pub mod resume;
+pub mod takeovers;
 pub mod watermark;

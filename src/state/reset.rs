@@ -68,7 +68,7 @@ pub fn reset(
         reset_generation: generation.saturating_add(1),
         lease_epoch,
         write_id,
-        takeovers_without_progress: 0,
+        ..Checkpoint::default()
     }
 }
 
@@ -115,6 +115,8 @@ mod tests {
             lease_epoch: LeaseEpoch(900),
             write_id: WriteId(1),
             takeovers_without_progress: 5,
+            suspects_to: Some(SequenceNumber(45)),
+            on_trial: Some(SequenceNumber(41)),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::fs;
 
 use longshore::checkpoint_store::Checkpoint;
+use longshore::event::SequenceNumber;
 use serde_json::{Value, json};
 
 use crate::azurite::{ALL, Container};
@@ -23,6 +24,7 @@ async fn what_is_exported_is_the_same_in_an_empty_container() {
     let mut first = with_holes(9, hub);
     first.reset_generation = 6;
     first.takeovers_without_progress = 2;
+    first.suspects_to = Some(SequenceNumber(25));
     stage.write("0", &first).await;
     stage.write("1", &at(3)).await;
     let claimed = Checkpoint { incarnation: Some(hub), ..Checkpoint::default() };
@@ -35,7 +37,7 @@ async fn what_is_exported_is_the_same_in_an_empty_container() {
             "consumer_group": "$Default", "partition": "0", "sequence_number": 9,
             "offset": "4096", "enqueued_time": 1_764_080_000_123_i64, "settled_above": [[11, 15], [17, 17]], "incarnation": hub.0,
             "reset_generation": 6, "lease_epoch": 1_764_080_000_123_i64,
-            "takeovers_without_progress": 2,
+            "takeovers_without_progress": 2, "suspects_to": 25,
         })
     );
     assert_eq!(lines[2]["sequence_number"], Value::Null);

@@ -52,6 +52,10 @@ impl SimHandler {
         let (id, call) = worker.on_call(event, epoch);
         let running = Running(Arc::clone(worker), event.clone());
         let plan = &worker.world.plan;
+        if plan.deadly == Some(id) {
+            worker.world.oracle(|oracle| oracle.count("died of an event"));
+            worker.die();
+        }
         let rates = plan.handler;
         let place = (id as u64).wrapping_mul(0x0100_0000_01b3).wrapping_add(u64::from(call));
         let mut random = SmallRng::seed_from_u64(plan.seed ^ place.rotate_left(17));

@@ -40,7 +40,7 @@ const DEFAULT_SEEDS: u64 = 10_000;
 const ENOUGH_SEEDS: u64 = 5_000;
 
 /// What a run of many seeds must have seen.
-const EXPECTED: [&str; 41] = [
+const EXPECTED: [&str; 43] = [
     "checkpoint overwritten",
     "checkpoint reset",
     "crash",
@@ -49,6 +49,8 @@ const EXPECTED: [&str; 41] = [
     "cut off for good",
     "paused",
     "died",
+    "died of an event",
+    "deadly event accused",
     "dead letter",
     "conflict",
     "lease conflict",

@@ -31,6 +31,8 @@ pub struct Plan {
     pub handler: HandlerRates,
     /// Most the clocks of workers are wrong, either way.
     pub max_skew: Duration,
+    /// The event that ends every process of ours that handles it.
+    pub deadly: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -223,7 +225,7 @@ impl Plan {
         }
         publishes.sort_by_key(|(at, _)| *at);
         let faults = faults(random, partitions, calm_at, leases.is_some());
-        Self {
+        let mut this = Self {
             seed,
             partitions,
             workers,
@@ -236,7 +238,11 @@ impl Plan {
             rates: rates(random),
             handler: handler_rates(random),
             max_skew: Duration::from_secs(*[0, 1, 60].choose(random).unwrap_or(&0)),
-        }
+            deadly: None,
+        };
+        this.deadly = random.random_bool(0.1).then(|| random.random_range(0..events));
+        this.options.max_takeovers = Some(*[3, 5, 7].choose(random).unwrap_or(&7));
+        this
     }
 }
 
@@ -256,6 +262,7 @@ impl Plan {
             rates: Rates { latency_ms: 10, ..Rates::default() },
             handler: HandlerRates::default(),
             max_skew: Duration::ZERO,
+            deadly: None,
         }
     }
 }

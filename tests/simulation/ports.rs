@@ -308,7 +308,7 @@ impl DeadLetterSink for SimSink {
                 return Err(failed("write the dead letter"));
             }
             worker.arrive(To::Sink).await;
-            worker.on_dead_letter(&letter.event);
+            worker.on_dead_letter(letter);
             Ok(())
         }
         .boxed()

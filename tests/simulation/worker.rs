@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use longshore::Event;
+use longshore::dead_letter::DeadLetter;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::Instant;
@@ -81,8 +82,14 @@ impl Worker {
     /// One more await was reached; it may be the last.
     pub fn step(&self) {
         let steps = self.steps.fetch_add(1, Ordering::Relaxed) + 1;
-        let is_due = steps >= self.dies_at.load(Ordering::Relaxed) && !self.world.is_calm();
-        if is_due && !self.dead.swap(true, Ordering::Relaxed) {
+        if steps >= self.dies_at.load(Ordering::Relaxed) && !self.world.is_calm() {
+            self.die();
+        }
+    }
+
+    pub fn die(&self) {
+        if !self.dead.swap(true, Ordering::Relaxed) {
+            let steps = self.steps.load(Ordering::Relaxed);
             self.world.trace(|| format!("{} dies at step {steps}", self.name));
             self.world.oracle(|oracle| oracle.on_died(&self.name));
             self.world.death.notify_one();
@@ -150,11 +157,19 @@ impl Worker {
         self.world.trace(|| format!("{} settles event {id}", self.name));
     }
 
-    pub fn on_dead_letter(&self, event: &Event) {
-        let id = identity(event);
+    pub fn on_dead_letter(&self, letter: &DeadLetter) {
+        let id = identity(&letter.event);
+        if letter.failure.message.contains("owners of its partition") {
+            let is_deadly = self.world.plan.deadly == Some(id);
+            let what = if is_deadly { "deadly event accused" } else { "innocent event accused" };
+            self.world.oracle(|oracle| oracle.count(what));
+        }
         let epoch = self.epochs.lock().expect("no panic under the lock").get(&id).copied();
+        // An event that is accused has no call.
+        let partition = index(&letter.event.partition().id);
+        let last = self.world.oracle(|oracle| oracle.last_epoch(&self.name, partition));
         self.world.oracle(|oracle| oracle.count("dead letter"));
-        self.on_settled(id, epoch.unwrap_or_default());
+        self.on_settled(id, epoch.unwrap_or(last));
     }
 }
 

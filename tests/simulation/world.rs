@@ -342,6 +342,8 @@ impl World {
             reset_generation: stored.checkpoint.reset_generation + 1,
             write_id: WriteId(u64::MAX),
             takeovers_without_progress: 0,
+            suspects_to: None,
+            on_trial: None,
             ..stored.checkpoint.clone()
         };
         self.trace(|| format!("{partition} is reset to {number}"));

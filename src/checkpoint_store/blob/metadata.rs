@@ -1,8 +1,8 @@
 //! A checkpoint as the metadata of a blob: two keys that every SDK and KEDA read, and one of ours.
 //!
 //! `offset` and `sequencenumber` are the watermark. `longshore` holds the rest, as
-//! `v=1;base=42;epoch=…;reset=…;incarnation=…;write=…;takeovers=…;enqueued=…;settled=…`. A writer
-//! that does not know it drops it, or keeps it beside a position it does not belong to. So what
+//! `v=1;base=42;epoch=…;reset=…;write=…;takeovers=…;incarnation=…;suspects=…;trial=…;enqueued=…;
+//! settled=…`. A writer that does not know it drops it, or keeps it beside a position it does not belong to. So what
 //! depends on the position counts only where `base` is the stored sequence number and the version
 //! is known. Fields that are not known are passed over. The two counters that must not go back,
 //! `epoch` and `reset`, count in any case, and keep their names in later versions. A value that
@@ -14,7 +14,7 @@ use super::settled;
 use crate::blob_container::Metadata;
 use crate::checkpoint::{Checkpoint, LeaseEpoch, WriteId};
 use crate::checkpoint_store::foreign;
-use crate::event::{Incarnation, Position};
+use crate::event::{Incarnation, Position, SequenceNumber};
 use crate::timestamp::{from_unix_millis, unix_millis};
 
 /// Most bytes of metadata that Blob Storage takes, names and values together.
@@ -44,6 +44,11 @@ pub(super) fn encode(checkpoint: &Checkpoint) -> Metadata {
     );
     if let Some(Incarnation(incarnation)) = checkpoint.incarnation {
         ours.push_str(&format!(";incarnation={incarnation}"));
+    }
+    for (name, number) in [("suspects", checkpoint.suspects_to), ("trial", checkpoint.on_trial)] {
+        if let Some(SequenceNumber(number)) = number {
+            ours.push_str(&format!(";{name}={number}"));
+        }
     }
     if let Some(time) = checkpoint.watermark.as_ref().and_then(|at| at.enqueued_time) {
         ours.push_str(&format!(";enqueued={}", unix_millis(time)));
@@ -113,6 +118,8 @@ impl<'a> Ours<'a> {
             incarnation: self.field("incarnation").map(Incarnation),
             write_id: WriteId(self.field("write").unwrap_or_default()),
             takeovers_without_progress: self.field("takeovers").unwrap_or_default(),
+            suspects_to: self.field("suspects").map(SequenceNumber),
+            on_trial: self.field("trial").map(SequenceNumber),
             ..checkpoint
         }
     }
@@ -157,7 +164,6 @@ mod tests {
 
     use super::*;
     use crate::checkpoint::SettledRun;
-    use crate::event::SequenceNumber;
 
     fn metadata(pairs: &[(&str, &str)]) -> Metadata {
         pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
@@ -180,6 +186,8 @@ mod tests {
             epoch in any::<u64>(),
             write_id in any::<u64>(),
             takeovers_without_progress in any::<u32>(),
+            suspects_to in proptest::option::of(any::<i64>().prop_map(SequenceNumber)),
+            on_trial in proptest::option::of(any::<i64>().prop_map(SequenceNumber)),
         ) -> Checkpoint {
             let watermark = watermark.map(|(number, offset, millis)| Position {
                 sequence_number: SequenceNumber(number),
@@ -200,6 +208,8 @@ mod tests {
                 lease_epoch: LeaseEpoch(epoch),
                 write_id: WriteId(write_id),
                 takeovers_without_progress,
+                suspects_to,
+                on_trial,
             }
         }
     }

@@ -28,6 +28,10 @@ struct Line {
     reset_generation: u64,
     lease_epoch: LeaseEpoch,
     takeovers_without_progress: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    suspects_to: Option<SequenceNumber>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    on_trial: Option<SequenceNumber>,
 }
 
 /// The line of a checkpoint, in ASCII.
@@ -55,6 +59,8 @@ pub(super) fn write(
         reset_generation: checkpoint.reset_generation,
         lease_epoch: checkpoint.lease_epoch,
         takeovers_without_progress: checkpoint.takeovers_without_progress,
+        suspects_to: checkpoint.suspects_to,
+        on_trial: checkpoint.on_trial,
     };
     as_json(&line)
 }
@@ -147,6 +153,8 @@ fn read_one(text: &str, scope: &CheckpointScope) -> Result<(PartitionId, Checkpo
         reset_generation: line.reset_generation,
         lease_epoch: line.lease_epoch,
         takeovers_without_progress: line.takeovers_without_progress,
+        suspects_to: line.suspects_to,
+        on_trial: line.on_trial,
         ..Checkpoint::default()
     };
     Ok((line.partition, checkpoint))

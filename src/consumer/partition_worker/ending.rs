@@ -52,12 +52,14 @@ impl<M: Mode> PartitionWorker<M> {
         if partial_batch {
             self.shared.counters.on_batch(FlushReason::Drain);
         }
+        self.checkpointer.on_end(now);
         self.begin_end(why, deadline.max(now));
     }
 
     /// Prepares to give the partition to another worker.
-    pub(super) fn begin_hand_off(&mut self) {
+    pub(super) fn begin_hand_off(&mut self, now: Instant) {
         self.waiting.flush();
+        self.checkpointer.on_end(now);
         self.status.set_phase(PartitionPhase::Draining);
         self.phase = Phase::HandingOff;
     }

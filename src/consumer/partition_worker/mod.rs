@@ -29,6 +29,7 @@ use super::exit::{PartitionExit, StopReason};
 use super::handler::Scope;
 use super::running::Running;
 use super::shared::{Order, PartitionStatus, Shared, Told};
+use super::trial::Trial;
 use super::unit::{Failures, Tracked, Unit};
 use super::waiting::Waiting;
 use crate::checkpoint_store::CheckpointKey;
@@ -74,6 +75,7 @@ pub(super) struct PartitionWorker<M> {
     /// Whether our place in the line for slots is taken.
     in_line: bool,
     slot: Option<Slot>,
+    trial: Trial,
     account: Account,
     /// Settled since the budget was told.
     returned_bytes: usize,
@@ -136,6 +138,7 @@ impl<M: Mode> PartitionWorker<M> {
         };
         let handler_timeout = options.handler_timeout;
         let permits = PollSemaphore::new(Arc::clone(shared.slots.semaphore()));
+        let trial = Trial::new(&shared.trials);
         let account = shared.budget.open();
         Self {
             mode,
@@ -157,6 +160,7 @@ impl<M: Mode> PartitionWorker<M> {
             permits,
             in_line: false,
             slot: None,
+            trial,
             account,
             returned_bytes: 0,
             tally: Tally::default(),
@@ -240,6 +244,10 @@ impl<M: Mode> PartitionWorker<M> {
                     self.slot = permit.map(|permit| Slot::of(permit, &self.shared.slots));
                     true
                 }
+                number = poll_fn(|cx| self.trial.poll_turn(cx)), if self.trial.is_waiting() => {
+                    self.checkpointer.on_trial(number, Instant::now());
+                    false
+                }
                 Some(result) = receiving => {
                     self.on_received(&mut received, Instant::now());
                     if let Err(end) = result {
@@ -278,7 +286,7 @@ impl<M: Mode> PartitionWorker<M> {
                 *later = (*later).min(deadline);
             }
             (Order::Drain(deadline), _) => self.stop(StopReason::Drained, deadline, now),
-            (Order::HandOff, Phase::Running) => self.begin_hand_off(),
+            (Order::HandOff, Phase::Running) => self.begin_hand_off(now),
             (Order::Run | Order::Pause, Phase::HandingOff) => self.call_back(),
             (Order::Lose, _) => self.lose(StopReason::LeaseLost, now),
             _ => {}
@@ -296,7 +304,16 @@ impl<M: Mode> PartitionWorker<M> {
                     let bytes = event.budget_bytes();
                     bytes_taken += bytes;
                     self.largest_event_bytes = self.largest_event_bytes.max(bytes);
-                    self.waiting.on_event(Tracked { event, ticket }, bytes, now_std);
+                    let number = event.sequence_number();
+                    let tracked = Tracked { event, ticket };
+                    if let Some(failure) = self.checkpointer.accusation(number) {
+                        self.dead_letter(tracked, failure, now);
+                    } else {
+                        if self.checkpointer.tries_each_alone() {
+                            self.trial.on_event(number);
+                        }
+                        self.waiting.on_event(tracked, bytes, now_std);
+                    }
                 }
                 Received::SettledBefore => settled_before += 1,
                 Received::Repeat => {}
@@ -375,10 +392,18 @@ impl<M: Mode> PartitionWorker<M> {
 
     /// Whether something is ready for a handler.
     fn may_begin(&self, now: std::time::Instant, pressed: bool) -> bool {
+        if self.awaits_trial() {
+            return false;
+        }
         match self.phase {
             Phase::HandingOff => self.waiting.is_flushed(),
             Phase::Running | Phase::Ending { .. } => self.waiting.is_ready(now, pressed),
         }
+    }
+
+    /// Whether what is ready waits for its turn to be tried alone, or for the store to know of it.
+    fn awaits_trial(&self) -> bool {
+        self.trial.is_waiting() || self.checkpointer.awaits_trial()
     }
 
     fn take_slot(&mut self) -> Option<Slot> {
@@ -412,7 +437,10 @@ impl<M: Mode> PartitionWorker<M> {
     fn start_write(&mut self, now: Instant) {
         if self.may_checkpoint() {
             let last = match self.phase {
-                Phase::Running => false,
+                // What is next waits for it.
+                Phase::Running => {
+                    self.awaits_trial() || self.checkpointer.window().is_some() && self.is_idle()
+                }
                 Phase::HandingOff => self.is_handed_out(),
                 Phase::Ending { .. } => self.is_idle(),
             };
@@ -435,15 +463,14 @@ impl<M: Mode> PartitionWorker<M> {
         }
         let window =
             self.shared.options.window_events.saturating_sub(self.watermark.window_events());
-        let uncheckpointed = match self.shared.options.uncheckpointed_events {
-            UncheckpointedEvents::Unlimited => usize::MAX,
-            UncheckpointedEvents::PauseAt(limit) => {
-                let received =
-                    self.watermark.passed_events() + self.watermark.window_events() as u64;
-                usize::try_from(limit.saturating_sub(received - self.checkpointer.written_passed()))
-                    .unwrap_or(usize::MAX)
-            }
+        let limit = match self.shared.options.uncheckpointed_events {
+            UncheckpointedEvents::Unlimited => u64::MAX,
+            UncheckpointedEvents::PauseAt(limit) => limit,
         };
+        let limit = self.checkpointer.window().map_or(limit, |window| limit.min(window as u64));
+        let received = self.watermark.passed_events() + self.watermark.window_events() as u64;
+        let uncheckpointed = limit.saturating_sub(received - self.checkpointer.written_passed());
+        let uncheckpointed = usize::try_from(uncheckpointed).unwrap_or(usize::MAX);
         window.min(uncheckpointed).min(MAX_INTAKE_EVENTS)
     }
 
@@ -460,7 +487,8 @@ impl<M: Mode> PartitionWorker<M> {
         };
         let running = matches!(self.phase, Phase::Running);
         // What is ready and lacks only a slot waits for the slot.
-        let batch = self.waiting.next_deadline().filter(|_| !wants_slot && running);
+        let waits = wants_slot || self.awaits_trial();
+        let batch = self.waiting.next_deadline().filter(|_| !waits && running);
         let retry = self.retries.next_deadline().filter(|_| running);
         let write = self.checkpointer.next_deadline().filter(|_| self.may_checkpoint());
         let state = [batch, retry].into_iter().flatten().map(Instant::from_std);

@@ -20,11 +20,16 @@ pub struct Opened {
 }
 
 impl Oracle {
+    /// What the worker claimed last of a partition; 0: nothing.
+    pub fn last_epoch(&self, worker: &str, partition: usize) -> u64 {
+        let mut claims = self.partitions[partition].claims.iter().rev();
+        claims.find(|(_, claim)| claim.by == worker).map_or(0, |(epoch, _)| *epoch)
+    }
+
     /// The broker opened a link: it ends that of an earlier owner, never that of a later one.
     pub fn on_opened(&mut self, worker: &str, partition: usize) -> Opened {
+        let epoch = self.last_epoch(worker, partition);
         let state = &mut self.partitions[partition];
-        let claims = state.claims.iter().rev();
-        let epoch = claims.clone().find(|(_, claim)| claim.by == worker).map_or(0, |(at, _)| *at);
         let opened = Opened { partition, worker: worker.to_owned(), epoch };
         if let Some(before) = state.link.replace(opened.clone())
             && before.epoch > epoch
