@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use futures::future::{BoxFuture, pending};
+use futures::future::BoxFuture;
 use longshore::Error;
 use longshore::lease_store::{
     CheckpointKey, CheckpointScope, Expected, LeaseListing, LeaseStore, Member, OwnerId, Ownership,
@@ -13,7 +13,6 @@ use longshore::lease_store::{
 };
 use tokio::time::sleep;
 
-use super::ports::{Fate, To, failed};
 use super::worker::Worker;
 
 #[derive(Debug)]
@@ -44,36 +43,14 @@ impl LeaseStore for SimLeases {
         &'a self,
         scope: &'a CheckpointScope,
     ) -> BoxFuture<'a, Result<LeaseListing, Error>> {
-        async {
-            self.0.world.count_request("lease list");
-            match self.0.depart(To::Stores).await {
-                Fate::Refused => return Err(failed("list the leases")),
-                Fate::Hang => return pending().await,
-                _ => {}
-            }
-            let answer = self.list_in_parts(scope).await;
-            self.0.arrive(To::Stores).await;
-            answer
-        }
-        .boxed()
+        self.0.read("lease list", "list the leases", self.list_in_parts(scope)).boxed()
     }
 
     fn load<'a>(
         &'a self,
         key: &'a CheckpointKey,
     ) -> BoxFuture<'a, Result<Option<StoredOwnership>, Error>> {
-        async {
-            self.0.world.count_request("lease read");
-            match self.0.depart(To::Stores).await {
-                Fate::Refused => return Err(failed("read the lease")),
-                Fate::Hang => return pending().await,
-                _ => {}
-            }
-            let answer = self.0.world.leases.load(key).await;
-            self.0.arrive(To::Stores).await;
-            answer
-        }
-        .boxed()
+        self.0.read("lease read", "read the lease", self.0.world.leases.load(key)).boxed()
     }
 
     fn store<'a>(
@@ -82,40 +59,11 @@ impl LeaseStore for SimLeases {
         ownership: &'a Ownership,
         expected: &'a Expected,
     ) -> BoxFuture<'a, Result<VersionToken, StoreError>> {
-        async {
-            let worker = &self.0;
-            worker.world.count_request("lease write");
-            let fate = worker.depart(To::Stores).await;
-            let apply = || worker.world.write_ownership(&worker.name, key, ownership, expected);
-            let answer = match fate {
-                Fate::Good => apply(),
-                Fate::Refused => Err(failed("write the lease").into()),
-                Fate::Hang => pending().await,
-                Fate::LostAnswer => {
-                    let _lost = apply();
-                    Err(failed("write the lease").into())
-                }
-                Fate::Late => {
-                    let (worker, wait) = (Arc::clone(worker), worker.random(100..=60_000));
-                    let (key, ownership, expected) =
-                        (key.clone(), ownership.clone(), expected.clone());
-                    tokio::spawn(async move {
-                        sleep(Duration::from_millis(wait)).await;
-                        let world = &worker.world;
-                        let _nobody_waits =
-                            world.write_ownership(&worker.name, &key, &ownership, &expected);
-                    });
-                    pending().await
-                }
-                Fate::Repeated => {
-                    let _first = apply();
-                    apply()
-                }
-            };
-            worker.arrive(To::Stores).await;
-            answer
-        }
-        .boxed()
+        let (key, ownership, expected) = (key.clone(), ownership.clone(), expected.clone());
+        let apply = move |worker: &Worker| {
+            worker.world.write_ownership(&worker.name, &key, &ownership, &expected)
+        };
+        self.0.write("lease write", "write the lease", apply).boxed()
     }
 
     fn write_member<'a>(
@@ -123,33 +71,12 @@ impl LeaseStore for SimLeases {
         scope: &'a CheckpointScope,
         member: &'a Member,
     ) -> BoxFuture<'a, Result<(), Error>> {
-        async {
-            let worker = &self.0;
-            worker.world.count_request("heartbeat");
-            match worker.depart(To::Stores).await {
-                Fate::Refused => return Err(failed("write the heartbeat")),
-                Fate::Hang => return pending().await,
-                Fate::Late => {
-                    let (worker, wait) = (Arc::clone(worker), worker.random(100..=60_000));
-                    let (scope, member) = (scope.clone(), member.clone());
-                    tokio::spawn(async move {
-                        sleep(Duration::from_millis(wait)).await;
-                        let written = worker.world.leases.write_member(&scope, &member).await;
-                        written.expect("written");
-                    });
-                    return pending().await;
-                }
-                Fate::LostAnswer => {
-                    worker.world.leases.write_member(scope, member).await?;
-                    return Err(failed("write the heartbeat"));
-                }
-                Fate::Good | Fate::Repeated => {}
-            }
-            worker.world.leases.write_member(scope, member).await?;
-            worker.arrive(To::Stores).await;
-            Ok(())
-        }
-        .boxed()
+        let (scope, member) = (scope.clone(), member.clone());
+        let apply = move |worker: &Worker| {
+            let written = worker.world.leases.write_member(&scope, &member);
+            written.now_or_never().expect("at once")
+        };
+        self.0.write("heartbeat", "write the heartbeat", apply).boxed()
     }
 
     fn remove_member<'a>(
@@ -157,16 +84,10 @@ impl LeaseStore for SimLeases {
         scope: &'a CheckpointScope,
         owner: &'a OwnerId,
     ) -> BoxFuture<'a, Result<(), Error>> {
-        async {
-            self.0.world.count_request("member removed");
-            match self.0.depart(To::Stores).await {
-                Fate::Refused => return Err(failed("remove the member record")),
-                Fate::Hang => return pending().await,
-                _ => {}
-            }
+        let removal = async {
             self.0.world.oracle(|oracle| oracle.on_ended(&self.0.name, false));
             self.0.world.leases.remove_member(scope, owner).await
-        }
-        .boxed()
+        };
+        self.0.read("member removed", "remove the member record", removal).boxed()
     }
 }

@@ -82,6 +82,58 @@ impl Worker {
         self.pass(from).await;
     }
 
+    /// Carries out a read of a store; `answer` begins when it gets there.
+    pub async fn read<T>(
+        &self,
+        request: &'static str,
+        operation: &'static str,
+        answer: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        self.world.count_request(request);
+        match self.depart(To::Stores).await {
+            Fate::Refused => return Err(failed(operation)),
+            Fate::Hang => return pending().await,
+            _ => {}
+        }
+        let answer = answer.await;
+        self.arrive(To::Stores).await;
+        answer
+    }
+
+    /// Carries out a write; `apply` is what it does at the store.
+    pub async fn write<T, E: From<Error>>(
+        self: &Arc<Self>,
+        request: &'static str,
+        operation: &'static str,
+        apply: impl Fn(&Worker) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E> {
+        self.world.count_request(request);
+        let answer = match self.depart(To::Stores).await {
+            Fate::Good => apply(self),
+            Fate::Refused => Err(failed(operation).into()),
+            Fate::Hang => pending().await,
+            Fate::LostAnswer => {
+                let _lost = apply(self);
+                Err(failed(operation).into())
+            }
+            Fate::Late => {
+                let (worker, wait) = (Arc::clone(self), self.random(100..=60_000));
+                // It is on its way, whatever becomes of the worker.
+                tokio::spawn(async move {
+                    sleep(Duration::from_millis(wait)).await;
+                    let _nobody_waits = apply(&worker);
+                });
+                pending().await
+            }
+            Fate::Repeated => {
+                let _first = apply(self);
+                apply(self)
+            }
+        };
+        self.arrive(To::Stores).await;
+        answer
+    }
+
     /// Waits until it is not cut off; for ever if it is dead.
     async fn pass(&self, to: To) {
         while !self.is_dead()
@@ -219,18 +271,8 @@ impl CheckpointStore for SimStore {
         &'a self,
         key: &'a CheckpointKey,
     ) -> BoxFuture<'a, Result<Option<StoredCheckpoint>, Error>> {
-        async {
-            self.0.world.count_request("checkpoint read");
-            match self.0.depart(To::Stores).await {
-                Fate::Refused => return Err(failed("load the checkpoint")),
-                Fate::Hang => return pending().await,
-                _ => {}
-            }
-            let answer = self.0.world.checkpoints.load(key).await;
-            self.0.arrive(To::Stores).await;
-            answer
-        }
-        .boxed()
+        let answer = self.0.world.checkpoints.load(key);
+        self.0.read("checkpoint read", "load the checkpoint", answer).boxed()
     }
 
     fn store<'a>(
@@ -239,56 +281,16 @@ impl CheckpointStore for SimStore {
         checkpoint: &'a Checkpoint,
         expected: &'a Expected,
     ) -> BoxFuture<'a, Result<VersionToken, StoreError>> {
-        async {
-            let worker = &self.0;
-            worker.world.count_request("checkpoint write");
-            let fate = worker.depart(To::Stores).await;
-            let apply = || worker.world.write_checkpoint(&worker.name, key, checkpoint, expected);
-            let answer = match fate {
-                Fate::Good => apply(),
-                Fate::Refused => Err(failed("write the checkpoint").into()),
-                Fate::Hang => pending().await,
-                Fate::LostAnswer => {
-                    let _lost = apply();
-                    Err(failed("write the checkpoint").into())
-                }
-                Fate::Late => {
-                    let (worker, wait) = (Arc::clone(worker), worker.random(100..=60_000));
-                    let (key, checkpoint, expected) =
-                        (key.clone(), checkpoint.clone(), expected.clone());
-                    // It is on its way, whatever becomes of the worker.
-                    tokio::spawn(async move {
-                        sleep(Duration::from_millis(wait)).await;
-                        let world = &worker.world;
-                        let _nobody_waits =
-                            world.write_checkpoint(&worker.name, &key, &checkpoint, &expected);
-                    });
-                    pending().await
-                }
-                Fate::Repeated => {
-                    let _first = apply();
-                    apply()
-                }
-            };
-            worker.arrive(To::Stores).await;
-            answer
-        }
-        .boxed()
+        let (key, checkpoint, expected) = (key.clone(), checkpoint.clone(), expected.clone());
+        let apply = move |worker: &Worker| {
+            worker.world.write_checkpoint(&worker.name, &key, &checkpoint, &expected)
+        };
+        self.0.write("checkpoint write", "write the checkpoint", apply).boxed()
     }
 
     fn list<'a>(&'a self, scope: &'a CheckpointScope) -> BoxFuture<'a, Result<Vec<Listed>, Error>> {
-        async {
-            self.0.world.count_request("checkpoint list");
-            match self.0.depart(To::Stores).await {
-                Fate::Refused => return Err(failed("list the checkpoints")),
-                Fate::Hang => return pending().await,
-                _ => {}
-            }
-            let answer = self.0.world.checkpoints.list(scope).await;
-            self.0.arrive(To::Stores).await;
-            answer
-        }
-        .boxed()
+        let answer = self.0.world.checkpoints.list(scope);
+        self.0.read("checkpoint list", "list the checkpoints", answer).boxed()
     }
 }
 
