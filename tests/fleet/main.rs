@@ -28,6 +28,7 @@ mod links;
 mod ports;
 mod processes;
 mod publishing;
+mod storm;
 mod worker;
 
 mod away;

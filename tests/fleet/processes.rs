@@ -231,6 +231,21 @@ impl Worker {
         assert!(status.success(), "{} ended with {status}\n{log}", self.name);
     }
 
+    /// Stops it where it is: none of its threads runs until it is resumed.
+    pub fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    pub fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let id = self.child.id().unwrap().to_string();
+        let status = std::process::Command::new("kill").args([signal, &id]).status();
+        assert!(status.unwrap().success());
+    }
+
     /// Ends it without a word.
     pub async fn kill(mut self) {
         self.child.kill().await.unwrap();

@@ -1,0 +1,52 @@
+//! Events that flow through a fleet while its workers change.
+
+use std::time::{Duration, Instant};
+
+use rand::rngs::SmallRng;
+use rand::{Rng as _, SeedableRng as _};
+
+use super::delivery;
+use super::evidence;
+use super::processes::{Fleet, Worker, alone, chosen};
+use super::publishing::Publishing;
+use super::worker::{Pace, Work};
+
+const PARTITIONS: usize = 16;
+
+/// Publishes, with three workers to begin with; carries out a change, of its number, at so many
+/// places of the stream that the seed says, and checks what the journals say in the end. `what`
+/// names the changes.
+pub async fn through(
+    pace: Pace,
+    what: &str,
+    mut change: impl AsyncFnMut(usize, &mut Fleet, &mut Vec<Worker>, &mut SmallRng),
+) -> delivery::Report {
+    let _alone = alone().await;
+    let total = chosen("LONGSHORE_EVENTS", 200_000);
+    let count = chosen("LONGSHORE_CHANGES", 10);
+    let seed = chosen("LONGSHORE_SEED", 7);
+    let mut random = SmallRng::seed_from_u64(seed as u64);
+    let started = Instant::now();
+    let mut fleet = Fleet::start(PARTITIONS, Some(pace), Work::Uneven).await;
+    let mut workers: Vec<Worker> = (0..3).map(|_| fleet.add()).collect();
+    let publishing = Publishing::start(&fleet, total, 64, Duration::from_millis(200));
+    // Each change at its own place, whether or not the one before has settled.
+    let mut places: Vec<usize> =
+        (0..count).map(|_| random.random_range(total / 20..total * 9 / 10)).collect();
+    places.sort_unstable();
+    for (number, place) in places.into_iter().enumerate() {
+        publishing.reaches(place).await;
+        change(number, &mut fleet, &mut workers, &mut random).await;
+    }
+    publishing.finish().await;
+    let published = fleet.handles_all().await;
+    for worker in workers {
+        worker.drain().await;
+    }
+    let report = evidence::check(&fleet).await;
+    println!("seed {seed}, {count} {what}, {:.0?}: {report}", started.elapsed());
+    assert!(published >= total / PARTITIONS * PARTITIONS, "{published}");
+    assert_eq!(report.delivery.events, published);
+    fleet.stop().await;
+    report.delivery
+}
