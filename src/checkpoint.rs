@@ -77,17 +77,28 @@ pub struct Checkpoint {
     pub lease_epoch: LeaseEpoch,
     /// The write that left it.
     pub write_id: WriteId,
-    /// Owners that took the partition one after the other from one that came to an end, while
-    /// events waited and the watermark stood still. See [`TakeoverRule`].
+    /// Claims of one process after the other while events waited, without progress in between.
+    /// See [`TakeoverRule`].
     ///
     /// [`TakeoverRule`]: crate::state::takeovers::TakeoverRule
     pub takeovers_without_progress: u32,
     /// The last of the events of which one may end its process. `None`: none is suspected.
     #[serde(default)]
     pub suspects_to: Option<SequenceNumber>,
-    /// The event that was handled alone when this was written.
+    /// The event that was tried last of those.
     #[serde(default)]
-    pub on_trial: Option<SequenceNumber>,
+    pub trial: Option<Trial>,
+}
+
+/// An event that may end its process is handled while nothing else of it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Trial {
+    /// Which.
+    pub event: SequenceNumber,
+    /// Whether it was being handled when this was written.
+    pub is_on: bool,
+    /// Owners that ended while it was.
+    pub deaths: u32,
 }
 
 /// Names the state of a stored value, for compare-and-swap. Opaque.

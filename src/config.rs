@@ -224,11 +224,11 @@ pub struct ConsumerOptions {
     /// How often a handler gets an event before it becomes a dead letter. Default
     /// [`DEFAULT_MAX_ATTEMPTS`].
     pub max_attempts: u32,
-    /// How many owners of a partition in a row may end without progress before the event that was
-    /// handled alone at the end of the last two becomes a dead letter: an event that ends its
-    /// process would do so for ever. Its neighbours are told from it by fewer and fewer events in
-    /// flight, see [`TakeoverRule`]. `None`: it goes on for ever. Default
-    /// [`DEFAULT_MAX_TAKEOVERS`], at least [`MIN_TAKEOVERS`].
+    /// How many owners of a partition may end one after the other without progress before an
+    /// event that was on trial when two of them did becomes a dead letter: an event that ends its
+    /// process would do so for ever. Fewer and fewer events are in flight until it is found, see
+    /// [`TakeoverRule`]. `None`: it goes on for ever. Default [`DEFAULT_MAX_TAKEOVERS`], at least
+    /// [`MIN_TAKEOVERS`].
     pub max_takeovers: Option<u32>,
     /// Delays between attempts. Default [`DEFAULT_RETRY_BACKOFF`].
     pub retry_backoff: Backoff,
@@ -438,8 +438,8 @@ mod tests {
                 "max_attempts = 0 cannot be used: it must be at least 1",
             ),
             (
-                with(|o| o.max_takeovers = Some(2)),
-                "max_takeovers = 2 cannot be used: it must be at least 3",
+                with(|o| o.max_takeovers = Some(5)),
+                "max_takeovers = 5 cannot be used: it must be at least 6",
             ),
             (with(|o| o.drain_timeout = Duration::MAX), "it must be at most a year"),
             (with(|o| o.max_batch_bytes = usize::MAX), "it must be at most"),

@@ -46,7 +46,7 @@ fn with_holes() -> Checkpoint {
         write_id: WriteId(5),
         takeovers_without_progress: 1,
         suspects_to: None,
-        on_trial: None,
+        trial: None,
     }
 }
 

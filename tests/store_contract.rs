@@ -19,7 +19,7 @@ use longshore::checkpoint_store::memory::MemoryCheckpointStore;
 use longshore::checkpoint_store::sdk::SdkCheckpointStore;
 use longshore::checkpoint_store::{
     Checkpoint, CheckpointKey, CheckpointScope, CheckpointStore, Expected, LeaseEpoch, SettledRun,
-    StoreError, VersionToken, WriteId,
+    StoreError, Trial, VersionToken, WriteId,
 };
 use longshore::error::{Error, ErrorClass};
 use longshore::event::{Incarnation, Position, SequenceNumber};
@@ -242,7 +242,7 @@ fn full() -> Checkpoint {
         write_id: WriteId(u64::MAX - 2),
         takeovers_without_progress: u32::MAX,
         suspects_to: Some(SequenceNumber(FAR + 4_096)),
-        on_trial: Some(SequenceNumber(FAR + 1)),
+        trial: Some(Trial { event: SequenceNumber(FAR + 1), is_on: true, deaths: 1 }),
     }
 }
 

@@ -17,7 +17,7 @@ use futures::future::BoxFuture;
 
 pub use crate::checkpoint::{
     Checkpoint, CheckpointKey, CheckpointScope, Expected, LeaseEpoch, SettledRun, StoreError,
-    StoredCheckpoint, VersionToken, WriteId,
+    StoredCheckpoint, Trial, VersionToken, WriteId,
 };
 use crate::error::Error;
 use crate::event::PartitionId;

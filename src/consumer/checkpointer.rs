@@ -88,7 +88,16 @@ impl Checkpointer {
         self.written_passed
     }
 
-    /// Whether all that settled is stored.
+    /// Whether something that settled is not stored.
+    pub(super) fn is_behind(&self, watermark: &Watermark) -> bool {
+        let stored = self.fence.stored();
+        let is_stored =
+            watermark.settled_to().is_none_or(|to| self.has_written(to.sequence_number))
+                && watermark.settled_above() == stored.settled_above;
+        !self.is_clean() && !is_stored
+    }
+
+    /// Whether nothing is to be written.
     pub(super) fn is_clean(&self) -> bool {
         self.writing.is_none() && self.pace.is_clean()
     }
@@ -115,6 +124,7 @@ impl Checkpointer {
 
     /// The ownership ends in order, and the next one need not think that its process died.
     pub(super) fn on_end(&mut self, now: Instant) {
+        self.trial = None;
         if self.fence.on_end(&self.shared.takeover_rule()) {
             self.recheck(now);
         }
@@ -122,38 +132,57 @@ impl Checkpointer {
 
     // Events that may end their process.
 
+    fn takeovers(&self) -> u32 {
+        let known = self.fence.known().map(|known| known.takeovers_without_progress);
+        known.max().unwrap_or(0)
+    }
+
     /// Most events in flight beyond the last acknowledged checkpoint, where one is suspected.
     pub(super) fn window(&self) -> Option<usize> {
-        self.shared.takeover_rule().window(self.fence.stored().takeovers_without_progress)
+        self.shared.takeover_rule().window(self.takeovers())
+    }
+
+    /// How long the next event is tried, if it is.
+    pub(super) fn trial_time(&self) -> Option<Duration> {
+        self.shared.takeover_rule().trial_time(self.takeovers())
     }
 
     /// Why this event is not to be handled any more.
     pub(super) fn accusation(&self, number: SequenceNumber) -> Option<Failure> {
-        let stored = self.fence.stored();
-        let accused = self.shared.takeover_rule().accused(stored)?;
-        (accused == number).then(|| {
+        let rule = self.shared.takeover_rule();
+        let mut accused = self.fence.known().filter_map(|known| rule.accused(known));
+        accused.find(|trial| trial.event == number).map(|trial| {
             Failure::permanent(format!(
-                "{} owners of its partition ended one after the other; the last two handled this \
-                 event, and nothing else of the partition",
-                stored.takeovers_without_progress
+                "its handler ends the process: {} owners of its partition ended while nothing \
+                 else was handled",
+                trial.deaths
             ))
         })
     }
 
-    pub(super) fn tries_each_alone(&self) -> bool {
-        self.window() == Some(1)
+    /// An event is to be handled on trial: the store is told first.
+    pub(super) fn on_trial(&mut self, event: SequenceNumber, now: Instant) {
+        self.trial = Some(event);
+        self.fence.on_trial(event, true);
+        self.recheck(now);
     }
 
-    /// An event is about to be tried alone: the store is told first.
-    pub(super) fn on_trial(&mut self, number: SequenceNumber, now: Instant) {
-        self.trial = Some(number);
-        self.fence.on_trial(number);
+    /// It goes on as any other event.
+    pub(super) fn on_trial_over(&mut self, event: SequenceNumber, now: Instant) {
+        self.trial = None;
+        self.fence.on_trial(event, false);
         self.recheck(now);
     }
 
     /// Whether an event waits for the store to know of its trial.
     pub(super) fn awaits_trial(&self) -> bool {
         self.trial.is_some()
+    }
+
+    /// Whether this event is below the last acknowledged checkpoint.
+    pub(super) fn has_written(&self, number: SequenceNumber) -> bool {
+        let written = self.fence.stored().watermark.as_ref();
+        written.is_some_and(|written| written.sequence_number >= number)
     }
 
     /// When [`Checkpointer::start`] has something to do.
@@ -212,8 +241,8 @@ impl Checkpointer {
         self.failures = 0;
         self.written_passed = self.writing_passed;
         self.pace.on_written();
-        let on_trial = self.fence.stored().on_trial;
-        self.trial.take_if(|number| on_trial == Some(*number));
+        let on_trial = self.fence.stored().trial.filter(|trial| trial.is_on);
+        self.trial.take_if(|event| on_trial.is_some_and(|trial| trial.event == *event));
         self.publish();
     }
 

@@ -163,10 +163,10 @@ async fn attempt(
         }
     }
     let begin = begin(shared, partition, &hub, &log, stored.as_ref(), lost)?;
-    let has_died = stored.as_ref().is_some_and(|it| !shared.is_own(it.checkpoint.write_id));
+    let is_anothers = stored.as_ref().is_some_and(|it| !shared.is_own(it.checkpoint.write_id));
     let mut fence =
         Fence::claim(stored, hub.incarnation, shared.shared_now_millis(), shared.write_id());
-    fence.on_takeover(&shared.takeover_rule(), has_died, log.last_enqueued);
+    fence.on_takeover(&shared.takeover_rule(), is_anothers, log.last_enqueued);
     if let Begin::At { watermark, .. } = &begin {
         fence.restart_at(watermark.clone());
     }

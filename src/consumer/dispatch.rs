@@ -243,6 +243,17 @@ impl Slots {
         Some(Slot(Arc::clone(self)))
     }
 
+    /// Takes all slots, once all are free; whoever asks later waits behind.
+    pub(crate) async fn take_all(self: Arc<Self>) -> Vec<Slot> {
+        let limit = self.limit();
+        let all = u32::try_from(limit).unwrap_or(u32::MAX);
+        // It is never closed.
+        if let Ok(permits) = self.semaphore.acquire_many(all).await {
+            permits.forget();
+        }
+        (0..limit).map(|_| Slot(Arc::clone(&self))).collect()
+    }
+
     pub(crate) fn limit(&self) -> usize {
         *self.limit.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use super::dispatch::Slots;
 use crate::checkpoint_store::{CheckpointScope, CheckpointStore, VersionToken, WriteId};
 use crate::clock::Clock;
-use crate::config::{ConsumerOptions, LeaseOptions};
+use crate::config::{ConsumerOptions, LeaseOptions, MAX_DURATION};
 use crate::dead_letter::DeadLetterSink;
 use crate::event::{Partition, PartitionId, SequenceNumber};
 use crate::lease_store::{LeaseStore, OwnerId};
@@ -176,6 +176,7 @@ impl Shared {
         TakeoverRule {
             limit: self.options.max_takeovers,
             window_events: self.options.window_events,
+            longest_trial: self.options.handler_timeout.unwrap_or(MAX_DURATION),
         }
     }
 

@@ -1,50 +1,104 @@
-//! The trial of an event that may end its process: alone of its partition, and one at a time.
+//! The trial of an event that may end its process: nothing else of the process is handled.
 //!
-//! The events of all partitions of a process that dies are suspects alike. Only one of them at a
-//! time is tried, so that an end of the process speaks against that one.
+//! Everything in flight is a suspect alike when a process ends. So an event on trial has all
+//! slots: what runs ends first, and nothing begins. Neither is waited for without end, and an
+//! event that is handled beside others is not on trial.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::sync::PollSemaphore;
+use tokio::time::{Instant, timeout};
 
+use super::dispatch::{Slot, Slots};
 use crate::event::SequenceNumber;
 
 /// The trials of one partition.
 pub(super) struct Trial {
-    turns: PollSemaphore,
-    event: Option<SequenceNumber>,
-    turn: Option<OwnedSemaphorePermit>,
+    turns: Arc<Semaphore>,
+    slots: Arc<Slots>,
+    state: State,
+}
+
+enum State {
+    None,
+    Waits { event: SequenceNumber, time: Duration, alone: BoxFuture<'static, Option<Alone>> },
+    On { event: SequenceNumber, until: Instant, alone: Alone },
+}
+
+/// Nothing else is handled while it is there.
+struct Alone {
+    slots: Vec<Slot>,
+    _turn: OwnedSemaphorePermit,
+}
+
+async fn alone(turns: Arc<Semaphore>, slots: Arc<Slots>, patience: Duration) -> Option<Alone> {
+    // Each trial has its time, so the turn comes.
+    let turn = turns.acquire_owned().await.ok()?;
+    let slots = timeout(patience, slots.take_all()).await.ok()?;
+    Some(Alone { slots, _turn: turn })
 }
 
 impl Trial {
-    pub(super) fn new(turns: &Arc<Semaphore>) -> Self {
-        Self { turns: PollSemaphore::new(Arc::clone(turns)), event: None, turn: None }
+    pub(super) fn new(turns: Arc<Semaphore>, slots: Arc<Slots>) -> Self {
+        Self { turns, slots, state: State::None }
     }
 
-    /// An event is to be tried.
-    pub(super) fn on_event(&mut self, number: SequenceNumber) {
-        self.event = Some(number);
+    /// An event is to be tried, for so long. What runs is waited for as long.
+    pub(super) fn on_event(&mut self, event: SequenceNumber, time: Duration) {
+        let alone = alone(Arc::clone(&self.turns), Arc::clone(&self.slots), time).boxed();
+        self.state = State::Waits { event, time, alone };
     }
 
-    /// Whether an event waits for its turn.
+    /// Whether an event waits to be tried.
     pub(super) fn is_waiting(&self) -> bool {
-        self.event.is_some() && self.turn.is_none()
+        matches!(self.state, State::Waits { .. })
     }
 
-    /// Names the event whose turn has come.
-    pub(super) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<SequenceNumber> {
-        let Some(event) = self.event.filter(|_| self.turn.is_none()) else {
+    /// Ready once an event that waited may begin; it is named where it is on trial.
+    pub(super) fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<Option<SequenceNumber>> {
+        let State::Waits { event, time, alone } = &mut self.state else {
             return Poll::Pending;
         };
-        self.turn = ready!(self.turns.poll_acquire(cx));
-        Poll::Ready(event)
+        let (event, time) = (*event, *time);
+        let alone = ready!(Pin::new(alone).poll(cx));
+        self.state = match alone {
+            Some(alone) => State::On { event, until: Instant::now() + time, alone },
+            None => State::None,
+        };
+        Poll::Ready(matches!(self.state, State::On { .. }).then_some(event))
     }
 
-    /// The event is settled: the next partition has its turn.
-    pub(super) fn on_settled(&mut self) {
-        self.event = None;
-        self.turn = None;
+    /// A slot for the event on trial.
+    pub(super) fn take_slot(&mut self) -> Option<Slot> {
+        match &mut self.state {
+            State::On { alone, .. } => alone.slots.pop(),
+            _ => None,
+        }
+    }
+
+    /// When the trial has taken long enough.
+    pub(super) fn until(&self) -> Option<Instant> {
+        match &self.state {
+            State::On { until, .. } => Some(*until),
+            _ => None,
+        }
+    }
+
+    /// The event on trial.
+    pub(super) fn event(&self) -> Option<SequenceNumber> {
+        match &self.state {
+            State::On { event, .. } => Some(*event),
+            _ => None,
+        }
+    }
+
+    /// Lets the others go on.
+    pub(super) fn end(&mut self) {
+        self.state = State::None;
     }
 }

@@ -295,7 +295,7 @@ pub const ALL: &[Key] = &[
         "LONGSHORE_MAX_TAKEOVERS",
         "7",
         Knob::Other {
-            allowed: "unlimited, or a number from 3",
+            allowed: "unlimited, or a number from 6",
             set: |o, text| {
                 o.max_takeovers = match text {
                     "unlimited" => None,
@@ -304,7 +304,7 @@ pub const ALL: &[Key] = &[
                 Some(())
             },
         },
-        "How many owners may end in a row before the event they handled becomes a dead letter.",
+        "How many owners may end in a row before an event that ends them is looked for and becomes a dead letter.",
     ),
     knob(
         "LONGSHORE_RETRY_BACKOFF",
@@ -617,7 +617,7 @@ mod tests {
             ("LONGSHORE_RETRY_BACKOFF", "0s..1s"),
             ("LONGSHORE_RETRY_BACKOFF", "1s"),
             ("LONGSHORE_UNCHECKPOINTED_EVENTS", "0"),
-            ("LONGSHORE_MAX_TAKEOVERS", "2"),
+            ("LONGSHORE_MAX_TAKEOVERS", "5"),
             ("LONGSHORE_START_POSITION", "-1"),
             ("LONGSHORE_POSITION_LOST", "go on"),
             ("LONGSHORE_LOST_PARTITION", "wait"),

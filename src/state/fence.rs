@@ -25,8 +25,8 @@ pub struct Fence {
     pending: Option<Checkpoint>,
     /// Whether the claim is acknowledged. From then on the epoch is ours alone.
     claimed: bool,
-    /// The event that is to be on trial from the next write on.
-    on_trial: Option<SequenceNumber>,
+    /// Whether this event is on trial, which the next write is to say.
+    on_trial: Option<(SequenceNumber, bool)>,
     /// The count of takeovers that an orderly end leaves.
     taken_back: Option<u32>,
 }
@@ -92,16 +92,16 @@ impl Fence {
         }
     }
 
-    /// Counts the claim as a takeover, where the owner before came to an end.
+    /// Counts the claim as a takeover, where another process had the partition.
     pub fn on_takeover(
         &mut self,
         rule: &TakeoverRule,
-        has_died: bool,
+        is_anothers: bool,
         last_enqueued: Option<SequenceNumber>,
     ) {
-        let has_died = has_died && self.stored.lease_epoch > LeaseEpoch(0);
+        let is_anothers = is_anothers && self.stored.lease_epoch > LeaseEpoch(0);
         if let Some(claim) = &mut self.pending {
-            rule.on_claim(claim, has_died, last_enqueued);
+            rule.on_claim(claim, is_anothers, last_enqueued);
         }
     }
 
@@ -156,8 +156,8 @@ impl Fence {
         next.watermark = later(watermark, next.watermark);
         next.settled_above = union(&next.settled_above, &settled_above, number_of(&next.watermark));
         next.write_id = write_id;
-        if let Some(number) = self.on_trial.take() {
-            next.on_trial = Some(number);
+        if let Some((event, is_on)) = self.on_trial.take() {
+            takeovers::on_trial(&mut next, event, is_on);
         }
         if let Some(takeovers) = self.taken_back {
             next.takeovers_without_progress = next.takeovers_without_progress.min(takeovers);
@@ -168,19 +168,26 @@ impl Fence {
         self.pending = Some(next);
     }
 
-    /// The next write of progress is to say that this event is tried alone.
-    pub fn on_trial(&mut self, number: SequenceNumber) {
-        self.on_trial = Some(number);
+    /// The next write of progress is to say whether this event is on trial.
+    pub fn on_trial(&mut self, event: SequenceNumber, is_on: bool) {
+        self.on_trial = Some((event, is_on));
+    }
+
+    /// What is stored, and what is being written over it: of a suspicion, the graver one counts.
+    pub fn known(&self) -> impl Iterator<Item = &Checkpoint> {
+        [&self.stored].into_iter().chain(&self.pending)
     }
 
     /// The owner ends in order. Returns whether the next write has something to say of it.
     pub fn on_end(&mut self, rule: &TakeoverRule) -> bool {
-        // Once: a hand-off may be called back, and begin again.
-        let is_first = self.taken_back.is_none();
-        if is_first {
-            self.taken_back = rule.taken_back(&self.stored);
+        self.taken_back = rule.taken_back(&self.stored);
+        let on_trial = self.known().filter_map(|known| known.trial).find(|trial| trial.is_on);
+        match on_trial {
+            Some(trial) => self.on_trial(trial.event, false),
+            // It is said of none any more.
+            None => self.on_trial = None,
         }
-        is_first && self.taken_back.is_some()
+        self.taken_back.is_some() || on_trial.is_some()
     }
 
     /// The pending write is acknowledged.
@@ -266,10 +273,17 @@ fn union(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::checkpoint::Trial;
 
     const HUB: Incarnation = Incarnation(1_000);
-    const RULE: TakeoverRule = TakeoverRule { limit: Some(7), window_events: 4_096 };
+    const RULE: TakeoverRule = TakeoverRule {
+        limit: Some(7),
+        window_events: 4_096,
+        longest_trial: Duration::from_secs(900),
+    };
 
     fn stored(checkpoint: &Checkpoint, version: &str) -> StoredCheckpoint {
         StoredCheckpoint {
@@ -320,26 +334,30 @@ mod tests {
     }
 
     #[test]
-    fn a_trial_is_said_until_its_event_is_settled() {
+    fn a_trial_is_said_until_it_is_over_or_its_event_is_settled() {
         let mut fence = takeover(5);
-        assert_eq!(fence.stored().takeovers_without_progress, 5, "no trial, no evidence");
-        fence.on_trial(SequenceNumber(42));
-        assert_eq!(progress(&mut fence, 41, 2).on_trial, Some(SequenceNumber(42)));
+        let event = SequenceNumber(42);
+        fence.on_trial(event, true);
+        let on = Some(Trial { event, is_on: true, deaths: 0 });
+        assert_eq!(progress(&mut fence, 41, 2).trial, on);
         fence.on_stored(VersionToken("v3".to_owned()));
-        assert_eq!(progress(&mut fence, 41, 3).on_trial, Some(SequenceNumber(42)));
-        assert_eq!(progress(&mut fence, 42, 4).on_trial, None);
+        assert_eq!(progress(&mut fence, 41, 3).trial, on);
+        fence.on_trial(event, false);
+        let over = Some(Trial { event, is_on: false, deaths: 0 });
+        assert_eq!(progress(&mut fence, 41, 4).trial, over);
+        assert_eq!(progress(&mut fence, 42, 5).trial, None);
     }
 
     #[test]
-    fn an_orderly_end_takes_one_takeover_back_and_never_brings_one_up_again() {
-        let mut fence = takeover(3);
+    fn an_orderly_end_takes_its_takeover_back_and_ends_the_trial() {
+        let mut fence = takeover(4);
+        fence.on_trial(SequenceNumber(42), true);
+        progress(&mut fence, 41, 2);
         assert!(fence.on_end(&RULE));
-        assert_eq!(progress(&mut fence, 41, 2).takeovers_without_progress, 3);
-        fence.on_stored(VersionToken("v3".to_owned()));
-        // The hand-off was called back, and comes again.
-        assert!(!fence.on_end(&RULE));
-        assert_eq!(progress(&mut fence, 41, 3).takeovers_without_progress, 3);
-        // What was suspected is settled.
+        let last = progress(&mut fence, 41, 3);
+        assert_eq!(last.takeovers_without_progress, 4);
+        assert_eq!(last.trial.map(|trial| trial.is_on), Some(false));
+        // It never brings up again what was acquitted.
         assert_eq!(progress(&mut fence, 99_999, 4).takeovers_without_progress, 0);
         fence.on_stored(VersionToken("v4".to_owned()));
         assert_eq!(progress(&mut fence, 100_000, 5).takeovers_without_progress, 0);

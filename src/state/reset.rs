@@ -79,6 +79,8 @@ pub fn restore(stored: Option<&Checkpoint>, kept: &Checkpoint, write_id: WriteId
         reset_generation: generation.max(kept.reset_generation).saturating_add(1),
         lease_epoch: stored.map_or(kept.lease_epoch, |stored| stored.lease_epoch),
         write_id,
+        // Whoever was handling it then did not die of it.
+        trial: None,
         ..kept.clone()
     }
 }
@@ -92,7 +94,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::checkpoint::{SettledRun, StoredCheckpoint, VersionToken};
+    use crate::checkpoint::{SettledRun, StoredCheckpoint, Trial, VersionToken};
     use crate::state::fence::{Fence, Superseded, Verdict};
 
     const HUB: Incarnation = Incarnation(7);
@@ -116,7 +118,7 @@ mod tests {
             write_id: WriteId(1),
             takeovers_without_progress: 5,
             suspects_to: Some(SequenceNumber(45)),
-            on_trial: Some(SequenceNumber(41)),
+            trial: Some(Trial { event: SequenceNumber(41), is_on: true, deaths: 1 }),
         }
     }
 

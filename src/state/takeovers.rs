@@ -1,84 +1,89 @@
 //! An event that ends the process that handles it, found and taken out of the way.
 //!
 //! Such an event would go from owner to owner for ever, and end each. The claims of a partition
-//! count the owners that came to an end while events waited and the watermark stood still. As
-//! the count comes near the limit, fewer events are in flight beyond the checkpoint, so that
-//! fewer are suspects; at last each is tried alone, which the checkpoint says before its handler
-//! begins. An event that was tried alone when an owner ended, and again at the next, is accused:
-//! it becomes a dead letter, unhandled.
+//! count the owners that came to an end without progress while events waited. As the count comes
+//! near the limit, fewer events are in flight beyond the checkpoint, so that fewer are suspects;
+//! at last each is tried: it is handled while nothing else of its process is, and the checkpoint
+//! says so before its handler begins. An event that was on trial when two owners ended is
+//! accused: it becomes a dead letter, unhandled.
 //!
 //! | takeovers | in flight beyond the checkpoint |
 //! |---|---|
 //! | below the limit - 4 | as configured |
 //! | the limit - 4 | 256 |
 //! | the limit - 3 | 16 |
-//! | the limit - 2, the limit - 1 | 1, and only after the trial is stored |
-//! | the limit | the event on trial is accused |
+//! | from the limit - 2 on | 1, and tried |
 //!
-//! Innocent ends count as little as may be: an owner that ends in order takes its own takeover
-//! back, a process that takes back what it had before did not die, and a trial that did not
-//! begin is no evidence. What remains is an event so slow that each owner ends before it does,
-//! for another reason, twice while it was tried alone.
+//! The count is cautious, the evidence is not: other ends count too, and cost no more than fewer
+//! events at once. A trial is over when the handler returns, or after [`TRIAL_TIME`], twice as
+//! long with each further takeover; whatever ends the process then is no evidence.
 
-use crate::checkpoint::Checkpoint;
+use std::time::Duration;
+
+use crate::checkpoint::{Checkpoint, Trial};
 use crate::event::SequenceNumber;
 
-/// Least [`TakeoverRule::limit`]: two trials, and an owner that ended before.
-pub const MIN_TAKEOVERS: u32 = 3;
+/// Least [`TakeoverRule::limit`]: two orderly ends in a row, which may count, change nothing.
+pub const MIN_TAKEOVERS: u32 = 6;
+
+/// How long the first trial of an event may last: everything else of its process rests meanwhile.
+pub const TRIAL_TIME: Duration = Duration::from_secs(60);
+
+/// Deaths on trial from which on an event is accused.
+const CONVINCING_DEATHS: u32 = 2;
 
 /// How a partition's takeovers without progress are answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TakeoverRule {
-    /// Takeovers at which the event on trial is accused. `None`: they are only counted.
+    /// Takeovers from which on, two trials later, an event is accused. `None`: they are only
+    /// counted.
     pub limit: Option<u32>,
     /// Most events in flight where nothing is suspected.
     pub window_events: usize,
+    /// Longest trial.
+    pub longest_trial: Duration,
 }
 
 impl TakeoverRule {
     /// Most events in flight beyond the checkpoint. `None`: as configured.
     pub fn window(&self, takeovers: u32) -> Option<usize> {
-        let limit = self.limit?;
-        match limit.saturating_sub(takeovers) {
-            _ if takeovers == 0 => None,
-            0..=2 => Some(1),
-            3 => Some(16),
-            4 => Some(256),
-            _ => None,
-        }
+        let window = match self.limit?.saturating_sub(takeovers) {
+            _ if takeovers == 0 => return None,
+            0..=2 => 1,
+            3 => 16,
+            4 => 256,
+            _ => return None,
+        };
+        Some(window.min(self.window_events))
     }
 
-    /// Whether each event is tried alone.
-    pub fn is_solo(&self, takeovers: u32) -> bool {
-        self.window(takeovers) == Some(1)
+    /// How long each event is tried, where they are.
+    pub fn trial_time(&self, takeovers: u32) -> Option<Duration> {
+        let beyond = (takeovers + 2).checked_sub(self.limit?).filter(|_| takeovers > 0)?;
+        let time = TRIAL_TIME.saturating_mul(2_u32.saturating_pow(beyond));
+        Some(time.min(self.longest_trial))
     }
 
-    /// Counts a takeover in the claim of a new owner. `has_died`: the checkpoint was written by
-    /// another process, which left it without a word. `last_enqueued` is the end of the log.
+    /// Counts a takeover in the claim of a new owner. `is_anothers`: another process wrote the
+    /// checkpoint. `last_enqueued` is the end of the log.
     pub fn on_claim(
         &self,
         claim: &mut Checkpoint,
-        has_died: bool,
+        is_anothers: bool,
         last_enqueued: Option<SequenceNumber>,
     ) {
         let settled_to = claim.watermark.as_ref().map(|position| position.sequence_number);
         if last_enqueued <= settled_to {
             return acquit(claim);
         }
-        if has_died {
-            self.count(claim, settled_to);
+        if let Some(trial) = &mut claim.trial {
+            let has_died = std::mem::take(&mut trial.is_on) && is_anothers;
+            trial.deaths = trial.deaths.saturating_add(u32::from(has_died));
         }
-        if self.accused(claim).is_none() {
-            // The next trial is a new one: this owner may end before it begins.
-            claim.on_trial = None;
-        }
-    }
-
-    fn count(&self, claim: &mut Checkpoint, settled_to: Option<SequenceNumber>) {
-        let takeovers = claim.takeovers_without_progress;
-        if self.is_solo(takeovers) && claim.on_trial.is_none() {
+        if !is_anothers {
             return;
         }
+        let takeovers = claim.takeovers_without_progress;
         claim.takeovers_without_progress = takeovers.saturating_add(1);
         if self.window(claim.takeovers_without_progress).is_some() {
             // What the owner before had in flight.
@@ -90,23 +95,30 @@ impl TakeoverRule {
     }
 
     /// The event that is to be a dead letter.
-    pub fn accused(&self, stored: &Checkpoint) -> Option<SequenceNumber> {
-        let is_over = self.limit.is_some_and(|limit| stored.takeovers_without_progress >= limit);
-        stored.on_trial.filter(|_| is_over)
+    pub fn accused(&self, stored: &Checkpoint) -> Option<Trial> {
+        let trial = stored.trial.filter(|trial| trial.deaths >= CONVINCING_DEATHS);
+        trial.filter(|_| self.limit.is_some())
     }
 
-    /// The count of an owner that ends in order: its own takeover was no death. `None` where it
-    /// would change nothing for the next.
+    /// The count that an owner leaves that ends in order: its own takeover led to no death.
+    /// `None` where it would change nothing for the next.
     pub fn taken_back(&self, stored: &Checkpoint) -> Option<u32> {
         let takeovers = stored.takeovers_without_progress.checked_sub(1)?;
         self.window(takeovers.saturating_add(2)).map(|_| takeovers)
     }
 }
 
+/// A trial begins, or is over.
+pub fn on_trial(checkpoint: &mut Checkpoint, event: SequenceNumber, is_on: bool) {
+    let before = checkpoint.trial.filter(|before| before.event == event);
+    let deaths = before.map_or(0, |before| before.deaths);
+    checkpoint.trial = Some(Trial { event, is_on, deaths });
+}
+
 /// The watermark moved.
 pub fn on_progress(checkpoint: &mut Checkpoint) {
     let settled_to = checkpoint.watermark.as_ref().map(|position| position.sequence_number);
-    checkpoint.on_trial.take_if(|number| Some(*number) <= settled_to);
+    checkpoint.trial.take_if(|trial| Some(trial.event) <= settled_to);
     if checkpoint.suspects_to <= settled_to {
         acquit(checkpoint);
     }
@@ -116,7 +128,7 @@ pub fn on_progress(checkpoint: &mut Checkpoint) {
 pub fn acquit(checkpoint: &mut Checkpoint) {
     checkpoint.takeovers_without_progress = 0;
     checkpoint.suspects_to = None;
-    checkpoint.on_trial = None;
+    checkpoint.trial = None;
 }
 
 #[cfg(test)]
@@ -126,79 +138,129 @@ mod tests {
     use super::*;
     use crate::event::Position;
 
-    const RULE: TakeoverRule = TakeoverRule { limit: Some(7), window_events: 4_096 };
+    const RULE: TakeoverRule = TakeoverRule {
+        limit: Some(7),
+        window_events: 4_096,
+        longest_trial: Duration::from_secs(900),
+    };
+    const END: i64 = 10_000;
 
     fn settled_to(checkpoint: &Checkpoint) -> i64 {
         checkpoint.watermark.as_ref().map_or(-1, |position| position.sequence_number.0)
     }
 
-    /// An owner works on the log until its process dies, of the event `deadly` or after `life`
-    /// steps. Returns the event it made a dead letter of.
+    /// How an owner ends.
+    #[derive(Clone, Copy, Debug)]
+    enum End {
+        /// Before anything of its next round is begun.
+        Between,
+        /// While its events are handled, of something else than one of them.
+        Handling,
+        /// As `Handling`, after the trial was over.
+        LongAfter,
+        Orderly,
+    }
+
+    /// An owner works on the log until it dies of `deadly`, or comes to its end after so many
+    /// rounds. Returns the event that it made a dead letter of.
     fn own(
         rule: &TakeoverRule,
         checkpoint: &mut Checkpoint,
-        end: i64,
         deadly: Option<i64>,
-        life: usize,
+        (rounds, end): (usize, End),
     ) -> Option<i64> {
-        rule.on_claim(checkpoint, true, Some(SequenceNumber(end)));
+        rule.on_claim(checkpoint, true, Some(SequenceNumber(END)));
         let mut letter = None;
-        for _ in 0..life {
+        for round in 0..=rounds {
             let first = settled_to(checkpoint) + 1;
             let takeovers = checkpoint.takeovers_without_progress;
             let window = rule.window(takeovers).unwrap_or(rule.window_events);
-            let last = (first + i64::try_from(window).expect("small") - 1).min(end);
-            if first > end {
+            let last = (first + i64::try_from(window).expect("small") - 1).min(END);
+            if first > END || round == rounds && matches!(end, End::Between) {
                 break;
             }
-            let accused = rule.accused(checkpoint);
-            if accused == Some(SequenceNumber(first)) {
+            if rule.accused(checkpoint).is_some_and(|trial| trial.event.0 == first) {
                 letter = Some(first);
             } else {
-                if rule.is_solo(takeovers) {
-                    checkpoint.on_trial = Some(SequenceNumber(first));
+                if rule.trial_time(takeovers).is_some() {
+                    on_trial(checkpoint, SequenceNumber(first), true);
                 }
-                if deadly.is_some_and(|deadly| (first..=last).contains(&deadly)) {
+                if deadly.is_some_and(|deadly| (first..=last).contains(&deadly))
+                    || round == rounds && matches!(end, End::Handling)
+                {
                     return letter;
                 }
+                if round == rounds
+                    && let Some(trial) = &mut checkpoint.trial
+                {
+                    trial.is_on = false;
+                }
+            }
+            if round == rounds {
+                break;
             }
             checkpoint.watermark = Some(Position::at(last));
             on_progress(checkpoint);
         }
+        if let (End::Orderly, Some(takeovers)) = (end, rule.taken_back(checkpoint)) {
+            checkpoint.takeovers_without_progress = takeovers;
+        }
         letter
+    }
+
+    const FOR_GOOD: (usize, End) = (usize::MAX, End::Between);
+
+    fn ends(among: &'static [End]) -> impl Strategy<Value = (usize, End)> {
+        (0..3_usize, proptest::sample::select(among))
     }
 
     proptest! {
         #[test]
         fn the_event_that_ends_its_process_is_found_and_no_other(
-            deadly in 0..10_000_i64,
+            deadly in 0..=END,
             limit in MIN_TAKEOVERS..12,
             window_events in 1..5_000_usize,
+            others in proptest::collection::vec(
+                ends(&[End::Between, End::LongAfter, End::Orderly]), 0..20),
         ) {
-            let rule = TakeoverRule { limit: Some(limit), window_events };
+            let rule = TakeoverRule { limit: Some(limit), window_events, ..RULE };
             let mut checkpoint = Checkpoint::default();
             let mut letters = Vec::new();
-            for _owner in 0..2 * limit {
+            for life in others.into_iter().chain((0..2 * limit).map(|_| FOR_GOOD)) {
                 let alive = (!letters.contains(&deadly)).then_some(deadly);
-                letters.extend(own(&rule, &mut checkpoint, 10_000, alive, usize::MAX));
+                letters.extend(own(&rule, &mut checkpoint, alive, life));
             }
             prop_assert_eq!(letters, [deadly]);
-            prop_assert_eq!(settled_to(&checkpoint), 10_000);
+            prop_assert_eq!(settled_to(&checkpoint), END);
             prop_assert_eq!(checkpoint.takeovers_without_progress, 0);
-            prop_assert_eq!(checkpoint.suspects_to, None);
-            prop_assert_eq!(checkpoint.on_trial, None);
+            prop_assert_eq!((checkpoint.suspects_to, checkpoint.trial), (None, None));
         }
 
         #[test]
-        fn processes_that_die_before_they_begin_accuse_nobody(
-            lives in proptest::collection::vec(0..3_usize, 0..60),
+        fn ends_that_no_event_on_trial_was_there_for_accuse_nobody(
+            lives in proptest::collection::vec(
+                ends(&[End::Between, End::LongAfter, End::Orderly]), 0..60),
         ) {
             let mut checkpoint = Checkpoint::default();
             for life in lives {
-                // None of them dies while something is in flight.
-                prop_assert_eq!(own(&RULE, &mut checkpoint, 10_000, None, life), None);
+                prop_assert_eq!(own(&RULE, &mut checkpoint, None, life), None);
             }
         }
+    }
+
+    #[test]
+    fn two_deaths_on_trial_accuse_and_one_does_not() {
+        let mut checkpoint = Checkpoint::default();
+        let dies = (0, End::Handling);
+        for owner in 0..=5 {
+            assert_eq!(own(&RULE, &mut checkpoint, None, dies), None, "{owner}");
+        }
+        assert_eq!(checkpoint.trial.map(|trial| trial.deaths), Some(1));
+        let mut other = checkpoint.clone();
+        assert_eq!(own(&RULE, &mut other, None, (1, End::Between)), Some(0));
+        // What was begun and not on trial, as of a previous version, is no evidence.
+        checkpoint.trial = None;
+        assert_eq!(own(&RULE, &mut checkpoint, None, (1, End::Between)), None);
     }
 
     #[test]
@@ -215,34 +277,46 @@ mod tests {
     }
 
     #[test]
-    fn an_owner_that_ends_in_order_takes_its_takeover_back() {
-        let mut checkpoint = Checkpoint::default();
-        for _ in 0..20 {
-            RULE.on_claim(&mut checkpoint, true, Some(SequenceNumber(9)));
-            assert_eq!(RULE.window(checkpoint.takeovers_without_progress), None);
-            if let Some(takeovers) = RULE.taken_back(&checkpoint) {
-                checkpoint.takeovers_without_progress = takeovers;
+    fn orderly_ends_change_nothing_at_any_limit() {
+        for limit in MIN_TAKEOVERS..12 {
+            let rule = TakeoverRule { limit: Some(limit), ..RULE };
+            let mut checkpoint = Checkpoint::default();
+            for _ in 0..20 {
+                own(&rule, &mut checkpoint, None, (0, End::Orderly));
+                assert_eq!(rule.window(checkpoint.takeovers_without_progress), None);
             }
         }
     }
 
     #[test]
     fn a_process_that_takes_its_own_partition_back_did_not_die() {
-        let mut checkpoint = Checkpoint::default();
+        let trial = Some(Trial { event: SequenceNumber(0), is_on: true, deaths: 1 });
+        let mut checkpoint = Checkpoint { trial, ..Checkpoint::default() };
         RULE.on_claim(&mut checkpoint, false, Some(SequenceNumber(9)));
         assert_eq!(checkpoint.takeovers_without_progress, 0);
+        assert_eq!(checkpoint.trial, trial.map(|trial| Trial { is_on: false, ..trial }));
+    }
+
+    #[test]
+    fn trials_take_longer_with_each_takeover_up_to_the_longest() {
+        let seconds: Vec<_> = [4, 5, 6, 7, 8, 9, 60]
+            .map(|takeovers| RULE.trial_time(takeovers).map(|time| time.as_secs()))
+            .into();
+        let some = [60, 120, 240, 480, 900, 900].map(Some);
+        assert_eq!(seconds, [&[None][..], &some].concat());
     }
 
     #[test]
     fn without_a_limit_they_are_only_counted() {
-        let rule = TakeoverRule { limit: None, window_events: 16 };
+        let rule = TakeoverRule { limit: None, ..RULE };
         let mut checkpoint = Checkpoint::default();
         for count in 1..50 {
             rule.on_claim(&mut checkpoint, true, Some(SequenceNumber(9)));
             assert_eq!(checkpoint.takeovers_without_progress, count);
-            assert_eq!(rule.window(count), None);
+            assert_eq!((rule.window(count), rule.trial_time(count)), (None, None));
             assert_eq!(rule.taken_back(&checkpoint), None);
         }
-        assert_eq!(rule.accused(&checkpoint), None);
+        let trial = Some(Trial { event: SequenceNumber(0), is_on: false, deaths: 5 });
+        assert_eq!(rule.accused(&Checkpoint { trial, ..checkpoint }), None);
     }
 }

@@ -241,7 +241,7 @@ impl Plan {
             deadly: None,
         };
         this.deadly = random.random_bool(0.1).then(|| random.random_range(0..events));
-        this.options.max_takeovers = Some(*[3, 5, 7].choose(random).unwrap_or(&7));
+        this.options.max_takeovers = Some(*[6, 7, 9].choose(random).unwrap_or(&7));
         this
     }
 }
@@ -264,6 +264,23 @@ impl Plan {
             max_skew: Duration::ZERO,
             deadly: None,
         }
+    }
+}
+
+impl Plan {
+    /// Whether nothing ends a process, or its ownerships, but the deadly event.
+    pub fn only_an_event_kills(&self) -> bool {
+        let is_mild = |fault: &Fault| {
+            !matches!(
+                fault,
+                Fault::Crash { .. }
+                    | Fault::Cut { .. }
+                    | Fault::Zombie { .. }
+                    | Fault::StoreDown { .. }
+                    | Fault::Foreign { .. }
+            )
+        };
+        !self.rates.may_cost_leases() && self.faults.iter().all(|(_, fault)| is_mild(fault))
     }
 }
 

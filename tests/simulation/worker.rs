@@ -159,10 +159,13 @@ impl Worker {
 
     pub fn on_dead_letter(&self, letter: &DeadLetter) {
         let id = identity(&letter.event);
-        if letter.failure.message.contains("owners of its partition") {
+        if letter.failure.message.contains("ends the process") {
             let is_deadly = self.world.plan.deadly == Some(id);
             let what = if is_deadly { "deadly event accused" } else { "innocent event accused" };
             self.world.oracle(|oracle| oracle.count(what));
+            if !is_deadly && self.world.plan.only_an_event_kills() {
+                self.world.violation(format!("event {id} is accused and did nothing"));
+            }
         }
         let epoch = self.epochs.lock().expect("no panic under the lock").get(&id).copied();
         // An event that is accused has no call.

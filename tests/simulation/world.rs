@@ -343,7 +343,7 @@ impl World {
             write_id: WriteId(u64::MAX),
             takeovers_without_progress: 0,
             suspects_to: None,
-            on_trial: None,
+            trial: None,
             ..stored.checkpoint.clone()
         };
         self.trace(|| format!("{partition} is reset to {number}"));

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use super::settled;
 use crate::blob_container::Metadata;
-use crate::checkpoint::{Checkpoint, LeaseEpoch, WriteId};
+use crate::checkpoint::{Checkpoint, LeaseEpoch, Trial, WriteId};
 use crate::checkpoint_store::foreign;
 use crate::event::{Incarnation, Position, SequenceNumber};
 use crate::timestamp::{from_unix_millis, unix_millis};
@@ -45,10 +45,11 @@ pub(super) fn encode(checkpoint: &Checkpoint) -> Metadata {
     if let Some(Incarnation(incarnation)) = checkpoint.incarnation {
         ours.push_str(&format!(";incarnation={incarnation}"));
     }
-    for (name, number) in [("suspects", checkpoint.suspects_to), ("trial", checkpoint.on_trial)] {
-        if let Some(SequenceNumber(number)) = number {
-            ours.push_str(&format!(";{name}={number}"));
-        }
+    if let Some(SequenceNumber(suspects)) = checkpoint.suspects_to {
+        ours.push_str(&format!(";suspects={suspects}"));
+    }
+    if let Some(Trial { event, is_on, deaths }) = checkpoint.trial {
+        ours.push_str(&format!(";trial={}:{}:{deaths}", event.0, u8::from(is_on)));
     }
     if let Some(time) = checkpoint.watermark.as_ref().and_then(|at| at.enqueued_time) {
         ours.push_str(&format!(";enqueued={}", unix_millis(time)));
@@ -119,7 +120,7 @@ impl<'a> Ours<'a> {
             write_id: WriteId(self.field("write").unwrap_or_default()),
             takeovers_without_progress: self.field("takeovers").unwrap_or_default(),
             suspects_to: self.field("suspects").map(SequenceNumber),
-            on_trial: self.field("trial").map(SequenceNumber),
+            trial: self.0.get("trial").and_then(|text| trial(text)),
             ..checkpoint
         }
     }
@@ -127,6 +128,14 @@ impl<'a> Ours<'a> {
     fn belongs_to(&self, sequence_number: i64) -> bool {
         self.0.get("v") == Some(&VERSION) && self.field("base") == Some(sequence_number)
     }
+}
+
+/// A trial: its event, whether it is on, and the deaths.
+fn trial(text: &str) -> Option<Trial> {
+    let mut parts = text.split(':');
+    let event = SequenceNumber(parts.next()?.parse().ok()?);
+    let is_on = parts.next()?.parse::<u8>().ok()? != 0;
+    Some(Trial { event, is_on, deaths: parts.next()?.parse().ok()? })
 }
 
 fn value<'a>(metadata: &'a Metadata, name: &str) -> Option<&'a str> {
@@ -187,7 +196,7 @@ mod tests {
             write_id in any::<u64>(),
             takeovers_without_progress in any::<u32>(),
             suspects_to in proptest::option::of(any::<i64>().prop_map(SequenceNumber)),
-            on_trial in proptest::option::of(any::<i64>().prop_map(SequenceNumber)),
+            trial in proptest::option::of((any::<i64>(), any::<bool>(), any::<u32>())),
         ) -> Checkpoint {
             let watermark = watermark.map(|(number, offset, millis)| Position {
                 sequence_number: SequenceNumber(number),
@@ -209,7 +218,9 @@ mod tests {
                 write_id: WriteId(write_id),
                 takeovers_without_progress,
                 suspects_to,
-                on_trial,
+                trial: trial.map(|(event, is_on, deaths)| Trial {
+                    event: SequenceNumber(event), is_on, deaths,
+                }),
             }
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint_store::{Checkpoint, CheckpointScope, LeaseEpoch, SettledRun};
+use crate::checkpoint_store::{Checkpoint, CheckpointScope, LeaseEpoch, SettledRun, Trial};
 use crate::cli::terminal::as_json;
 use crate::event::{Incarnation, Offset, PartitionId, Position, SequenceNumber};
 use crate::timestamp::{from_unix_millis, unix_millis};
@@ -31,7 +31,7 @@ struct Line {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     suspects_to: Option<SequenceNumber>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    on_trial: Option<SequenceNumber>,
+    trial: Option<Trial>,
 }
 
 /// The line of a checkpoint, in ASCII.
@@ -60,7 +60,7 @@ pub(super) fn write(
         lease_epoch: checkpoint.lease_epoch,
         takeovers_without_progress: checkpoint.takeovers_without_progress,
         suspects_to: checkpoint.suspects_to,
-        on_trial: checkpoint.on_trial,
+        trial: checkpoint.trial,
     };
     as_json(&line)
 }
@@ -154,7 +154,7 @@ fn read_one(text: &str, scope: &CheckpointScope) -> Result<(PartitionId, Checkpo
         lease_epoch: line.lease_epoch,
         takeovers_without_progress: line.takeovers_without_progress,
         suspects_to: line.suspects_to,
-        on_trial: line.on_trial,
+        trial: line.trial,
         ..Checkpoint::default()
     };
     Ok((line.partition, checkpoint))

@@ -141,7 +141,7 @@ struct ForceArgs {
 /// last settled event; null where there is none), its offset and enqueued_time, settled_above
 /// ([first, last] of each run), incarnation (when the hub was created), reset_generation,
 /// lease_epoch, takeovers_without_progress, and where events are suspected to end their processes
-/// suspects_to and on_trial. Times are milliseconds since 1970. Fields may be
+/// suspects_to and trial. Times are milliseconds since 1970. Fields may be
 /// added within a version.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXIT_CODES)]

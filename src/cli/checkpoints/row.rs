@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::opened::Policy;
-use crate::checkpoint_store::{Checkpoint, StoredCheckpoint};
+use crate::checkpoint_store::{Checkpoint, StoredCheckpoint, Trial};
 use crate::cli::brief;
 use crate::config::PositionLost;
 use crate::error::Error;
@@ -126,7 +126,7 @@ impl Row {
             row.take_checkpoint(checkpoint);
         }
         row.take_log(policy, checkpoint.as_ref(), asked);
-        row.note_takeovers(checkpoint.as_ref().and_then(|checkpoint| checkpoint.on_trial));
+        row.note_takeovers(checkpoint.as_ref().and_then(|checkpoint| checkpoint.trial));
         row
     }
 
@@ -143,12 +143,14 @@ impl Row {
 
     /// An event may end the process that handles it, over and over. Where nothing waits, or the
     /// partition moved once or twice, it means nothing.
-    fn note_takeovers(&mut self, on_trial: Option<SequenceNumber>) {
+    fn note_takeovers(&mut self, trial: Option<Trial>) {
         let waits = self.lag_events.is_none_or(|events| events > 0);
         if waits && self.takeovers_without_progress >= SUSPECT_TAKEOVERS {
             let next = self.sequence_number.map_or(0, |number| number.saturating_add(1));
-            let suspects = match on_trial {
-                Some(SequenceNumber(number)) => format!("the event {number}, which is tried alone"),
+            let suspects = match trial {
+                Some(Trial { event, deaths, .. }) => {
+                    format!("the event {event}; {deaths} owners ended while nothing else ran")
+                }
                 None => format!("the event {next} and the next ones"),
             };
             self.notes.push(format!(

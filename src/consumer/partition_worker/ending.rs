@@ -52,14 +52,18 @@ impl<M: Mode> PartitionWorker<M> {
         if partial_batch {
             self.shared.counters.on_batch(FlushReason::Drain);
         }
+        if self.awaits_trial() {
+            // It would be waited for, and is not begun.
+            self.waiting.clear();
+            self.trial.end();
+        }
         self.checkpointer.on_end(now);
         self.begin_end(why, deadline.max(now));
     }
 
     /// Prepares to give the partition to another worker.
-    pub(super) fn begin_hand_off(&mut self, now: Instant) {
+    pub(super) fn begin_hand_off(&mut self) {
         self.waiting.flush();
-        self.checkpointer.on_end(now);
         self.status.set_phase(PartitionPhase::Draining);
         self.phase = Phase::HandingOff;
     }
@@ -108,6 +112,7 @@ impl<M: Mode> PartitionWorker<M> {
             }
         }
         self.waiting.clear();
+        self.trial.end();
         self.scope.lost.cancel();
     }
 
@@ -150,6 +155,7 @@ impl<M: Mode> PartitionWorker<M> {
             && self.checkpointer.is_clean()
         {
             self.waiting.clear();
+            self.checkpointer.on_end(now);
             self.begin_end(StopReason::HandedOff, now);
         }
         let Phase::Ending { deadline, cancelled, .. } = &mut self.phase else {
@@ -183,6 +189,7 @@ impl<M: Mode> PartitionWorker<M> {
         self.publish_progress();
         self.shared.budget.close(self.account);
         self.slot = None;
+        self.trial.end();
         if let Some(stream) = self.closing.take() {
             stream.close().await;
         }
@@ -206,7 +213,7 @@ impl<M: Mode> PartitionWorker<M> {
             partition: self.partition.id,
             reason,
             cut_handlers: self.cut_handlers,
-            checkpoint_behind: !self.checkpointer.is_clean(),
+            checkpoint_behind: self.checkpointer.is_behind(&self.watermark),
         }
     }
 }

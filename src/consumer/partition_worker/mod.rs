@@ -138,7 +138,7 @@ impl<M: Mode> PartitionWorker<M> {
         };
         let handler_timeout = options.handler_timeout;
         let permits = PollSemaphore::new(Arc::clone(shared.slots.semaphore()));
-        let trial = Trial::new(&shared.trials);
+        let trial = Trial::new(Arc::clone(&shared.trials), Arc::clone(&shared.slots));
         let account = shared.budget.open();
         Self {
             mode,
@@ -189,11 +189,15 @@ impl<M: Mode> PartitionWorker<M> {
             let room = budget.room();
             self.on_order(order, now);
             self.end_overdue_calls(now);
+            if self.trial.until().is_some_and(|until| until <= now) {
+                self.end_trial(now);
+            }
             self.start_due_retries(now);
             self.return_bytes();
             let starved = !self.shared.budget.may_take(self.account);
             let running_before = self.running.len();
-            let wants_slot = self.dispatch(now, starved);
+            // What is on trial waits for no batch to fill.
+            let wants_slot = self.dispatch(now, starved || self.trial.event().is_some());
             let has_begun_calls = self.running.len() > running_before;
             self.start_write(now);
             self.publish_progress();
@@ -237,6 +241,9 @@ impl<M: Mode> PartitionWorker<M> {
                     if let Some(by) = self.checkpointer.on_written(written, now) {
                         self.lose(StopReason::Superseded(by), now);
                     }
+                    if self.trial.event().is_some_and(|event| self.checkpointer.has_written(event)) {
+                        self.trial.end();
+                    }
                     false
                 }
                 permit = poll_fn(|cx| self.permits.poll_acquire(cx)), if wants_slot => {
@@ -244,8 +251,10 @@ impl<M: Mode> PartitionWorker<M> {
                     self.slot = permit.map(|permit| Slot::of(permit, &self.shared.slots));
                     true
                 }
-                number = poll_fn(|cx| self.trial.poll_turn(cx)), if self.trial.is_waiting() => {
-                    self.checkpointer.on_trial(number, Instant::now());
+                tried = poll_fn(|cx| self.trial.poll_begin(cx)), if self.trial.is_waiting() => {
+                    if let Some(event) = tried {
+                        self.checkpointer.on_trial(event, Instant::now());
+                    }
                     false
                 }
                 Some(result) = receiving => {
@@ -286,7 +295,7 @@ impl<M: Mode> PartitionWorker<M> {
                 *later = (*later).min(deadline);
             }
             (Order::Drain(deadline), _) => self.stop(StopReason::Drained, deadline, now),
-            (Order::HandOff, Phase::Running) => self.begin_hand_off(now),
+            (Order::HandOff, Phase::Running) => self.begin_hand_off(),
             (Order::Run | Order::Pause, Phase::HandingOff) => self.call_back(),
             (Order::Lose, _) => self.lose(StopReason::LeaseLost, now),
             _ => {}
@@ -309,8 +318,8 @@ impl<M: Mode> PartitionWorker<M> {
                     if let Some(failure) = self.checkpointer.accusation(number) {
                         self.dead_letter(tracked, failure, now);
                     } else {
-                        if self.checkpointer.tries_each_alone() {
-                            self.trial.on_event(number);
+                        if let Some(time) = self.checkpointer.trial_time() {
+                            self.trial.on_event(number, time);
                         }
                         self.waiting.on_event(tracked, bytes, now_std);
                     }
@@ -401,13 +410,21 @@ impl<M: Mode> PartitionWorker<M> {
         }
     }
 
-    /// Whether what is ready waits for its turn to be tried alone, or for the store to know of it.
+    /// The event on trial goes on as any other.
+    fn end_trial(&mut self, now: Instant) {
+        if let Some(event) = self.trial.event() {
+            self.checkpointer.on_trial_over(event, now);
+        }
+        self.trial.end();
+    }
+
+    /// Whether what is ready waits for its trial, or for the store to know of it.
     fn awaits_trial(&self) -> bool {
         self.trial.is_waiting() || self.checkpointer.awaits_trial()
     }
 
     fn take_slot(&mut self) -> Option<Slot> {
-        if let Some(slot) = self.slot.take() {
+        if let Some(slot) = self.slot.take().or_else(|| self.trial.take_slot()) {
             return Some(slot);
         }
         // Past our own place in line there is nothing to be had.
@@ -492,7 +509,8 @@ impl<M: Mode> PartitionWorker<M> {
         let retry = self.retries.next_deadline().filter(|_| running);
         let write = self.checkpointer.next_deadline().filter(|_| self.may_checkpoint());
         let state = [batch, retry].into_iter().flatten().map(Instant::from_std);
-        state.chain(write).chain(self.running.next_deadline()).chain(ending).min()
+        let trial = self.trial.until();
+        state.chain(write).chain(self.running.next_deadline()).chain(ending).chain(trial).min()
     }
 }
 

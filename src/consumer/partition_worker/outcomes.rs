@@ -95,9 +95,6 @@ impl<M: Mode> PartitionWorker<M> {
         self.tally.done += events.len() as u64;
         self.tally.settled.push((oldest.enqueued_time(), newest.enqueued_time()));
         self.checkpointer.on_settled(settled, now);
-        if self.watermark.window_events() == 0 {
-            self.trial.on_settled();
-        }
     }
 
     /// Gives up on handler calls that are overdue; their events are tried again.
@@ -129,6 +126,8 @@ impl<M: Mode> PartitionWorker<M> {
                 self.settle(&tracked, now);
             }
             Outcome::Retry(request) => {
+                // It was handled, and the process is there.
+                self.end_trial(now);
                 self.shared.counters.retried.add(1);
                 let attempt = self.failures.attempt(tracked.ticket).number;
                 if attempt >= self.shared.options.max_attempts {
@@ -208,9 +207,6 @@ impl<M: Mode> PartitionWorker<M> {
             self.returned_bytes += event.budget_bytes();
             self.tally.settled.push((event.enqueued_time(), event.enqueued_time()));
             self.checkpointer.on_settled(1, now);
-            if self.watermark.window_events() == 0 {
-                self.trial.on_settled();
-            }
         }
     }
 }
