@@ -6,6 +6,7 @@
 //! an earlier ownership has nowhere to go.
 
 mod ending;
+mod intake;
 mod outcomes;
 mod tally;
 
@@ -33,21 +34,17 @@ use super::trial::Trial;
 use super::unit::{Failures, Tracked, Unit};
 use super::waiting::Waiting;
 use crate::checkpoint_store::CheckpointKey;
-use crate::config::{OwnerLevel, UncheckpointedEvents};
-use crate::error::ErrorClass;
-use crate::event::{Event, Partition};
+use crate::config::OwnerLevel;
+use crate::event::Partition;
 use crate::state::batch_buffer::BatchLimits;
 use crate::state::byte_budget::Account;
 use crate::state::delay_queue::DelayQueue;
-use crate::state::watermark::{Received, Watermark};
-use crate::transport::resume::{PartitionStream, StreamEnd, StreamOptions};
+use crate::state::watermark::Watermark;
+use crate::transport::resume::{PartitionStream, StreamOptions};
 
 pub use ending::CANCEL_GRACE;
 use ending::Phase;
 use tally::Tally;
-
-/// Most events taken from the link at once: what bounds an overrun of the byte budget.
-const MAX_INTAKE_EVENTS: usize = 256;
 
 /// Most completions taken in before the worker looks at everything else again.
 const MAX_COMPLETIONS: usize = 256;
@@ -302,67 +299,6 @@ impl<M: Mode> PartitionWorker<M> {
         }
     }
 
-    fn on_received(&mut self, events: &mut Vec<Event>, now: Instant) {
-        let now_std = now.into_std();
-        let mut bytes_taken = 0;
-        let mut settled_before = 0_usize;
-        self.shared.counters.received.add(events.len() as u64);
-        for event in events.drain(..) {
-            match self.watermark.on_received(event.sequence_number(), || (&event).into()) {
-                Received::New(ticket) => {
-                    let bytes = event.budget_bytes();
-                    bytes_taken += bytes;
-                    self.largest_event_bytes = self.largest_event_bytes.max(bytes);
-                    let number = event.sequence_number();
-                    let tracked = Tracked { event, ticket };
-                    if let Some(failure) = self.checkpointer.accusation(number) {
-                        self.dead_letter(tracked, failure, now);
-                    } else {
-                        if let Some(time) = self.checkpointer.trial_time() {
-                            self.trial.on_event(number, time);
-                        }
-                        self.waiting.on_event(tracked, bytes, now_std);
-                    }
-                }
-                Received::SettledBefore => settled_before += 1,
-                Received::Repeat => {}
-            }
-        }
-        if settled_before > 0 {
-            self.shared.counters.settled_before.add(settled_before as u64);
-            self.checkpointer.on_settled(settled_before, now);
-        }
-        let prefetch = self.largest_event_bytes.saturating_mul(
-            usize::try_from(self.shared.options.prefetch_events).unwrap_or(usize::MAX),
-        );
-        self.shared.budget.on_taken(self.account, bytes_taken, prefetch);
-        self.count_stream();
-    }
-
-    fn count_stream(&mut self) {
-        if let Some(stream) = &self.stream {
-            let (links, lost) = (stream.links_opened(), stream.lost_events());
-            self.shared.counters.links_opened.add(links - self.links_seen);
-            self.shared.counters.lost_events.add(lost - self.lost_seen);
-            (self.links_seen, self.lost_seen) = (links, lost);
-        }
-    }
-
-    fn on_stream_end(&mut self, end: StreamEnd, now: Instant) {
-        self.count_stream();
-        let deadline = now + self.shared.options.drain_timeout;
-        match end {
-            StreamEnd::Failed(error) if error.class() == ErrorClass::PartitionLost => {
-                self.lose(StopReason::Lost(error), now);
-            }
-            StreamEnd::Failed(error) => self.stop(StopReason::Failed(error), deadline, now),
-            // What we settled belongs to a log that is gone.
-            StreamEnd::Discontinuity(continuity) => {
-                self.lose(StopReason::PositionLost(continuity), now);
-            }
-        }
-    }
-
     // What the state machines say.
 
     fn start_due_retries(&mut self, now: Instant) {
@@ -471,24 +407,6 @@ impl<M: Mode> PartitionWorker<M> {
             self.shared.budget.on_returned(self.account, self.returned_bytes);
             self.returned_bytes = 0;
         }
-    }
-
-    /// How many events the next intake may have; 0 while intake rests.
-    fn intake_events(&self) -> usize {
-        if !matches!(self.phase, Phase::Running) {
-            return 0;
-        }
-        let window =
-            self.shared.options.window_events.saturating_sub(self.watermark.window_events());
-        let limit = match self.shared.options.uncheckpointed_events {
-            UncheckpointedEvents::Unlimited => u64::MAX,
-            UncheckpointedEvents::PauseAt(limit) => limit,
-        };
-        let limit = self.checkpointer.window().map_or(limit, |window| limit.min(window as u64));
-        let received = self.watermark.passed_events() + self.watermark.window_events() as u64;
-        let uncheckpointed = limit.saturating_sub(received - self.checkpointer.written_passed());
-        let uncheckpointed = usize::try_from(uncheckpointed).unwrap_or(usize::MAX);
-        window.min(uncheckpointed).min(MAX_INTAKE_EVENTS)
     }
 
     fn next_deadline(&mut self, wants_slot: bool) -> Option<Instant> {
