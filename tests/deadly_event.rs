@@ -7,10 +7,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use longshore::checkpoint_store::memory::MemoryCheckpointStore;
+use longshore::checkpoint_store::{
+    Checkpoint, CheckpointKey, CheckpointScope, CheckpointStore, Expected, Listed, StoreError,
+    StoredCheckpoint, VersionToken,
+};
 use longshore::config::DEFAULT_MAX_TAKEOVERS;
 use longshore::consumer::{BatchConsumerBuilder, ExitReason, HandlerError, StopReason};
 use longshore::state::takeovers::TRIAL_TIME;
-use longshore::{Batch, BatchContext, Event, EventContext, Outcomes};
+use longshore::{Batch, BatchConsumer, BatchContext, Error, Event, EventContext, Outcomes};
 use support::Harness;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
@@ -26,44 +33,105 @@ const MOST_DEATHS: u64 = 3 * DEFAULT_MAX_TAKEOVERS as u64;
 
 type Handled = Arc<Mutex<BTreeSet<(String, i64)>>>;
 
-/// How much longer than the others some take.
-#[derive(Clone, Copy, Default)]
+const WORK: Duration = Duration::from_millis(5);
+
+/// How long some events take.
+#[derive(Clone, Copy)]
 struct Times {
     slow: Duration,
     /// Until the process dies.
     deadly: Duration,
 }
 
+impl Default for Times {
+    fn default() -> Self {
+        Self { slow: WORK, deadly: WORK }
+    }
+}
+
+/// A store as far away as one in the same region.
+#[derive(Debug)]
+struct Away(Arc<MemoryCheckpointStore>);
+
+const DISTANCE: Duration = Duration::from_millis(20);
+
+impl CheckpointStore for Away {
+    fn load<'a>(
+        &'a self,
+        key: &'a CheckpointKey,
+    ) -> BoxFuture<'a, Result<Option<StoredCheckpoint>, Error>> {
+        sleep(DISTANCE).then(|()| self.0.load(key)).boxed()
+    }
+
+    fn store<'a>(
+        &'a self,
+        key: &'a CheckpointKey,
+        checkpoint: &'a Checkpoint,
+        expected: &'a Expected,
+    ) -> BoxFuture<'a, Result<VersionToken, StoreError>> {
+        sleep(DISTANCE).then(|()| self.0.store(key, checkpoint, expected)).boxed()
+    }
+
+    fn list<'a>(&'a self, scope: &'a CheckpointScope) -> BoxFuture<'a, Result<Vec<Listed>, Error>> {
+        sleep(DISTANCE).then(|()| self.0.list(scope)).boxed()
+    }
+}
+
+/// A consumer of the harness, one of each process.
+fn builder(harness: &Harness, process: u64) -> BatchConsumerBuilder {
+    let store = Arc::new(Away(Arc::clone(&harness.checkpoints)));
+    let transport = Arc::new(harness.hub.transport("$Default"));
+    BatchConsumer::builder(transport, store).seed(process)
+}
+
 fn name(event: &Event) -> (String, i64) {
     (event.partition().id.to_string(), event.sequence_number().0)
 }
 
+/// The event that the process which has this partition has on trial, as the store knows.
+fn on_trial(harness: &Harness, partition: &str) -> Option<(String, i64)> {
+    let checkpoint = |name: &str| harness.checkpoint(name).now_or_never().expect("at once");
+    let run = |checkpoint: &Checkpoint| checkpoint.write_id.0 >> 32;
+    let ours = checkpoint(partition).map(|checkpoint| run(&checkpoint));
+    (0..PARTITIONS).map(|number| number.to_string()).find_map(|name| {
+        let its = checkpoint(&name).filter(|checkpoint| Some(run(checkpoint)) == ours)?;
+        its.trial.filter(|trial| trial.is_on).map(|trial| (name, trial.event.0))
+    })
+}
+
 /// Runs a process until it dies, or has nothing more to do; returns whether it died. Nothing of it
 /// is drained: its runtime is gone at once.
-fn process(builder: BatchConsumerBuilder, handled: &Handled, times: Times) -> bool {
+fn process(
+    harness: &Arc<Harness>,
+    builder: BatchConsumerBuilder,
+    handled: &Handled,
+    times: Times,
+) -> bool {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_time().start_paused(true).build().expect("a runtime");
     let death = Arc::new(Notify::new());
     let (killed, handled) = (Arc::clone(&death), Arc::clone(handled));
+    let harness = Arc::clone(harness);
+    let was_unfair = Arc::new(AtomicBool::new(false));
+    let unfair = Arc::clone(&was_unfair);
     let has_died = runtime.block_on(async {
         let _handle = builder
-            .batch_handler(move |batch: Batch, _: BatchContext| {
+            .batch_handler(move |batch: Batch, context: BatchContext| {
                 let (killed, handled) = (Arc::clone(&killed), Arc::clone(&handled));
+                let tried = on_trial(&harness, context.partition().id.as_str());
+                let is_fair = tried.is_none_or(|tried| batch.iter().all(|one| name(one) == tried));
+                unfair.fetch_or(!is_fair, Ordering::Relaxed);
                 async move {
                     let has = |event: (&str, i64)| {
                         let event = (event.0.to_owned(), event.1);
                         batch.iter().any(|one| name(one) == event)
                     };
-                    // Others begin meanwhile.
-                    sleep(Duration::from_millis(5)).await;
-                    if has(SLOW) {
-                        sleep(times.slow).await;
-                    }
                     if has(DEADLY) {
                         sleep(times.deadly).await;
                         killed.notify_one();
                         std::future::pending::<()>().await;
                     }
+                    sleep(if has(SLOW) { times.slow } else { WORK }).await;
                     handled.lock().expect("lock").extend(batch.iter().map(name));
                     Ok::<_, HandlerError>(Outcomes::all_done())
                 }
@@ -73,16 +141,22 @@ fn process(builder: BatchConsumerBuilder, handled: &Handled, times: Times) -> bo
         timeout(Duration::from_secs(600), death.notified()).await.is_ok()
     });
     runtime.shutdown_background();
+    assert!(!was_unfair.load(Ordering::Relaxed), "something was handled beside one on trial");
     has_died
 }
 
 /// Runs processes until the deadly event is found.
 fn finds_it(times: Times) {
-    let harness = Harness::new(PARTITIONS);
+    let harness = Arc::new(Harness::new(PARTITIONS));
     (0..PARTITIONS).for_each(|partition| harness.publish(partition, EVENTS));
     let handled = Handled::default();
     let mut deaths = 0;
-    while process(harness.builder().seed(deaths), &handled, times) {
+    while process(
+        &harness,
+        builder(&harness, deaths).dead_letters(harness.letters.clone()),
+        &handled,
+        times,
+    ) {
         deaths += 1;
         assert!(deaths <= MOST_DEATHS, "it goes on");
     }
@@ -101,7 +175,7 @@ fn it_becomes_a_dead_letter_and_everything_else_is_handled() {
 
 #[test]
 fn an_event_that_takes_longer_than_any_process_lives_is_not_blamed() {
-    finds_it(Times { slow: Duration::from_secs(300), ..Times::default() });
+    finds_it(Times { slow: Duration::from_secs(300), deadly: Duration::ZERO });
 }
 
 #[test]
@@ -111,11 +185,11 @@ fn one_that_ends_its_process_late_is_found_too() {
 
 #[test]
 fn without_a_sink_its_partition_stops_and_names_it() {
-    let harness = Harness::new(PARTITIONS);
+    let harness = Arc::new(Harness::new(PARTITIONS));
     (0..PARTITIONS).for_each(|partition| harness.publish(partition, EVENTS));
     let handled = Handled::default();
     let mut deaths = 0;
-    while process(harness.without_letters().seed(deaths), &handled, Times::default()) {
+    while process(&harness, builder(&harness, deaths), &handled, Times::default()) {
         deaths += 1;
         assert!(deaths <= MOST_DEATHS, "it goes on");
     }
@@ -125,7 +199,7 @@ fn without_a_sink_its_partition_stops_and_names_it() {
     let called = Arc::new(AtomicBool::new(false));
     for seed in 100..103 {
         let exit = runtime.block_on(async {
-            let builder = harness.without_letters().seed(seed);
+            let builder = builder(&harness, seed);
             let called = Arc::clone(&called);
             let handler = move |_: Event, _: EventContext| {
                 called.store(true, Ordering::Relaxed);
@@ -151,12 +225,13 @@ fn without_a_sink_its_partition_stops_and_names_it() {
 
 #[test]
 fn with_no_limit_it_goes_on_for_ever() {
-    let harness = Harness::new(PARTITIONS);
+    let harness = Arc::new(Harness::new(PARTITIONS));
     (0..PARTITIONS).for_each(|partition| harness.publish(partition, EVENTS));
     let handled = Handled::default();
     for seed in 0..20 {
         assert!(process(
-            harness.builder().max_takeovers(None).seed(seed),
+            &harness,
+            builder(&harness, seed).max_takeovers(None),
             &handled,
             Times::default()
         ));

@@ -179,6 +179,12 @@ impl Checkpointer {
         self.trial.is_some()
     }
 
+    /// Whether the store says, or may say, that this event is on trial.
+    pub(super) fn is_known_on_trial(&self, event: SequenceNumber) -> bool {
+        let trial = self.fence.stored().trial.filter(|trial| trial.is_on);
+        self.writing.is_some() || trial.is_some_and(|trial| trial.event == event)
+    }
+
     /// Whether this event is below the last acknowledged checkpoint.
     pub(super) fn has_written(&self, number: SequenceNumber) -> bool {
         let written = self.fence.stored().watermark.as_ref();

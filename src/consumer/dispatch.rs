@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{Span, debug_span};
@@ -221,6 +221,7 @@ pub(crate) struct Slots {
     limit: Mutex<usize>,
     /// Permits to withhold as they come back, after the limit was lowered.
     surplus: AtomicUsize,
+    number_changed: Notify,
 }
 
 impl Slots {
@@ -229,6 +230,7 @@ impl Slots {
             semaphore: Arc::new(Semaphore::new(limit)),
             limit: Mutex::new(limit),
             surplus: AtomicUsize::new(0),
+            number_changed: Notify::new(),
         }
     }
 
@@ -240,18 +242,26 @@ impl Slots {
     /// Takes a slot, if one is free.
     pub(crate) fn try_take(self: &Arc<Self>) -> Option<Slot> {
         self.semaphore.try_acquire().ok()?.forget();
-        Some(Slot(Arc::clone(self)))
+        Some(Slot::one_of(self))
     }
 
-    /// Takes all slots, once all are free; whoever asks later waits behind.
+    /// Takes all slots, once all are free; whoever asks later waits behind. Begins anew when
+    /// their number changes.
     pub(crate) async fn take_all(self: Arc<Self>) -> Vec<Slot> {
-        let limit = self.limit();
-        let all = u32::try_from(limit).unwrap_or(u32::MAX);
-        // It is never closed.
-        if let Ok(permits) = self.semaphore.acquire_many(all).await {
-            permits.forget();
+        loop {
+            let changed = self.number_changed.notified();
+            let number = self.limit() + self.surplus.load(Ordering::Acquire);
+            let all = u32::try_from(number).unwrap_or(u32::MAX);
+            tokio::select! {
+                biased;
+                () = changed => {}
+                // It is never closed.
+                permits = self.semaphore.acquire_many(all) => {
+                    permits.into_iter().for_each(SemaphorePermit::forget);
+                    return (0..number).map(|_| Slot::one_of(&self)).collect();
+                }
+            }
         }
-        (0..limit).map(|_| Slot(Arc::clone(&self))).collect()
     }
 
     pub(crate) fn limit(&self) -> usize {
@@ -283,6 +293,8 @@ impl Slots {
             self.surplus.fetch_add(fewer - forgotten, Ordering::AcqRel);
         }
         *current = limit;
+        drop(current);
+        self.number_changed.notify_waiters();
     }
 
     /// Gives a slot back.
@@ -290,27 +302,39 @@ impl Slots {
         let owed = self
             .surplus
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |surplus| surplus.checked_sub(1));
-        if owed.is_err() {
-            self.semaphore.add_permits(1);
+        match owed {
+            Ok(_paid) => self.number_changed.notify_waiters(),
+            Err(_) => self.semaphore.add_permits(1),
         }
     }
 }
 
 /// A slot that is taken. Dropped, it is given back.
 #[derive(Debug)]
-pub(crate) struct Slot(Arc<Slots>);
+pub(crate) struct Slot(Option<Arc<Slots>>);
 
 impl Slot {
     /// The slot of a permit that was waited for.
     pub(crate) fn of(permit: OwnedSemaphorePermit, slots: &Arc<Slots>) -> Self {
         permit.forget();
-        Self(Arc::clone(slots))
+        Self::one_of(slots)
+    }
+
+    fn one_of(slots: &Arc<Slots>) -> Self {
+        Self(Some(Arc::clone(slots)))
+    }
+
+    /// A slot whose owner lends it, and keeps it.
+    pub(crate) fn lent() -> Self {
+        Self(None)
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.release();
+        if let Some(slots) = &self.0 {
+            slots.release();
+        }
     }
 }
 
@@ -331,6 +355,25 @@ mod tests {
         slots.set_limit(2);
         assert!(slots.try_take().is_some());
         drop(third);
+    }
+
+    #[tokio::test]
+    async fn whoever_takes_all_slots_has_as_many_as_there_are_by_then() {
+        let slots = Arc::new(Slots::new(3));
+        let held = slots.try_take().expect("free");
+        let mut all = Box::pin(Arc::clone(&slots).take_all());
+        assert!(futures::poll!(all.as_mut()).is_pending());
+        assert!(slots.try_take().is_none(), "who asks later waits behind");
+        slots.set_limit(2);
+        assert!(futures::poll!(all.as_mut()).is_pending());
+        drop(held);
+        let all = all.await;
+        assert_eq!((all.len(), slots.in_use()), (2, 2));
+        drop(Slot::lent());
+        assert_eq!(slots.in_use(), 2);
+        drop(all);
+        assert_eq!(slots.in_use(), 0);
+        assert_eq!(Arc::clone(&slots).take_all().await.len(), 2);
     }
 
     #[test]

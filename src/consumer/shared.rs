@@ -16,13 +16,13 @@ use tokio_util::task::TaskTracker;
 use super::dispatch::Slots;
 use crate::checkpoint_store::{CheckpointScope, CheckpointStore, VersionToken, WriteId};
 use crate::clock::Clock;
-use crate::config::{ConsumerOptions, LeaseOptions, MAX_DURATION};
+use crate::config::{ConsumerOptions, LeaseOptions};
 use crate::dead_letter::DeadLetterSink;
 use crate::event::{Partition, PartitionId, SequenceNumber};
 use crate::lease_store::{LeaseStore, OwnerId};
 use crate::state::batch_buffer::FlushReason;
 use crate::state::byte_budget::{Account, ByteBudget};
-use crate::state::takeovers::TakeoverRule;
+use crate::state::takeovers::{LONGEST_TRIAL, TakeoverRule};
 use crate::telemetry::metrics::{Labelled, PartitionMetrics, Timings};
 use crate::timestamp::unix_millis;
 use crate::transport::Transport;
@@ -176,7 +176,7 @@ impl Shared {
         TakeoverRule {
             limit: self.options.max_takeovers,
             window_events: self.options.window_events,
-            longest_trial: self.options.handler_timeout.unwrap_or(MAX_DURATION),
+            longest_trial: self.options.handler_timeout.unwrap_or(LONGEST_TRIAL).min(LONGEST_TRIAL),
         }
     }
 

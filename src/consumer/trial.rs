@@ -1,8 +1,9 @@
 //! The trial of an event that may end its process: nothing else of the process is handled.
 //!
 //! Everything in flight is a suspect alike when a process ends. So an event on trial has all
-//! slots: what runs ends first, and nothing begins. Neither is waited for without end, and an
-//! event that is handled beside others is not on trial.
+//! slots: what runs ends first, and nothing begins before the store knows that the trial is over.
+//! None of it is waited for without end, and an event that is handled beside others is not on
+//! trial.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -26,13 +27,27 @@ pub(super) struct Trial {
 
 enum State {
     None,
-    Waits { event: SequenceNumber, time: Duration, alone: BoxFuture<'static, Option<Alone>> },
-    On { event: SequenceNumber, until: Instant, alone: Alone },
+    Waits {
+        event: SequenceNumber,
+        time: Duration,
+        alone: BoxFuture<'static, Option<Alone>>,
+    },
+    On {
+        event: SequenceNumber,
+        until: Instant,
+        _alone: Alone,
+    },
+    /// The store may not know yet.
+    Over {
+        event: SequenceNumber,
+        until: Instant,
+        _alone: Alone,
+    },
 }
 
 /// Nothing else is handled while it is there.
 struct Alone {
-    slots: Vec<Slot>,
+    _slots: Vec<Slot>,
     _turn: OwnedSemaphorePermit,
 }
 
@@ -40,7 +55,7 @@ async fn alone(turns: Arc<Semaphore>, slots: Arc<Slots>, patience: Duration) -> 
     // Each trial has its time, so the turn comes.
     let turn = turns.acquire_owned().await.ok()?;
     let slots = timeout(patience, slots.take_all()).await.ok()?;
-    Some(Alone { slots, _turn: turn })
+    Some(Alone { _slots: slots, _turn: turn })
 }
 
 impl Trial {
@@ -67,38 +82,52 @@ impl Trial {
         let (event, time) = (*event, *time);
         let alone = ready!(Pin::new(alone).poll(cx));
         self.state = match alone {
-            Some(alone) => State::On { event, until: Instant::now() + time, alone },
+            Some(alone) => State::On { event, until: Instant::now() + time, _alone: alone },
             None => State::None,
         };
         Poll::Ready(matches!(self.state, State::On { .. }).then_some(event))
     }
 
-    /// A slot for the event on trial.
-    pub(super) fn take_slot(&mut self) -> Option<Slot> {
-        match &mut self.state {
-            State::On { alone, .. } => alone.slots.pop(),
-            _ => None,
-        }
+    /// Whether an event is on trial.
+    pub(super) fn is_on(&self) -> bool {
+        matches!(self.state, State::On { .. })
     }
 
-    /// When the trial has taken long enough.
+    /// When the trial has taken long enough, or the store to be told of its end.
     pub(super) fn until(&self) -> Option<Instant> {
         match &self.state {
-            State::On { until, .. } => Some(*until),
-            _ => None,
+            State::On { until, .. } | State::Over { until, .. } => Some(*until),
+            State::None | State::Waits { .. } => None,
         }
     }
 
-    /// The event on trial.
-    pub(super) fn event(&self) -> Option<SequenceNumber> {
+    /// The event that is or was on trial, and whether that is over. Nothing else is handled.
+    pub(super) fn event(&self) -> Option<(SequenceNumber, bool)> {
         match &self.state {
-            State::On { event, .. } => Some(*event),
-            _ => None,
+            State::On { event, .. } => Some((*event, false)),
+            State::Over { event, .. } => Some((*event, true)),
+            State::None | State::Waits { .. } => None,
+        }
+    }
+
+    /// The trial is over; names its event if that is news. The others go on once the store knows,
+    /// or at this time.
+    pub(super) fn end(&mut self, latest: Instant) -> Option<SequenceNumber> {
+        match std::mem::replace(&mut self.state, State::None) {
+            State::None | State::Waits { .. } => None,
+            over @ State::Over { .. } => {
+                self.state = over;
+                None
+            }
+            State::On { event, _alone, .. } => {
+                self.state = State::Over { event, until: latest, _alone };
+                Some(event)
+            }
         }
     }
 
     /// Lets the others go on.
-    pub(super) fn end(&mut self) {
+    pub(super) fn release(&mut self) {
         self.state = State::None;
     }
 }

@@ -304,7 +304,7 @@ pub const ALL: &[Key] = &[
                 Some(())
             },
         },
-        "How many owners may end in a row before an event that ends them is looked for and becomes a dead letter.",
+        "How many owners may end in a row without progress before an event that ends them becomes a dead letter; it is looked for from four before that on.",
     ),
     knob(
         "LONGSHORE_RETRY_BACKOFF",

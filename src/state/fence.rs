@@ -318,13 +318,14 @@ mod tests {
         assert_eq!(*expected, Expected::Version(VersionToken("v9".to_owned())));
     }
 
-    /// The claim of an owner after one that died, of a checkpoint with these takeovers.
+    /// The claim of an owner after another, of a checkpoint with these takeovers.
     fn takeover(takeovers: u32) -> Fence {
         let before = Checkpoint {
             watermark: Some(Position::at(41)),
             incarnation: Some(HUB),
             lease_epoch: LeaseEpoch(900),
             takeovers_without_progress: takeovers,
+            suspects_to: Some(SequenceNumber(4_137)),
             ..Checkpoint::default()
         };
         let mut fence = Fence::claim(Some(stored(&before, "v1")), HUB, 500, WriteId(7));

@@ -55,8 +55,9 @@ impl<M: Mode> PartitionWorker<M> {
         if self.awaits_trial() {
             // It would be waited for, and is not begun.
             self.waiting.clear();
-            self.trial.end();
         }
+        // Others have as little time.
+        self.end_trial(now);
         self.checkpointer.on_end(now);
         self.begin_end(why, deadline.max(now));
     }
@@ -112,7 +113,7 @@ impl<M: Mode> PartitionWorker<M> {
             }
         }
         self.waiting.clear();
-        self.trial.end();
+        self.trial.release();
         self.scope.lost.cancel();
     }
 
@@ -155,6 +156,7 @@ impl<M: Mode> PartitionWorker<M> {
             && self.checkpointer.is_clean()
         {
             self.waiting.clear();
+            self.end_trial(now);
             self.checkpointer.on_end(now);
             self.begin_end(StopReason::HandedOff, now);
         }
@@ -189,7 +191,7 @@ impl<M: Mode> PartitionWorker<M> {
         self.publish_progress();
         self.shared.budget.close(self.account);
         self.slot = None;
-        self.trial.end();
+        self.trial.release();
         if let Some(stream) = self.closing.take() {
             stream.close().await;
         }

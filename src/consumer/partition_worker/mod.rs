@@ -9,6 +9,7 @@ mod ending;
 mod intake;
 mod outcomes;
 mod tally;
+mod trials;
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -186,15 +187,14 @@ impl<M: Mode> PartitionWorker<M> {
             let room = budget.room();
             self.on_order(order, now);
             self.end_overdue_calls(now);
-            if self.trial.until().is_some_and(|until| until <= now) {
-                self.end_trial(now);
-            }
+            self.step_trial(now);
             self.start_due_retries(now);
             self.return_bytes();
             let starved = !self.shared.budget.may_take(self.account);
             let running_before = self.running.len();
-            // What is on trial waits for no batch to fill.
-            let wants_slot = self.dispatch(now, starved || self.trial.event().is_some());
+            // A batch that cannot fill is not waited for.
+            let full = self.checkpointer.window().is_some() && self.intake_events() == 0;
+            let wants_slot = self.dispatch(now, starved || full);
             let has_begun_calls = self.running.len() > running_before;
             self.start_write(now);
             self.publish_progress();
@@ -237,9 +237,6 @@ impl<M: Mode> PartitionWorker<M> {
                     let now = Instant::now();
                     if let Some(by) = self.checkpointer.on_written(written, now) {
                         self.lose(StopReason::Superseded(by), now);
-                    }
-                    if self.trial.event().is_some_and(|event| self.checkpointer.has_written(event)) {
-                        self.trial.end();
                     }
                     false
                 }
@@ -346,22 +343,12 @@ impl<M: Mode> PartitionWorker<M> {
         }
     }
 
-    /// The event on trial goes on as any other.
-    fn end_trial(&mut self, now: Instant) {
-        if let Some(event) = self.trial.event() {
-            self.checkpointer.on_trial_over(event, now);
-        }
-        self.trial.end();
-    }
-
-    /// Whether what is ready waits for its trial, or for the store to know of it.
-    fn awaits_trial(&self) -> bool {
-        self.trial.is_waiting() || self.checkpointer.awaits_trial()
-    }
-
     fn take_slot(&mut self) -> Option<Slot> {
-        if let Some(slot) = self.slot.take().or_else(|| self.trial.take_slot()) {
+        if let Some(slot) = self.slot.take() {
             return Some(slot);
+        }
+        if self.trial.is_on() {
+            return Some(Slot::lent());
         }
         // Past our own place in line there is nothing to be had.
         let free = if self.in_line {
@@ -392,7 +379,9 @@ impl<M: Mode> PartitionWorker<M> {
             let last = match self.phase {
                 // What is next waits for it.
                 Phase::Running => {
-                    self.awaits_trial() || self.checkpointer.window().is_some() && self.is_idle()
+                    self.awaits_trial()
+                        || self.trial.event().is_some()
+                        || self.checkpointer.window().is_some() && self.is_idle()
                 }
                 Phase::HandingOff => self.is_handed_out(),
                 Phase::Ending { .. } => self.is_idle(),

@@ -155,7 +155,10 @@ impl<M: Mode> PartitionWorker<M> {
                     self.retries.on_delayed(tracked, (now + delay).into_std());
                 }
             }
-            Outcome::DeadLetter(failure) => self.dead_letter(tracked, failure, now),
+            Outcome::DeadLetter(failure) => {
+                self.end_trial(now);
+                self.dead_letter(tracked, failure, now);
+            }
             Outcome::Abort(failure) => {
                 error!(
                     message_topic = %self.partition.entity,
@@ -169,7 +172,10 @@ impl<M: Mode> PartitionWorker<M> {
                 self.stop(StopReason::Aborted(failure), deadline, now);
                 self.shared.drain();
             }
-            Outcome::Deferred(_) => self.deferred += 1,
+            Outcome::Deferred(_) => {
+                self.end_trial(now);
+                self.deferred += 1;
+            }
         }
     }
 
