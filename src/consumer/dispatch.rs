@@ -14,7 +14,6 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
-use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{Span, debug_span};
 
 use super::handler::{
@@ -161,7 +160,6 @@ pub(crate) fn call<M: Mode>(
         scope: Arc::clone(scope),
         id,
         first: unit.first_event().map_or(SequenceNumber(0), Event::sequence_number),
-        _token: scope.calls.token(),
     }
 }
 
@@ -177,8 +175,6 @@ pin_project! {
         scope: Arc<Scope>,
         id: CallId,
         first: SequenceNumber,
-        // Dropped last: until then the partition is not given away.
-        _token: TaskTrackerToken,
     }
 }
 

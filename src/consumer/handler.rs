@@ -11,7 +11,6 @@ use std::time::SystemTime;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::blocking::WatchedHandler;
 use super::dispatch::Completion;
@@ -158,8 +157,6 @@ pub(crate) struct Scope {
     /// Fires when the partition belongs to another owner.
     pub(crate) lost: CancellationToken,
     pub(crate) completions: UnboundedSender<Completion>,
-    /// The calls whose futures are not dropped yet, those given up on too.
-    pub(crate) calls: TaskTracker,
     pub(crate) watched: WatchedHandler,
 }
 

@@ -3,16 +3,20 @@
 //! All calls of a consumer have the same time limit, so their deadlines come in the order the
 //! calls began: a queue and one timer of the worker serve them all. A call that is overdue is
 //! aborted and its events go on without it; should it report all the same, the report names a
-//! call that is not here any more, and is dropped.
+//! call that is not here any more, and is dropped. An aborted task runs on until it yields, and
+//! only then is it gone.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use slab::Slab;
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::unit::Unit;
+
+/// How often it is looked whether aborted tasks are gone: nothing tells.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// Names a call; never reused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,6 +32,8 @@ pub(super) struct Running {
     /// Oldest first; calls that have ended are still in it until they come to the front.
     deadlines: VecDeque<(Instant, CallId)>,
     next_serial: u64,
+    /// What was given up on, and may be running still.
+    aborted: Vec<AbortHandle>,
 }
 
 struct Call {
@@ -39,7 +45,13 @@ struct Call {
 
 impl Running {
     pub(super) fn new(timeout: Option<Duration>) -> Self {
-        Self { calls: Slab::new(), timeout, deadlines: VecDeque::new(), next_serial: 0 }
+        Self {
+            calls: Slab::new(),
+            timeout,
+            deadlines: VecDeque::new(),
+            next_serial: 0,
+            aborted: Vec::new(),
+        }
     }
 
     /// Begins a call: `spawn` starts its task, and is told its name and its deadline.
@@ -85,6 +97,8 @@ impl Running {
         let (_, id) = self.deadlines.pop_front()?;
         let call = self.take(id)?;
         call.task.abort();
+        self.aborted.retain(|task| !task.is_finished());
+        self.aborted.push(call.task);
         Some(call.unit)
     }
 
@@ -93,9 +107,22 @@ impl Running {
         let count = self.calls.len();
         for call in self.calls.drain() {
             call.task.abort();
+            self.aborted.push(call.task);
         }
         self.deadlines.clear();
         count
+    }
+
+    /// Aborted calls that are not gone yet.
+    pub(super) fn aborted(&self) -> usize {
+        self.aborted.iter().filter(|task| !task.is_finished()).count()
+    }
+
+    /// Waits until the futures of aborted calls are dropped.
+    pub(super) async fn until_dropped(&self) {
+        while self.aborted() > 0 {
+            sleep(LOOK_EVERY).await;
+        }
     }
 
     pub(super) fn len(&self) -> usize {

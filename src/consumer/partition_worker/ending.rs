@@ -195,13 +195,12 @@ impl<M: Mode> PartitionWorker<M> {
         if let Some(stream) = self.closing.take() {
             stream.close().await;
         }
-        self.scope.calls.close();
-        if timeout(CANCEL_GRACE, self.scope.calls.wait()).await.is_err() {
+        if timeout(CANCEL_GRACE, self.running.until_dropped()).await.is_err() {
             warn!(
                 message_topic = %self.partition.entity,
                 message_partition = %self.partition.id,
                 message_consumer_group = %self.key.scope.consumer_group,
-                calls = self.scope.calls.len(),
+                calls = self.running.aborted(),
                 "handler calls were given up on and still run: they do not yield; the partition \
                  goes to its next owner all the same"
             );

@@ -21,7 +21,6 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::{CancellationToken, PollSemaphore};
-use tokio_util::task::TaskTracker;
 
 use super::blocking::WatchedHandler;
 use super::checkpointer::{Checkpointer, Urgency};
@@ -121,7 +120,6 @@ impl<M: Mode> PartitionWorker<M> {
             cancelled: CancellationToken::new(),
             lost: CancellationToken::new(),
             completions: sender,
-            calls: TaskTracker::new(),
             watched: WatchedHandler::new(
                 M::handler_name(),
                 partition.clone(),
