@@ -6,7 +6,7 @@ use std::time::Duration;
 use rand::Rng as _;
 use tokio::time::sleep;
 
-use super::storm;
+use super::storm::{self, Storm};
 use super::worker::Pace;
 
 /// Leases as short as a clock of whole seconds allows.
@@ -16,9 +16,12 @@ const PACE: Pace = Pace {
     look: Duration::from_millis(500),
 };
 
+const KILLS: Storm = Storm { pace: PACE, events: 200_000, changes: 10, what: "kills" };
+const PAUSES: Storm = Storm { pace: PACE, events: 80_000, changes: 5, what: "pauses" };
+
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_killed_while_events_flow_lose_none_and_repeat_what_was_not_checkpointed() {
-    let report = storm::through(PACE, "kills", async |_, fleet, workers, random| {
+    let report = storm::through(KILLS, async |_, fleet, workers, random| {
         // Not where the count of published events moves: anywhere between.
         sleep(Duration::from_millis(random.random_range(0..300))).await;
         let killed = random.random_range(0..workers.len());
@@ -33,7 +36,7 @@ async fn workers_killed_while_events_flow_lose_none_and_repeat_what_was_not_chec
 /// others have by then: handlers, timers and answers go on where they were.
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_stopped_for_a_while_lose_none_and_undo_nothing_when_they_wake() {
-    let report = storm::through(PACE, "pauses", async |_, _, workers, random| {
+    let report = storm::through(PAUSES, async |_, _, workers, random| {
         sleep(Duration::from_millis(random.random_range(0..300))).await;
         let stopped = random.random_range(0..workers.len());
         workers[stopped].pause();

@@ -4,19 +4,24 @@ use std::time::Duration;
 
 use rand::seq::SliceRandom as _;
 
-use super::storm;
+use super::storm::{self, Storm};
 use super::worker::Pace;
 
-/// Leases last as long as by default, so that nothing is taken; looks are closer together.
-const PACE: Pace = Pace {
-    heartbeat: Duration::from_secs(2),
-    expiry: Duration::from_secs(30),
-    look: Duration::from_secs(1),
+const STORM: Storm = Storm {
+    // Leases last as long as by default, so that nothing is taken; looks are closer together.
+    pace: Pace {
+        heartbeat: Duration::from_secs(2),
+        expiry: Duration::from_secs(30),
+        look: Duration::from_secs(1),
+    },
+    events: 200_000,
+    changes: 10,
+    what: "changes",
 };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_added_and_drained_while_events_flow_handle_every_event_once() {
-    let report = storm::through(PACE, "changes", async |number, fleet, workers, random| {
+    let report = storm::through(STORM, async |number, fleet, workers, random| {
         if number % 2 == 0 {
             workers.push(fleet.add());
         } else {

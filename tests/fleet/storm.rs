@@ -13,17 +13,25 @@ use super::worker::{Pace, Work};
 
 const PARTITIONS: usize = 16;
 
-/// Publishes, with three workers to begin with; carries out a change, of its number, at so many
-/// places of the stream that the seed says, and checks what the journals say in the end. `what`
-/// names the changes.
+/// What flows, and how many changes there are, where the environment says nothing else.
+pub struct Storm {
+    pub pace: Pace,
+    pub events: usize,
+    pub changes: usize,
+    /// What the changes are called.
+    pub what: &'static str,
+}
+
+/// Publishes, with three workers to begin with; carries out each change, of its number, at a place
+/// of the stream that the seed says, and checks what the journals say in the end.
 pub async fn through(
-    pace: Pace,
-    what: &str,
+    storm: Storm,
     mut change: impl AsyncFnMut(usize, &mut Fleet, &mut Vec<Worker>, &mut SmallRng),
 ) -> delivery::Report {
+    let Storm { pace, events, changes, what } = storm;
     let _alone = alone().await;
-    let total = chosen("LONGSHORE_EVENTS", 200_000);
-    let count = chosen("LONGSHORE_CHANGES", 10);
+    let total = chosen("LONGSHORE_EVENTS", events);
+    let count = chosen("LONGSHORE_CHANGES", changes);
     let seed = chosen("LONGSHORE_SEED", 7);
     let mut random = SmallRng::seed_from_u64(seed as u64);
     let started = Instant::now();
