@@ -78,6 +78,8 @@ struct Partition {
     tenure_begins_after: u64,
     /// How often its lease went to another holder.
     moves: u64,
+    /// Whether the last one gave it to a worker that was about to end, as only that one knew.
+    given_in_vain: bool,
 }
 
 /// How an ownership began, and whether it ended with everything checkpointed.

@@ -135,6 +135,8 @@ impl Oracle {
         let had_claims = state.tenure_begins_after;
         state.tenure_begins_after = state.claims.keys().next_back().copied().unwrap_or(0);
         let had = before.holder.worker().map(worker_of);
+        let has = after.holder.worker().map(worker_of).filter(|has| has != by);
+        state.given_in_vain = has.is_some_and(|has| self.leaving.contains(&has));
         self.count(match (&before.holder, &after.holder) {
             (Holder::Worker(_), Holder::Worker(_)) if had.as_deref() == Some(by) => "lease given",
             (Holder::Worker(_), Holder::Nobody) => "lease released",
@@ -171,6 +173,11 @@ impl Oracle {
         if let Some((_, last)) = claims.rev().find(|(_, claim)| claim.by == worker) {
             last.ended_clean = true;
         }
+    }
+
+    /// Whether a lease was given to a worker that was about to end.
+    pub fn was_given_in_vain(&self, partition: usize) -> bool {
+        self.partitions[partition].given_in_vain
     }
 
     /// How often leases went to another holder so far.
