@@ -11,7 +11,8 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
-use super::shared::{PartitionPhase, Shared, lock};
+use super::shared::{Shared, lock};
+use super::status::PartitionPhase;
 use crate::checkpoint_store::VersionToken;
 use crate::error::error_chain;
 use crate::event::PartitionId;

@@ -12,11 +12,11 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::claim::{Written, write_once};
-use super::shared::{PartitionStatus, Shared};
-use crate::checkpoint_store::{CheckpointKey, LeaseEpoch};
+use super::shared::Shared;
+use super::status::PartitionStatus;
+use crate::checkpoint_store::{CheckpointKey, LeaseEpoch, Trial};
 use crate::error::{Error, error_chain};
 use crate::event::SequenceNumber;
-use crate::outcome::Failure;
 use crate::state::checkpoint_pace::{CheckpointPace, PaceLimits};
 use crate::state::fence::{Fence, Superseded, Verdict};
 use crate::state::watermark::Watermark;
@@ -147,17 +147,10 @@ impl Checkpointer {
         self.shared.takeover_rule().trial_time(self.takeovers())
     }
 
-    /// Why this event is not to be handled any more.
-    pub(super) fn accusation(&self, number: SequenceNumber) -> Option<Failure> {
+    /// The event that is not to be handled any more.
+    pub(super) fn accused(&self) -> Option<Trial> {
         let rule = self.shared.takeover_rule();
-        let mut accused = self.fence.known().filter_map(|known| rule.accused(known));
-        accused.find(|trial| trial.event == number).map(|trial| {
-            Failure::permanent(format!(
-                "its handler ends the process: {} owners of its partition ended while nothing \
-                 else was handled",
-                trial.deaths
-            ))
-        })
+        self.fence.known().find_map(|known| rule.accused(known))
     }
 
     /// An event is to be handled on trial: the store is told first.

@@ -32,6 +32,7 @@ mod partition_worker;
 mod rebalance;
 mod running;
 mod shared;
+mod status;
 mod trial;
 mod unit;
 mod waiting;
@@ -64,7 +65,8 @@ pub use handler::{
 pub use lease_loop::{BUSY_LOOK, HAND_OFF_POLL, LEAVING_SHARE, MAX_HAND_OFFS};
 pub use partition_worker::CANCEL_GRACE;
 pub use rebalance::{LAG_PROBE_INTERVAL, PARTITIONS_INTERVAL};
-pub use shared::{ConsumerCounts, PartitionPhase, PartitionSnapshot};
+pub use shared::ConsumerCounts;
+pub use status::{PartitionPhase, PartitionSnapshot};
 
 use crate::checkpoint_store::CheckpointStore;
 use crate::clock::{Clock, SystemClock};

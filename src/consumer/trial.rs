@@ -1,4 +1,4 @@
-//! The trial of an event that may end its process: nothing else of the process is handled.
+//! The trial of an event that may end its process: nothing else of its consumer is handled.
 //!
 //! Everything in flight is a suspect alike when a process ends. So an event on trial has all
 //! slots: what runs ends first, and nothing begins before the store knows that the trial is over.
@@ -32,17 +32,16 @@ enum State {
         time: Duration,
         alone: BoxFuture<'static, Option<Alone>>,
     },
-    On {
-        event: SequenceNumber,
-        until: Instant,
-        _alone: Alone,
-    },
-    /// The store may not know yet.
-    Over {
-        event: SequenceNumber,
-        until: Instant,
-        _alone: Alone,
-    },
+    Tried(Tried, #[expect(dead_code, reason = "it is there")] Alone),
+}
+
+/// An event on trial, or whose trial is over, which the store may not know yet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tried {
+    pub(super) event: SequenceNumber,
+    /// When the trial has taken long enough, or the store to be told of its end.
+    pub(super) until: Instant,
+    pub(super) is_over: bool,
 }
 
 /// Nothing else is handled while it is there.
@@ -81,31 +80,17 @@ impl Trial {
         };
         let (event, time) = (*event, *time);
         let alone = ready!(Pin::new(alone).poll(cx));
-        self.state = match alone {
-            Some(alone) => State::On { event, until: Instant::now() + time, _alone: alone },
-            None => State::None,
-        };
-        Poll::Ready(matches!(self.state, State::On { .. }).then_some(event))
+        let until = Instant::now() + time;
+        self.state = alone.map_or(State::None, |alone| {
+            State::Tried(Tried { event, until, is_over: false }, alone)
+        });
+        Poll::Ready(self.tried().map(|tried| tried.event))
     }
 
-    /// Whether an event is on trial.
-    pub(super) fn is_on(&self) -> bool {
-        matches!(self.state, State::On { .. })
-    }
-
-    /// When the trial has taken long enough, or the store to be told of its end.
-    pub(super) fn until(&self) -> Option<Instant> {
+    /// The event that is tried, or was just now. Nothing else is handled.
+    pub(super) fn tried(&self) -> Option<Tried> {
         match &self.state {
-            State::On { until, .. } | State::Over { until, .. } => Some(*until),
-            State::None | State::Waits { .. } => None,
-        }
-    }
-
-    /// The event that is or was on trial, and whether that is over. Nothing else is handled.
-    pub(super) fn event(&self) -> Option<(SequenceNumber, bool)> {
-        match &self.state {
-            State::On { event, .. } => Some((*event, false)),
-            State::Over { event, .. } => Some((*event, true)),
+            State::Tried(tried, _) => Some(*tried),
             State::None | State::Waits { .. } => None,
         }
     }
@@ -113,15 +98,15 @@ impl Trial {
     /// The trial is over; names its event if that is news. The others go on once the store knows,
     /// or at this time.
     pub(super) fn end(&mut self, latest: Instant) -> Option<SequenceNumber> {
-        match std::mem::replace(&mut self.state, State::None) {
-            State::None | State::Waits { .. } => None,
-            over @ State::Over { .. } => {
-                self.state = over;
-                None
+        match &mut self.state {
+            State::Tried(tried, _) if !tried.is_over => {
+                *tried = Tried { until: latest, is_over: true, ..*tried };
+                Some(tried.event)
             }
-            State::On { event, _alone, .. } => {
-                self.state = State::Over { event, until: latest, _alone };
-                Some(event)
+            State::Tried(..) => None,
+            State::None | State::Waits { .. } => {
+                self.state = State::None;
+                None
             }
         }
     }

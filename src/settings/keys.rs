@@ -297,10 +297,7 @@ pub const ALL: &[Key] = &[
         Knob::Other {
             allowed: "unlimited, or a number from 6",
             set: |o, text| {
-                o.max_takeovers = match text {
-                    "unlimited" => None,
-                    _ => Some(text.parse().ok().filter(|n| *n >= MIN_TAKEOVERS)?),
-                };
+                o.max_takeovers = limit(text, MIN_TAKEOVERS)?;
                 Some(())
             },
         },
@@ -324,10 +321,8 @@ pub const ALL: &[Key] = &[
         Knob::Other {
             allowed: "unlimited, or a number from 1",
             set: |o, text| {
-                o.uncheckpointed_events = match text {
-                    "unlimited" => UncheckpointedEvents::Unlimited,
-                    _ => UncheckpointedEvents::PauseAt(text.parse().ok().filter(|n| *n > 0)?),
-                };
+                o.uncheckpointed_events = limit(text, 1)?
+                    .map_or(UncheckpointedEvents::Unlimited, UncheckpointedEvents::PauseAt);
                 Some(())
             },
         },
@@ -478,6 +473,14 @@ pub fn markdown() -> String {
             writeln!(text, "| {name} | {help} | {} | {} |", key.allowed(), key.default);
     }
     text
+}
+
+/// A number that is not below `least`, or `unlimited`, which is none.
+fn limit<T: std::str::FromStr + PartialOrd>(text: &str, least: T) -> Option<Option<T>> {
+    if text == "unlimited" {
+        return Some(None);
+    }
+    text.parse().ok().filter(|number| *number >= least).map(Some)
 }
 
 #[cfg(test)]

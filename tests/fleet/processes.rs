@@ -241,8 +241,9 @@ impl Worker {
     }
 
     fn signal(&self, signal: &str) {
-        let id = self.child.id().unwrap().to_string();
-        let status = std::process::Command::new("kill").args([signal, &id]).status();
+        // Built into every shell; a program of that name is not everywhere.
+        let command = format!("kill {signal} {}", self.child.id().unwrap());
+        let status = std::process::Command::new("sh").args(["-c", &command]).status();
         assert!(status.unwrap().success());
     }
 

@@ -27,7 +27,7 @@ use super::PartitionWorker;
 use crate::config::{LostPartition, MAX_DURATION};
 use crate::consumer::dispatch::Mode;
 use crate::consumer::exit::{PartitionExit, StopReason};
-use crate::consumer::shared::PartitionPhase;
+use crate::consumer::status::PartitionPhase;
 use crate::state::batch_buffer::FlushReason;
 use crate::state::fence::Superseded;
 

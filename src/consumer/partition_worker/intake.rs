@@ -4,6 +4,7 @@ use tokio::time::Instant;
 
 use super::PartitionWorker;
 use super::ending::Phase;
+use super::trials::accusation;
 use crate::config::UncheckpointedEvents;
 use crate::consumer::dispatch::Mode;
 use crate::consumer::exit::StopReason;
@@ -37,6 +38,7 @@ impl<M: Mode> PartitionWorker<M> {
 
     pub(super) fn on_received(&mut self, events: &mut Vec<Event>, now: Instant) {
         let now_std = now.into_std();
+        let (accused, trial_time) = (self.checkpointer.accused(), self.checkpointer.trial_time());
         let mut bytes_taken = 0;
         let mut settled_before = 0_usize;
         self.shared.counters.received.add(events.len() as u64);
@@ -48,10 +50,10 @@ impl<M: Mode> PartitionWorker<M> {
                     self.largest_event_bytes = self.largest_event_bytes.max(bytes);
                     let number = event.sequence_number();
                     let tracked = Tracked { event, ticket };
-                    if let Some(failure) = self.checkpointer.accusation(number) {
-                        self.dead_letter(tracked, failure, now);
+                    if let Some(trial) = accused.filter(|trial| trial.event == number) {
+                        self.dead_letter(tracked, accusation(trial), now);
                     } else {
-                        if let Some(time) = self.checkpointer.trial_time() {
+                        if let Some(time) = trial_time {
                             self.trial.on_event(number, time);
                         }
                         self.waiting.on_event(tracked, bytes, now_std);

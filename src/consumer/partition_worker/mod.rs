@@ -29,7 +29,8 @@ use super::dispatch::{self, Completion, Mode, Slot};
 use super::exit::{PartitionExit, StopReason};
 use super::handler::Scope;
 use super::running::Running;
-use super::shared::{Order, PartitionStatus, Shared, Told};
+use super::shared::{Order, Shared, Told};
+use super::status::PartitionStatus;
 use super::trial::Trial;
 use super::unit::{Failures, Tracked, Unit};
 use super::waiting::Waiting;
@@ -345,7 +346,7 @@ impl<M: Mode> PartitionWorker<M> {
         if let Some(slot) = self.slot.take() {
             return Some(slot);
         }
-        if self.trial.is_on() {
+        if self.trial.tried().is_some_and(|tried| !tried.is_over) {
             return Some(Slot::lent());
         }
         // Past our own place in line there is nothing to be had.
@@ -378,7 +379,7 @@ impl<M: Mode> PartitionWorker<M> {
                 // What is next waits for it.
                 Phase::Running => {
                     self.awaits_trial()
-                        || self.trial.event().is_some()
+                        || self.trial.tried().is_some()
                         || self.checkpointer.window().is_some() && self.is_idle()
                 }
                 Phase::HandingOff => self.is_handed_out(),
@@ -414,7 +415,7 @@ impl<M: Mode> PartitionWorker<M> {
         let retry = self.retries.next_deadline().filter(|_| running);
         let write = self.checkpointer.next_deadline().filter(|_| self.may_checkpoint());
         let state = [batch, retry].into_iter().flatten().map(Instant::from_std);
-        let trial = self.trial.until();
+        let trial = self.trial.tried().map(|tried| tried.until);
         state.chain(write).chain(self.running.next_deadline()).chain(ending).chain(trial).min()
     }
 }

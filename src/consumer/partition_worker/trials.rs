@@ -3,7 +3,10 @@
 use tokio::time::Instant;
 
 use super::PartitionWorker;
+use crate::checkpoint_store::Trial;
 use crate::consumer::dispatch::Mode;
+use crate::consumer::trial::Tried;
+use crate::outcome::Failure;
 
 impl<M: Mode> PartitionWorker<M> {
     /// Whether what is ready waits for its trial, or for the store to know of it.
@@ -13,8 +16,8 @@ impl<M: Mode> PartitionWorker<M> {
 
     /// Lets the others go on where the store knows that the trial is over, or takes too long to.
     pub(super) fn step_trial(&mut self, now: Instant) {
-        let Some((event, is_over)) = self.trial.event() else { return };
-        let is_late = self.trial.until().is_some_and(|until| until <= now);
+        let Some(Tried { event, until, is_over }) = self.trial.tried() else { return };
+        let is_late = until <= now;
         let is_known = self.checkpointer.has_written(event)
             || is_over && !self.checkpointer.is_known_on_trial(event);
         if is_known || is_over && is_late {
@@ -30,4 +33,13 @@ impl<M: Mode> PartitionWorker<M> {
             self.checkpointer.on_trial_over(event, now);
         }
     }
+}
+
+/// Why an event is a dead letter that no handler gets any more.
+pub(super) fn accusation(trial: Trial) -> Failure {
+    Failure::permanent(format!(
+        "its handler ends the process: {} owners of its partition ended while nothing else was \
+         handled",
+        trial.deaths
+    ))
 }
