@@ -1,7 +1,7 @@
 //! What all partitions of one consumer share: ports, options, slots, budget, counters.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -14,16 +14,17 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::dispatch::Slots;
-use crate::checkpoint_store::{CheckpointScope, CheckpointStore, VersionToken, WriteId};
+use super::status::PartitionStatus;
+use crate::checkpoint_store::{CheckpointScope, CheckpointStore, WriteId};
 use crate::clock::Clock;
 use crate::config::{ConsumerOptions, LeaseOptions};
 use crate::dead_letter::DeadLetterSink;
-use crate::event::{Partition, PartitionId, SequenceNumber};
+use crate::event::{Partition, PartitionId};
 use crate::lease_store::{LeaseStore, OwnerId};
 use crate::state::batch_buffer::FlushReason;
 use crate::state::byte_budget::{Account, ByteBudget};
 use crate::state::takeovers::{LONGEST_TRIAL, TakeoverRule};
-use crate::telemetry::metrics::{Labelled, PartitionMetrics, Timings};
+use crate::telemetry::metrics::{Labelled, Timings};
 use crate::timestamp::unix_millis;
 use crate::transport::Transport;
 

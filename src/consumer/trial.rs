@@ -27,11 +27,7 @@ pub(super) struct Trial {
 
 enum State {
     None,
-    Waits {
-        event: SequenceNumber,
-        time: Duration,
-        alone: BoxFuture<'static, Option<Alone>>,
-    },
+    Waits { event: SequenceNumber, time: Duration, alone: BoxFuture<'static, Option<Alone>> },
     Tried(Tried, #[expect(dead_code, reason = "it is there")] Alone),
 }
 

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use super::PartitionWorker;
 use crate::consumer::dispatch::Mode;
-use crate::consumer::shared::Progress;
+use crate::consumer::status::Progress;
 
 impl<M: Mode> PartitionWorker<M> {
     /// Tells what happened since the last call, once for all events of a turn of the loop.
