@@ -18,7 +18,7 @@ use longshore::checkpoint_store::{
     Checkpoint, CheckpointKey, CheckpointScope, CheckpointStore, Expected, LeaseEpoch, SettledRun,
     StoreError, WriteId,
 };
-use longshore::consumer::StopReason;
+use longshore::consumer::{PartitionPhase, StopReason};
 use longshore::error::{Error, ErrorClass, error_chain};
 use longshore::event::{Position, SequenceNumber};
 use longshore::secret::Secret;
@@ -465,7 +465,7 @@ async fn a_worker_and_another_sdk_each_resume_where_the_other_stopped() {
     container.put(&format!("{folder}/0"), &python("9")).await;
     container.put(&format!("{folder}/1"), &python("soon")).await;
 
-    let run = async |expected: usize| {
+    let run = async |expected: usize, other: PartitionPhase| {
         let seen = Seen::default();
         let record = seen.clone();
         let store = Arc::new(container.store(ALL));
@@ -476,10 +476,15 @@ async fn a_worker_and_another_sdk_each_resume_where_the_other_stopped() {
             })
             .unwrap()
             .start();
-        until("handled", || seen.len() >= expected).await;
+        until("handled", || {
+            let partitions = handle.snapshot().partitions;
+            let mut others = partitions.iter().filter(|it| it.partition.as_str() == "1");
+            seen.len() >= expected && others.any(|partition| partition.phase == other)
+        })
+        .await;
         (seen, drained(handle).await)
     };
-    let (seen, exit) = run(20).await;
+    let (seen, exit) = run(20, PartitionPhase::Stopped).await;
     assert_eq!(seen.numbers(), (10..30).collect::<Vec<_>>());
     let bad = exit.partitions.iter().find(|partition| partition.partition.as_str() == "1");
     assert!(
@@ -496,7 +501,7 @@ async fn a_worker_and_another_sdk_each_resume_where_the_other_stopped() {
     }
     container.put(&format!("{folder}/0"), &python("39")).await;
     container.put(&format!("{folder}/1"), &python("29")).await;
-    let (seen, exit) = run(10).await;
+    let (seen, exit) = run(10, PartitionPhase::Running).await;
     assert!(exit.is_clean(), "{exit:?}");
     let handled: Vec<_> = seen.counts().into_iter().collect();
     let expected: Vec<_> = (40..50).map(|number| (("0".to_owned(), number), 1)).collect();
