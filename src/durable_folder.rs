@@ -230,6 +230,16 @@ impl DurableFolder {
     }
 }
 
+impl Drop for DurableFolder {
+    /// To close the file would not be enough: the lock is the open file's, and a child that
+    /// another thread has just forked has that too, until it executes its program.
+    fn drop(&mut self) {
+        if let Some(lock) = &self.lock {
+            let _ = lock.unlock();
+        }
+    }
+}
+
 fn lock(root: &Path, operation: &'static str) -> Result<File, Error> {
     let path = root.join(LOCK_FILE);
     let failed = |error| disk_error(operation, &path, error);
@@ -449,6 +459,18 @@ mod tests {
 
     fn open(path: &Path) -> DurableFolder {
         DurableFolder::open(path.to_owned(), Access::Shared, "open").unwrap()
+    }
+
+    #[test]
+    fn a_closed_folder_is_free_although_a_child_has_the_lock_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || DurableFolder::open(dir.path().to_owned(), Access::Exclusive, "open");
+        let folder = open().unwrap();
+        let child = folder.lock.as_ref().unwrap().try_clone().unwrap();
+        assert!(open().is_err());
+        drop(folder);
+        open().unwrap();
+        drop(child);
     }
 
     #[test]

@@ -39,7 +39,18 @@ pub(super) struct Store {
 /// Keeps other brokers out of the folder, until its last clone is dropped.
 #[derive(Debug, Clone)]
 pub(super) struct FolderLock {
-    _file: Arc<File>,
+    _file: Arc<LockedFile>,
+}
+
+/// Unlocked when dropped. To close it would not be enough: the lock is the open file's, and a
+/// child that another thread has just forked has that too, until it executes its program.
+#[derive(Debug)]
+struct LockedFile(File);
+
+impl Drop for LockedFile {
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
 }
 
 impl Store {
@@ -53,7 +64,7 @@ impl Store {
             File::create(&path).map_err(|error| EmulatorError::storage("create", &path, error))?;
         match file.try_lock() {
             Ok(()) => {
-                let lock = FolderLock { _file: Arc::new(file) };
+                let lock = FolderLock { _file: Arc::new(LockedFile(file)) };
                 let store = Self { root, lock: Mutex::new(Some(lock.clone())) };
                 Ok((store, lock))
             }
@@ -175,4 +186,22 @@ pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     #[cfg(not(unix))]
     let _ = folder;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closed_folder_is_free_although_a_child_has_the_lock_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, lock) = Store::open(dir.path().to_owned()).unwrap();
+        let child = lock._file.0.try_clone().unwrap();
+        store.unlock();
+        let refused = Store::open(dir.path().to_owned());
+        assert!(matches!(refused, Err(EmulatorError::DataDirInUse { .. })), "{refused:?}");
+        drop(lock);
+        Store::open(dir.path().to_owned()).unwrap();
+        drop(child);
+    }
 }
