@@ -177,21 +177,22 @@ fn every_seed_keeps_the_contract() {
     let failures_left = AtomicU64::new(variable("LONGSHORE_FAILURES").unwrap_or(u64::MAX));
     // Each run has a runtime of its own; two of them know nothing of each other.
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let next_seed = AtomicU64::new(first);
+    let share = || {
+        std::iter::from_fn(|| {
+            let goes_on = failures_left.load(Relaxed) > 0 && is_time_left();
+            goes_on.then(|| next_seed.fetch_add(1, Relaxed))
+        })
+        .take_while(|seed| *seed < first + seeds)
+        .map(run_guarded)
+        .inspect(|one| {
+            let failed = one.failed.len() as u64;
+            failures_left.fetch_sub(failed.min(failures_left.load(Relaxed)), Relaxed);
+        })
+        .fold(Summary::default(), Summary::and)
+    };
     let shares: Vec<Summary> = std::thread::scope(|scope| {
-        let share = |thread: usize| {
-            let mine = (first..first + seeds).skip(thread).step_by(threads);
-            let failures_left = &failures_left;
-            move || {
-                mine.take_while(|_| failures_left.load(Relaxed) > 0 && is_time_left())
-                    .map(run_guarded)
-                    .inspect(|one| {
-                        let failed = one.failed.len() as u64;
-                        failures_left.fetch_sub(failed.min(failures_left.load(Relaxed)), Relaxed);
-                    })
-                    .fold(Summary::default(), Summary::and)
-            }
-        };
-        let running: Vec<_> = (0..threads).map(|thread| scope.spawn(share(thread))).collect();
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(share)).collect();
         running.into_iter().map(|share| share.join().expect("a run panicked")).collect()
     });
     let Summary { seeds, events, calls, faults, seen, mut failed } =
