@@ -124,6 +124,10 @@ impl Fleet {
             if now >= until {
                 return;
             }
+            if world.has_failed() {
+                // Nothing is started again: where processes die at once, that takes no time.
+                return sleep_until(until).await;
+            }
             let next = self.starts.iter().copied().chain([until, now + Duration::from_secs(1)]);
             let next = next.min().unwrap_or(until);
             tokio::select! {

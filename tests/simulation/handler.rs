@@ -53,7 +53,8 @@ impl SimHandler {
         let running = Running(Arc::clone(worker), event.clone());
         let plan = &worker.world.plan;
         if plan.deadly == Some(id) {
-            worker.world.oracle(|oracle| oracle.count("died of an event"));
+            let is_alone = plan.leases.is_none();
+            worker.world.oracle(|oracle| oracle.on_died_of_an_event(is_alone));
             worker.die();
         }
         let rates = plan.handler;

@@ -7,7 +7,9 @@
 //! `LONGSHORE_SEED=123 cargo test --features simulation --test simulation` replays one seed;
 //! `LONGSHORE_SEEDS=N` runs that many and `LONGSHORE_MINUTES=N` for so long, `LONGSHORE_FIRST_SEED=N`
 //! says with which to begin, and `LONGSHORE_FAILURES=N` after how many failures to stop.
-//! `LONGSHORE_TRACE_LINES=N` shows that much of the trace.
+//! `LONGSHORE_TRACE_LINES=N` shows that much of the trace. `LONGSHORE_IMPATIENT=1` waits two hours of
+//! virtual time, not twelve, for an event that ends every process: where nothing finds it, twelve
+//! are minutes for each seed.
 
 #![allow(missing_docs, unreachable_pub)]
 

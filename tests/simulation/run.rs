@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use super::fleet::{Fleet, PATIENCE};
 use super::plan::{Fault, Plan, Publish};
+use super::variable;
 use super::world::{World, index};
 
 /// How long the placement of partitions must stay as it is, to count as settled.
@@ -91,7 +92,8 @@ async fn finish(world: &Arc<World>, fleet: &mut Fleet) {
     // Whoever hears nothing of its partition's loss is harmless, and ends when it is told to.
     fleet.end_zombies();
     // Owners that get a little further each time before an event ends them do so for hours.
-    let patience = if world.plan.deadly.is_some() { 6 * PATIENCE } else { PATIENCE };
+    let patient = world.plan.deadly.is_some() && variable("LONGSHORE_IMPATIENT").is_none();
+    let patience = if patient { 6 * PATIENCE } else { PATIENCE };
     let give_up = Instant::now() + patience;
     while !is_done(world, fleet) {
         if world.has_failed() {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::Waker;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
 use futures::FutureExt;
@@ -222,9 +222,15 @@ impl World {
         wakers.iter().for_each(Waker::wake_by_ref);
     }
 
-    /// Keeps a link open whose worker is dead.
+    /// Keeps the link of a process that died open, until the broker ends it.
     pub fn bury(&self, link: Box<dyn Link>) {
-        self.state().graveyard.push(link);
+        let is_open = |link: &mut Box<dyn Link>| {
+            let mut nobody = Context::from_waker(Waker::noop());
+            !matches!(link.poll_receive(&mut nobody, 1, &mut Vec::new()), Poll::Ready(Err(_)))
+        };
+        let graveyard = &mut self.state().graveyard;
+        graveyard.retain_mut(is_open);
+        graveyard.push(link);
     }
 
     // The hub and the stores.

@@ -12,6 +12,9 @@ use longshore::config::{OwnerLevel, PositionLost};
 use super::plan::Plan;
 pub use owners::Opened;
 
+/// So many processes an event may end where they follow each other at once.
+const MOST_DEATHS: u64 = 2_000;
+
 #[derive(Debug, Default)]
 pub struct Oracle {
     policy: PositionLost,
@@ -114,6 +117,16 @@ impl Oracle {
 
     pub fn count(&mut self, what: &'static str) {
         *self.seen.entry(what).or_default() += 1;
+    }
+
+    /// `is_alone`: without leases, where a process is started again at once and no time passes
+    /// that could run out.
+    pub fn on_died_of_an_event(&mut self, is_alone: bool) {
+        const WHAT: &str = "died of an event";
+        self.count(WHAT);
+        if is_alone && self.seen[WHAT] == MOST_DEATHS {
+            self.violations.push(format!("an event ended {MOST_DEATHS} processes"));
+        }
     }
 
     // The log.
