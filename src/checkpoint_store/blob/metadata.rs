@@ -3,10 +3,10 @@
 //! `offset` and `sequencenumber` are the watermark. `longshore` holds the rest, as
 //! `v=1;base=42;epoch=…;reset=…;write=…;takeovers=…;incarnation=…;suspects=…;trial=…;enqueued=…;
 //! settled=…`. A writer that does not know it drops it, or keeps it beside a position it does not
-//! belong to. So what depends on the position counts only where `base` is the stored sequence number and the version
-//! is known. Fields that are not known are passed over. The two counters that must not go back,
-//! `epoch` and `reset`, count in any case, and keep their names in later versions. A value that
-//! cannot be read costs what it holds, never the watermark.
+//! belong to. So what depends on the position counts only where `base` is the stored sequence
+//! number and the version is known. Fields that are not known are passed over. The two counters
+//! that must not go back, `epoch` and `reset`, count in any case, and keep their names in later
+//! versions. A value that cannot be read costs what it holds, never the watermark.
 
 use std::collections::BTreeMap;
 
