@@ -5,9 +5,13 @@
 // Prints a line for each thing that held; the first that does not ends it with a stack trace.
 
 import assert from "node:assert/strict";
+import { webcrypto } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import { EventHubConsumerClient, EventHubProducerClient } from "@azure/event-hubs";
 import WebSocket from "ws";
+
+// Node.js 18, which Debian 12 has, does not give it to everyone by itself.
+globalThis.crypto ??= webcrypto;
 
 const GROUP = "$Default";
 const LIMIT_MS = 30_000;
