@@ -20,7 +20,6 @@ use futures::StreamExt;
 use futures::future::join_all;
 use longshore::OutgoingEvent;
 use longshore::config::DEFAULT_PREFETCH_EVENTS;
-use longshore::emulator::Emulator;
 use longshore::event::{Incarnation, Partition, PartitionId};
 use longshore::state::resume::ResumePosition;
 use longshore::transport::event_hubs::{
@@ -28,6 +27,7 @@ use longshore::transport::event_hubs::{
 };
 use longshore::transport::resume::{PartitionStream, StreamOptions};
 use longshore::transport::{LinkStart, Publisher, SendTarget, Transport};
+use longshore_emulator::Emulator;
 use tokio::sync::Barrier;
 
 mod measure;

@@ -135,7 +135,6 @@ impl Expected {
 
 /// Why a write was not made.
 #[derive(Debug)]
-#[non_exhaustive]
 pub enum StoreError {
     /// The store holds something else than was expected: load and decide anew.
     Conflict,

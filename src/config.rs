@@ -84,7 +84,6 @@ pub enum OwnerLevel {
 /// Where to go on when the checkpoint's position is not in the log: the hub was created anew,
 /// its log is shorter than the position, or the service refuses the position.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
 pub enum PositionLost {
     /// With the oldest event: nothing is lost, some may be repeated.
     #[default]

@@ -4,10 +4,12 @@
 //! publisher is given, send one event with an id of its own, and receive it. The first failure
 //! ends the test. What to do follows from the step and the error's class.
 
+use std::fmt;
 use std::future::poll_fn;
 use std::time::{Duration, Instant};
 
-use rand::Rng;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 use serde::Serialize;
 use tokio::time::timeout;
 use tracing::debug;
@@ -39,6 +41,17 @@ pub enum Step {
     Send,
     /// Opens a link and waits for that event.
     Receive,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Step::Connect => "connect",
+            Step::Properties => "properties",
+            Step::Send => "send",
+            Step::Receive => "receive",
+        })
+    }
 }
 
 /// A step that went well.
@@ -165,7 +178,7 @@ async fn run(
     let (partitions, target) = timed(report, Step::Properties, properties(transport)).await?;
     report.partitions = partitions.iter().map(ToString::to_string).collect();
     let (Some(publisher), Some((partition, log))) = (publisher, target) else { return Ok(()) };
-    let id = format!("longshore-test-{:032x}", rand::rng().random::<u128>());
+    let id = format!("longshore-test-{:032x}", SmallRng::from_os_rng().random::<u128>());
     let event = OutgoingEvent::new(BODY).with_message_id(&id);
     let sending = publisher.send(SendTarget::Partition(partition.clone()), event);
     timed(report, Step::Send, sending).await?;

@@ -149,7 +149,6 @@ impl Position {
 
 /// Where to begin in a partition that has no checkpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
 pub enum StartPosition {
     /// With the oldest event the log still holds.
     #[default]

@@ -63,6 +63,7 @@
 //! `identity`: tokens of Microsoft Entra ID. `key-vault`: connection strings from Azure Key Vault.
 //! `emulator`: the broker. `simulation`: seams for the simulator.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod blob_store;
@@ -72,6 +73,7 @@ pub mod clock;
 pub mod config;
 pub mod connection_test;
 pub mod consumer;
+pub mod credential;
 pub mod dead_letter;
 pub mod error;
 pub mod event;
@@ -84,18 +86,14 @@ pub mod secret;
 pub mod settings;
 pub mod state;
 pub mod telemetry;
+pub mod timestamp;
+#[cfg(feature = "transfer")]
 pub mod transfer;
 pub mod transport;
 
 #[cfg(feature = "blob")]
 mod blob_container;
 mod durable_folder;
-mod timestamp;
-
-#[cfg(feature = "cli")]
-pub mod cli;
-#[cfg(feature = "emulator")]
-pub mod emulator;
 
 pub use config::ConsumerOptions;
 pub use consumer::{

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+#[cfg(any(feature = "blob", feature = "event-hubs"))]
 use percent_encoding::percent_decode_str;
 
 /// A key, a token, a connection string. `Debug` shows that there is one, and nothing of it.
@@ -32,6 +33,7 @@ pub(crate) const HIDDEN: &str = "(hidden)";
 
 /// Drops the query of every address in a text: a shared access signature may be there. A text in
 /// which one is left, or looks to be, is hidden whole.
+#[cfg(any(feature = "blob", feature = "event-hubs"))]
 pub(crate) fn without_signatures(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
@@ -47,6 +49,7 @@ pub(crate) fn without_signatures(text: &str) -> String {
 }
 
 /// Whether a text reads as a shared access signature, percent-encoded or not.
+#[cfg(any(feature = "blob", feature = "event-hubs"))]
 pub(crate) fn has_signature(text: &str) -> bool {
     let mut text = text.to_ascii_lowercase();
     // What was encoded twice is decoded twice; each time it gets shorter.
@@ -62,7 +65,7 @@ pub(crate) fn has_signature(text: &str) -> bool {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, any(feature = "blob", feature = "event-hubs")))]
 mod tests {
     use super::*;
 

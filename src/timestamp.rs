@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use time::OffsetDateTime;
 
 /// Milliseconds since 1970; negative before.
-pub(crate) fn unix_millis(time: SystemTime) -> i64 {
+pub fn unix_millis(time: SystemTime) -> i64 {
     let millis = match time.duration_since(SystemTime::UNIX_EPOCH) {
         Ok(after) => i128::try_from(after.as_millis()),
         Err(before) => i128::try_from(before.duration().as_millis()).map(|millis| -millis),
@@ -14,13 +14,13 @@ pub(crate) fn unix_millis(time: SystemTime) -> i64 {
 }
 
 /// The time `millis` milliseconds after 1970; earlier times become 1970.
-pub(crate) fn from_unix_millis(millis: i64) -> SystemTime {
+pub fn from_unix_millis(millis: i64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or(0))
 }
 
 /// The time in RFC 3339, UTC, always with three digits of milliseconds: the text of a later
 /// time sorts later.
-pub(crate) fn rfc3339(time: SystemTime) -> String {
+pub fn rfc3339(time: SystemTime) -> String {
     let millis = Duration::from_millis(u64::try_from(unix_millis(time)).unwrap_or(0));
     let (date, time) = {
         let rounded = OffsetDateTime::from(SystemTime::UNIX_EPOCH + millis);

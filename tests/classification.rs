@@ -1,16 +1,15 @@
 //! What the service's errors mean for us, row by row: the embedded broker gives each AMQP error
 //! at each place where a client can meet it, and the adapter over the Azure SDK names its class.
-#![cfg(feature = "emulator")]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::future::{Future, poll_fn};
 use std::time::Duration;
 
-use longshore::emulator::{Emulator, FaultPoint};
 use longshore::event::PartitionId;
 use longshore::transport::event_hubs::{EventHubsPublisher, EventHubsTransport, Namespace};
 use longshore::transport::{LinkStart, OpenLink, Publisher, SendTarget, Transport};
 use longshore::{Error, ErrorClass, OutgoingEvent};
+use longshore_emulator::{Emulator, FaultPoint};
 use tokio::time::timeout;
 
 const HUB: &str = "files";

@@ -4,7 +4,6 @@
 //! `LONGSHORE_EVENTS`, `LONGSHORE_FAULTS` and `LONGSHORE_SEED` choose a longer run, as
 //! `scripts/soak` does. What takes events away by its nature (a hub that is deleted, a log that
 //! is trimmed) is in `tests/delivery.rs`.
-#![cfg(feature = "emulator")]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::future::Future;
@@ -13,7 +12,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use longshore::checkpoint_store::memory::MemoryCheckpointStore;
-use longshore::emulator::{Emulator, FaultPoint, Faults};
 use longshore::event::PartitionId;
 use longshore::state::backoff::Backoff;
 use longshore::transport::event_hubs::{EventHubsPublisher, EventHubsTransport, Namespace};
@@ -21,6 +19,7 @@ use longshore::transport::{Publisher, SendTarget, Transport};
 use longshore::{
     Batch, BatchConsumer, BatchContext, ConsumerOptions, Event, Failure, OutgoingEvent,
 };
+use longshore_emulator::{Emulator, FaultPoint, Faults};
 use rand::rngs::SmallRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};

@@ -175,13 +175,13 @@ fn an_event_that_is_no_dead_letter_is_bad_data() {
 }
 
 /// The same through the SDK and the embedded broker, in real time.
-#[cfg(feature = "emulator")]
+#[cfg(feature = "event-hubs")]
 mod over_the_sdk {
     use longshore::EventConsumer;
     use longshore::checkpoint_store::memory::MemoryCheckpointStore;
-    use longshore::emulator::Emulator;
     use longshore::transport::event_hubs::{EventHubsPublisher, EventHubsTransport, Namespace};
     use longshore::transport::{Link, Publisher, SendTarget};
+    use longshore_emulator::Emulator;
 
     use super::*;
 

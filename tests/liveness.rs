@@ -1,7 +1,6 @@
 //! What time does to a consumer and a producer over the Azure SDK: connections that fall silent,
 //! logs that are trimmed, hubs that are deleted and created again. Nothing hangs, and nothing is
 //! passed over in silence.
-#![cfg(feature = "emulator")]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::BTreeMap;
@@ -17,13 +16,13 @@ use futures::future::join_all;
 use longshore::checkpoint_store::memory::MemoryCheckpointStore;
 use longshore::config::PositionLost;
 use longshore::consumer::{ConsumerExit, StopReason};
-use longshore::emulator::{Emulator, FaultPoint};
 use longshore::event::{PartitionId, Properties};
 use longshore::producer::Producer;
 use longshore::state::resume::Continuity;
 use longshore::transport::event_hubs::{EventHubsTransport, Namespace};
 use longshore::transport::{LinkStart, OpenLink, Transport};
 use longshore::{BatchConsumer, ConsumerHandle, ConsumerOptions, Event, EventContext};
+use longshore_emulator::{Emulator, FaultPoint};
 use tokio::time::{Instant, sleep, timeout};
 
 const HUB: &str = "files";

@@ -1,6 +1,5 @@
 //! Owner levels end to end: two consumers over the Azure SDK and the embedded broker, each with a
 //! checkpoint store of its own, so that nothing but the broker decides between them.
-#![cfg(feature = "emulator")]
 
 mod support;
 
@@ -10,13 +9,13 @@ use std::time::Duration;
 use longshore::checkpoint_store::memory::MemoryCheckpointStore;
 use longshore::config::OwnerLevel;
 use longshore::consumer::{ConsumerExit, PartitionPhase, StopReason};
-use longshore::emulator::Emulator;
 use longshore::state::backoff::Backoff;
 use longshore::transport::event_hubs::{EventHubsPublisher, EventHubsTransport, Namespace};
 use longshore::transport::{Publisher, SendTarget};
 use longshore::{
     BatchConsumer, ConsumerHandle, ConsumerOptions, ErrorClass, Event, EventContext, OutgoingEvent,
 };
+use longshore_emulator::Emulator;
 use tokio::time::timeout;
 
 use support::{Seen, drained, until};

@@ -1,11 +1,10 @@
 //! Publishing through the Azure SDK to the embedded broker.
-#![cfg(feature = "emulator")]
 #![allow(missing_docs)]
 
-use longshore::emulator::Emulator;
 use longshore::transport::event_hubs::{EventHubsPublisher, EventHubsTransport, Namespace};
 use longshore::transport::{Publisher, SendTarget, Transport};
 use longshore::{ErrorClass, OutgoingEvent};
+use longshore_emulator::Emulator;
 
 async fn start() -> (Emulator, Namespace) {
     let emulator = Emulator::builder().hub("files", 1).start().await.expect("started");

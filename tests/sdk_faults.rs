@@ -1,7 +1,6 @@
 //! Links, connections and the broker itself are lost under a running consumer, over the Azure SDK
 //! and the embedded broker: each event is handled once all the same. And what the bare SDK does,
 //! which is why the transport and exact resume exist.
-#![cfg(feature = "emulator")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeMap;
@@ -24,7 +23,6 @@ use longshore::checkpoint_store::{
     StoreError, StoredCheckpoint, VersionToken,
 };
 use longshore::consumer::{ConsumerExit, ExitReason, StopReason};
-use longshore::emulator::{Emulator, EmulatorBuilder};
 use longshore::event::PartitionId;
 use longshore::state::backoff::Backoff;
 use longshore::transport::event_hubs::{EventHubsPublisher, EventHubsTransport, Namespace};
@@ -32,6 +30,7 @@ use longshore::transport::{Publisher, SendTarget, Transport};
 use longshore::{
     BatchConsumer, ConsumerHandle, ConsumerOptions, Error, Event, EventContext, OutgoingEvent,
 };
+use longshore_emulator::{Emulator, EmulatorBuilder};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use rand::seq::{IndexedRandom, SliceRandom};

@@ -7,9 +7,10 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use longshore::Error;
+use longshore::credential::{Credential, SecretAddress, SecretStore};
 use longshore::secret::Secret;
 use longshore::settings::{Settings, SettingsError, TransportKind};
-use longshore::transport::event_hubs::{Credential, Protocol, SecretAddress, SecretStore};
+use longshore::transport::event_hubs::Protocol;
 
 const STRING: &str =
     "Endpoint=sb://hub.servicebus.windows.net/;SharedAccessKeyName=n;SharedAccessKey=Y2FuYXJ5";

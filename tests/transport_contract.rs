@@ -7,7 +7,6 @@
 //! - a refused open may be told by [`Transport::open`] or by the link's first receive, because
 //!   the SDK attaches at the first receive;
 //! - a limit on the size of events, and hubs that do not exist, are the fixture's to declare.
-#![cfg(feature = "emulator")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::future::{Future, poll_fn};
@@ -15,7 +14,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use longshore::emulator::Emulator;
 use longshore::event::{
     Incarnation, Partition, PartitionId, Properties, PropertyValue, SequenceNumber,
 };
@@ -26,6 +24,7 @@ use longshore::transport::memory::MemoryHub;
 use longshore::transport::resume::{PartitionStream, StreamEnd, StreamOptions};
 use longshore::transport::{Link, LinkStart, OpenLink, Publisher, SendTarget, Transport};
 use longshore::{Error, ErrorClass, Event, OutgoingEvent};
+use longshore_emulator::Emulator;
 use tokio::time::{Instant, timeout};
 
 const HUB: &str = "files";

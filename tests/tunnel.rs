@@ -1,6 +1,5 @@
 //! Ways to a broker that the SDK cannot be told: an authority of one's own, a proxy, no
 //! verification. The broker is the embedded one, the proxy is in this file.
-#![cfg(feature = "emulator")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::future::poll_fn;
@@ -9,13 +8,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use longshore::emulator::Emulator;
 use longshore::error::error_chain;
 use longshore::transport::event_hubs::{
     EventHubsPublisher, EventHubsTransport, Namespace, Protocol,
 };
 use longshore::transport::{LinkStart, OpenLink, Publisher, SendTarget, Transport};
 use longshore::{Error, ErrorClass, OutgoingEvent};
+use longshore_emulator::Emulator;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;

@@ -7,8 +7,10 @@
 #[cfg(feature = "blob")]
 pub mod blob;
 pub mod file;
+#[cfg(any(feature = "blob", feature = "event-hubs"))]
 mod foreign;
 pub mod memory;
+#[cfg(feature = "event-hubs")]
 pub mod sdk;
 
 use std::fmt;

@@ -400,7 +400,7 @@ impl ConsumerHandle {
     /// Ends the consumer as a crash does: nothing is drained, nothing is written any more.
     /// Handlers that run are dropped. [`ConsumerHandle::join`] then says that it ended
     /// abnormally.
-    #[cfg(feature = "simulation")]
+    #[cfg(feature = "testing")]
     pub fn abort(&self) {
         if let Some(task) = &self.task {
             task.abort();

@@ -6,10 +6,10 @@ use super::keys;
 use super::stores::Stores;
 use crate::blob_container::ContainerAddress;
 use crate::checkpoint_store::blob::BlobCheckpointStore;
+use crate::credential::Credential;
 use crate::error::Error;
 use crate::lease_store::blob::BlobLeaseStore;
 use crate::secret::Secret;
-use crate::transport::event_hubs::Credential;
 
 /// `Debug` shows no signature.
 #[derive(Clone, Debug)]

@@ -25,6 +25,7 @@
 
 #[cfg(feature = "blob")]
 mod container;
+mod hub;
 pub mod keys;
 mod knob;
 mod problem;
@@ -32,7 +33,7 @@ mod proxy;
 mod resolve;
 mod source;
 mod stores;
-pub(crate) mod value;
+pub mod value;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -42,12 +43,13 @@ use url::Url;
 pub use problem::{Origin, Problem, SettingsError};
 pub use stores::{CheckpointPlace, Stores};
 
+use self::hub::{Namespace, Protocol};
 use self::resolve::{Entities, Resolved};
 use self::stores::Place;
 use crate::config::{ConsumerOptions, LeaseOptions};
-use crate::error::{Error, ErrorClass, InvalidConfig};
+use crate::credential::{Credential, SecretAddress};
+use crate::error::Error;
 use crate::event::{ConsumerGroup, EntityName};
-use crate::transport::event_hubs::{Credential, Namespace, Protocol, SecretAddress, SecretStore};
 
 /// What carries events.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -103,8 +105,10 @@ pub struct Settings {
     entities: Entities,
     consumer_group: ConsumerGroup,
     /// As it was asked; what applies otherwise depends on the connection string.
+    #[cfg_attr(not(feature = "event-hubs"), expect(dead_code, reason = "for a namespace only"))]
     protocol: Option<Protocol>,
     ca_file: Option<PathBuf>,
+    #[cfg_attr(not(feature = "event-hubs"), expect(dead_code, reason = "for a namespace only"))]
     proxy: Option<ProxyAddress>,
     verification: Verification,
     consumer_options: ConsumerOptions,
@@ -229,90 +233,10 @@ impl Settings {
         }
     }
 
-    /// The namespace, ready to connect to. Nothing is connected here; the file of authorities is
-    /// read again.
-    ///
-    /// # Errors
-    /// `Auth` where the credential cannot be opened. `Permanent` where the transport is not Event
-    /// Hubs, where the connection string is in a vault and not [fetched](Self::fetched_from), and
-    /// where that file has changed.
-    pub fn namespace(&self) -> Result<Namespace, Error> {
-        let mut namespace = match &self.access {
-            Access::Namespace(namespace) => Namespace::clone(namespace),
-            Access::EntraId { host, credential } => {
-                Namespace::with_credential(host, credential.open()?).map_err(unusable)?
-            }
-            Access::KeyVault { secret, .. } => {
-                let message = format!("it is in {secret}: fetch it first");
-                return Err(Error::new(ErrorClass::Permanent, NAMESPACE, message));
-            }
-            Access::None => {
-                let message = format!("{} = memory has none to connect to", keys::TRANSPORT.name);
-                return Err(Error::new(ErrorClass::Permanent, NAMESPACE, message));
-            }
-        };
-        if let Some(protocol) = self.protocol {
-            namespace = namespace.with_protocol(protocol);
-        }
-        if let Some(path) = &self.ca_file {
-            namespace = namespace.with_certificate_authority_file(path).map_err(unusable)?;
-        }
-        if let Some(ProxyAddress(url)) = &self.proxy {
-            namespace = namespace.with_proxy(url.clone()).map_err(unusable)?;
-        }
-        Ok(match self.verification {
-            Verification::On => namespace,
-            Verification::Off => namespace.without_certificate_verification(),
-        })
-    }
-
-    /// The settings with the connection string that is in Azure Key Vault, where they name one
-    /// there; else as they are.
-    ///
-    /// # Errors
-    /// As [`SecretStore::fetch`]; and `Permanent` where the secret is no connection string, or one
-    /// of another hub than the settings name.
-    #[cfg(feature = "key-vault")]
-    pub async fn fetched(self) -> Result<Self, Error> {
-        match &self.access {
-            Access::KeyVault { credential, .. } => {
-                let vault = crate::transport::event_hubs::KeyVault::new(credential.open()?);
-                self.fetched_from(&vault).await
-            }
-            _ => Ok(self),
-        }
-    }
-
-    /// The same, from a store of one's own.
-    ///
-    /// # Errors
-    /// As [`SecretStore::fetch`]; and `Permanent` where the secret is no connection string, or one
-    /// of another hub than the settings name.
-    pub async fn fetched_from(mut self, store: &dyn SecretStore) -> Result<Self, Error> {
-        const OPERATION: &str = "use the connection string of the vault";
-        let Access::KeyVault { secret, .. } = &self.access else { return Ok(self) };
-        let text = store.fetch(secret).await?;
-        let namespace = Namespace::from_connection_string(text.reveal()).map_err(|error| {
-            let message = format!("the secret {secret}: {}", error.bound);
-            Error::new(ErrorClass::Permanent, OPERATION, message)
-        })?;
-        if let Some(problem) = self.entities.check(namespace.entity_path()).first() {
-            return Err(Error::new(ErrorClass::Permanent, OPERATION, problem.to_string()));
-        }
-        self.access = Access::Namespace(Box::new(namespace));
-        Ok(self)
-    }
-
     fn entity_path(&self) -> Option<&str> {
         match &self.access {
             Access::Namespace(namespace) => namespace.entity_path(),
             _ => None,
         }
     }
-}
-
-const NAMESPACE: &str = "name the namespace";
-
-fn unusable(error: InvalidConfig) -> Error {
-    Error::new(ErrorClass::Permanent, NAMESPACE, error.to_string())
 }

@@ -2,8 +2,8 @@
 
 use url::{Host, Url};
 
+use super::hub::Proxy;
 use super::keys::PROXY;
-use crate::transport::tunnel::Proxy;
 
 /// Reads the address of a proxy; the error says what it must be, and repeats nothing of it.
 pub(super) fn read(text: &str) -> Result<Url, String> {

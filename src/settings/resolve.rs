@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use url::Url;
 
+use super::hub::{Namespace, Protocol, read_authorities};
 use super::keys::{self, Key};
 use super::knob::Kind;
 use super::problem::{Problem, SettingsError};
@@ -13,9 +14,8 @@ use super::source::{Value, Values, WORKER_PREFIX};
 use super::stores::{Container, Place};
 use super::{Access, ProxyAddress, Settings, TransportKind, Verification, value};
 use crate::config::{ConsumerOptions, LeaseOptions};
+use crate::credential::{Credential, SecretAddress};
 use crate::event::{ConsumerGroup, EntityName};
-use crate::transport::event_hubs::{Credential, Namespace, Protocol, SecretAddress};
-use crate::transport::tunnel::read_authorities;
 
 /// Most characters of the name of a hub.
 const MAX_ENTITY_CHARS: usize = 256;
@@ -144,6 +144,16 @@ impl Resolved {
         asked: Option<&str>,
         credential: Option<Credential>,
     ) -> Access {
+        if cfg!(not(feature = "event-hubs")) {
+            if transport == TransportKind::EventHubs {
+                self.problems.push(Problem::new(format!(
+                    "{} = eventhub: this was built without the feature event-hubs; build with it, \
+                     or set memory",
+                    keys::TRANSPORT.name
+                )));
+            }
+            return Access::None;
+        }
         let connection = self.read(&keys::CONNECTION_STRING, |text| {
             Namespace::from_connection_string(text).map_err(|error| error.bound)
         });

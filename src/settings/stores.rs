@@ -72,8 +72,8 @@ impl Place {
 #[cfg(not(feature = "blob"))]
 mod without_blob {
     use super::Stores;
+    use crate::credential::Credential;
     use crate::error::Error;
-    use crate::transport::event_hubs::Credential;
 
     /// There is none without the feature `blob`.
     #[derive(Clone, Debug)]

@@ -11,7 +11,7 @@ use crate::state::backoff::Backoff;
 const A_DURATION: &str = "write a number and a unit: 500ms, 1s, 2m";
 
 /// A duration: a number and ms, s, m or h.
-pub(crate) fn duration(text: &str) -> Result<Duration, &'static str> {
+pub fn duration(text: &str) -> Result<Duration, &'static str> {
     let split = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.');
     let (number, unit) = text.split_at(split.unwrap_or(text.len()));
     let number: f64 = number.parse().map_err(|_| A_DURATION)?;
@@ -26,7 +26,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, &'static str> {
 }
 
 /// A duration in the notation that [`duration`] reads.
-pub(crate) fn as_text(duration: Duration) -> String {
+pub fn as_text(duration: Duration) -> String {
     match (duration.subsec_millis(), duration.as_secs()) {
         (0, seconds) if seconds > 0 && seconds % 3_600 == 0 => format!("{}h", seconds / 3_600),
         (0, seconds) if seconds > 0 && seconds % 60 == 0 => format!("{}m", seconds / 60),
@@ -51,7 +51,7 @@ pub(super) fn flag(text: &str) -> Option<bool> {
 }
 
 /// A word, a time in RFC 3339 or a sequence number.
-pub(crate) fn start_position(text: &str) -> Option<StartPosition> {
+pub fn start_position(text: &str) -> Option<StartPosition> {
     match text {
         "earliest" => return Some(StartPosition::Earliest),
         "latest" => return Some(StartPosition::Latest),

@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
 use super::fetch::{Fetcher, failed};
+use super::limits::{DownloadLimits, SLOW_START};
 use super::progress::Progress;
 use super::task::{DownloadTask, Finished, TransferResult, hex};
 use super::url_policy::{UrlPolicy, redacted};
@@ -33,47 +34,8 @@ use crate::outcome::{Failure, Outcome};
 use crate::producer::EntityProducer;
 use crate::transport::SendTarget;
 
-/// Default of [`DownloadLimits::connect_timeout`].
-pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Default of [`DownloadLimits::read_timeout`].
-pub const DEFAULT_READ_TIMEOUT: Duration = Duration::from_secs(30);
-/// Default of [`DownloadLimits::max_bytes`]: 1 TiB.
-pub const DEFAULT_MAX_BYTES: u64 = 1 << 40;
-/// Default of [`DownloadLimits::min_bytes_per_second`].
-pub const DEFAULT_MIN_BYTES_PER_SECOND: u64 = 1_024;
-
-/// How long a download may be slower than [`DownloadLimits::min_bytes_per_second`] on average.
-pub const SLOW_START: Duration = Duration::from_secs(60);
-
 /// How long a result waits before the producer is asked anew, after its own patience ended.
 pub const RESULT_WAIT: Duration = Duration::from_secs(1);
-
-/// What one download may cost.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct DownloadLimits {
-    /// Longest wait for a name to resolve, and for a connection. Default
-    /// [`DEFAULT_CONNECT_TIMEOUT`].
-    pub connect_timeout: Duration,
-    /// Longest wait for the next bytes. Default [`DEFAULT_READ_TIMEOUT`].
-    pub read_timeout: Duration,
-    /// Most bytes of a file. Default [`DEFAULT_MAX_BYTES`].
-    pub max_bytes: u64,
-    /// The average a download must reach after [`SLOW_START`]. Default
-    /// [`DEFAULT_MIN_BYTES_PER_SECOND`].
-    pub min_bytes_per_second: u64,
-}
-
-impl Default for DownloadLimits {
-    fn default() -> Self {
-        Self {
-            connect_timeout: DEFAULT_CONNECT_TIMEOUT,
-            read_timeout: DEFAULT_READ_TIMEOUT,
-            max_bytes: DEFAULT_MAX_BYTES,
-            min_bytes_per_second: DEFAULT_MIN_BYTES_PER_SECOND,
-        }
-    }
-}
 
 /// Decides whether there is nothing to do for a task: `Some` is the reason.
 type SkipRule = Arc<dyn Fn(&Event, &DownloadTask) -> Option<String> + Send + Sync>;

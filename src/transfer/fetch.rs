@@ -15,7 +15,7 @@ use reqwest::{Client, Response, StatusCode, redirect};
 use tokio::time::{Instant, timeout};
 use url::Url;
 
-use super::download::DownloadLimits;
+use super::limits::DownloadLimits;
 use super::url_policy::{UrlPolicy, UrlRefused, redacted};
 use crate::error::{Error, ErrorClass};
 use crate::outcome::{Failure, Outcome};

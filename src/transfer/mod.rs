@@ -8,6 +8,7 @@
 
 pub mod download;
 mod fetch;
+pub mod limits;
 pub mod progress;
 pub mod task;
 pub mod url_policy;

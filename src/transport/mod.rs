@@ -5,9 +5,11 @@
 //! once, above this port, in [`resume`]. Adapters: [`event_hubs`] over the Azure SDK and
 //! [`memory`] in process, with faults on demand.
 
+#[cfg(feature = "event-hubs")]
 pub mod event_hubs;
 pub mod memory;
 pub mod resume;
+#[cfg(feature = "event-hubs")]
 pub(crate) mod tunnel;
 
 use std::fmt;

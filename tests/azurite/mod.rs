@@ -40,7 +40,9 @@ fn azurite() -> &'static Azurite {
 }
 
 fn start() -> Azurite {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // The tests of the command use it from a folder of their own.
+    let mut folders = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let root = folders.find(|folder| folder.join("tests/azurite").exists()).expect("the root");
     let installed = root.join("target/azurite");
     assert!(
         installed.join("node_modules/azurite/package.json").exists(),

@@ -15,7 +15,7 @@
 //! `LONGSHORE_EVENTS`, `LONGSHORE_CHANGES` and `LONGSHORE_SEED` choose another run, as `scripts/soak`
 //! does. Needs Azurite and the Python client,
 //! which scripts/test installs.
-#![cfg(all(feature = "cli", unix))]
+#![cfg(unix)]
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic)]
 
 #[path = "../azurite/mod.rs"]

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use longshore::emulator::Emulator;
 use longshore::event::PartitionId;
 use longshore::transport::Transport as _;
 use longshore::transport::event_hubs::{EventHubsTransport, Namespace};
+use longshore_emulator::Emulator;
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};

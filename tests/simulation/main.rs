@@ -4,7 +4,7 @@
 //! seed ──> plan ──> run: workers over ports with weather, faults by the clock ──> oracle
 //! ```
 //!
-//! `LONGSHORE_SEED=123 cargo test --features simulation --test simulation` replays one seed;
+//! `LONGSHORE_SEED=123 cargo test --features testing --test simulation` replays one seed;
 //! `LONGSHORE_SEEDS=N` runs that many and `LONGSHORE_MINUTES=N` for so long, `LONGSHORE_FIRST_SEED=N`
 //! says with which to begin, and `LONGSHORE_FAILURES=N` after how many failures to stop.
 //! `LONGSHORE_TRACE_LINES=N` shows that much of the trace. `LONGSHORE_IMPATIENT=1` waits two hours of

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use azure_core_amqp::AmqpTransport;
 use azure_messaging_eventhubs::{ConsumerClient, EventHubsError, ProducerClient, RetryOptions};
 
-use super::namespace::{Access, Namespace, Protocol, Route};
+use super::namespace::{Access, Namespace, Route};
+use super::protocol::Protocol;
 use super::within;
 use crate::error::{Error, ErrorClass, Result, error_chain};
 use crate::event::{ConsumerGroup, EntityName};

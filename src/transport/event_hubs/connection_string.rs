@@ -7,7 +7,7 @@
 use url::Url;
 
 use super::endpoint::{Host, is_loopback};
-use super::namespace::Protocol;
+use super::protocol::Protocol;
 use crate::error::InvalidConfig;
 
 const FIELD: &str = "connection_string";

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use url::Url;
 
-use super::namespace::Protocol;
+use super::protocol::Protocol;
 use crate::error::InvalidConfig;
 
 /// A host name, or an IP address without brackets.

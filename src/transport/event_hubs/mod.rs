@@ -11,11 +11,9 @@ mod classify;
 mod connect;
 mod connection_string;
 mod convert;
-mod credential;
 mod endpoint;
-#[cfg(feature = "key-vault")]
-mod key_vault;
 mod namespace;
+mod protocol;
 mod publisher;
 mod shared_answer;
 
@@ -26,10 +24,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 pub use connect::DEFAULT_OPEN_TIMEOUT;
-pub use credential::{Credential, SecretAddress, SecretStore};
-#[cfg(feature = "key-vault")]
-pub use key_vault::{DEFAULT_FETCH_TIMEOUT, KeyVault};
-pub use namespace::{DEFAULT_CALL_TIMEOUT, DEFAULT_IDLE_TIMEOUT, Namespace, Protocol};
+pub use namespace::{DEFAULT_CALL_TIMEOUT, DEFAULT_IDLE_TIMEOUT, Namespace};
+pub use protocol::Protocol;
 pub use publisher::EventHubsPublisher;
 
 use azure_messaging_eventhubs::{

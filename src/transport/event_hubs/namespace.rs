@@ -13,6 +13,7 @@ use url::Url;
 
 use super::connection_string::ConnectionString;
 use super::endpoint::{Endpoint, Host, Scheme};
+use super::protocol::Protocol;
 use crate::error::InvalidConfig;
 use crate::transport::tunnel::{self, Proxy, Trust, Tunnel, TunnelOptions, Wire};
 
@@ -24,17 +25,6 @@ pub const DEFAULT_IDLE_TIMEOUT: Duration = tunnel::DEFAULT_IDLE_TIMEOUT;
 
 /// The port of AMQP with TLS.
 const AMQPS_PORT: u16 = 5671;
-
-/// How the connection reaches the service.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub enum Protocol {
-    /// AMQP over TCP with TLS, port 5671.
-    Tcp,
-    /// AMQP over WebSocket with TLS, port 443: what firewalls and private endpoints let through.
-    #[default]
-    WebSocket,
-}
 
 /// Where a namespace is and how to get in. `Debug` shows no secret.
 ///

@@ -194,7 +194,6 @@ fn what_the_sdk_cannot_be_told_goes_through_a_tunnel() {
     assert_eq!(options.idle_timeout, DEFAULT_IDLE_TIMEOUT);
 }
 
-#[cfg(feature = "emulator")]
 #[test]
 fn an_authority_file_is_refused_for_what_is_wrong_with_it() {
     let dir = tempfile::tempdir().unwrap();

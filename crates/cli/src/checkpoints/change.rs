@@ -1,0 +1,127 @@
+//! `set` and `reset`: a checkpoint at another place of the log.
+
+use super::guarded::{Change, Guarded, Written, forced_note};
+use super::opened::{Missing, Opened, WITHOUT_HUB};
+use super::outcome::{Outcome, Report, holes_note};
+use super::search::first_since;
+use super::{Force, ResetArgs, SetArgs, Which};
+use crate::{CommandError, Ending, brief};
+use longshore::checkpoint_store::Checkpoint;
+use longshore::error::ErrorClass;
+use longshore::event::{Incarnation, PartitionId, SequenceNumber};
+use longshore::hub::LogProperties;
+use longshore::state::reset::{ResetPlace, ResetTo, reset as reset_to};
+use longshore::transport::Transport;
+
+pub(super) async fn set(args: SetArgs) -> Result<Ending, CommandError> {
+    let SetArgs { partition, sequence, force, common } = args;
+    let Some(configured) = common.config.read(common.report, WITHOUT_HUB).await? else {
+        return Ok(Ending::Unusable);
+    };
+    let opened = Opened::new(configured, Missing::Created)?;
+    let which = Which::These(vec![PartitionId::from(partition)]);
+    let to = ResetTo::Settled(SequenceNumber(sequence));
+    let report = change(&opened, which, to, force.force.into()).await?;
+    report.give(&opened, common.report)
+}
+
+pub(super) async fn reset(args: ResetArgs) -> Result<Ending, CommandError> {
+    let ResetArgs { to, partition, all, force, common } = args;
+    let Some(configured) = common.config.read(common.report, WITHOUT_HUB).await? else {
+        return Ok(Ending::Unusable);
+    };
+    let opened = Opened::new(configured, Missing::Created)?;
+    let which = if all {
+        Which::All
+    } else {
+        Which::These(partition.into_iter().map(PartitionId::from).collect())
+    };
+    let report = change(&opened, which, ResetTo::Next(to.0), force.force.into()).await?;
+    report.give(&opened, common.report)
+}
+
+async fn change(
+    opened: &Opened,
+    which: Which,
+    to: ResetTo,
+    force: Force,
+) -> Result<Report, CommandError> {
+    let hub = opened.transport.hub_properties().await?;
+    let partitions = match which {
+        Which::All => hub.partitions.clone(),
+        Which::These(mut these) => {
+            let mut seen = std::collections::BTreeSet::new();
+            these.retain(|partition| seen.insert(partition.clone()));
+            these
+        }
+    };
+    let guarded = Guarded::new(opened, force).await?;
+    let mut report = Report::default();
+    for partition in partitions {
+        let outcome = if hub.partitions.contains(&partition) {
+            change_one(&guarded, opened, &partition, to, hub.incarnation, force).await
+        } else {
+            Outcome::refused(format!("the hub has no partition {partition}"))
+        };
+        report.add(&partition, outcome);
+    }
+    opened.transport.close().await;
+    Ok(report)
+}
+
+async fn change_one(
+    guarded: &Guarded<'_>,
+    opened: &Opened,
+    partition: &PartitionId,
+    to: ResetTo,
+    incarnation: Incarnation,
+    force: Force,
+) -> Outcome {
+    let log = match opened.transport.log_properties(partition).await {
+        Ok(log) => log,
+        Err(error) => return Outcome::failed(brief(&error)),
+    };
+    let settled = match to.place(&log) {
+        ResetPlace::After(number) => number,
+        ResetPlace::BeforeFirstSince(time) => {
+            match first_since(&opened.transport, partition, time).await {
+                Ok(first) => longshore::state::reset::before(first),
+                Err(error) if error.class() == ErrorClass::PartitionLost => {
+                    return Outcome::refused(
+                        "a worker has the log for itself, so it cannot be searched for a time; \
+                         stop it, or name a sequence number",
+                    );
+                }
+                Err(error) => return Outcome::failed(brief(&error)),
+            }
+        }
+    };
+    if settled > log.end() && force == Force::Off {
+        return Outcome::refused(format!(
+            "the log ends at {}: a worker would take {settled} for lost; --force writes it all \
+             the same",
+            log.end()
+        ));
+    }
+    let write = guarded
+        .write(partition, |stored, write_id| reset_to(stored, settled, incarnation, write_id));
+    match write.await {
+        Written::Done(change) => {
+            let notes = notes(&change, settled, &log);
+            Outcome::written(*change, notes)
+        }
+        Written::Refused(why) => Outcome::refused(why),
+        Written::Failed(why) => Outcome::failed(why),
+    }
+}
+
+fn notes(change: &Change, settled: SequenceNumber, log: &LogProperties) -> Vec<String> {
+    let mut notes = Vec::new();
+    notes.extend(change.owner.as_ref().map(forced_note));
+    let next = settled.0.saturating_add(1);
+    if next < log.begin.0 {
+        notes.push(format!("the log begins at {}: what is below is gone", log.begin));
+    }
+    notes.extend(holes_note(change.before.as_ref().map(|before: &Checkpoint| (before, settled))));
+    notes
+}

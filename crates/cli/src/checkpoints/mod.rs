@@ -1,0 +1,219 @@
+//! `longshore checkpoints`: what the store says of each partition, and how an operator moves it.
+//!
+//! ```text
+//!  settings ──> opened: stores, hub, scope
+//!                 ├─> list    a row for each partition ──> table, JSON
+//!                 ├─> change  set, reset: a place in the log ──┐
+//!                 ├─> import  lines of a file ─────────────────┴─> guarded ──> outcomes
+//!                 └─> export  lines
+//! ```
+//!
+//! Whatever writes does so by compare-and-swap with a higher reset generation, and not while an
+//! owner is alive, unless it is forced.
+
+mod change;
+mod export;
+mod guarded;
+mod import;
+mod line;
+mod list;
+mod opened;
+mod outcome;
+mod row;
+mod search;
+mod table;
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{ArgGroup, Args, Subcommand};
+
+use super::configured::ConfigArgs;
+use super::{CommandError, Ending, ReportFormat};
+use longshore::event::{PartitionId, StartPosition};
+use longshore::settings::value;
+
+/// Shows how far a consumer group has come, and moves it.
+///
+/// Reads the same variables as a worker: the hub, the consumer group, and where checkpoints are
+/// kept, LONGSHORE_CHECKPOINT_CONTAINER or LONGSHORE_CHECKPOINT_FOLDER; see
+/// docs/configuration.md. A worker has such a folder for itself, so stop it first; a container is
+/// shared with workers that run.
+#[derive(Args, Debug)]
+#[command(after_long_help = EXIT_CODES)]
+pub(super) struct CheckpointsArgs {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    List(ListArgs),
+    Set(SetArgs),
+    Reset(ResetArgs),
+    Export(ExportArgs),
+    Import(ImportArgs),
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    all is done
+  1    the store or the hub cannot be used: nothing was done
+  2    the command line, the configuration or the file to import cannot be used
+  3    a part is missing: a checkpoint or a lag that cannot be read, a partition that was refused";
+
+#[derive(Args, Debug)]
+struct CommonArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// What stdout gets, instead of text
+    #[arg(long, value_name = "FORMAT")]
+    report: Option<ReportFormat>,
+}
+
+/// Shows each partition: checkpoint, lag, what is settled above, and who has it.
+///
+/// A partition of the hub that has no checkpoint is shown as well, and a checkpoint that cannot
+/// be read with the reason. Where the hub cannot be reached, what the store says is shown.
+#[derive(Args, Debug)]
+#[command(after_long_help = EXIT_CODES)]
+struct ListArgs {
+    #[command(flatten)]
+    common: CommonArgs,
+    /// Does not ask the hub: what is behind stays unknown
+    #[arg(long)]
+    offline: bool,
+}
+
+/// Writes which event of a partition is the last one settled.
+///
+/// Events above it are handled next, the ones among them included that were settled before.
+#[derive(Args, Debug)]
+#[command(after_long_help = EXIT_CODES)]
+struct SetArgs {
+    /// The partition
+    #[arg(long, value_name = "ID")]
+    partition: String,
+    /// The last settled event's sequence number; -1 is before the first
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(value_parser = clap::value_parser!(i64).range(-1..))]
+    sequence: i64,
+    #[command(flatten)]
+    force: ForceArgs,
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+/// Writes where partitions go on: with the oldest event, the next one to come, the first since a
+/// time, or one by its sequence number.
+///
+/// Events from there on are handled, the ones among them included that were settled before.
+#[derive(Args, Debug)]
+#[command(after_long_help = EXIT_CODES)]
+#[command(group = ArgGroup::new("which").required(true).args(["partition", "all"]))]
+struct ResetArgs {
+    /// What is handled next: earliest, latest, a time such as 2026-01-31T12:00:00Z, or a
+    /// sequence number
+    #[arg(long, value_name = "POSITION")]
+    to: PositionArg,
+    /// A partition; may be given several times
+    #[arg(long, value_name = "ID")]
+    partition: Vec<String>,
+    /// Every partition of the hub
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    force: ForceArgs,
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+#[derive(Args, Debug, Clone, Copy)]
+struct ForceArgs {
+    /// Also where an owner is alive, and also beyond the end of the log
+    #[arg(long)]
+    force: bool,
+}
+
+/// Writes all checkpoints as lines of JSON, with what is settled above them.
+///
+/// A line has version (1), namespace, entity, consumer_group, partition, sequence_number (the
+/// last settled event; null where there is none), its offset and enqueued_time, settled_above
+/// ([first, last] of each run), incarnation (when the hub was created), reset_generation,
+/// lease_epoch, takeovers_without_progress, and where events are suspected to end their processes
+/// suspects_to and trial. Times are milliseconds since 1970. Fields may be
+/// added within a version.
+#[derive(Args, Debug)]
+#[command(after_long_help = EXIT_CODES)]
+struct ExportArgs {
+    /// A file to create. Default: stdout
+    #[arg(long, value_name = "FILE")]
+    to: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// What stdout gets beside the file, instead of text
+    #[arg(long, value_name = "FORMAT", requires = "to")]
+    report: Option<ReportFormat>,
+}
+
+/// Writes checkpoints from a file that `export` made.
+///
+/// The whole file is checked first. What it holds wins over what is stored: to copy checkpoints
+/// to another consumer group, change consumer_group in the lines.
+#[derive(Args, Debug)]
+#[command(after_long_help = EXIT_CODES)]
+struct ImportArgs {
+    /// The file
+    #[arg(long, value_name = "FILE")]
+    from: PathBuf,
+    /// Also where an owner is alive
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+/// A place in the log as people write it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct PositionArg(StartPosition);
+
+impl FromStr for PositionArg {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        value::start_position(text).map(Self).ok_or(
+            "it must be earliest, latest, a time such as 2026-01-31T12:00:00Z, or a sequence \
+             number",
+        )
+    }
+}
+
+/// What to do about an owner that is alive, and about a place beyond the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Force {
+    Off,
+    On,
+}
+
+impl From<bool> for Force {
+    fn from(force: bool) -> Self {
+        if force { Force::On } else { Force::Off }
+    }
+}
+
+/// Which partitions of the hub.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Which {
+    All,
+    These(Vec<PartitionId>),
+}
+
+pub(super) async fn run(args: CheckpointsArgs) -> Result<Ending, CommandError> {
+    match args.command {
+        Command::List(args) => list::run(args).await,
+        Command::Set(args) => change::set(args).await,
+        Command::Reset(args) => change::reset(args).await,
+        Command::Export(args) => export::run(args).await,
+        Command::Import(args) => import::run(args).await,
+    }
+}

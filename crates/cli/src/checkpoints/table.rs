@@ -1,0 +1,177 @@
+//! The rows as people read them: a table, what does not fit below its row, the sum at the end.
+
+use std::time::Duration;
+
+use super::opened::Policy;
+use super::row::{Row, lost_text, start_text};
+use longshore::state::owner::{Owner, OwnerKind};
+
+const TITLES: [&str; 8] = [
+    "partition",
+    "checkpoint",
+    "log end",
+    "behind",
+    "behind by",
+    "settled above",
+    "lease epoch",
+    "owner",
+];
+
+/// Stand for what is not known, what is not there, a partition without a checkpoint, and one of
+/// which nothing is settled yet.
+const UNKNOWN: &str = "?";
+const NOTHING: &str = "-";
+const NONE: &str = "none";
+const BEGUN: &str = "begun";
+
+/// The rows below a title; who has a partition is left out where no leases say so.
+pub(super) fn draw(title: &str, rows: &[Row], policy: Policy, has_leases: bool) -> String {
+    let columns = if has_leases { TITLES.len() } else { TITLES.len() - 1 };
+    let cells: Vec<[String; 8]> = rows.iter().map(cells).collect();
+    let mut widths = TITLES.map(|title| title.chars().count());
+    for row in &cells {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |cells: &[String; 8]| {
+        let cells = cells.iter().zip(widths).take(columns).enumerate();
+        let mut line = String::new();
+        for (column, (cell, width)) in cells {
+            let gap = if column == 0 { "" } else { "  " };
+            // Owners, the last, are words.
+            let cell =
+                if column + 1 == TITLES.len() { cell.clone() } else { format!("{cell:>width$}") };
+            line.push_str(gap);
+            line.push_str(&cell);
+        }
+        line
+    };
+    let mut text = format!("{title}\n\n{}", line(&TITLES.map(str::to_owned)));
+    for (row, cells) in rows.iter().zip(&cells) {
+        text.push('\n');
+        text.push_str(&line(cells));
+        for note in row.error.iter().chain(&row.notes) {
+            text.push_str(&format!("\n{:>width$}  ! {note}", "", width = widths[0]));
+        }
+    }
+    text.push('\n');
+    for line in legend(rows, policy).into_iter().chain([sum(rows)]) {
+        text.push('\n');
+        text.push_str(&line);
+    }
+    text
+}
+
+fn cells(row: &Row) -> [String; 8] {
+    let number = |number: Option<i64>, none: &str| {
+        number.map_or_else(|| none.to_owned(), |number| number.to_string())
+    };
+    let checkpoint = match (row.has_checkpoint, row.lease_epoch) {
+        (true, None) => "ERROR".to_owned(),
+        (true, Some(_)) => number(row.sequence_number, BEGUN),
+        (false, _) => NONE.to_owned(),
+    };
+    let above = match (row.settled_events_above, row.settled_runs_above) {
+        (0, _) => NOTHING.to_owned(),
+        (events, 1) => format!("{events} in 1 run"),
+        (events, runs) => format!("{events} in {runs} runs"),
+    };
+    let epoch = row.lease_epoch.filter(|epoch| *epoch > 0);
+    [
+        row.partition.clone(),
+        checkpoint,
+        number(row.log_end, UNKNOWN),
+        row.lag_events.map_or_else(|| UNKNOWN.to_owned(), |events| events.to_string()),
+        row.lag_seconds.map_or_else(
+            || UNKNOWN.to_owned(),
+            |seconds| time(Duration::from_secs_f64(seconds.max(0.0))),
+        ),
+        above,
+        epoch.map_or_else(|| NOTHING.to_owned(), |epoch| epoch.to_string()),
+        row.found_owner.as_ref().map_or_else(|| "nobody".to_owned(), owner_text),
+    ]
+}
+
+/// An owner by name, and how long ago it was heard of.
+pub(super) fn owner_text(owner: &Owner) -> String {
+    let silent = owner.silent_for.map(time);
+    let (kind, heard) = match (owner.kind, silent) {
+        (OwnerKind::Worker, Some(silent)) => ("worker", format!("heartbeat {silent} ago")),
+        (OwnerKind::Worker, None) => ("worker", "it has no heartbeat".to_owned()),
+        (OwnerKind::Foreign, silent) => {
+            ("foreign", format!("renewed {} ago", silent.unwrap_or_default()))
+        }
+    };
+    let expired = if owner.is_alive { "" } else { "EXPIRED, " };
+    let hands_to = owner.hands_to.as_ref();
+    let hands_to = hands_to.map(|target| format!(", handing it to {target}")).unwrap_or_default();
+    format!("{kind} {} ({expired}{heard}{hands_to})", owner.id)
+}
+
+/// A time in the two units that matter.
+fn time(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} m {} s", seconds % 60),
+        (0, _, _) => format!("{hours} h {} m", minutes % 60),
+        _ => format!("{days} d {} h", hours % 24),
+    }
+}
+
+/// What words and marks of the table mean, where they are there.
+fn legend(rows: &[Row], policy: Policy) -> Vec<String> {
+    let mut lines = Vec::new();
+    if rows.iter().any(|row| !row.has_checkpoint) {
+        let begins = start_text(policy);
+        lines.push(format!("{NONE}: there is no checkpoint, a worker begins {begins}"));
+    }
+    let is_begun = |row: &Row| row.lease_epoch.is_some() && row.sequence_number.is_none();
+    if rows.iter().any(is_begun) {
+        lines.push(format!("{BEGUN}: nothing is settled yet"));
+    }
+    if rows.iter().any(|row| row.incarnation_mismatch || row.is_beyond_log) {
+        let does = lost_text(policy);
+        lines.push(format!("a worker that finds a place which is not in its log {does}"));
+    }
+    lines
+}
+
+fn sum(rows: &[Row]) -> String {
+    let partitions = counted(rows.len() as u64, "partition");
+    let known: Vec<u64> = rows.iter().filter_map(|row| row.lag_events).collect();
+    let events: u64 = known.iter().sum();
+    let behind = match known.len() {
+        0 => "what is behind is not known".to_owned(),
+        count if count < rows.len() => {
+            format!("{} behind in {count} of them", counted(events, "event"))
+        }
+        _ => format!("{} behind", counted(events, "event")),
+    };
+    let unreadable = rows.iter().filter(|row| row.error.is_some()).count();
+    let unreadable = match unreadable {
+        0 => String::new(),
+        count => format!(", {count} with an error"),
+    };
+    format!("{partitions}, {behind}{unreadable}")
+}
+
+/// A number of things.
+pub(super) fn counted(number: u64, thing: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {thing}{plural}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_the_units_that_matter() {
+        let shown = [0, 59, 60, 3_599, 3_600, 86_399, 90_000].map(|s| time(Duration::from_secs(s)));
+        let expected = ["0 s", "59 s", "1 m 0 s", "59 m 59 s", "1 h 0 m", "23 h 59 m", "1 d 1 h"];
+        assert_eq!(shown, expected);
+    }
+}

@@ -1,0 +1,278 @@
+//! The `longshore` command: what it takes, what it prints, how it exits.
+//!
+//! Results go to stdout, everything else to stderr. Exit codes: 0, all is done, or a Ctrl-C
+//! was drained; 1, the environment stopped the run (a full disk, a folder that is a file);
+//! 2, the command line or the configuration cannot be used; 3, a part was not done: tasks became
+//! dead letters, partitions were refused; 130, a Ctrl-C that was not drained: a second, or one of
+//! the demo.
+
+mod checkpoints;
+mod configured;
+mod demo;
+mod emulator;
+mod failing;
+mod file_server;
+mod job;
+mod log;
+mod progress;
+mod report;
+mod signals;
+mod terminal;
+mod test;
+mod transfer;
+mod urls;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::builder::RangedU64ValueParser;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use self::terminal::tell;
+
+use longshore::config::{
+    DEFAULT_BATCH_TIMEOUT, DEFAULT_MAX_BATCH_SIZE, DEFAULT_MAX_EVENTS_IN_FLIGHT, MAX_DURATION,
+    MAX_SLOTS, MAX_WINDOW_EVENTS,
+};
+use longshore::error::{Error, ErrorClass, error_chain};
+use longshore::settings::value::duration;
+
+/// Moves files driven by Azure Event Hubs, many at once.
+#[derive(Parser, Debug)]
+#[command(name = "longshore", version, max_term_width = 100)]
+#[command(
+    after_help = "`demo`, `transfer` and `emulator` need no Azure account: the broker is built in. \
+    Begin with `longshore demo`."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Checkpoints(checkpoints::CheckpointsArgs),
+    Demo(DemoArgs),
+    Emulator(emulator::EmulatorArgs),
+    Test(test::TestArgs),
+    Transfer(TransferArgs),
+}
+
+/// Moves the same files in three ways on this machine, and draws how fast each was.
+///
+/// An HTTP server gives each connection 5 MB/s; the tasks go through an Event Hubs-compatible
+/// broker and the Azure SDK. The ways: one file at a time; batches of which each must end before
+/// the next begins; and longshore, whose batches overlap. Every file is verified and thrown away.
+/// The more the sizes of the files differ, the more a batch waits for its slowest: try --dir with
+/// your own.
+#[derive(Args, Debug)]
+struct DemoArgs {
+    /// Move the files of this folder and of those below it. Default: 120 files of mixed sizes,
+    /// made for the occasion
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    #[command(flatten)]
+    pace: PaceArgs,
+}
+
+/// Downloads the files of a list, each once, whatever happens in between.
+///
+/// A line of the list is a URL, or a JSON task such as {"url": "https://…", "path": "a/b.jpg",
+/// "sha256": "…", "size": 123}, of which only the url must be there. Empty lines and lines that
+/// begin with # are left out. A file is named like the path of its URL, unless the task says
+/// otherwise.
+///
+/// Run the command again after a crash, a Ctrl-C or an edit of the list: it fetches what is
+/// missing and nothing else. A task is known by its line; one whose line changed is a new one.
+/// Tasks that cannot be done are recorded in the folder dead-letters of the state; the next run
+/// tries them again.
+#[derive(Args, Debug)]
+#[command(after_long_help = EXIT_CODES)]
+struct TransferArgs {
+    /// The list of what to download
+    #[arg(long, value_name = "FILE")]
+    urls: PathBuf,
+    /// Where the files go
+    #[arg(long, value_name = "DIR")]
+    to: PathBuf,
+    /// Where the state is kept between runs. Default: beside the target, with .longshore behind
+    /// its name
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// What stdout gets at the end, instead of a sentence
+    #[arg(long, value_name = "FORMAT")]
+    report: Option<ReportFormat>,
+    /// Lets URLs lead to loopback and private addresses, over plain http as well
+    #[arg(long)]
+    allow_private: bool,
+    /// Lets URLs use plain http everywhere: who is on the way can read and change the files
+    #[arg(long)]
+    allow_http: bool,
+    #[command(flatten)]
+    pace: PaceArgs,
+}
+
+#[derive(Args, Debug, Clone, Copy)]
+struct PaceArgs {
+    /// Files moved at once
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_EVENTS_IN_FLIGHT)]
+    #[arg(value_parser = count(MAX_SLOTS), allow_negative_numbers = true)]
+    concurrency: usize,
+    /// Tasks in a batch; its progress is saved together
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_BATCH_SIZE)]
+    #[arg(value_parser = count(MAX_WINDOW_EVENTS), allow_negative_numbers = true)]
+    batch_size: usize,
+    /// Longest wait for a batch to fill, for example 500ms or 1s
+    #[arg(long, value_name = "TIME", default_value_t = DurationArg(DEFAULT_BATCH_TIMEOUT))]
+    batch_timeout: DurationArg,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    all is done, or a Ctrl-C let the files in flight finish
+  1    stopped by the environment, such as a full disk: mend it and run it again
+  2    the command line cannot be used
+  3    done, but some tasks failed
+  130  a second Ctrl-C stopped it at once; run it again";
+
+/// A number from 1 to `most`.
+fn count(most: usize) -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=most as u64)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ReportFormat {
+    /// One JSON object
+    Json,
+}
+
+/// The shortest duration an argument takes.
+const MIN_DURATION: Duration = Duration::from_millis(1);
+
+/// A duration as people write it: a number and ms, s, m or h.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct DurationArg(Duration);
+
+impl std::str::FromStr for DurationArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match duration(text) {
+            Ok(duration) if duration < MIN_DURATION => Err("it must be at least 1ms".to_owned()),
+            Ok(duration) if duration > MAX_DURATION => Err("it must be at most a year".to_owned()),
+            Ok(duration) => Ok(Self(duration)),
+            Err(must) => Err(must.to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for DurationArg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.subsec_millis() == 0 {
+            write!(f, "{}s", self.0.as_secs())
+        } else {
+            write!(f, "{}ms", self.0.as_millis())
+        }
+    }
+}
+
+/// How a command ended, where it did not fail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Ending {
+    Done,
+    SomeFailed,
+    /// The configuration cannot be used.
+    Unusable,
+    /// A signal stopped it; the exit code says which.
+    Stopped(u8),
+}
+
+/// Why a command failed; one line for the person at the terminal, causes included.
+#[derive(Debug)]
+struct CommandError(String);
+
+impl CommandError {
+    fn new(message: impl Into<String>) -> Self {
+        Self(message.into())
+    }
+
+    /// What was tried, and the whole chain of why it failed.
+    fn caused(what: impl fmt::Display, error: &(dyn std::error::Error + 'static)) -> Self {
+        Self(format!("{what}: {}", error_chain(error).join(": ")))
+    }
+}
+
+impl<E: std::error::Error + 'static> From<E> for CommandError {
+    fn from(error: E) -> Self {
+        Self(error_chain(&error).join(": "))
+    }
+}
+
+/// A failure of a store or a hub in a sentence or two. What the message leaves open is said by
+/// the innermost cause, unless that is the markup of an answer.
+fn brief(error: &Error) -> String {
+    let chain = error_chain(error);
+    let says_all = matches!(error.class(), ErrorClass::Permanent | ErrorClass::BadData);
+    match chain.as_slice() {
+        [message, .., cause] if !says_all && !cause.contains('<') => format!("{message}: {cause}"),
+        _ => error.to_string(),
+    }
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log::start();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tell(format_args!("cannot start: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = runtime.block_on(async {
+        match cli.command {
+            Command::Checkpoints(args) => checkpoints::run(args).await,
+            Command::Demo(args) => demo::run(args).await,
+            Command::Emulator(args) => emulator::run(args).await,
+            Command::Test(args) => test::run(args).await,
+            Command::Transfer(args) => transfer::run(args).await,
+        }
+    });
+    // What is still blocked in a system call does not keep us.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    match ended {
+        Ok(Ending::Done) => ExitCode::SUCCESS,
+        Ok(Ending::Unusable) => ExitCode::from(2),
+        Ok(Ending::SomeFailed) => ExitCode::from(3),
+        Ok(Ending::Stopped(code)) => ExitCode::from(code),
+        Err(CommandError(message)) => {
+            tell(message);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_are_read_as_people_write_them() {
+        let read = |text: &str| text.parse::<DurationArg>().map(|duration| duration.0);
+        assert_eq!(read("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(read("1.5s"), Ok(Duration::from_millis(1_500)));
+        assert_eq!(read("2m"), Ok(Duration::from_secs(120)));
+        for wrong in ["", "5", "s", "-1s", "1d", "0s", "0.1ms", "1e9h", "99999999h"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+}

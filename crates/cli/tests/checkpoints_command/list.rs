@@ -1,0 +1,261 @@
+//! What `list` shows, and what it does where a part cannot be read.
+
+use std::time::Duration;
+
+use longshore::event::Incarnation;
+use longshore_emulator::FaultPoint;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::azurite::{ALL, Container};
+use crate::stage::{Place, Stage, at, foreign, row, with_holes, worker};
+
+const BLOBS: &str = "localhost/orders/$default/checkpoint";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_partition_is_a_row_with_checkpoint_owner_and_lag() {
+    let stage = Stage::over_a_container(4).await;
+    let hub = stage.hub().await.incarnation;
+    for partition in ["0", "1", "3"] {
+        stage.publish(partition, 20).await;
+    }
+    stage.write("0", &with_holes(9, hub)).await;
+    stage.own("0", worker("loader-1")).await;
+    stage.beat("loader-1").await;
+    stage.own("1", foreign("python-1")).await;
+    let mut stale = at(19);
+    stale.incarnation = Some(Incarnation(hub.0 - 1));
+    stale.takeovers_without_progress = 3;
+    stage.write("3", &stale).await;
+    stage.own("3", worker("loader-2")).await;
+
+    let (report, code) = stage.report(&["list"]).await;
+    assert_eq!(code, 0, "{report}");
+    assert_eq!(report["entity"], "orders");
+    assert_eq!((&report["hub_error"], &report["leases_error"]), (&Value::Null, &Value::Null));
+    let first = row(&report, "0");
+    assert_eq!(first["sequence_number"], 9);
+    assert_eq!((&first["log_begin"], &first["log_end"]), (&json!(0), &json!(19)));
+    assert_eq!((&first["lag_events"], &first["settled_runs_above"]), (&json!(10), &json!(2)));
+    assert_eq!(first["settled_events_above"], 6);
+    assert_eq!(first["lease_epoch"], 1_764_080_000_123_i64);
+    assert_eq!(
+        (&first["owner"]["id"], &first["owner"]["alive"]),
+        (&json!("loader-1"), &json!(true))
+    );
+    assert!(first["owner"]["silent_seconds"].as_f64().unwrap() < 30.0);
+    let second = row(&report, "1");
+    assert_eq!((&second["has_checkpoint"], &second["lag_events"]), (&json!(false), &json!(20)));
+    assert_eq!(
+        (&second["owner"]["kind"], &second["owner"]["alive"]),
+        (&json!("foreign"), &json!(true))
+    );
+    let third = row(&report, "2");
+    assert_eq!((&third["lag_events"], &third["lag_seconds"]), (&json!(0), &json!(0.0)));
+    assert_eq!(third["owner"], Value::Null);
+    let fourth = row(&report, "3");
+    assert_eq!(
+        (&fourth["incarnation_mismatch"], &fourth["lag_events"]),
+        (&json!(true), &Value::Null)
+    );
+    assert_eq!(fourth["takeovers_without_progress"], 3);
+    assert_eq!(
+        (&fourth["owner"]["alive"], &fourth["owner"]["silent_seconds"]),
+        (&json!(false), &Value::Null)
+    );
+
+    let ended = stage.run(&["list"]).await.expect_code(0);
+    let lines: Vec<&str> = ended.stdout.lines().collect();
+    assert_eq!(lines[0], "hub orders at localhost, consumer group $Default");
+    assert!(lines[1].starts_with("checkpoints in http://127.0.0.1:"), "{ended:#?}");
+    let shown = |text: &str| ended.stdout.contains(text);
+    assert!(shown("6 in 2 runs") && shown("worker loader-1 (heartbeat "), "{ended:#?}");
+    assert!(shown("foreign python-1 (renewed ") && shown("nobody"), "{ended:#?}");
+    assert!(shown("worker loader-2 (EXPIRED, it has no heartbeat)"), "{ended:#?}");
+    assert!(shown("! THE HUB WAS CREATED ANEW since") && shown("taken over 3 times"), "{ended:#?}");
+    assert!(
+        shown("none: there is no checkpoint, a worker begins with the oldest event"),
+        "{ended:#?}"
+    );
+    assert_eq!(lines.last(), Some(&"4 partitions, 30 events behind in 3 of them"));
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_blob_is_a_row_with_an_error_and_hides_nobody() {
+    let stage = Stage::over_a_container(6).await;
+    stage.publish("0", 3).await;
+    let Place::Container(container) = &stage.place else { unreachable!() };
+    let huge = "9".repeat(4_000);
+    for (partition, metadata) in [
+        ("0", &[("offset", "1"), ("sequencenumber", "1")][..]),
+        ("1", &[("offset", ""), ("sequencenumber", "")]),
+        ("2", &[("offset", "4096")]),
+        ("3", &[("offset", "1"), ("sequencenumber", "soon")]),
+        ("4", &[("offset", "1"), ("sequencenumber", &huge)]),
+        ("5/copy", &[("sequencenumber", "1")]),
+    ] {
+        container.put(&format!("{BLOBS}/{partition}"), metadata).await;
+    }
+    let (report, code) = stage.report(&["list"]).await;
+    assert_eq!(code, 3, "{report}");
+    assert_eq!(
+        (&row(&report, "0")["sequence_number"], &row(&report, "0")["lag_events"]),
+        (&json!(1), &json!(1))
+    );
+    assert_eq!(
+        (&row(&report, "1")["sequence_number"], &row(&report, "1")["error"]),
+        (&Value::Null, &Value::Null)
+    );
+    for (partition, said) in [
+        ("2", "no sequence number"),
+        ("3", "\"soon\", which is no 64-bit number"),
+        ("4", "999…\", which is no 64-bit number"),
+        ("5/copy", "delete it"),
+    ] {
+        let error = row(&report, partition)["error"].as_str().unwrap();
+        assert!(error.contains(said) && error.len() < 500, "{error}");
+    }
+    assert_eq!(row(&report, "5")["has_checkpoint"], false);
+
+    let ended = stage.run(&["list"]).await.expect_code(3);
+    assert_eq!(ended.stdout.matches("ERROR").count(), 4, "{ended:#?}");
+    assert!(ended.stdout.trim_end().ends_with(", 4 with an error"), "{ended:#?}");
+    // What cannot be read cannot be compared: the blob stays as it is.
+    let ended = stage.run(&["reset", "--to", "earliest", "--partition", "3"]).await.expect_code(3);
+    assert!(ended.stdout.contains("FAILED") && ended.stdout.contains("delete it"), "{ended:#?}");
+    let ended = stage.run(&["export"]).await.expect_code(3);
+    assert_eq!(ended.stdout.lines().count(), 2, "{ended:#?}");
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_cannot_be_used_is_named_without_its_signature() {
+    let mut stage = Stage::new(1, Place::Container(Container::absent())).await;
+    for arguments in [&["list"][..], &["export"], &["reset", "--all", "--to", "earliest"]] {
+        let ended = stage.run(arguments).await;
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{ended:#?}");
+        let ended = ended.expect_said("does not exist; create it");
+        assert_eq!(ended.stderr.lines().count(), 1, "no markup of an answer: {ended:#?}");
+    }
+    let container = Container::create().await;
+    let forged = container.url("rl").replace("sp=rl", "sp=rwdlac");
+    stage.set("LONGSHORE_CHECKPOINT_CONTAINER", &forged);
+    let ended = stage.run(&["list"]).await.expect_code(1);
+    ended.expect_said("its signature or role must be valid");
+    // May read, and not write.
+    stage.set("LONGSHORE_CHECKPOINT_CONTAINER", &container.url("rl"));
+    stage.run(&["list"]).await.expect_code(0);
+    let ended = stage.run(&["reset", "--all", "--to", "earliest"]).await.expect_code(3);
+    assert!(ended.stdout.contains("FAILED") && ended.stdout.contains("refused (403"), "{ended:#?}");
+    for wrong in ["state?sig=canary", "https://a.example/state", "http://a.example/s?sig=canary"] {
+        stage.set("LONGSHORE_CHECKPOINT_CONTAINER", wrong);
+        let ended = stage.run(&["list"]).await.expect_code(2);
+        let ended = ended.expect_said("LONGSHORE_CHECKPOINT_CONTAINER = (hidden) (environment): ");
+        assert!(!ended.stderr.contains("canary"), "{ended:#?}");
+    }
+    stage.set("LONGSHORE_CHECKPOINT_CONTAINER", &container.url(ALL));
+    stage.run(&["list"]).await.expect_code(0);
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_hub_the_store_is_shown_and_the_lag_is_unknown() {
+    let stage = Stage::over_a_folder(2).await;
+    let hub = stage.hub().await.incarnation;
+    stage.write("10", &with_holes(7, hub)).await;
+    stage.write("2", &at(5)).await;
+    let (report, code) = stage.report(&["list", "--offline"]).await;
+    assert_eq!((code, &report["hub_error"]), (0, &Value::Null));
+    let partitions = report["partitions"].as_array().unwrap();
+    let ids: Vec<_> = partitions.iter().map(|row| row["partition"].as_str().unwrap()).collect();
+    assert_eq!(ids, ["2", "10"]);
+    assert_eq!(
+        (&partitions[1]["sequence_number"], &partitions[1]["lag_events"]),
+        (&json!(7), &Value::Null)
+    );
+
+    let faults = stage.broker.faults();
+    faults.server_busy(FaultPoint::Management, 100);
+    let ended = stage.run(&["list"]).await.expect_code(3);
+    assert!(ended.stdout.contains("what is behind is not known"), "{ended:#?}");
+    let ended = ended.expect_said("the hub cannot be reached, so what is behind is not known: ");
+    assert_eq!(ended.stdout.lines().filter(|line| line.contains('?')).count(), 2, "{ended:#?}");
+    faults.clear_failures();
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_a_worker_has_or_that_is_not_there_is_named() {
+    let stage = Stage::over_a_folder(1).await;
+    let ended = stage.run(&["list"]).await.expect_code(1);
+    let folder = stage.folder();
+    let said = format!("there is no folder {}: no worker", folder.display());
+    ended.expect_said(&said).expect_said("LONGSHORE_CHECKPOINT_FOLDER");
+    assert!(!folder.exists());
+
+    let running = stage.store();
+    for arguments in [&["list"][..], &["export"], &["reset", "--all", "--to", "latest", "--force"]]
+    {
+        let ended = stage.run(arguments).await.expect_code(1);
+        let said = format!("is in use by process {}; stop it first: a worker", std::process::id());
+        ended.expect_said(&said);
+    }
+    drop(running);
+    stage.run(&["list"]).await.expect_code(0);
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_beyond_the_log_or_behind_retention_is_said_loudly() {
+    let stage = Stage::over_a_folder(2).await;
+    for partition in ["0", "1"] {
+        stage.publish(partition, 10).await;
+    }
+    stage.broker.faults().trim_log("orders", 1, 6).unwrap();
+    stage.write("0", &at(50)).await;
+    stage.write("1", &at(2)).await;
+    let ended = stage.run(&["list"]).await.expect_code(0);
+    assert!(ended.stdout.contains("! BEYOND THE END OF THE LOG, which is 9"), "{ended:#?}");
+    let removed = "! retention has removed events that were not settled: the log begins at 6, 3";
+    assert!(ended.stdout.contains(removed), "{ended:#?}");
+    let (report, _) = stage.report(&["list"]).await;
+    assert_eq!(row(&report, "1")["lag_events"], 4);
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lag_in_seconds_is_the_time_between_two_events() {
+    for stage in [Stage::over_a_container(1).await, Stage::over_a_folder(1).await] {
+        stage.publish("0", 5).await;
+        assert_eq!(stage.work(5).await.len(), 5);
+        let settled = stage.log("0").await.last_enqueued_time.unwrap();
+        let lag = async || {
+            let (report, _) = stage.report(&["list"]).await;
+            row(&report, "0")["lag_seconds"].as_f64()
+        };
+        assert_eq!(lag().await, Some(0.0));
+        sleep(Duration::from_millis(1_200)).await;
+        stage.publish("0", 3).await;
+        let last = stage.log("0").await.last_enqueued_time.unwrap();
+        let seconds = last.duration_since(settled).unwrap().as_secs_f64();
+        assert!(seconds >= 1.2);
+        let shown = lag().await.unwrap();
+        assert!((shown - seconds).abs() < 1e-6, "{shown} {seconds}");
+        let ended = stage.run(&["list"]).await.expect_code(0);
+        assert!(
+            ended
+                .stdout
+                .contains(&format!("  {} s  ", last.duration_since(settled).unwrap().as_secs())),
+            "{ended:#?}"
+        );
+
+        // Another SDK keeps no time.
+        if let Place::Container(container) = &stage.place {
+            let python = [("offset", "4096"), ("sequencenumber", "5")];
+            container.put(&format!("{BLOBS}/0"), &python).await;
+            assert_eq!(lag().await, None);
+        }
+        stage.stop().await;
+    }
+}

@@ -1,0 +1,16 @@
+//! `longshore checkpoints` as a user runs it: over the file store and over Azurite, which
+//! scripts/test installs, with the broker as the hub.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, dead_code)]
+
+#[path = "../../../../tests/azurite/mod.rs"]
+mod azurite;
+#[path = "../command/mod.rs"]
+mod command;
+#[path = "../../../../tests/support/mod.rs"]
+mod support;
+
+mod kept_aside;
+mod list;
+mod owned;
+mod reset;
+mod stage;

@@ -1,0 +1,254 @@
+//! A broker with a hub, a place for checkpoints, and the command between them.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use std::sync::Arc;
+
+use longshore::checkpoint_store::blob::BlobCheckpointStore;
+use longshore::checkpoint_store::file::FileCheckpointStore;
+use longshore::checkpoint_store::{
+    Checkpoint, CheckpointKey, CheckpointScope, CheckpointStore, Expected, SettledRun,
+};
+use longshore::event::{Incarnation, Position, SequenceNumber};
+use longshore::lease_store::blob::BlobLeaseStore;
+use longshore::lease_store::{Holder, LeaseStore, Member, OwnerId, Ownership};
+use longshore::secret::Secret;
+use longshore::transport::event_hubs::{EventHubsPublisher, EventHubsTransport, Namespace};
+use longshore::transport::{HubProperties, LogProperties, Publisher, SendTarget, Transport};
+use longshore::{BatchConsumer, Event, EventContext, Failure, OutgoingEvent};
+use longshore_emulator::{Emulator, HubOptions};
+use serde_json::Value;
+
+use crate::azurite::{ALL, Container};
+use crate::command::{Ended, longshore, start};
+use crate::support::{Seen, drained, until};
+
+/// Looked for in everything that is printed.
+const KEY: &str = "Y2FuYXJ5LWtleQ==";
+
+/// Where checkpoints are.
+pub(crate) enum Place {
+    /// In the folder below the working directory that is the default.
+    Folder,
+    Container(Container),
+}
+
+/// See the module.
+pub(crate) struct Stage {
+    pub(crate) broker: Emulator,
+    pub(crate) place: Place,
+    pub(crate) dir: tempfile::TempDir,
+    publisher: EventHubsPublisher,
+    transport: EventHubsTransport,
+    environment: Vec<(String, String)>,
+}
+
+impl Stage {
+    pub(crate) async fn over_a_folder(partitions: u32) -> Self {
+        Self::new(partitions, Place::Folder).await
+    }
+
+    pub(crate) async fn over_a_container(partitions: u32) -> Self {
+        Self::new(partitions, Place::Container(Container::create().await)).await
+    }
+
+    pub(crate) async fn new(partitions: u32, place: Place) -> Self {
+        let hub = HubOptions::new("orders", partitions).consumer_groups(["billing"]);
+        let builder = Emulator::builder().hub_with(hub).require_tokens();
+        let broker = builder.shared_access_keys([("everything", KEY)]).start().await.unwrap();
+        let string = broker.connection_string(Some("orders"));
+        let namespace = Namespace::from_connection_string(&string).unwrap();
+        let mut environment = vec![("EVENTHUB_CONNECTION_STRING".to_owned(), string)];
+        if let Place::Container(container) = &place {
+            let url = container.url(ALL);
+            environment.push(("LONGSHORE_CHECKPOINT_CONTAINER".to_owned(), url));
+        }
+        Self {
+            broker,
+            place,
+            dir: tempfile::tempdir().unwrap(),
+            publisher: EventHubsPublisher::new(namespace.clone(), "orders"),
+            transport: EventHubsTransport::new(namespace, "orders", "$Default"),
+            environment,
+        }
+    }
+
+    pub(crate) fn set(&mut self, key: &str, value: &str) {
+        self.environment.retain(|(known, _)| known != key);
+        self.environment.push((key.to_owned(), value.to_owned()));
+    }
+
+    pub(crate) async fn publish(&self, partition: &str, count: usize) {
+        let events = (0..count).map(|_| OutgoingEvent::new("x")).collect();
+        let target = SendTarget::Partition(partition.into());
+        self.publisher.send_batch(target, events).await.unwrap();
+    }
+
+    pub(crate) async fn hub(&self) -> HubProperties {
+        self.transport.hub_properties().await.unwrap()
+    }
+
+    pub(crate) async fn log(&self, partition: &str) -> LogProperties {
+        self.transport.log_properties(&partition.into()).await.unwrap()
+    }
+
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.dir.path().join("longshore-state/checkpoints")
+    }
+
+    /// The store, which may not outlive a call over a folder.
+    pub(crate) fn store(&self) -> Box<dyn CheckpointStore> {
+        match &self.place {
+            Place::Folder => Box::new(FileCheckpointStore::open(self.folder()).unwrap()),
+            Place::Container(container) => Box::new(blobs(container)),
+        }
+    }
+
+    pub(crate) async fn write(&self, partition: &str, checkpoint: &Checkpoint) {
+        let (store, key) = (self.store(), key(partition));
+        let stored = store.load(&key).await.unwrap();
+        let expected = stored.map_or(Expected::Absent, |stored| Expected::Version(stored.version));
+        store.store(&key, checkpoint, &expected).await.unwrap();
+    }
+
+    pub(crate) async fn read(&self, partition: &str) -> Option<Checkpoint> {
+        let stored = self.store().load(&key(partition)).await.unwrap();
+        stored.map(|stored| stored.checkpoint)
+    }
+
+    /// The watermark's number.
+    pub(crate) async fn settled_to(&self, partition: &str) -> Option<i64> {
+        Some(self.read(partition).await?.watermark?.sequence_number.0)
+    }
+
+    pub(crate) async fn own(&self, partition: &str, holder: Holder) {
+        let mut ownership = Ownership::default();
+        ownership.holder = holder;
+        let leases = self.leases();
+        leases.store(&key(partition), &ownership, &Expected::Absent).await.unwrap();
+    }
+
+    /// A heartbeat of this worker.
+    pub(crate) async fn beat(&self, owner: &str) {
+        let owner = OwnerId::new(owner);
+        let member = Member { owner, wants: BTreeSet::new(), leaving: false };
+        self.leases().write_member(&scope(), &member).await.unwrap();
+    }
+
+    fn leases(&self) -> BlobLeaseStore {
+        let Place::Container(container) = &self.place else { panic!("a folder has no leases") };
+        BlobLeaseStore::with_signature(&Secret::new(container.url(ALL))).unwrap()
+    }
+
+    /// Runs `longshore checkpoints` with these arguments, to its end.
+    pub(crate) async fn run(&self, arguments: &[&str]) -> Ended {
+        let mut command = longshore();
+        command.env_clear().envs(self.environment.iter().cloned()).current_dir(self.dir.path());
+        command.arg("checkpoints").args(arguments);
+        let ended = tokio::task::spawn_blocking(move || start(&mut command).end());
+        let ended = ended.await.unwrap();
+        for printed in [&ended.stdout, &ended.stderr] {
+            // What is missing may be named.
+            let printed = printed.replace("sig=…", "");
+            for secret in [KEY, "sig=", "SharedAccessKey="] {
+                assert!(!printed.contains(secret), "{secret} is in\n{printed}");
+            }
+        }
+        println!("$ {arguments:?}\n{}{}", ended.stdout, ended.stderr);
+        ended
+    }
+
+    /// The report in JSON, and the exit code.
+    pub(crate) async fn report(&self, arguments: &[&str]) -> (Value, i32) {
+        let ended = self.run(&[arguments, &["--report", "json"]].concat()).await;
+        (ended.report(), ended.code.unwrap())
+    }
+
+    /// Lets a worker handle so many events, and returns their numbers in order.
+    pub(crate) async fn work(&self, expected: usize) -> Vec<i64> {
+        let string = self.broker.connection_string(None);
+        let namespace = Namespace::from_connection_string(&string).unwrap();
+        let transport = EventHubsTransport::new(namespace, "orders", "$Default");
+        let (seen, store) = (Seen::default(), Arc::from(self.store()));
+        let record = seen.clone();
+        let handle = BatchConsumer::builder(Arc::new(transport), store)
+            .event_handler(move |event: Event, _: EventContext| {
+                record.record(&event);
+                async { Ok::<(), Failure>(()) }
+            })
+            .unwrap()
+            .start();
+        until("handled", || seen.len() >= expected).await;
+        assert!(drained(handle).await.is_clean());
+        let mut numbers = seen.numbers();
+        numbers.sort_unstable();
+        numbers
+    }
+
+    pub(crate) fn file(&self, name: &str, text: &str) {
+        fs::write(self.dir.path().join(name), text).unwrap();
+    }
+
+    pub(crate) async fn stop(self) {
+        self.publisher.close().await;
+        self.transport.close().await;
+        self.broker.shutdown().await.unwrap();
+    }
+}
+
+fn blobs(container: &Container) -> BlobCheckpointStore {
+    container.store(ALL)
+}
+
+/// The rows of a report, by partition.
+#[track_caller]
+pub(crate) fn row<'a>(report: &'a Value, partition: &str) -> &'a Value {
+    let rows = report["partitions"].as_array().unwrap();
+    rows.iter().find(|row| row["partition"] == partition).unwrap_or_else(|| panic!("{report}"))
+}
+
+pub(crate) fn scope() -> CheckpointScope {
+    CheckpointScope {
+        namespace: "localhost".to_owned(),
+        entity: "orders".into(),
+        consumer_group: "$Default".into(),
+    }
+}
+
+pub(crate) fn key(partition: &str) -> CheckpointKey {
+    CheckpointKey { scope: scope(), partition: partition.into() }
+}
+
+pub(crate) fn at(sequence_number: i64) -> Checkpoint {
+    Checkpoint { watermark: Some(Position::at(sequence_number)), ..Checkpoint::default() }
+}
+
+pub(crate) fn with_holes(sequence_number: i64, incarnation: Incarnation) -> Checkpoint {
+    let run = |first, last| SettledRun {
+        first: SequenceNumber(sequence_number + first),
+        last: SequenceNumber(sequence_number + last),
+    };
+    let mut checkpoint = at(sequence_number);
+    let position = checkpoint.watermark.as_mut().unwrap();
+    position.offset = Some("4096".into());
+    position.enqueued_time =
+        Some(SystemTime::UNIX_EPOCH + Duration::from_millis(1_764_080_000_123));
+    checkpoint.settled_above = vec![run(2, 6), run(8, 8)];
+    checkpoint.incarnation = Some(incarnation);
+    checkpoint.lease_epoch = longshore::checkpoint_store::LeaseEpoch(1_764_080_000_123);
+    checkpoint
+}
+
+pub(crate) fn worker(name: &str) -> Holder {
+    Holder::Worker(OwnerId::new(name))
+}
+
+pub(crate) fn foreign(name: &str) -> Holder {
+    Holder::Foreign(OwnerId::new(name))
+}
+
+/// Longer than the shortest expiry that settings take, to the second of the store's clock.
+pub(crate) const EXPIRED: Duration = Duration::from_millis(2_500);

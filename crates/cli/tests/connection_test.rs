@@ -1,0 +1,255 @@
+//! `longshore test` as a user runs it, against the broker and against what is not there.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use azure_core::credentials::{AccessToken, TokenCredential, TokenRequestOptions};
+use azure_core::time::OffsetDateTime;
+use longshore::OutgoingEvent;
+use longshore::connection_test::test_connection;
+use longshore::transport::event_hubs::{EventHubsPublisher, EventHubsTransport, Namespace};
+use longshore::transport::{LinkStart, OpenLink, Publisher, SendTarget, Transport};
+use longshore_emulator::{Emulator, HubOptions};
+use serde_json::Value;
+use tokio::process::Command;
+
+const LIMIT: Duration = Duration::from_secs(60);
+/// Looked for in everything that is printed.
+const KEY: &str = "Y2FuYXJ5LWtleQ==";
+
+async fn broker() -> Emulator {
+    let hub = HubOptions::new("orders", 2).consumer_groups(["billing"]);
+    let builder = Emulator::builder().hub_with(hub).require_tokens();
+    builder.shared_access_keys([("everything", KEY)]).start().await.unwrap()
+}
+
+struct Ended {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Ended {
+    fn report(&self) -> Value {
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|_| panic!("{} {}", self.stdout, self.stderr))
+    }
+
+    /// Whether a key or a signature is anywhere in what was printed.
+    #[track_caller]
+    fn shows_no_secret(&self) {
+        for printed in [&self.stdout, &self.stderr] {
+            for secret in [KEY, "SharedAccessKey=", "SharedAccessSignature", "sig="] {
+                assert!(!printed.contains(secret), "{secret} is in\n{printed}");
+            }
+        }
+    }
+
+    /// The failure of the report, which the person at the terminal is told as well.
+    #[track_caller]
+    fn failed(&self, step: &str, class: &str, cause: &str, said: &[&str]) {
+        assert_eq!(self.code, Some(1), "{} {}", self.stdout, self.stderr);
+        let report = self.report();
+        let failure = &report["failure"];
+        let found = ["step", "class", "cause"].map(|field| failure[field].as_str().unwrap());
+        assert_eq!(found, [step, class, cause], "{failure}");
+        assert!(self.stderr.contains(failure["advice"].as_str().unwrap()), "{}", self.stderr);
+        for said in said {
+            assert!(self.stderr.contains(said), "{said} is not in {}", self.stderr);
+        }
+        self.shows_no_secret();
+    }
+}
+
+async fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Ended {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_longshore"));
+    command.arg("test").args(arguments).env_clear().envs(environment.iter().copied());
+    let ended = tokio::time::timeout(LIMIT, command.kill_on_drop(true).output());
+    let ended = ended.await.expect("in time").unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Ended { code: ended.status.code(), stdout: text(ended.stdout), stderr: text(ended.stderr) }
+}
+
+const STRING: &str = "EVENTHUB_CONNECTION_STRING";
+const JSON: &[&str] = &["--report", "json"];
+
+#[tokio::test]
+async fn what_the_emulator_prints_is_all_it_needs() {
+    let broker = broker().await;
+    let string = broker.connection_string(Some("orders"));
+    let ended = run(&["--send", "--report", "json"], &[(STRING, &string)]).await;
+    assert_eq!(ended.code, Some(0), "{} {}", ended.stdout, ended.stderr);
+    let report = ended.report();
+    let steps: Vec<_> = report["steps"].as_array().unwrap().iter().collect();
+    let names: Vec<_> = steps.iter().map(|step| step["step"].as_str().unwrap()).collect();
+    assert_eq!(names, ["connect", "properties", "send", "receive"]);
+    assert!(steps.iter().all(|step| step["seconds"].as_f64().unwrap() > 0.0));
+    assert_eq!(report["partitions"], serde_json::json!(["0", "1"]));
+    assert_eq!(report["failure"], Value::Null);
+    assert_eq!(report["address"], format!("localhost:{}", broker.local_addr().port()));
+
+    // For people, without sending.
+    let ended = run(&[], &[(STRING, &string)]).await;
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+    let lines: Vec<_> = ended.stdout.lines().collect();
+    assert!(lines[0].starts_with("hub orders at localhost:"), "{lines:?}");
+    assert!(lines[1].starts_with("  connect ") && lines[1].ends_with(" ms"), "{lines:?}");
+    assert!(lines[2].starts_with("  properties ") && lines[2].ends_with(" 2 partitions"));
+    assert_eq!(lines[3..], ["all is well"]);
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn each_failure_says_what_to_do() {
+    let broker = broker().await;
+    let string = broker.connection_string(Some("orders"));
+
+    let wrong_key = string.replace(KEY, "d3Jvbmc=");
+    let ended = run(JSON, &[(STRING, &wrong_key)]).await;
+    ended.failed("properties", "auth", "credentials", &["check the key and its rights"]);
+
+    let wrong_hub = broker.connection_string(Some("parcels"));
+    let ended = run(JSON, &[(STRING, &wrong_hub)]).await;
+    ended.failed("properties", "permanent", "not_found", &["hub parcels", "EVENTHUB_ENTITY_NAME"]);
+
+    let wrong_group = [(STRING, string.as_str()), ("EVENTHUB_CONSUMER_GROUP", "nobody")];
+    let ended = run(&["--send", "--report", "json"], &wrong_group).await;
+    ended.failed("receive", "permanent", "not_found", &["consumer group nobody"]);
+
+    // A worker that has the partition: once it has an event, its link is open.
+    let namespace = Namespace::from_connection_string(&string).unwrap();
+    let publisher = EventHubsPublisher::new(namespace.clone(), "orders");
+    let to_first = SendTarget::Partition("0".into());
+    publisher.send(to_first, OutgoingEvent::new("hello")).await.unwrap();
+    let worker = EventHubsTransport::new(namespace, "orders", "$Default");
+    let link = OpenLink::new("0".into(), LinkStart::FirstEvent, 1).with_owner_level(Some(1));
+    let mut link = worker.open(link).await.unwrap();
+    let mut events = Vec::new();
+    let received = poll_fn(|cx| link.poll_receive(cx, 1, &mut events));
+    tokio::time::timeout(LIMIT, received).await.expect("in time").unwrap();
+    let ended = run(&["--send", "--report", "json"], &[(STRING, &string)]).await;
+    ended.failed("receive", "partition_lost", "partition_taken", &["the way is fine"]);
+    drop(link);
+
+    let address = format!("localhost:{}", broker.local_addr().port());
+    broker.shutdown().await.unwrap();
+    let ended = run(JSON, &[(STRING, &string)]).await;
+    let said = [address.as_str(), "EVENTHUB_PROXY", "onnection refused"];
+    ended.failed("connect", "transient", "network", &said);
+}
+
+#[tokio::test]
+async fn the_authority_makes_the_difference_over_websocket_and_tcp() {
+    let dir = tempfile::tempdir().unwrap();
+    let free = "127.0.0.1:0".parse().unwrap();
+    let builder = Emulator::builder().hub("orders", 1).cert_dir(dir.path());
+    let broker = builder.tls(free).secure_websocket(free).start().await.unwrap();
+    let over_websocket = broker.secure_websocket_connection_string(Some("orders")).unwrap();
+    let port = |address: std::net::SocketAddr| format!("localhost:{}", address.port());
+    let (ws, tcp) = (broker.secure_websocket_addr().unwrap(), broker.tls_addr().unwrap());
+    let over_tcp = over_websocket.replace(&port(ws), &port(tcp));
+    let authority = broker.certificate_authority_path().unwrap().to_str().unwrap().to_owned();
+    for (string, protocol) in [(over_websocket, "websocket"), (over_tcp, "tcp")] {
+        let environment = [(STRING, string.as_str()), ("EVENTHUB_PROTOCOL", protocol)];
+        let ended = run(JSON, &environment).await;
+        ended.failed("connect", "auth", "trust", &["EVENTHUB_CA_FILE"]);
+        let trusted = [&environment[..], &[("EVENTHUB_CA_FILE", authority.as_str())]].concat();
+        let ended = run(&["--send"], &trusted).await;
+        assert_eq!(ended.code, Some(0), "{} {}", ended.stdout, ended.stderr);
+        let off = [&environment[..], &[("DISABLE_SSL_VERIFY", "true")]].concat();
+        let ended = run(&[], &off).await;
+        assert_eq!(ended.code, Some(0), "{} {}", ended.stdout, ended.stderr);
+        assert!(ended.stderr.contains("CERTIFICATES ARE NOT CHECKED"), "{}", ended.stderr);
+    }
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_configuration_that_cannot_be_used_is_another_exit_code() {
+    let wrong = [("EVENTHUB_PROTOCOL", "quic"), ("PIPELINE_TRANSPORT", "kafka")];
+    let ended = run(&[], &wrong).await;
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""));
+    let lines: Vec<_> = ended.stderr.lines().collect();
+    assert_eq!(lines.len(), 3, "a line for each problem: {lines:?}");
+    let ended = run(JSON, &wrong).await;
+    assert_eq!(ended.report()["problems"].as_array().unwrap().len(), 3);
+    let memory = run(&[], &[("PIPELINE_TRANSPORT", "memory")]).await;
+    assert_eq!(memory.code, Some(2));
+    let unnamed = "Endpoint=sb://localhost;SharedAccessKeyName=n;SharedAccessKey=Y2FuYXJ5LWtleQ==";
+    let unnamed = run(&[], &[(STRING, unnamed)]).await;
+    assert_eq!(unnamed.code, Some(2));
+    assert!(unnamed.stderr.contains("EVENTHUB_ENTITY_NAME is not set"), "{}", unnamed.stderr);
+    unnamed.shows_no_secret();
+}
+
+#[tokio::test]
+async fn no_log_shows_a_key_or_a_signature() {
+    let dir = tempfile::tempdir().unwrap();
+    let builder = Emulator::builder().hub("orders", 2).require_tokens().cert_dir(dir.path());
+    let builder = builder.shared_access_keys([("everything", KEY)]);
+    let builder = builder.secure_websocket("127.0.0.1:0".parse().unwrap());
+    let broker = builder.start().await.unwrap();
+    let authority = broker.certificate_authority_path().unwrap().to_str().unwrap().to_owned();
+    let plain = broker.connection_string(Some("orders"));
+    let secure = broker.secure_websocket_connection_string(Some("orders")).unwrap();
+    let crates = "trace,fe2o3_amqp=trace,fe2o3_amqp::transport=trace,azure_core_amqp=trace";
+    for filter in ["trace", crates] {
+        for (string, works) in [
+            (&plain, true),
+            (&secure, true),
+            (&plain.replace("EntityPath=orders", "EntityPath=parcels"), false),
+            (&secure.replace("SharedAccessKeyName=everything", "SharedAccessKeyName=x"), false),
+            (&plain.replace(";EntityPath=orders", ""), false),
+        ] {
+            let authority = ("EVENTHUB_CA_FILE", authority.as_str());
+            let environment = [(STRING, string.as_str()), ("RUST_LOG", filter), authority];
+            let ended = run(&["--send", "--report", "json"], &environment).await;
+            assert_eq!(ended.code == Some(0), works, "{}", ended.stderr);
+            let logged = ended.stderr.contains("DEBUG longshore::connection_test");
+            assert!(logged || !works, "nothing was logged: {}", ended.stderr);
+            ended.shows_no_secret();
+        }
+    }
+    broker.shutdown().await.unwrap();
+}
+
+/// Gives tokens that the broker does not look at, and remembers what for.
+#[derive(Debug, Default)]
+struct Identity(Mutex<Vec<String>>);
+
+#[async_trait]
+impl TokenCredential for Identity {
+    async fn get_token(
+        &self,
+        scopes: &[&str],
+        _: Option<TokenRequestOptions<'_>>,
+    ) -> azure_core::Result<AccessToken> {
+        self.0.lock().unwrap().extend(scopes.iter().map(|scope| (*scope).to_owned()));
+        Ok(AccessToken::new("token", OffsetDateTime::now_utc() + Duration::from_secs(3600)))
+    }
+}
+
+#[tokio::test]
+async fn tokens_of_a_credential_open_a_namespace() {
+    let broker = Emulator::builder().hub("orders", 1).start().await.unwrap();
+    let identity = Arc::new(Identity::default());
+    let namespace = Namespace::with_credential("orders.servicebus.windows.net", identity.clone());
+    let namespace = namespace.unwrap().with_custom_endpoint(broker.endpoint()).unwrap();
+    let address = namespace.address();
+    let publisher = EventHubsPublisher::new(namespace.clone(), "orders");
+    let transport = EventHubsTransport::new(namespace, "orders", "$Default");
+    let tested = test_connection(&transport, Some(&publisher), &address);
+    let report = tokio::time::timeout(LIMIT, tested).await.expect("in time");
+    assert_eq!((report.failure, report.steps.len()), (None, 4));
+    let scopes = identity.0.lock().unwrap().clone();
+    assert!(!scopes.is_empty());
+    assert!(
+        scopes.iter().all(|scope| scope == "https://eventhubs.azure.net/.default"),
+        "{scopes:?}"
+    );
+    assert!(Namespace::with_credential("https://orders", identity).is_err());
+    broker.shutdown().await.unwrap();
+}

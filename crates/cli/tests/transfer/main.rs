@@ -1,0 +1,16 @@
+//! The command `longshore transfer`, run as a user runs it, against a web server that does as
+//! it is told.
+#![cfg(unix)]
+#![allow(missing_docs, dead_code)]
+
+#[path = "../command/mod.rs"]
+mod command;
+#[path = "../../../../tests/web/mod.rs"]
+mod web;
+
+mod again;
+mod arguments;
+mod bad_input;
+mod full_disk;
+mod interrupt;
+mod terminal;

@@ -1,0 +1,281 @@
+//! `longshore transfer` over 1,000 files of an ordinary web server, killed again and again.
+//!
+//! What may be fetched twice: a task holds its slot until its result is acknowledged, and a
+//! file whose result is in the state is complete for the next run, checkpointed or not. So a
+//! kill costs at most the files in flight, which are at most the slots.
+#![cfg(unix)]
+#![allow(missing_docs, dead_code)]
+
+mod command;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use azure_messaging_eventhubs::{
+    ConsumerClient, OpenReceiverOptions, StartLocation, StartPosition,
+};
+use futures::StreamExt;
+use longshore::transfer::task::TransferResult;
+use longshore_emulator::{Durability, Emulator};
+use rand::rngs::SmallRng;
+use rand::{Rng, RngCore, SeedableRng};
+use sha2::{Digest, Sha256};
+
+use command::{Folder, Running, start};
+
+const FILES: usize = 1_000;
+const MAX_BYTES: f64 = 200.0 * 1024.0;
+const KILLS: usize = 5;
+const SLOTS: usize = 10;
+
+/// What the server gives each connection: a run of all files takes several seconds.
+const BYTES_PER_SECOND: u32 = 400_000;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// nginx over a folder, with a log of its requests.
+struct Nginx {
+    process: Child,
+    folder: PathBuf,
+    port: u16,
+}
+
+impl Nginx {
+    fn start(folder: &Path) -> Self {
+        let program = ["/usr/sbin/nginx", "/usr/local/sbin/nginx", "/usr/bin/nginx"]
+            .into_iter()
+            .find(|path| Path::new(path).exists())
+            .unwrap_or("nginx");
+        // Another process may take the port in between; then there is another one.
+        for _ in 0..10 {
+            let port = {
+                let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+                listener.local_addr().unwrap().port()
+            };
+            fs::write(folder.join("nginx.conf"), Self::config(folder, port)).unwrap();
+            let process = Command::new(program)
+                .arg("-p")
+                .arg(folder)
+                .arg("-e")
+                .arg(folder.join("error.log"))
+                .arg("-c")
+                .arg(folder.join("nginx.conf"))
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn();
+            let process = process.unwrap_or_else(|error| {
+                panic!("nginx cannot be run ({error}): run scripts/test, which installs nginx")
+            });
+            let mut nginx = Self { process, folder: folder.to_owned(), port };
+            if nginx.is_up() {
+                return nginx;
+            }
+        }
+        let log = fs::read_to_string(folder.join("error.log")).unwrap_or_default();
+        panic!("nginx does not start:\n{log}");
+    }
+
+    fn config(folder: &Path, port: u16) -> String {
+        let folder = folder.display();
+        format!(
+            "daemon off;
+            master_process off;
+            pid {folder}/nginx.pid;
+            events {{ worker_connections 256; }}
+            http {{
+                client_body_temp_path {folder}/temp;
+                proxy_temp_path {folder}/temp;
+                fastcgi_temp_path {folder}/temp;
+                uwsgi_temp_path {folder}/temp;
+                scgi_temp_path {folder}/temp;
+                log_format requests '$msec $request_time $status $body_bytes_sent $uri';
+                access_log {folder}/access.log requests;
+                limit_rate {BYTES_PER_SECOND};
+                server {{
+                    listen 127.0.0.1:{port};
+                    root {folder}/www;
+                }}
+            }}"
+        )
+    }
+
+    fn is_up(&mut self) -> bool {
+        let deadline = Instant::now() + LIMIT;
+        while Instant::now() < deadline && self.process.try_wait().unwrap().is_none() {
+            if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+                return true;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        false
+    }
+
+    /// The requests that have ended, oldest first.
+    fn requests(&self) -> Vec<Request> {
+        let log = fs::read_to_string(self.folder.join("access.log")).unwrap();
+        log.lines().map(Request::read).collect()
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[derive(Debug)]
+struct Request {
+    name: String,
+    /// In seconds since 1970, to the millisecond.
+    began: f64,
+    status: u16,
+}
+
+impl Request {
+    fn read(line: &str) -> Self {
+        let mut fields = line.splitn(5, ' ');
+        let mut next = || fields.next().unwrap_or_else(|| panic!("a log line is cut: {line}"));
+        let ended: f64 = next().parse().unwrap();
+        let took: f64 = next().parse().unwrap();
+        let status = next().parse().unwrap();
+        let _bytes = next();
+        let name = next().trim_start_matches('/').to_owned();
+        Self { name, began: ended - took, status }
+    }
+}
+
+/// A kill, and what was in the state after it.
+struct Kill {
+    /// In seconds since 1970.
+    at: f64,
+    /// Files whose result was published.
+    published: BTreeSet<String>,
+}
+
+/// The results in the state of a run that is dead.
+async fn published(state: &Path) -> BTreeSet<String> {
+    let mut published = BTreeSet::new();
+    let hub = state.join("hub");
+    if !hub.exists() {
+        return published;
+    }
+    let broker = Emulator::builder().data_dir(&hub).durability(Durability::Disk);
+    let broker = broker.hub("results", 1).start().await.unwrap();
+    let consumer = ConsumerClient::builder()
+        .with_custom_endpoint(broker.endpoint())
+        .open_with_connection_string(&broker.connection_string(Some("results")), None)
+        .await
+        .unwrap();
+    let log = consumer.get_partition_properties("0").await.unwrap();
+    if !log.is_empty {
+        let options = OpenReceiverOptions {
+            start_position: Some(StartPosition {
+                location: StartLocation::Earliest,
+                ..StartPosition::default()
+            }),
+            ..OpenReceiverOptions::default()
+        };
+        let receiver =
+            consumer.open_receiver_on_partition("0".to_owned(), Some(options)).await.unwrap();
+        let mut events = receiver.stream_events();
+        loop {
+            let event = events.next().await.unwrap().unwrap();
+            let body = event.event_data().body().unwrap();
+            let result: TransferResult = serde_json::from_slice(body).unwrap();
+            published.insert(result.path);
+            if event.sequence_number() == Some(log.last_enqueued_sequence_number) {
+                break;
+            }
+        }
+    }
+    broker.shutdown().await.unwrap();
+    published
+}
+
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64()
+}
+
+/// Files of 1 byte to 200 KiB, more small ones than large ones; gives their hashes.
+fn make_files(www: &Path, random: &mut SmallRng) -> BTreeMap<String, Vec<u8>> {
+    let mut hashes = BTreeMap::new();
+    for number in 0..FILES {
+        let name = format!("{}/{number}.bin", number % 17);
+        let bytes = 1 + (random.random::<f64>().powi(3) * (MAX_BYTES - 1.0)) as usize;
+        let mut body = vec![0; bytes];
+        random.fill_bytes(&mut body);
+        let path = www.join(&name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, &body).unwrap();
+        hashes.insert(name, Sha256::digest(&body).to_vec());
+    }
+    hashes
+}
+
+#[test]
+fn a_thousand_files_survive_five_kills() {
+    let given = std::env::var("LONGSHORE_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed: u64 = given.unwrap_or_else(rand::random);
+    println!("seed {seed}");
+    let mut random = SmallRng::seed_from_u64(seed);
+    let server = tempfile::tempdir().unwrap();
+    let hashes = make_files(&server.path().join("www"), &mut random);
+    let nginx = Nginx::start(server.path());
+    let folder = Folder::new();
+    folder.list(hashes.keys().map(|name| format!("http://127.0.0.1:{}/{name}", nginx.port)));
+    let begin = || -> Running {
+        start(folder.transfer().args(["--allow-private", "--concurrency", &SLOTS.to_string()]))
+    };
+
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let mut kills = Vec::new();
+    for number in 0..KILLS {
+        let run = begin();
+        let moment = Duration::from_millis(random.random_range(0..3_000));
+        thread::sleep(moment);
+        assert!(run.kill(), "kill {number}: the run was faster; make the server slower");
+        let at = now();
+        let reading = async { tokio::time::timeout(LIMIT, published(&folder.state())).await };
+        let published = runtime.block_on(reading).expect("the state is read in time");
+        println!("kill {number} after {moment:?}: {} results", published.len());
+        kills.push(Kill { at, published });
+    }
+    let ended = begin().end().expect_code(0);
+    println!("then: {}", ended.report());
+    assert_eq!(ended.figure("files") + ended.figure("skipped"), FILES as u64);
+
+    let names: Vec<String> = hashes.keys().cloned().collect();
+    assert_eq!(folder.files(), names.iter().cloned().collect(), "files, and no temporary ones");
+    for (name, hash) in &hashes {
+        let arrived = Sha256::digest(folder.content(name));
+        assert_eq!(arrived.as_slice(), hash, "{name}");
+    }
+
+    let requests = nginx.requests();
+    let mut fetched: BTreeMap<&str, usize> = BTreeMap::new();
+    for request in &requests {
+        // 499: the client was gone before its answer.
+        assert!(matches!(request.status, 200 | 499), "{request:?}");
+        *fetched.entry(&request.name).or_default() += 1;
+    }
+    assert_eq!(fetched.len(), FILES);
+    let again = requests.len() - FILES;
+    println!("{again} fetches repeated over {KILLS} kills");
+    assert!(again <= KILLS * SLOTS, "{again} fetches were repeated");
+    for (number, kill) in kills.iter().enumerate() {
+        for request in requests.iter().filter(|request| request.began > kill.at) {
+            let known = kill.published.contains(&request.name);
+            assert!(!known, "kill {number}: fetched after its result: {request:?}");
+        }
+    }
+
+    let idle = begin().end().expect_code(0);
+    assert_eq!((idle.figure("files"), idle.figure("skipped")), (0, FILES as u64));
+    assert_eq!(nginx.requests().len(), requests.len(), "a finished run fetches nothing");
+}

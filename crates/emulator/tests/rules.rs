@@ -1,0 +1,100 @@
+//! The rules a broker can be given, as the Rust SDK for Event Hubs meets them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::time::{Duration, Instant};
+
+use azure_messaging_eventhubs::models::EventData;
+use azure_messaging_eventhubs::{
+    ConsumerClient, EventHubsError, ProducerClient, RetryOptions, SendEventOptions,
+};
+use longshore_emulator::{Emulator, EmulatorBuilder, EmulatorError, HubOptions};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+async fn start(file: &str) -> Result<Emulator, EmulatorError> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("broker.toml");
+    std::fs::write(&path, file).unwrap();
+    Emulator::builder().config_file(&path)?.start().await
+}
+
+/// Opens a producer with a key and sends one event.
+async fn send(emulator: &Emulator, connection_string: &str) -> Result<(), EventHubsError> {
+    let sent = async {
+        let producer = ProducerClient::builder()
+            .with_custom_endpoint(emulator.endpoint())
+            .with_retry_options(RetryOptions { max_retries: 0, ..RetryOptions::default() })
+            .open_with_connection_string(connection_string, None)
+            .await?;
+        let event = EventData::builder().with_body("hello".as_bytes().to_vec()).build();
+        let options = SendEventOptions { partition_id: Some("0".to_owned()) };
+        producer.send_event(event, Some(options)).await
+    };
+    tokio::time::timeout(LIMIT, sent).await.expect("a send")
+}
+
+#[tokio::test]
+async fn the_sdk_gets_in_with_the_right_key_only() {
+    let emulator = start(
+        "check_tokens = true\n\
+         [[keys]]\nname = \"sender\"\nkey = \"c2VjcmV0\"\n\
+         [[hubs]]\nname = \"orders\"\npartitions = 1\n",
+    )
+    .await
+    .unwrap();
+    let right = emulator.connection_string(Some("orders"));
+    assert!(right.contains("SharedAccessKeyName=sender;SharedAccessKey=c2VjcmV0;"), "{right}");
+    send(&emulator, &right).await.unwrap();
+    let wrong = right.replace("c2VjcmV0", "d3Jvbmc=");
+    let error = send(&emulator, &wrong).await.unwrap_err();
+    let chain = format!("{error:?}");
+    assert!(chain.contains("401") || chain.contains("nauthorized"), "{chain}");
+    let consumer = ConsumerClient::builder()
+        .with_custom_endpoint(emulator.endpoint())
+        .open_with_connection_string(&right, None)
+        .await
+        .unwrap();
+    let properties = tokio::time::timeout(LIMIT, consumer.get_partition_properties("0")).await;
+    assert_eq!(properties.unwrap().unwrap().last_enqueued_sequence_number, 0);
+    emulator.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn retention_moves_the_beginning_of_the_log() {
+    let hub = HubOptions::new("orders", 1).retention_age(Duration::from_millis(1));
+    let emulator = Emulator::builder().hub_with(hub).start().await.unwrap();
+    let string = emulator.connection_string(Some("orders"));
+    send(&emulator, &string).await.unwrap();
+    let consumer = ConsumerClient::builder()
+        .with_custom_endpoint(emulator.endpoint())
+        .open_with_connection_string(&string, None)
+        .await
+        .unwrap();
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let properties = consumer.get_partition_properties("0").await.unwrap();
+        assert_eq!(properties.last_enqueued_sequence_number, 0);
+        if properties.is_empty && properties.beginning_sequence_number == 1 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{properties:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    emulator.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn settings_out_of_range_do_not_start() {
+    let refused = async |set: fn(EmulatorBuilder) -> EmulatorBuilder| {
+        let error = set(Emulator::builder()).start().await.unwrap_err();
+        assert!(matches!(error, EmulatorError::Setting { .. }), "{error:?}");
+        error.to_string()
+    };
+    let error = refused(|builder| builder.throughput_units(0)).await;
+    assert_eq!(error, "throughput_units = 0: it must be from 1 to 40");
+    let error = refused(|builder| builder.max_message_bytes(10)).await;
+    assert_eq!(error, "max_message_bytes = 10: it must be from 1024 to 1048576");
+    let none: [(String, String); 0] = [];
+    let error = Emulator::builder().shared_access_keys(none).start().await.unwrap_err();
+    assert_eq!(error.to_string(), "keys = none: it must be at least one key");
+}

@@ -1,0 +1,42 @@
+//! What one download may cost, in time and in bytes.
+
+use std::time::Duration;
+
+/// Default of [`DownloadLimits::connect_timeout`].
+pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Default of [`DownloadLimits::read_timeout`].
+pub const DEFAULT_READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// Default of [`DownloadLimits::max_bytes`]: 1 TiB.
+pub const DEFAULT_MAX_BYTES: u64 = 1 << 40;
+/// Default of [`DownloadLimits::min_bytes_per_second`].
+pub const DEFAULT_MIN_BYTES_PER_SECOND: u64 = 1_024;
+
+/// How long a download may be slower than [`DownloadLimits::min_bytes_per_second`] on average.
+pub const SLOW_START: Duration = Duration::from_secs(60);
+
+/// What one download may cost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct DownloadLimits {
+    /// Longest wait for a name to resolve, and for a connection. Default
+    /// [`DEFAULT_CONNECT_TIMEOUT`].
+    pub connect_timeout: Duration,
+    /// Longest wait for the next bytes. Default [`DEFAULT_READ_TIMEOUT`].
+    pub read_timeout: Duration,
+    /// Most bytes of a file. Default [`DEFAULT_MAX_BYTES`].
+    pub max_bytes: u64,
+    /// The average a download must reach after [`SLOW_START`]. Default
+    /// [`DEFAULT_MIN_BYTES_PER_SECOND`].
+    pub min_bytes_per_second: u64,
+}
+
+impl Default for DownloadLimits {
+    fn default() -> Self {
+        Self {
+            connect_timeout: DEFAULT_CONNECT_TIMEOUT,
+            read_timeout: DEFAULT_READ_TIMEOUT,
+            max_bytes: DEFAULT_MAX_BYTES,
+            min_bytes_per_second: DEFAULT_MIN_BYTES_PER_SECOND,
+        }
+    }
+}
