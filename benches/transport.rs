@@ -25,7 +25,7 @@ use longshore::state::resume::ResumePosition;
 use longshore::transport::event_hubs::{
     EventHubsPublisher, EventHubsTransport, Namespace, Protocol,
 };
-use longshore::transport::resume::{PartitionStream, StreamOptions};
+use longshore::transport::partition_stream::{PartitionStream, StreamOptions};
 use longshore::transport::{LinkStart, Publisher, SendTarget, Transport};
 use longshore_emulator::Emulator;
 use tokio::sync::Barrier;

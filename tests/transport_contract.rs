@@ -21,7 +21,7 @@ use longshore::state::backoff::Backoff;
 use longshore::state::resume::ResumePosition;
 use longshore::transport::event_hubs::{EventHubsPublisher, EventHubsTransport, Namespace};
 use longshore::transport::memory::MemoryHub;
-use longshore::transport::resume::{PartitionStream, StreamEnd, StreamOptions};
+use longshore::transport::partition_stream::{PartitionStream, StreamEnd, StreamOptions};
 use longshore::transport::{Link, LinkStart, OpenLink, Publisher, SendTarget, Transport};
 use longshore::{Error, ErrorClass, Event, OutgoingEvent};
 use longshore_emulator::Emulator;

@@ -14,8 +14,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::handler::EventHandler;
-use super::{BatchConsumer, BatchConsumerBuilder, ConsumerExit, ConsumerHandle};
+use super::builder::{BatchConsumer, BatchConsumerBuilder};
+use super::exit::ConsumerExit;
+use super::handle::ConsumerHandle;
+use super::handling::handler::EventHandler;
 use crate::checkpoint_store::CheckpointStore;
 use crate::clock::Clock;
 use crate::config::{ConsumerOptions, UncheckpointedEvents};

@@ -6,7 +6,7 @@ use crate::outcome::Failure;
 use crate::state::fence::Superseded;
 use crate::state::resume::Continuity;
 
-use super::shared::ConsumerCounts;
+use super::counts::ConsumerCounts;
 
 /// Why a partition's worker stopped.
 #[derive(Debug)]

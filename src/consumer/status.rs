@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
-use super::shared::lock;
+use super::lock::lock;
 use crate::checkpoint_store::VersionToken;
 use crate::event::{PartitionId, SequenceNumber};
 use crate::telemetry::metrics::PartitionMetrics;

@@ -2,7 +2,7 @@
 //!
 //! Time and random numbers are arguments. `on_*` takes an input, `next_*` names the next
 //! deadline, `take_*` gives an output. The property tests and the simulator drive these
-//! directly; the async shells in [`crate::consumer`] and [`crate::transport::resume`] only
+//! directly; the async shells in [`crate::consumer`] and [`crate::transport::partition_stream`] only
 //! carry out what they say.
 
 pub mod backoff;
@@ -18,4 +18,5 @@ pub mod placement;
 pub mod reset;
 pub mod resume;
 pub mod takeovers;
+pub mod tenure;
 pub mod watermark;

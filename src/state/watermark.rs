@@ -74,7 +74,7 @@ pub struct Watermark {
     settled_to: Option<Position>,
     last_received: Option<SequenceNumber>,
     /// Received and not yet below the watermark, oldest first; the front is unsettled.
-    window: VecDeque<Tracked>,
+    window: VecDeque<Place>,
     marks: Slab<KeptMark>,
     /// The ticket of the window's front.
     first_ticket: u64,
@@ -94,7 +94,7 @@ struct KeptMark {
 /// An event of the window: two words without an owner, so that most of what happens to it is
 /// a store.
 #[derive(Clone, Copy, Debug)]
-struct Tracked {
+struct Place {
     number: SequenceNumber,
     state: State,
 }
@@ -108,7 +108,7 @@ enum State {
     SettledAt(u32),
 }
 
-impl Tracked {
+impl Place {
     fn is_settled(&self) -> bool {
         self.state != State::Unsettled
     }
@@ -154,11 +154,11 @@ impl Watermark {
         let ticket = Ticket(self.first_ticket + self.window.len() as u64);
         if settled {
             let state = keep(&mut self.marks, mark());
-            self.window.push_back(Tracked { number, state });
+            self.window.push_back(Place { number, state });
             self.advance();
             Received::SettledBefore
         } else {
-            self.window.push_back(Tracked { number, state: State::Unsettled });
+            self.window.push_back(Place { number, state: State::Unsettled });
             self.unsettled += 1;
             Received::New(ticket)
         }
@@ -201,6 +201,13 @@ impl Watermark {
         }
         self.unsettled = left;
         self.advance()
+    }
+
+    /// Whether a tracked event is settled.
+    pub fn is_settled(&self, ticket: Ticket) -> bool {
+        let Some(index) = ticket.0.checked_sub(self.first_ticket) else { return true };
+        let tracked = usize::try_from(index).ok().and_then(|index| self.window.get(index));
+        tracked.is_some_and(Place::is_settled)
     }
 
     /// The last event of which it and all before it are settled.

@@ -2,13 +2,13 @@
 //!
 //! A [`Link`] is as fragile as the network below it: it ends with an error, and whoever holds
 //! it decides by the error's class what comes next. Exact resume across lost links is built
-//! once, above this port, in [`resume`]. Adapters: [`event_hubs`] over the Azure SDK and
+//! once, above this port, in [`partition_stream`]. Adapters: [`event_hubs`] over the Azure SDK and
 //! [`memory`] in process, with faults on demand.
 
 #[cfg(feature = "event-hubs")]
 pub mod event_hubs;
 pub mod memory;
-pub mod resume;
+pub mod partition_stream;
 #[cfg(feature = "event-hubs")]
 pub(crate) mod tunnel;
 

@@ -2,7 +2,7 @@
 //! SDK's types.
 //!
 //! The SDK's own recovery re-attaches a lost link at the position it was first opened with, so
-//! it is switched off: every error surfaces, and [`super::resume`] opens a new link in the
+//! it is switched off: every error surfaces, and [`super::partition_stream`] opens a new link in the
 //! right place. A link has a client, and so a connection, of its own: the SDK caches receivers
 //! by address, and a second one on the same client may pick up the first one's stale link.
 //! Runtime information goes through one client that all partitions share.

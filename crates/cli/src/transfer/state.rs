@@ -16,7 +16,7 @@ use longshore::error::Error;
 use longshore::event::{Event, Partition, SequenceNumber};
 use longshore::state::resume::ResumePosition;
 use longshore::transfer::task::TransferResult;
-use longshore::transport::resume::{PartitionStream, StreamEnd, StreamOptions};
+use longshore::transport::partition_stream::{PartitionStream, StreamEnd, StreamOptions};
 use longshore::transport::{LinkStart, Transport};
 
 /// Events read ahead when the state is read.

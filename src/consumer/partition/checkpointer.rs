@@ -11,10 +11,10 @@ use futures::future::{BoxFuture, OptionFuture};
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::claim::{Written, write_once};
-use super::shared::Shared;
-use super::status::PartitionStatus;
 use crate::checkpoint_store::{CheckpointKey, LeaseEpoch, Trial};
+use crate::consumer::checkpoint_write::{Written, write_once};
+use crate::consumer::shared::Shared;
+use crate::consumer::status::PartitionStatus;
 use crate::error::{Error, error_chain};
 use crate::event::SequenceNumber;
 use crate::state::checkpoint_pace::{CheckpointPace, PaceLimits};
@@ -78,7 +78,7 @@ impl Checkpointer {
     }
 
     /// The state the ownership began with.
-    pub(super) fn resume(&self) -> Watermark {
+    pub(super) fn watermark(&self) -> Watermark {
         let stored = self.fence.stored();
         Watermark::resume(stored.watermark.clone(), &stored.settled_above)
     }

@@ -19,20 +19,20 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
-use super::checkpoint_watch::overwritten;
-use super::dispatch::Mode;
-use super::exit::{PartitionExit, StopReason};
+use super::hub_watch::{Found, HubWatch};
 use super::lease_requests::{Polled, Requests};
 use super::owners::Owners;
-use super::partition_worker::CANCEL_GRACE;
-use super::rebalance::new_partitions;
-use super::shared::{Directive, Order, Shared, lock};
 use crate::config::LeaseOptions;
+use crate::consumer::exit::{PartitionExit, StopReason};
+use crate::consumer::lock::lock;
+use crate::consumer::orders::{Directive, Order};
+use crate::consumer::shared::Shared;
 use crate::error::{Error, error_chain};
 use crate::event::PartitionId;
 use crate::lease_store::{LeaseListing, Member, OwnerId};
 use crate::state::fence::Superseded;
 use crate::state::lease_table::{Action, Ended, LeaseLimits, LeaseTable, LeaseWrite, LeaseWritten};
+use crate::state::tenure::CANCEL_GRACE;
 
 /// The part of the drain's time that a worker waits for successors before it drains.
 pub const LEAVING_SHARE: f64 = 0.5;
@@ -61,10 +61,10 @@ enum Leaving {
     },
 }
 
-struct LeaseLoop<'a, M> {
+struct LeaseLoop<'a> {
     shared: &'a Arc<Shared>,
     options: LeaseOptions,
-    owners: Owners<M>,
+    owners: Owners,
     me: OwnerId,
     table: LeaseTable,
     requests: Requests,
@@ -85,9 +85,9 @@ struct LeaseLoop<'a, M> {
 }
 
 /// Runs what this worker has leases for, until it is told to drain.
-pub(super) async fn run<M: Mode>(
+pub(super) async fn run(
     shared: &Arc<Shared>,
-    owners: Owners<M>,
+    owners: Owners,
     partitions: Vec<PartitionId>,
 ) -> Vec<PartitionExit> {
     let Some(leases) = &shared.leases else {
@@ -138,12 +138,11 @@ fn limits(options: &LeaseOptions) -> LeaseLimits {
     }
 }
 
-impl<M: Mode> LeaseLoop<'_, M> {
+impl LeaseLoop<'_> {
     async fn run(mut self) -> Vec<PartitionExit> {
         let mut directive = self.shared.directive.subscribe();
         directive.mark_changed();
-        let mut more = Box::pin(new_partitions(self.shared));
-        let mut foreign_writes = Box::pin(overwritten(self.shared));
+        let mut watch = HubWatch::new(self.shared);
         let mut timer = Box::pin(sleep_until(Instant::now()));
         loop {
             self.begin_what_is_due(Instant::now());
@@ -182,14 +181,12 @@ impl<M: Mode> LeaseLoop<'_, M> {
                     self.heartbeat = None;
                     self.on_heartbeat(written);
                 }
-                found = &mut more => {
-                    self.table.on_partitions(found);
-                    more.set(new_partitions(self.shared));
-                }
-                found = &mut foreign_writes => {
-                    found.iter().for_each(|id| self.owners.recheck(id));
-                    foreign_writes.set(overwritten(self.shared));
-                }
+                found = watch.next() => match found {
+                    Found::Partitions(found) => self.table.on_partitions(found),
+                    Found::Overwritten(found) => {
+                        found.iter().for_each(|id| self.owners.recheck(id));
+                    }
+                },
                 () = &mut timer, if wake.is_some() => {}
             }
         }

@@ -17,34 +17,22 @@
 //! and what runs is waited for; when all of that is settled *and checkpointed*, the procedure
 //! begins with nothing left to wait for. Until then it can be called back.
 
-use std::time::Duration;
-
 use futures::stream::FuturesUnordered;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 use super::PartitionWorker;
 use crate::config::{LostPartition, MAX_DURATION};
-use crate::consumer::dispatch::Mode;
 use crate::consumer::exit::{PartitionExit, StopReason};
 use crate::consumer::status::PartitionPhase;
 use crate::state::batch_buffer::FlushReason;
 use crate::state::fence::Superseded;
+use crate::state::tenure::{CANCEL_GRACE, Loss, Step, Work};
 
-/// How long handlers have to give up after they were asked to.
-pub const CANCEL_GRACE: Duration = Duration::from_secs(1);
-
-/// Where an ownership stands.
-pub(super) enum Phase {
-    Running,
-    HandingOff,
-    Ending { why: StopReason, deadline: Instant, cancelled: bool },
-}
-
-impl<M: Mode> PartitionWorker<M> {
+impl PartitionWorker {
     /// Steps 1 and 2: ends the ownership in good order.
     pub(super) fn stop(&mut self, why: StopReason, deadline: Instant, now: Instant) {
-        if matches!(self.phase, Phase::Ending { .. }) {
+        if self.tenure.is_ending() {
             return;
         }
         let (dropped, partial_batch) = self.waiting.begin_drain();
@@ -64,22 +52,24 @@ impl<M: Mode> PartitionWorker<M> {
 
     /// Prepares to give the partition to another worker.
     pub(super) fn begin_hand_off(&mut self) {
-        self.waiting.flush();
-        self.status.set_phase(PartitionPhase::Draining);
-        self.phase = Phase::HandingOff;
+        if self.tenure.on_hand_off() {
+            self.waiting.flush();
+            self.status.set_phase(PartitionPhase::Draining);
+        }
     }
 
-    /// The hand-off is called back.
+    /// A hand-off, if there is one, is called back.
     pub(super) fn call_back(&mut self) {
-        self.status.set_phase(PartitionPhase::Running);
-        self.phase = Phase::Running;
+        if self.tenure.on_called_back() {
+            self.status.set_phase(PartitionPhase::Running);
+        }
     }
 
     /// Whether all that was handed to handlers is settled, and no more is to be handed out.
     pub(super) fn is_handed_out(&self) -> bool {
         self.running.is_empty()
             && self.letters.is_empty()
-            && self.deferred == 0
+            && self.deferrals.is_empty()
             && !self.waiting.is_flushed()
     }
 
@@ -102,27 +92,32 @@ impl<M: Mode> PartitionWorker<M> {
             // After a reset, or in a hub created anew, it goes on here, and at once.
             LostPartition::Finish | LostPartition::Cancel => now,
         };
-        match &mut self.phase {
-            Phase::Running | Phase::HandingOff => self.begin_end(why, until),
-            Phase::Ending { why: before, deadline, .. } => {
-                *deadline = until.min(*deadline);
-                // Why the whole consumer stops is the more important news.
-                if !matches!(before, StopReason::Aborted(_)) {
-                    *before = why;
-                }
-            }
+        let text = format!("{why:?}");
+        // Why the whole consumer stops is the more important news.
+        let outranks = |before: &StopReason| matches!(before, StopReason::Aborted(_));
+        match self.tenure.on_lost(why, until.into_std(), outranks) {
+            Loss::Known => return,
+            Loss::Joins => {}
+            Loss::Begins => self.on_end_begun(&text),
         }
         self.waiting.clear();
         self.trial.release();
         self.scope.lost.cancel();
     }
 
-    pub(super) fn begin_end(&mut self, why: StopReason, deadline: Instant) {
+    fn begin_end(&mut self, why: StopReason, deadline: Instant) {
+        let text = format!("{why:?}");
+        if self.tenure.on_end(why, deadline.into_std()) {
+            self.on_end_begun(&text);
+        }
+    }
+
+    fn on_end_begun(&mut self, why: &str) {
         info!(
             message_topic = %self.partition.entity,
             message_partition = %self.partition.id,
             message_consumer_group = %self.key.scope.consumer_group,
-            reason = ?why,
+            reason = why,
             in_flight = self.running.len(),
             "the partition is being given up"
         );
@@ -130,59 +125,43 @@ impl<M: Mode> PartitionWorker<M> {
         self.retries.drain().for_each(drop);
         self.closing = self.stream.take();
         self.checkpointer.on_last();
-        self.phase = Phase::Ending { why, deadline, cancelled: false };
     }
 
     pub(super) fn is_idle(&self) -> bool {
         self.running.is_empty()
             && self.letters.is_empty()
-            && self.deferred == 0
+            && self.deferrals.is_empty()
             && self.waiting.is_empty()
-    }
-
-    pub(super) fn may_checkpoint(&self) -> bool {
-        match &self.phase {
-            Phase::Running | Phase::HandingOff => true,
-            Phase::Ending { why, .. } => {
-                !self.scope.lost.is_cancelled() && !matches!(why, StopReason::Lost(_))
-            }
-        }
     }
 
     /// Steps 3 to 5. Returns whether the end is reached.
     pub(super) fn step_end(&mut self, now: Instant) -> bool {
-        if matches!(self.phase, Phase::HandingOff)
-            && self.is_handed_out()
-            && self.checkpointer.is_clean()
-        {
-            self.waiting.clear();
-            self.end_trial(now);
-            self.checkpointer.on_end(now);
-            self.begin_end(StopReason::HandedOff, now);
+        while !self.tenure.is_running() {
+            let work = Work {
+                is_idle: self.is_idle(),
+                is_handed_out: self.is_handed_out(),
+                is_stored: self.checkpointer.is_clean(),
+            };
+            match self.tenure.take_step(work, now.into_std()) {
+                None => return false,
+                Some(Step::Over) => return true,
+                Some(Step::AskToGiveUp) => self.scope.cancelled.cancel(),
+                Some(Step::Cut) => {
+                    self.cut_handlers += self.running.cut() + self.deferrals.cut();
+                    self.letters = FuturesUnordered::new();
+                    self.waiting.clear();
+                }
+                Some(Step::HandOver) => {
+                    self.waiting.clear();
+                    self.end_trial(now);
+                    self.checkpointer.on_end(now);
+                    self.begin_end(StopReason::HandedOff, now);
+                }
+            }
+            // What the step settled, or gave up on, is written down.
+            self.start_write(now);
         }
-        let Phase::Ending { deadline, cancelled, .. } = &mut self.phase else {
-            return false;
-        };
-        let (deadline, first) = (*deadline, !*cancelled);
-        if now >= deadline && first {
-            *cancelled = true;
-            self.scope.cancelled.cancel();
-        }
-        let cut = deadline + CANCEL_GRACE;
-        if now >= cut && !self.is_idle() {
-            self.cut_handlers += self.running.cut() + self.deferred;
-            self.deferred = 0;
-            self.letters = FuturesUnordered::new();
-            self.waiting.clear();
-        }
-        if !self.is_idle() {
-            return false;
-        }
-        if !self.may_checkpoint() {
-            return true;
-        }
-        self.start_write(now);
-        self.checkpointer.is_clean() || now >= cut + self.shared.options.store_timeout
+        false
     }
 
     /// Step 6.
@@ -206,10 +185,7 @@ impl<M: Mode> PartitionWorker<M> {
             );
         }
         self.status.set_phase(PartitionPhase::Stopped);
-        let reason = match self.phase {
-            Phase::Ending { why, .. } => why,
-            Phase::Running | Phase::HandingOff => StopReason::Drained,
-        };
+        let reason = self.tenure.into_reason().unwrap_or(StopReason::Drained);
         PartitionExit {
             partition: self.partition.id,
             reason,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::handler::Batch;
+use super::batch::Batch;
 use crate::event::Event;
 use crate::state::batch_buffer::FlushReason;
 use crate::state::watermark::Ticket;

@@ -4,19 +4,17 @@
 //! fails whole is survived: its events are retried, and become dead letters at the limit.
 
 use std::fmt;
-use std::ops::Deref;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::blocking::WatchedHandler;
-use super::dispatch::Completion;
+use super::batch::{Batch, HandlerError, Outcomes};
+use super::scope::{Completion, Scope};
 use super::unit::{Attempt, Tracked, TrackedBatch};
 use crate::checkpoint_store::LeaseEpoch;
-use crate::event::{ConsumerGroup, Event, Partition};
+use crate::event::{Event, Partition};
 use crate::outcome::{Deferred, Failure, Outcome};
 use crate::state::batch_buffer::FlushReason;
 
@@ -70,94 +68,6 @@ where
         let call = self(batch, context);
         async move { call.await.map(Into::into).map_err(Into::into) }
     }
-}
-
-/// Events of one partition, in order. Cloning is a reference count.
-#[derive(Clone, Debug)]
-pub struct Batch(Arc<[Event]>);
-
-impl Batch {
-    pub(crate) fn new(events: impl IntoIterator<Item = Event>) -> Self {
-        Self(events.into_iter().collect())
-    }
-}
-
-impl Deref for Batch {
-    type Target = [Event];
-
-    fn deref(&self) -> &[Event] {
-        &self.0
-    }
-}
-
-impl<'a> IntoIterator for &'a Batch {
-    type Item = &'a Event;
-    type IntoIter = std::slice::Iter<'a, Event>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.0.iter()
-    }
-}
-
-/// One outcome for each event of a batch.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Outcomes(pub(crate) Ended);
-
-#[derive(Clone, PartialEq, Debug)]
-pub(crate) enum Ended {
-    AllDone,
-    /// Of the only event.
-    One(Outcome),
-    Each(Vec<Outcome>),
-}
-
-impl Outcomes {
-    /// Every event of the batch is done.
-    pub fn all_done() -> Self {
-        Self(Ended::AllDone)
-    }
-
-    /// An outcome for each event, by position; as many as the batch has events.
-    pub fn each(outcomes: impl IntoIterator<Item = Outcome>) -> Self {
-        Self(Ended::Each(outcomes.into_iter().collect()))
-    }
-}
-
-impl From<()> for Outcomes {
-    fn from((): ()) -> Self {
-        Outcomes::all_done()
-    }
-}
-
-impl From<Vec<Outcome>> for Outcomes {
-    fn from(outcomes: Vec<Outcome>) -> Self {
-        Self(Ended::Each(outcomes))
-    }
-}
-
-/// The whole batch failed: every event of it is retried, or becomes a dead letter where the
-/// failure's class says that trying again is useless.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct HandlerError(pub Failure);
-
-impl<F: Into<Failure>> From<F> for HandlerError {
-    fn from(failure: F) -> Self {
-        Self(failure.into())
-    }
-}
-
-/// What all handler calls of one ownership of a partition share.
-#[derive(Debug)]
-pub(crate) struct Scope {
-    pub(crate) partition: Partition,
-    pub(crate) consumer_group: ConsumerGroup,
-    pub(crate) lease_epoch: LeaseEpoch,
-    /// Fires when running handlers are asked to give up.
-    pub(crate) cancelled: CancellationToken,
-    /// Fires when the partition belongs to another owner.
-    pub(crate) lost: CancellationToken,
-    pub(crate) completions: UnboundedSender<Completion>,
-    pub(crate) watched: WatchedHandler,
 }
 
 macro_rules! shared_context {
@@ -217,9 +127,11 @@ impl EventContext {
 
     /// Lets the event be settled elsewhere, later: the [`Settler`] goes with the work, and the
     /// handler returns the [`Outcome`] given here. The slot is free when the handler returns.
+    ///
+    /// What the handler returns is what counts. Where it returns another outcome, panics or misses
+    /// its deadline, its settler changes nothing, whether it was there before or comes after.
     pub fn defer(self) -> (Settler, Outcome) {
-        let settler = Settler { tracked: Some(self.tracked), scope: self.scope };
-        (settler, Outcome::Deferred(Deferred::new()))
+        Settler::new(self.tracked, self.attempt, self.scope)
     }
 }
 
@@ -253,22 +165,32 @@ impl BatchContext {
     /// Lets the event at `index` be settled elsewhere, later; see [`EventContext::defer`].
     /// `None`: the batch has no such event.
     pub fn defer(&self, index: usize) -> Option<(Settler, Outcome)> {
-        let settler =
-            Settler { tracked: Some(self.tracked.get(index)?), scope: Arc::clone(&self.scope) };
-        Some((settler, Outcome::Deferred(Deferred::new())))
+        let (tracked, attempt) = (self.tracked.get(index)?, self.tracked.attempt(index)?);
+        Some(Settler::new(tracked, attempt, Arc::clone(&self.scope)))
     }
 }
 
 /// Ends one event whose handler deferred it. Dropped without a word, it asks for a retry.
+///
+/// It speaks for one attempt, whose handler returned the outcome that came with it. A word that
+/// comes before the handler returns waits for that. Of several settlers of one attempt the first
+/// one counts.
 #[must_use = "dropping a settler asks for a retry"]
 pub struct Settler {
     tracked: Option<Tracked>,
+    attempt: u32,
     scope: Arc<Scope>,
 }
 
 impl Settler {
-    /// Ends the event. After its partition was given away this changes nothing: the event is
-    /// delivered to the next owner.
+    fn new(tracked: Tracked, attempt: Attempt, scope: Arc<Scope>) -> (Self, Outcome) {
+        let attempt = attempt.number;
+        let deferred = Deferred::new(tracked.event.sequence_number(), attempt);
+        (Self { tracked: Some(tracked), attempt, scope }, Outcome::Deferred(deferred))
+    }
+
+    /// Ends the event. After its partition was given away, or after its attempt was given up, this
+    /// changes nothing: the event is delivered again.
     pub fn settle(mut self, outcome: impl Into<Outcome>) {
         self.complete(outcome.into());
     }
@@ -281,7 +203,8 @@ impl Settler {
     fn complete(&mut self, outcome: Outcome) {
         if let Some(tracked) = self.tracked.take() {
             // A closed channel means that the ownership ended.
-            let _ended = self.scope.completions.send(Completion::Deferred(tracked, outcome));
+            let completion = Completion::Deferred { tracked, attempt: self.attempt, outcome };
+            let _ended = self.scope.completions.send(completion);
         }
     }
 }

@@ -20,18 +20,19 @@ use futures::FutureExt;
 use futures::future::join_all;
 use tracing::error;
 
+use super::builder::{BatchConsumer, BatchConsumerBuilder};
+use super::counts::ConsumerCounts;
 use super::exit::{ConsumerExit, ExitReason};
-use super::handler::{
-    Batch, BatchContext, BatchHandler, EventContext, EventHandler, HandlerError, Outcomes,
-};
-use super::shared::{Common, ConsumerCounts};
-use super::{BatchConsumer, BatchConsumerBuilder, ConsumerHandle, ConsumerSnapshot};
+use super::handle::{ConsumerHandle, ConsumerSnapshot};
+use super::handling::call::{self, StartCall};
+use super::handling::handler::{BatchHandler, EventHandler};
+use super::shared::Common;
 use crate::config::{
     DEFAULT_MAX_BATCHES_IN_FLIGHT, DEFAULT_MAX_EVENTS_IN_FLIGHT, DEFAULT_MEMORY_BUDGET_BYTES,
 };
 use crate::error::{InvalidConfig, error_chain};
-use crate::event::{ConsumerGroup, EntityName, Event};
-use crate::outcome::{Failure, Outcome};
+use crate::event::{ConsumerGroup, EntityName};
+use crate::outcome::Failure;
 
 /// Consumes several entities with one handler.
 ///
@@ -87,7 +88,7 @@ impl ConsumerSet {
             let consumer_group = transport.consumer_group().clone();
             let name = entity.clone();
             consumer.run = consumer.run.inspect(move |exit| report(&name, exit)).boxed();
-            Member { entity, consumer_group, handle: consumer.start(), exit: None }
+            EntityConsumer { entity, consumer_group, handle: consumer.start(), exit: None }
         });
         ConsumerSetHandle { members: members.collect() }
     }
@@ -156,11 +157,7 @@ impl ConsumerSetBuilder {
     ) -> Result<ConsumerSet, InvalidConfig> {
         self.settle_options()?;
         let common = Common::new(self.max_events_in_flight, self.memory_budget_bytes);
-        let handler = Arc::new(handler);
-        let assemble = |consumer: BatchConsumerBuilder| {
-            consumer.assemble_events(OneHandler(Arc::clone(&handler)), common.clone())
-        };
-        Ok(ConsumerSet(self.consumers.into_iter().map(assemble).collect()))
+        Ok(self.assemble(call::of_events(Arc::new(handler)), common))
     }
 
     /// Makes a set that calls `handler` with batches; a batch is of one partition of one entity.
@@ -177,11 +174,13 @@ impl ConsumerSetBuilder {
             consumer.options.validate_batches()?;
         }
         let common = Common::new(self.max_batches_in_flight, self.memory_budget_bytes);
-        let handler = Arc::new(handler);
-        let assemble = |consumer: BatchConsumerBuilder| {
-            consumer.assemble_batches(OneHandler(Arc::clone(&handler)), common.clone())
-        };
-        Ok(ConsumerSet(self.consumers.into_iter().map(assemble).collect()))
+        Ok(self.assemble(call::of_batches(Arc::new(handler)), common))
+    }
+
+    fn assemble(self, handler: Arc<dyn StartCall>, common: Common) -> ConsumerSet {
+        let assemble =
+            |one: BatchConsumerBuilder| one.assemble(Arc::clone(&handler), common.clone());
+        ConsumerSet(self.consumers.into_iter().map(assemble).collect())
     }
 
     fn settle_options(&mut self) -> Result<(), InvalidConfig> {
@@ -212,26 +211,8 @@ impl ConsumerSetBuilder {
     }
 }
 
-/// The handler that all consumers of a set call.
-struct OneHandler<H>(Arc<H>);
-
-impl<H: EventHandler> EventHandler for OneHandler<H> {
-    fn handle(&self, event: Event, context: EventContext) -> impl Future<Output = Outcome> + Send {
-        self.0.handle(event, context)
-    }
-}
-
-impl<H: BatchHandler> BatchHandler for OneHandler<H> {
-    fn handle(
-        &self,
-        batch: Batch,
-        context: BatchContext,
-    ) -> impl Future<Output = Result<Outcomes, HandlerError>> + Send {
-        self.0.handle(batch, context)
-    }
-}
-
-struct Member {
+/// The consumer of one entity.
+struct EntityConsumer {
     entity: EntityName,
     consumer_group: ConsumerGroup,
     handle: ConsumerHandle,
@@ -242,7 +223,7 @@ struct Member {
 /// Controls a running set. Dropping it drains the consumers in the background.
 pub struct ConsumerSetHandle {
     /// At least one; all of them share slots, budget and directive.
-    members: Vec<Member>,
+    members: Vec<EntityConsumer>,
 }
 
 impl fmt::Debug for ConsumerSetHandle {
@@ -282,7 +263,7 @@ impl ConsumerSetHandle {
         self.any().into_iter().for_each(ConsumerHandle::drain);
     }
 
-    /// Stops all consumers within [`super::CANCEL_GRACE`]; see [`ConsumerHandle::stop`].
+    /// Stops all consumers within [`CANCEL_GRACE`](crate::consumer::CANCEL_GRACE); see [`ConsumerHandle::stop`].
     pub fn stop(&self) {
         self.any().into_iter().for_each(ConsumerHandle::stop);
     }
@@ -300,7 +281,7 @@ impl ConsumerSetHandle {
             .map(|member| EntitySnapshot {
                 entity: member.entity.clone(),
                 consumer_group: member.consumer_group.clone(),
-                ended: member.handle.ended.is_cancelled(),
+                ended: member.handle.has_ended(),
                 consumer: member.handle.snapshot(),
             })
             .collect();

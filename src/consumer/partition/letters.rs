@@ -7,8 +7,8 @@ use std::time::SystemTime;
 use tokio::time::{sleep, timeout};
 use tracing::error;
 
-use super::shared::Shared;
-use super::unit::Tracked;
+use crate::consumer::handling::unit::Tracked;
+use crate::consumer::shared::Shared;
 use crate::dead_letter::DeadLetter;
 use crate::error::{Error, ErrorClass, error_chain};
 use crate::outcome::Failure;

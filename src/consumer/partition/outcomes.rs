@@ -7,17 +7,16 @@ use futures::FutureExt;
 use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
-use super::PartitionWorker;
-use crate::consumer::dispatch::{Completion, Mode};
+use super::{PartitionWorker, letters};
 use crate::consumer::exit::StopReason;
-use crate::consumer::handler::{Ended, Outcomes};
-use crate::consumer::letters;
-use crate::consumer::unit::{Tracked, TrackedBatch, Unit};
+use crate::consumer::handling::batch::{Ended, Outcomes};
+use crate::consumer::handling::scope::Completion;
+use crate::consumer::handling::unit::{Tracked, TrackedBatch, Unit};
 use crate::event::Event;
-use crate::outcome::{Failure, Outcome, RetryDelay};
+use crate::outcome::{Deferred, Failure, Outcome, RetryDelay};
 use crate::state::watermark::Settled;
 
-impl<M: Mode> PartitionWorker<M> {
+impl PartitionWorker {
     pub(super) fn on_completion(&mut self, completion: Completion, now: Instant) {
         match completion {
             Completion::Call(id, outcomes) => {
@@ -28,36 +27,59 @@ impl<M: Mode> PartitionWorker<M> {
                 self.shared.timings.handler_seconds.record(took.as_secs_f64());
                 self.on_ended(unit, outcomes, now);
             }
-            Completion::Deferred(tracked, outcome) => {
-                self.deferred = self.deferred.saturating_sub(1);
-                self.on_outcome(tracked, outcome, now);
+            Completion::Deferred { tracked, attempt, outcome } => {
+                // That of an earlier attempt, or of an event that its handler ended itself.
+                let ticket = tracked.ticket;
+                let is_stale = attempt != self.failures.attempt(ticket).number
+                    || self.watermark.is_settled(ticket);
+                if !is_stale && let Some(outcome) = self.deferrals.on_said(ticket, outcome) {
+                    self.on_outcome(tracked, outcome, now);
+                }
             }
+        }
+    }
+
+    /// A handler's call ended, and this is what it says of one event.
+    fn on_returned(&mut self, tracked: Tracked, outcome: Outcome, now: Instant) {
+        let said = self.deferrals.take_early(tracked.ticket);
+        let Outcome::Deferred(deferred) = outcome else {
+            return self.on_outcome(tracked, outcome, now);
+        };
+        let attempt = self.failures.attempt(tracked.ticket).number;
+        if deferred != Deferred::new(tracked.event.sequence_number(), attempt) {
+            // Nobody would end this one.
+            let failure = Failure::transient("the handler returned what defers another event");
+            self.on_outcome(tracked, Outcome::retry(failure), now);
+        } else if let Some(said) = said {
+            self.on_outcome(tracked, said, now);
+        } else {
+            self.end_trial(now);
+            self.deferrals.on_deferred(tracked.ticket);
         }
     }
 
     fn on_ended(&mut self, unit: Unit, outcomes: Outcomes, now: Instant) {
         match (unit, outcomes.0) {
             (Unit::Event(tracked, _), Ended::AllDone) => {
-                self.on_outcome(tracked, Outcome::Done, now)
+                self.on_returned(tracked, Outcome::Done, now)
             }
             (Unit::Event(tracked, _), Ended::One(outcome)) => {
-                self.on_outcome(tracked, outcome, now)
+                self.on_returned(tracked, outcome, now)
             }
             (Unit::Event(tracked, _), Ended::Each(each)) => {
-                let outcome = each.into_iter().next().unwrap_or(Outcome::Done);
-                self.on_outcome(tracked, outcome, now);
+                self.on_returned(tracked, wrong_number(each.len(), 1), now);
             }
             (Unit::Batch(batch, _), outcomes) => {
-                match outcomes {
+                match fitted(outcomes, batch.events.len()) {
                     Ended::AllDone => self.on_batch_done(&batch, now),
                     Ended::One(outcome) => {
                         for tracked in batch.into_events() {
-                            self.on_outcome(tracked, outcome.clone(), now);
+                            self.on_returned(tracked, outcome.clone(), now);
                         }
                     }
                     Ended::Each(each) => {
                         for (tracked, outcome) in batch.into_events().zip(each) {
-                            self.on_outcome(tracked, outcome, now);
+                            self.on_returned(tracked, outcome, now);
                         }
                     }
                 }
@@ -70,16 +92,17 @@ impl<M: Mode> PartitionWorker<M> {
     fn on_batch_done(&mut self, batch: &TrackedBatch, now: Instant) {
         let Some(first) = batch.in_a_row() else {
             for tracked in batch.clone().into_events() {
-                self.on_outcome(tracked, Outcome::Done, now);
+                self.on_returned(tracked, Outcome::Done, now);
             }
             return;
         };
+        self.deferrals.forget_early(first, batch.events.len());
         let events = &batch.events;
         let (Some(oldest), Some(newest)) = (events.first(), events.last()) else {
             return;
         };
         let mut settled = 0;
-        // What a settler was quicker with, and gave back then.
+        // Whatever was settled before gave its bytes back then.
         let mut settled_before = 0;
         let bytes_of = |index| events.get(index).map_or(0, Event::budget_bytes);
         let mut bytes = batch.budget_bytes;
@@ -102,7 +125,7 @@ impl<M: Mode> PartitionWorker<M> {
         while let Some(unit) = self.running.take_overdue(now) {
             for tracked in unit.into_events() {
                 let failure = Failure::transient("the handler did not end by its deadline");
-                self.on_outcome(tracked, Outcome::retry(failure), now);
+                self.on_returned(tracked, Outcome::retry(failure), now);
             }
         }
     }
@@ -173,8 +196,8 @@ impl<M: Mode> PartitionWorker<M> {
                 self.shared.drain();
             }
             Outcome::Deferred(_) => {
-                self.end_trial(now);
-                self.deferred += 1;
+                let failure = Failure::transient("a settler was given what defers its event");
+                self.on_outcome(tracked, Outcome::retry(failure), now);
             }
         }
     }
@@ -209,10 +232,45 @@ impl<M: Mode> PartitionWorker<M> {
     pub(super) fn settle(&mut self, tracked: &Tracked, now: Instant) {
         let event = &tracked.event;
         self.failures.on_settled(tracked.ticket);
+        self.deferrals.forget_early(tracked.ticket, 1);
         if self.watermark.on_settled(tracked.ticket, event.into()) != Settled::Before {
             self.returned_bytes += event.budget_bytes();
             self.tally.settled.push((event.enqueued_time(), event.enqueued_time()));
             self.checkpointer.on_settled(1, now);
         }
+    }
+}
+
+/// What ended a batch of so many events. Outcomes that are not one for each say nothing of any.
+fn fitted(ended: Ended, events: usize) -> Ended {
+    match ended {
+        Ended::Each(each) if each.len() != events => Ended::One(wrong_number(each.len(), events)),
+        ended => ended,
+    }
+}
+
+fn wrong_number(returned: usize, events: usize) -> Outcome {
+    Outcome::retry(Failure::transient(format!(
+        "the handler returned {returned} outcomes for {events} events"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outcomes_that_are_not_one_for_each_event_retry_all() {
+        for returned in [0, 1, 3] {
+            let each = Ended::Each(vec![Outcome::Done; returned]);
+            let Ended::One(Outcome::Retry(request)) = fitted(each, 2) else {
+                panic!("{returned} outcomes for two events were taken");
+            };
+            let said = format!("the handler returned {returned} outcomes for 2 events");
+            assert_eq!(request.failure.message, said);
+        }
+        let each = Ended::Each(vec![Outcome::Done; 2]);
+        assert_eq!(fitted(each.clone(), 2), each);
+        assert_eq!(fitted(Ended::AllDone, 2), Ended::AllDone);
     }
 }

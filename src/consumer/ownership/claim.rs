@@ -5,66 +5,22 @@
 //! what that write held. A position that is not in the log goes to the reset policy, and is
 //! never dropped silently.
 
-use std::time::Duration;
-
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
-use super::exit::StopReason;
-use super::shared::{Order, Shared, Told};
-use crate::checkpoint_store::{
-    Checkpoint, CheckpointKey, CheckpointStore, Expected, StoreError, StoredCheckpoint,
-    VersionToken,
-};
+use crate::checkpoint_store::{CheckpointKey, StoredCheckpoint};
 use crate::config::PositionLost;
-use crate::error::{Error, ErrorClass, error_chain};
+use crate::consumer::checkpoint_write::{Written, too_slow, write_once};
+use crate::consumer::exit::StopReason;
+use crate::consumer::orders::{Order, Told};
+use crate::consumer::partition::Claimed;
+use crate::consumer::shared::Shared;
+use crate::error::{Error, error_chain};
 use crate::event::{Partition, Position, SequenceNumber, StartPosition};
 use crate::state::fence::{Fence, Verdict};
 use crate::state::resume::{Continuity, ResumePosition, first_start};
 use crate::transport::{HubProperties, LinkStart, LogProperties};
-
-/// A fenced partition.
-pub(super) struct Claimed {
-    pub(super) fence: Fence,
-    pub(super) resume: ResumePosition,
-}
-
-/// What one attempt to write a checkpoint came to.
-#[derive(Debug)]
-pub(super) enum Written {
-    Stored(VersionToken),
-    /// The store holds this instead of what was expected.
-    Conflict(Option<StoredCheckpoint>),
-    Failed(Error),
-}
-
-/// Makes one attempt to write, and reads what is there where the compare failed.
-pub(super) async fn write_once(
-    store: &dyn CheckpointStore,
-    key: &CheckpointKey,
-    checkpoint: &Checkpoint,
-    expected: &Expected,
-    limit: Duration,
-) -> Written {
-    let attempt = async {
-        match store.store(key, checkpoint, expected).await {
-            Ok(version) => Written::Stored(version),
-            Err(StoreError::Conflict) => match store.load(key).await {
-                Ok(found) => Written::Conflict(found),
-                Err(error) => Written::Failed(error),
-            },
-            Err(StoreError::Failed(error)) => Written::Failed(error),
-        }
-    };
-    timeout(limit, attempt)
-        .await
-        .unwrap_or_else(|_elapsed| Written::Failed(too_slow("write the checkpoint", limit)))
-}
-
-fn too_slow(operation: &'static str, limit: Duration) -> Error {
-    Error::new(ErrorClass::Transient, operation, format!("no answer within {limit:?}"))
-}
 
 /// Claims the partition, however long it takes. `lost` is how its position was lost, where an
 /// ownership of ours just ended for that.
@@ -89,13 +45,13 @@ pub(super) async fn claim(
         let error = tokio::select! {
             biased;
             _changed = orders.changed() => continue,
-            attempt = attempt(shared, key, partition, lost) => match attempt? {
-                Attempt::Claimed(claimed) => return Ok(*claimed),
-                Attempt::Again => continue,
-                Attempt::Failed(error) if !error.class().is_retryable() => {
+            step = try_once(shared, key, partition, lost) => match step? {
+                ClaimStep::Claimed(claimed) => return Ok(*claimed),
+                ClaimStep::Again => continue,
+                ClaimStep::Failed(error) if !error.class().is_retryable() => {
                     return Err(StopReason::Failed(error));
                 }
-                Attempt::Failed(error) | Attempt::LeaseUnread(error) => error,
+                ClaimStep::Failed(error) | ClaimStep::LeaseUnread(error) => error,
             },
         };
         failures += 1;
@@ -118,7 +74,8 @@ pub(super) async fn claim(
     }
 }
 
-enum Attempt {
+/// What one try came to.
+enum ClaimStep {
     Claimed(Box<Claimed>),
     /// Another writer was faster: look again.
     Again,
@@ -128,12 +85,12 @@ enum Attempt {
     LeaseUnread(Error),
 }
 
-async fn attempt(
+async fn try_once(
     shared: &Shared,
     key: &CheckpointKey,
     partition: &Partition,
     lost: Option<Continuity>,
-) -> Result<Attempt, StopReason> {
+) -> Result<ClaimStep, StopReason> {
     let limit = shared.options.store_timeout;
     let read = async {
         // The checkpoint first: whatever of the rest is old by the time of the write, for this
@@ -147,7 +104,7 @@ async fn attempt(
     };
     let (hub, log, stored) = match read.await {
         Ok(read) => read,
-        Err(error) => return Ok(Attempt::Failed(error)),
+        Err(error) => return Ok(ClaimStep::Failed(error)),
     };
     // The lease last: much may have happened since it was taken, and a claim by who has it no
     // longer would end the ownership of who has it now.
@@ -155,7 +112,7 @@ async fn attempt(
         let lease = timeout(limit, leases.store.load(key)).await;
         let lease = match lease.unwrap_or_else(|_elapsed| Err(too_slow("read the lease", limit))) {
             Ok(lease) => lease,
-            Err(error) => return Ok(Attempt::LeaseUnread(error)),
+            Err(error) => return Ok(ClaimStep::LeaseUnread(error)),
         };
         let holder = lease.as_ref().and_then(|lease| lease.ownership.holder.worker());
         if holder != Some(&leases.owner) {
@@ -175,9 +132,10 @@ async fn attempt(
             Written::Stored(version) => fence.on_stored(version),
             Written::Conflict(found) => match fence.on_conflict(found) {
                 Verdict::Written => {}
-                Verdict::WriteAgain | Verdict::Superseded(_) => return Ok(Attempt::Again),
+                // Not merged: where to begin, and whose it is, was read before that write.
+                Verdict::WriteAgain | Verdict::Superseded(_) => return Ok(ClaimStep::Again),
             },
-            Written::Failed(error) => return Ok(Attempt::Failed(error)),
+            Written::Failed(error) => return Ok(ClaimStep::Failed(error)),
         }
     }
     shared.counters.checkpoints.add(1);
@@ -207,7 +165,7 @@ async fn attempt(
              once, to find the one that ends its process"
         );
     }
-    Ok(Attempt::Claimed(Box::new(Claimed {
+    Ok(ClaimStep::Claimed(Box::new(Claimed {
         resume: ResumePosition::new(hub.incarnation, start),
         fence,
     })))

@@ -11,9 +11,10 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
-use super::shared::{Shared, lock};
-use super::status::PartitionPhase;
 use crate::checkpoint_store::VersionToken;
+use crate::consumer::lock::lock;
+use crate::consumer::shared::Shared;
+use crate::consumer::status::PartitionPhase;
 use crate::error::error_chain;
 use crate::event::PartitionId;
 

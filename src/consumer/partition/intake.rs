@@ -3,24 +3,22 @@
 use tokio::time::Instant;
 
 use super::PartitionWorker;
-use super::ending::Phase;
-use super::trials::accusation;
+use crate::checkpoint_store::Trial;
 use crate::config::UncheckpointedEvents;
-use crate::consumer::dispatch::Mode;
 use crate::consumer::exit::StopReason;
-use crate::consumer::unit::Tracked;
+use crate::consumer::handling::unit::Tracked;
 use crate::error::ErrorClass;
-use crate::event::Event;
+use crate::outcome::Failure;
 use crate::state::watermark::Received;
-use crate::transport::resume::StreamEnd;
+use crate::transport::partition_stream::StreamEnd;
 
 /// Most events taken from the link at once: what bounds an overrun of the byte budget.
 const MAX_INTAKE_EVENTS: usize = 256;
 
-impl<M: Mode> PartitionWorker<M> {
+impl PartitionWorker {
     /// How many events the next intake may have; 0 while intake rests.
     pub(super) fn intake_events(&self) -> usize {
-        if !matches!(self.phase, Phase::Running) {
+        if !self.tenure.is_running() {
             return 0;
         }
         let window =
@@ -36,7 +34,8 @@ impl<M: Mode> PartitionWorker<M> {
         window.min(uncheckpointed).min(MAX_INTAKE_EVENTS)
     }
 
-    pub(super) fn on_received(&mut self, events: &mut Vec<Event>, now: Instant) {
+    pub(super) fn on_received(&mut self, now: Instant) {
+        let mut events = std::mem::take(&mut self.received);
         let now_std = now.into_std();
         let (accused, trial_time) = (self.checkpointer.accused(), self.checkpointer.trial_time());
         let mut bytes_taken = 0;
@@ -63,6 +62,7 @@ impl<M: Mode> PartitionWorker<M> {
                 Received::Repeat => {}
             }
         }
+        self.received = events;
         if settled_before > 0 {
             self.shared.counters.settled_before.add(settled_before as u64);
             self.checkpointer.on_settled(settled_before, now);
@@ -97,4 +97,13 @@ impl<M: Mode> PartitionWorker<M> {
             }
         }
     }
+}
+
+/// Why an event is a dead letter that no handler gets any more.
+pub(super) fn accusation(trial: Trial) -> Failure {
+    Failure::permanent(format!(
+        "its handler ends the process: {} owners of its partition ended while nothing else was \
+         handled",
+        trial.deaths
+    ))
 }

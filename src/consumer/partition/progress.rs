@@ -3,10 +3,9 @@
 use std::time::SystemTime;
 
 use super::PartitionWorker;
-use crate::consumer::dispatch::Mode;
 use crate::consumer::status::Progress;
 
-impl<M: Mode> PartitionWorker<M> {
+impl PartitionWorker {
     /// Tells what happened since the last call, once for all events of a turn of the loop.
     pub(super) fn publish_progress(&mut self) {
         let running = self.running.len();
@@ -33,17 +32,6 @@ impl<M: Mode> PartitionWorker<M> {
             settled_above: self.watermark.settled_above_events(),
         });
     }
-}
-
-/// What a turn of the loop did, to be counted at its end.
-#[derive(Default)]
-pub(super) struct Tally {
-    pub(super) done: u64,
-    /// When what settled together had been enqueued, the oldest and the newest of it.
-    pub(super) settled: Vec<(SystemTime, SystemTime)>,
-    newest: Option<SystemTime>,
-    /// Handler calls that ran when they were last counted.
-    running: usize,
 }
 
 /// Seconds from `then` to `now`; 0 where a clock went back.

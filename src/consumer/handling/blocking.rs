@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::shared::lock;
+use crate::consumer::lock::lock;
 use crate::event::{ConsumerGroup, Partition, SequenceNumber};
 
 /// How often the watch looks: a handler that blocks for twice as long is noticed for certain.
@@ -30,11 +30,11 @@ thread_local! {
 #[derive(Default)]
 struct Watch {
     posts: Mutex<Vec<Arc<Post>>>,
-    watched: Mutex<Watched>,
+    watched: Mutex<Handlers>,
 }
 
 #[derive(Default)]
-struct Watched {
+struct Handlers {
     handlers: HashMap<u64, Handler>,
     next: u64,
     /// Whether the thread that looks is there.

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::unit::{Failures, Tracked, TrackedBatch, Unit};
+use crate::consumer::handling::unit::{Failures, Tracked, TrackedBatch, Unit};
 use crate::state::batch_buffer::{BatchBuffer, BatchLimits, FlushReason, Taken};
 
 /// What waits for a slot.

@@ -8,28 +8,31 @@ use tokio::task::{Id, JoinSet};
 use tracing::error;
 
 use super::claim::claim;
-use super::dispatch::Mode;
-use super::exit::{PartitionExit, StopReason};
-use super::partition_worker::PartitionWorker;
-use super::shared::{Order, Shared, Told, lock};
-use super::status::{PartitionPhase, PartitionStatus};
 use crate::checkpoint_store::CheckpointKey;
 use crate::config::PositionLost;
+use crate::consumer::exit::{PartitionExit, StopReason};
+use crate::consumer::handling::call::StartCall;
+use crate::consumer::lock::lock;
+use crate::consumer::orders::{Order, Told};
+use crate::consumer::partition::PartitionWorker;
+use crate::consumer::shared::Shared;
+use crate::consumer::status::{PartitionPhase, PartitionStatus};
 use crate::event::{Partition, PartitionId};
 use crate::state::fence::Superseded;
 use crate::telemetry::metrics::PartitionMetrics;
 
 /// The ownerships under way. Dropped, it takes them with it.
-pub(super) struct Owners<M> {
+pub(super) struct Owners {
     shared: Arc<Shared>,
-    mode: Arc<M>,
+    /// It goes with the last of them.
+    handler: Arc<dyn StartCall>,
     tasks: JoinSet<PartitionExit>,
     running: BTreeMap<PartitionId, (Id, watch::Sender<Told>)>,
 }
 
-impl<M: Mode> Owners<M> {
-    pub(super) fn new(shared: Arc<Shared>, mode: Arc<M>) -> Self {
-        Self { shared, mode, tasks: JoinSet::new(), running: BTreeMap::new() }
+impl Owners {
+    pub(super) fn new(shared: Arc<Shared>, handler: Arc<dyn StartCall>) -> Self {
+        Self { shared, handler, tasks: JoinSet::new(), running: BTreeMap::new() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -43,7 +46,8 @@ impl<M: Mode> Owners<M> {
         let status = Arc::new(PartitionStatus::new(metrics));
         lock(&self.shared.partitions).insert(id.clone(), Arc::clone(&status));
         let (sender, orders) = watch::channel(Told { order, rechecks: 0 });
-        let own = own(Arc::clone(&self.shared), Arc::clone(&self.mode), id.clone(), status, orders);
+        let own =
+            own(Arc::clone(&self.shared), Arc::clone(&self.handler), id.clone(), status, orders);
         let task = self.tasks.spawn(own);
         self.running.insert(id, (task.id(), sender));
     }
@@ -95,9 +99,9 @@ impl<M: Mode> Owners<M> {
 }
 
 /// Owns one partition, anew where its position was lost or reset, until it stops for good.
-async fn own<M: Mode>(
+async fn own(
     shared: Arc<Shared>,
-    mode: Arc<M>,
+    handler: Arc<dyn StartCall>,
     id: PartitionId,
     status: Arc<PartitionStatus>,
     mut orders: watch::Receiver<Told>,
@@ -126,7 +130,7 @@ async fn own<M: Mode>(
         }
         let worker = PartitionWorker::new(
             Arc::clone(&shared),
-            Arc::clone(&mode),
+            Arc::clone(&handler),
             partition.clone(),
             key.clone(),
             Arc::clone(&status),

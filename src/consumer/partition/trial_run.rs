@@ -15,29 +15,24 @@ use futures::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
-use super::dispatch::{Slot, Slots};
+use crate::consumer::handling::slots::{Slot, Slots};
 use crate::event::SequenceNumber;
+use crate::state::tenure::{Known, TrialState, TrialStep, Tried};
 
-/// The trials of one partition.
-pub(super) struct Trial {
+/// Runs the trials of one partition.
+pub(super) struct TrialRun {
     turns: Arc<Semaphore>,
     slots: Arc<Slots>,
-    state: State,
+    state: TrialState,
+    hold: Hold,
 }
 
-enum State {
-    None,
-    Waits { event: SequenceNumber, time: Duration, alone: BoxFuture<'static, Option<Alone>> },
-    Tried(Tried, #[expect(dead_code, reason = "it is there")] Alone),
-}
-
-/// An event on trial, or whose trial is over, which the store may not know yet.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Tried {
-    pub(super) event: SequenceNumber,
-    /// When the trial has taken long enough, or the store to be told of its end.
-    pub(super) until: Instant,
-    pub(super) is_over: bool,
+/// What keeps everything else of the consumer from being handled.
+enum Hold {
+    Nothing,
+    /// It is waited for.
+    Asked(BoxFuture<'static, Option<Alone>>),
+    Has(#[expect(dead_code, reason = "it is there")] Alone),
 }
 
 /// Nothing else is handled while it is there.
@@ -53,62 +48,56 @@ async fn alone(turns: Arc<Semaphore>, slots: Arc<Slots>, patience: Duration) -> 
     Some(Alone { _slots: slots, _turn: turn })
 }
 
-impl Trial {
+impl TrialRun {
     pub(super) fn new(turns: Arc<Semaphore>, slots: Arc<Slots>) -> Self {
-        Self { turns, slots, state: State::None }
+        Self { turns, slots, state: TrialState::None, hold: Hold::Nothing }
     }
 
     /// An event is to be tried, for so long. What runs is waited for as long.
     pub(super) fn on_event(&mut self, event: SequenceNumber, time: Duration) {
         let alone = alone(Arc::clone(&self.turns), Arc::clone(&self.slots), time).boxed();
-        self.state = State::Waits { event, time, alone };
+        self.hold = Hold::Asked(alone);
+        self.state.on_event(event, time);
     }
 
     /// Whether an event waits to be tried.
     pub(super) fn is_waiting(&self) -> bool {
-        matches!(self.state, State::Waits { .. })
+        self.state.is_waiting()
     }
 
     /// Ready once an event that waited may begin; it is named where it is on trial.
     pub(super) fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<Option<SequenceNumber>> {
-        let State::Waits { event, time, alone } = &mut self.state else {
+        let Hold::Asked(asked) = &mut self.hold else {
             return Poll::Pending;
         };
-        let (event, time) = (*event, *time);
-        let alone = ready!(Pin::new(alone).poll(cx));
-        let until = Instant::now() + time;
-        self.state = alone.map_or(State::None, |alone| {
-            State::Tried(Tried { event, until, is_over: false }, alone)
-        });
-        Poll::Ready(self.tried().map(|tried| tried.event))
+        let alone = ready!(Pin::new(asked).poll(cx));
+        let event = self.state.on_begin(alone.is_some(), Instant::now().into_std());
+        self.hold = alone.map_or(Hold::Nothing, Hold::Has);
+        Poll::Ready(event)
     }
 
     /// The event that is tried, or was just now. Nothing else is handled.
     pub(super) fn tried(&self) -> Option<Tried> {
-        match &self.state {
-            State::Tried(tried, _) => Some(*tried),
-            State::None | State::Waits { .. } => None,
-        }
+        self.state.tried()
+    }
+
+    /// What is due about the event on trial, with what the store knows of it.
+    pub(super) fn next_step(&self, known: Known, now: Instant) -> Option<TrialStep> {
+        self.state.next_step(known, now.into_std())
     }
 
     /// The trial is over; names its event if that is news. The others go on once the store knows,
     /// or at this time.
     pub(super) fn end(&mut self, latest: Instant) -> Option<SequenceNumber> {
-        match &mut self.state {
-            State::Tried(tried, _) if !tried.is_over => {
-                *tried = Tried { until: latest, is_over: true, ..*tried };
-                Some(tried.event)
-            }
-            State::Tried(..) => None,
-            State::None | State::Waits { .. } => {
-                self.state = State::None;
-                None
-            }
+        if self.is_waiting() {
+            self.hold = Hold::Nothing;
         }
+        self.state.on_end(latest.into_std())
     }
 
     /// Lets the others go on.
     pub(super) fn release(&mut self) {
-        self.state = State::None;
+        self.state = TrialState::None;
+        self.hold = Hold::Nothing;
     }
 }

@@ -13,21 +13,15 @@ use slab::Slab;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 
+use super::scope::CallId;
 use super::unit::Unit;
 
 /// How often it is looked whether aborted tasks are gone: nothing tells.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
-/// Names a call; never reused.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct CallId {
-    key: usize,
-    serial: u64,
-}
-
 /// The calls under way. Dropped, it takes them with it.
-pub(super) struct Running {
-    calls: Slab<Call>,
+pub(crate) struct Running {
+    calls: Slab<CallUnderWay>,
     timeout: Option<Duration>,
     /// Oldest first; calls that have ended are still in it until they come to the front.
     deadlines: VecDeque<(Instant, CallId)>,
@@ -36,7 +30,7 @@ pub(super) struct Running {
     aborted: Vec<AbortHandle>,
 }
 
-struct Call {
+struct CallUnderWay {
     serial: u64,
     unit: Unit,
     begun: Instant,
@@ -44,7 +38,7 @@ struct Call {
 }
 
 impl Running {
-    pub(super) fn new(timeout: Option<Duration>) -> Self {
+    pub(crate) fn new(timeout: Option<Duration>) -> Self {
         Self {
             calls: Slab::new(),
             timeout,
@@ -55,7 +49,7 @@ impl Running {
     }
 
     /// Begins a call: `spawn` starts its task, and is told its name and its deadline.
-    pub(super) fn begin(
+    pub(crate) fn begin(
         &mut self,
         unit: Unit,
         now: Instant,
@@ -67,19 +61,19 @@ impl Running {
         let id = CallId { key: entry.key(), serial };
         let deadline = self.timeout.map(|timeout| now + timeout);
         let task = spawn(&unit, id, deadline);
-        entry.insert(Call { serial, unit, begun: now, task });
+        entry.insert(CallUnderWay { serial, unit, begun: now, task });
         if let Some(deadline) = deadline {
             self.deadlines.push_back((deadline, id));
         }
     }
 
     /// Takes a call out that reported; `None`: its report is not wanted any more.
-    pub(super) fn on_reported(&mut self, id: CallId) -> Option<(Unit, Instant)> {
+    pub(crate) fn on_reported(&mut self, id: CallId) -> Option<(Unit, Instant)> {
         self.take(id).map(|call| (call.unit, call.begun))
     }
 
     /// When the oldest call is overdue.
-    pub(super) fn next_deadline(&mut self) -> Option<Instant> {
+    pub(crate) fn next_deadline(&mut self) -> Option<Instant> {
         while let Some((deadline, id)) = self.deadlines.front() {
             if self.is_running(*id) {
                 return Some(*deadline);
@@ -90,7 +84,7 @@ impl Running {
     }
 
     /// Aborts the next call that is overdue and returns what it worked on.
-    pub(super) fn take_overdue(&mut self, now: Instant) -> Option<Unit> {
+    pub(crate) fn take_overdue(&mut self, now: Instant) -> Option<Unit> {
         if self.next_deadline()? > now {
             return None;
         }
@@ -103,7 +97,7 @@ impl Running {
     }
 
     /// Aborts every call; returns how many.
-    pub(super) fn cut(&mut self) -> usize {
+    pub(crate) fn cut(&mut self) -> usize {
         let count = self.calls.len();
         for call in self.calls.drain() {
             call.task.abort();
@@ -114,22 +108,22 @@ impl Running {
     }
 
     /// Aborted calls that are not gone yet.
-    pub(super) fn aborted(&self) -> usize {
+    pub(crate) fn aborted(&self) -> usize {
         self.aborted.iter().filter(|task| !task.is_finished()).count()
     }
 
     /// Waits until the futures of aborted calls are dropped.
-    pub(super) async fn until_dropped(&self) {
+    pub(crate) async fn until_dropped(&self) {
         while self.aborted() > 0 {
             sleep(LOOK_EVERY).await;
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.calls.len()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.calls.is_empty()
     }
 
@@ -137,7 +131,7 @@ impl Running {
         self.calls.get(id.key).is_some_and(|call| call.serial == id.serial)
     }
 
-    fn take(&mut self, id: CallId) -> Option<Call> {
+    fn take(&mut self, id: CallId) -> Option<CallUnderWay> {
         if self.is_running(id) { self.calls.try_remove(id.key) } else { None }
     }
 }

@@ -1,0 +1,270 @@
+//! [`BatchConsumer`] and what it is made of.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicI64};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use rand::Rng as _;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::counts::Counters;
+use super::exit::ConsumerExit;
+use super::handle::ConsumerHandle;
+use super::handling::call::{self, StartCall};
+use super::handling::handler::{BatchHandler, EventHandler};
+use super::ownership;
+use super::shared::{self, Common, Leases, PartitionHook, Shared};
+use crate::checkpoint_store::CheckpointStore;
+use crate::clock::{Clock, SystemClock};
+use crate::config::{ConsumerOptions, LeaseOptions};
+use crate::dead_letter::DeadLetterSink;
+use crate::error::InvalidConfig;
+use crate::event::Partition;
+use crate::lease_store::LeaseStore;
+use crate::telemetry::metrics::{self, Labelled};
+use crate::transport::Transport;
+
+/// Consumes all partitions of an entity, many events at once, settling each.
+///
+/// Built by [`BatchConsumer::builder`]; runs once [`BatchConsumer::start`] is called.
+pub struct BatchConsumer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) run: BoxFuture<'static, ConsumerExit>,
+    ended: CancellationToken,
+}
+
+impl fmt::Debug for BatchConsumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BatchConsumer")
+            .field("transport", &self.shared.transport)
+            .field("options", &self.shared.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl BatchConsumer {
+    /// Begins a consumer that reads `transport` and keeps its place in `checkpoints`.
+    pub fn builder(
+        transport: Arc<dyn Transport>,
+        checkpoints: Arc<dyn CheckpointStore>,
+    ) -> BatchConsumerBuilder {
+        BatchConsumerBuilder {
+            transport,
+            checkpoints,
+            dead_letters: None,
+            options: ConsumerOptions::default(),
+            worker: "longshore".to_owned(),
+            clock: Arc::new(SystemClock),
+            seed: None,
+            leases: None,
+            on_assigned: None,
+            on_revoked: None,
+        }
+    }
+
+    /// Starts consuming on the current tokio runtime.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn start(self) -> ConsumerHandle {
+        ConsumerHandle::new(self.shared, tokio::spawn(self.run), self.ended)
+    }
+}
+
+/// Collects what a [`BatchConsumer`] is made of.
+#[must_use]
+pub struct BatchConsumerBuilder {
+    pub(super) transport: Arc<dyn Transport>,
+    checkpoints: Arc<dyn CheckpointStore>,
+    dead_letters: Option<Arc<dyn DeadLetterSink>>,
+    pub(super) options: ConsumerOptions,
+    worker: String,
+    clock: Arc<dyn Clock>,
+    seed: Option<u64>,
+    leases: Option<(Arc<dyn LeaseStore>, LeaseOptions)>,
+    on_assigned: Option<PartitionHook>,
+    on_revoked: Option<PartitionHook>,
+}
+
+impl fmt::Debug for BatchConsumerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BatchConsumerBuilder")
+            .field("transport", &self.transport)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+macro_rules! option_setters {
+    ($($(#[$doc:meta])* $name:ident: $type:ty,)*) => {
+        $($(#[$doc])* pub fn $name(mut self, $name: $type) -> Self {
+            self.options.$name = $name;
+            self
+        })*
+    };
+}
+
+impl BatchConsumerBuilder {
+    /// Where events that failed for good go. Without one, such an event stops its partition.
+    pub fn dead_letters(mut self, sink: Arc<dyn DeadLetterSink>) -> Self {
+        self.dead_letters = Some(sink);
+        self
+    }
+
+    /// Replaces all options.
+    pub fn options(mut self, options: ConsumerOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    option_setters! {
+        /// See [`ConsumerOptions::max_batch_size`].
+        max_batch_size: usize,
+        /// See [`ConsumerOptions::max_batch_bytes`].
+        max_batch_bytes: usize,
+        /// See [`ConsumerOptions::batch_timeout`].
+        batch_timeout: Duration,
+        /// See [`ConsumerOptions::max_batches_in_flight`].
+        max_batches_in_flight: usize,
+        /// See [`ConsumerOptions::max_events_in_flight`].
+        max_events_in_flight: usize,
+        /// See [`ConsumerOptions::handler_timeout`].
+        handler_timeout: Option<Duration>,
+        /// See [`ConsumerOptions::max_attempts`].
+        max_attempts: u32,
+        /// See [`ConsumerOptions::max_takeovers`].
+        max_takeovers: Option<u32>,
+        /// See [`ConsumerOptions::drain_timeout`].
+        drain_timeout: Duration,
+    }
+
+    /// Shares the partitions with the other workers that keep their leases in `store`. Without
+    /// it, a consumer takes all partitions of its entity.
+    ///
+    /// Workers share what they should share if they have the same lease store, the same
+    /// checkpoint store, and the same namespace, entity and consumer group.
+    pub fn leases(mut self, store: Arc<dyn LeaseStore>) -> Self {
+        let options = self.leases.take().map(|(_, options)| options).unwrap_or_default();
+        self.leases = Some((store, options));
+        self
+    }
+
+    /// Shares the partitions as [`BatchConsumerBuilder::leases`] does, with these options.
+    pub fn leases_with(mut self, store: Arc<dyn LeaseStore>, options: LeaseOptions) -> Self {
+        self.leases = Some((store, options));
+        self
+    }
+
+    /// Names this worker in dead letters and logs. Default "longshore".
+    pub fn worker(mut self, name: impl Into<String>) -> Self {
+        self.worker = name.into();
+        self
+    }
+
+    /// Called when a partition is ours and before its first event is received.
+    pub fn on_partition_assigned(
+        mut self,
+        hook: impl Fn(&Partition) + Send + Sync + 'static,
+    ) -> Self {
+        self.on_assigned = Some(Arc::new(hook));
+        self
+    }
+
+    /// Called when a partition is no longer ours and nothing of it runs here any more.
+    pub fn on_partition_revoked(
+        mut self,
+        hook: impl Fn(&Partition) + Send + Sync + 'static,
+    ) -> Self {
+        self.on_revoked = Some(Arc::new(hook));
+        self
+    }
+
+    /// Replaces the wall clock that stamps records.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Seeds jitter and write ids, so that a run can be repeated.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Makes a consumer that calls `handler` with each event, up to
+    /// [`ConsumerOptions::max_events_in_flight`] at once.
+    ///
+    /// # Errors
+    /// A value of the options that cannot be used.
+    pub fn event_handler(self, handler: impl EventHandler) -> Result<BatchConsumer, InvalidConfig> {
+        self.validate()?;
+        let common =
+            Common::new(self.options.max_events_in_flight, self.options.memory_budget_bytes);
+        Ok(self.assemble(call::of_events(Arc::new(handler)), common))
+    }
+
+    /// Makes a consumer that calls `handler` with batches, up to
+    /// [`ConsumerOptions::max_batches_in_flight`] at once.
+    ///
+    /// # Errors
+    /// A value of the options that cannot be used, alone or together with another.
+    pub fn batch_handler(self, handler: impl BatchHandler) -> Result<BatchConsumer, InvalidConfig> {
+        self.validate()?;
+        self.options.validate_batches()?;
+        let common =
+            Common::new(self.options.max_batches_in_flight, self.options.memory_budget_bytes);
+        Ok(self.assemble(call::of_batches(Arc::new(handler)), common))
+    }
+
+    fn validate(&self) -> Result<(), InvalidConfig> {
+        self.options.validate()?;
+        self.leases.as_ref().map_or(Ok(()), |(_, options)| options.validate())
+    }
+
+    /// Puts the parts together; they are valid.
+    pub(super) fn assemble(self, handler: Arc<dyn StartCall>, common: Common) -> BatchConsumer {
+        metrics::describe();
+        let labelled = Labelled::new(self.transport.entity(), self.transport.consumer_group());
+        let mut random = shared::seeded(self.seed);
+        let leases = self.leases.map(|(store, options)| {
+            let owner = format!("{}-{:016x}", self.worker, random.random::<u64>());
+            Leases { store, options, owner: owner.into() }
+        });
+        let shared = Arc::new(Shared {
+            run: random.random(),
+            random: Mutex::new(random),
+            transport: self.transport,
+            checkpoints: self.checkpoints,
+            dead_letters: self.dead_letters,
+            options: self.options,
+            worker: self.worker,
+            clock: self.clock,
+            slots: common.slots,
+            budget: common.budget,
+            directive: common.directive,
+            trials: common.trials,
+            tasks: TaskTracker::new(),
+            counters: Counters::new(&labelled),
+            timings: labelled.timings(),
+            partitions: Mutex::new(BTreeMap::new()),
+            leases,
+            leases_seen: AtomicBool::new(false),
+            store_ahead_millis: AtomicI64::new(0),
+            on_assigned: self.on_assigned,
+            on_revoked: self.on_revoked,
+        });
+        let ended = CancellationToken::new();
+        // Fires however the run ends, a panic included.
+        let on_end = ended.clone().drop_guard();
+        let run = ownership::run(Arc::clone(&shared), handler).map(move |exit| {
+            drop(on_end);
+            exit
+        });
+        BatchConsumer { shared, run: run.boxed(), ended }
+    }
+}

@@ -1,0 +1,181 @@
+//! [`ConsumerHandle`]: controls a consumer that runs, and says where it stands.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::counts::ConsumerCounts;
+use super::exit::{ConsumerExit, ExitReason};
+use super::lock::lock;
+use super::orders::Directive;
+use super::shared::Shared;
+use super::status::{PartitionPhase, PartitionSnapshot};
+use crate::config::MAX_SLOTS;
+use crate::error::{Error, ErrorClass, InvalidConfig};
+
+/// Controls a running consumer. Dropping it drains the consumer in the background.
+pub struct ConsumerHandle {
+    shared: Arc<Shared>,
+    /// `None` once the exit was taken.
+    task: Option<JoinHandle<ConsumerExit>>,
+    ended: CancellationToken,
+}
+
+impl fmt::Debug for ConsumerHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConsumerHandle")
+            .field("directive", &*self.shared.directive.borrow())
+            .finish_non_exhaustive()
+    }
+}
+
+impl ConsumerHandle {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        task: JoinHandle<ConsumerExit>,
+        ended: CancellationToken,
+    ) -> Self {
+        Self { shared, task: Some(task), ended }
+    }
+
+    /// Whether the consumer has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.is_cancelled()
+    }
+
+    /// Takes no new events until [`ConsumerHandle::resume`]; what is here goes on.
+    pub fn pause(&self) {
+        self.switch(Directive::Run, Directive::Pause);
+    }
+
+    /// Takes new events again.
+    pub fn resume(&self) {
+        self.switch(Directive::Pause, Directive::Run);
+    }
+
+    fn switch(&self, from: Directive, to: Directive) {
+        self.shared.directive.send_if_modified(|directive| {
+            let matches = *directive == from;
+            if matches {
+                *directive = to;
+            }
+            matches
+        });
+    }
+
+    /// Changes how many handler calls run at once; those that run are not cut.
+    ///
+    /// # Errors
+    /// 0, or more than [`MAX_SLOTS`].
+    pub fn set_concurrency(&self, slots: usize) -> Result<(), InvalidConfig> {
+        if (1..=MAX_SLOTS).contains(&slots) {
+            self.shared.slots.set_limit(slots);
+            Ok(())
+        } else {
+            Err(InvalidConfig::new(
+                "concurrency",
+                slots,
+                format!("it must be between 1 and {MAX_SLOTS}"),
+            ))
+        }
+    }
+
+    /// Begins to stop: no new events; what runs is ended within
+    /// [`ConsumerOptions::drain_timeout`](crate::ConsumerOptions::drain_timeout); a last checkpoint is written.
+    pub fn drain(&self) {
+        self.shared.drain();
+    }
+
+    /// Stops within [`CANCEL_GRACE`](crate::consumer::CANCEL_GRACE): handlers are asked to give up and dropped. What they had
+    /// not finished is delivered again by the next run.
+    pub fn stop(&self) {
+        self.shared.directive.send_replace(Directive::Drain(Instant::now()));
+    }
+
+    /// Ends the consumer as a crash does: nothing is drained, nothing is written any more.
+    /// Handlers that run are dropped. [`ConsumerHandle::join`] then says that it ended
+    /// abnormally.
+    #[cfg(feature = "testing")]
+    pub fn abort(&self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+
+    /// Whether everything that is ours is running: all partitions, or those that this worker has
+    /// leases for, be they none.
+    pub fn is_ready(&self) -> bool {
+        let partitions = lock(&self.shared.partitions);
+        (!partitions.is_empty() || self.shared.leases_seen.load(Ordering::Relaxed))
+            && partitions.iter().all(|(_, status)| status.phase() == PartitionPhase::Running)
+    }
+
+    /// Where the consumer stands now.
+    pub fn snapshot(&self) -> ConsumerSnapshot {
+        ConsumerSnapshot {
+            counts: self.shared.counters.read(),
+            slots: self.shared.slots.limit(),
+            memory_used_bytes: self.shared.budget.used_bytes(),
+            slots_in_use: self.shared.slots.in_use(),
+            partitions: lock(&self.shared.partitions)
+                .iter()
+                .map(|(id, status)| status.snapshot(id))
+                .collect(),
+        }
+    }
+
+    /// Waits for the end, without taking the exit.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+
+    /// Waits for the end and takes the exit. Called again, it fails with a word about that.
+    ///
+    /// # Cancel safety
+    /// A dropped call loses nothing; call again.
+    pub async fn join(&mut self) -> ConsumerExit {
+        let failed = |error| ConsumerExit {
+            reason: ExitReason::Failed(error),
+            partitions: Vec::new(),
+            counts: self.shared.counters.read(),
+        };
+        let unknown = |message| Error::new(ErrorClass::Unknown, "join the consumer", message);
+        let Some(task) = &mut self.task else {
+            return failed(unknown("the exit was taken before"));
+        };
+        let joined = task.await;
+        self.task = None;
+        joined.unwrap_or_else(|error| {
+            failed(unknown("the consumer's task ended abnormally").with_source(error))
+        })
+    }
+}
+
+impl Drop for ConsumerHandle {
+    fn drop(&mut self) {
+        self.shared.drain();
+    }
+}
+
+/// Where a consumer stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct ConsumerSnapshot {
+    /// What was done so far.
+    pub counts: ConsumerCounts,
+    /// How many handler calls may run at once.
+    pub slots: usize,
+    /// How many of them are taken.
+    pub slots_in_use: usize,
+    /// Bytes of the memory budget in use.
+    pub memory_used_bytes: usize,
+    /// The partitions, in order of their names.
+    pub partitions: Vec<PartitionSnapshot>,
+}

@@ -1,0 +1,205 @@
+//! One partition while it is ours: receives, hands out, settles, checkpoints, drains.
+//!
+//! One loop, one owner of all state, no lock: inputs come in through one `select!`, and
+//! between inputs the worker carries out what its state machines say. Handlers run in tasks of
+//! their own and report back through a channel that dies with the worker, so a late report of
+//! an earlier ownership has nowhere to go.
+//!
+//! In the order of an event's way: `run` (the loop and its inputs), `intake`, `waiting`, `hand_out`,
+//! `outcomes`, `deferrals`, `letters`, `checkpointer`, `progress`; beside it `trials`, and at last
+//! `ending`.
+
+mod checkpointer;
+mod deferrals;
+mod ending;
+mod hand_out;
+mod intake;
+mod letters;
+mod outcomes;
+mod progress;
+mod run;
+mod tally;
+mod trial_run;
+mod trials;
+mod waiting;
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio_util::sync::{CancellationToken, PollSemaphore};
+
+use checkpointer::Checkpointer;
+use deferrals::Deferrals;
+use tally::Tally;
+use trial_run::TrialRun;
+use waiting::Waiting;
+
+use super::exit::StopReason;
+use super::handling::blocking::WatchedHandler;
+use super::handling::call::StartCall;
+use super::handling::running::Running;
+use super::handling::scope::{Completion, Scope};
+use super::handling::slots::Slot;
+use super::handling::unit::{Failures, Tracked};
+use super::shared::Shared;
+use super::status::PartitionStatus;
+use crate::checkpoint_store::{CheckpointKey, LeaseEpoch};
+use crate::config::OwnerLevel;
+use crate::event::{Event, Partition};
+use crate::state::batch_buffer::BatchLimits;
+use crate::state::byte_budget::Account;
+use crate::state::delay_queue::DelayQueue;
+use crate::state::fence::Fence;
+use crate::state::resume::ResumePosition;
+use crate::state::tenure::Tenure;
+use crate::state::watermark::Watermark;
+use crate::transport::partition_stream::{PartitionStream, StreamOptions};
+
+/// A fenced partition.
+pub(super) struct Claimed {
+    pub(super) fence: Fence,
+    pub(super) resume: ResumePosition,
+}
+
+pub(super) struct PartitionWorker {
+    shared: Arc<Shared>,
+    handler: Arc<dyn StartCall>,
+    partition: Partition,
+    key: CheckpointKey,
+    status: Arc<PartitionStatus>,
+    scope: Arc<Scope>,
+    completions: UnboundedReceiver<Completion>,
+    /// `None` once intake stopped; the link is then in `closing`.
+    stream: Option<PartitionStream>,
+    closing: Option<PartitionStream>,
+    watermark: Watermark,
+    waiting: Waiting,
+    retries: DelayQueue<Tracked>,
+    failures: Failures,
+    running: Running,
+    deferrals: Deferrals,
+    letters: FuturesUnordered<BoxFuture<'static, Tracked>>,
+    checkpointer: Checkpointer,
+    permits: PollSemaphore,
+    /// Whether our place in the line for slots is taken.
+    in_line: bool,
+    slot: Option<Slot>,
+    trial: TrialRun,
+    account: Account,
+    /// Settled since the budget was told.
+    returned_bytes: usize,
+    /// What settled since it was last counted.
+    tally: Tally,
+    largest_event_bytes: usize,
+    links_seen: u64,
+    lost_seen: u64,
+    tenure: Tenure<StopReason>,
+    cut_handlers: usize,
+    /// How often somebody else's write was found in the place of our checkpoint, so far as we know.
+    rechecks: u32,
+    /// What came in and is not taken in yet; empty between two turns.
+    received: Vec<Event>,
+    completed: Vec<Completion>,
+}
+
+impl PartitionWorker {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        handler: Arc<dyn StartCall>,
+        partition: Partition,
+        key: CheckpointKey,
+        status: Arc<PartitionStatus>,
+        claimed: Claimed,
+    ) -> Self {
+        let Claimed { fence, resume } = claimed;
+        let checkpointer =
+            Checkpointer::new(Arc::clone(&shared), key.clone(), Arc::clone(&status), fence);
+        let lease_epoch = checkpointer.lease_epoch();
+        let stream = stream(&shared, &partition, resume, lease_epoch);
+        let (sender, completions) = unbounded_channel();
+        let scope = scope(&shared, &*handler, &partition, lease_epoch, sender);
+        let options = &shared.options;
+        let limits = BatchLimits {
+            max_events: options.max_batch_size,
+            max_bytes: options.max_batch_bytes,
+            timeout: options.batch_timeout,
+        };
+        Self {
+            stream: Some(stream),
+            closing: None,
+            watermark: checkpointer.watermark(),
+            waiting: Waiting::new(handler.takes_batches(), limits),
+            retries: DelayQueue::default(),
+            failures: Failures::default(),
+            running: Running::new(options.handler_timeout),
+            deferrals: Deferrals::default(),
+            letters: FuturesUnordered::new(),
+            permits: PollSemaphore::new(Arc::clone(shared.slots.semaphore())),
+            in_line: false,
+            slot: None,
+            trial: TrialRun::new(Arc::clone(&shared.trials), Arc::clone(&shared.slots)),
+            account: shared.budget.open(),
+            returned_bytes: 0,
+            tally: Tally::default(),
+            largest_event_bytes: 0,
+            links_seen: 0,
+            lost_seen: 0,
+            tenure: Tenure::new(options.store_timeout),
+            cut_handlers: 0,
+            rechecks: 0,
+            received: Vec::new(),
+            completed: Vec::new(),
+            partition,
+            key,
+            status,
+            scope,
+            completions,
+            checkpointer,
+            handler,
+            shared,
+        }
+    }
+}
+
+fn stream(
+    shared: &Shared,
+    partition: &Partition,
+    resume: ResumePosition,
+    lease_epoch: LeaseEpoch,
+) -> PartitionStream {
+    let options = &shared.options;
+    let owner_level = match options.owner_level {
+        OwnerLevel::LeaseEpoch => Some(i64::try_from(lease_epoch.0).unwrap_or(i64::MAX)),
+        OwnerLevel::Fixed(level) => Some(level),
+        OwnerLevel::None => None,
+    };
+    let stream = StreamOptions::new(options.prefetch_events, shared.seed())
+        .with_owner_level(owner_level)
+        .with_backoff(options.reopen_backoff);
+    PartitionStream::new(Arc::clone(&shared.transport), partition.clone(), resume, stream)
+}
+
+fn scope(
+    shared: &Shared,
+    handler: &dyn StartCall,
+    partition: &Partition,
+    lease_epoch: LeaseEpoch,
+    completions: UnboundedSender<Completion>,
+) -> Arc<Scope> {
+    let consumer_group = shared.transport.consumer_group();
+    Arc::new(Scope {
+        partition: partition.clone(),
+        consumer_group: consumer_group.clone(),
+        lease_epoch,
+        cancelled: CancellationToken::new(),
+        lost: CancellationToken::new(),
+        completions,
+        watched: WatchedHandler::new(
+            handler.handler_name(),
+            partition.clone(),
+            consumer_group.clone(),
+        ),
+    })
+}
