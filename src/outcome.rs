@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use crate::error::{Error, ErrorClass, error_chain};
+use crate::event::SequenceNumber;
 
 /// What became of one event.
 #[derive(Clone, PartialEq, Debug)]
@@ -25,17 +26,21 @@ pub enum Outcome {
     /// The environment is broken (a full disk, a missing folder): drain and stop the consumer;
     /// the event is delivered again by the next run.
     Abort(Failure),
-    /// Work goes on elsewhere, and its [`Settler`](crate::consumer::Settler) ends the event.
+    /// Work goes on elsewhere, and its [`Settler`](crate::consumer::Settler) ends the event. Comes
+    /// with the settler, and is for the same event and attempt alone.
     Deferred(Deferred),
 }
 
 /// Proof that an event's [`Settler`](crate::consumer::Settler) was taken.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Deferred(());
+pub struct Deferred {
+    event: SequenceNumber,
+    attempt: u32,
+}
 
 impl Deferred {
-    pub(crate) fn new() -> Self {
-        Self(())
+    pub(crate) fn new(event: SequenceNumber, attempt: u32) -> Self {
+        Self { event, attempt }
     }
 }
 

@@ -30,8 +30,8 @@ use crate::outcome::{Failure, Outcome};
 pub(crate) enum Completion {
     /// A call ended, with an outcome for each of its events.
     Call(CallId, Outcomes),
-    /// From a settler.
-    Deferred(Tracked, Outcome),
+    /// From a settler of this attempt.
+    Deferred { tracked: Tracked, attempt: u32, outcome: Outcome },
 }
 
 /// Calls the user's handler, one kind or the other.

@@ -217,9 +217,11 @@ impl EventContext {
 
     /// Lets the event be settled elsewhere, later: the [`Settler`] goes with the work, and the
     /// handler returns the [`Outcome`] given here. The slot is free when the handler returns.
+    ///
+    /// What the handler returns is what counts. Where it returns another outcome, panics or misses
+    /// its deadline, its settler changes nothing, whether it was there before or comes after.
     pub fn defer(self) -> (Settler, Outcome) {
-        let settler = Settler { tracked: Some(self.tracked), scope: self.scope };
-        (settler, Outcome::Deferred(Deferred::new()))
+        Settler::new(self.tracked, self.attempt, self.scope)
     }
 }
 
@@ -253,22 +255,32 @@ impl BatchContext {
     /// Lets the event at `index` be settled elsewhere, later; see [`EventContext::defer`].
     /// `None`: the batch has no such event.
     pub fn defer(&self, index: usize) -> Option<(Settler, Outcome)> {
-        let settler =
-            Settler { tracked: Some(self.tracked.get(index)?), scope: Arc::clone(&self.scope) };
-        Some((settler, Outcome::Deferred(Deferred::new())))
+        let (tracked, attempt) = (self.tracked.get(index)?, self.tracked.attempt(index)?);
+        Some(Settler::new(tracked, attempt, Arc::clone(&self.scope)))
     }
 }
 
 /// Ends one event whose handler deferred it. Dropped without a word, it asks for a retry.
+///
+/// It speaks for one attempt, whose handler returned the outcome that came with it. A word that
+/// comes before the handler returns waits for that. Of several settlers of one attempt the first
+/// one counts.
 #[must_use = "dropping a settler asks for a retry"]
 pub struct Settler {
     tracked: Option<Tracked>,
+    attempt: u32,
     scope: Arc<Scope>,
 }
 
 impl Settler {
-    /// Ends the event. After its partition was given away this changes nothing: the event is
-    /// delivered to the next owner.
+    fn new(tracked: Tracked, attempt: Attempt, scope: Arc<Scope>) -> (Self, Outcome) {
+        let attempt = attempt.number;
+        let deferred = Deferred::new(tracked.event.sequence_number(), attempt);
+        (Self { tracked: Some(tracked), attempt, scope }, Outcome::Deferred(deferred))
+    }
+
+    /// Ends the event. After its partition was given away, or after its attempt was given up, this
+    /// changes nothing: the event is delivered again.
     pub fn settle(mut self, outcome: impl Into<Outcome>) {
         self.complete(outcome.into());
     }
@@ -281,7 +293,8 @@ impl Settler {
     fn complete(&mut self, outcome: Outcome) {
         if let Some(tracked) = self.tracked.take() {
             // A closed channel means that the ownership ended.
-            let _ended = self.scope.completions.send(Completion::Deferred(tracked, outcome));
+            let completion = Completion::Deferred { tracked, attempt: self.attempt, outcome };
+            let _ended = self.scope.completions.send(completion);
         }
     }
 }

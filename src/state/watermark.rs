@@ -203,6 +203,13 @@ impl Watermark {
         self.advance()
     }
 
+    /// Whether a tracked event is settled.
+    pub fn is_settled(&self, ticket: Ticket) -> bool {
+        let Some(index) = ticket.0.checked_sub(self.first_ticket) else { return true };
+        let tracked = usize::try_from(index).ok().and_then(|index| self.window.get(index));
+        tracked.is_some_and(Tracked::is_settled)
+    }
+
     /// The last event of which it and all before it are settled.
     pub fn settled_to(&self) -> Option<&Position> {
         self.settled_to.as_ref()

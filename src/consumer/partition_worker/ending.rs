@@ -79,7 +79,7 @@ impl<M: Mode> PartitionWorker<M> {
     pub(super) fn is_handed_out(&self) -> bool {
         self.running.is_empty()
             && self.letters.is_empty()
-            && self.deferred == 0
+            && self.deferrals.is_empty()
             && !self.waiting.is_flushed()
     }
 
@@ -136,7 +136,7 @@ impl<M: Mode> PartitionWorker<M> {
     pub(super) fn is_idle(&self) -> bool {
         self.running.is_empty()
             && self.letters.is_empty()
-            && self.deferred == 0
+            && self.deferrals.is_empty()
             && self.waiting.is_empty()
     }
 
@@ -170,8 +170,7 @@ impl<M: Mode> PartitionWorker<M> {
         }
         let cut = deadline + CANCEL_GRACE;
         if now >= cut && !self.is_idle() {
-            self.cut_handlers += self.running.cut() + self.deferred;
-            self.deferred = 0;
+            self.cut_handlers += self.running.cut() + self.deferrals.cut();
             self.letters = FuturesUnordered::new();
             self.waiting.clear();
         }

@@ -5,6 +5,7 @@
 //! their own and report back through a channel that dies with the worker, so a late report of
 //! an earlier ownership has nowhere to go.
 
+mod deferrals;
 mod ending;
 mod intake;
 mod outcomes;
@@ -43,6 +44,7 @@ use crate::state::delay_queue::DelayQueue;
 use crate::state::watermark::Watermark;
 use crate::transport::resume::{PartitionStream, StreamOptions};
 
+use deferrals::Deferrals;
 pub use ending::CANCEL_GRACE;
 use ending::Phase;
 use tally::Tally;
@@ -66,7 +68,7 @@ pub(super) struct PartitionWorker<M> {
     retries: DelayQueue<Tracked>,
     failures: Failures,
     running: Running,
-    deferred: usize,
+    deferrals: Deferrals,
     letters: FuturesUnordered<BoxFuture<'static, Tracked>>,
     checkpointer: Checkpointer,
     permits: PollSemaphore,
@@ -151,7 +153,7 @@ impl<M: Mode> PartitionWorker<M> {
             retries: DelayQueue::default(),
             failures: Failures::default(),
             running: Running::new(handler_timeout),
-            deferred: 0,
+            deferrals: Deferrals::default(),
             letters: FuturesUnordered::new(),
             checkpointer,
             permits,

@@ -14,7 +14,7 @@ use crate::consumer::handler::{Ended, Outcomes};
 use crate::consumer::letters;
 use crate::consumer::unit::{Tracked, TrackedBatch, Unit};
 use crate::event::Event;
-use crate::outcome::{Failure, Outcome, RetryDelay};
+use crate::outcome::{Deferred, Failure, Outcome, RetryDelay};
 use crate::state::watermark::Settled;
 
 impl<M: Mode> PartitionWorker<M> {
@@ -28,36 +28,60 @@ impl<M: Mode> PartitionWorker<M> {
                 self.shared.timings.handler_seconds.record(took.as_secs_f64());
                 self.on_ended(unit, outcomes, now);
             }
-            Completion::Deferred(tracked, outcome) => {
-                self.deferred = self.deferred.saturating_sub(1);
-                self.on_outcome(tracked, outcome, now);
+            Completion::Deferred { tracked, attempt, outcome } => {
+                // That of an earlier attempt, or of an event that its handler ended itself.
+                let ticket = tracked.ticket;
+                let is_stale = attempt != self.failures.attempt(ticket).number
+                    || self.watermark.is_settled(ticket);
+                if !is_stale && let Some(outcome) = self.deferrals.on_said(ticket, outcome) {
+                    self.on_outcome(tracked, outcome, now);
+                }
             }
+        }
+    }
+
+    /// A handler's call ended, and this is what it says of one event.
+    fn on_returned(&mut self, tracked: Tracked, outcome: Outcome, now: Instant) {
+        let said = self.deferrals.take_early(tracked.ticket);
+        let Outcome::Deferred(deferred) = outcome else {
+            return self.on_outcome(tracked, outcome, now);
+        };
+        let attempt = self.failures.attempt(tracked.ticket).number;
+        if deferred != Deferred::new(tracked.event.sequence_number(), attempt) {
+            // Nobody would end this one.
+            let failure = Failure::transient("the handler returned what defers another event");
+            self.on_outcome(tracked, Outcome::retry(failure), now);
+        } else if let Some(said) = said {
+            self.on_outcome(tracked, said, now);
+        } else {
+            self.end_trial(now);
+            self.deferrals.on_deferred(tracked.ticket);
         }
     }
 
     fn on_ended(&mut self, unit: Unit, outcomes: Outcomes, now: Instant) {
         match (unit, outcomes.0) {
             (Unit::Event(tracked, _), Ended::AllDone) => {
-                self.on_outcome(tracked, Outcome::Done, now)
+                self.on_returned(tracked, Outcome::Done, now)
             }
             (Unit::Event(tracked, _), Ended::One(outcome)) => {
-                self.on_outcome(tracked, outcome, now)
+                self.on_returned(tracked, outcome, now)
             }
             (Unit::Event(tracked, _), Ended::Each(each)) => {
                 let outcome = each.into_iter().next().unwrap_or(Outcome::Done);
-                self.on_outcome(tracked, outcome, now);
+                self.on_returned(tracked, outcome, now);
             }
             (Unit::Batch(batch, _), outcomes) => {
                 match outcomes {
                     Ended::AllDone => self.on_batch_done(&batch, now),
                     Ended::One(outcome) => {
                         for tracked in batch.into_events() {
-                            self.on_outcome(tracked, outcome.clone(), now);
+                            self.on_returned(tracked, outcome.clone(), now);
                         }
                     }
                     Ended::Each(each) => {
                         for (tracked, outcome) in batch.into_events().zip(each) {
-                            self.on_outcome(tracked, outcome, now);
+                            self.on_returned(tracked, outcome, now);
                         }
                     }
                 }
@@ -70,16 +94,17 @@ impl<M: Mode> PartitionWorker<M> {
     fn on_batch_done(&mut self, batch: &TrackedBatch, now: Instant) {
         let Some(first) = batch.in_a_row() else {
             for tracked in batch.clone().into_events() {
-                self.on_outcome(tracked, Outcome::Done, now);
+                self.on_returned(tracked, Outcome::Done, now);
             }
             return;
         };
+        self.deferrals.forget_early(first, batch.events.len());
         let events = &batch.events;
         let (Some(oldest), Some(newest)) = (events.first(), events.last()) else {
             return;
         };
         let mut settled = 0;
-        // What a settler was quicker with, and gave back then.
+        // Whatever was settled before gave its bytes back then.
         let mut settled_before = 0;
         let bytes_of = |index| events.get(index).map_or(0, Event::budget_bytes);
         let mut bytes = batch.budget_bytes;
@@ -102,7 +127,7 @@ impl<M: Mode> PartitionWorker<M> {
         while let Some(unit) = self.running.take_overdue(now) {
             for tracked in unit.into_events() {
                 let failure = Failure::transient("the handler did not end by its deadline");
-                self.on_outcome(tracked, Outcome::retry(failure), now);
+                self.on_returned(tracked, Outcome::retry(failure), now);
             }
         }
     }
@@ -173,8 +198,8 @@ impl<M: Mode> PartitionWorker<M> {
                 self.shared.drain();
             }
             Outcome::Deferred(_) => {
-                self.end_trial(now);
-                self.deferred += 1;
+                let failure = Failure::transient("a settler was given what defers its event");
+                self.on_outcome(tracked, Outcome::retry(failure), now);
             }
         }
     }
@@ -209,6 +234,7 @@ impl<M: Mode> PartitionWorker<M> {
     pub(super) fn settle(&mut self, tracked: &Tracked, now: Instant) {
         let event = &tracked.event;
         self.failures.on_settled(tracked.ticket);
+        self.deferrals.forget_early(tracked.ticket, 1);
         if self.watermark.on_settled(tracked.ticket, event.into()) != Settled::Before {
             self.returned_bytes += event.budget_bytes();
             self.tally.settled.push((event.enqueued_time(), event.enqueued_time()));
