@@ -77,7 +77,7 @@ impl<H: EventHandler> Mode for EventMode<H> {
         };
         async move {
             let Some((event, context)) = call else {
-                return Outcomes::all_done();
+                return misfit("a batch came to a handler of events");
             };
             match self.0.handle(event, context).await {
                 Outcome::Done => Outcomes::all_done(),
@@ -101,23 +101,20 @@ impl<H: BatchHandler> Mode for BatchMode<H> {
         deadline: Option<Instant>,
     ) -> Outcomes {
         let Unit::Batch(tracked, reason) = unit else {
-            return Outcomes::all_done();
+            return misfit("an event came to a handler of batches");
         };
         let batch = tracked.events.clone();
-        let count = batch.len();
         let context = BatchContext { scope, tracked, deadline, reason };
-        let failure = match self.0.handle(batch, context).await {
-            Ok(Outcomes(Ended::Each(each))) if each.len() != count => {
-                let returned = each.len();
-                Failure::transient(format!(
-                    "the handler returned {returned} outcomes for {count} events"
-                ))
-            }
-            Ok(outcomes) => return outcomes,
-            Err(HandlerError(failure)) => failure,
-        };
-        Outcomes(Ended::One(Outcome::from(Err(failure))))
+        match self.0.handle(batch, context).await {
+            Ok(outcomes) => outcomes,
+            Err(HandlerError(failure)) => Outcomes(Ended::One(Outcome::from(Err(failure)))),
+        }
     }
+}
+
+/// No handler saw the unit, so nothing of it is done.
+fn misfit(what: &'static str) -> Outcomes {
+    Outcomes(Ended::One(Outcome::retry(Failure::transient(what))))
 }
 
 /// The span handlers of a unit run in; nothing where it is filtered out.
@@ -336,7 +333,17 @@ impl Drop for Slot {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::mpsc::unbounded_channel;
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
+    use crate::checkpoint_store::LeaseEpoch;
+    use crate::consumer::blocking::WatchedHandler;
+    use crate::consumer::handler::Batch;
+    use crate::consumer::unit::{Failures, TrackedBatch};
+    use crate::event::{EventParts, Partition};
+    use crate::state::batch_buffer::FlushReason;
+    use crate::state::watermark::Ticket;
 
     #[test]
     fn lowering_the_limit_withholds_slots_as_they_come_back() {
@@ -370,6 +377,36 @@ mod tests {
         drop(all);
         assert_eq!(slots.in_use(), 0);
         assert_eq!(Arc::clone(&slots).take_all().await.len(), 2);
+    }
+
+    /// The scope of calls that report to nobody.
+    fn scope() -> Arc<Scope> {
+        let partition = Partition::new("orders", "0");
+        Arc::new(Scope {
+            partition: partition.clone(),
+            consumer_group: "$Default".into(),
+            lease_epoch: LeaseEpoch(1),
+            cancelled: CancellationToken::new(),
+            lost: CancellationToken::new(),
+            completions: unbounded_channel().0,
+            watched: WatchedHandler::new("none", partition, "$Default".into()),
+        })
+    }
+
+    #[tokio::test]
+    async fn a_unit_of_the_other_kind_is_not_taken_for_done() {
+        let event: Event = EventParts::new(Arc::new(Partition::new("orders", "0")), 7, "").into();
+        let tracked = Tracked { event, ticket: Ticket::FIRST };
+        let failures = Failures::default();
+        let attempt = failures.attempt(tracked.ticket);
+        let batch = TrackedBatch::new(vec![tracked.clone()], 0, &failures);
+        let of_events = Arc::new(EventMode(async |_: Event, _: EventContext| {}));
+        let outcomes = of_events.call(Unit::Batch(batch, FlushReason::Size), scope(), None).await;
+        assert_eq!(outcomes, misfit("a batch came to a handler of events"));
+        let of_batches =
+            Arc::new(BatchMode(async |_: Batch, _: BatchContext| Ok::<(), Failure>(())));
+        let outcomes = of_batches.call(Unit::Event(tracked, attempt), scope(), None).await;
+        assert_eq!(outcomes, misfit("an event came to a handler of batches"));
     }
 
     #[test]

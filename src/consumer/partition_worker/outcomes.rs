@@ -68,11 +68,10 @@ impl<M: Mode> PartitionWorker<M> {
                 self.on_returned(tracked, outcome, now)
             }
             (Unit::Event(tracked, _), Ended::Each(each)) => {
-                let outcome = each.into_iter().next().unwrap_or(Outcome::Done);
-                self.on_returned(tracked, outcome, now);
+                self.on_returned(tracked, wrong_number(each.len(), 1), now);
             }
             (Unit::Batch(batch, _), outcomes) => {
-                match outcomes {
+                match fitted(outcomes, batch.events.len()) {
                     Ended::AllDone => self.on_batch_done(&batch, now),
                     Ended::One(outcome) => {
                         for tracked in batch.into_events() {
@@ -240,5 +239,39 @@ impl<M: Mode> PartitionWorker<M> {
             self.tally.settled.push((event.enqueued_time(), event.enqueued_time()));
             self.checkpointer.on_settled(1, now);
         }
+    }
+}
+
+/// What ended a batch of so many events. Outcomes that are not one for each say nothing of any.
+fn fitted(ended: Ended, events: usize) -> Ended {
+    match ended {
+        Ended::Each(each) if each.len() != events => Ended::One(wrong_number(each.len(), events)),
+        ended => ended,
+    }
+}
+
+fn wrong_number(returned: usize, events: usize) -> Outcome {
+    Outcome::retry(Failure::transient(format!(
+        "the handler returned {returned} outcomes for {events} events"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outcomes_that_are_not_one_for_each_event_retry_all() {
+        for returned in [0, 1, 3] {
+            let each = Ended::Each(vec![Outcome::Done; returned]);
+            let Ended::One(Outcome::Retry(request)) = fitted(each, 2) else {
+                panic!("{returned} outcomes for two events were taken");
+            };
+            let said = format!("the handler returned {returned} outcomes for 2 events");
+            assert_eq!(request.failure.message, said);
+        }
+        let each = Ended::Each(vec![Outcome::Done; 2]);
+        assert_eq!(fitted(each.clone(), 2), each);
+        assert_eq!(fitted(Ended::AllDone, 2), Ended::AllDone);
     }
 }
