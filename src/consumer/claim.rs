@@ -175,6 +175,7 @@ async fn attempt(
             Written::Stored(version) => fence.on_stored(version),
             Written::Conflict(found) => match fence.on_conflict(found) {
                 Verdict::Written => {}
+                // Not merged: where to begin, and whose it is, was read before that write.
                 Verdict::WriteAgain | Verdict::Superseded(_) => return Ok(Attempt::Again),
             },
             Written::Failed(error) => return Ok(Attempt::Failed(error)),

@@ -214,7 +214,9 @@ impl Fence {
         }
         // First of all, whether it is still ours: a later owner may have found a new incarnation,
         // or a reset, before us.
-        // Our own epoch is an earlier write of ours whose answer was lost, unless two claims met.
+        // Our own epoch is an earlier write of ours whose answer was lost, unless two claims met. The
+        // consumer's claim begins anew after any failed compare but its own write; this holds for
+        // whoever writes again instead, as the model of `lease_table` does.
         if found.lease_epoch > pending.lease_epoch
             || (found.lease_epoch == pending.lease_epoch && !self.claimed)
         {
