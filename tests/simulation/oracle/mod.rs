@@ -10,7 +10,7 @@ use longshore::checkpoint_store::Checkpoint;
 use longshore::config::{OwnerLevel, PositionLost};
 
 use super::plan::Plan;
-pub use owners::Opened;
+pub use owners::{Opened, worker_of};
 
 /// So many processes an event may end where they follow each other at once.
 const MOST_DEATHS: u64 = 2_000;
@@ -52,6 +52,9 @@ struct Published {
 struct Log {
     all: BTreeMap<i64, usize>,
     unsettled: BTreeMap<i64, usize>,
+    /// Of those, what a settler said to be finished when its ownership had ended, or was about to:
+    /// a checkpoint may have it, and the next owner may get it. By which ownership.
+    maybe: BTreeMap<i64, u64>,
     /// Numbers below were trimmed.
     begin: i64,
 }
@@ -77,6 +80,8 @@ struct Partition {
     link: Option<Opened>,
     /// Handler calls under way, by worker.
     running: BTreeMap<String, usize>,
+    /// Who has its lease.
+    holder: Option<String>,
     /// The last claim before its lease went to the holder it has.
     tenure_begins_after: u64,
     /// How often its lease went to another holder.
@@ -244,6 +249,22 @@ impl Oracle {
         self.settle(id, epoch);
     }
 
+    /// A settler said so when its ownership had ended, or was about to.
+    pub fn on_settled_late(&mut self, id: usize, epoch: u64) {
+        self.count("settled when the ownership had ended");
+        let Published { partition, incarnation, number, .. } = self.events[id];
+        let state = &self.partitions[partition];
+        let knows = state.claims.get(&epoch).map(|claim| claim.checkpoint.reset_generation);
+        if knows.unwrap_or(0) < state.reset_generation {
+            return;
+        }
+        if let Some(log) = self.logs.get_mut(&(partition, incarnation))
+            && log.unsettled.contains_key(&number)
+        {
+            log.maybe.insert(number, epoch);
+        }
+    }
+
     /// A foreign processor handled it.
     pub fn on_foreign_settled(&mut self, id: usize) {
         self.count("handled by a foreign owner");
@@ -257,6 +278,7 @@ impl Oracle {
         event.settled.get_or_insert(epoch);
         if let Some(log) = self.logs.get_mut(&(event.partition, event.incarnation)) {
             log.unsettled.remove(&event.number);
+            log.maybe.remove(&event.number);
         }
     }
 
