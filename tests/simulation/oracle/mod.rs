@@ -12,12 +12,17 @@ use longshore::config::{OwnerLevel, PositionLost};
 use super::plan::Plan;
 pub use owners::{Opened, worker_of};
 
+/// A window of this many events is not judged.
+const WIDE_WINDOW: usize = 1_000;
+
 /// So many processes an event may end where they follow each other at once.
 const MOST_DEATHS: u64 = 2_000;
 
 #[derive(Debug, Default)]
 pub struct Oracle {
     policy: PositionLost,
+    /// Most events of a partition that are in flight above its checkpoint.
+    window_events: usize,
     /// Whether a live worker may lose its leases by the weather alone.
     rough: bool,
     stores_were_down: bool,
@@ -111,6 +116,7 @@ impl Oracle {
     pub fn new(plan: &Plan) -> Self {
         let mut this = Self {
             policy: plan.options.position_lost,
+            window_events: plan.options.window_events,
             rough: plan.rates.may_cost_leases(),
             has_levels: plan.options.owner_level == OwnerLevel::LeaseEpoch,
             incarnation: 1,
@@ -180,8 +186,31 @@ impl Oracle {
         if let Some(by) = settled {
             self.judge_repeat(id, by, epoch);
         }
+        self.judge_window(id, epoch);
         self.on_running(worker, partition);
         call
+    }
+
+    /// Whoever handles an event has received all from the first that is not settled on.
+    fn judge_window(&mut self, id: usize, epoch: u64) {
+        let Published { partition, number, incarnation, .. } = self.events[id];
+        let state = &self.partitions[partition];
+        let claim = state.claims.get(&epoch).map(|claim| &claim.checkpoint);
+        let is_of_now = incarnation == self.incarnation
+            && claim.is_some_and(|claim| claim.reset_generation == state.reset_generation);
+        // The widest window is wider than nearly all logs, and counting costs.
+        if !is_of_now || state.was_overwritten || self.window_events >= WIDE_WINDOW {
+            return;
+        }
+        let Some(log) = self.logs.get(&(partition, incarnation)) else { return };
+        let first = log.unsettled.keys().next().copied().unwrap_or(i64::MAX);
+        let most = self.window_events;
+        if first <= number && log.all.range(first..=number).take(most + 1).count() > most {
+            self.violations.push(format!(
+                "{partition}/{number} (event {id}) is handled {most} events or more above {first}, \
+                 which is not settled"
+            ));
+        }
     }
 
     fn judge_repeat(&mut self, id: usize, by: u64, epoch: u64) {
