@@ -89,12 +89,19 @@ impl Fleet {
     }
 
     pub fn start(&mut self) {
-        let (worker, handle) = assemble(&self.world, self.started);
-        self.started += 1;
+        let worker = self.start_one(Then::Nothing);
         // A process that crashed comes back after a while; without leases nobody else is there.
         let wait = if self.has_leases() { worker.random(0..=60) } else { 0 };
-        let then = Then::Replace(Duration::from_secs(wait));
-        self.processes.push(Process { worker, handle, then, leaving: false });
+        if let Some(process) = self.processes.last_mut() {
+            process.then = Then::Replace(Duration::from_secs(wait));
+        }
+    }
+
+    fn start_one(&mut self, then: Then) -> Arc<Worker> {
+        let (worker, handle) = assemble(&self.world, self.started);
+        self.started += 1;
+        self.processes.push(Process { worker: Arc::clone(&worker), handle, then, leaving: false });
+        worker
     }
 
     /// Those that are to stay.
@@ -149,7 +156,10 @@ impl Fleet {
             let dead = self.processes.remove(at);
             self.world.oracle(|oracle| oracle.count("died"));
             dead.handle.abort();
-            self.then(dead.then);
+            // One that was to come and go may be the last.
+            let is_last =
+                self.has_leases() && self.starts.is_empty() && self.staying().count() == 0;
+            self.then(if is_last { Then::Replace(Duration::ZERO) } else { dead.then });
         }
     }
 
@@ -200,6 +210,7 @@ impl Fleet {
                     StopReason::Superseded(_) => "exit: superseded",
                     StopReason::PositionLost(_) => "exit: position lost",
                     StopReason::Failed(_) => "exit: refused for good",
+                    StopReason::Aborted(_) => "exit: aborted",
                     _ => "exit: other",
                 });
                 let clean = matches!(partition.reason, StopReason::Drained)
@@ -230,7 +241,22 @@ impl Fleet {
                 }
             }
             Fault::Join if self.processes.len() < MAX_WORKERS => self.start(),
-            Fault::Join => {}
+            Fault::Visit { lasts } if self.processes.len() < MAX_WORKERS => {
+                let worker = self.start_one(Then::Nothing);
+                tokio::spawn(async move {
+                    sleep_until(now + lasts).await;
+                    if !worker.world.is_calm() {
+                        worker.die();
+                    }
+                });
+            }
+            Fault::Doze { step, lasts } if self.processes.len() < MAX_WORKERS => {
+                self.start();
+                if let Some(process) = self.processes.last() {
+                    process.worker.doze_in_claim(step, lasts);
+                }
+            }
+            Fault::Join | Fault::Visit { .. } | Fault::Doze { .. } => {}
             Fault::Leave { worker } if self.staying().count() > 1 => {
                 if let Some(process) = self.nth(worker) {
                     process.leave(Then::Nothing);
@@ -337,6 +363,9 @@ impl Fleet {
 
     /// Ends those that were cut off for good.
     pub fn end_zombies(&mut self) {
+        if self.has_leases() {
+            return;
+        }
         for process in self.processes.iter_mut().filter(|one| one.then == Then::Nothing) {
             process.leave(Then::Nothing);
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::pending;
-use longshore::consumer::HandlerError;
+use longshore::consumer::{HandlerError, Settler};
 use longshore::{
     Batch, BatchContext, BatchHandler, Event, EventContext, EventHandler, Failure, Outcome,
     Outcomes,
@@ -15,6 +15,7 @@ use rand::{Rng, SeedableRng};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::deferral::{Deferral, Ownership, Taken};
 use super::worker::Worker;
 
 pub struct SimHandler(pub Arc<Worker>);
@@ -27,6 +28,8 @@ enum Ending {
     Skip,
     Panic,
     Hang,
+    Abort,
+    TooFew,
 }
 
 struct Call {
@@ -34,11 +37,12 @@ struct Call {
     ending: Ending,
     takes: Duration,
     heeds_cancel: bool,
-    _running: Running,
+    deferral: Option<Deferral>,
+    running: Running,
 }
 
 /// An event is being handled; ends with the call, also where that is dropped.
-struct Running(Arc<Worker>, Event);
+pub struct Running(Arc<Worker>, Event);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -68,6 +72,8 @@ impl SimHandler {
             (rates.skip, Ending::Skip),
             (rates.panic, Ending::Panic),
             (rates.hang, Ending::Hang),
+            (rates.abort, Ending::Abort),
+            (rates.too_few, Ending::TooFew),
         ] {
             dice -= rate;
             if dice < 0.0 && !worker.world.is_calm() {
@@ -82,7 +88,8 @@ impl SimHandler {
         let longest_ms = if is_slow { 60_000 } else { rates.longest_ms };
         let takes = Duration::from_millis(random.random_range(0..=longest_ms));
         let heeds_cancel = random.random_bool(rates.heeds_cancel);
-        Call { id, ending, takes, heeds_cancel, _running: running }
+        let deferral = Deferral::random(&mut random, &rates).filter(|_| !worker.world.is_calm());
+        Call { id, ending, takes, heeds_cancel, deferral, running }
     }
 
     /// Works; `false`: it was asked to give up, and does.
@@ -118,21 +125,48 @@ impl SimHandler {
         finished
     }
 
-    fn end(&self, call: &Call, epoch: u64) -> Outcome {
-        match call.ending {
-            Ending::Done => {
-                self.0.on_settled(call.id, epoch);
-                Outcome::Done
-            }
-            Ending::Skip => {
-                self.0.on_settled(call.id, epoch);
-                Outcome::skip("simulated")
-            }
+    /// How the event of a call ends.
+    fn outcome(&self, ending: Ending) -> Outcome {
+        match ending {
+            Ending::Done => Outcome::Done,
+            Ending::Skip => Outcome::skip("simulated"),
             Ending::DeadLetter => Outcome::dead_letter(Failure::permanent("simulated")),
-            Ending::Retry | Ending::Panic | Ending::Hang => {
+            Ending::Retry | Ending::Panic | Ending::Hang | Ending::TooFew => {
                 Outcome::retry(Failure::transient("simulated"))
             }
+            Ending::Abort => Outcome::abort(Failure::permanent("simulated")),
         }
+    }
+
+    /// The handler returns for an event.
+    fn end(&self, call: Call, ownership: &Ownership, taken: Option<Taken>) -> Outcome {
+        let (worker, outcome) = (&self.0, self.outcome(call.ending));
+        if call.ending == Ending::Abort {
+            // The consumer drains by itself.
+            worker.world.oracle(|oracle| oracle.on_leaving(&worker.name));
+        }
+        if let Some(taken) = taken {
+            return taken.end(worker, call.id, ownership, outcome, call.running);
+        }
+        if matches!(outcome, Outcome::Done | Outcome::Skip(_)) {
+            worker.on_settled(call.id, ownership.epoch);
+        }
+        outcome
+    }
+
+    /// Takes a settler where the call has one.
+    fn take(
+        &self,
+        call: &Call,
+        defer: impl FnOnce() -> Option<(Settler, Outcome)>,
+    ) -> Option<Taken> {
+        let how = call.deferral?;
+        // Where the call does not return, nothing counts of what its settler says.
+        let says = match call.ending {
+            Ending::Panic | Ending::Hang => Outcome::Done,
+            ending => self.outcome(ending),
+        };
+        Some(Taken::new(&self.0, how, defer()?, says))
     }
 }
 
@@ -141,9 +175,14 @@ impl EventHandler for SimHandler {
         if self.0.is_dead() {
             return pending().await;
         }
-        let epoch = context.lease_epoch().0;
-        let call = self.begin(&event, epoch);
-        let cancelled = call.heeds_cancel.then(|| context.cancelled());
+        let ownership = Ownership {
+            epoch: context.lease_epoch().0,
+            cancelled: context.cancelled().clone(),
+            lost: context.partition_lost().clone(),
+        };
+        let call = self.begin(&event, ownership.epoch);
+        let cancelled = call.heeds_cancel.then_some(&ownership.cancelled);
+        let taken = self.take(&call, || Some(context.defer()));
         if !self.work(call.takes, call.ending == Ending::Hang, cancelled).await {
             return Outcome::retry(Failure::transient("gave up"));
         }
@@ -151,7 +190,7 @@ impl EventHandler for SimHandler {
             // Without the hook that prints it.
             resume_unwind(Box::new("simulated"));
         }
-        self.end(&call, epoch)
+        self.end(call, &ownership, taken)
     }
 }
 
@@ -160,17 +199,33 @@ impl BatchHandler for SimHandler {
         if self.0.is_dead() {
             return pending().await;
         }
-        let epoch = context.lease_epoch().0;
-        let calls: Vec<Call> = batch.iter().map(|event| self.begin(event, epoch)).collect();
+        let ownership = Ownership {
+            epoch: context.lease_epoch().0,
+            cancelled: context.cancelled().clone(),
+            lost: context.partition_lost().clone(),
+        };
+        let calls: Vec<Call> =
+            batch.iter().map(|event| self.begin(event, ownership.epoch)).collect();
         let Some(first) = calls.first() else { return Ok(Outcomes::all_done()) };
-        let cancelled = first.heeds_cancel.then(|| context.cancelled());
-        if !self.work(first.takes, first.ending == Ending::Hang, cancelled).await {
+        let (takes, ending) = (first.takes, first.ending);
+        let cancelled = first.heeds_cancel.then_some(&ownership.cancelled);
+        let taken =
+            calls.iter().enumerate().map(|(at, call)| self.take(call, || context.defer(at)));
+        let taken: Vec<_> = taken.collect();
+        if !self.work(takes, ending == Ending::Hang, cancelled).await {
             return Err(Failure::transient("gave up").into());
         }
-        match first.ending {
+        match ending {
             Ending::Panic => resume_unwind(Box::new("simulated")),
             Ending::Retry => Err(Failure::transient("simulated").into()),
-            _ => Ok(Outcomes::each(calls.iter().map(|call| self.end(call, epoch)))),
+            Ending::TooFew => {
+                self.0.world.oracle(|oracle| oracle.count("too few outcomes"));
+                Ok(Outcomes::each(calls.iter().skip(1).map(|_| Outcome::Done)))
+            }
+            _ => {
+                let ends = calls.into_iter().zip(taken);
+                Ok(Outcomes::each(ends.map(|(call, taken)| self.end(call, &ownership, taken))))
+            }
         }
     }
 }

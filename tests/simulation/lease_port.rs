@@ -13,6 +13,8 @@ use longshore::lease_store::{
 };
 use tokio::time::sleep;
 
+use super::oracle::worker_of;
+use super::plan::ClaimStep;
 use super::worker::Worker;
 
 #[derive(Debug)]
@@ -50,7 +52,11 @@ impl LeaseStore for SimLeases {
         &'a self,
         key: &'a CheckpointKey,
     ) -> BoxFuture<'a, Result<Option<StoredOwnership>, Error>> {
-        self.0.read("lease read", "read the lease", self.0.world.leases.load(key)).boxed()
+        async {
+            self.0.on_claim_step(ClaimStep::LeaseRead);
+            self.0.read("lease read", "read the lease", self.0.world.leases.load(key)).await
+        }
+        .boxed()
     }
 
     fn store<'a>(
@@ -61,7 +67,12 @@ impl LeaseStore for SimLeases {
     ) -> BoxFuture<'a, Result<VersionToken, StoreError>> {
         let (key, ownership, expected) = (key.clone(), ownership.clone(), expected.clone());
         let apply = move |worker: &Worker| {
-            worker.world.write_ownership(&worker.name, &key, &ownership, &expected)
+            let answer = worker.world.write_ownership(&worker.name, &key, &ownership, &expected);
+            let holder = ownership.holder.worker().map(worker_of);
+            if answer.is_ok() && holder.as_deref() == Some(&worker.name) {
+                worker.on_lease_taken();
+            }
+            answer
         };
         self.0.write("lease write", "write the lease", apply).boxed()
     }

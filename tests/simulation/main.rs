@@ -13,6 +13,8 @@
 
 #![allow(missing_docs, unreachable_pub)]
 
+mod deferral;
+mod families;
 mod fleet;
 mod foreign;
 mod handler;
@@ -42,7 +44,7 @@ const DEFAULT_SEEDS: u64 = 10_000;
 const ENOUGH_SEEDS: u64 = 5_000;
 
 /// What a run of many seeds must have seen.
-const EXPECTED: [&str; 43] = [
+const EXPECTED: &[&str] = &[
     "checkpoint overwritten",
     "checkpoint reset",
     "crash",
@@ -85,6 +87,17 @@ const EXPECTED: [&str; 43] = [
     "stores hang",
     "worker added",
     "worker leaves",
+    "worker comes and dies",
+    "fell asleep in a claim",
+    "conflict of claims with one epoch",
+    "hand-off called back",
+    "settler that speaks early",
+    "settler that speaks late",
+    "settler dropped",
+    "settler of an event that its handler ends",
+    "settled when the ownership had ended",
+    "exit: aborted",
+    "too few outcomes",
     "claim",
 ];
 

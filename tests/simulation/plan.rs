@@ -12,6 +12,8 @@ use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
+use super::families::{add_later_families, faults, quicken};
+
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub seed: u64,
@@ -33,6 +35,9 @@ pub struct Plan {
     pub max_skew: Duration,
     /// The event that ends every process of ours that handles it.
     pub deadly: Option<usize>,
+    /// Whether an owner before all of these had a clock that was years ahead. Then each epoch is
+    /// the one before plus one, and two claims over the same checkpoint have the same.
+    pub epochs_ahead: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +56,29 @@ pub enum CutFrom {
     Both,
 }
 
+/// Where a worker falls asleep while it claims a partition whose lease it has just taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ClaimStep {
+    CheckpointRead,
+    HubRead,
+    LogRead,
+    LeaseRead,
+    CheckpointWrite,
+}
+
+impl ClaimStep {
+    /// The two between which another owner's claim may come, twice.
+    pub const ALL: [Self; 7] = [
+        Self::CheckpointRead,
+        Self::CheckpointRead,
+        Self::HubRead,
+        Self::LogRead,
+        Self::LeaseRead,
+        Self::CheckpointWrite,
+        Self::CheckpointWrite,
+    ];
+}
+
 /// `worker` counts those that are there when it happens.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Fault {
@@ -64,6 +92,15 @@ pub enum Fault {
     /// A worker is drained.
     Leave {
         worker: usize,
+    },
+    /// One more worker, which dies so much later.
+    Visit {
+        lasts: Duration,
+    },
+    /// One more worker, which sleeps while it makes its first claim.
+    Doze {
+        step: ClaimStep,
+        lasts: Duration,
     },
     /// A worker is drained, and another one started.
     Restart {
@@ -130,6 +167,8 @@ impl Fault {
             Fault::Crash { .. } => "crash",
             Fault::Join => "worker added",
             Fault::Leave { .. } => "worker leaves",
+            Fault::Visit { .. } => "worker comes and dies",
+            Fault::Doze { .. } => "worker added, to fall asleep",
             Fault::Restart { .. } => "restart",
             Fault::Cut { from: CutFrom::Store, .. } => "cut from the store",
             Fault::Cut { from: CutFrom::Broker, .. } => "cut from the broker",
@@ -180,23 +219,19 @@ pub struct HandlerRates {
     pub dead_letter: f64,
     pub skip: f64,
     pub panic: f64,
+    pub abort: f64,
+    /// Returns one outcome less than the batch has events.
+    pub too_few: f64,
     pub hang: f64,
     /// Takes up to a minute, and then ends well: often after its time is up.
     pub slow: f64,
     /// Of the calls: how many give up when they are asked to.
     pub heeds_cancel: f64,
+    /// Of the events: how many have a settler.
+    pub defer: f64,
+    /// The longest that a settler takes.
+    pub settler_ms: u64,
 }
-
-const LOSSES: [ErrorClass; 8] = [
-    ErrorClass::Transient,
-    ErrorClass::Transient,
-    ErrorClass::Throttling,
-    ErrorClass::Auth,
-    ErrorClass::Unknown,
-    ErrorClass::Permanent,
-    ErrorClass::PartitionLost,
-    ErrorClass::BadPosition,
-];
 
 /// Most workers at a time.
 pub const MAX_WORKERS: usize = 8;
@@ -239,9 +274,12 @@ impl Plan {
             handler: handler_rates(random),
             max_skew: Duration::from_secs(*[0, 1, 60].choose(random).unwrap_or(&0)),
             deadly: None,
+            epochs_ahead: false,
         };
         this.deadly = random.random_bool(0.1).then(|| random.random_range(0..events));
         this.options.max_takeovers = Some(*[6, 7, 9].choose(random).unwrap_or(&7));
+        let mut later = SmallRng::seed_from_u64(seed.wrapping_add(0x5eed).rotate_left(32));
+        add_later_families(&mut later, &mut this, events);
         this
     }
 }
@@ -263,6 +301,7 @@ impl Plan {
             handler: HandlerRates::default(),
             max_skew: Duration::ZERO,
             deadly: None,
+            epochs_ahead: false,
         }
     }
 }
@@ -274,6 +313,8 @@ impl Plan {
             !matches!(
                 fault,
                 Fault::Crash { .. }
+                    | Fault::Visit { .. }
+                    | Fault::Doze { .. }
                     | Fault::Cut { .. }
                     | Fault::Zombie { .. }
                     | Fault::StoreDown { .. }
@@ -284,7 +325,7 @@ impl Plan {
     }
 }
 
-fn at(random: &mut SmallRng, before: Duration) -> Duration {
+pub fn at(random: &mut SmallRng, before: Duration) -> Duration {
     before.mul_f64(random.random_range(0.0..0.95))
 }
 
@@ -313,6 +354,7 @@ fn handler_rates(random: &mut SmallRng) -> HandlerRates {
         hang: often(random) / 2.0,
         slow: often(random) / 2.0,
         heeds_cancel: 0.5,
+        ..HandlerRates::default()
     }
 }
 
@@ -320,10 +362,7 @@ fn lease_options(random: &mut SmallRng) -> LeaseOptions {
     let mut options = LeaseOptions::default();
     // The defaults, or everything in a sixth of the time.
     if random.random_bool(0.5) {
-        options.heartbeat_interval = Duration::from_secs(1);
-        options.lease_expiry = Duration::from_secs(6);
-        options.foreign_lease_expiry = Duration::from_secs(20);
-        options.look_interval = Duration::from_secs(2);
+        quicken(&mut options);
     }
     // The longest that their pairs allow.
     if random.random_bool(0.2) {
@@ -365,116 +404,4 @@ fn options(random: &mut SmallRng, leases: bool) -> ConsumerOptions {
         options.owner_level = OwnerLevel::Fixed(1);
     }
     options
-}
-
-/// What may happen in a run, by families of which each run has only some.
-#[derive(Clone, Copy, Debug)]
-enum Family {
-    Crash,
-    Fleet,
-    Cut,
-    StoreDown,
-    EndLinks,
-    HangLinks,
-    FailOpens,
-    FailReads,
-    Trim,
-    SinkDown,
-    Tampering,
-}
-
-const FAMILIES: [Family; 11] = [
-    Family::Crash,
-    Family::Fleet,
-    Family::Cut,
-    Family::StoreDown,
-    Family::EndLinks,
-    Family::HangLinks,
-    Family::FailOpens,
-    Family::FailReads,
-    Family::Trim,
-    Family::SinkDown,
-    Family::Tampering,
-];
-
-fn faults(
-    random: &mut SmallRng,
-    partitions: usize,
-    calm_at: Duration,
-    leases: bool,
-) -> Vec<(Duration, Fault)> {
-    let count = random.random_range(0..=24);
-    // Some families only, so that each also meets its faults alone.
-    let families: Vec<Family> = FAMILIES.into_iter().filter(|_| random.random_bool(0.5)).collect();
-    // A writer without fences says neither which creation of the hub its number is of, nor which
-    // reset it knows of: so a run has it, or what it would undo.
-    let tampering = random.random_range(0..3);
-    let mut faults = Vec::new();
-    for _ in 0..count {
-        let Some(family) = families.choose(random) else { break };
-        let partition = random.random_range(0..partitions);
-        let worker = random.random_range(0..MAX_WORKERS);
-        let class = *LOSSES.choose(random).unwrap_or(&ErrorClass::Transient);
-        let retryable = *LOSSES[..5].choose(random).unwrap_or(&ErrorClass::Transient);
-        let times = random.random_range(1..6);
-        let from = [CutFrom::Store, CutFrom::Broker, CutFrom::Both];
-        let from = *from.choose(random).unwrap_or(&CutFrom::Both);
-        let fault = match family {
-            Family::Crash => Fault::Crash { worker, steps: random.random_range(1..200) },
-            Family::Fleet if !leases => Fault::Restart { worker },
-            Family::Fleet => match random.random_range(0..3) {
-                0 => Fault::Join,
-                1 => Fault::Leave { worker },
-                _ => Fault::Restart { worker },
-            },
-            Family::Cut if !leases => Fault::Zombie { from },
-            Family::Cut => {
-                let (begins, lasts) = (at(random, calm_at), random.random_range(1..120));
-                if random.random_bool(0.5) {
-                    // Its link is lost as well: whoever opens the next one may be replaced by then.
-                    let after =
-                        Duration::from_secs_f64(random.random_range(0.0..1.2) * lasts as f64);
-                    let lost = if random.random_bool(0.5) {
-                        Fault::HangLinks { partition }
-                    } else {
-                        Fault::EndLinks { partition, class: ErrorClass::Transient }
-                    };
-                    faults.push(((begins + after).min(calm_at), lost));
-                }
-                faults
-                    .push((begins, Fault::Cut { worker, from, lasts: Duration::from_secs(lasts) }));
-                continue;
-            }
-            Family::StoreDown => {
-                // About as long as a lease lasts, or for ten minutes.
-                let lasts = match random.random_range(0..4) {
-                    0 => 600.0,
-                    1 => random.random_range(1.0..10.0),
-                    _ => random.random_range(5.0..50.0),
-                };
-                let lasts = Duration::from_secs_f64(lasts);
-                Fault::StoreDown { lasts, hangs: random.random_bool(0.5) }
-            }
-            Family::EndLinks => Fault::EndLinks { partition, class },
-            Family::HangLinks => Fault::HangLinks { partition },
-            Family::FailOpens => Fault::FailOpens { times, class: retryable },
-            Family::FailReads => Fault::FailReads { times, class: retryable },
-            Family::Trim => Fault::Trim { partition, events: random.random_range(1..20) },
-            Family::SinkDown => {
-                Fault::SinkDown { lasts: Duration::from_secs(random.random_range(1..60)) }
-            }
-            Family::Tampering => match tampering {
-                0 if leases && random.random_bool(0.5) => {
-                    let lasts = Duration::from_secs(random.random_range(5..90));
-                    Fault::Foreign { partition, lasts, dies: random.random_bool(0.5) }
-                }
-                0 => Fault::Overwrite { partition, back: random.random_range(1..40) },
-                1 => Fault::Recreate,
-                _ => Fault::Reset { partition, place: random.random_range(0.0..1.0) },
-            },
-        };
-        faults.push((at(random, calm_at), fault));
-    }
-    faults.sort_by_key(|(at, _)| *at);
-    faults
 }

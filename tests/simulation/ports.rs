@@ -19,6 +19,7 @@ use longshore::{Error, ErrorClass, Event};
 use tokio::time::sleep;
 
 use super::oracle::Opened;
+use super::plan::ClaimStep;
 use super::worker::Worker;
 use super::world::index;
 
@@ -172,6 +173,7 @@ impl Transport for SimTransport {
 
     fn hub_properties(&self) -> BoxFuture<'_, Result<HubProperties, Error>> {
         async {
+            self.worker.on_claim_step(ClaimStep::HubRead);
             let fate = self.worker.depart(To::Broker).await;
             let answer = self.inner.hub_properties().await;
             self.worker.arrive(To::Broker).await;
@@ -185,6 +187,7 @@ impl Transport for SimTransport {
         partition: &'a PartitionId,
     ) -> BoxFuture<'a, Result<LogProperties, Error>> {
         async {
+            self.worker.on_claim_step(ClaimStep::LogRead);
             let fate = self.worker.depart(To::Broker).await;
             let answer = self.inner.log_properties(partition).await;
             self.worker.arrive(To::Broker).await;
@@ -271,8 +274,12 @@ impl CheckpointStore for SimStore {
         &'a self,
         key: &'a CheckpointKey,
     ) -> BoxFuture<'a, Result<Option<StoredCheckpoint>, Error>> {
-        let answer = self.0.world.checkpoints.load(key);
-        self.0.read("checkpoint read", "load the checkpoint", answer).boxed()
+        async {
+            self.0.on_claim_step(ClaimStep::CheckpointRead);
+            let answer = self.0.world.checkpoints.load(key);
+            self.0.read("checkpoint read", "load the checkpoint", answer).await
+        }
+        .boxed()
     }
 
     fn store<'a>(
@@ -285,7 +292,11 @@ impl CheckpointStore for SimStore {
         let apply = move |worker: &Worker| {
             worker.world.write_checkpoint(&worker.name, &key, &checkpoint, &expected)
         };
-        self.0.write("checkpoint write", "write the checkpoint", apply).boxed()
+        async {
+            self.0.on_claim_step(ClaimStep::CheckpointWrite);
+            self.0.write("checkpoint write", "write the checkpoint", apply).await
+        }
+        .boxed()
     }
 
     fn list<'a>(&'a self, scope: &'a CheckpointScope) -> BoxFuture<'a, Result<Vec<Listed>, Error>> {

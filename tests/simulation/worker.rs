@@ -14,7 +14,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::Instant;
 
-use super::plan::CutFrom;
+use super::plan::{ClaimStep, CutFrom};
 use super::world::{SkewedClock, World, index};
 
 /// One process.
@@ -26,6 +26,7 @@ pub struct Worker {
     dies_at: AtomicU64,
     dead: AtomicBool,
     cuts: Mutex<Cuts>,
+    doze: Mutex<Doze>,
     random: Mutex<SmallRng>,
     /// By event, the ownership that had it last.
     epochs: Mutex<BTreeMap<usize, u64>>,
@@ -36,6 +37,27 @@ pub struct Worker {
 struct Cuts {
     store: Option<Instant>,
     broker: Option<Instant>,
+}
+
+/// Whether it falls asleep while it claims.
+#[derive(Clone, Copy, Default)]
+enum Doze {
+    #[default]
+    Never,
+    /// At the first claim that follows.
+    Planned(ClaimStep, Duration),
+    /// A lease was just taken.
+    Near(ClaimStep, Duration),
+}
+
+impl Doze {
+    /// Takes itself where it is near, and this is the step.
+    fn take_if_at(&mut self, now: ClaimStep) -> Self {
+        match *self {
+            Doze::Near(step, _) if step == now => std::mem::take(self),
+            _ => Doze::Never,
+        }
+    }
 }
 
 impl fmt::Debug for Worker {
@@ -55,6 +77,7 @@ impl Worker {
             dies_at: AtomicU64::new(u64::MAX),
             dead: AtomicBool::new(false),
             cuts: Mutex::default(),
+            doze: Mutex::default(),
             random: Mutex::new(SmallRng::seed_from_u64(seed)),
             epochs: Mutex::new(BTreeMap::new()),
         })
@@ -132,6 +155,31 @@ impl Worker {
         if store { cuts.store } else { cuts.broker }.filter(|until| *until > Instant::now())
     }
 
+    /// It will sleep in its first claim.
+    pub fn doze_in_claim(&self, step: ClaimStep, lasts: Duration) {
+        *self.doze.lock().expect("no panic under the lock") = Doze::Planned(step, lasts);
+    }
+
+    /// The store has it as the holder of a lease: a claim follows.
+    pub fn on_lease_taken(&self) {
+        let mut doze = self.doze.lock().expect("no panic under the lock");
+        if let Doze::Planned(step, lasts) = *doze {
+            *doze = Doze::Near(step, lasts);
+        }
+    }
+
+    /// A claim comes to this step; it may fall asleep there.
+    pub fn on_claim_step(&self, now: ClaimStep) {
+        let mut doze = self.doze.lock().expect("no panic under the lock");
+        let Doze::Near(_, lasts) = doze.take_if_at(now) else { return };
+        drop(doze);
+        if !self.world.is_calm() {
+            self.world.trace(|| format!("{} falls asleep at {now:?}", self.name));
+            self.world.oracle(|oracle| oracle.count("fell asleep in a claim"));
+            self.cut(CutFrom::Both, Instant::now() + lasts);
+        }
+    }
+
     // What happens to events.
 
     /// Returns the event's identity and which call it is.
@@ -155,6 +203,12 @@ impl Worker {
     pub fn on_settled(&self, id: usize, epoch: u64) {
         self.world.oracle(|oracle| oracle.on_settled(id, epoch));
         self.world.trace(|| format!("{} settles event {id}", self.name));
+    }
+
+    /// A settler said so when its ownership had ended, or was about to.
+    pub fn on_settled_late(&self, id: usize, epoch: u64) {
+        self.world.oracle(|oracle| oracle.on_settled_late(id, epoch));
+        self.world.trace(|| format!("{} settles event {id}, late", self.name));
     }
 
     pub fn on_dead_letter(&self, letter: &DeadLetter) {

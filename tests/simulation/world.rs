@@ -10,7 +10,7 @@ use futures::FutureExt;
 use longshore::OutgoingEvent;
 use longshore::checkpoint_store::memory::MemoryCheckpointStore;
 use longshore::checkpoint_store::{
-    Checkpoint, CheckpointKey, CheckpointScope, CheckpointStore, Expected, StoreError,
+    Checkpoint, CheckpointKey, CheckpointScope, CheckpointStore, Expected, LeaseEpoch, StoreError,
     StoredCheckpoint, VersionToken, WriteId,
 };
 use longshore::clock::Clock;
@@ -27,6 +27,8 @@ use super::plan::{Plan, Publish, Rates};
 
 /// Lines of the trace that are kept for a failure.
 pub const KEPT_LINES: usize = 80;
+/// The epoch of an owner before all others, whose clock was years ahead.
+const LONG_AGO_AHEAD: LeaseEpoch = LeaseEpoch(4_000_000_000_000);
 const FNV_PRIME: u64 = 0x0100_0000_01b3;
 
 pub struct World {
@@ -84,7 +86,7 @@ impl World {
         let begun = Instant::now();
         // Clocks of workers are ahead by up to twice the skew: this one is in the middle.
         let clock = || Arc::new(SkewedClock { begun, skew: plan.max_skew });
-        Arc::new(Self {
+        let this = Arc::new(Self {
             hub: MemoryHub::with_clock("files", plan.partitions, clock()),
             checkpoints: MemoryCheckpointStore::new(),
             leases: MemoryLeaseStore::with_clock(clock()),
@@ -105,7 +107,16 @@ impl World {
                 requests: BTreeMap::new(),
             }),
             plan,
-        })
+        });
+        if this.plan.epochs_ahead {
+            let claimed = Checkpoint { lease_epoch: LONG_AGO_AHEAD, ..Checkpoint::default() };
+            for partition in 0..this.plan.partitions {
+                let key = this.key(partition);
+                let stored = this.checkpoints.store(&key, &claimed, &Expected::Absent);
+                assert!(stored.now_or_never().expect("at once").is_ok(), "it was empty");
+            }
+        }
+        this
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -281,7 +292,7 @@ impl World {
         let partition = index(&key.partition);
         self.oracle(|oracle| match &answer {
             Ok(_) => oracle.on_stored(by, partition, checkpoint),
-            Err(_) => oracle.count("conflict"),
+            Err(_) => oracle.on_not_stored(by, partition, checkpoint),
         });
         answer
     }

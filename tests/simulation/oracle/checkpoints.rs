@@ -10,6 +10,12 @@ impl Oracle {
     pub fn on_stored(&mut self, by: &str, partition: usize, checkpoint: &Checkpoint) {
         let state = &mut self.partitions[partition];
         let epoch = checkpoint.lease_epoch.0;
+        if !state.was_overwritten
+            && let Some(claim) = state.claims.get(&epoch)
+            && claim.by != by
+        {
+            self.violations.push(format!("{by} writes {partition} as epoch {epoch} of {claim:?}"));
+        }
         let is_claim = state.claims.keys().next_back().is_none_or(|last| epoch > *last)
             || (state.overwritten && !state.claims.contains_key(&epoch));
         if state.was_overwritten && state.claims.get(&epoch).is_some_and(|claim| claim.by != by) {
@@ -18,12 +24,24 @@ impl Oracle {
         let incarnation = checkpoint.incarnation.map_or(0, |is| is.0);
         let before = state.stored.replace(checkpoint.clone());
         let overwritten = std::mem::take(&mut state.overwritten);
+        if is_claim
+            && !state.was_overwritten
+            && let Some(holder) = state.holder.as_ref().filter(|holder| *holder != by)
+            && let Some((later, _)) = state
+                .claims
+                .range(state.tenure_begins_after + 1..)
+                .find(|(_, claim)| claim.by == *holder)
+        {
+            self.violations.push(format!(
+                "{by} claims {partition} over epoch {later} of {holder}, which has the lease"
+            ));
+        }
         if is_claim {
             let (by, checkpoint) = (by.to_owned(), checkpoint.clone());
             state.claims.insert(epoch, Claim { by, checkpoint, ended_clean: false });
         }
         let refused = state.refused;
-        let mut broken = Vec::new();
+        let (mut broken, mut settled) = (Vec::new(), Vec::new());
         let place = |one: &Checkpoint| (one.incarnation.map_or(0, |is| is.0), one.reset_generation);
         if checkpoint.incarnation.is_none() {
             broken.push("it does not say of which log".to_owned());
@@ -59,19 +77,33 @@ impl Oracle {
             if is_claim && begins_anew && self.policy == PositionLost::Latest {
                 log.unsettled.retain(|number, _| *number > mark);
             }
-            if let Some((number, _)) = log.unsettled.range(..=mark).next() {
-                broken.push(format!("{number} below it is not settled"));
-            }
-            for run in &checkpoint.settled_above {
-                if let Some((number, _)) = log.unsettled.range(run.first.0..=run.last.0).next() {
-                    broken.push(format!("{number} above it is not settled"));
+            let runs = checkpoint.settled_above.iter().map(|run| run.first.0..=run.last.0);
+            let places = [("below", i64::MIN..=mark)].into_iter();
+            for (place, range) in places.chain(runs.map(|run| ("above", run))) {
+                let unsettled = log.unsettled.range(range);
+                for (number, id) in unsettled {
+                    match log.maybe.get(number) {
+                        Some(epoch) => settled.push((*id, *epoch)),
+                        None => {
+                            broken.push(format!("{number} {place} it is not settled"));
+                            break;
+                        }
+                    }
                 }
             }
         }
+        settled.into_iter().for_each(|(id, epoch)| self.settle(id, epoch));
         self.count(if is_claim { "claim" } else { "checkpoint" });
         for broken in broken {
             self.violations.push(format!("checkpoint of {partition}: {broken}; {checkpoint:?}"));
         }
+    }
+
+    /// The store refused a checkpoint of one of our workers: another one is there.
+    pub fn on_not_stored(&mut self, by: &str, partition: usize, checkpoint: &Checkpoint) {
+        let claim = self.partitions[partition].claims.get(&checkpoint.lease_epoch.0);
+        let is_anothers = claim.is_some_and(|claim| claim.by != by);
+        self.count(if is_anothers { "conflict of claims with one epoch" } else { "conflict" });
     }
 
     /// A writer without fences replaced what was there.
@@ -92,6 +124,7 @@ impl Oracle {
         let Some(log) = self.logs.get_mut(&(partition, self.incarnation)) else { return };
         let begin = log.begin.max(mark.saturating_add(1));
         log.unsettled = log.all.range(begin..).map(|(number, id)| (*number, *id)).collect();
+        log.maybe.clear();
         for id in log.unsettled.values() {
             self.events[*id].settled = None;
         }

@@ -10,7 +10,10 @@ use longshore::checkpoint_store::Checkpoint;
 use longshore::config::{OwnerLevel, PositionLost};
 
 use super::plan::Plan;
-pub use owners::Opened;
+pub use owners::{Opened, worker_of};
+
+/// A window of this many events is not judged.
+const WIDE_WINDOW: usize = 1_000;
 
 /// So many processes an event may end where they follow each other at once.
 const MOST_DEATHS: u64 = 2_000;
@@ -18,6 +21,8 @@ const MOST_DEATHS: u64 = 2_000;
 #[derive(Debug, Default)]
 pub struct Oracle {
     policy: PositionLost,
+    /// Most events of a partition that are in flight above its checkpoint.
+    window_events: usize,
     /// Whether a live worker may lose its leases by the weather alone.
     rough: bool,
     stores_were_down: bool,
@@ -52,6 +57,9 @@ struct Published {
 struct Log {
     all: BTreeMap<i64, usize>,
     unsettled: BTreeMap<i64, usize>,
+    /// Of those, what a settler said to be finished when its ownership had ended, or was about to:
+    /// a checkpoint may have it, and the next owner may get it. By which ownership.
+    maybe: BTreeMap<i64, u64>,
     /// Numbers below were trimmed.
     begin: i64,
 }
@@ -77,6 +85,8 @@ struct Partition {
     link: Option<Opened>,
     /// Handler calls under way, by worker.
     running: BTreeMap<String, usize>,
+    /// Who has its lease.
+    holder: Option<String>,
     /// The last claim before its lease went to the holder it has.
     tenure_begins_after: u64,
     /// How often its lease went to another holder.
@@ -106,6 +116,7 @@ impl Oracle {
     pub fn new(plan: &Plan) -> Self {
         let mut this = Self {
             policy: plan.options.position_lost,
+            window_events: plan.options.window_events,
             rough: plan.rates.may_cost_leases(),
             has_levels: plan.options.owner_level == OwnerLevel::LeaseEpoch,
             incarnation: 1,
@@ -175,8 +186,31 @@ impl Oracle {
         if let Some(by) = settled {
             self.judge_repeat(id, by, epoch);
         }
+        self.judge_window(id, epoch);
         self.on_running(worker, partition);
         call
+    }
+
+    /// Whoever handles an event has received all from the first that is not settled on.
+    fn judge_window(&mut self, id: usize, epoch: u64) {
+        let Published { partition, number, incarnation, .. } = self.events[id];
+        let state = &self.partitions[partition];
+        let claim = state.claims.get(&epoch).map(|claim| &claim.checkpoint);
+        let is_of_now = incarnation == self.incarnation
+            && claim.is_some_and(|claim| claim.reset_generation == state.reset_generation);
+        // The widest window is wider than nearly all logs, and counting costs.
+        if !is_of_now || state.was_overwritten || self.window_events >= WIDE_WINDOW {
+            return;
+        }
+        let Some(log) = self.logs.get(&(partition, incarnation)) else { return };
+        let first = log.unsettled.keys().next().copied().unwrap_or(i64::MAX);
+        let most = self.window_events;
+        if first <= number && log.all.range(first..=number).take(most + 1).count() > most {
+            self.violations.push(format!(
+                "{partition}/{number} (event {id}) is handled {most} events or more above {first}, \
+                 which is not settled"
+            ));
+        }
     }
 
     fn judge_repeat(&mut self, id: usize, by: u64, epoch: u64) {
@@ -244,6 +278,22 @@ impl Oracle {
         self.settle(id, epoch);
     }
 
+    /// A settler said so when its ownership had ended, or was about to.
+    pub fn on_settled_late(&mut self, id: usize, epoch: u64) {
+        self.count("settled when the ownership had ended");
+        let Published { partition, incarnation, number, .. } = self.events[id];
+        let state = &self.partitions[partition];
+        let knows = state.claims.get(&epoch).map(|claim| claim.checkpoint.reset_generation);
+        if knows.unwrap_or(0) < state.reset_generation {
+            return;
+        }
+        if let Some(log) = self.logs.get_mut(&(partition, incarnation))
+            && log.unsettled.contains_key(&number)
+        {
+            log.maybe.insert(number, epoch);
+        }
+    }
+
     /// A foreign processor handled it.
     pub fn on_foreign_settled(&mut self, id: usize) {
         self.count("handled by a foreign owner");
@@ -257,6 +307,7 @@ impl Oracle {
         event.settled.get_or_insert(epoch);
         if let Some(log) = self.logs.get_mut(&(event.partition, event.incarnation)) {
             log.unsettled.remove(&event.number);
+            log.maybe.remove(&event.number);
         }
     }
 

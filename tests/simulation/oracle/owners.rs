@@ -5,7 +5,7 @@ use longshore::lease_store::{Holder, OwnerId, Ownership};
 use super::Oracle;
 
 /// The worker of an owner id, which ends with a number of its own.
-fn worker_of(owner: &OwnerId) -> String {
+pub fn worker_of(owner: &OwnerId) -> String {
     let name = owner.as_str();
     name.rsplit_once('-').map_or(name, |(worker, _)| worker).to_owned()
 }
@@ -128,10 +128,14 @@ impl Oracle {
         after: &Ownership,
     ) {
         if before.holder == after.holder {
+            if before.target.is_some() && after.target.is_none() {
+                self.count("hand-off called back");
+            }
             return;
         }
         let state = &mut self.partitions[partition];
         state.moves += 1;
+        state.holder = after.holder.worker().map(worker_of);
         let had_claims = state.tenure_begins_after;
         state.tenure_begins_after = state.claims.keys().next_back().copied().unwrap_or(0);
         let had = before.holder.worker().map(worker_of);

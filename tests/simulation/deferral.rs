@@ -1,0 +1,166 @@
+//! Handlers that leave the end of an event to a settler: what it says, and when.
+//!
+//! The oracle counts its word where the handler had returned the outcome that came with it, and the
+//! ownership was not about to end. A word that comes at its end may be in a checkpoint or not. A
+//! word for an event that the handler ended otherwise counts for nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore::Outcome;
+use longshore::consumer::Settler;
+use rand::Rng;
+use rand::rngs::SmallRng;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::handler::Running;
+use super::plan::HandlerRates;
+use super::worker::Worker;
+
+/// How a call leaves the end of its event to a settler.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Deferral {
+    /// It speaks before the handler returns.
+    Early,
+    /// It speaks this long after the handler returned.
+    Late(Duration),
+    /// It is dropped without a word before the handler returns.
+    Dropped,
+    /// The same, this long after.
+    DroppedLate(Duration),
+    /// It speaks this long after the handler began, which ends the event itself.
+    Stale(Duration),
+}
+
+impl Deferral {
+    pub fn random(random: &mut SmallRng, rates: &HandlerRates) -> Option<Self> {
+        if !random.random_bool(rates.defer) {
+            return None;
+        }
+        let after = Duration::from_millis(random.random_range(0..=rates.settler_ms));
+        Some(match random.random_range(0..6) {
+            0 => Self::Early,
+            1 => Self::Dropped,
+            2 => Self::DroppedLate(after),
+            3 => Self::Stale(after),
+            _ => Self::Late(after),
+        })
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Early => "settler that speaks early",
+            Self::Late(_) => "settler that speaks late",
+            Self::Dropped | Self::DroppedLate(_) => "settler dropped",
+            Self::Stale(_) => "settler of an event that its handler ends",
+        }
+    }
+}
+
+/// What the handler call knows of its ownership.
+#[derive(Clone)]
+pub struct Ownership {
+    pub epoch: u64,
+    pub cancelled: CancellationToken,
+    pub lost: CancellationToken,
+}
+
+impl Ownership {
+    fn is_ending(&self) -> bool {
+        self.cancelled.is_cancelled() || self.lost.is_cancelled()
+    }
+}
+
+/// A settler that a call took.
+pub struct Taken {
+    how: Deferral,
+    settler: Option<Settler>,
+    says: Outcome,
+    deferred: Outcome,
+}
+
+impl Taken {
+    /// `says` is how the event is to end.
+    pub fn new(
+        worker: &Arc<Worker>,
+        how: Deferral,
+        (settler, deferred): (Settler, Outcome),
+        says: Outcome,
+    ) -> Self {
+        worker.world.oracle(|oracle| oracle.count(how.name()));
+        let mut this = Self { how, settler: Some(settler), says, deferred };
+        match how {
+            Deferral::Early => {
+                this.settler.take().into_iter().for_each(|it| it.settle(this.says.clone()))
+            }
+            Deferral::Dropped => drop(this.settler.take()),
+            Deferral::Stale(after) => {
+                let (worker, settler) = (Arc::clone(worker), this.settler.take());
+                tokio::spawn(async move {
+                    sleep_until(Instant::now() + after).await;
+                    worker.step();
+                    if let Some(settler) = settler.filter(|_| !worker.is_dead()) {
+                        settler.settle(Outcome::Done);
+                    }
+                });
+            }
+            Deferral::Late(_) | Deferral::DroppedLate(_) => {}
+        }
+        this
+    }
+
+    /// The handler returns, with this outcome where it ends the event itself.
+    pub fn end(
+        self,
+        worker: &Arc<Worker>,
+        id: usize,
+        ownership: &Ownership,
+        outcome: Outcome,
+        running: Running,
+    ) -> Outcome {
+        match self.how {
+            Deferral::Stale(_) => {
+                if settles(&outcome) {
+                    worker.on_settled(id, ownership.epoch);
+                }
+                return outcome;
+            }
+            Deferral::Early if settles(&self.says) => worker.on_settled(id, ownership.epoch),
+            Deferral::Early | Deferral::Dropped => {}
+            Deferral::Late(after) | Deferral::DroppedLate(after) => {
+                let says = matches!(self.how, Deferral::Late(_)).then_some(self.says);
+                let (worker, ownership) = (Arc::clone(worker), ownership.clone());
+                let settler = self.settler;
+                tokio::spawn(async move {
+                    let at = Instant::now() + after;
+                    tokio::select! {
+                        biased;
+                        () = ownership.cancelled.cancelled() => {}
+                        () = ownership.lost.cancelled() => {}
+                        () = sleep_until(at) => {}
+                    }
+                    // From now on nobody waits for it.
+                    drop(running);
+                    sleep_until(at).await;
+                    worker.step();
+                    // Where it says nothing it is dropped here.
+                    let Some(says) = says.filter(|_| !worker.is_dead()) else { return };
+                    if settles(&says) {
+                        if ownership.is_ending() {
+                            worker.on_settled_late(id, ownership.epoch);
+                        } else {
+                            worker.on_settled(id, ownership.epoch);
+                        }
+                    }
+                    settler.into_iter().for_each(|settler| settler.settle(says.clone()));
+                });
+            }
+        }
+        self.deferred
+    }
+}
+
+fn settles(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Done | Outcome::Skip(_))
+}
