@@ -19,6 +19,8 @@
 //! - `partition`: one partition while it is ours;
 //! - `handling`: one call of a handler, and the slots all of them share.
 
+#![warn(clippy::too_many_lines)]
+
 mod budget;
 mod builder;
 mod checkpoint_write;

@@ -143,10 +143,19 @@ async fn try_once(
         Begin::After(number) => LinkStart::After(number),
         Begin::Again(start) | Begin::At { start, .. } => start,
     };
+    announce(shared, partition, &fence, start);
+    Ok(ClaimStep::Claimed(Box::new(Claimed {
+        resume: ResumePosition::new(hub.incarnation, start),
+        fence,
+    })))
+}
+
+/// Tells the log what was claimed, and whether one of its events is under suspicion.
+fn announce(shared: &Shared, partition: &Partition, fence: &Fence, start: LinkStart) {
     info!(
         message_topic = %partition.entity,
         message_partition = %partition.id,
-        message_consumer_group = %key.scope.consumer_group,
+        message_consumer_group = %shared.transport.consumer_group(),
         lease_epoch = fence.lease_epoch().0,
         start = ?start,
         "the partition is ours"
@@ -157,7 +166,7 @@ async fn try_once(
         warn!(
             message_topic = %partition.entity,
             message_partition = %partition.id,
-            message_consumer_group = %key.scope.consumer_group,
+            message_consumer_group = %shared.transport.consumer_group(),
             takeovers,
             in_flight,
             suspects_to = claimed.suspects_to.map(|number| number.0),
@@ -165,10 +174,6 @@ async fn try_once(
              once, to find the one that ends its process"
         );
     }
-    Ok(ClaimStep::Claimed(Box::new(Claimed {
-        resume: ResumePosition::new(hub.incarnation, start),
-        fence,
-    })))
 }
 
 /// Where to begin.

@@ -13,7 +13,7 @@ use crate::consumer::handling::batch::{Ended, Outcomes};
 use crate::consumer::handling::scope::Completion;
 use crate::consumer::handling::unit::{Tracked, TrackedBatch, Unit};
 use crate::event::Event;
-use crate::outcome::{Deferred, Failure, Outcome, RetryDelay};
+use crate::outcome::{Deferred, Failure, Outcome, RetryDelay, RetryRequest};
 use crate::state::watermark::Settled;
 
 impl PartitionWorker {
@@ -148,36 +148,7 @@ impl PartitionWorker {
                 self.shared.counters.skipped.add(1);
                 self.settle(&tracked, now);
             }
-            Outcome::Retry(request) => {
-                // It was handled, and the process is there.
-                self.end_trial(now);
-                self.shared.counters.retried.add(1);
-                let attempt = self.failures.attempt(tracked.ticket).number;
-                if attempt >= self.shared.options.max_attempts {
-                    self.dead_letter(tracked, request.failure, now);
-                } else {
-                    let delay = match request.delay {
-                        RetryDelay::Now => Duration::ZERO,
-                        RetryDelay::After(delay) => delay.min(crate::config::MAX_DURATION),
-                        RetryDelay::Backoff => {
-                            let random = self.shared.random();
-                            self.shared.options.retry_backoff.delay(attempt, random)
-                        }
-                    };
-                    debug!(
-                        message_topic = %self.partition.entity,
-                        message_partition = %self.partition.id,
-                        message_offset = %tracked.event.sequence_number(),
-                        message_consumer_group = %self.key.scope.consumer_group,
-                        attempts = attempt,
-                        retry_in_ms = delay.as_millis(),
-                        failure = %request.failure,
-                        "the event is tried again"
-                    );
-                    self.failures.on_failed(tracked.ticket, self.shared.clock.now());
-                    self.retries.on_delayed(tracked, (now + delay).into_std());
-                }
-            }
+            Outcome::Retry(request) => self.retry(tracked, request, now),
             Outcome::DeadLetter(failure) => {
                 self.end_trial(now);
                 self.dead_letter(tracked, failure, now);
@@ -199,6 +170,37 @@ impl PartitionWorker {
                 let failure = Failure::transient("a settler was given what defers its event");
                 self.on_outcome(tracked, Outcome::retry(failure), now);
             }
+        }
+    }
+
+    fn retry(&mut self, tracked: Tracked, request: RetryRequest, now: Instant) {
+        // It was handled, and the process is there.
+        self.end_trial(now);
+        self.shared.counters.retried.add(1);
+        let attempt = self.failures.attempt(tracked.ticket).number;
+        if attempt >= self.shared.options.max_attempts {
+            self.dead_letter(tracked, request.failure, now);
+        } else {
+            let delay = match request.delay {
+                RetryDelay::Now => Duration::ZERO,
+                RetryDelay::After(delay) => delay.min(crate::config::MAX_DURATION),
+                RetryDelay::Backoff => {
+                    let random = self.shared.random();
+                    self.shared.options.retry_backoff.delay(attempt, random)
+                }
+            };
+            debug!(
+                message_topic = %self.partition.entity,
+                message_partition = %self.partition.id,
+                message_offset = %tracked.event.sequence_number(),
+                message_consumer_group = %self.key.scope.consumer_group,
+                attempts = attempt,
+                retry_in_ms = delay.as_millis(),
+                failure = %request.failure,
+                "the event is tried again"
+            );
+            self.failures.on_failed(tracked.ticket, self.shared.clock.now());
+            self.retries.on_delayed(tracked, (now + delay).into_std());
         }
     }
 
