@@ -153,9 +153,8 @@ impl Watermark {
         let settled = self.settled_before.front().is_some_and(|run| run.first <= number);
         let ticket = Ticket(self.first_ticket + self.window.len() as u64);
         if settled {
-            let state = keep(&mut self.marks, mark());
-            self.window.push_back(Place { number, state });
-            self.advance();
+            self.window.push_back(Place { number, state: State::Settled });
+            self.advance(Some((self.window.len() - 1, mark())));
             Received::SettledBefore
         } else {
             self.window.push_back(Place { number, state: State::Unsettled });
@@ -166,41 +165,51 @@ impl Watermark {
 
     /// Settles an event; settling it again changes nothing.
     pub fn on_settled(&mut self, ticket: Ticket, mark: Mark<'_>) -> Settled {
-        let mut newly = false;
-        let advanced = self.on_settled_in_a_row(ticket, 1, mark, |_| newly = true);
-        match (newly, advanced) {
-            (false, _) => Settled::Before,
-            (true, false) => Settled::Held,
-            (true, true) => Settled::Advanced,
+        let index = ticket.0.checked_sub(self.first_ticket).map(usize::try_from);
+        let Some(Ok(index)) = index else { return Settled::Before };
+        match self.window.get_mut(index) {
+            Some(tracked) if !tracked.is_settled() => tracked.state = State::Settled,
+            _ => return Settled::Before,
         }
+        self.unsettled -= 1;
+        if self.advance(Some((index, mark))) { Settled::Advanced } else { Settled::Held }
     }
 
     /// Settles `count` events received in a row, of which `first` is the first and `mark` belongs
-    /// to the last; `newly` is told the index of each that was not settled before.
+    /// to the last; `before` is told the index of each that was settled before: nearly always of
+    /// none, so that what is done for each event of a batch is a store.
     /// Returns whether the watermark moved.
     pub fn on_settled_in_a_row(
         &mut self,
         first: Ticket,
         count: usize,
         mark: Mark<'_>,
-        mut newly: impl FnMut(usize),
+        mut before: impl FnMut(usize),
     ) -> bool {
         // What is not in the window any more is below the watermark.
         let passed = usize::try_from(self.first_ticket.saturating_sub(first.0)).unwrap_or(count);
+        let passed = passed.min(count);
+        (0..passed).for_each(&mut before);
         let begin =
             usize::try_from(first.0.saturating_sub(self.first_ticket)).unwrap_or(usize::MAX);
+        let begin = begin.min(self.window.len());
+        let there = (count - passed).min(self.window.len() - begin);
+        // Beyond it nothing was received.
+        (passed + there..count).for_each(&mut before);
         let mut left = self.unsettled;
-        let rest = self.window.range_mut(begin.min(self.window.len())..);
-        for (index, tracked) in (passed..count).zip(rest) {
-            if !tracked.is_settled() {
-                newly(index);
+        let mut last = None;
+        for (index, tracked) in self.window.range_mut(begin..begin + there).enumerate() {
+            if tracked.is_settled() {
+                before(passed + index);
+            } else {
+                tracked.state = State::Settled;
                 left -= 1;
-                tracked.state =
-                    if index + 1 == count { keep(&mut self.marks, mark) } else { State::Settled };
+                last = Some(index);
             }
         }
         self.unsettled = left;
-        self.advance()
+        let last = last.filter(|index| passed + index + 1 == count);
+        self.advance(last.map(|index| (begin + index, mark)))
     }
 
     /// Whether a tracked event is settled.
@@ -272,32 +281,51 @@ impl Watermark {
         runs
     }
 
-    fn advance(&mut self) -> bool {
+    /// Moves the watermark over what is settled. `settled` is where in the window something was
+    /// settled just now, and its mark: it is kept only where the watermark may come to rest there
+    /// later, and so costs nothing where events end in their order.
+    fn advance(&mut self, settled: Option<(usize, Mark<'_>)>) -> bool {
         let leaving = self.window.iter().take_while(|tracked| tracked.is_settled()).count();
-        let mut rests_at = None;
-        for tracked in self.window.drain(..leaving) {
-            let mark = match tracked.state {
-                State::SettledAt(key) => self.marks.try_remove(key as usize),
-                State::Settled | State::Unsettled => None,
-            };
-            rests_at = Some((tracked.number, mark));
+        if let Some((index, mark)) = settled
+            && index >= leaving
+            && let Some(tracked) = self.window.get_mut(index)
+        {
+            tracked.state = keep(&mut self.marks, mark);
+        }
+        let Some(rests_at) = leaving.checked_sub(1) else { return false };
+        let Some(number) = self.window.get(rests_at).map(|tracked| tracked.number) else {
+            return false;
+        };
+        let mut position = Position::at(number.0);
+        if let Some((_, mark)) = settled.filter(|(index, _)| *index == rests_at) {
+            position.offset = mark.offset.cloned();
+            position.enqueued_time = mark.enqueued_time;
+        }
+        if self.marks.is_empty() {
+            self.window.drain(..leaving);
+        } else {
+            for (index, tracked) in self.window.drain(..leaving).enumerate() {
+                if let State::SettledAt(key) = tracked.state
+                    && let Some(mark) = self.marks.try_remove(key as usize)
+                    && index == rests_at
+                {
+                    position.offset = mark.offset;
+                    position.enqueued_time = mark.enqueued_time;
+                }
+            }
         }
         self.first_ticket += leaving as u64;
-        if let Some((sequence_number, mark)) = rests_at {
-            let (offset, enqueued_time) =
-                mark.map_or((None, None), |mark| (mark.offset, mark.enqueued_time));
-            self.settled_to = Some(Position { sequence_number, offset, enqueued_time });
-        }
-        leaving > 0
+        self.settled_to = Some(position);
+        true
     }
 }
 
 /// Keeps a mark, if it says anything and there is a key for it.
 fn keep(marks: &mut Slab<KeptMark>, mark: Mark<'_>) -> State {
-    if mark == Mark::default() {
+    let Mark { offset, enqueued_time } = mark;
+    if offset.is_none() && enqueued_time.is_none() {
         return State::Settled;
     }
-    let Mark { offset, enqueued_time } = mark;
     let key = marks.insert(KeptMark { offset: offset.cloned(), enqueued_time });
     u32::try_from(key).map_or(State::Settled, State::SettledAt)
 }
@@ -398,15 +426,15 @@ mod tests {
                         let last = offset(number);
                         let last = mark(&last, number);
                         let before = contiguous(&log[..cursor], &settled);
-                        let newly: Vec<usize> = (0..row.len())
-                            .filter(|index| settled.insert(row[*index]))
+                        let settled_before: Vec<usize> = (0..row.len())
+                            .filter(|index| !settled.insert(row[*index]))
                             .collect();
                         let moved = contiguous(&log[..cursor], &settled) != before;
                         if row.len() == 1 {
-                            let expected = match (newly.is_empty(), moved) {
-                                (true, _) => Settled::Before,
-                                (false, true) => Settled::Advanced,
-                                (false, false) => Settled::Held,
+                            let expected = match (settled_before.is_empty(), moved) {
+                                (false, _) => Settled::Before,
+                                (true, true) => Settled::Advanced,
+                                (true, false) => Settled::Held,
                             };
                             prop_assert_eq!(watermark.on_settled(first, last), expected);
                         } else {
@@ -414,7 +442,7 @@ mod tests {
                             let advanced = watermark.on_settled_in_a_row(
                                 first, row.len(), last, |index| told.push(index),
                             );
-                            prop_assert_eq!((told, advanced), (newly, moved));
+                            prop_assert_eq!((told, advanced), (settled_before, moved));
                         }
                     },
                     Step::Restart => {

@@ -80,7 +80,9 @@ impl WatchedHandler {
         Self(id)
     }
 
-    /// Runs a poll of the handler's call for the event of this number.
+    /// Runs a poll of the handler's call for the event of this number. Inlined: the future that is
+    /// polled, and what it returns, would be moved through it.
+    #[inline]
     pub(crate) fn poll<T>(&self, event: SequenceNumber, poll: impl FnOnce() -> T) -> T {
         let entered = on_post(|post| post.enter(self.0, event)).flatten();
         let result = poll();

@@ -38,6 +38,9 @@ impl PartitionWorker {
         let mut events = std::mem::take(&mut self.received);
         let now_std = now.into_std();
         let (accused, trial_time) = (self.checkpointer.accused(), self.checkpointer.trial_time());
+        // Of the accusation only its event is looked at for each: nearly always there is none.
+        let accused_event = accused.map(|trial| trial.event);
+        let mut largest_event_bytes = self.largest_event_bytes;
         let mut bytes_taken = 0;
         let mut settled_before = 0_usize;
         self.shared.counters.received.add(events.len() as u64);
@@ -46,10 +49,12 @@ impl PartitionWorker {
                 Received::New(ticket) => {
                     let bytes = event.budget_bytes();
                     bytes_taken += bytes;
-                    self.largest_event_bytes = self.largest_event_bytes.max(bytes);
+                    largest_event_bytes = largest_event_bytes.max(bytes);
                     let number = event.sequence_number();
                     let tracked = Tracked { event, ticket };
-                    if let Some(trial) = accused.filter(|trial| trial.event == number) {
+                    if accused_event == Some(number)
+                        && let Some(trial) = accused
+                    {
                         self.dead_letter(tracked, accusation(trial), now);
                     } else {
                         if let Some(time) = trial_time {
@@ -63,6 +68,7 @@ impl PartitionWorker {
             }
         }
         self.received = events;
+        self.largest_event_bytes = largest_event_bytes;
         if settled_before > 0 {
             self.shared.counters.settled_before.add(settled_before as u64);
             self.checkpointer.on_settled(settled_before, now);

@@ -101,19 +101,12 @@ impl PartitionWorker {
         let (Some(oldest), Some(newest)) = (events.first(), events.last()) else {
             return;
         };
-        let mut settled = 0;
         // Whatever was settled before gave its bytes back then.
-        let mut settled_before = 0;
-        let bytes_of = |index| events.get(index).map_or(0, Event::budget_bytes);
-        let mut bytes = batch.budget_bytes;
+        let (mut settled, mut bytes) = (events.len(), batch.budget_bytes);
         self.watermark.on_settled_in_a_row(first, events.len(), newest.into(), |index| {
-            while settled + settled_before < index {
-                bytes -= bytes_of(settled + settled_before);
-                settled_before += 1;
-            }
-            settled += 1;
+            settled -= 1;
+            bytes -= events.get(index).map_or(0, Event::budget_bytes);
         });
-        bytes -= (settled + settled_before..events.len()).map(bytes_of).sum::<usize>();
         self.returned_bytes += bytes;
         self.tally.done += events.len() as u64;
         self.tally.settled.push((oldest.enqueued_time(), newest.enqueued_time()));
