@@ -258,7 +258,7 @@ impl LeaseTable {
             if matches!(entry.role, Role::Yielding { deadline, .. } if deadline <= now) {
                 entry.role = Role::Held;
                 entry.rests_until = Some(now + self.limits.hand_off_timeout);
-                actions.push(Action::Resume(partition.clone()));
+                actions.push(Action::CallBack(partition.clone()));
             }
         }
         actions

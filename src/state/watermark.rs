@@ -116,7 +116,7 @@ impl Place {
 
 impl Watermark {
     /// Begins above `settled_to`, with what an earlier run settled above that.
-    pub fn resume(settled_to: Option<Position>, settled_above: &[SettledRun]) -> Self {
+    pub fn from_checkpoint(settled_to: Option<Position>, settled_above: &[SettledRun]) -> Self {
         let last_received = settled_to.as_ref().map(|position| position.sequence_number);
         let begin = last_received.map_or(i64::MIN, |number| number.0.saturating_add(1));
         let mut settled_before: Vec<SettledRun> = settled_above
@@ -383,7 +383,7 @@ mod tests {
         /// Against sets of numbers: every event of the log so far, and the settled ones.
         #[test]
         fn agrees_with_plain_sets(steps in prop::collection::vec(step(), 0..60)) {
-            let mut watermark = Watermark::resume(None, &[]);
+            let mut watermark = Watermark::from_checkpoint(None, &[]);
             let mut log: Vec<i64> = Vec::new();
             let mut cursor = 0; // how much of the log this life has received
             let mut settled: BTreeSet<i64> = BTreeSet::new();
@@ -448,7 +448,7 @@ mod tests {
                     Step::Restart => {
                         let position = watermark.settled_to().cloned();
                         let runs = watermark.settled_above();
-                        watermark = Watermark::resume(position.clone(), &runs);
+                        watermark = Watermark::from_checkpoint(position.clone(), &runs);
                         tickets.clear();
                         cursor = position.map_or(0, |position| {
                             log.iter().filter(|number| **number <= position.sequence_number.0).count()
@@ -483,7 +483,7 @@ mod tests {
     #[test]
     fn what_is_settled_on_both_sides_of_the_watermark_is_not_received_again() {
         let run = SettledRun { first: SequenceNumber(3), last: SequenceNumber(6) };
-        let mut watermark = Watermark::resume(Some(Position::at(4)), &[run]);
+        let mut watermark = Watermark::from_checkpoint(Some(Position::at(4)), &[run]);
         let received = |watermark: &mut Watermark, number| {
             watermark.on_received(SequenceNumber(number), Mark::default)
         };
@@ -495,7 +495,7 @@ mod tests {
 
     #[test]
     fn a_hole_keeps_the_watermark_and_shows_in_the_runs() {
-        let mut watermark = Watermark::resume(Some(Position::at(4)), &[]);
+        let mut watermark = Watermark::from_checkpoint(Some(Position::at(4)), &[]);
         let settle =
             |watermark: &mut Watermark, ticket| watermark.on_settled(ticket, Mark::default());
         let tickets: Vec<Ticket> = [5, 7, 8, 12]

@@ -412,7 +412,7 @@ impl LeaseLoop<'_> {
                 // A drain ends it all the same.
                 _ if matches!(self.leaving, Leaving::Draining { .. }) => {}
                 Action::Yield(partition) => self.owners.order(&partition, Order::HandOff),
-                Action::Resume(partition) => {
+                Action::CallBack(partition) => {
                     let order = match *self.shared.directive.borrow() {
                         Directive::Pause => Order::Pause,
                         _ => Order::Run,

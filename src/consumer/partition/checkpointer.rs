@@ -80,7 +80,7 @@ impl Checkpointer {
     /// The state the ownership began with.
     pub(super) fn watermark(&self) -> Watermark {
         let stored = self.fence.stored();
-        Watermark::resume(stored.watermark.clone(), &stored.settled_above)
+        Watermark::from_checkpoint(stored.watermark.clone(), &stored.settled_above)
     }
 
     /// Events of this ownership below the last acknowledged checkpoint.

@@ -53,7 +53,7 @@ pub enum Action {
     /// Drain it for a hand-off.
     Yield(PartitionId),
     /// Do not drain it any more; where it has ended meanwhile, that is fine too.
-    Resume(PartitionId),
+    CallBack(PartitionId),
     /// It is another owner's: stop.
     Lose(PartitionId),
     /// Remove the member record of a worker that is long gone.

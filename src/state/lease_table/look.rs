@@ -260,7 +260,7 @@ impl LeaseTable {
             if matches!(&entry.role, Role::Yielding { to, .. } if !view.stayers.contains(to)) {
                 entry.role = Role::Held;
                 entry.rests_until = Some(now + self.limits.hand_off_timeout);
-                actions.push(Action::Resume(partition.clone()));
+                actions.push(Action::CallBack(partition.clone()));
             }
             let wanted = |target: &OwnerId| {
                 view.wants.get(target).is_some_and(|wants| wants.contains(partition))

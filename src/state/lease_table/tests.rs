@@ -196,7 +196,7 @@ impl World {
                     worker.run = Some(Run::Begins);
                 }
                 Action::Yield(_) => worker.yields = true,
-                Action::Resume(_) => worker.yields = false,
+                Action::CallBack(_) => worker.yields = false,
                 Action::Lose(_) => worker.loses = true,
                 Action::Forget(_) => unreachable!("no record is that old"),
             }
@@ -522,7 +522,7 @@ fn a_hand_off_is_called_back_in_time_without_a_look() {
     entry.role = Role::Yielding { to: "b".into(), deadline };
     assert_eq!(table.next_overdue(), Some(deadline));
     assert_eq!(table.on_time(deadline - Duration::from_secs(1)), []);
-    assert_eq!(table.on_time(deadline), [Action::Resume(partition())]);
+    assert_eq!(table.on_time(deadline), [Action::CallBack(partition())]);
     assert_eq!(table.next_overdue(), None);
 }
 
