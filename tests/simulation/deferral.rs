@@ -29,6 +29,9 @@ pub enum Deferral {
     Dropped,
     /// The same, this long after.
     DroppedLate(Duration),
+    /// Two are taken; one speaks before the handler returns, the other is dropped this long after the
+    /// handler began.
+    Twice(Duration),
     /// It speaks this long after the handler began, which ends the event itself.
     Stale(Duration),
 }
@@ -39,11 +42,12 @@ impl Deferral {
             return None;
         }
         let after = Duration::from_millis(random.random_range(0..=rates.settler_ms));
-        Some(match random.random_range(0..6) {
+        Some(match random.random_range(0..7) {
             0 => Self::Early,
             1 => Self::Dropped,
             2 => Self::DroppedLate(after),
             3 => Self::Stale(after),
+            4 => Self::Twice(after),
             _ => Self::Late(after),
         })
     }
@@ -52,6 +56,7 @@ impl Deferral {
         match self {
             Self::Early => "settler that speaks early",
             Self::Late(_) => "settler that speaks late",
+            Self::Twice(_) => "two settlers of an event",
             Self::Dropped | Self::DroppedLate(_) => "settler dropped",
             Self::Stale(_) => "settler of an event that its handler ends",
         }
@@ -81,18 +86,29 @@ pub struct Taken {
 }
 
 impl Taken {
-    /// `says` is how the event is to end.
+    /// `says` is how the event is to end. `None`: there is no such event.
     pub fn new(
         worker: &Arc<Worker>,
         how: Deferral,
-        (settler, deferred): (Settler, Outcome),
+        defer: impl Fn() -> Option<(Settler, Outcome)>,
         says: Outcome,
-    ) -> Self {
+    ) -> Option<Self> {
+        let (settler, deferred) = defer()?;
         worker.world.oracle(|oracle| oracle.count(how.name()));
         let mut this = Self { how, settler: Some(settler), says, deferred };
+        let speak = |this: &mut Self| {
+            let says = this.says.clone();
+            this.settler.take().into_iter().for_each(|settler| settler.settle(says.clone()));
+        };
         match how {
-            Deferral::Early => {
-                this.settler.take().into_iter().for_each(|it| it.settle(this.says.clone()))
+            Deferral::Early => speak(&mut this),
+            Deferral::Twice(after) => {
+                let second = defer();
+                speak(&mut this);
+                tokio::spawn(async move {
+                    sleep_until(Instant::now() + after).await;
+                    drop(second);
+                });
             }
             Deferral::Dropped => drop(this.settler.take()),
             Deferral::Stale(after) => {
@@ -107,7 +123,7 @@ impl Taken {
             }
             Deferral::Late(_) | Deferral::DroppedLate(_) => {}
         }
-        this
+        Some(this)
     }
 
     /// The handler returns, with this outcome where it ends the event itself.
@@ -126,8 +142,10 @@ impl Taken {
                 }
                 return outcome;
             }
-            Deferral::Early if settles(&self.says) => worker.on_settled(id, ownership.epoch),
-            Deferral::Early | Deferral::Dropped => {}
+            Deferral::Early | Deferral::Twice(_) if settles(&self.says) => {
+                worker.on_settled(id, ownership.epoch)
+            }
+            Deferral::Early | Deferral::Twice(_) | Deferral::Dropped => {}
             Deferral::Late(after) | Deferral::DroppedLate(after) => {
                 let says = matches!(self.how, Deferral::Late(_)).then_some(self.says);
                 let (worker, ownership) = (Arc::clone(worker), ownership.clone());

@@ -155,18 +155,14 @@ impl SimHandler {
     }
 
     /// Takes a settler where the call has one.
-    fn take(
-        &self,
-        call: &Call,
-        defer: impl FnOnce() -> Option<(Settler, Outcome)>,
-    ) -> Option<Taken> {
+    fn take(&self, call: &Call, defer: impl Fn() -> Option<(Settler, Outcome)>) -> Option<Taken> {
         let how = call.deferral?;
         // Where the call does not return, nothing counts of what its settler says.
         let says = match call.ending {
             Ending::Panic | Ending::Hang => Outcome::Done,
             ending => self.outcome(ending),
         };
-        Some(Taken::new(&self.0, how, defer()?, says))
+        Taken::new(&self.0, how, defer, says)
     }
 }
 
@@ -182,7 +178,7 @@ impl EventHandler for SimHandler {
         };
         let call = self.begin(&event, ownership.epoch);
         let cancelled = call.heeds_cancel.then_some(&ownership.cancelled);
-        let taken = self.take(&call, || Some(context.defer()));
+        let taken = self.take(&call, || Some(context.clone().defer()));
         if !self.work(call.takes, call.ending == Ending::Hang, cancelled).await {
             return Outcome::retry(Failure::transient("gave up"));
         }

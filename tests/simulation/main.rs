@@ -94,6 +94,7 @@ const EXPECTED: &[&str] = &[
     "settler that speaks early",
     "settler that speaks late",
     "settler dropped",
+    "two settlers of an event",
     "settler of an event that its handler ends",
     "settled when the ownership had ended",
     "exit: aborted",
