@@ -2,7 +2,7 @@
 
 use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Args;
@@ -222,6 +222,12 @@ fn announce(text: &str) {
     let _gone = writeln!(out, "{text}").and_then(|()| out.flush());
 }
 
+/// Where the certificate authority is, for a shell in any folder.
+fn authority_path(emulator: &Emulator) -> Option<PathBuf> {
+    let path = emulator.certificate_authority_path()?;
+    Some(std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))
+}
+
 const CA_FILE: &str = "EVENTHUB_CA_FILE";
 
 /// What leads a worker of ours, and `longshore test`, to the broker.
@@ -248,10 +254,9 @@ impl Environment {
             (emulator.tls_connection_string(one)?, Some("tcp"))
         };
         let mut variables = vec![("EVENTHUB_CONNECTION_STRING", string)];
-        let authority = emulator.certificate_authority_path().map(Path::to_string_lossy);
-        if let Some((protocol, authority)) = protocol.zip(authority) {
+        if let Some((protocol, authority)) = protocol.zip(authority_path(emulator)) {
             variables.push(("EVENTHUB_PROTOCOL", protocol.to_owned()));
-            variables.push((CA_FILE, authority.into_owned()));
+            variables.push((CA_FILE, authority.to_string_lossy().into_owned()));
         }
         let mut others = hubs.iter().map(|hub| hub.name().to_owned());
         if one.is_none() {
@@ -320,7 +325,7 @@ fn as_json(emulator: &Emulator, all: &[HubOptions]) -> String {
         },
         "endpoint": emulator.endpoint(),
         "hubs": hubs,
-        "certificate_authority": emulator.certificate_authority_path(),
+        "certificate_authority": authority_path(emulator),
     })
     .to_string()
 }
@@ -381,7 +386,7 @@ fn as_text(emulator: &Emulator, hubs: &[HubOptions]) -> String {
             section(&mut text, "JavaScript", "over WebSocket with TLS", &[&string]);
         }
     }
-    if let Some(path) = emulator.certificate_authority_path() {
+    if let Some(path) = authority_path(emulator) {
         let path = path.display();
         section(
             &mut text,
