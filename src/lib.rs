@@ -2,7 +2,7 @@
 //!
 //! A [`BatchConsumer`] reads every partition of a hub, runs a handler for many events at once,
 //! sends what failed for good to a dead-letter sink, and keeps its place in a checkpoint store.
-//! Delivery is at least once; what is repeated, and when, is stated in `docs/guarantees.md`.
+//! Delivery is at least once; what is repeated, and when, is stated in [`guarantees`].
 //!
 //! ```text
 //!  hub ── link ──> BatchConsumer ── slots ──> your handler ──> outcome per event
@@ -53,15 +53,27 @@
 //! - [`transport`]: links to a hub, over the Azure SDK or in memory.
 //! - [`checkpoint_store`], [`dead_letter`], [`blob_store`]: where things are kept; each a port
 //!   with adapters.
-//! - [`transfer`]: workers that move files, built on the consumer. [`producer`]: publishing.
+//! - `transfer` (feature `transfer`): workers that move files, built on the consumer. [`producer`]:
+//!   publishing.
 //! - [`state`]: the decisions, as state machines without I/O.
-//! - `emulator` (feature `emulator`): an Event Hubs-compatible broker in the box.
+//! - [`credential`]: who we are to Microsoft Entra ID, and where secrets are.
 //!
 //! # Features
 //!
-//! `cli` (default): the `longshore` command; without it the library alone is built.
-//! `identity`: tokens of Microsoft Entra ID. `key-vault`: connection strings from Azure Key Vault.
-//! `emulator`: the broker. `simulation`: seams for the simulator.
+//! ```toml
+//! [dependencies]
+//! longshore = { version = "0.1", features = ["transfer", "blob"] }
+//! ```
+//!
+//! - `event-hubs` (default): Azure Event Hubs over the Azure SDK, AMQP over TCP and over WebSocket.
+//! - `blob`: checkpoints and leases in Azure Blob Storage, so that workers share the partitions.
+//! - `transfer`: workers that move files over HTTP.
+//! - `identity`: Microsoft Entra ID, by developer tools, managed identity or workload identity.
+//! - `key-vault`: connection strings from Azure Key Vault; `identity` or a credential of one's own
+//!   opens it.
+//! - `testing`: ends a consumer as a crash does, for tests of one's own workers.
+//!
+//! Settings that ask for a feature that is not there name it.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -94,6 +106,9 @@ pub mod transport;
 #[cfg(feature = "blob")]
 mod blob_container;
 mod durable_folder;
+
+#[doc = include_str!("../docs/guarantees.md")]
+pub mod guarantees {}
 
 pub use config::ConsumerOptions;
 pub use consumer::{

@@ -28,6 +28,8 @@ mod container;
 mod hub;
 pub mod keys;
 mod knob;
+#[cfg(test)]
+mod missing_features;
 mod problem;
 mod proxy;
 mod resolve;

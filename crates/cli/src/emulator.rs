@@ -8,16 +8,20 @@ use std::str::FromStr;
 use clap::Args;
 use serde_json::json;
 
+use super::terminal::tell;
 use super::{CommandError, Ending, ReportFormat};
-use longshore_emulator::{Emulator, EmulatorBuilder, HubOptions, validate_hub};
+use longshore_emulator::{Emulator, EmulatorBuilder, EmulatorError, HubOptions, validate_hub};
 
 /// The port that Azure's own emulator uses.
 const DEFAULT_PORT: u16 = 5672;
 
 /// Runs an Event Hubs-compatible broker until Ctrl-C or SIGTERM.
 ///
-/// It prints what to paste into clients, and then the line "ready".
+/// Prints on stdout what to export for longshore, then what to paste into other clients, and then
+/// the line "ready"; on stderr what is open to whom. It listens on this machine's loopback, and
+/// checks tokens where a file has keys.
 #[derive(Args, Debug)]
+#[command(after_long_help = EXIT_CODES)]
 pub(super) struct EmulatorArgs {
     /// An event hub and how many partitions it has; may be given several times
     #[arg(long = "hub", value_name = "NAME:PARTITIONS", required_unless_present = "config")]
@@ -34,13 +38,23 @@ pub(super) struct EmulatorArgs {
     /// Port for AMQP over WebSocket with TLS
     #[arg(long, value_name = "PORT")]
     wss_port: Option<u16>,
-    /// The address to listen on
-    #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
-    bind: IpAddr,
+    /// The IP address to listen on; 0.0.0.0 is every one of this machine. Default: the file's, or
+    /// 127.0.0.1
+    #[arg(long, value_name = "ADDRESS", visible_alias = "bind")]
+    listen: Option<IpAddr>,
+    /// What clients call this machine, in connection strings and in the certificate. Default: the
+    /// file's, or localhost, or the one address that is listened on
+    #[arg(long, value_name = "HOST")]
+    advertise: Option<String>,
+    /// Lets whoever reaches an address from another machine read and write everything, though the
+    /// file has no keys
+    #[arg(long)]
+    allow_anyone: bool,
     /// A further name of this machine, for the certificate; may be given several times
     #[arg(long = "host-name", value_name = "NAME")]
     host_names: Vec<String>,
-    /// Takes hubs, consumer groups, retention, keys and limits from this TOML file as well
+    /// Takes hubs, consumer groups, retention, keys, addresses and limits from this TOML file as
+    /// well
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Keeps events here. Default: in memory
@@ -53,6 +67,12 @@ pub(super) struct EmulatorArgs {
     #[arg(long, value_name = "FORMAT")]
     report: Option<ReportFormat>,
 }
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    a signal stopped it, and what was sent is kept
+  1    the environment does not let it run: a port is taken, a folder cannot be used
+  2    the command line or the file cannot be used";
 
 /// A hub as it is written on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,9 +105,25 @@ pub(super) async fn run(args: EmulatorArgs) -> Result<Ending, CommandError> {
         _ => None,
     };
     let cert_dir = temporary.as_ref().map(|dir| dir.path().to_owned()).or(args.cert_dir.clone());
-    let builder = builder(&args, cert_dir)?;
+    let builder = match builder(&args, cert_dir) {
+        Ok(builder) => builder,
+        Err(error) => return unusable(error),
+    };
     let hubs = builder.hubs().to_vec();
-    let emulator = builder.start().await?;
+    if hubs.is_empty() {
+        tell("there is no event hub in the configuration; add [[hubs]] to it, or give --hub");
+        return Ok(Ending::Unusable);
+    }
+    let emulator = match builder.start().await {
+        Ok(emulator) => emulator,
+        Err(error) => return unusable(error),
+    };
+    for line in emulator.exposure().lines() {
+        tell(line);
+    }
+    if !emulator.local_addr().ip().is_loopback() && emulator.is_advertised_here_only() {
+        tell("the connection strings say localhost; other machines need --advertise HOST");
+    }
     let announced = match args.report {
         Some(ReportFormat::Json) => as_json(&emulator, &hubs),
         None => as_text(&emulator, &hubs),
@@ -98,14 +134,41 @@ pub(super) async fn run(args: EmulatorArgs) -> Result<Ending, CommandError> {
     Ok(Ending::Done)
 }
 
+/// Tells what cannot be used; what the environment refuses is an error.
+fn unusable(error: EmulatorError) -> Result<Ending, CommandError> {
+    match error {
+        EmulatorError::OpenToAnyone { address } => {
+            tell(format_args!(
+                "other machines reach {address}, and no token is checked against a key of your own: \
+                 give [[keys]] in the file of --config, or say --allow-anyone to let whoever \
+                 connects read and write everything"
+            ));
+        }
+        EmulatorError::ConfigFile { .. } | EmulatorError::Setting { .. } => {
+            tell(CommandError::from(error).0);
+        }
+        _ => return Err(error.into()),
+    }
+    Ok(Ending::Unusable)
+}
+
 fn builder(
     args: &EmulatorArgs,
     cert_dir: Option<PathBuf>,
-) -> Result<EmulatorBuilder, CommandError> {
-    let at = |port| SocketAddr::new(args.bind, port);
+) -> Result<EmulatorBuilder, EmulatorError> {
+    let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut builder = Emulator::builder().bind(at(args.port));
     if let Some(file) = &args.config {
         builder = builder.config_file(file)?;
+    }
+    if let Some(address) = args.listen {
+        builder = builder.listen(address);
+    }
+    if let Some(host) = &args.advertise {
+        builder = builder.advertise(host);
+    }
+    if args.allow_anyone {
+        builder = builder.allow_anyone();
     }
     if let Some(port) = args.tls_port {
         builder = builder.tls(at(port));
@@ -127,11 +190,6 @@ fn builder(
     }
     for hub in &args.hubs {
         builder = builder.hub(&hub.name, hub.partitions);
-    }
-    if builder.hubs().is_empty() {
-        return Err(CommandError::new(
-            "there is no event hub in the configuration; add [[hubs]] to it, or give --hub",
-        ));
     }
     Ok(builder)
 }
@@ -164,22 +222,101 @@ fn announce(text: &str) {
     let _gone = writeln!(out, "{text}").and_then(|()| out.flush());
 }
 
-fn as_json(emulator: &Emulator, hubs: &[HubOptions]) -> String {
+/// Where the certificate authority is, for a shell in any folder.
+fn authority_path(emulator: &Emulator) -> Option<PathBuf> {
+    let path = emulator.certificate_authority_path()?;
+    Some(std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))
+}
+
+const CA_FILE: &str = "EVENTHUB_CA_FILE";
+
+/// What leads a worker of ours, and `longshore test`, to the broker.
+struct Environment {
+    /// In the order in which they are told.
+    variables: Vec<(&'static str, String)>,
+    /// The other hubs that `EVENTHUB_ENTITY_NAME` may name.
+    others: Vec<String>,
+}
+
+impl Environment {
+    /// `None` where there is no way: our clients send no plain text to another machine.
+    fn of(emulator: &Emulator, hubs: &[HubOptions]) -> Option<Self> {
+        // A connection string with a hub in it opens that one only.
+        let one = match hubs {
+            [hub] => Some(hub.name()),
+            _ => None,
+        };
+        let (string, protocol) = if emulator.is_advertised_here_only() {
+            (emulator.connection_string(one), None)
+        } else if let Some(string) = emulator.secure_websocket_connection_string(one) {
+            (string, Some("websocket"))
+        } else {
+            (emulator.tls_connection_string(one)?, Some("tcp"))
+        };
+        let mut variables = vec![("EVENTHUB_CONNECTION_STRING", string)];
+        if let Some((protocol, authority)) = protocol.zip(authority_path(emulator)) {
+            variables.push(("EVENTHUB_PROTOCOL", protocol.to_owned()));
+            variables.push((CA_FILE, authority.to_string_lossy().into_owned()));
+        }
+        let mut others = hubs.iter().map(|hub| hub.name().to_owned());
+        if one.is_none() {
+            variables.extend(others.next().map(|first| ("EVENTHUB_ENTITY_NAME", first)));
+            return Some(Self { variables, others: others.collect() });
+        }
+        Some(Self { variables, others: Vec::new() })
+    }
+
+    /// Lines for a shell.
+    fn as_text(&self) -> String {
+        let mut text = String::new();
+        for (name, value) in &self.variables {
+            text.push_str(&format!("export {name}='{}'\n", value.replace('\'', "'\\''")));
+        }
+        if self.variables.iter().any(|(name, _)| *name == CA_FILE) {
+            text.push_str(
+                "# the worker needs this file on its own machine: copy it, or share the folder of \
+                 --cert-dir\n",
+            );
+        }
+        if !self.others.is_empty() {
+            let others = self.others.join(", ");
+            text.push_str(&format!("# EVENTHUB_ENTITY_NAME may also be: {others}\n"));
+        }
+        text.push_str(
+            "# a worker of longshore needs no more; to try it: longshore test --send\n\n",
+        );
+        text
+    }
+}
+
+const NO_WAY: &str = "# longshore sends no plain text to another machine: give --wss-port or --tls-port, and \
+                      --cert-dir, to let it in\n\n";
+
+fn as_json(emulator: &Emulator, all: &[HubOptions]) -> String {
     let port = |address: Option<SocketAddr>| address.map(|address| address.port());
-    let hubs: Vec<_> = hubs
+    let hubs: Vec<_> = all
         .iter()
         .map(|hub| {
             json!({
                 "name": hub.name(),
                 "partitions": hub.partitions(),
                 "connection_string": emulator.connection_string(Some(hub.name())),
+                "tls_connection_string": emulator.tls_connection_string(Some(hub.name())),
                 "ws_connection_string": emulator.websocket_connection_string(Some(hub.name())),
                 "wss_connection_string":
                     emulator.secure_websocket_connection_string(Some(hub.name())),
             })
         })
         .collect();
+    let environment: serde_json::Map<_, _> = Environment::of(emulator, all)
+        .into_iter()
+        .flat_map(|environment| environment.variables)
+        .map(|(name, value)| (name.to_owned(), value.into()))
+        .collect();
     json!({
+        "environment": environment,
+        "checks_tokens": emulator.checks_tokens(),
+        "open_to_anyone": emulator.is_open_to_anyone(),
         "ports": {
             "amqp": emulator.local_addr().port(),
             "amqps": port(emulator.tls_addr()),
@@ -188,13 +325,16 @@ fn as_json(emulator: &Emulator, hubs: &[HubOptions]) -> String {
         },
         "endpoint": emulator.endpoint(),
         "hubs": hubs,
-        "certificate_authority": emulator.certificate_authority_path(),
+        "certificate_authority": authority_path(emulator),
     })
     .to_string()
 }
 
 fn as_text(emulator: &Emulator, hubs: &[HubOptions]) -> String {
-    let mut text = String::new();
+    let mut text = match Environment::of(emulator, hubs) {
+        Some(environment) => environment.as_text(),
+        None => NO_WAY.to_owned(),
+    };
     for hub in hubs {
         let (name, partitions) = (hub.name(), hub.partitions());
         let hub = Some(name);
@@ -216,9 +356,22 @@ fn as_text(emulator: &Emulator, hubs: &[HubOptions]) -> String {
         if let Some(string) = emulator.websocket_connection_string(hub) {
             section(&mut text, "Python and .NET", "over WebSocket", &[&string]);
         }
-        if let Some((string, port)) = emulator
+        if let Some((string, endpoint)) =
+            emulator.tls_connection_string(hub).zip(emulator.tls_endpoint())
+        {
+            section(
+                &mut text,
+                "Rust",
+                "over TCP with TLS",
+                &[
+                    &format!(".with_custom_endpoint(\"{endpoint}\")"),
+                    &format!(".open_with_connection_string(\"{string}\", None)"),
+                ],
+            );
+        }
+        if let Some((string, endpoint)) = emulator
             .secure_websocket_connection_string(hub)
-            .zip(emulator.secure_websocket_addr().map(|address| address.port()))
+            .zip(emulator.secure_websocket_endpoint())
         {
             section(
                 &mut text,
@@ -226,14 +379,14 @@ fn as_text(emulator: &Emulator, hubs: &[HubOptions]) -> String {
                 "over WebSocket with TLS",
                 &[
                     ".with_transport(AmqpTransport::WebSocket)",
-                    &format!(".with_custom_endpoint(\"amqps://localhost:{port}\")"),
+                    &format!(".with_custom_endpoint(\"{endpoint}\")"),
                     &format!(".open_with_connection_string(\"{string}\", None)"),
                 ],
             );
             section(&mut text, "JavaScript", "over WebSocket with TLS", &[&string]);
         }
     }
-    if let Some(path) = emulator.certificate_authority_path() {
+    if let Some(path) = authority_path(emulator) {
         let path = path.display();
         section(
             &mut text,

@@ -108,7 +108,9 @@ async fn it_serves_tells_and_stops_at_sigterm() {
     assert_eq!(report["hubs"][0]["name"], "orders");
     assert_eq!(report["hubs"][0]["partitions"], 2);
     assert_eq!(report["ports"]["wss"], Value::Null);
+    assert_eq!(report["open_to_anyone"], false);
     let connection_string = report["hubs"][0]["connection_string"].as_str().unwrap();
+    assert_eq!(report["environment"]["EVENTHUB_CONNECTION_STRING"], connection_string);
     let endpoint = report["endpoint"].as_str().unwrap();
     let served = round_trip(AmqpTransport::Tcp, endpoint, connection_string);
     tokio::time::timeout(LIMIT, served).await.expect("a round trip");
@@ -116,11 +118,123 @@ async fn it_serves_tells_and_stops_at_sigterm() {
 
     // What was sent is there when it starts again, for people this time.
     let (running, lines) = Running::start(&arguments, |line| line == "ready");
+    assert!(lines[0].starts_with("export EVENTHUB_CONNECTION_STRING='Endpoint=sb://localhost:"));
+    assert!(lines[0].ends_with(";EntityPath=orders'"), "{lines:#?}");
     for client in ["Rust", "Python", "JavaScript", ".NET"] {
         let at = lines.iter().position(|line| line.starts_with(client)).expect(client);
         assert!(lines[at + 1].starts_with("  "), "{lines:#?}");
     }
     assert_eq!(running.stop("INT"), Some(0));
+}
+
+/// `longshore test --send` in a shell where what the broker printed first was pasted.
+fn test_with(exports: &[String]) -> Output {
+    let script = format!("{}\nexec \"$LONGSHORE\" test --send", exports.join("\n"));
+    let mut command = Command::new("sh");
+    for (name, _) in std::env::vars() {
+        if name.starts_with("EVENTHUB_") || name.starts_with("LONGSHORE_") {
+            command.env_remove(name);
+        }
+    }
+    command.args(["-c", &script]).env("LONGSHORE", env!("CARGO_BIN_EXE_longshore"));
+    command.stdin(Stdio::null()).output().unwrap()
+}
+
+/// The lines for longshore, which are the first.
+fn exports(lines: &[String]) -> &[String] {
+    let end = lines.iter().position(String::is_empty).unwrap();
+    assert!(lines[0].starts_with("export EVENTHUB_CONNECTION_STRING="), "{lines:#?}");
+    &lines[..end]
+}
+
+#[test]
+fn what_it_prints_first_is_all_that_longshore_needs() {
+    let is_ready = |line: &str| line == "ready";
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("broker.toml");
+    std::fs::write(&config, "[[keys]]\nname = \"n\"\nkey = \"it's a key\"\n").unwrap();
+    let config = config.to_str().unwrap();
+    let here = ["--port", "0", "--hub", "orders:2", "--config", config];
+    let two = [&here[..], &["--hub", "bills:1"]].concat();
+    // An address that leads to this machine and is none of its loopback stands for another machine:
+    // longshore sends it no plain text.
+    let tls = [&here[..], &["--advertise", "0.0.0.0", "--tls-port", "0"]].concat();
+    let wss = [&tls[..], &["--wss-port", "0"]].concat();
+    for (arguments, variables) in [(&here[..], 1), (&two, 2), (&tls, 3), (&wss, 3)] {
+        let (running, lines) = Running::start(arguments, is_ready);
+        let exports = exports(&lines);
+        let count = exports.iter().filter(|line| line.starts_with("export ")).count();
+        assert_eq!(count, variables, "{exports:#?}");
+        let tested = test_with(exports);
+        assert!(tested.status.success(), "{exports:#?} {tested:?}");
+        // Tokens are checked.
+        let wrong: Vec<_> = exports.iter().map(|line| line.replace("a key", "no key")).collect();
+        assert_eq!(test_with(&wrong).status.code(), Some(1));
+        assert_eq!(running.stop("TERM"), Some(0));
+    }
+    // Any hub may be named where there are several.
+    let (running, lines) = Running::start(&two, is_ready);
+    let exports = exports(&lines);
+    assert!(exports.iter().any(|line| line.ends_with("may also be: bills")), "{exports:#?}");
+    let bills = [exports, &["export EVENTHUB_ENTITY_NAME=bills".to_owned()]].concat();
+    let tested = test_with(&bills);
+    assert!(String::from_utf8_lossy(&tested.stdout).contains("hub bills at"), "{tested:?}");
+    assert_eq!(running.stop("TERM"), Some(0));
+    // Where there is no way it says so, in place of variables that do not work.
+    let elsewhere = [&here[..], &["--advertise", "broker"]].concat();
+    let (running, lines) = Running::start(&elsewhere, is_ready);
+    assert!(lines[0].starts_with("# longshore sends no plain text"), "{lines:#?}");
+    assert_eq!(running.stop("TERM"), Some(0));
+}
+
+/// What a broker said on stderr until it was stopped.
+fn said(arguments: &[&str]) -> String {
+    let (mut running, _) = Running::start(arguments, |line| line == "ready");
+    let mut stderr = running.0.stderr.take().unwrap();
+    assert_eq!(running.stop("TERM"), Some(0));
+    let mut said = String::new();
+    stderr.read_to_string(&mut said).unwrap();
+    said
+}
+
+#[test]
+fn it_says_what_is_open_to_whom() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("broker.toml");
+    let file = |text: &str| std::fs::write(&config, text).unwrap();
+    let keys = "[[keys]]\nname = \"n\"\nkey = \"canary\"\n";
+    let hub = ["--port", "0", "--hub", "orders:2"];
+    let with_file = [&hub[..], &["--config", config.to_str().unwrap()]].concat();
+    let everywhere = ["--listen", "0.0.0.0"];
+
+    let quiet = said(&hub);
+    assert!(quiet.contains("(plain text): only this machine reaches it"), "{quiet}");
+    assert!(quiet.contains("tokens are not checked"), "{quiet}");
+
+    let open = said(&[&hub[..], &everywhere, &["--allow-anyone"]].concat());
+    assert!(open.contains("OPEN TO EVERY MACHINE"), "{open}");
+    assert!(open.contains("TOKENS ARE NOT CHECKED"), "{open}");
+    assert!(open.contains("--advertise HOST"), "{open}");
+
+    file(keys);
+    let advertised = [&with_file[..], &everywhere, &["--advertise", "broker"]].concat();
+    let guarded = said(&advertised);
+    assert!(guarded.contains("OPEN TO EVERY MACHINE"), "{guarded}");
+    assert!(guarded.contains("tokens are checked; in plain text"), "{guarded}");
+    assert!(!guarded.contains("--advertise") && !guarded.contains("canary"), "{guarded}");
+
+    file(&format!("listen = \"0.0.0.0\"\n{keys}"));
+    assert!(said(&with_file).contains("tokens are checked; in plain text"));
+    // The command line comes before the file.
+    let inside = said(&[&with_file[..], &["--listen", "127.0.0.1"]].concat());
+    assert!(inside.contains("only this machine reaches it"), "{inside}");
+
+    file("listen = \"0.0.0.0\"\nallow_anyone = true\n");
+    assert!(said(&with_file).contains("TOKENS ARE NOT CHECKED"));
+    file("listen = \"0.0.0.0\"\n");
+    refused(&with_file, 2, "--allow-anyone");
+    refused(&[&hub[..], &everywhere].concat(), 2, "0.0.0.0:0");
+    refused(&[&hub[..], &["--bind", "::"]].concat(), 2, "[[keys]]");
 }
 
 const SECURE_ENDPOINT: &str = "LONGSHORE_TEST_ENDPOINT";
@@ -187,12 +301,13 @@ fn what_cannot_be_is_refused_with_the_reason() {
     let config = config.to_str().unwrap();
     refused(
         &["--port", "0", "--config", config],
-        1,
+        2,
         "hubs[0].partitions = 0: it must be from 1 to",
     );
-    refused(&["--port", "0", "--config", "/none.toml"], 1, "/none.toml: No such file");
+    refused(&["--port", "0", "--config", "/none.toml"], 2, "/none.toml: No such file");
     std::fs::write(config, "").unwrap();
-    refused(&["--port", "0", "--config", config], 1, "there is no event hub");
+    refused(&["--port", "0", "--config", config], 2, "there is no event hub");
+    refused(&[&hub[..], &["0", "--advertise", "sb://broker"]].concat(), 2, "a host name or an IP");
     let twice = [&hub[..], &["0", "--hub", "orders:3"]].concat();
     refused(&twice, 1, "exists with 2 partitions, not 3");
 }

@@ -1,6 +1,6 @@
 //! Sets an emulator up and starts it.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,9 @@ use super::broker::{self, Broker, Storage};
 use super::certificates::Certificates;
 use super::config_file;
 use super::doorway::Protocol;
+use super::exposure::{self, Strangers};
 use super::faults::Faults;
+use super::host::Host;
 use super::hub_options::HubOptions;
 use super::listener::Listener;
 use super::retention;
@@ -30,6 +32,10 @@ pub struct EmulatorBuilder {
     tls: Option<SocketAddr>,
     websocket: Option<SocketAddr>,
     secure_websocket: Option<SocketAddr>,
+    /// In place of the addresses of all ports.
+    listen: Option<IpAddr>,
+    advertise: Option<String>,
+    strangers: Strangers,
     cert_dir: Option<PathBuf>,
     host_names: Vec<String>,
     hubs: Vec<HubOptions>,
@@ -45,6 +51,9 @@ impl EmulatorBuilder {
             tls: None,
             websocket: None,
             secure_websocket: None,
+            listen: None,
+            advertise: None,
+            strangers: Strangers::default(),
             cert_dir: None,
             host_names: Vec::new(),
             hubs: Vec::new(),
@@ -56,7 +65,9 @@ impl EmulatorBuilder {
 
     /// Where to listen for AMQP over TCP. The default is a free port of 127.0.0.1.
     ///
-    /// Unless [tokens are required](Self::require_tokens), whoever reaches the port may use it.
+    /// Unless [tokens are required](Self::require_tokens), whoever reaches the port may use it. An
+    /// address that other machines reach, here and for every other port, needs
+    /// [keys](Self::shared_access_keys) or [an explicit word](Self::allow_anyone).
     pub fn bind(mut self, address: SocketAddr) -> Self {
         self.address = address;
         self
@@ -80,6 +91,28 @@ impl EmulatorBuilder {
         self
     }
 
+    /// Listens on this address, with every port, in place of the addresses that the ports were given.
+    /// `0.0.0.0` is every address of this machine.
+    pub fn listen(mut self, address: IpAddr) -> Self {
+        self.listen = Some(address);
+        self
+    }
+
+    /// What clients call this machine, a host name or an IP address: the host in every connection
+    /// string, and a name in the certificate of the ports with TLS. The default is `localhost`, or
+    /// the one address that is listened on.
+    pub fn advertise(mut self, host: impl Into<String>) -> Self {
+        self.advertise = Some(host.into());
+        self
+    }
+
+    /// Opens the ports to whoever reaches them, also from other machines, though no token is checked
+    /// against a key of your own. Without this word such a broker does not start.
+    pub fn allow_anyone(mut self) -> Self {
+        self.strangers = Strangers::Allowed;
+        self
+    }
+
     /// Keeps the certificate authority of the ports with TLS in this folder, as `ca.pem` and
     /// `ca.key`; they are made if they are not there. Without it every start has an authority of
     /// its own, which [`Emulator::certificate_authority`] gives.
@@ -88,8 +121,8 @@ impl EmulatorBuilder {
         self
     }
 
-    /// Adds a name or IP address to the certificate of the ports with TLS. `localhost`, `127.0.0.1`
-    /// and `::1` are in it.
+    /// Adds a name or IP address to the certificate of the ports with TLS. `localhost`, `127.0.0.1`,
+    /// `::1`, what is [advertised](Self::advertise) and what is listened on are in it.
     pub fn host_name(mut self, name: impl Into<String>) -> Self {
         self.host_names.push(name.into());
         self
@@ -115,7 +148,8 @@ impl EmulatorBuilder {
         self
     }
 
-    /// Replaces the shared access keys; the first is in the connection strings.
+    /// Replaces the shared access keys, and [requires tokens](Self::require_tokens) that they
+    /// signed. The first is in the connection strings.
     pub fn shared_access_keys(
         mut self,
         keys: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
@@ -124,6 +158,12 @@ impl EmulatorBuilder {
             .into_iter()
             .map(|(name, key)| AccessKey { name: name.into(), key: key.into() })
             .collect();
+        self.require_tokens()
+    }
+
+    /// Takes any token, or none, whatever keys there are.
+    pub(super) fn ignore_tokens(mut self) -> Self {
+        self.settings.tokens = TokenCheck::Ignored;
         self
     }
 
@@ -223,7 +263,9 @@ impl EmulatorBuilder {
     ///
     /// # Errors
     ///
-    /// [`EmulatorError::Setting`] for limits out of their range;
+    /// [`EmulatorError::OpenToAnyone`] for an address that other machines reach, without keys and
+    /// without [`allow_anyone`](Self::allow_anyone);
+    /// [`Setting`](EmulatorError::Setting) for limits out of their range;
     /// [`HubName`](EmulatorError::HubName), [`PartitionLimit`](EmulatorError::PartitionLimit) and
     /// [`PartitionCount`](EmulatorError::PartitionCount) for hubs that cannot be;
     /// [`DataDirInUse`](EmulatorError::DataDirInUse), [`Storage`](EmulatorError::Storage) and
@@ -238,11 +280,13 @@ impl EmulatorBuilder {
     /// under way has ended.
     pub async fn start(self) -> Result<Emulator, EmulatorError> {
         config_file::validate(&self)?;
+        let advertised = self.advertised()?;
+        exposure::check(self.addresses(), &self.settings, self.strangers)?;
         let Self { hubs, data_dir, durability, settings, .. } = self.clone();
         if let Some(partitions) = settings.create_on_first_use {
             broker::validate_hub("new", partitions)?;
         }
-        let certificates = self.prepare_certificates().await?;
+        let certificates = self.prepare_certificates(advertised.as_ref()).await?;
         let opening = tokio::task::spawn_blocking(move || {
             let storage = match data_dir {
                 None => Storage::Memory,
@@ -281,8 +325,9 @@ impl EmulatorBuilder {
         };
         tasks.spawn(retention::run(Arc::clone(&broker), stop.clone()));
         let away = listener.start(&tasks);
-        Ok(Emulator {
+        let emulator = Emulator {
             ports,
+            advertised,
             authority: certificates.map(|certificates| Authority {
                 pem: certificates.authority_pem,
                 path: certificates.authority_path,
@@ -291,15 +336,45 @@ impl EmulatorBuilder {
             broker,
             tasks,
             stop,
+        };
+        if emulator.is_open_to_anyone() {
+            tracing::warn!("{}", emulator.exposure().replace('\n', "; "));
+        }
+        Ok(emulator)
+    }
+
+    /// The host that was chosen for connection strings.
+    fn advertised(&self) -> Result<Option<Host>, EmulatorError> {
+        let Some(text) = &self.advertise else { return Ok(None) };
+        Host::parse(text).map(Some).ok_or_else(|| EmulatorError::Setting {
+            key: "advertise".to_owned(),
+            value: format!("{text:?}"),
+            allowed: "a host name or an IP address, without a scheme and a port".to_owned(),
         })
     }
 
+    /// Where a port listens.
+    fn at(&self, address: SocketAddr) -> SocketAddr {
+        SocketAddr::new(self.listen.unwrap_or(address.ip()), address.port())
+    }
+
+    /// Where all ports listen.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        let others = [self.tls, self.websocket, self.secure_websocket];
+        std::iter::once(self.address).chain(others.into_iter().flatten()).map(|at| self.at(at))
+    }
+
     /// What TLS needs; nothing without a port that has it.
-    async fn prepare_certificates(&self) -> Result<Option<Certificates>, EmulatorError> {
+    async fn prepare_certificates(
+        &self,
+        advertised: Option<&Host>,
+    ) -> Result<Option<Certificates>, EmulatorError> {
         if self.tls.is_none() && self.secure_websocket.is_none() {
             return Ok(None);
         }
-        let (folder, names) = (self.cert_dir.clone(), self.host_names.clone());
+        let (folder, mut names) = (self.cert_dir.clone(), self.host_names.clone());
+        names.extend(advertised.map(Host::in_certificate));
+        names.extend(self.addresses().map(|address| Host::of(address).in_certificate()));
         let preparing =
             tokio::task::spawn_blocking(move || Certificates::prepare(folder.as_deref(), &names));
         preparing.await.map_err(|_| EmulatorError::Stopped)?.map(Some)
@@ -312,6 +387,6 @@ impl EmulatorBuilder {
         doors.extend(self.tls.zip(server().map(Protocol::AmqpTls)));
         doors.extend(self.websocket.map(|address| (address, Protocol::WebSocket)));
         doors.extend(self.secure_websocket.zip(server().map(Protocol::WebSocketTls)));
-        doors
+        doors.into_iter().map(|(address, protocol)| (self.at(address), protocol)).collect()
     }
 }

@@ -165,7 +165,11 @@ fn server_config(
         Ipv4Addr::LOCALHOST.to_string(),
         Ipv6Addr::LOCALHOST.to_string(),
     ];
-    names.extend(host_names.iter().cloned());
+    for name in host_names {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
     let mut params = CertificateParams::new(names).map_err(failed)?;
     params.distinguished_name.push(DnType::CommonName, "longshore emulator");
     params.use_authority_key_identifier_extension = true;

@@ -1,25 +1,21 @@
 //! A broker's configuration in a TOML file; `example.toml` has all there is.
 
-use std::fmt::Display;
-use std::ops::RangeInclusive;
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::broker::{MAX_PARTITIONS, validate_hub};
-use super::throughput::MAX_UNITS;
-use super::{EmulatorBuilder, EmulatorError, HubOptions, MAX_MESSAGE_BYTES};
-
-/// The smallest limit of a message: less than this has no room for what the protocol adds.
-const MIN_MESSAGE_BYTES: usize = 1024;
-const MAX_RETENTION_SECONDS: i64 = 90 * 24 * 3600;
-const MIN_RETENTION_BYTES: i64 = 1024;
-const MAX_GROUP_CHARS: usize = 50;
+use super::broker::validate_hub;
+use super::config_keys::{self as keys, refused};
+use super::{EmulatorBuilder, EmulatorError, HubOptions};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Config {
+    listen: Option<String>,
+    advertise: Option<String>,
+    allow_anyone: Option<bool>,
     check_tokens: Option<bool>,
     max_message_bytes: Option<i64>,
     throughput_units: Option<i64>,
@@ -70,23 +66,35 @@ fn parse(text: &str) -> Result<Config, String> {
 }
 
 fn settle(config: Config, mut builder: EmulatorBuilder) -> Result<EmulatorBuilder, EmulatorError> {
-    if config.check_tokens == Some(true) {
-        builder = builder.require_tokens();
+    if let Some(text) = config.listen {
+        let address: IpAddr =
+            text.parse().map_err(|_| refused(keys::LISTEN.name, &text, keys::LISTEN.allowed()))?;
+        builder = builder.listen(address);
+    }
+    if let Some(host) = config.advertise {
+        builder = builder.advertise(host);
+    }
+    if config.allow_anyone == Some(true) {
+        builder = builder.allow_anyone();
     }
     if let Some(bytes) = config.max_message_bytes {
-        let bytes = usize::try_from(bytes).map_err(|_| message_bytes(bytes))?;
-        builder = builder.max_message_bytes(bytes);
+        builder = builder.max_message_bytes(keys::MAX_MESSAGE.in_range("", bytes)? as usize);
     }
     if let Some(units) = config.throughput_units {
-        let units = u32::try_from(units).map_err(|_| throughput_units(units))?;
-        builder = builder.throughput_units(units);
+        builder = builder.throughput_units(keys::THROUGHPUT.in_range("", units)? as u32);
     }
     if !config.keys.is_empty() {
         builder =
             builder.shared_access_keys(config.keys.into_iter().map(|key| (key.name, key.key)));
     }
+    // What is said about tokens comes before what keys alone stand for.
+    builder = match config.check_tokens {
+        Some(true) => builder.require_tokens(),
+        Some(false) => builder.ignore_tokens(),
+        None => builder,
+    };
     for (number, hub) in config.hubs.into_iter().enumerate() {
-        builder = builder.hub_with(hub.settle(&format!("hubs[{number}]"))?);
+        builder = builder.hub_with(hub.settle(&format!("hubs[{number}]."))?);
     }
     validate(&builder)?;
     Ok(builder)
@@ -94,90 +102,55 @@ fn settle(config: Config, mut builder: EmulatorBuilder) -> Result<EmulatorBuilde
 
 impl Hub {
     fn settle(self, at: &str) -> Result<HubOptions, EmulatorError> {
-        let key = |name: &str| format!("{at}.{name}");
-        let allowed = 1..=i64::from(MAX_PARTITIONS);
-        let partitions = in_range(&key("partitions"), self.partitions, allowed)? as u32;
+        let partitions = keys::PARTITIONS.in_range(at, self.partitions)? as u32;
         validate_hub(&self.name, partitions)?;
         let mut options = HubOptions::new(self.name, partitions);
         if let Some(groups) = self.consumer_groups {
             for group in &groups {
-                validate_group(&key("consumer_groups"), group)?;
+                validate_group(&format!("{at}{}", keys::GROUPS.name), group)?;
             }
             options = options.consumer_groups(groups);
         }
         if let Some(seconds) = self.retention_seconds {
-            let allowed = 1..=MAX_RETENTION_SECONDS;
-            let seconds = in_range(&key("retention_seconds"), seconds, allowed)?;
+            let seconds = keys::RETENTION_SECONDS.in_range(at, seconds)?;
             options = options.retention_age(Duration::from_secs(seconds.unsigned_abs()));
         }
         if let Some(bytes) = self.retention_bytes {
-            let allowed = MIN_RETENTION_BYTES..=i64::MAX;
-            let bytes = in_range(&key("retention_bytes"), bytes, allowed)?;
+            let bytes = keys::RETENTION_BYTES.in_range(at, bytes)?;
             options = options.retention_bytes(bytes.unsigned_abs());
         }
         Ok(options)
     }
 }
 
-fn setting(
-    key: impl Into<String>,
-    value: impl Display,
-    allowed: impl Into<String>,
-) -> EmulatorError {
-    EmulatorError::Setting { key: key.into(), value: value.to_string(), allowed: allowed.into() }
-}
-
-fn in_range(key: &str, value: i64, allowed: RangeInclusive<i64>) -> Result<i64, EmulatorError> {
-    if allowed.contains(&value) {
-        return Ok(value);
-    }
-    let range = match (allowed.start(), allowed.end()) {
-        (least, &i64::MAX) => format!("{least} or more"),
-        (least, most) => format!("from {least} to {most}"),
-    };
-    Err(setting(key, value, range))
-}
-
 fn validate_group(key: &str, group: &str) -> Result<(), EmulatorError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-    let valid = (1..=MAX_GROUP_CHARS).contains(&group.len()) && group.chars().all(plain);
+    let valid = (1..=keys::MAX_GROUP_CHARS).contains(&group.len()) && group.chars().all(plain);
     if valid || group.eq_ignore_ascii_case("$Default") {
         return Ok(());
     }
-    let allowed =
-        format!("a name of 1 to {MAX_GROUP_CHARS} letters, digits, '.', '-' and '_', or $Default");
-    Err(setting(key, format!("'{group}'"), allowed))
-}
-
-fn message_bytes(value: impl Display) -> EmulatorError {
-    let allowed = format!("from {MIN_MESSAGE_BYTES} to {MAX_MESSAGE_BYTES}");
-    setting("max_message_bytes", value, allowed)
-}
-
-fn throughput_units(value: impl Display) -> EmulatorError {
-    setting("throughput_units", value, format!("from 1 to {MAX_UNITS}"))
+    let most = keys::MAX_GROUP_CHARS;
+    let allowed = format!("a name of 1 to {most} letters, digits, '.', '-' and '_', or $Default");
+    Err(refused(key, format!("'{group}'"), allowed))
 }
 
 /// Checks what a file and a builder set alike.
 pub(super) fn validate(builder: &EmulatorBuilder) -> Result<(), EmulatorError> {
     let settings = builder.settings();
-    if !(MIN_MESSAGE_BYTES..=MAX_MESSAGE_BYTES).contains(&settings.max_message_bytes) {
-        return Err(message_bytes(settings.max_message_bytes));
-    }
-    if let Some(units) = settings.throughput_units
-        && !(1..=MAX_UNITS).contains(&units)
-    {
-        return Err(throughput_units(units));
+    let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+    keys::MAX_MESSAGE.in_range("", number(settings.max_message_bytes))?;
+    if let Some(units) = settings.throughput_units {
+        keys::THROUGHPUT.in_range("", units.into())?;
     }
     if settings.keys.is_empty() {
-        return Err(setting("keys", "none", "at least one key"));
+        return Err(refused("keys", "none", "at least one key"));
     }
     for (number, key) in settings.keys.iter().enumerate() {
-        // A connection string ends a value at the semicolon.
-        for (name, text) in [("name", &key.name), ("key", &key.key)] {
-            if text.is_empty() || text.contains(';') {
+        // A connection string ends a value at the semicolon, and a shell a line at its end.
+        for (name, text) in [(keys::KEY_NAME.name, &key.name), (keys::KEY_VALUE.name, &key.key)] {
+            if text.is_empty() || text.contains(|c: char| c == ';' || c.is_control()) {
                 let key = format!("keys[{number}].{name}");
-                return Err(setting(key, "(not shown)", "text without ';', not empty"));
+                return Err(refused(key, "(not shown)", "one line of text without ';', not empty"));
             }
         }
     }
@@ -189,6 +162,7 @@ pub(super) fn validate(builder: &EmulatorBuilder) -> Result<(), EmulatorError> {
 mod tests {
     use super::*;
     use crate::Emulator;
+    use crate::settings::TokenCheck;
 
     fn read(text: &str) -> Result<EmulatorBuilder, String> {
         let dir = tempfile::tempdir().unwrap();
@@ -203,6 +177,7 @@ mod tests {
     #[test]
     fn the_example_of_the_documentation_is_read() {
         let builder = read(include_str!("example.toml")).unwrap();
+        assert_eq!(builder.settings().tokens, TokenCheck::Required);
         assert_eq!(builder.settings().max_message_bytes, 262_144);
         assert_eq!(builder.settings().throughput_units, Some(2));
         let hub = HubOptions::new("orders", 4)
@@ -238,6 +213,7 @@ mod tests {
             ),
             ("max_message_bytes = -1".to_owned(), "it must be from 1024 to 1048576"),
             ("throughput_units = 41".to_owned(), "throughput_units = 41: it must be from 1 to 40"),
+            ("listen = \"broker\"".to_owned(), "listen = broker: it must be an IP address"),
             ("partition = 4".to_owned(), "line 1: unknown field `partition`"),
             ("[[hubs]\n".to_owned(), "line 1: "),
         ] {
@@ -247,9 +223,23 @@ mod tests {
     }
 
     #[test]
+    fn keys_are_checked_unless_the_file_says_otherwise() {
+        let keys = "[[keys]]\nname = \"n\"\nkey = \"k\"\n";
+        for (text, tokens) in [
+            ("".to_owned(), TokenCheck::Ignored),
+            (keys.to_owned(), TokenCheck::Required),
+            (format!("check_tokens = false\n{keys}"), TokenCheck::Ignored),
+            ("check_tokens = true".to_owned(), TokenCheck::Required),
+        ] {
+            assert_eq!(read(&text).unwrap().settings().tokens, tokens, "{text}");
+        }
+    }
+
+    #[test]
     fn a_key_is_in_no_error() {
         for text in [
             "[[keys]]\nname = \"n\"\nkey = \"canary;\"",
+            "[[keys]]\nname = \"n\"\nkey = \"canary\\n\"",
             "[[keys]]\nname = \"n\"\nkey = \"canary\" x",
             "[[keys]]\nname = 5\nkey = \"canary\"",
             "[[keys]]\nname = \"n\"\nkey = [\"canary\"]",

@@ -18,6 +18,16 @@ pub enum EmulatorError {
         /// What the system said.
         source: io::Error,
     },
+    /// A port would be open to other machines, and nobody said that it may be.
+    #[error(
+        "other machines reach {address}, and no token is checked against a key of your own: give \
+         keys (`[[keys]]` in a file, `shared_access_keys` in Rust), or say `allow_anyone` to let \
+         whoever connects read and write everything"
+    )]
+    OpenToAnyone {
+        /// The address.
+        address: SocketAddr,
+    },
     /// The name of a hub is not valid.
     #[error(
         "'{name}' is not a valid event hub name; use 1 to 256 letters, digits, '.', '-' and '_', \

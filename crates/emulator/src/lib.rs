@@ -38,7 +38,11 @@
 //! # What it does not do
 //!
 //! Unless told to, it checks no tokens, keeps every event for ever, knows any consumer group by name
-//! and takes in as much as it can.
+//! and takes in as much as it can. It listens on the loopback; other machines are let in by keys, or
+//! by [an explicit word](EmulatorBuilder::allow_anyone). [`configuration`] has the keys of its file.
+
+#[doc = include_str!("../docs/configuration.md")]
+pub mod configuration {}
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -54,6 +58,8 @@ mod builder;
 mod cbs;
 mod certificates;
 mod config_file;
+#[cfg_attr(not(test), expect(dead_code, reason = "a test writes the documentation with them"))]
+mod config_keys;
 mod connection;
 mod consume;
 mod context;
@@ -61,8 +67,10 @@ mod doorway;
 mod endpoint;
 mod error;
 mod event;
+mod exposure;
 mod faults;
 mod frame;
+mod host;
 mod hub;
 mod hub_options;
 mod injection;
@@ -90,6 +98,8 @@ mod wire;
 mod writer;
 
 use broker::Broker;
+use exposure::Port;
+use host::Host;
 
 pub use broker::validate_hub;
 pub use builder::EmulatorBuilder;
@@ -160,6 +170,8 @@ struct Authority {
 #[derive(Debug)]
 pub struct Emulator {
     ports: Ports,
+    /// The host in connection strings, where one was chosen.
+    advertised: Option<Host>,
     authority: Option<Authority>,
     broker: Arc<Broker>,
     faults: Faults,
@@ -205,9 +217,24 @@ impl Emulator {
         self.authority.as_ref()?.path.as_deref()
     }
 
-    /// `amqp://127.0.0.1:PORT`, for the Rust SDK's `with_custom_endpoint`.
+    /// `amqp://127.0.0.1:PORT`, for the Rust SDK's `with_custom_endpoint`; with the host that is
+    /// [advertised](EmulatorBuilder::advertise), if one is.
     pub fn endpoint(&self) -> String {
-        format!("amqp://{}", reachable(self.ports.amqp))
+        match &self.advertised {
+            Some(host) => format!("amqp://{}:{}", host.in_url(), self.ports.amqp.port()),
+            None => format!("amqp://{}", reachable(self.ports.amqp)),
+        }
+    }
+
+    /// `amqps://HOST:PORT` of AMQP over TLS, if it is offered, for the Rust SDK's
+    /// `with_custom_endpoint`.
+    pub fn tls_endpoint(&self) -> Option<String> {
+        self.ports.amqp_tls.map(|address| format!("amqps://{}", self.authority_part(address)))
+    }
+
+    /// The same of AMQP over WebSocket with TLS, beside `AmqpTransport::WebSocket`.
+    pub fn secure_websocket_endpoint(&self) -> Option<String> {
+        self.ports.websocket_tls.map(|address| format!("amqps://{}", self.authority_part(address)))
     }
 
     /// A connection string for the SDKs that know `UseDevelopmentEmulator`, with the hub in it if
@@ -222,8 +249,13 @@ impl Emulator {
         Some(self.connection_string_to(address, ";UseDevelopmentEmulator=true", hub))
     }
 
-    /// A connection string for AMQP over WebSocket with TLS, if it is offered, for clients that
-    /// trust [`certificate_authority`](Self::certificate_authority).
+    /// A connection string for AMQP over TLS, if it is offered, for clients that trust
+    /// [`certificate_authority`](Self::certificate_authority).
+    pub fn tls_connection_string(&self, hub: Option<&str>) -> Option<String> {
+        Some(self.connection_string_to(self.ports.amqp_tls?, "", hub))
+    }
+
+    /// The same for AMQP over WebSocket with TLS, if it is offered.
     pub fn secure_websocket_connection_string(&self, hub: Option<&str>) -> Option<String> {
         Some(self.connection_string_to(self.ports.websocket_tls?, "", hub))
     }
@@ -232,11 +264,47 @@ impl Emulator {
         let entity = hub.map_or(String::new(), |hub| format!(";EntityPath={hub}"));
         let first = self.broker.settings.keys.first();
         let (name, key) = first.map_or((KEY_NAME, KEY), |first| (&first.name, &first.key));
-        format!(
-            "Endpoint=sb://localhost:{};SharedAccessKeyName={name};SharedAccessKey={key}{flag}\
-             {entity}",
-            address.port()
-        )
+        let at = self.authority_part(address);
+        format!("Endpoint=sb://{at};SharedAccessKeyName={name};SharedAccessKey={key}{flag}{entity}")
+    }
+
+    /// `HOST:PORT` by which clients reach a port.
+    fn authority_part(&self, address: SocketAddr) -> String {
+        let host = self.advertised.clone().unwrap_or_else(|| Host::of(address));
+        format!("{}:{}", host.in_url(), address.port())
+    }
+
+    /// Whether the connection strings lead to this machine only: what is advertised is `localhost`
+    /// or a loopback address.
+    pub fn is_advertised_here_only(&self) -> bool {
+        let host = self.advertised.clone().unwrap_or_else(|| Host::of(self.ports.amqp));
+        host.is_loopback()
+    }
+
+    /// What is open to whom, in two lines for people: the addresses, whether other machines reach
+    /// them, what is plain text, and whether tokens are checked.
+    pub fn exposure(&self) -> String {
+        exposure::said(&self.open_ports(), &self.broker.settings)
+    }
+
+    /// Whether other machines may connect without a key of this broker's own.
+    pub fn is_open_to_anyone(&self) -> bool {
+        exposure::is_open_to_anyone(&self.open_ports(), &self.broker.settings)
+    }
+
+    /// Whether a link needs a token that one of the keys signed.
+    pub fn checks_tokens(&self) -> bool {
+        self.broker.settings.tokens == settings::TokenCheck::Required
+    }
+
+    fn open_ports(&self) -> Vec<Port> {
+        let Ports { amqp, amqp_tls, websocket, websocket_tls } = self.ports;
+        let plain = [Some(amqp), websocket].into_iter().flatten();
+        let secure = [amqp_tls, websocket_tls].into_iter().flatten();
+        plain
+            .map(|address| Port { address, is_plain: true })
+            .chain(secure.map(|address| Port { address, is_plain: false }))
+            .collect()
     }
 
     /// Makes things go wrong on purpose.
@@ -278,6 +346,11 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     };
     SocketAddr::new(ip, address.port())
 }
+
+/// The README's example is compiled with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]

@@ -113,11 +113,12 @@ async fn frames_and_messages_need_not_agree() {
 #[tokio::test]
 async fn a_private_authority_is_enough_for_tls() {
     let emulator = start(|builder| {
-        builder.websocket(ANY).secure_websocket(ANY).tls(ANY).host_name("broker.test")
+        let builder = builder.websocket(ANY).secure_websocket(ANY).tls(ANY);
+        builder.host_name("broker.test").advertise("my_broker")
     })
     .await;
     let address = emulator.secure_websocket_addr().unwrap();
-    for name in ["localhost", "127.0.0.1", "::1", "broker.test"] {
+    for name in ["localhost", "127.0.0.1", "::1", "broker.test", "my_broker"] {
         let stream = secure(&emulator, address, name).await.unwrap();
         let mut socket = connect(stream, PATH, "AMQPWSB10").await;
         greet(&mut socket, 64).await;

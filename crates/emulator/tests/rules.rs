@@ -36,8 +36,7 @@ async fn send(emulator: &Emulator, connection_string: &str) -> Result<(), EventH
 #[tokio::test]
 async fn the_sdk_gets_in_with_the_right_key_only() {
     let emulator = start(
-        "check_tokens = true\n\
-         [[keys]]\nname = \"sender\"\nkey = \"c2VjcmV0\"\n\
+        "[[keys]]\nname = \"sender\"\nkey = \"c2VjcmV0\"\n\
          [[hubs]]\nname = \"orders\"\npartitions = 1\n",
     )
     .await
@@ -97,4 +96,69 @@ async fn settings_out_of_range_do_not_start() {
     let none: [(String, String); 0] = [];
     let error = Emulator::builder().shared_access_keys(none).start().await.unwrap_err();
     assert_eq!(error.to_string(), "keys = none: it must be at least one key");
+}
+
+#[tokio::test]
+async fn other_machines_are_let_in_by_keys_or_by_an_explicit_word() {
+    let everywhere = "0.0.0.0".parse().unwrap();
+    let refused = |started: Result<Emulator, EmulatorError>| {
+        let error = started.unwrap_err();
+        assert!(matches!(error, EmulatorError::OpenToAnyone { .. }), "{error:?}");
+        for word in ["0.0.0.0:0", "[[keys]]", "shared_access_keys", "allow_anyone"] {
+            assert!(error.to_string().contains(word), "{error}");
+        }
+    };
+    // Another port than the first, and the key that everyone knows, are no way around it.
+    refused(Emulator::builder().listen(everywhere).start().await);
+    refused(Emulator::builder().bind((everywhere, 0).into()).start().await);
+    refused(Emulator::builder().secure_websocket((everywhere, 0).into()).start().await);
+    refused(Emulator::builder().listen(everywhere).require_tokens().start().await);
+    let known = Emulator::builder().shared_access_keys([("any", "SAS_KEY_VALUE")]);
+    refused(known.listen(everywhere).start().await);
+    refused(start("listen = \"0.0.0.0\"").await);
+    refused(start("listen = \"0.0.0.0\"\ncheck_tokens = true").await);
+    let keys = "[[keys]]\nname = \"n\"\nkey = \"k\"\n";
+    refused(start(&format!("listen = \"0.0.0.0\"\ncheck_tokens = false\n{keys}")).await);
+
+    let open = Emulator::builder().listen(everywhere).allow_anyone().start().await.unwrap();
+    assert!(open.is_open_to_anyone());
+    assert!(open.exposure().contains("TOKENS ARE NOT CHECKED"), "{}", open.exposure());
+    let open = start("listen = \"0.0.0.0\"\nallow_anyone = true").await.unwrap();
+    assert!(open.is_open_to_anyone() && open.local_addr().ip().is_unspecified());
+    let guarded = Emulator::builder().listen(everywhere).shared_access_keys([("n", "k")]);
+    let guarded = guarded.start().await.unwrap();
+    assert!(guarded.checks_tokens() && !guarded.is_open_to_anyone());
+    let guarded = start(&format!("listen = \"0.0.0.0\"\n{keys}")).await.unwrap();
+    assert!(guarded.checks_tokens() && !guarded.is_open_to_anyone());
+}
+
+#[tokio::test]
+async fn what_is_advertised_is_in_every_connection_string() {
+    let any = "127.0.0.1:0".parse().unwrap();
+    let builder =
+        Emulator::builder().hub("orders", 1).tls(any).websocket(any).secure_websocket(any);
+    let emulator = builder.clone().advertise("broker").start().await.unwrap();
+    for at in [
+        Some(emulator.endpoint()),
+        emulator.tls_endpoint(),
+        emulator.secure_websocket_endpoint(),
+        Some(emulator.connection_string(None)),
+        emulator.tls_connection_string(Some("orders")),
+        emulator.websocket_connection_string(None),
+        emulator.secure_websocket_connection_string(None),
+    ] {
+        let at = at.unwrap();
+        assert!(at.contains("://broker:"), "{at}");
+    }
+    assert!(!emulator.is_advertised_here_only());
+    let here = builder.clone().start().await.unwrap();
+    assert!(here.is_advertised_here_only());
+    assert!(here.connection_string(None).contains("sb://localhost:"));
+    // What a machine cannot be called is refused before anything listens.
+    for wrong in ["sb://broker", "broker:5672", "a;b", ""] {
+        let error = builder.clone().advertise(wrong).start().await.unwrap_err().to_string();
+        assert!(error.starts_with("advertise = "), "{error}");
+    }
+    let from_file = start("advertise = \"10.1.2.3\"").await.unwrap();
+    assert!(from_file.connection_string(None).contains("sb://10.1.2.3:"));
 }

@@ -126,8 +126,8 @@ impl Namespace {
     }
 
     /// The namespace `host`, such as `orders.servicebus.windows.net`, entered with tokens of
-    /// Microsoft Entra ID; [`Credential::open`](super::Credential::open) makes a credential, and so
-    /// does `azure_identity`.
+    /// Microsoft Entra ID; [`Credential::open`](crate::credential::Credential::open) makes a
+    /// credential, and so does `azure_identity`.
     ///
     /// # Errors
     /// Where it is not a host name.
