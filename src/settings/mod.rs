@@ -29,7 +29,7 @@ mod hub;
 pub mod keys;
 mod knob;
 #[cfg(test)]
-mod missing_features;
+mod missing_features_tests;
 mod problem;
 mod proxy;
 mod resolve;
