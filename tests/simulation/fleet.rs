@@ -196,7 +196,6 @@ impl Fleet {
         let is_alone = !self.processes.iter().any(|other| other.then == Then::Nothing);
         let is_behind = exit.partitions.iter().any(|partition| partition.checkpoint_behind);
         self.world.oracle(|oracle| {
-            oracle.on_ended(name, is_behind);
             if matches!(exit.reason, ExitReason::Failed(_)) {
                 oracle.violations.push(format!("{name} failed: {:?}", exit.reason));
             }
@@ -213,13 +212,18 @@ impl Fleet {
                     StopReason::Aborted(_) => "exit: aborted",
                     _ => "exit: other",
                 });
+                let at = index(&partition.partition);
+                if matches!(partition.reason, StopReason::Drained) && partition.checkpoint_behind {
+                    oracle.on_drained_behind(name, at);
+                }
                 let clean = matches!(partition.reason, StopReason::Drained)
                     && partition.cut_handlers == 0
                     && !partition.checkpoint_behind;
                 if clean && !self.has_leases() && is_alone {
-                    oracle.on_ended_clean(index(&partition.partition), name, 0);
+                    oracle.on_ended_clean(at, name, 0);
                 }
             }
+            oracle.on_ended(name, is_behind);
         });
         let snapshot = process.handle.snapshot();
         if snapshot.memory_used_bytes + snapshot.slots_in_use > 0 {

@@ -90,6 +90,15 @@ impl Oracle {
         }
     }
 
+    /// A drain ended without its last checkpoint: there must be a reason why it was not written.
+    pub fn on_drained_behind(&mut self, worker: &str, partition: usize) {
+        let state = &self.partitions[partition];
+        let is_shared = state.was_overwritten || state.refused;
+        if !is_shared && !self.stores_were_down && !self.is_excused(worker) {
+            self.violations.push(format!("{worker} drained {partition} and did not write it down"));
+        }
+    }
+
     pub fn on_leaving(&mut self, worker: &str) {
         self.leaving.insert(worker.to_owned());
     }
