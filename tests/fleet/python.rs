@@ -20,16 +20,48 @@ const PACE: Pace = Pace {
 };
 const LIMIT: Duration = Duration::from_secs(60);
 
+const SECOND: u64 = 1_000_000_000;
+
 /// The partitions whose events a process handled in the last second, and in the one before it.
 fn owned(fleet: &Fleet, name: &str) -> BTreeSet<PartitionId> {
-    let now = now();
-    let lines: Vec<Handled> = super::journal::read(fleet.path(name, "handled"));
+    // The clock after the journal: what is read is of the past.
+    let lines = super::journal::read(fleet.path(name, "handled"));
+    owned_at(now(), &lines)
+}
+
+/// The same of a time. A line that is younger than the time counts as of that time: whoever reads
+/// a journal that grows may have looked at the clock before.
+fn owned_at(now: u64, lines: &[Handled]) -> BTreeSet<PartitionId> {
     let within = |from: u64, to: u64| -> BTreeSet<PartitionId> {
-        let lines = lines.iter().filter(|line| (from..to).contains(&(now - line.at)));
+        let lines = lines.iter().filter(|line| (from..to).contains(&now.saturating_sub(line.at)));
         lines.map(|line| line.partition.clone()).collect()
     };
-    let second = 1_000_000_000;
-    &within(0, second) & &within(second, 2 * second)
+    &within(0, SECOND) & &within(SECOND, 2 * SECOND)
+}
+
+#[test]
+fn a_line_that_is_younger_than_the_clock_is_of_the_last_second() {
+    let line = |partition: &str, at: u64| Handled {
+        partition: partition.into(),
+        number: 0,
+        epoch: 1,
+        at,
+    };
+    let now = 10 * SECOND;
+    let lines = [
+        // Handled in both seconds, last after the clock was read.
+        line("0", now - SECOND),
+        line("0", now + 1),
+        // In one of them only.
+        line("1", now + 1),
+        line("2", now - SECOND),
+        line("2", now - 2 * SECOND),
+        line("3", now - SECOND + 1),
+        // In both.
+        line("4", now - 2 * SECOND + 1),
+        line("4", now),
+    ];
+    assert_eq!(owned_at(now, &lines), BTreeSet::from(["0".into(), "4".into()]));
 }
 
 /// Waits until the processes handle events of so many partitions each, of all together.
@@ -69,33 +101,33 @@ async fn a_python_processor_and_a_worker_share_a_hub_and_go_on_where_the_other_s
     let publishing = Publishing::start(&fleet, usize::MAX, 1, Duration::from_millis(100));
     let python = fleet.add_python();
     let first = fleet.add();
-    share(&fleet, &[(&python.name, 2), (&first.name, 2)]).await;
+    let shares = share(&fleet, &[(&python.name, 2), (&first.name, 2)]).await;
     let shared = started.elapsed();
 
     // Ours stops: Python takes over.
-    let had = owned(&fleet, &first.name);
+    let had = &shares[1];
     let (name, stops) = (first.name.clone(), now());
     first.drain().await;
     let left = numbers(&fleet, &name, "handled", 0);
     share(&fleet, &[(&python.name, PARTITIONS)]).await;
     let begun = numbers(&fleet, &python.name, "handled", stops);
-    for partition in &had {
+    for partition in had {
         assert_eq!(begun[partition].0, left[partition].1 + 1, "{partition}: {left:?}, {begun:?}");
     }
 
     // Ours is back, and takes its share from the processor, which never gives.
     let second = fleet.add();
-    share(&fleet, &[(&python.name, 2), (&second.name, 2)]).await;
+    let shares = share(&fleet, &[(&python.name, 2), (&second.name, 2)]).await;
 
     // Python stops: ours takes over.
-    let had = owned(&fleet, &python.name);
+    let had = &shares[0];
     let name = python.name.clone();
     python.drain().await;
     let handled = numbers(&fleet, &name, "handled", 0);
     let acknowledged = numbers(&fleet, &name, "checkpointed", 0);
     share(&fleet, &[(&second.name, PARTITIONS)]).await;
     let begun = numbers(&fleet, &second.name, "handled", 0);
-    for partition in &had {
+    for partition in had {
         // Its last checkpoint may have been written without an answer.
         let allowed = acknowledged[partition].1 + 1..=handled[partition].1 + 1;
         assert!(allowed.contains(&begun[partition].0), "{partition}: {allowed:?}, {begun:?}");
