@@ -41,12 +41,8 @@ fn owned_at(now: u64, lines: &[Handled]) -> BTreeSet<PartitionId> {
 
 #[test]
 fn a_line_that_is_younger_than_the_clock_is_of_the_last_second() {
-    let line = |partition: &str, at: u64| Handled {
-        partition: partition.into(),
-        number: 0,
-        epoch: 1,
-        at,
-    };
+    let line =
+        |partition: &str, at: u64| Handled { partition: partition.into(), number: 0, epoch: 1, at };
     let now = 10 * SECOND;
     let lines = [
         // Handled in both seconds, last after the clock was read.
