@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod azurite;
+#[path = "support/closed_port.rs"]
+mod closed_port;
 mod support;
 
 use std::collections::BTreeMap;
@@ -13,6 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use axum::extract::RawQuery;
 use axum::http::StatusCode;
 use azurite::{ALL, Container};
+use closed_port::ClosedPort;
 use longshore::checkpoint_store::blob::BlobCheckpointStore;
 use longshore::checkpoint_store::{
     Checkpoint, CheckpointKey, CheckpointScope, CheckpointStore, Expected, LeaseEpoch, SettledRun,
@@ -387,10 +390,8 @@ async fn a_container_that_is_read_only_is_read() {
 
 #[tokio::test]
 async fn an_account_that_is_away_is_transient() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = free.local_addr().unwrap().port();
-    drop(free);
-    let url = format!("http://127.0.0.1:{port}/devstoreaccount1/state?sv=1&sig=canary");
+    let closed = ClosedPort::take();
+    let url = format!("http://{}/devstoreaccount1/state?sv=1&sig=canary", closed.address());
     let store = BlobCheckpointStore::with_signature(&Secret::new(&url)).unwrap();
     for result in errors_of(&store).await {
         let error = result.unwrap_err();

@@ -1,43 +1,32 @@
 //! A handler that blocks its thread is named in the log while it does, and its partition waits
 //! for it.
 
-use std::io;
+#[path = "support/log.rs"]
+mod log;
+#[path = "support/waiting.rs"]
+mod waiting;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use log::Log;
 use longshore::checkpoint_store::memory::MemoryCheckpointStore;
 use longshore::consumer::CANCEL_GRACE;
 use longshore::transport::memory::MemoryHub;
 use longshore::{BatchConsumer, Event, EventContext, OutgoingEvent};
+use waiting::until;
 
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+/// Far longer than it takes to notice a handler that blocks.
+const TOO_LONG: Duration = Duration::from_secs(60);
 
-impl Log {
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.lock().expect("not poisoned")).into_owned()
-    }
-
-    /// What was said of a handler of this entity that blocks.
-    fn named(&self, entity: &str) -> Option<String> {
-        let topic = format!("message_topic={entity} ");
-        let text = self.text();
-        let mut lines = text.lines();
-        lines.find(|line| line.contains("blocks") && line.contains(&topic)).map(str::to_owned)
-    }
-}
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().expect("not poisoned").extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+/// What was said of a handler of this entity that blocks.
+fn named(log: &Log, entity: &str) -> Option<String> {
+    let topic = format!("message_topic={entity} ");
+    let text = log.text();
+    let mut lines = text.lines();
+    lines.find(|line| line.contains("blocks") && line.contains(&topic)).map(str::to_owned)
 }
 
 async fn blocks_at_one(event: Event, release: Arc<Mutex<()>>) {
@@ -50,8 +39,7 @@ async fn blocks_at_one(event: Event, release: Arc<Mutex<()>>) {
 #[tokio::test]
 async fn a_handler_that_blocks_its_thread_is_named_while_it_does() {
     let log = Log::default();
-    let writer = log.clone();
-    tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).init();
+    log.of_the_process();
 
     let hub = MemoryHub::new("orders", 1);
     for _ in 0..3 {
@@ -66,7 +54,7 @@ async fn a_handler_that_blocks_its_thread_is_named_while_it_does() {
         let guard = held.lock().expect("not poisoned");
         told.send(()).expect("the test waits");
         let start = Instant::now();
-        while seen.named("orders").is_none() && start.elapsed().as_secs() < 20 {
+        while named(&seen, "orders").is_none() && start.elapsed() < TOO_LONG {
             thread::sleep(Duration::from_millis(20));
         }
         drop(guard);
@@ -81,12 +69,10 @@ async fn a_handler_that_blocks_its_thread_is_named_while_it_does() {
         })
         .expect("valid")
         .start();
-    while handle.snapshot().counts.done < 3 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until("all are handled", || handle.snapshot().counts.done == 3).await;
     let noticed = holder.join().expect("no panic");
-    assert!(noticed < Duration::from_secs(20), "never named:\n{}", log.text());
-    let line = log.named("orders").expect("named");
+    assert!(noticed < TOO_LONG, "never named:\n{}", log.text());
+    let line = named(&log, "orders").expect("named");
     for part in [
         "message_topic=orders",
         "message_partition=0",
@@ -126,9 +112,7 @@ async fn a_partition_is_not_given_up_while_a_handler_that_was_cut_still_runs() {
         })
         .expect("valid")
         .start();
-    while running.load(Ordering::SeqCst) == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until("the handler runs", || running.load(Ordering::SeqCst) == 1).await;
     handle.stop();
     let exit = handle.join().await;
     assert_eq!(exit.partitions[0].cut_handlers, 1);

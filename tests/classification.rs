@@ -2,15 +2,19 @@
 //! at each place where a client can meet it, and the adapter over the Azure SDK names its class.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::future::{Future, poll_fn};
-use std::time::Duration;
+#[path = "support/broker.rs"]
+mod broker;
+#[path = "support/waiting.rs"]
+mod waiting;
+
+use std::future::poll_fn;
 
 use longshore::event::PartitionId;
 use longshore::transport::event_hubs::{EventHubsPublisher, EventHubsTransport, Namespace};
 use longshore::transport::{LinkStart, OpenLink, Publisher, SendTarget, Transport};
 use longshore::{Error, ErrorClass, OutgoingEvent};
 use longshore_emulator::{Emulator, FaultPoint};
-use tokio::time::timeout;
+use waiting::within;
 
 const HUB: &str = "files";
 
@@ -48,18 +52,9 @@ fn of_a_send(condition: &str, class: ErrorClass) -> ErrorClass {
     }
 }
 
-async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    let limit = Duration::from_secs(30);
-    timeout(limit, future).await.unwrap_or_else(|_| panic!("{what} took longer than {limit:?}"))
-}
-
-async fn broker() -> (Emulator, Namespace) {
-    let patient = Emulator::builder().disposition_delay(Duration::from_millis(50));
-    let emulator = patient.hub(HUB, 1).start().await.unwrap();
-    let namespace = Namespace::from_connection_string(&emulator.connection_string(None))
-        .unwrap()
-        .with_custom_endpoint(emulator.endpoint())
-        .unwrap();
+async fn start() -> (Emulator, Namespace) {
+    let emulator = broker::patient().hub(HUB, 1).start().await.unwrap();
+    let namespace = broker::namespace(&emulator);
     (emulator, namespace)
 }
 
@@ -80,7 +75,7 @@ async fn link_error(transport: &EventHubsTransport) -> Error {
 }
 
 async fn link_errors_at(point: FaultPoint) {
-    let (emulator, namespace) = broker().await;
+    let (emulator, namespace) = start().await;
     let transport = EventHubsTransport::new(namespace.clone(), HUB, "$Default");
     let publisher = EventHubsPublisher::new(namespace, HUB);
     publisher.send(SendTarget::Any, OutgoingEvent::new("x")).await.unwrap();
@@ -108,7 +103,7 @@ async fn of_a_link_that_ends() {
 
 #[tokio::test]
 async fn of_a_rejected_send() {
-    let (emulator, namespace) = broker().await;
+    let (emulator, namespace) = start().await;
     let publisher = EventHubsPublisher::new(namespace, HUB);
     let too_large = ("amqp:link:message-size-exceeded", ErrorClass::TooLarge);
     let mut wrong = Vec::new();
@@ -128,7 +123,7 @@ async fn of_a_rejected_send() {
 
 #[tokio::test]
 async fn of_properties_that_cannot_be_read() {
-    let (emulator, namespace) = broker().await;
+    let (emulator, namespace) = start().await;
     let transport = EventHubsTransport::new(namespace, HUB, "$Default");
     for (condition, class) in [
         ("amqp:unauthorized-access", ErrorClass::Auth),
@@ -145,7 +140,7 @@ async fn of_properties_that_cannot_be_read() {
 
 #[tokio::test]
 async fn of_a_connection_that_is_gone() {
-    let (emulator, namespace) = broker().await;
+    let (emulator, namespace) = start().await;
     let transport = EventHubsTransport::new(namespace.clone(), HUB, "$Default");
     let open = OpenLink::new(PartitionId::from("0"), LinkStart::FirstEvent, 100);
     let publisher = EventHubsPublisher::new(namespace, HUB);

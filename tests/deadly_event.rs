@@ -10,15 +10,13 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use longshore::checkpoint_store::memory::MemoryCheckpointStore;
-use longshore::checkpoint_store::{
-    Checkpoint, CheckpointKey, CheckpointScope, CheckpointStore, Expected, Listed, StoreError,
-    StoredCheckpoint, VersionToken,
-};
+use longshore::checkpoint_store::{Checkpoint, CheckpointStore};
 use longshore::config::DEFAULT_MAX_TAKEOVERS;
 use longshore::consumer::{BatchConsumerBuilder, ExitReason, HandlerError, StopReason};
 use longshore::state::takeovers::TRIAL_TIME;
 use longshore::{Batch, BatchConsumer, BatchContext, Error, Event, EventContext, Outcomes};
 use support::Harness;
+use support::forward::{Over, OverCheckpoints};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
@@ -55,31 +53,19 @@ struct Away(Arc<MemoryCheckpointStore>);
 
 const DISTANCE: Duration = Duration::from_millis(20);
 
-impl CheckpointStore for Away {
-    fn load<'a>(
-        &'a self,
-        key: &'a CheckpointKey,
-    ) -> BoxFuture<'a, Result<Option<StoredCheckpoint>, Error>> {
-        sleep(DISTANCE).then(|()| self.0.load(key)).boxed()
+impl OverCheckpoints for Away {
+    fn below(&self) -> &dyn CheckpointStore {
+        &*self.0
     }
 
-    fn store<'a>(
-        &'a self,
-        key: &'a CheckpointKey,
-        checkpoint: &'a Checkpoint,
-        expected: &'a Expected,
-    ) -> BoxFuture<'a, Result<VersionToken, StoreError>> {
-        sleep(DISTANCE).then(|()| self.0.store(key, checkpoint, expected)).boxed()
-    }
-
-    fn list<'a>(&'a self, scope: &'a CheckpointScope) -> BoxFuture<'a, Result<Vec<Listed>, Error>> {
-        sleep(DISTANCE).then(|()| self.0.list(scope)).boxed()
+    fn before(&self) -> BoxFuture<'_, Result<(), Error>> {
+        sleep(DISTANCE).map(Ok).boxed()
     }
 }
 
 /// A consumer of the harness, one of each process.
 fn builder(harness: &Harness, process: u64) -> BatchConsumerBuilder {
-    let store = Arc::new(Away(Arc::clone(&harness.checkpoints)));
+    let store = Arc::new(Over(Away(Arc::clone(&harness.checkpoints))));
     let transport = Arc::new(harness.hub.transport("$Default"));
     BatchConsumer::builder(transport, store).seed(process)
 }

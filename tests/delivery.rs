@@ -524,7 +524,7 @@ async fn a_store_that_loses_answers_stops_nothing_and_catches_up() {
     for round in 1..=6 {
         harness.publish(0, 50);
         if round == 2 {
-            store.fail_next(9);
+            store.0.fail_next(9);
         }
         until("handled", || harness.seen.len() == round * 50).await;
         sleep(Duration::from_secs(20)).await;

@@ -2,11 +2,13 @@
 //! that a task is settled after its result and not before.
 #![allow(missing_docs)]
 
+mod support;
 #[path = "web/mod.rs"]
 #[allow(dead_code)]
 mod web;
 
 use std::fs;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ use futures::future::BoxFuture;
 use longshore::blob_store::folder::FolderBlobStore;
 use longshore::checkpoint_store::memory::MemoryCheckpointStore;
 use longshore::config::ConsumerOptions;
-use longshore::consumer::{ConsumerExit, ExitReason};
+use longshore::consumer::ExitReason;
 use longshore::dead_letter::DeadLetter;
 use longshore::dead_letter::memory::MemoryDeadLetterSink;
 use longshore::event::{EntityName, PropertyValue};
@@ -31,11 +33,9 @@ use longshore::{BatchConsumer, ConsumerHandle, Error, ErrorClass, OutgoingEvent}
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
 
+use support::{drained, until, within};
 use web::WebServer;
-
-const LIMIT: Duration = Duration::from_secs(20);
 
 /// A hub of tasks, a server, a folder for files, and a place for results.
 struct Harness {
@@ -53,6 +53,14 @@ struct Results {
     sent: Mutex<Vec<OutgoingEvent>>,
     failures: Mutex<Vec<ErrorClass>>,
     permits: Semaphore,
+    /// Sends that began.
+    asked: AtomicUsize,
+}
+
+impl Results {
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
 }
 
 impl Publisher for Results {
@@ -66,6 +74,7 @@ impl Publisher for Results {
         event: OutgoingEvent,
     ) -> BoxFuture<'_, Result<SendReceipt, Error>> {
         async move {
+            self.asked.fetch_add(1, Ordering::SeqCst);
             self.permits.acquire().await.expect("open").forget();
             if let Some(class) = self.failures.lock().expect("lock").pop() {
                 return Err(Error::new(class, "publish", "told to fail"));
@@ -109,6 +118,7 @@ impl Harness {
                 sent: Mutex::default(),
                 failures: Mutex::default(),
                 permits: Semaphore::new(permits),
+                asked: AtomicUsize::new(0),
             }),
             letters: Arc::default(),
             folder: tempfile::tempdir().expect("a folder"),
@@ -161,22 +171,8 @@ impl Harness {
     }
 }
 
-async fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let came = timeout(LIMIT, async {
-        while !condition() {
-            sleep(Duration::from_millis(2)).await;
-        }
-    });
-    came.await.unwrap_or_else(|_| panic!("never came: {what}"));
-}
-
 fn settled_to(handle: &ConsumerHandle) -> Option<i64> {
     handle.snapshot().partitions.first()?.settled_to.map(|number| number.0)
-}
-
-async fn drained(mut handle: ConsumerHandle) -> ConsumerExit {
-    handle.drain();
-    timeout(LIMIT, handle.join()).await.expect("the drain ends")
 }
 
 #[tokio::test]
@@ -206,7 +202,7 @@ async fn hostile_events_become_dead_letters_byte_for_byte_and_others_are_done() 
     }
     let handle = harness.start();
     until("all", || settled_to(&handle) == Some(9)).await;
-    let exit = drained(handle).await;
+    let exit = within("the drain", drained(handle)).await;
     assert!(exit.is_clean(), "{exit:?}");
     let mut letters: Vec<DeadLetter> = harness.letters.letters();
     letters.sort_by_key(|letter| letter.event.sequence_number());
@@ -237,14 +233,13 @@ async fn a_task_is_settled_after_its_result_and_not_before() {
     harness.publish_file("a.bin");
     let handle = harness.start();
     until("the file", || harness.file("a.bin").is_some()).await;
-    // The file is there, and the result waits for its permit.
-    sleep(Duration::from_millis(100)).await;
+    until("its result waits for a permit", || harness.results.asked() == 1).await;
     assert_eq!(settled_to(&handle), None);
     assert_eq!(handle.snapshot().partitions[0].unsettled_events, 1);
     harness.results.permits.add_permits(1);
     until("the settlement", || settled_to(&handle) == Some(0)).await;
     assert_eq!(harness.results().len(), 1);
-    assert!(drained(handle).await.is_clean());
+    assert!(within("the drain", drained(handle)).await.is_clean());
 }
 
 #[tokio::test]
@@ -254,7 +249,7 @@ async fn a_result_waits_for_its_hub_and_its_file_is_not_fetched_again() {
     harness.publish_file("a.bin");
     let handle = harness.start();
     until("the settlement", || settled_to(&handle) == Some(0)).await;
-    let exit = drained(handle).await;
+    let exit = within("the drain", drained(handle)).await;
     assert_eq!((exit.counts.retried, exit.counts.done), (0, 1));
     let results = harness.results();
     assert_eq!(results.len(), 1);
@@ -268,7 +263,7 @@ async fn a_result_that_is_too_large_makes_a_dead_letter_that_says_the_file_is_th
     harness.publish_file("a.bin");
     let handle = harness.start();
     until("the settlement", || settled_to(&handle) == Some(0)).await;
-    drained(handle).await;
+    within("the drain", drained(handle)).await;
     let letters = harness.letters.letters();
     assert_eq!(letters.len(), 1);
     let failure = &letters[0].failure;
@@ -283,7 +278,7 @@ async fn a_hub_of_results_that_refuses_stops_the_worker_and_blames_no_task() {
     *harness.results.failures.lock().expect("lock") = vec![ErrorClass::Permanent; 2];
     harness.publish_file("a.bin");
     let mut handle = harness.start();
-    let exit = handle.join().await;
+    let exit = within("the end by itself", handle.join()).await;
     let ExitReason::Aborted(failure) = &exit.reason else {
         panic!("{exit:?}");
     };
@@ -305,7 +300,7 @@ async fn headers_and_metadata_come_back_with_the_result() {
     harness.tasks.publish(0, event.clone());
     let handle = harness.start();
     until("the settlement", || settled_to(&handle) == Some(0)).await;
-    drained(handle).await;
+    within("the drain", drained(handle)).await;
     let sent = harness.results.sent.lock().expect("lock").clone();
     assert_eq!(sent.len(), 1);
     assert_eq!(sent[0].properties, event.properties);
@@ -330,7 +325,7 @@ async fn a_store_that_cannot_be_used_stops_the_consumer_and_loses_no_task() {
     // Unmounted, as it were, under a running worker.
     fs::remove_dir_all(harness.folder.path()).expect("removed");
     let mut handle = harness.start_with(store);
-    let exit = timeout(LIMIT, handle.join()).await.expect("the consumer ends by itself");
+    let exit = within("the end by itself", handle.join()).await;
     let ExitReason::Aborted(failure) = &exit.reason else {
         panic!("{exit:?}");
     };
@@ -343,6 +338,6 @@ async fn a_store_that_cannot_be_used_stops_the_consumer_and_loses_no_task() {
     fs::create_dir_all(harness.folder.path()).expect("created");
     let handle = harness.start();
     until("all", || settled_to(&handle) == Some(29)).await;
-    assert!(drained(handle).await.is_clean());
+    assert!(within("the drain", drained(handle)).await.is_clean());
     assert_eq!(harness.results().len(), 30);
 }

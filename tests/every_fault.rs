@@ -6,7 +6,10 @@
 //! is trimmed) is in `tests/delivery.rs`.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::future::Future;
+#[path = "support/broker.rs"]
+mod broker;
+mod support;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -23,16 +26,14 @@ use longshore_emulator::{Emulator, FaultPoint, Faults};
 use rand::rngs::SmallRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
+use support::{until, within};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 const HUB: &str = "files";
 const PARTITIONS: usize = 4;
 const BODY_BYTES: usize = 1_024;
 const BATCH: usize = 100;
-/// Longer than a half-open connection, found by two looks, and a new one that hangs take.
-const LIMIT: Duration = Duration::from_secs(180);
-
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Fault {
     DetachOne,
@@ -167,19 +168,6 @@ impl Seen {
     }
 }
 
-async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    timeout(LIMIT, future).await.unwrap_or_else(|_| panic!("{what} took longer than {LIMIT:?}"))
-}
-
-async fn until(what: &str, condition: impl Fn() -> bool) {
-    let arrived = async {
-        while !condition() {
-            sleep(Duration::from_millis(2)).await;
-        }
-    };
-    within(what, arrived).await;
-}
-
 fn chosen(name: &str, otherwise: usize) -> usize {
     let given = std::env::var(name).ok();
     given.map_or(otherwise, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
@@ -196,8 +184,8 @@ async fn publish(emulator: &Emulator, namespace: &Namespace, events_each: usize)
             emulator.faults().fail(FaultPoint::Send, condition, "a fault on demand", 1);
         }
         loop {
-            let log = within("the log's end", transport.log_properties(&id)).await.unwrap();
-            let sent = log.last_enqueued.map_or(0, |last| usize::try_from(last.0 + 1).unwrap());
+            let log_end = broker::log_end(&transport, id.as_str());
+            let sent = within("the log's end", log_end).await;
             if sent >= events_each {
                 assert_eq!(sent, events_each);
                 break;
@@ -227,13 +215,9 @@ async fn each_event_once_and_in_order_through_every_fault() {
 
     let started = Instant::now();
     let dir = tempfile::tempdir().unwrap();
-    // Late answers: the SDK loses one that comes before it has registered the send.
-    let builder = Emulator::builder().hub(HUB, PARTITIONS as u32).data_dir(dir.path());
-    let emulator = builder.disposition_delay(Duration::from_millis(50)).start().await.unwrap();
-    let namespace = Namespace::from_connection_string(&emulator.connection_string(None))
-        .unwrap()
-        .with_custom_endpoint(emulator.endpoint())
-        .unwrap();
+    let builder = broker::patient().hub(HUB, PARTITIONS as u32).data_dir(dir.path());
+    let emulator = builder.start().await.unwrap();
+    let namespace = broker::namespace(&emulator);
     publish(&emulator, &namespace, events_each).await;
     let published = started.elapsed();
 

@@ -147,7 +147,7 @@ async fn a_store_that_fails_pauses_the_partition_one_event_ahead() {
         .handler(move |event: Event, _: EventContext| {
             seen.record(&event);
             if event.sequence_number().0 == 4 {
-                fail.fail_next(1_001);
+                fail.0.fail_next(1_001);
             }
             async {}
         })
@@ -156,7 +156,7 @@ async fn a_store_that_fails_pauses_the_partition_one_event_ahead() {
     until("half", || harness.seen.len() == 5).await;
     sleep(Duration::from_secs(600)).await;
     assert_eq!(harness.seen.len(), 5, "nothing is begun above what a crash repeats");
-    store.fail_next(0);
+    store.0.fail_next(0);
     until("all", || harness.seen.len() == 10).await;
     assert!(drained(handle).await.is_clean());
     assert_eq!(harness.seen.numbers(), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);

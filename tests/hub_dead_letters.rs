@@ -1,5 +1,8 @@
 //! Dead letters as events of a hub: on the memory transport, and through the Azure SDK.
 
+#[cfg(feature = "event-hubs")]
+#[path = "support/broker.rs"]
+mod broker;
 mod support;
 
 use std::sync::Arc;
@@ -179,34 +182,24 @@ fn an_event_that_is_no_dead_letter_is_bad_data() {
 mod over_the_sdk {
     use longshore::EventConsumer;
     use longshore::checkpoint_store::memory::MemoryCheckpointStore;
-    use longshore::transport::event_hubs::{EventHubsPublisher, EventHubsTransport, Namespace};
+    use longshore::transport::event_hubs::{EventHubsPublisher, EventHubsTransport};
     use longshore::transport::{Link, Publisher, SendTarget};
-    use longshore_emulator::Emulator;
 
     use super::*;
+    use crate::support::within;
 
     async fn next(link: &mut Box<dyn Link>) -> Event {
         let mut events = Vec::new();
         let receive = std::future::poll_fn(|cx| link.poll_receive(cx, 1, &mut events));
-        tokio::time::timeout(Duration::from_secs(20), receive)
-            .await
-            .expect("in time")
-            .expect("received");
+        within("a dead letter", receive).await.expect("received");
         events.remove(0)
     }
 
     #[tokio::test]
     async fn a_failed_event_arrives_in_the_hub_of_dead_letters_with_its_record() {
-        let emulator = Emulator::builder()
-            .hub("files", 1)
-            .hub("files-dead", 1)
-            .start()
-            .await
-            .expect("started");
-        let namespace = Namespace::from_connection_string(&emulator.connection_string(None))
-            .expect("valid")
-            .with_custom_endpoint(emulator.endpoint())
-            .expect("valid");
+        let emulator =
+            broker::patient().hub("files", 1).hub("files-dead", 1).start().await.expect("started");
+        let namespace = broker::namespace(&emulator);
         let publisher = EventHubsPublisher::new(namespace.clone(), "files");
         let mut small = longshore::OutgoingEvent::new(&b"\xff\0"[..])
             .with_key("k")

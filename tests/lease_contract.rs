@@ -79,6 +79,9 @@ fn key(partition: &str) -> CheckpointKey {
     CheckpointKey { scope: scope("$Default"), partition: partition.into() }
 }
 
+/// What was written a moment ago, on a busy machine.
+const RECENT: Duration = Duration::from_secs(60);
+
 fn ours(owner: &str) -> Ownership {
     Ownership::of(owner.into())
 }
@@ -100,7 +103,7 @@ async fn a_claim_is_loaded_and_listed(store: &dyn LeaseStore) {
     let listing = store.list(&scope("$Default")).await.expect("listed");
     assert_eq!(listing.ownerships, [("0".into(), loaded.clone())]);
     let age = listing.now.duration_since(loaded.modified).expect("the past");
-    assert!(age < Duration::from_secs(10), "{age:?}");
+    assert!(age < RECENT, "{age:?}");
 }
 
 async fn a_second_claim_is_a_conflict(store: &dyn LeaseStore) {
@@ -167,7 +170,7 @@ async fn members_come_and_go(store: &dyn LeaseStore) {
     assert_eq!(members, [asking, leaving]);
     for stored in &listing.members {
         let age = listing.now.duration_since(stored.modified).expect("the past");
-        assert!(age < Duration::from_secs(10), "{age:?}");
+        assert!(age < RECENT, "{age:?}");
     }
     store.remove_member(&scope, &"a".into()).await.expect("removed");
     store.remove_member(&scope, &"a".into()).await.expect("nothing to remove");

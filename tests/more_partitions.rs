@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use longshore::consumer::PARTITIONS_INTERVAL;
-use longshore::event::{ConsumerGroup, EntityName, PartitionId};
 use longshore::lease_store::memory::MemoryLeaseStore;
 use longshore::transport::memory::MemoryTransport;
-use longshore::transport::{HubProperties, Link, LogProperties, OpenLink, Transport};
+use longshore::transport::{HubProperties, Transport};
 use longshore::{BatchConsumer, ConsumerHandle, Error, Event, EventContext};
+use support::forward::{Over, OverTransport};
 use support::{Harness, drained, until};
 use tokio::time::Instant;
 
@@ -24,17 +24,9 @@ struct Growing {
     partitions: Arc<AtomicUsize>,
 }
 
-impl Transport for Growing {
-    fn namespace(&self) -> &str {
-        self.inner.namespace()
-    }
-
-    fn entity(&self) -> &EntityName {
-        self.inner.entity()
-    }
-
-    fn consumer_group(&self) -> &ConsumerGroup {
-        self.inner.consumer_group()
+impl OverTransport for Growing {
+    fn below(&self) -> &dyn Transport {
+        &self.inner
     }
 
     fn hub_properties(&self) -> BoxFuture<'_, Result<HubProperties, Error>> {
@@ -45,21 +37,6 @@ impl Transport for Growing {
         }
         .boxed()
     }
-
-    fn log_properties<'a>(
-        &'a self,
-        partition: &'a PartitionId,
-    ) -> BoxFuture<'a, Result<LogProperties, Error>> {
-        self.inner.log_properties(partition)
-    }
-
-    fn open(&self, options: OpenLink) -> BoxFuture<'static, Result<Box<dyn Link>, Error>> {
-        self.inner.open(options)
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        self.inner.close()
-    }
 }
 
 fn start(
@@ -68,7 +45,7 @@ fn start(
     leases: Option<&Arc<MemoryLeaseStore>>,
 ) -> ConsumerHandle {
     let inner = harness.hub.transport("$Default");
-    let transport = Growing { inner, partitions: Arc::clone(partitions) };
+    let transport = Over(Growing { inner, partitions: Arc::clone(partitions) });
     let mut builder = BatchConsumer::builder(Arc::new(transport), harness.checkpoints.clone());
     if let Some(leases) = leases {
         builder = builder.leases(Arc::clone(leases) as _);

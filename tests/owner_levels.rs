@@ -1,6 +1,8 @@
 //! Owner levels end to end: two consumers over the Azure SDK and the embedded broker, each with a
 //! checkpoint store of its own, so that nothing but the broker decides between them.
 
+#[path = "support/broker.rs"]
+mod broker;
 mod support;
 
 use std::sync::Arc;
@@ -16,9 +18,8 @@ use longshore::{
     BatchConsumer, ConsumerHandle, ConsumerOptions, ErrorClass, Event, EventContext, OutgoingEvent,
 };
 use longshore_emulator::Emulator;
-use tokio::time::timeout;
 
-use support::{Seen, drained, until};
+use support::{Seen, drained, until, within};
 
 struct Hub {
     emulator: Emulator,
@@ -28,11 +29,8 @@ struct Hub {
 
 impl Hub {
     async fn start() -> Self {
-        let emulator = Emulator::builder().hub("files", 1).start().await.expect("started");
-        let namespace = Namespace::from_connection_string(&emulator.connection_string(None))
-            .expect("valid")
-            .with_custom_endpoint(emulator.endpoint())
-            .expect("valid");
+        let emulator = broker::patient().hub("files", 1).start().await.expect("started");
+        let namespace = broker::namespace(&emulator);
         let publisher = EventHubsPublisher::new(namespace.clone(), "files");
         Self { emulator, namespace, publisher }
     }
@@ -76,14 +74,12 @@ struct Consumer {
 impl Consumer {
     async fn has(&self, events: usize) {
         let what = format!("{events} events of one consumer");
-        timeout(Duration::from_secs(20), until(&what, || self.seen.len() >= events))
-            .await
-            .expect("in time");
+        until(&what, || self.seen.len() >= events).await;
         assert_eq!(self.seen.len(), events);
     }
 
     async fn exit(mut self) -> ConsumerExit {
-        timeout(Duration::from_secs(20), self.handle.join()).await.expect("it ends by itself")
+        within("the end by itself", self.handle.join()).await
     }
 
     async fn loses(self) {

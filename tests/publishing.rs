@@ -1,17 +1,17 @@
 //! Publishing through the Azure SDK to the embedded broker.
 #![allow(missing_docs)]
 
+#[path = "support/broker.rs"]
+mod broker;
+
 use longshore::transport::event_hubs::{EventHubsPublisher, EventHubsTransport, Namespace};
-use longshore::transport::{Publisher, SendTarget, Transport};
+use longshore::transport::{Publisher, SendTarget, Transport as _};
 use longshore::{ErrorClass, OutgoingEvent};
 use longshore_emulator::Emulator;
 
 async fn start() -> (Emulator, Namespace) {
-    let emulator = Emulator::builder().hub("files", 1).start().await.expect("started");
-    let namespace = Namespace::from_connection_string(&emulator.connection_string(None))
-        .expect("valid")
-        .with_custom_endpoint(emulator.endpoint())
-        .expect("valid");
+    let emulator = broker::patient().hub("files", 1).start().await.expect("started");
+    let namespace = broker::namespace(&emulator);
     (emulator, namespace)
 }
 
@@ -24,8 +24,7 @@ async fn a_batch_takes_every_event_that_a_single_send_takes() {
     let events = events.map(|bytes| OutgoingEvent::new(vec![b'x'; bytes]).with_key("k")).to_vec();
     publisher.send_batch(SendTarget::Any, events).await.expect("published");
     let transport = EventHubsTransport::new(namespace, "files", "$Default");
-    let log = transport.log_properties(&"0".into()).await.expect("log");
-    assert_eq!(log.last_enqueued.map(|number| number.0), Some(4));
+    assert_eq!(broker::log_end(&transport, "0").await, 5);
     transport.close().await;
     publisher.close().await;
     emulator.shutdown().await.expect("stopped");

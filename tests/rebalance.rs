@@ -8,21 +8,22 @@ use std::time::{Duration, SystemTime};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use longshore::checkpoint_store::CheckpointStore;
 use longshore::checkpoint_store::memory::MemoryCheckpointStore;
-use longshore::checkpoint_store::{Checkpoint, CheckpointStore, Listed, StoredCheckpoint};
 use longshore::clock::Clock;
 use longshore::config::{DEFAULT_LEASE_EXPIRY, LeaseOptions};
 use longshore::consumer::{HAND_OFF_POLL, PartitionPhase};
 use longshore::event::PartitionId;
 use longshore::lease_store::memory::MemoryLeaseStore;
 use longshore::lease_store::{
-    CheckpointKey, CheckpointScope, Expected, Holder, LeaseListing, LeaseStore, Member, OwnerId,
-    Ownership, StoreError, StoredOwnership, VersionToken,
+    CheckpointKey, CheckpointScope, Expected, Holder, LeaseStore, Ownership,
 };
 use longshore::{
     BatchConsumer, ConsumerHandle, Error, ErrorClass, Event, EventContext, OutgoingEvent,
 };
-use support::Harness;
+use support::forward::{Over, OverCheckpoints, OverLeases};
+use support::waiting::found;
+use support::{Harness, until};
 use tokio::time::{Instant, sleep};
 
 /// The wall clock of a paused runtime.
@@ -60,98 +61,23 @@ impl<S> Cuttable<S> {
     }
 }
 
-impl CheckpointStore for Cuttable<MemoryCheckpointStore> {
-    fn load<'a>(
-        &'a self,
-        key: &'a CheckpointKey,
-    ) -> BoxFuture<'a, Result<Option<StoredCheckpoint>, Error>> {
-        async move {
-            self.pass().await?;
-            self.0.load(key).await
-        }
-        .boxed()
+impl OverCheckpoints for Cuttable<MemoryCheckpointStore> {
+    fn below(&self) -> &dyn CheckpointStore {
+        &*self.0
     }
 
-    fn store<'a>(
-        &'a self,
-        key: &'a CheckpointKey,
-        checkpoint: &'a Checkpoint,
-        expected: &'a Expected,
-    ) -> BoxFuture<'a, Result<VersionToken, StoreError>> {
-        async move {
-            self.pass().await?;
-            self.0.store(key, checkpoint, expected).await
-        }
-        .boxed()
-    }
-
-    fn list<'a>(&'a self, scope: &'a CheckpointScope) -> BoxFuture<'a, Result<Vec<Listed>, Error>> {
-        async move {
-            self.pass().await?;
-            self.0.list(scope).await
-        }
-        .boxed()
+    fn before(&self) -> BoxFuture<'_, Result<(), Error>> {
+        self.pass().boxed()
     }
 }
 
-impl LeaseStore for Cuttable<MemoryLeaseStore> {
-    fn list<'a>(
-        &'a self,
-        scope: &'a CheckpointScope,
-    ) -> BoxFuture<'a, Result<LeaseListing, Error>> {
-        async move {
-            self.pass().await?;
-            self.0.list(scope).await
-        }
-        .boxed()
+impl OverLeases for Cuttable<MemoryLeaseStore> {
+    fn below(&self) -> &dyn LeaseStore {
+        &*self.0
     }
 
-    fn load<'a>(
-        &'a self,
-        key: &'a CheckpointKey,
-    ) -> BoxFuture<'a, Result<Option<StoredOwnership>, Error>> {
-        async move {
-            self.pass().await?;
-            self.0.load(key).await
-        }
-        .boxed()
-    }
-
-    fn store<'a>(
-        &'a self,
-        key: &'a CheckpointKey,
-        ownership: &'a Ownership,
-        expected: &'a Expected,
-    ) -> BoxFuture<'a, Result<VersionToken, StoreError>> {
-        async move {
-            self.pass().await?;
-            self.0.store(key, ownership, expected).await
-        }
-        .boxed()
-    }
-
-    fn write_member<'a>(
-        &'a self,
-        scope: &'a CheckpointScope,
-        member: &'a Member,
-    ) -> BoxFuture<'a, Result<(), Error>> {
-        async move {
-            self.pass().await?;
-            self.0.write_member(scope, member).await
-        }
-        .boxed()
-    }
-
-    fn remove_member<'a>(
-        &'a self,
-        scope: &'a CheckpointScope,
-        owner: &'a OwnerId,
-    ) -> BoxFuture<'a, Result<(), Error>> {
-        async move {
-            self.pass().await?;
-            self.0.remove_member(scope, owner).await
-        }
-        .boxed()
+    fn before(&self) -> BoxFuture<'_, Result<(), Error>> {
+        self.pass().boxed()
     }
 }
 
@@ -192,8 +118,8 @@ impl Fleet {
         let fine = || Arc::new(Mutex::new(Weather::Fine));
         let weather = (fine(), fine());
         let (seen, handled) = (self.harness.seen.clone(), self.handled.clone());
-        let leases = Arc::new(Cuttable(self.leases.clone(), weather.0.clone()));
-        let checkpoints = Cuttable(self.harness.checkpoints.clone(), weather.1.clone());
+        let leases = Arc::new(Over(Cuttable(self.leases.clone(), weather.0.clone())));
+        let checkpoints = Over(Cuttable(self.harness.checkpoints.clone(), weather.1.clone()));
         let transport = Arc::new(self.harness.hub.transport("$Default"));
         let handle = BatchConsumer::builder(transport, Arc::new(checkpoints))
             .worker(format!("worker-{number}"))
@@ -229,20 +155,20 @@ impl Fleet {
 
     /// Waits until each of these workers runs this many partitions.
     async fn settles(&self, workers: &[(&Worker, usize)]) {
-        let deadline = Instant::now() + Duration::from_secs(300);
-        while workers.iter().any(|(worker, count)| worker.running() != *count) {
+        let is_settled = || {
             let running: Vec<_> = workers.iter().map(|(worker, _)| worker.running()).collect();
-            assert!(Instant::now() < deadline, "not settled: {running:?}");
-            sleep(Duration::from_millis(100)).await;
-        }
+            let is_settled = workers.iter().zip(&running).all(|((_, count), is)| count == is);
+            if is_settled { Ok(()) } else { Err(running) }
+        };
+        found("each runs its share", LOOK_EVERY, SETTLED, is_settled).await;
     }
 
     async fn handles(&self, events: usize) {
-        let deadline = Instant::now() + Duration::from_secs(300);
-        while self.harness.seen.counts().len() < events {
-            assert!(Instant::now() < deadline, "{} of {events}", self.harness.seen.len());
-            sleep(Duration::from_millis(100)).await;
-        }
+        let all_are_handled = || match self.harness.seen.counts().len() {
+            handled if handled < events => Err(handled),
+            _ => Ok(()),
+        };
+        found("all are handled", LOOK_EVERY, SETTLED, all_are_handled).await;
     }
 
     fn repeats(&self) -> usize {
@@ -301,6 +227,9 @@ impl Worker {
 }
 
 const WORK: Duration = Duration::from_millis(5);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Virtual time in which workers settle, however they came and went.
+const SETTLED: Duration = Duration::from_secs(300);
 
 #[tokio::test(start_paused = true)]
 async fn workers_that_come_and_go_share_evenly_and_repeat_nothing() {
@@ -469,11 +398,7 @@ async fn a_hand_off_whose_store_hangs_is_put_off_in_time() {
     (0..2).for_each(|partition| fleet.harness.publish(partition, 1));
     fleet.settles(&[(&first, 2)]).await;
     let second = fleet.start(2, WORK);
-    let give_up = Instant::now() + Duration::from_secs(60);
-    while first.running() == 2 {
-        assert!(Instant::now() < give_up, "no hand-off begins");
-        sleep(Duration::from_millis(10)).await;
-    }
+    until("a hand-off begins", || first.running() < 2).await;
     first.has_stores(Weather::Hangs);
     sleep(Duration::from_secs(6)).await;
     assert_eq!(first.running(), 2, "nothing rests while the store is away");

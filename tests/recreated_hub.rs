@@ -6,12 +6,11 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures::FutureExt;
 use futures::future::BoxFuture;
-use longshore::event::{ConsumerGroup, EntityName, PartitionId};
 use longshore::transport::memory::{MemoryHub, MemoryTransport};
-use longshore::transport::{HubProperties, Link, LogProperties, OpenLink, Transport};
+use longshore::transport::{Link, OpenLink, Transport};
 use longshore::{BatchConsumer, Error, ErrorClass, Event, EventContext, OutgoingEvent};
+use support::forward::{Over, OverTransport};
 use support::{Harness, drained, until};
 
 #[derive(Debug)]
@@ -21,28 +20,9 @@ struct RecreatedAtOpen {
     armed: Arc<AtomicBool>,
 }
 
-impl Transport for RecreatedAtOpen {
-    fn namespace(&self) -> &str {
-        self.inner.namespace()
-    }
-
-    fn entity(&self) -> &EntityName {
-        self.inner.entity()
-    }
-
-    fn consumer_group(&self) -> &ConsumerGroup {
-        self.inner.consumer_group()
-    }
-
-    fn hub_properties(&self) -> BoxFuture<'_, Result<HubProperties, Error>> {
-        self.inner.hub_properties()
-    }
-
-    fn log_properties<'a>(
-        &'a self,
-        partition: &'a PartitionId,
-    ) -> BoxFuture<'a, Result<LogProperties, Error>> {
-        self.inner.log_properties(partition)
+impl OverTransport for RecreatedAtOpen {
+    fn below(&self) -> &dyn Transport {
+        &self.inner
     }
 
     fn open(&self, options: OpenLink) -> BoxFuture<'static, Result<Box<dyn Link>, Error>> {
@@ -54,10 +34,6 @@ impl Transport for RecreatedAtOpen {
         }
         self.inner.open(options)
     }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        async {}.boxed()
-    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -65,11 +41,11 @@ async fn a_hub_created_anew_while_a_link_is_opened_loses_no_event() {
     let harness = Harness::new(1);
     harness.publish(0, 3);
     let armed = Arc::new(AtomicBool::new(false));
-    let transport = RecreatedAtOpen {
+    let transport = Over(RecreatedAtOpen {
         inner: harness.hub.transport("$Default"),
         hub: harness.hub.clone(),
         armed: Arc::clone(&armed),
-    };
+    });
     let seen = harness.seen.clone();
     let handle = BatchConsumer::builder(Arc::new(transport), harness.checkpoints.clone())
         .seed(7)

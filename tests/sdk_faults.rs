@@ -3,8 +3,11 @@
 //! which is why the transport and exact resume exist.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "support/broker.rs"]
+mod broker;
+mod support;
+
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,57 +23,32 @@ use longshore::checkpoint_store::file::FileCheckpointStore;
 use longshore::checkpoint_store::memory::MemoryCheckpointStore;
 use longshore::checkpoint_store::{
     Checkpoint, CheckpointKey, CheckpointScope, CheckpointStore, Expected, LeaseEpoch, Listed,
-    StoreError, StoredCheckpoint, VersionToken,
+    StoreError, VersionToken,
 };
-use longshore::consumer::{ConsumerExit, ExitReason, StopReason};
+use longshore::consumer::{ExitReason, StopReason};
 use longshore::event::PartitionId;
 use longshore::state::backoff::Backoff;
-use longshore::transport::event_hubs::{EventHubsPublisher, EventHubsTransport, Namespace};
+use longshore::transport::event_hubs::{EventHubsPublisher, EventHubsTransport};
 use longshore::transport::{Publisher, SendTarget, Transport};
 use longshore::{
-    BatchConsumer, ConsumerHandle, ConsumerOptions, Error, Event, EventContext, OutgoingEvent,
+    BatchConsumer, ConsumerHandle, ConsumerOptions, Event, EventContext, OutgoingEvent,
 };
 use longshore_emulator::{Emulator, EmulatorBuilder};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use rand::seq::{IndexedRandom, SliceRandom};
-use tokio::time::{Instant, sleep, timeout};
+use support::forward::{Over, OverCheckpoints};
+use support::{drained, until, within};
+use tokio::time::{Instant, sleep};
 
 const HUB: &str = "files";
 const GROUP: &str = "$Default";
-const LIMIT: Duration = Duration::from_secs(60);
-
-/// Nothing in these tests waits for ever.
-async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    timeout(LIMIT, future).await.unwrap_or_else(|_| panic!("{what} took longer than {LIMIT:?}"))
-}
-
-async fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let give_up = Instant::now() + LIMIT;
-    while !condition() {
-        assert!(Instant::now() < give_up, "never came: {what}");
-        sleep(Duration::from_millis(1)).await;
-    }
-}
-
-fn namespace(emulator: &Emulator) -> Namespace {
-    Namespace::from_connection_string(&emulator.connection_string(None))
-        .unwrap()
-        .with_custom_endpoint(emulator.endpoint())
-        .unwrap()
+fn patient(partitions: usize) -> EmulatorBuilder {
+    broker::patient().hub(HUB, u32::try_from(partitions).unwrap())
 }
 
 fn transport(emulator: &Emulator) -> Arc<EventHubsTransport> {
-    Arc::new(EventHubsTransport::new(namespace(emulator), HUB, GROUP))
-}
-
-/// A broker that takes its time to acknowledge. The SDK loses an acknowledgement that comes before
-/// the send is registered, and on a machine with more work than cores that may take a while; the
-/// request then waits for its whole timeout.
-fn broker(partitions: usize) -> EmulatorBuilder {
-    Emulator::builder()
-        .hub(HUB, u32::try_from(partitions).unwrap())
-        .disposition_delay(Duration::from_millis(50))
+    Arc::new(EventHubsTransport::new(broker::namespace(emulator), HUB, GROUP))
 }
 
 /// Publishes this many events of 100 bytes to each partition, and no more where a send has to be
@@ -79,14 +57,12 @@ async fn publish(emulator: &Emulator, partitions: usize, events_each: usize) {
     let transport = transport(emulator);
     for partition in 0..partitions {
         let id = PartitionId::from(partition.to_string());
-        let length = async || {
-            let log = within("the log's end", transport.log_properties(&id)).await.unwrap();
-            usize::try_from(log.last_enqueued.map_or(0, |last| last.0 + 1)).unwrap()
-        };
+        let length =
+            async || within("the log's end", broker::log_end(&*transport, id.as_str())).await;
         let end = length().await + events_each;
         let mut missing = events_each;
         while missing > 0 {
-            let publisher = EventHubsPublisher::new(namespace(emulator), HUB);
+            let publisher = EventHubsPublisher::new(broker::namespace(emulator), HUB);
             let events = (0..missing).map(|_| OutgoingEvent::new(vec![b'x'; 100])).collect();
             let target = SendTarget::Partition(id.clone());
             let sent = within("publishing", publisher.send_batch(target, events)).await;
@@ -155,11 +131,6 @@ fn options() -> ConsumerOptions {
     options.reopen_backoff =
         Backoff::doubling(Duration::from_millis(50), Duration::from_millis(100));
     options
-}
-
-async fn drained(mut handle: ConsumerHandle) -> ConsumerExit {
-    handle.drain();
-    within("the drain", handle.join()).await
 }
 
 fn scope(transport: &EventHubsTransport) -> CheckpointScope {
@@ -236,7 +207,7 @@ async fn every_event_once_through_detach_cut_and_absence() {
 
     let started = Instant::now();
     let dir = tempfile::tempdir().unwrap();
-    let emulator = broker(PARTITIONS).data_dir(dir.path()).start().await.unwrap();
+    let emulator = patient(PARTITIONS).data_dir(dir.path()).start().await.unwrap();
     publish(&emulator, PARTITIONS, EVENTS_EACH).await;
     let published = started.elapsed();
 
@@ -286,7 +257,7 @@ async fn every_event_once_through_detach_cut_and_absence() {
         assert!(seen.handled() < EVENTS, "fault {index}, {fault:?}, came too late");
     }
     until("all events", || seen.handled() >= EVENTS).await;
-    let exit = drained(handle).await;
+    let exit = within("the drain", drained(handle)).await;
     println!(
         "published in {published:?}, handled in {:?}, {} links opened",
         started.elapsed() - published,
@@ -307,7 +278,7 @@ async fn every_event_once_through_restarts_and_cut_connections() {
     const EVENTS: usize = PARTITIONS * EVENTS_EACH;
     const RUNS: usize = 4;
 
-    let emulator = broker(PARTITIONS).start().await.unwrap();
+    let emulator = patient(PARTITIONS).start().await.unwrap();
     publish(&emulator, PARTITIONS, EVENTS_EACH).await;
     let seen = Seen::new(PARTITIONS, EVENTS_EACH);
     let dir = tempfile::tempdir().unwrap();
@@ -334,7 +305,7 @@ async fn every_event_once_through_restarts_and_cut_connections() {
         assert!(emulator.faults().cut_connections() >= 1);
         new_links(&handle, 2 * PARTITIONS, EVENTS_EACH).await;
         until("the end of the run", || seen.handled() >= done_by(10 * run)).await;
-        let exit = drained(handle).await;
+        let exit = within("the drain", drained(handle)).await;
         assert!(exit.is_clean(), "run {run}: {exit:?}");
         for (epoch, (_, of_this_run)) in epochs.iter_mut().zip(checkpoints(&*store, &scope).await) {
             assert!(std::mem::replace(epoch, of_this_run) < of_this_run, "run {run}");
@@ -388,12 +359,9 @@ struct JournalledStore {
     order: tokio::sync::Mutex<()>,
 }
 
-impl CheckpointStore for JournalledStore {
-    fn load<'a>(
-        &'a self,
-        key: &'a CheckpointKey,
-    ) -> BoxFuture<'a, Result<Option<StoredCheckpoint>, Error>> {
-        self.inner.load(key)
+impl OverCheckpoints for JournalledStore {
+    fn below(&self) -> &dyn CheckpointStore {
+        &self.inner
     }
 
     fn store<'a>(
@@ -411,19 +379,15 @@ impl CheckpointStore for JournalledStore {
         }
         .boxed()
     }
-
-    fn list<'a>(&'a self, scope: &'a CheckpointScope) -> BoxFuture<'a, Result<Vec<Listed>, Error>> {
-        self.inner.list(scope)
-    }
 }
 
 fn start(
     worker: &'static str,
     slots: usize,
     emulator: &Emulator,
-    store: &Arc<JournalledStore>,
+    store: &Arc<Over<JournalledStore>>,
 ) -> ConsumerHandle {
-    let (assigned, handled) = (store.journal.clone(), store.journal.clone());
+    let (assigned, handled) = (store.0.journal.clone(), store.0.journal.clone());
     BatchConsumer::builder(transport(emulator), store.clone())
         .options(options())
         .worker(worker)
@@ -452,10 +416,10 @@ async fn a_second_consumer_takes_the_partitions_and_only_it_writes_from_then_on(
     const PARTITIONS: [&str; 2] = ["0", "1"];
     const EVENTS_EACH: i64 = 2_000;
 
-    let emulator = broker(2).start().await.unwrap();
+    let emulator = patient(2).start().await.unwrap();
     publish(&emulator, 2, 1_000).await;
-    let store = Arc::new(JournalledStore::default());
-    let journal = store.journal.clone();
+    let store = Arc::new(Over(JournalledStore::default()));
+    let journal = store.0.journal.clone();
     let mut first = start("first", 10, &emulator, &store);
     until("the first is at work", || {
         PARTITIONS.iter().all(|partition| journal.handled("first", partition).len() >= 100)
@@ -471,7 +435,7 @@ async fn a_second_consumer_takes_the_partitions_and_only_it_writes_from_then_on(
             && snapshot.partitions.iter().all(|one| at_the_end(one.settled_to.map(|n| n.0)))
     })
     .await;
-    let clean = drained(second).await;
+    let clean = within("the drain", drained(second)).await;
 
     assert!(matches!(exit.reason, ExitReason::PartitionsStopped), "{exit:?}");
     for partition in &exit.partitions {
@@ -484,7 +448,7 @@ async fn a_second_consumer_takes_the_partitions_and_only_it_writes_from_then_on(
     for partition in PARTITIONS {
         assert_taken_over(&journal, partition, EVENTS_EACH);
     }
-    let stored = checkpoints(&store.inner, &scope(&transport(&emulator))).await;
+    let stored = checkpoints(&store.0.inner, &scope(&transport(&emulator))).await;
     assert_eq!(stored.iter().map(|(watermark, _)| *watermark).collect::<Vec<_>>(), [1_999; 2]);
     emulator.shutdown().await.unwrap();
 }
@@ -566,8 +530,7 @@ async fn next_numbers(
 }
 
 async fn last_enqueued(emulator: &Emulator) -> i64 {
-    let log = transport(emulator).log_properties(&"0".into()).await.unwrap();
-    log.last_enqueued.unwrap().0
+    broker::log_end(&*transport(emulator), "0").await as i64 - 1
 }
 
 /// Why the transport switches the SDK's retries off and opens each link itself.
@@ -598,7 +561,7 @@ fn lose_the_link(emulator: &Emulator, fault: Fault) {
 
 /// `0 1 2 3 4`, the link is lost, `5 6 7` (they had been sent ahead), `0 1 2 3 4 5 6 7`.
 async fn replays_from_where_it_was_opened(fault: Fault) {
-    let emulator = broker(1).start().await.unwrap();
+    let emulator = patient(1).start().await.unwrap();
     publish(&emulator, 1, 8).await;
     let client = sdk_client(&emulator).await;
     let receiver = sdk_receiver(&client, StartLocation::Earliest).await;
@@ -615,7 +578,7 @@ async fn replays_from_where_it_was_opened(fault: Fault) {
 
 /// `… 4`, the link is lost, 5, 6 and 7 are enqueued, `8 …`.
 async fn skips_what_came_while_it_was_away(fault: Fault) {
-    let emulator = broker(1).start().await.unwrap();
+    let emulator = patient(1).start().await.unwrap();
     let client = sdk_client(&emulator).await;
     let receiver = sdk_receiver(&client, StartLocation::Latest).await;
     let mut events = receiver.stream_events();

@@ -9,6 +9,11 @@
 //! - a limit on the size of events, and hubs that do not exist, are the fixture's to declare.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "support/broker.rs"]
+mod broker;
+#[path = "support/waiting.rs"]
+mod waiting;
+
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -19,19 +24,19 @@ use longshore::event::{
 };
 use longshore::state::backoff::Backoff;
 use longshore::state::resume::ResumePosition;
-use longshore::transport::event_hubs::{EventHubsPublisher, EventHubsTransport, Namespace};
+use longshore::transport::event_hubs::{EventHubsPublisher, EventHubsTransport};
 use longshore::transport::memory::MemoryHub;
 use longshore::transport::partition_stream::{PartitionStream, StreamEnd, StreamOptions};
 use longshore::transport::{Link, LinkStart, OpenLink, Publisher, SendTarget, Transport};
 use longshore::{Error, ErrorClass, Event, OutgoingEvent};
 use longshore_emulator::Emulator;
 use tokio::time::{Instant, timeout};
+use waiting::{LIMIT, within};
 
 const HUB: &str = "files";
 const PARTITIONS: u32 = 3;
 const GROUP: &str = "$Default";
 const PREFETCH_EVENTS: u32 = 100;
-const LIMIT: Duration = Duration::from_secs(30);
 
 /// A hub to test a transport on.
 trait Fixture: Sized + Send + Sync + 'static {
@@ -93,36 +98,26 @@ impl Fixture for MemoryHub {
     }
 }
 
-fn namespace(emulator: &Emulator) -> Namespace {
-    Namespace::from_connection_string(&emulator.connection_string(None))
-        .unwrap()
-        .with_custom_endpoint(emulator.endpoint())
-        .unwrap()
-}
-
 impl Fixture for Emulator {
     const MAX_BODY_BYTES: Option<usize> = Some(1024 * 1024);
 
     async fn start(partitions: u32) -> Self {
-        // The SDK loses an acknowledgement that comes before the send is registered, and on a
-        // machine with more work than cores that may take a while.
-        let patient = Emulator::builder().disposition_delay(Duration::from_millis(50));
-        patient.hub(HUB, partitions).start().await.unwrap()
+        broker::patient().hub(HUB, partitions).start().await.unwrap()
     }
 
     fn transport(&self, group: &str) -> Arc<dyn Transport> {
-        Arc::new(EventHubsTransport::new(namespace(self), HUB, group))
+        Arc::new(EventHubsTransport::new(broker::namespace(self), HUB, group))
     }
 
     fn publisher(&self) -> Arc<dyn Publisher> {
-        Arc::new(EventHubsPublisher::new(namespace(self), HUB))
+        Arc::new(EventHubsPublisher::new(broker::namespace(self), HUB))
     }
 
     fn of_unknown_hub(&self) -> Option<(Arc<dyn Transport>, Arc<dyn Publisher>)> {
         let hub = "nowhere";
         Some((
-            Arc::new(EventHubsTransport::new(namespace(self), hub, GROUP)),
-            Arc::new(EventHubsPublisher::new(namespace(self), hub)),
+            Arc::new(EventHubsTransport::new(broker::namespace(self), hub, GROUP)),
+            Arc::new(EventHubsPublisher::new(broker::namespace(self), hub)),
         ))
     }
 
@@ -183,11 +178,6 @@ macro_rules! contract {
 
 contract!(memory, MemoryHub);
 contract!(event_hubs, Emulator);
-
-/// Nothing in these tests waits for ever.
-async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    timeout(LIMIT, future).await.unwrap_or_else(|_| panic!("{what} took longer than {LIMIT:?}"))
-}
 
 fn id(partition: u32) -> PartitionId {
     PartitionId::from(partition.to_string())

@@ -2,11 +2,15 @@
 //! verification. The broker is the embedded one, the proxy is in this file.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+#[path = "support/broker.rs"]
+mod broker;
+#[path = "support/waiting.rs"]
+mod waiting;
+
 use std::future::poll_fn;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use longshore::error::error_chain;
 use longshore::transport::event_hubs::{
@@ -20,8 +24,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tracing::field::{Field, Visit};
 use tracing::{Level, Metadata, Subscriber, span};
+use waiting::within;
 
-const LIMIT: Duration = Duration::from_secs(30);
 const HUB: &str = "files";
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -34,7 +38,7 @@ struct Broker {
 impl Broker {
     async fn start() -> Self {
         let certificates = tempfile::tempdir().unwrap();
-        let emulator = Emulator::builder()
+        let emulator = broker::patient()
             .hub(HUB, 1)
             .tls(ANY_PORT)
             .websocket(ANY_PORT)
@@ -66,13 +70,9 @@ impl Broker {
     }
 }
 
-async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(LIMIT, work).await.unwrap_or_else(|_| panic!("{what} took too long"))
-}
-
 /// Publishes a large and a small event, and reads them from the first on.
 async fn works(namespace: &Namespace) {
-    in_time("a round trip", async {
+    within("a round trip", async {
         let publisher = EventHubsPublisher::new(namespace.clone(), HUB);
         let large = vec![b'x'; 900 * 1024];
         for body in [large.clone(), b"small".to_vec()] {
@@ -99,7 +99,7 @@ async fn works(namespace: &Namespace) {
 async fn failure(namespace: &Namespace) -> Error {
     let transport = EventHubsTransport::new(namespace.clone(), HUB, "$Default");
     let open = OpenLink::new("0".into(), LinkStart::FirstEvent, 10);
-    match in_time("a refusal", transport.open(open)).await {
+    match within("a refusal", transport.open(open)).await {
         Ok(_) => panic!("it opened"),
         Err(error) => error,
     }
@@ -350,7 +350,7 @@ async fn an_answer_of_the_service_is_not_taken_for_a_failure_of_the_tunnel() {
     let broker = Broker::start().await;
     let namespace = broker.trusted(broker.over_websocket());
     let transport = EventHubsTransport::new(namespace, "nowhere", "$Default");
-    let error = in_time("a refusal", transport.hub_properties()).await.unwrap_err();
+    let error = within("a refusal", transport.hub_properties()).await.unwrap_err();
     assert_eq!(error.class(), ErrorClass::Permanent, "{error:?}");
 }
 
@@ -361,17 +361,17 @@ async fn a_link_keeps_the_tunnel_and_the_tunnel_ends_with_the_last_user() {
     let namespace = proxy.before(broker.trusted(broker.over_websocket()), "");
     let transport = EventHubsTransport::new(namespace, HUB, "$Default");
     let open = OpenLink::new("0".into(), LinkStart::FirstEvent, 10);
-    let mut link = in_time("opening", transport.open(open)).await.unwrap();
+    let mut link = within("opening", transport.open(open)).await.unwrap();
     drop(transport);
 
     let plain = Namespace::from_connection_string(&broker.emulator.connection_string(None));
     let publisher = EventHubsPublisher::new(plain.unwrap(), HUB);
     publisher.send(SendTarget::Any, OutgoingEvent::new("late")).await.unwrap();
     let mut events = Vec::new();
-    in_time("an event", poll_fn(|cx| link.poll_receive(cx, 10, &mut events))).await.unwrap();
+    within("an event", poll_fn(|cx| link.poll_receive(cx, 10, &mut events))).await.unwrap();
     assert_eq!(events[0].body(), &b"late"[..]);
 
     assert!(*proxy.open.borrow() > 0);
     drop(link);
-    in_time("the end of the connections", proxy.open.wait_for(|open| *open == 0)).await.unwrap();
+    within("the end of the connections", proxy.open.wait_for(|open| *open == 0)).await.unwrap();
 }

@@ -24,8 +24,9 @@ const PACE: Pace = Pace {
     look: Duration::from_millis(500),
 };
 const AWAY: Duration = Duration::from_secs(8);
-/// Longest rest of a partition that still counts as going on.
-const REST: Duration = Duration::from_secs(1);
+/// Longest rest of a partition that still counts as going on. Whoever stops with its lease rests for
+/// six seconds here; a busy machine makes anybody rest for one.
+const REST: Duration = Duration::from_secs(3);
 
 /// A proxy that holds back every byte while it is shut, and lets it go on when it is opened.
 struct Gate {

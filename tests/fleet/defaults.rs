@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use longshore::event::PartitionId;
-use tokio::time::{Instant, sleep};
 
 use super::conformance::link_rules::stories;
 use super::evidence;
 use super::journal::{Handled, now};
 use super::processes::{Fleet, alone};
 use super::publishing::Publishing;
+use super::support::LIMIT;
+use super::support::waiting::found;
 use super::worker::Work;
 
 const PARTITIONS: usize = 16;
@@ -21,7 +22,6 @@ const PUBLISH_EVERY: Duration = Duration::from_millis(50);
 const HAND_OFF_BAR: Duration = Duration::from_secs(2);
 /// The default expiry of a lease, and what it takes to find that it is over and to begin.
 const FAILOVER_BAR: Duration = Duration::from_secs(40);
-const LIMIT: Duration = Duration::from_secs(90);
 
 /// Where a partition's owner changed.
 #[derive(Clone, Debug)]
@@ -65,17 +65,13 @@ fn changes(fleet: &Fleet) -> Vec<Change> {
 
 /// Waits until so many partitions have gone from one worker to another since `begun`.
 async fn moved(fleet: &Fleet, from: &str, to: &str, begun: u64, count: usize) -> Vec<Change> {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        let is_one =
-            |change: &Change| change.from == from && change.to == to && change.received > begun;
-        let found: Vec<Change> = changes(fleet).into_iter().filter(is_one).collect();
-        if found.len() >= count {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "{from} to {to}: {found:?}");
-        sleep(Duration::from_millis(200)).await;
-    }
+    let is_one =
+        |change: &Change| change.from == from && change.to == to && change.received > begun;
+    let look = || {
+        let moved: Vec<Change> = changes(fleet).into_iter().filter(is_one).collect();
+        if moved.len() >= count { Ok(moved) } else { Err(moved) }
+    };
+    found(&format!("{from} to {to}"), Duration::from_millis(200), LIMIT, look).await
 }
 
 /// Prints the distribution of these times and returns the longest.

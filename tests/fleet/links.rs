@@ -6,12 +6,13 @@ use std::task::{Context, Poll};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use longshore::event::{ConsumerGroup, EntityName, Event, PartitionId};
-use longshore::transport::{HubProperties, Link, LinkStart, LogProperties, OpenLink, Transport};
+use longshore::event::{Event, PartitionId};
+use longshore::transport::{Link, LinkStart, OpenLink, Transport};
 use longshore::{Error, error::Result};
 use serde::{Deserialize, Serialize};
 
 use super::journal::{Journal, now};
+use super::support::forward::{Over, OverTransport};
 
 /// Something that happened to a link.
 #[derive(Clone, Serialize, Deserialize, Debug)]
@@ -52,33 +53,14 @@ pub struct TracedTransport<T> {
 }
 
 impl<T> TracedTransport<T> {
-    pub fn new(inner: T, journal: Journal) -> Self {
-        Self { inner, journal: Arc::new(journal), links: AtomicU64::new(0) }
+    pub fn new(inner: T, journal: Journal) -> Over<Self> {
+        Over(Self { inner, journal: Arc::new(journal), links: AtomicU64::new(0) })
     }
 }
 
-impl<T: Transport> Transport for TracedTransport<T> {
-    fn namespace(&self) -> &str {
-        self.inner.namespace()
-    }
-
-    fn entity(&self) -> &EntityName {
-        self.inner.entity()
-    }
-
-    fn consumer_group(&self) -> &ConsumerGroup {
-        self.inner.consumer_group()
-    }
-
-    fn hub_properties(&self) -> BoxFuture<'_, Result<HubProperties>> {
-        self.inner.hub_properties()
-    }
-
-    fn log_properties<'a>(
-        &'a self,
-        partition: &'a PartitionId,
-    ) -> BoxFuture<'a, Result<LogProperties>> {
-        self.inner.log_properties(partition)
+impl<T: Transport> OverTransport for TracedTransport<T> {
+    fn below(&self) -> &dyn Transport {
+        &self.inner
     }
 
     fn open(&self, options: OpenLink) -> BoxFuture<'static, Result<Box<dyn Link>>> {
@@ -111,10 +93,6 @@ impl<T: Transport> Transport for TracedTransport<T> {
             }
         }
         .boxed()
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        self.inner.close()
     }
 }
 

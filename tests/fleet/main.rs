@@ -20,6 +20,8 @@
 
 #[path = "../azurite/mod.rs"]
 mod azurite;
+#[path = "../support/broker.rs"]
+mod broker;
 mod conformance;
 mod delivery;
 mod evidence;
@@ -29,6 +31,8 @@ mod ports;
 mod processes;
 mod publishing;
 mod storm;
+#[path = "../support/mod.rs"]
+mod support;
 mod worker;
 
 mod away;

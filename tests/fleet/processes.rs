@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use longshore::event::PartitionId;
 use longshore::transport::Transport as _;
 use longshore::transport::event_hubs::{EventHubsTransport, Namespace};
 use longshore_emulator::Emulator;
@@ -12,16 +11,15 @@ use tempfile::TempDir;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
 use tokio::sync::{Mutex, MutexGuard};
-use tokio::time::{Instant, sleep, timeout};
 
 use super::azurite::{self, Container};
+use super::broker;
 use super::journal::{Follower, Handled};
+use super::support::waiting::found;
+use super::support::{LIMIT, within};
 use super::worker::{DRAIN, ORDERS, Orders, Pace, Work};
 
 pub const HUB: &str = "files";
-
-/// How long anything here may take.
-const LIMIT: Duration = Duration::from_secs(120);
 
 /// The tests of this crate measure times and load the machine: one after the other.
 pub async fn alone() -> MutexGuard<'static, ()> {
@@ -91,10 +89,7 @@ impl Fleet {
     }
 
     pub fn namespace(&self) -> Namespace {
-        Namespace::from_connection_string(&self.emulator.connection_string(None))
-            .unwrap()
-            .with_custom_endpoint(self.emulator.endpoint())
-            .unwrap()
+        broker::namespace(&self.emulator)
     }
 
     pub fn path(&self, name: &str, kind: &str) -> PathBuf {
@@ -163,11 +158,11 @@ impl Fleet {
 
     /// Waits until so many events were handled.
     pub async fn handles(&mut self, events: usize) {
-        let deadline = Instant::now() + LIMIT;
-        while self.handled() < events {
-            assert!(Instant::now() < deadline, "{} of {events} handled", self.handled());
-            sleep(Duration::from_millis(50)).await;
-        }
+        let look = || match self.handled() {
+            handled if handled < events => Err(handled),
+            _ => Ok(()),
+        };
+        found(&format!("{events} are handled"), Duration::from_millis(50), LIMIT, look).await;
     }
 
     /// How many events each partition's log holds.
@@ -175,9 +170,7 @@ impl Fleet {
         let transport = EventHubsTransport::new(self.namespace(), HUB, "$Default");
         let mut ends = Vec::new();
         for partition in 0..self.partitions {
-            let id = PartitionId::from(partition.to_string());
-            let log = transport.log_properties(&id).await.unwrap();
-            ends.push(log.last_enqueued.map_or(0, |last| last.0 + 1));
+            ends.push(broker::log_end(&transport, &partition.to_string()).await as i64);
         }
         transport.close().await;
         ends
@@ -226,7 +219,7 @@ impl Worker {
     pub async fn drain(mut self) {
         let mut stdin = self.child.stdin.take().unwrap();
         stdin.write_all(format!("{DRAIN}\n").as_bytes()).await.unwrap();
-        let status = timeout(LIMIT, self.child.wait()).await.unwrap().unwrap();
+        let status = within("the end of a worker", self.child.wait()).await.unwrap();
         let log = std::fs::read_to_string(&self.log).unwrap();
         assert!(status.success(), "{} ended with {status}\n{log}", self.name);
     }

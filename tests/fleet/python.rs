@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use longshore::event::PartitionId;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::journal::{Handled, now};
 use super::processes::{Fleet, alone};
 use super::publishing::Publishing;
+use super::support::LIMIT;
+use super::support::waiting::found;
 use super::worker::{Pace, Work};
 
 const PARTITIONS: usize = 4;
@@ -18,7 +20,6 @@ const PACE: Pace = Pace {
     expiry: Duration::from_secs(30),
     look: Duration::from_secs(1),
 };
-const LIMIT: Duration = Duration::from_secs(60);
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -62,17 +63,13 @@ fn a_line_that_is_younger_than_the_clock_is_of_the_last_second() {
 
 /// Waits until the processes handle events of so many partitions each, of all together.
 async fn share(fleet: &Fleet, shares: &[(&str, usize)]) -> Vec<BTreeSet<PartitionId>> {
-    let deadline = Instant::now() + LIMIT;
-    loop {
+    let look = || {
         let owned: Vec<_> = shares.iter().map(|(name, _)| owned(fleet, name)).collect();
         let all: BTreeSet<_> = owned.iter().flatten().collect();
         let is_even = owned.iter().zip(shares).all(|(owned, (_, count))| owned.len() == *count);
-        if is_even && all.len() == PARTITIONS {
-            return owned;
-        }
-        assert!(Instant::now() < deadline, "{shares:?}: {owned:?}");
-        sleep(Duration::from_millis(200)).await;
-    }
+        if is_even && all.len() == PARTITIONS { Ok(owned) } else { Err(owned) }
+    };
+    found(&format!("{shares:?}"), Duration::from_millis(200), LIMIT, look).await
 }
 
 /// The lowest and the highest number of each partition in a journal, after a time.

@@ -1,18 +1,19 @@
 //! What tests of consumers on the memory transport share.
 // Each test crate uses a part of it.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, unused_imports)]
+
+pub mod forward;
+pub mod waiting;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use longshore::checkpoint_store::memory::MemoryCheckpointStore;
 use longshore::checkpoint_store::{
-    Checkpoint, CheckpointKey, CheckpointScope, CheckpointStore, Expected, Listed, StoreError,
-    StoredCheckpoint, VersionToken,
+    Checkpoint, CheckpointKey, CheckpointScope, CheckpointStore, Expected, StoreError, VersionToken,
 };
 use longshore::consumer::{BatchConsumerBuilder, ConsumerExit};
 use longshore::dead_letter::DeadLetterSink;
@@ -23,7 +24,9 @@ use longshore::{
     BatchConsumer, ConsumerHandle, ConsumerOptions, Error, ErrorClass, Event, EventContext,
     OutgoingEvent,
 };
-use tokio::time::{Instant, sleep};
+
+use forward::{Over, OverCheckpoints};
+pub use waiting::{LIMIT, until, within};
 
 /// A hub, its stores, and what handlers saw.
 pub struct Harness {
@@ -131,14 +134,6 @@ impl Harness {
     }
 }
 
-pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let give_up = Instant::now() + Duration::from_secs(3_600);
-    while !condition() {
-        assert!(Instant::now() < give_up, "never came: {what}");
-        sleep(Duration::from_millis(5)).await;
-    }
-}
-
 pub async fn drained(mut handle: ConsumerHandle) -> ConsumerExit {
     handle.drain();
     handle.join().await
@@ -156,8 +151,8 @@ pub struct FlakyStore {
 }
 
 impl FlakyStore {
-    pub fn new(harness: &Harness, failures: usize) -> Self {
-        Self { inner: harness.checkpoints.clone(), failures: AtomicUsize::new(failures) }
+    pub fn new(harness: &Harness, failures: usize) -> Over<Self> {
+        Over(Self { inner: harness.checkpoints.clone(), failures: AtomicUsize::new(failures) })
     }
 
     pub fn fail_next(&self, writes: usize) {
@@ -165,12 +160,9 @@ impl FlakyStore {
     }
 }
 
-impl CheckpointStore for FlakyStore {
-    fn load<'a>(
-        &'a self,
-        key: &'a CheckpointKey,
-    ) -> BoxFuture<'a, Result<Option<StoredCheckpoint>, Error>> {
-        self.inner.load(key)
+impl OverCheckpoints for FlakyStore {
+    fn below(&self) -> &dyn CheckpointStore {
+        &*self.inner
     }
 
     fn store<'a>(
@@ -191,9 +183,5 @@ impl CheckpointStore for FlakyStore {
             Err(StoreError::Failed(Error::new(ErrorClass::Transient, "write", "lost the answer")))
         }
         .boxed()
-    }
-
-    fn list<'a>(&'a self, scope: &'a CheckpointScope) -> BoxFuture<'a, Result<Vec<Listed>, Error>> {
-        self.inner.list(scope)
     }
 }

@@ -10,8 +10,9 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// No test waits longer than this for a request.
-const LIMIT: Duration = Duration::from_secs(30);
+/// Bounds a wait for a request that would last for ever, on a machine with ten times more work than
+/// cores.
+const LIMIT: Duration = Duration::from_secs(180);
 
 /// What one request gets.
 #[derive(Clone)]
@@ -50,6 +51,7 @@ struct Shared {
 struct State {
     answers: HashMap<String, Vec<Answer>>,
     requests: HashMap<String, usize>,
+    answered: HashMap<String, usize>,
     serving: usize,
     most_at_once: usize,
     holding: usize,
@@ -105,11 +107,26 @@ impl WebServer {
 
     /// Waits until this many answers are held back at once.
     pub(crate) fn wait_until_holding(&self, count: usize) {
+        self.wait_until(|state| match state.holding {
+            holding if holding < count => Err(format!("only {holding} of {count} requests came")),
+            _ => Ok(()),
+        });
+    }
+
+    /// Waits until a path was asked for, and answered.
+    pub(crate) fn wait_until_answered(&self, path: &str) {
+        self.wait_until(|state| match state.answered.get(path) {
+            None => Err(format!("{path} was not answered")),
+            Some(_) => Ok(()),
+        });
+    }
+
+    fn wait_until(&self, look: impl Fn(&State) -> Result<(), String>) {
         let deadline = Instant::now() + LIMIT;
         let mut state = self.shared.state.lock().unwrap();
-        while state.holding < count {
+        while let Err(missing) = look(&state) {
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "only {} of {count} requests came", state.holding);
+            assert!(!left.is_zero(), "{missing}");
             state = self.shared.changed.wait_timeout(state, left).unwrap().0;
         }
     }
@@ -144,7 +161,11 @@ fn answer(stream: TcpStream, shared: &Shared) -> io::Result<()> {
         }
     };
     let given = give(stream, answer.unwrap_or(Answer::Status(404)), shared);
-    shared.state.lock().unwrap().serving -= 1;
+    let mut state = shared.state.lock().unwrap();
+    state.serving -= 1;
+    *state.answered.entry(path).or_default() += 1;
+    drop(state);
+    shared.changed.notify_all();
     given
 }
 

@@ -6,11 +6,13 @@
 #![cfg(unix)]
 #![allow(missing_docs, dead_code)]
 
+#[path = "../../../tests/support/closed_port.rs"]
+mod closed_port;
 mod command;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -26,23 +28,27 @@ use rand::rngs::SmallRng;
 use rand::{Rng, RngCore, SeedableRng};
 use sha2::{Digest, Sha256};
 
-use command::{Folder, Running, start};
+use closed_port::ClosedPort;
+use command::{Folder, LIMIT, Running, start};
 
 const FILES: usize = 1_000;
 const MAX_BYTES: f64 = 200.0 * 1024.0;
 const KILLS: usize = 5;
 const SLOTS: usize = 10;
 
-/// What the server gives each connection: a run of all files takes several seconds.
-const BYTES_PER_SECOND: u32 = 400_000;
+/// Kills come within so many milliseconds of a start. At its rate the server needs more than twelve
+/// seconds for all files, so that even late kills find work.
+const MOMENTS: u64 = 2_400;
 
-const LIMIT: Duration = Duration::from_secs(30);
+/// What the server gives each connection.
+const BYTES_PER_SECOND: u32 = 400_000;
 
 /// nginx over a folder, with a log of its requests.
 struct Nginx {
     process: Child,
     folder: PathBuf,
-    port: u16,
+    /// Held, so that it is nobody else's before nginx listens.
+    port: ClosedPort,
 }
 
 impl Nginx {
@@ -51,33 +57,27 @@ impl Nginx {
             .into_iter()
             .find(|path| Path::new(path).exists())
             .unwrap_or("nginx");
-        // Another process may take the port in between; then there is another one.
-        for _ in 0..10 {
-            let port = {
-                let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-                listener.local_addr().unwrap().port()
-            };
-            fs::write(folder.join("nginx.conf"), Self::config(folder, port)).unwrap();
-            let process = Command::new(program)
-                .arg("-p")
-                .arg(folder)
-                .arg("-e")
-                .arg(folder.join("error.log"))
-                .arg("-c")
-                .arg(folder.join("nginx.conf"))
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn();
-            let process = process.unwrap_or_else(|error| {
-                panic!("nginx cannot be run ({error}): run scripts/test, which installs nginx")
-            });
-            let mut nginx = Self { process, folder: folder.to_owned(), port };
-            if nginx.is_up() {
-                return nginx;
-            }
+        let port = ClosedPort::to_share();
+        fs::write(folder.join("nginx.conf"), Self::config(folder, port.port())).unwrap();
+        let process = Command::new(program)
+            .arg("-p")
+            .arg(folder)
+            .arg("-e")
+            .arg(folder.join("error.log"))
+            .arg("-c")
+            .arg(folder.join("nginx.conf"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        let process = process.unwrap_or_else(|error| {
+            panic!("nginx cannot be run ({error}): run scripts/test, which installs nginx")
+        });
+        let mut nginx = Self { process, folder: folder.to_owned(), port };
+        if !nginx.is_up() {
+            let log = fs::read_to_string(folder.join("error.log")).unwrap_or_default();
+            panic!("nginx does not start:\n{log}");
         }
-        let log = fs::read_to_string(folder.join("error.log")).unwrap_or_default();
-        panic!("nginx does not start:\n{log}");
+        nginx
     }
 
     fn config(folder: &Path, port: u16) -> String {
@@ -97,7 +97,7 @@ impl Nginx {
                 access_log {folder}/access.log requests;
                 limit_rate {BYTES_PER_SECOND};
                 server {{
-                    listen 127.0.0.1:{port};
+                    listen 127.0.0.1:{port} reuseport;
                     root {folder}/www;
                 }}
             }}"
@@ -107,7 +107,7 @@ impl Nginx {
     fn is_up(&mut self) -> bool {
         let deadline = Instant::now() + LIMIT;
         while Instant::now() < deadline && self.process.try_wait().unwrap().is_none() {
-            if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+            if TcpStream::connect(self.port.address()).is_ok() {
                 return true;
             }
             thread::sleep(Duration::from_millis(10));
@@ -228,7 +228,7 @@ fn a_thousand_files_survive_five_kills() {
     let hashes = make_files(&server.path().join("www"), &mut random);
     let nginx = Nginx::start(server.path());
     let folder = Folder::new();
-    folder.list(hashes.keys().map(|name| format!("http://127.0.0.1:{}/{name}", nginx.port)));
+    folder.list(hashes.keys().map(|name| format!("http://{}/{name}", nginx.port.address())));
     let begin = || -> Running {
         start(folder.transfer().args(["--allow-private", "--concurrency", &SLOTS.to_string()]))
     };
@@ -237,7 +237,7 @@ fn a_thousand_files_survive_five_kills() {
     let mut kills = Vec::new();
     for number in 0..KILLS {
         let run = begin();
-        let moment = Duration::from_millis(random.random_range(0..3_000));
+        let moment = Duration::from_millis(random.random_range(0..MOMENTS));
         thread::sleep(moment);
         assert!(run.kill(), "kill {number}: the run was faster; make the server slower");
         let at = now();

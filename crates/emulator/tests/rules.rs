@@ -1,21 +1,27 @@
 //! The rules a broker can be given, as the Rust SDK for Event Hubs meets them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use std::time::{Duration, Instant};
+#[path = "../../../tests/support/waiting.rs"]
+mod waiting;
+
+use std::time::Duration;
 
 use azure_messaging_eventhubs::models::EventData;
 use azure_messaging_eventhubs::{
     ConsumerClient, EventHubsError, ProducerClient, RetryOptions, SendEventOptions,
 };
 use longshore_emulator::{Emulator, EmulatorBuilder, EmulatorError, HubOptions};
+use waiting::within;
 
-const LIMIT: Duration = Duration::from_secs(20);
+/// The SDK loses an acknowledgement that comes before the send is registered, on a machine with more
+/// work than cores.
+const PATIENT: Duration = Duration::from_millis(50);
 
 async fn start(file: &str) -> Result<Emulator, EmulatorError> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("broker.toml");
     std::fs::write(&path, file).unwrap();
-    Emulator::builder().config_file(&path)?.start().await
+    Emulator::builder().config_file(&path)?.disposition_delay(PATIENT).start().await
 }
 
 /// Opens a producer with a key and sends one event.
@@ -30,7 +36,7 @@ async fn send(emulator: &Emulator, connection_string: &str) -> Result<(), EventH
         let options = SendEventOptions { partition_id: Some("0".to_owned()) };
         producer.send_event(event, Some(options)).await
     };
-    tokio::time::timeout(LIMIT, sent).await.expect("a send")
+    within("a send", sent).await
 }
 
 #[tokio::test]
@@ -53,15 +59,16 @@ async fn the_sdk_gets_in_with_the_right_key_only() {
         .open_with_connection_string(&right, None)
         .await
         .unwrap();
-    let properties = tokio::time::timeout(LIMIT, consumer.get_partition_properties("0")).await;
-    assert_eq!(properties.unwrap().unwrap().last_enqueued_sequence_number, 0);
+    let properties = within("the log's end", consumer.get_partition_properties("0")).await;
+    assert_eq!(properties.unwrap().last_enqueued_sequence_number, 0);
     emulator.shutdown().await.unwrap();
 }
 
 #[tokio::test]
 async fn retention_moves_the_beginning_of_the_log() {
     let hub = HubOptions::new("orders", 1).retention_age(Duration::from_millis(1));
-    let emulator = Emulator::builder().hub_with(hub).start().await.unwrap();
+    let emulator =
+        Emulator::builder().hub_with(hub).disposition_delay(PATIENT).start().await.unwrap();
     let string = emulator.connection_string(Some("orders"));
     send(&emulator, &string).await.unwrap();
     let consumer = ConsumerClient::builder()
@@ -69,16 +76,17 @@ async fn retention_moves_the_beginning_of_the_log() {
         .open_with_connection_string(&string, None)
         .await
         .unwrap();
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        let properties = consumer.get_partition_properties("0").await.unwrap();
-        assert_eq!(properties.last_enqueued_sequence_number, 0);
-        if properties.is_empty && properties.beginning_sequence_number == 1 {
-            break;
+    let moved = async {
+        loop {
+            let properties = consumer.get_partition_properties("0").await.unwrap();
+            assert_eq!(properties.last_enqueued_sequence_number, 0);
+            if properties.is_empty && properties.beginning_sequence_number == 1 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        assert!(Instant::now() < deadline, "{properties:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    };
+    within("the beginning of the log", moved).await;
     emulator.shutdown().await.unwrap();
 }
 

@@ -102,14 +102,14 @@ async fn a_half_open_connection_is_ended_after_the_idle_timeout() {
 #[tokio::test]
 async fn a_byte_of_either_side_keeps_a_connection() {
     let (listener, mut options) = broker(Wire::Amqp).await;
-    let idle_timeout = Duration::from_secs(1);
+    let idle_timeout = Duration::from_secs(2);
     options.idle_timeout = idle_timeout;
     let tunnel = Tunnel::start(options).await.unwrap();
     let mut client = client(&tunnel).await;
     let mut broker = accept(&listener).await;
     let began = Instant::now();
-    // Each within the limit of the one before, all together beyond it.
-    let mut pause = tokio::time::interval(idle_timeout / 4);
+    // Each well within the limit of the one before, all together beyond it.
+    let mut pause = tokio::time::interval(idle_timeout / 8);
     while began.elapsed() < idle_timeout * 2 {
         pause.tick().await;
         broker.write_u8(7).await.unwrap();

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::azurite::{ALL, Container};
+use crate::command::let_go;
 use crate::stage::{Place, Stage, at, foreign, row, with_holes, worker};
 
 const BLOBS: &str = "localhost/orders/$default/checkpoint";
@@ -201,7 +202,7 @@ async fn a_folder_that_a_worker_has_or_that_is_not_there_is_named() {
         let said = format!("is in use by process {}; stop it first: a worker", std::process::id());
         ended.expect_said(&said);
     }
-    drop(running);
+    let_go(running);
     stage.run(&["list"]).await.expect_code(0);
     stage.stop().await;
 }

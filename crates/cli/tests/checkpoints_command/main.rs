@@ -4,6 +4,8 @@
 
 #[path = "../../../../tests/azurite/mod.rs"]
 mod azurite;
+#[path = "../../../../tests/support/broker.rs"]
+mod broker;
 #[path = "../command/mod.rs"]
 mod command;
 #[path = "../../../../tests/support/mod.rs"]

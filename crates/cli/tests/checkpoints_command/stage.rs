@@ -23,8 +23,9 @@ use longshore_emulator::{Emulator, HubOptions};
 use serde_json::Value;
 
 use crate::azurite::{ALL, Container};
-use crate::command::{Ended, longshore, start};
-use crate::support::{Seen, drained, until};
+use crate::broker;
+use crate::command::{Ended, let_go, longshore, start};
+use crate::support::{Seen, drained, until, within};
 
 /// Looked for in everything that is printed.
 const KEY: &str = "Y2FuYXJ5LWtleQ==";
@@ -57,7 +58,7 @@ impl Stage {
 
     pub(crate) async fn new(partitions: u32, place: Place) -> Self {
         let hub = HubOptions::new("orders", partitions).consumer_groups(["billing"]);
-        let builder = Emulator::builder().hub_with(hub).require_tokens();
+        let builder = broker::patient().hub_with(hub).require_tokens();
         let broker = builder.shared_access_keys([("everything", KEY)]).start().await.unwrap();
         let string = broker.connection_string(Some("orders"));
         let namespace = Namespace::from_connection_string(&string).unwrap();
@@ -112,10 +113,13 @@ impl Stage {
         let stored = store.load(&key).await.unwrap();
         let expected = stored.map_or(Expected::Absent, |stored| Expected::Version(stored.version));
         store.store(&key, checkpoint, &expected).await.unwrap();
+        let_go(store);
     }
 
     pub(crate) async fn read(&self, partition: &str) -> Option<Checkpoint> {
-        let stored = self.store().load(&key(partition)).await.unwrap();
+        let store = self.store();
+        let stored = store.load(&key(partition)).await.unwrap();
+        let_go(store);
         stored.map(|stored| stored.checkpoint)
     }
 
@@ -172,9 +176,10 @@ impl Stage {
         let string = self.broker.connection_string(None);
         let namespace = Namespace::from_connection_string(&string).unwrap();
         let transport = EventHubsTransport::new(namespace, "orders", "$Default");
-        let (seen, store) = (Seen::default(), Arc::from(self.store()));
+        let store: Arc<dyn CheckpointStore> = Arc::from(self.store());
+        let seen = Seen::default();
         let record = seen.clone();
-        let handle = BatchConsumer::builder(Arc::new(transport), store)
+        let handle = BatchConsumer::builder(Arc::new(transport), Arc::clone(&store))
             .event_handler(move |event: Event, _: EventContext| {
                 record.record(&event);
                 async { Ok::<(), Failure>(()) }
@@ -182,7 +187,8 @@ impl Stage {
             .unwrap()
             .start();
         until("handled", || seen.len() >= expected).await;
-        assert!(drained(handle).await.is_clean());
+        assert!(within("the drain", drained(handle)).await.is_clean());
+        let_go(store);
         let mut numbers = seen.numbers();
         numbers.sort_unstable();
         numbers

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,19 @@ use longshore::dead_letter::folder::FolderDeadLetterSink;
 use longshore::dead_letter::record::DeadLetterRecord;
 use serde_json::Value;
 
-/// No run of these tests may take longer.
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+/// Bounds a run that would hang for ever, on a machine with ten times more work than cores.
+pub(crate) const LIMIT: Duration = Duration::from_secs(180);
+
+/// A process that is started has copies of the locks of this one until it runs its program. Held
+/// while one is started, and by whoever lets go of a lock that somebody else then takes, so that
+/// tests beside each other in one process do not keep one another's folders.
+static STARTS: Mutex<()> = Mutex::new(());
+
+/// Lets go of what has a folder for itself.
+pub(crate) fn let_go<T>(of: T) {
+    let _nobody_starts = STARTS.lock().unwrap_or_else(PoisonError::into_inner);
+    drop(of);
+}
 
 /// A list, a target and a state of their own.
 pub(crate) struct Folder {
@@ -75,6 +86,7 @@ impl Folder {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let sink = FolderDeadLetterSink::open(self.state().join("dead-letters")).unwrap();
         let letters = runtime.block_on(sink.read_all()).unwrap();
+        let_go(sink);
         letters.into_iter().map(|letter| letter.record.unwrap()).collect()
     }
 }
@@ -103,9 +115,15 @@ pub(crate) fn files_below(folder: &Path) -> BTreeSet<String> {
     files
 }
 
+/// Starts a program.
+pub(crate) fn spawned(command: &mut Command) -> Child {
+    let _nobody_lets_go = STARTS.lock().unwrap_or_else(PoisonError::into_inner);
+    command.spawn().unwrap()
+}
+
 pub(crate) fn start(command: &mut Command) -> Running {
-    let mut child =
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = spawned(command);
     let stdout = Stream::read(child.stdout.take().unwrap());
     let stderr = Stream::read(child.stderr.take().unwrap());
     Running { child, stdout, stderr }
@@ -155,11 +173,8 @@ impl Running {
     }
 
     pub(crate) fn interrupt(&self) {
-        let sent = Command::new("sh")
-            .arg("-c")
-            .arg(format!("kill -INT {}", self.child.id()))
-            .status()
-            .unwrap();
+        let interrupt = format!("kill -INT {}", self.child.id());
+        let sent = spawned(Command::new("sh").args(["-c", &interrupt])).wait().unwrap();
         assert!(sent.success());
     }
 

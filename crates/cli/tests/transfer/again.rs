@@ -2,12 +2,13 @@
 
 use longshore::OutgoingEvent;
 use longshore::event::PartitionId;
-use longshore::transport::event_hubs::{EventHubsPublisher, Namespace};
+use longshore::transport::event_hubs::EventHubsPublisher;
 use longshore::transport::{Publisher, SendTarget};
-use longshore_emulator::{Durability, Emulator};
+use longshore_emulator::Durability;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use crate::broker::{self, namespace};
 use crate::command::Folder;
 use crate::web::{Answer, WebServer};
 
@@ -183,11 +184,9 @@ fn a_task_that_was_published_twice_is_fetched_once() {
     // As by a run whose broker took the tasks and was killed before it answered, and another.
     let publishing = async {
         let hub = folder.state().join("hub");
-        let broker = Emulator::builder().data_dir(hub).durability(Durability::Disk);
+        let broker = broker::patient().data_dir(hub).durability(Durability::Disk);
         let broker = broker.hub("tasks", 4).start().await.unwrap();
-        let namespace = Namespace::from_connection_string(&broker.connection_string(None));
-        let namespace = namespace.unwrap().with_custom_endpoint(broker.endpoint()).unwrap();
-        let publisher = EventHubsPublisher::new(namespace, "tasks");
+        let publisher = EventHubsPublisher::new(namespace(&broker), "tasks");
         for partition in ["1", "1", "3"] {
             let target = SendTarget::Partition(PartitionId::from(partition));
             publisher.send(target, task.clone()).await.unwrap();

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::command::{Folder, LIMIT, longshore, start};
+use crate::command::{Folder, LIMIT, longshore, spawned, start};
 use crate::web::WebServer;
 
 /// A list of one file that would be fetched.
@@ -159,7 +159,7 @@ fn nobody_who_listens_is_no_reason_to_stop() {
     folder.list(faults.chain([web.url("a.bin")]));
     let mut run = folder.transfer();
     let run = run.arg("--allow-private").stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut run = run.spawn().unwrap();
+    let mut run = spawned(run);
     drop((run.stdout.take(), run.stderr.take()));
     let deadline = Instant::now() + LIMIT;
     let code = loop {

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use longshore::dead_letter::record::DeadLetterRecord;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::closed_port::ClosedPort;
 use crate::command::{Ended, Folder, start};
 use crate::web::{Answer, WebServer};
 
@@ -123,8 +123,8 @@ fn an_unknown_scheme_fails() {
 #[test]
 fn a_host_that_refuses_connections_fails_after_all_attempts() {
     let bad = BadLine::new();
-    let closed = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
-    let url = format!("http://{closed}/file");
+    let closed = ClosedPort::take();
+    let url = format!("http://{}/file", closed.address());
     let letter = bad.fails(&url, "Connection refused");
     assert_eq!(letter.attempts, 5);
     assert!(body_of(&letter).contains(&url));

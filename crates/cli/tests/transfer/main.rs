@@ -3,6 +3,10 @@
 #![cfg(unix)]
 #![allow(missing_docs, dead_code)]
 
+#[path = "../../../../tests/support/broker.rs"]
+mod broker;
+#[path = "../../../../tests/support/closed_port.rs"]
+mod closed_port;
 #[path = "../command/mod.rs"]
 mod command;
 #[path = "../../../../tests/web/mod.rs"]

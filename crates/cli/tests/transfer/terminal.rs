@@ -2,11 +2,11 @@
 //! and nothing that a list or a server could steer it with.
 
 use std::fs;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::command::{Folder, longshore, start};
+use crate::command::{Folder, LIMIT, longshore, spawned, start};
 use crate::web::{Answer, WebServer};
 
 /// Clears a screen, sets a title, turns text around; as characters and encoded.
@@ -15,6 +15,9 @@ const HOSTILE: [&str; 3] = [
     "https://h/a%1b[2J%c2%9b31m",
     "no url \u{1b}[2J\u{9b}31m\u{202e}\r",
 ];
+
+/// The bar while the file that is held back is under way.
+const BAR: &str = "░  0 of 5 files";
 
 /// Tasks with such an id and path, which are tried and fail.
 fn hostile_lines(web: &WebServer) -> Vec<String> {
@@ -65,13 +68,15 @@ fn a_log_gets_a_plain_line_now_and_then_and_at_the_end() {
 
 /// What a command writes to a terminal of its own.
 fn on_a_terminal(folder: &Folder, command: &str, term: &str) -> String {
-    let ended = Command::new("script")
-        .args(["--quiet", "--return", "--command", command, "screen"])
+    let mut script = Command::new("script");
+    script
+        .args(["--quiet", "--flush", "--return", "--command", command, "screen"])
         .current_dir(folder.dir.path())
         .env("TERM", term)
         .env_remove("RUST_LOG")
-        .output()
-        .unwrap();
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let ended = spawned(&mut script).wait_with_output().unwrap();
     let screen = fs::read(folder.path("screen")).unwrap();
     assert_eq!(ended.status.code(), Some(3), "{}", String::from_utf8_lossy(&screen));
     String::from_utf8(screen).unwrap()
@@ -90,13 +95,17 @@ fn a_terminal_gets_a_bar_and_the_report_stays_clean() {
     let screen = thread::scope(|scope| {
         scope.spawn(|| {
             web.wait_until_holding(1);
-            // Several times the interval at which the bar is drawn.
-            thread::sleep(Duration::from_millis(500));
+            let screen = folder.path("screen");
+            let deadline = Instant::now() + LIMIT;
+            while !fs::read_to_string(&screen).is_ok_and(|screen| screen.contains(BAR)) {
+                assert!(Instant::now() < deadline, "no bar is drawn");
+                thread::sleep(Duration::from_millis(5));
+            }
             web.release();
         });
         on_a_terminal(&folder, &command, "xterm")
     });
-    assert!(screen.contains("░  0 of 5 files"), "{screen:?}");
+    assert!(screen.contains(BAR), "{screen:?}");
     assert!(screen.contains("4 failed"), "{screen:?}");
     for hostile in ["\x1b[2J", "\x1b]0;", "\u{9b}", "\u{202e}", "\x07"] {
         assert!(!screen.contains(hostile), "{hostile:?} is in {screen:?}");
