@@ -94,9 +94,14 @@ async fn run(report: &Value) {
         println!("{name}: {cpu_us:.2} us of broker CPU an event, {rate:.0} events/s");
         lines.push(format!(r#"{{"name":"{name}","cpu_us":{cpu_us:.3},"rate":{rate:.0}}}"#));
     }
-    std::fs::create_dir_all("target/bench").unwrap();
-    std::fs::write("target/bench/emulator_websocket.json", format!("[{}]\n", lines.join(",\n")))
-        .unwrap();
+    // A bench runs in the folder of its package; the figures of all are in that of the workspace.
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/bench");
+    std::fs::create_dir_all(folder).unwrap();
+    std::fs::write(
+        format!("{folder}/emulator_websocket.json"),
+        format!("[{}]\n", lines.join(",\n")),
+    )
+    .unwrap();
 }
 
 async fn publish(endpoint: &str, connection_string: &str) {
