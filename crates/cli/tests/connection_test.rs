@@ -1,6 +1,13 @@
 //! `longshore test` as a user runs it, against the broker and against what is not there.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+#[path = "../../../tests/support/broker.rs"]
+mod broker;
+#[path = "../../../tests/support/closed_port.rs"]
+mod closed_port;
+#[path = "../../../tests/support/waiting.rs"]
+mod waiting;
+
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -8,6 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use azure_core::credentials::{AccessToken, TokenCredential, TokenRequestOptions};
 use azure_core::time::OffsetDateTime;
+use closed_port::ClosedPort;
 use longshore::OutgoingEvent;
 use longshore::connection_test::test_connection;
 use longshore::transport::event_hubs::{EventHubsPublisher, EventHubsTransport, Namespace};
@@ -15,14 +23,14 @@ use longshore::transport::{LinkStart, OpenLink, Publisher, SendTarget, Transport
 use longshore_emulator::{Emulator, HubOptions};
 use serde_json::Value;
 use tokio::process::Command;
+use waiting::within;
 
-const LIMIT: Duration = Duration::from_secs(60);
 /// Looked for in everything that is printed.
 const KEY: &str = "Y2FuYXJ5LWtleQ==";
 
-async fn broker() -> Emulator {
+async fn start() -> Emulator {
     let hub = HubOptions::new("orders", 2).consumer_groups(["billing"]);
-    let builder = Emulator::builder().hub_with(hub).require_tokens();
+    let builder = broker::patient().hub_with(hub).require_tokens();
     builder.shared_access_keys([("everything", KEY)]).start().await.unwrap()
 }
 
@@ -67,8 +75,7 @@ impl Ended {
 async fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Ended {
     let mut command = Command::new(env!("CARGO_BIN_EXE_longshore"));
     command.arg("test").args(arguments).env_clear().envs(environment.iter().copied());
-    let ended = tokio::time::timeout(LIMIT, command.kill_on_drop(true).output());
-    let ended = ended.await.expect("in time").unwrap();
+    let ended = within("the command", command.kill_on_drop(true).output()).await.unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     Ended { code: ended.status.code(), stdout: text(ended.stdout), stderr: text(ended.stderr) }
 }
@@ -78,7 +85,7 @@ const JSON: &[&str] = &["--report", "json"];
 
 #[tokio::test]
 async fn what_the_emulator_prints_is_all_it_needs() {
-    let broker = broker().await;
+    let broker = start().await;
     let string = broker.connection_string(Some("orders"));
     let ended = run(&["--send", "--report", "json"], &[(STRING, &string)]).await;
     assert_eq!(ended.code, Some(0), "{} {}", ended.stdout, ended.stderr);
@@ -104,7 +111,7 @@ async fn what_the_emulator_prints_is_all_it_needs() {
 
 #[tokio::test]
 async fn each_failure_says_what_to_do() {
-    let broker = broker().await;
+    let broker = start().await;
     let string = broker.connection_string(Some("orders"));
 
     let wrong_key = string.replace(KEY, "d3Jvbmc=");
@@ -129,23 +136,26 @@ async fn each_failure_says_what_to_do() {
     let mut link = worker.open(link).await.unwrap();
     let mut events = Vec::new();
     let received = poll_fn(|cx| link.poll_receive(cx, 1, &mut events));
-    tokio::time::timeout(LIMIT, received).await.expect("in time").unwrap();
+    within("an event", received).await.unwrap();
     let ended = run(&["--send", "--report", "json"], &[(STRING, &string)]).await;
     ended.failed("receive", "partition_lost", "partition_taken", &["the way is fine"]);
     drop(link);
 
-    let address = format!("localhost:{}", broker.local_addr().port());
-    broker.shutdown().await.unwrap();
+    // Where no broker is: its own port may be another's as soon as it is shut down.
+    let closed = ClosedPort::take();
+    let address = format!("localhost:{}", closed.port());
+    let string = string.replace(&format!("localhost:{}", broker.local_addr().port()), &address);
     let ended = run(JSON, &[(STRING, &string)]).await;
     let said = [address.as_str(), "EVENTHUB_PROXY", "onnection refused"];
     ended.failed("connect", "transient", "network", &said);
+    broker.shutdown().await.unwrap();
 }
 
 #[tokio::test]
 async fn the_authority_makes_the_difference_over_websocket_and_tcp() {
     let dir = tempfile::tempdir().unwrap();
     let free = "127.0.0.1:0".parse().unwrap();
-    let builder = Emulator::builder().hub("orders", 1).cert_dir(dir.path());
+    let builder = broker::patient().hub("orders", 1).cert_dir(dir.path());
     let broker = builder.tls(free).secure_websocket(free).start().await.unwrap();
     let over_websocket = broker.secure_websocket_connection_string(Some("orders")).unwrap();
     let port = |address: std::net::SocketAddr| format!("localhost:{}", address.port());
@@ -188,7 +198,7 @@ async fn a_configuration_that_cannot_be_used_is_another_exit_code() {
 #[tokio::test]
 async fn no_log_shows_a_key_or_a_signature() {
     let dir = tempfile::tempdir().unwrap();
-    let builder = Emulator::builder().hub("orders", 2).require_tokens().cert_dir(dir.path());
+    let builder = broker::patient().hub("orders", 2).require_tokens().cert_dir(dir.path());
     let builder = builder.shared_access_keys([("everything", KEY)]);
     let builder = builder.secure_websocket("127.0.0.1:0".parse().unwrap());
     let broker = builder.start().await.unwrap();
@@ -234,7 +244,7 @@ impl TokenCredential for Identity {
 
 #[tokio::test]
 async fn tokens_of_a_credential_open_a_namespace() {
-    let broker = Emulator::builder().hub("orders", 1).start().await.unwrap();
+    let broker = broker::patient().hub("orders", 1).start().await.unwrap();
     let identity = Arc::new(Identity::default());
     let namespace = Namespace::with_credential("orders.servicebus.windows.net", identity.clone());
     let namespace = namespace.unwrap().with_custom_endpoint(broker.endpoint()).unwrap();
@@ -242,7 +252,7 @@ async fn tokens_of_a_credential_open_a_namespace() {
     let publisher = EventHubsPublisher::new(namespace.clone(), "orders");
     let transport = EventHubsTransport::new(namespace, "orders", "$Default");
     let tested = test_connection(&transport, Some(&publisher), &address);
-    let report = tokio::time::timeout(LIMIT, tested).await.expect("in time");
+    let report = within("the test", tested).await;
     assert_eq!((report.failure, report.steps.len()), (None, 4));
     let scopes = identity.0.lock().unwrap().clone();
     assert!(!scopes.is_empty());

@@ -14,7 +14,8 @@ use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
 use super::*;
 use crate::error::ErrorClass;
 
-const LIMIT: Duration = Duration::from_secs(20);
+/// Bounds what would hang for ever, on a machine with ten times more work than cores.
+const LIMIT: Duration = Duration::from_secs(180);
 
 async fn in_time<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(LIMIT, work).await.unwrap()
