@@ -19,9 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use longshore::event::{
-    Incarnation, Partition, PartitionId, Properties, PropertyValue, SequenceNumber,
-};
+use longshore::event::{Incarnation, Partition, PartitionId, Properties, SequenceNumber, Value};
 use longshore::state::backoff::Backoff;
 use longshore::state::resume::ResumePosition;
 use longshore::transport::event_hubs::{EventHubsPublisher, EventHubsTransport};
@@ -339,27 +337,32 @@ async fn every_field_of_an_event_survives(hub: impl Fixture) {
     let (transport, publisher) = (hub.transport(GROUP), hub.publisher());
     let before = SystemTime::now() - Duration::from_secs(1);
     let properties: Properties = [
-        ("null", PropertyValue::Null),
-        ("true", PropertyValue::Bool(true)),
-        ("false", PropertyValue::Bool(false)),
-        ("least", PropertyValue::Int(i64::MIN)),
-        ("zero", PropertyValue::Int(0)),
-        ("greatest", PropertyValue::Int(i64::MAX)),
-        // A number without sign that an `Int` can hold comes back as one: only greater ones are
-        // `UInt`s.
-        ("beyond", PropertyValue::UInt(u64::MAX)),
-        ("float", PropertyValue::Float(-0.125)),
-        ("text", PropertyValue::from("grüße, 世界")),
-        ("no text", PropertyValue::from("")),
-        ("binary", PropertyValue::Binary(Bytes::from_static(&[0, 255, 7]))),
-        ("no binary", PropertyValue::Binary(Bytes::new())),
+        ("null", Value::Null),
+        ("true", Value::Bool(true)),
+        ("false", Value::Bool(false)),
+        ("least", Value::Long(i64::MIN)),
+        ("zero", Value::Long(0)),
+        ("greatest", Value::Long(i64::MAX)),
+        ("int", Value::Int(5)),
+        ("beyond", Value::ULong(u64::MAX)),
+        ("double", Value::Double(-0.125)),
+        ("before 1970", Value::Timestamp(-1)),
+        ("text", Value::from("grüße, 世界")),
+        ("no text", Value::from("")),
+        ("binary", Value::Binary(Bytes::from_static(&[0, 255, 7]))),
+        ("no binary", Value::Binary(Bytes::new())),
     ]
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value))
     .collect();
-    let mut full =
-        OutgoingEvent::new(&b"\x00\xffbody"[..]).with_key("customer 7").with_message_id("3f0c");
-    full.content_type = Some("application/json".to_owned());
+    let mut full = OutgoingEvent::new(&b"\x00\xffbody"[..])
+        .with_key("customer 7")
+        .with_message_id("3f0c")
+        .with_correlation_id("c")
+        .with_content_type("application/json")
+        .with_content_encoding("gzip")
+        .with_subject("s")
+        .with_annotation("iothub-connection-device-id", "dev-7");
     full.properties = properties.clone();
 
     // Alone and in a batch: the two travel differently.
@@ -373,13 +376,18 @@ async fn every_field_of_an_event_survives(hub: impl Fixture) {
     for event in [&events[0], &events[2]] {
         assert_eq!(&event.body()[..], b"\x00\xffbody");
         assert_eq!(event.key(), Some("customer 7"));
-        assert_eq!(event.message_id(), Some("3f0c"));
+        assert_eq!(event.message_id().as_deref(), Some("3f0c"));
+        assert_eq!(event.correlation_id().as_deref(), Some("c"));
         assert_eq!(event.content_type(), Some("application/json"));
+        assert_eq!(event.content_encoding(), Some("gzip"));
+        assert_eq!(event.subject(), Some("s"));
+        assert_eq!(event.annotation("iothub-connection-device-id"), Some(&"dev-7".into()));
         assert_eq!(*event.properties(), properties);
     }
     let bare = &events[1];
     assert_eq!(bodies(&events[1..2]), ["bare"]);
     assert_eq!((bare.key(), bare.message_id(), bare.content_type()), (None, None, None));
+    assert!(bare.annotations().is_empty() && bare.message_properties().is_none());
     assert!(bare.properties().is_empty(), "{:?}", bare.properties());
     for event in &events {
         assert!(event.offset().is_some_and(|offset| !offset.as_str().is_empty()));

@@ -35,6 +35,13 @@ pub enum StopReason {
     PositionLost(Continuity),
     /// The hub or the store refused for good.
     Failed(Error),
+    /// Its task panicked again and again without getting any further.
+    Panicked {
+        /// How often in a row.
+        times: u32,
+        /// What the last panic said.
+        message: String,
+    },
 }
 
 /// How one partition ended.

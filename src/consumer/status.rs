@@ -125,6 +125,12 @@ impl PartitionStatus {
         self.checkpointed_to.store(number, Ordering::Relaxed);
     }
 
+    /// The watermark, as it was last written.
+    pub(crate) fn settled_to(&self) -> Option<SequenceNumber> {
+        let number = self.settled_to.load(Ordering::Relaxed);
+        (number != NONE).then_some(SequenceNumber(number))
+    }
+
     /// `None`: a write is under way, or whether one was applied is not known.
     pub(crate) fn set_checkpoint_version(&self, version: Option<VersionToken>) {
         *lock(&self.checkpoint_version) = version;

@@ -95,13 +95,22 @@ pub trait Transport: Send + Sync + fmt::Debug + 'static {
     fn close(&self) -> BoxFuture<'_, ()>;
 }
 
-/// An open link on one partition. After an error it is spent: drop it or close it.
+/// The client panicked while it read an event.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the client panicked while it read an event")]
+pub struct Panicked;
+
+/// An open link on one partition. After an error it is spent, but for one event that cannot be read:
+/// drop it or close it.
 pub trait Link: Send {
     /// Appends the events that have arrived, at most `max_events`, and returns how many; waits
     /// where there are none. It never returns `Ready(Ok(0))` for a `max_events` above zero.
     ///
     /// # Errors
-    /// Any class. Events appended before the error count.
+    /// Any class. Events appended before the error count. After an error of the class
+    /// [`ErrorClass::Unreadable`](crate::ErrorClass::Unreadable) the link goes on: it brought one
+    /// event that cannot be decoded, behind those appended and before those to come. Where its
+    /// source is [`Panicked`], nobody knows whether it brought one.
     fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,

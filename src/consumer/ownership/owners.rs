@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::watch;
-use tokio::task::{Id, JoinSet};
+use tokio::task::{Id, JoinError, JoinSet};
 use tracing::error;
 
 use super::claim::claim;
 use crate::checkpoint_store::CheckpointKey;
 use crate::config::PositionLost;
 use crate::consumer::exit::{PartitionExit, StopReason};
-use crate::consumer::handling::call::StartCall;
+use crate::consumer::handling::call::{StartCall, panic_text};
 use crate::consumer::lock::lock;
 use crate::consumer::orders::{Order, Told};
 use crate::consumer::partition::PartitionWorker;
@@ -19,6 +19,7 @@ use crate::consumer::shared::Shared;
 use crate::consumer::status::{PartitionPhase, PartitionStatus};
 use crate::event::{Partition, PartitionId};
 use crate::state::fence::Superseded;
+use crate::state::panics::Panics;
 use crate::telemetry::metrics::PartitionMetrics;
 
 /// The ownerships under way. Dropped, it takes them with it.
@@ -28,11 +29,18 @@ pub(super) struct Owners {
     handler: Arc<dyn StartCall>,
     tasks: JoinSet<PartitionExit>,
     running: BTreeMap<PartitionId, (Id, watch::Sender<Told>)>,
+    panics: BTreeMap<PartitionId, Panics>,
 }
 
 impl Owners {
     pub(super) fn new(shared: Arc<Shared>, handler: Arc<dyn StartCall>) -> Self {
-        Self { shared, handler, tasks: JoinSet::new(), running: BTreeMap::new() }
+        Self {
+            shared,
+            handler,
+            tasks: JoinSet::new(),
+            running: BTreeMap::new(),
+            panics: BTreeMap::new(),
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -74,27 +82,55 @@ impl Owners {
     }
 
     /// Waits for the next ownership to end; at once `None` where none is under way. Without an
-    /// exit it ended abnormally.
+    /// exit it ended abnormally, and may begin again.
     ///
     /// # Cancel safety
     /// Nothing is lost.
     pub(super) async fn next_exit(&mut self) -> Option<(PartitionId, Option<PartitionExit>)> {
         let ended = self.tasks.join_next_with_id().await?;
-        let (task, exit) = match ended {
-            Ok((task, exit)) => (task, Some(exit)),
-            Err(error) => {
-                error!(%error, "a partition's worker ended abnormally; it will begin again");
-                (error.id(), None)
-            }
-        };
+        let task = ended.as_ref().map_or_else(JoinError::id, |(task, _)| *task);
         let id = self.running.iter().find(|(_, (known, _))| *known == task)?.0.clone();
         self.running.remove(&id);
-        if exit.is_none()
-            && let Some(status) = lock(&self.shared.partitions).get(&id)
-        {
+        let exit = match ended {
+            Ok((_, exit)) => {
+                self.panics.remove(&id);
+                Some(exit)
+            }
+            Err(error) => self.on_abnormal_end(&id, error),
+        };
+        Some((id, exit))
+    }
+
+    /// A worker that panics over and over without getting any further stops: to begin again would
+    /// change nothing.
+    fn on_abnormal_end(&mut self, id: &PartitionId, error: JoinError) -> Option<PartitionExit> {
+        let status = lock(&self.shared.partitions).get(id).cloned();
+        if let Some(status) = &status {
             status.set_phase(PartitionPhase::Stopped);
         }
-        Some((id, exit))
+        let partition = Partition::new(self.shared.transport.entity().clone(), id.clone());
+        let message = match error.try_into_panic() {
+            Ok(panic) => panic_text(&*panic).to_owned(),
+            Err(cancelled) => cancelled.to_string(),
+        };
+        let settled_to = status.and_then(|status| status.settled_to());
+        let Some(times) = self.panics.entry(id.clone()).or_default().on_panic(settled_to) else {
+            error!(
+                message_topic = %partition.entity,
+                message_partition = %partition.id,
+                panic = message,
+                "a partition's worker panicked; it begins again"
+            );
+            return None;
+        };
+        let reason = StopReason::Panicked { times, message };
+        report(&partition, &reason);
+        Some(PartitionExit {
+            partition: id.clone(),
+            reason,
+            cut_handlers: 0,
+            checkpoint_behind: true,
+        })
     }
 }
 

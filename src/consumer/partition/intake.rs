@@ -8,6 +8,7 @@ use crate::config::UncheckpointedEvents;
 use crate::consumer::exit::StopReason;
 use crate::consumer::handling::unit::Tracked;
 use crate::error::ErrorClass;
+use crate::event::Unreadable;
 use crate::outcome::Failure;
 use crate::state::watermark::Received;
 use crate::transport::partition_stream::StreamEnd;
@@ -52,7 +53,10 @@ impl PartitionWorker {
                     largest_event_bytes = largest_event_bytes.max(bytes);
                     let number = event.sequence_number();
                     let tracked = Tracked { event, ticket };
-                    if accused_event == Some(number)
+                    if let Some(unreadable) = tracked.event.unreadable() {
+                        let failure = illegible(unreadable);
+                        self.dead_letter(tracked, failure, now);
+                    } else if accused_event == Some(number)
                         && let Some(trial) = accused
                     {
                         self.dead_letter(tracked, accusation(trial), now);
@@ -103,6 +107,22 @@ impl PartitionWorker {
             }
         }
     }
+}
+
+/// Why an event is a dead letter that no handler gets: the client cannot decode it.
+fn illegible(unreadable: &Unreadable) -> Failure {
+    let Unreadable { reason, first, last } = unreadable;
+    let place = match unreadable.is_exact() {
+        true => String::new(),
+        false => format!("; its sequence number is one of {first} to {last}"),
+    };
+    Failure::new(
+        ErrorClass::Unreadable,
+        format!(
+            "it cannot be decoded, and its content is in the hub alone, until retention removes it: \
+             {reason}{place}"
+        ),
+    )
 }
 
 /// Why an event is a dead letter that no handler gets any more.

@@ -16,8 +16,10 @@ mod namespace;
 mod protocol;
 mod publisher;
 mod shared_answer;
+mod values;
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -29,7 +31,8 @@ pub use protocol::Protocol;
 pub use publisher::EventHubsPublisher;
 
 use azure_messaging_eventhubs::{
-    ConsumerClient, EventHubsError, OpenReceiverOptions, StartLocation, StartPosition,
+    ConsumerClient, EventHubsError, EventReceiver, OpenReceiverOptions, StartLocation,
+    StartPosition,
 };
 use futures::future::BoxFuture;
 use futures::{FutureExt, Stream, StreamExt};
@@ -37,7 +40,7 @@ use shared_answer::SharedAnswer;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use super::{HubProperties, Link, LinkStart, LogProperties, OpenLink, Transport};
+use super::{HubProperties, Link, LinkStart, LogProperties, OpenLink, Panicked, Transport};
 use crate::error::{Error, ErrorClass, Result};
 use crate::event::{
     ConsumerGroup, EntityName, Event, Incarnation, Partition, PartitionId, SequenceNumber,
@@ -217,22 +220,15 @@ impl Transport for EventHubsTransport {
                 .await;
             match opened {
                 Ok(receiver) => {
-                    // The stream borrows the receiver, so both live in one generator. It gives
-                    // events of ours: the SDK's are large, and each hand-over copies them.
-                    let of = Arc::clone(&partition);
-                    let events = async_stream::stream! {
-                        let mut events = receiver.stream_events();
-                        while let Some(received) = events.next().await {
-                            yield match received {
-                                Ok(received) => convert::received(&of, &received),
-                                Err(error) => Err(classify::error("receive from the link", error)
-                                    .with_partition(&of)),
-                            };
-                        }
-                    };
-                    let events = Box::pin(events);
-                    let link = EventHubsLink { client, partition, events, _namespace: namespace };
-                    let link: Box<dyn Link> = Box::new(link);
+                    let receiver = Arc::new(receiver);
+                    let events = events_of(Arc::clone(&receiver), Arc::clone(&partition));
+                    let link: Box<dyn Link> = Box::new(EventHubsLink {
+                        client,
+                        receiver,
+                        partition,
+                        events,
+                        _namespace: namespace,
+                    });
                     Ok(link)
                 }
                 Err(error) => {
@@ -266,9 +262,35 @@ fn start_position(start: LinkStart) -> StartPosition {
 
 type EventStream = Pin<Box<dyn Stream<Item = Result<Event>> + Send>>;
 
+/// The events of a receiver, of ours: the SDK's are large, and each hand-over copies them.
+fn events_of(receiver: Arc<EventReceiver>, partition: Arc<Partition>) -> EventStream {
+    Box::pin(async_stream::stream! {
+        loop {
+            // A stream of the SDK ends with its first error. After an event that could not be decoded
+            // another one of the same receiver goes on behind it.
+            let mut events = receiver.stream_events();
+            let mut goes_on = false;
+            while let Some(received) = events.next().await {
+                yield match received {
+                    Ok(received) => convert::received(&partition, &received),
+                    Err(error) => {
+                        let error = classify::error("receive from the link", error);
+                        goes_on = error.class() == ErrorClass::Unreadable;
+                        Err(error.with_partition(&partition))
+                    }
+                };
+            }
+            if !goes_on {
+                break;
+            }
+        }
+    })
+}
+
 /// A receiver with the client it alone uses.
 struct EventHubsLink {
     client: ConsumerClient,
+    receiver: Arc<EventReceiver>,
     partition: Arc<Partition>,
     events: EventStream,
     /// The connection may go through its tunnel.
@@ -284,7 +306,17 @@ impl Link for EventHubsLink {
     ) -> Poll<Result<usize>> {
         let mut count = 0;
         while count < max_events {
-            match self.events.as_mut().poll_next(cx) {
+            let events = self.events.as_mut();
+            // Whatever the SDK panics over is one event, and no reason to lose the partition.
+            let polled = catch_unwind(AssertUnwindSafe(|| events.poll_next(cx)));
+            let Ok(polled) = polled else {
+                self.events = events_of(Arc::clone(&self.receiver), Arc::clone(&self.partition));
+                let message = "the client panicked over an event";
+                let error = Error::new(ErrorClass::Unreadable, "receive from the link", message);
+                let error = error.with_source(Panicked).with_partition(&self.partition);
+                return Poll::Ready(Err(error));
+            };
+            match polled {
                 Poll::Ready(Some(Ok(event))) => {
                     into.push(event);
                     count += 1;
@@ -305,9 +337,9 @@ impl Link for EventHubsLink {
     }
 
     fn close(self: Box<Self>) -> BoxFuture<'static, ()> {
-        let Self { client, events, .. } = *self;
+        let Self { client, receiver, events, .. } = *self;
         async move {
-            drop(events);
+            drop((events, receiver));
             close_consumer(client).await;
         }
         .boxed()

@@ -79,7 +79,8 @@ impl EventHubsPublisher {
         options: impl Fn() -> EventDataBatchOptions,
         events: Vec<OutgoingEvent>,
     ) -> Result<()> {
-        let mut events = events.into_iter().map(convert::outgoing).peekable();
+        let events = events.into_iter().map(convert::outgoing).collect::<Result<Vec<_>>>()?;
+        let mut events = events.into_iter().peekable();
         while events.peek().is_some() {
             let alone = self
                 .with_client("publish a batch", async |client| {
@@ -135,8 +136,9 @@ impl Publisher for EventHubsPublisher {
             let options = SendMessageOptions {
                 partition_id: partition.as_ref().map(|id| id.as_str().to_owned()),
             };
+            let event = convert::outgoing(event)?;
             self.with_client("publish an event", async |client| {
-                client.send_message(convert::outgoing(event), Some(options)).await
+                client.send_message(event, Some(options)).await
             })
             .await?;
             Ok(SendReceipt::new(partition, None))

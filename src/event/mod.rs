@@ -4,6 +4,12 @@
 //! partition are ordered by [`SequenceNumber`]; an [`Offset`] is an opaque string of the
 //! service, carried along for stores that other SDKs read, and never parsed or compared here.
 
+mod json;
+mod message;
+mod outgoing;
+mod value;
+
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -11,6 +17,10 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+
+pub use message::{AnnotationKey, Annotations, Body, MessageProperties};
+pub use outgoing::OutgoingEvent;
+pub use value::{Described, Descriptor, MessageId, Value};
 
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident) => {
@@ -174,78 +184,32 @@ impl Incarnation {
     }
 }
 
-/// The value of an event property, as all transports can carry it.
-#[derive(Clone, PartialEq, Debug)]
-#[non_exhaustive]
-pub enum PropertyValue {
-    /// No value.
-    Null,
-    /// A truth value.
-    Bool(bool),
-    /// A signed integer of any width.
-    Int(i64),
-    /// An unsigned integer beyond the range of [`PropertyValue::Int`].
-    UInt(u64),
-    /// A floating-point number.
-    Float(f64),
-    /// Text; also symbols, UUIDs and times, in their usual notation.
-    Text(String),
-    /// Bytes.
-    Binary(Bytes),
-}
-
-impl PropertyValue {
-    /// The text of a [`PropertyValue::Text`].
-    pub fn as_text(&self) -> Option<&str> {
-        match self {
-            PropertyValue::Text(text) => Some(text),
-            _ => None,
-        }
-    }
-}
-
-impl From<&str> for PropertyValue {
-    fn from(text: &str) -> Self {
-        PropertyValue::Text(text.to_owned())
-    }
-}
-
-impl From<String> for PropertyValue {
-    fn from(text: String) -> Self {
-        PropertyValue::Text(text)
-    }
-}
-
-impl From<i64> for PropertyValue {
-    fn from(number: i64) -> Self {
-        PropertyValue::Int(number)
-    }
-}
-
-impl From<bool> for PropertyValue {
-    fn from(truth: bool) -> Self {
-        PropertyValue::Bool(truth)
-    }
-}
-
 /// Named properties of an event, in the order of their names.
-pub type Properties = BTreeMap<String, PropertyValue>;
+pub type Properties = BTreeMap<String, Value>;
 
 /// One event as a handler gets it. Cloning is a reference count.
 #[derive(Clone)]
-pub struct Event(Arc<EventParts>);
+pub struct Event(Arc<Counted>);
+
+// What the engine looks at of every event comes first, beside the reference count.
+#[repr(C)]
+struct Counted {
+    budget_bytes: usize,
+    parts: EventParts,
+}
 
 /// The parts of an [`Event`]; what an adapter of a transport fills in.
-// What the engine looks at of every event comes first, beside the reference count.
 #[derive(Clone, Debug)]
 #[repr(C)]
 pub struct EventParts {
     /// The event's number in the partition.
     pub sequence_number: SequenceNumber,
-    /// The body, byte for byte.
+    /// The body as bytes; of a body that is not one section of bytes, [`Body::to_bytes`].
     pub body: Bytes,
     /// The partition the event was received from.
     pub partition: Arc<Partition>,
+    /// Why the event could not be read; it then has no content.
+    pub unreadable: Option<Box<Unreadable>>,
     /// The event's offset, where the transport gives one.
     pub offset: Option<Offset>,
     /// When the service accepted the event.
@@ -254,12 +218,30 @@ pub struct EventParts {
     pub key: Option<String>,
     /// Application properties: the headers of the event.
     pub properties: Properties,
-    /// The publisher's message id, as text.
-    pub message_id: Option<String>,
-    /// The publisher's correlation id, as text.
-    pub correlation_id: Option<String>,
-    /// The media type of the body.
-    pub content_type: Option<String>,
+    /// Annotations that are no field of the event.
+    pub annotations: Annotations,
+    /// Ids, media type, encoding, subject and the like, where there are any.
+    pub message: Option<Box<MessageProperties>>,
+    /// The body as AMQP has it, where it is anything but one section of bytes.
+    pub structured_body: Option<Box<Body>>,
+}
+
+/// An event that was received and cannot be read: its content is in the hub, and nowhere here.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Unreadable {
+    /// Why not, in one line.
+    pub reason: String,
+    /// The event's number is not below this one,
+    pub first: SequenceNumber,
+    /// and not above this one. Both are the event's own number where that is known.
+    pub last: SequenceNumber,
+}
+
+impl Unreadable {
+    /// Whether the event's number is known exactly.
+    pub fn is_exact(&self) -> bool {
+        self.first == self.last
+    }
 }
 
 impl EventParts {
@@ -273,84 +255,154 @@ impl EventParts {
             key: None,
             body: body.into(),
             properties: Properties::new(),
-            message_id: None,
-            correlation_id: None,
-            content_type: None,
+            annotations: Annotations::new(),
+            message: None,
+            structured_body: None,
+            unreadable: None,
         }
     }
+
+    /// Sets the message properties; none where all are missing.
+    pub fn set_message(&mut self, properties: MessageProperties) {
+        self.message = (!properties.is_empty()).then(|| Box::new(properties));
+    }
+
+    /// Sets a body that is anything but one section of bytes.
+    pub fn set_structured_body(&mut self, body: Body) {
+        self.body = body.to_bytes();
+        self.structured_body = Some(Box::new(body));
+    }
+
+    fn content_bytes(&self) -> usize {
+        let annotations = self.annotations.values().map(Value::content_bytes).sum::<usize>();
+        self.body.len()
+            + properties_bytes(&self.properties)
+            + annotations
+            + self.message.as_ref().map_or(0, |message| message.content_bytes())
+            + self.structured_body.as_ref().map_or(0, |body| body.content_bytes())
+    }
+}
+
+fn properties_bytes(properties: &Properties) -> usize {
+    properties.iter().map(|(name, value)| name.len() + value.content_bytes()).sum()
 }
 
 impl From<EventParts> for Event {
     fn from(parts: EventParts) -> Self {
-        Event(Arc::new(parts))
+        let budget_bytes = parts.content_bytes() + EVENT_OVERHEAD_BYTES;
+        Event(Arc::new(Counted { budget_bytes, parts }))
     }
 }
 
 impl Event {
+    fn parts(&self) -> &EventParts {
+        &self.0.parts
+    }
+
     /// The partition the event was received from.
     pub fn partition(&self) -> &Partition {
-        &self.0.partition
+        &self.parts().partition
     }
 
     /// The event's number in the partition.
     pub fn sequence_number(&self) -> SequenceNumber {
-        self.0.sequence_number
+        self.parts().sequence_number
     }
 
     /// The event's offset, where the transport gives one.
     pub fn offset(&self) -> Option<&Offset> {
-        self.0.offset.as_ref()
+        self.parts().offset.as_ref()
     }
 
     /// The event's place in its partition.
     pub fn position(&self) -> Position {
-        let EventParts { sequence_number, ref offset, enqueued_time, .. } = *self.0;
+        let EventParts { sequence_number, ref offset, enqueued_time, .. } = *self.parts();
         Position { sequence_number, offset: offset.clone(), enqueued_time: known(enqueued_time) }
     }
 
     /// When the service accepted the event.
     pub fn enqueued_time(&self) -> SystemTime {
-        self.0.enqueued_time
+        self.parts().enqueued_time
     }
 
     /// The same, where the transport said so.
     pub(crate) fn known_enqueued_time(&self) -> Option<SystemTime> {
-        known(self.0.enqueued_time)
+        known(self.parts().enqueued_time)
     }
 
     /// The partition key the publisher gave.
     pub fn key(&self) -> Option<&str> {
-        self.0.key.as_deref()
+        self.parts().key.as_deref()
     }
 
-    /// The body, byte for byte.
+    /// The body, byte for byte. Of a body that is not one section of bytes: see
+    /// [`Event::structured_body`], of which these are the [`Body::to_bytes`].
     pub fn body(&self) -> &Bytes {
-        &self.0.body
+        &self.parts().body
+    }
+
+    /// The body as AMQP has it, where it is anything but one section of bytes.
+    pub fn structured_body(&self) -> Option<&Body> {
+        self.parts().structured_body.as_deref()
     }
 
     /// Application properties: the headers of the event.
     pub fn properties(&self) -> &Properties {
-        &self.0.properties
+        &self.parts().properties
+    }
+
+    /// Annotations that are no field of the event, for example those of IoT Hub.
+    pub fn annotations(&self) -> &Annotations {
+        &self.parts().annotations
+    }
+
+    /// The annotation of this name, for example `iothub-connection-device-id`.
+    pub fn annotation(&self, name: &str) -> Option<&Value> {
+        if self.parts().annotations.is_empty() {
+            return None;
+        }
+        self.parts().annotations.get(&AnnotationKey::from(name))
+    }
+
+    /// Ids, media type, encoding, subject and the like, where the publisher gave any.
+    pub fn message_properties(&self) -> Option<&MessageProperties> {
+        self.parts().message.as_deref()
     }
 
     /// The publisher's message id, as text.
-    pub fn message_id(&self) -> Option<&str> {
-        self.0.message_id.as_deref()
+    pub fn message_id(&self) -> Option<Cow<'_, str>> {
+        message::text(self.message_properties()?.message_id.as_ref())
     }
 
     /// The publisher's correlation id, as text.
-    pub fn correlation_id(&self) -> Option<&str> {
-        self.0.correlation_id.as_deref()
+    pub fn correlation_id(&self) -> Option<Cow<'_, str>> {
+        message::text(self.message_properties()?.correlation_id.as_ref())
     }
 
     /// The media type of the body.
     pub fn content_type(&self) -> Option<&str> {
-        self.0.content_type.as_deref()
+        self.message_properties()?.content_type.as_deref()
     }
 
-    /// What the event counts for in a byte budget: its body plus [`EVENT_OVERHEAD_BYTES`].
+    /// How the body is encoded beyond its media type, for example `gzip`.
+    pub fn content_encoding(&self) -> Option<&str> {
+        self.message_properties()?.content_encoding.as_deref()
+    }
+
+    /// What the publisher says the event is about.
+    pub fn subject(&self) -> Option<&str> {
+        self.message_properties()?.subject.as_deref()
+    }
+
+    /// Why the event could not be read. No handler gets such an event: it is a dead letter of the
+    /// class [`ErrorClass::Unreadable`](crate::ErrorClass::Unreadable).
+    pub fn unreadable(&self) -> Option<&Unreadable> {
+        self.parts().unreadable.as_deref()
+    }
+
+    /// What the event counts for in a byte budget: its content plus [`EVENT_OVERHEAD_BYTES`].
     pub fn budget_bytes(&self) -> usize {
-        self.0.body.len() + EVENT_OVERHEAD_BYTES
+        self.0.budget_bytes
     }
 }
 
@@ -359,85 +411,17 @@ fn known(time: SystemTime) -> Option<SystemTime> {
     (time != SystemTime::UNIX_EPOCH).then_some(time)
 }
 
-/// What an event costs in memory beside its body: headers, ids and bookkeeping, an estimate.
+/// What an event costs in memory beside its content: an estimate.
 pub const EVENT_OVERHEAD_BYTES: usize = 512;
 
-/// The body is left out: it is the customer's.
+/// The content is left out: it is the customer's.
 impl fmt::Debug for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Event")
-            .field("partition", &format_args!("{}", self.0.partition))
-            .field("sequence_number", &self.0.sequence_number)
-            .field("key", &self.0.key)
-            .field("body_bytes", &self.0.body.len())
-            .finish_non_exhaustive()
-    }
-}
-
-/// An event to publish.
-#[derive(Clone, Default)]
-#[non_exhaustive]
-pub struct OutgoingEvent {
-    /// Decides the partition, where the publisher does not name one.
-    pub key: Option<String>,
-    /// The body, byte for byte.
-    pub body: Bytes,
-    /// Application properties: the headers of the event.
-    pub properties: Properties,
-    /// An id of the publisher's choice.
-    pub message_id: Option<String>,
-    /// The media type of the body.
-    pub content_type: Option<String>,
-}
-
-impl OutgoingEvent {
-    /// An event with this body and nothing else.
-    pub fn new(body: impl Into<Bytes>) -> Self {
-        Self { body: body.into(), ..Self::default() }
-    }
-
-    /// Sets the key.
-    pub fn with_key(mut self, key: impl Into<String>) -> Self {
-        self.key = Some(key.into());
-        self
-    }
-
-    /// Adds a property.
-    pub fn with_property(
-        mut self,
-        name: impl Into<String>,
-        value: impl Into<PropertyValue>,
-    ) -> Self {
-        self.properties.insert(name.into(), value.into());
-        self
-    }
-
-    /// Sets the message id.
-    pub fn with_message_id(mut self, id: impl Into<String>) -> Self {
-        self.message_id = Some(id.into());
-        self
-    }
-
-    /// What was put into the event: body, key, ids, names and values.
-    pub(crate) fn content_bytes(&self) -> usize {
-        let value_bytes = |value: &PropertyValue| match value {
-            PropertyValue::Text(text) => text.len(),
-            PropertyValue::Binary(bytes) => bytes.len(),
-            _ => size_of::<i64>(),
-        };
-        let properties =
-            self.properties.iter().map(|(name, value)| name.len() + value_bytes(value));
-        let texts = [&self.key, &self.message_id, &self.content_type].into_iter().flatten();
-        self.body.len() + properties.chain(texts.map(String::len)).sum::<usize>()
-    }
-}
-
-/// The body is left out: it is the customer's.
-impl fmt::Debug for OutgoingEvent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OutgoingEvent")
-            .field("key", &self.key)
-            .field("body_bytes", &self.body.len())
+            .field("partition", &format_args!("{}", self.partition()))
+            .field("sequence_number", &self.sequence_number())
+            .field("key", &self.key())
+            .field("body_bytes", &self.body().len())
             .finish_non_exhaustive()
     }
 }

@@ -10,7 +10,16 @@
 //! connection says nothing at all. So a link that is silent for [`PROBE_AFTER`] is compared
 //! with the end of the log; where events wait that it does not bring, twice in a row, or where
 //! the hub cannot be asked, the link is given up.
+//!
+//! Events that cannot be decoded come out in their place, as events without content
+//! ([`Event::unreadable`]), as soon as their numbers are known as well as they can be: see
+//! [`crate::state::unreadable`] and the file `runs`.
 
+mod opening;
+mod runs;
+mod unread;
+
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -21,9 +30,12 @@ use futures::future::BoxFuture;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::{Instant, Sleep, sleep_until};
-use tracing::{debug, error, warn};
+use tracing::{error, warn};
 
-use super::{HubProperties, Link, LinkStart, LogProperties, OpenLink, Transport};
+use opening::{Opened, Opening};
+use unread::Unread;
+
+use super::{Link, LinkStart, LogProperties, Transport};
 use crate::config::DEFAULT_REOPEN_BACKOFF;
 use crate::error::{Error, ErrorClass, Result};
 use crate::event::{Event, Partition};
@@ -97,6 +109,10 @@ pub struct PartitionStream {
     failures: u32,
     /// Whether the service refused our position since the last event.
     position_refused: bool,
+    /// What cannot be read, since the last event that could.
+    unread: Unread,
+    /// Received, in order, and not given out yet.
+    ready: VecDeque<Event>,
     lost_events: u64,
     links_opened: u64,
 }
@@ -138,9 +154,14 @@ impl Watched {
     }
 }
 
-struct Opened {
-    outcome: Result<Box<dyn Link>, Continuity>,
-    trimmed: Option<(u64, LogProperties)>,
+/// What the watch over a link that has nothing to give leads to.
+enum Silence {
+    /// The link is given up.
+    Lost(Error),
+    /// A run of events that cannot be read ends with the log: they are in `ready`.
+    RunEnded,
+    /// The link is opened again.
+    OpenAgain,
 }
 
 impl PartitionStream {
@@ -161,6 +182,8 @@ impl PartitionStream {
             state: State::Ended,
             failures: 0,
             position_refused: false,
+            unread: Unread::default(),
+            ready: VecDeque::new(),
             lost_events: 0,
             links_opened: 0,
         };
@@ -191,55 +214,22 @@ impl PartitionStream {
         into: &mut Vec<Event>,
     ) -> Poll<Result<usize, StreamEnd>> {
         loop {
+            if !self.ready.is_empty() {
+                let count = max_events.min(self.ready.len());
+                into.extend(self.ready.drain(..count));
+                return Poll::Ready(Ok(count));
+            }
             match &mut self.state {
                 State::Waiting(sleep) => {
                     ready!(sleep.as_mut().poll(cx));
                     self.state = self.opening(None);
                 }
                 State::Opening(opening) => match ready!(opening.poll_unpin(cx)) {
-                    Ok(opened) => {
-                        if let Some((lost_at_most, log)) = opened.trimmed {
-                            self.on_trimmed(lost_at_most, &log);
-                        }
-                        match opened.outcome {
-                            Ok(link) => {
-                                self.links_opened += 1;
-                                self.state = State::Open(Watched::new(link));
-                            }
-                            Err(continuity) => {
-                                self.state = State::Ended;
-                                return Poll::Ready(Err(StreamEnd::Discontinuity(continuity)));
-                            }
-                        }
-                    }
+                    Ok(opened) => self.on_opened(opened)?,
                     Err(error) => self.on_error(error, None)?,
                 },
-                State::Open(watched) => {
-                    let first = into.len();
-                    let error = match watched.link.poll_receive(cx, max_events, into) {
-                        Poll::Ready(Ok(_)) => None,
-                        Poll::Ready(Err(error)) => Some(error),
-                        Poll::Pending => Some(ready!(self.poll_silence(cx))),
-                    };
-                    let count = self.drop_repeats(first, into);
-                    if count > 0 {
-                        self.failures = 0;
-                        self.position_refused = false;
-                    }
-                    match error {
-                        None => {
-                            if let State::Open(watched) = &mut self.state {
-                                watched.on_heard();
-                            }
-                        }
-                        Some(error) => {
-                            let state = std::mem::replace(&mut self.state, State::Ended);
-                            let State::Open(watched) = state else {
-                                continue;
-                            };
-                            self.on_error(error, Some(watched.link))?;
-                        }
-                    }
+                State::Open(_) => {
+                    let count = ready!(self.poll_open(cx, max_events, into))?;
                     if count > 0 {
                         return Poll::Ready(Ok(count));
                     }
@@ -247,6 +237,71 @@ impl PartitionStream {
                 State::Ended => return Poll::Pending,
             }
         }
+    }
+
+    fn on_opened(&mut self, opened: Opened) -> Result<(), StreamEnd> {
+        if let Some(lost_at_most) = opened.lost_at_most {
+            self.on_trimmed(lost_at_most, &opened.log);
+        }
+        match opened.outcome {
+            Ok(link) => {
+                self.links_opened += 1;
+                self.unread.on_link_opened(opened.prefetch_events, &opened.log);
+                self.state = State::Open(Watched::new(link));
+                Ok(())
+            }
+            Err(continuity) => {
+                self.state = State::Ended;
+                Err(StreamEnd::Discontinuity(continuity))
+            }
+        }
+    }
+
+    /// Receives from the open link. Ready with no events: the state changed, or `ready` has some.
+    fn poll_open(
+        &mut self,
+        cx: &mut Context<'_>,
+        max_events: usize,
+        into: &mut Vec<Event>,
+    ) -> Poll<Result<usize, StreamEnd>> {
+        let State::Open(watched) = &mut self.state else {
+            return Poll::Ready(Ok(0));
+        };
+        let first = into.len();
+        let error = match watched.link.poll_receive(cx, max_events, into) {
+            Poll::Ready(Ok(_)) => None,
+            Poll::Ready(Err(error)) => Some(error),
+            Poll::Pending => match ready!(self.poll_silence(cx)) {
+                Silence::Lost(error) => Some(error),
+                Silence::RunEnded => return Poll::Ready(Ok(0)),
+                Silence::OpenAgain => {
+                    self.open_again();
+                    return Poll::Ready(Ok(0));
+                }
+            },
+        };
+        let after = self.unread.after(self.position.next_start());
+        let mut count = self.drop_repeats(first, into);
+        if count > 0 {
+            self.failures = 0;
+            self.position_refused = false;
+            count = self.end_run(after, first, into);
+        }
+        match error {
+            None => {
+                if let State::Open(watched) = &mut self.state {
+                    watched.on_heard();
+                }
+            }
+            Some(error) if error.class() == ErrorClass::Unreadable => self.on_unreadable(&error)?,
+            Some(error) => {
+                let state = std::mem::replace(&mut self.state, State::Ended);
+                if let State::Open(watched) = state {
+                    self.on_error(error, Some(watched.link))?;
+                }
+            }
+        }
+        Poll::Ready(Ok(count))
     }
 
     /// Sequence numbers that retention removed before they were received, at most.
@@ -266,21 +321,25 @@ impl PartitionStream {
         }
     }
 
-    /// Watches a link that has nothing to give; ready with the reason to give it up.
-    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+    /// Watches a link that has nothing to give; ready with what is to be done.
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<Silence> {
         let next = self.position.next_start();
-        let State::Open(watched) = &mut self.state else {
-            return Poll::Pending;
-        };
         loop {
+            let State::Open(watched) = &mut self.state else {
+                return Poll::Pending;
+            };
             if let Some(probe) = &mut watched.probe {
                 let answer = ready!(probe.poll_unpin(cx));
                 watched.probe = None;
                 let behind = match answer {
+                    Ok(log) if !self.unread.is_empty() => match self.on_silence_in_run(&log) {
+                        Some(silence) => return Poll::Ready(silence),
+                        None => continue,
+                    },
                     Ok(log) => waits_beyond(next, &log),
                     // Whatever keeps the hub from answering may keep the link from speaking.
                     Err(error) if error.class() == ErrorClass::Transient => {
-                        return Poll::Ready(error);
+                        return Poll::Ready(Silence::Lost(error));
                     }
                     Err(_) => false,
                 };
@@ -290,15 +349,16 @@ impl PartitionStream {
                         "receive from the link",
                         "it is silent although events wait",
                     );
-                    return Poll::Ready(error.with_partition(&self.partition));
+                    return Poll::Ready(Silence::Lost(error.with_partition(&self.partition)));
                 }
                 watched.behind = behind;
                 watched.look_after(if behind { PROBE_AGAIN } else { PROBE_AFTER });
             }
             ready!(watched.look.as_mut().poll(cx));
             let silent = watched.heard.elapsed();
-            if silent < PROBE_AFTER {
-                watched.look_after(PROBE_AFTER - silent);
+            let limit = self.unread.probe_after(PROBE_AFTER);
+            if silent < limit {
+                watched.look_after(limit - silent);
                 continue;
             }
             let (transport, id) = (Arc::clone(&self.transport), self.partition.id.clone());
@@ -378,52 +438,16 @@ impl PartitionStream {
         Ok(())
     }
 
-    /// Says goodbye to the old link and waits, where there is one, then compares the hub with
-    /// our position and opens a link there.
+    /// Opens a link behind what was received, after a goodbye to the old one and a wait.
     fn opening(&self, before: Option<(Box<dyn Link>, Duration)>) -> State {
-        let transport = Arc::clone(&self.transport);
-        let partition = self.partition.clone();
-        let mut position = self.position.clone();
-        let options = self.options.clone();
-        let opening = async move {
-            if let Some((link, delay)) = before {
-                let due = Instant::now() + delay;
-                link.close().await;
-                sleep_until(due).await;
-            }
-            let hub: HubProperties = transport.hub_properties().await?;
-            let log = transport.log_properties(&partition.id).await?;
-            let mut trimmed = None;
-            match position.continuity(&hub, &log) {
-                Continuity::Unbroken => {}
-                Continuity::Trimmed { lost_at_most } => {
-                    position.on_trimmed(&log);
-                    trimmed = Some((lost_at_most, log));
-                }
-                broken => {
-                    return Ok(Opened { outcome: Err(broken), trimmed });
-                }
-            }
-            let open =
-                OpenLink::new(partition.id.clone(), position.next_start(), options.prefetch_events)
-                    .with_owner_level(options.owner_level);
-            debug!(
-                message_topic = %partition.entity,
-                message_partition = %partition.id,
-                start = ?open.start,
-                "opening a link"
-            );
-            let link = transport.open(open).await?;
-            // The hub may have been created anew since it was compared: our position would then
-            // pass over events of the new log. From here on that would end the link.
-            let is = transport.hub_properties().await?.incarnation;
-            let was = hub.incarnation;
-            if is != was {
-                return Ok(Opened { outcome: Err(Continuity::Recreated { was, is }), trimmed });
-            }
-            Ok(Opened { outcome: Ok(link), trimmed })
+        let opening = Opening {
+            transport: Arc::clone(&self.transport),
+            partition: self.partition.clone(),
+            position: self.position.clone(),
+            owner_level: self.options.owner_level,
+            prefetch_events: self.unread.prefetch(self.options.prefetch_events),
         };
-        State::Opening(opening.boxed())
+        State::Opening(opening.open(before).boxed())
     }
 }
 
