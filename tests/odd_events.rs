@@ -14,6 +14,7 @@ use std::future::poll_fn;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use longshore::checkpoint_store::memory::MemoryCheckpointStore;
 use longshore::dead_letter::memory::MemoryDeadLetterSink;
@@ -140,7 +141,8 @@ async fn everything_arrives(client: Client, seed: &str) {
         sent.lines().map(|line| as_we_write(serde_json::from_str(line).expect("JSON"))).collect();
     assert_eq!(expected.len(), EVENTS_OF_EACH);
 
-    let (events, letters) = consume(&emulator, &expected).await;
+    let readable = expected.iter().filter(|expected| !expected.is_null()).count();
+    let (events, letters) = consume(&emulator, None, readable, expected.len()).await;
     let numbers: Vec<i64> = events.iter().map(|event| event.sequence_number().0).collect();
     assert!(numbers.is_sorted(), "in order");
     let mut copies = Vec::new();
@@ -194,7 +196,9 @@ async fn everything_arrives(client: Client, seed: &str) {
 /// Handles everything that was sent; returns the events in the order they came.
 async fn consume(
     emulator: &Emulator,
-    expected: &[Json],
+    prefetch: Option<u32>,
+    readable: usize,
+    sent: usize,
 ) -> (Vec<Event>, Arc<MemoryDeadLetterSink>) {
     let handled = Arc::new(Mutex::new(Vec::new()));
     let letters = Arc::new(MemoryDeadLetterSink::new());
@@ -203,6 +207,7 @@ async fn consume(
     let seen = Arc::clone(&handled);
     let mut one_by_one = ConsumerOptions::default();
     one_by_one.max_events_in_flight = 1;
+    one_by_one.prefetch_events = prefetch.unwrap_or(one_by_one.prefetch_events);
     let mut handle = BatchConsumer::builder(transport, Arc::new(MemoryCheckpointStore::new()))
         .dead_letters(letters.clone())
         .options(one_by_one)
@@ -212,10 +217,9 @@ async fn consume(
         })
         .expect("valid")
         .start();
-    let readable = expected.iter().filter(|expected| !expected.is_null()).count();
     until("all events", || {
         let handled = handled.lock().expect("lock").len();
-        handled >= readable && handled + letters.letters().len() >= expected.len()
+        handled >= readable && handled + letters.letters().len() >= sent
     })
     .await;
     handle.drain();
@@ -223,7 +227,7 @@ async fn consume(
     assert!(exit.is_clean(), "{exit:?}");
     let events = std::mem::take(&mut *handled.lock().expect("lock"));
     assert_eq!(events.len(), readable);
-    assert_eq!(letters.letters().len(), expected.len() - readable);
+    assert_eq!(letters.letters().len(), sent - readable);
     (events, letters)
 }
 
@@ -235,4 +239,29 @@ async fn whatever_python_sends_arrives_or_is_named() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_javascript_sends_arrives_or_is_named() {
     everything_arrives(Client::JavaScript, "2").await;
+}
+
+/// Promised: half a minute for three hundred in a row, whatever the prefetch.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_in_a_row_pass_in_the_middle_and_at_the_end_of_the_log() {
+    for prefetch in [1, 300] {
+        let emulator = broker::patient().hub("odd", 1).start().await.expect("started");
+        let connection_string = emulator.connection_string(None);
+        let rows = ["rows", &connection_string, "odd", "3", "300", "2", "300"];
+        Client::Python.run(&rows, String::new()).await;
+        let began = Instant::now();
+        let (events, letters) = consume(&emulator, Some(prefetch), 5, 605).await;
+        assert!(began.elapsed() < Duration::from_secs(60), "{prefetch}: {:?}", began.elapsed());
+        println!("605 events, 600 of them unreadable, prefetch {prefetch}: {:?}", began.elapsed());
+        let numbers = |events: &[Event]| -> Vec<i64> {
+            events.iter().map(|event| event.sequence_number().0).collect()
+        };
+        assert_eq!(numbers(&events), [0, 1, 2, 303, 304]);
+        let letters: Vec<Event> =
+            letters.letters().into_iter().map(|letter| letter.event).collect();
+        let mut named = numbers(&letters);
+        named.sort_unstable();
+        assert_eq!(named, (3..303).chain(305..605).collect::<Vec<_>>());
+        assert!(letters.iter().all(|event| event.unreadable().is_some_and(|why| why.is_exact())));
+    }
 }

@@ -3,6 +3,8 @@
     odd.py send CONNECTION_STRING HUB COUNT SEED
         sends events to partition 0, and prints for each what is to arrive: a line of JSON, `null`
         where AMQP does not allow what it holds
+    odd.py rows CONNECTION_STRING HUB COUNT...
+        sends rows of so many events, every second one of events that AMQP does not allow
     odd.py compare CONNECTION_STRING HUB COPIES
         reads the pairs of sequence numbers on its input, and compares the event of HUB with that of
         COPIES: type and value of all that they hold"""
@@ -244,6 +246,17 @@ async def send(connection_string, hub, count, seed):
         print(json.dumps(expected))
 
 
+async def rows(connection_string, hub, *counts):
+    client = EventHubProducerClient.from_connection_string(connection_string, eventhub_name=hub)
+    async with client:
+        batch = await client.create_batch(partition_id="0")
+        for number, count in enumerate(counts):
+            for _ in range(int(count)):
+                properties = {"tags": ["a"]} if number % 2 else None
+                batch.add(AmqpAnnotatedMessage(data_body=b"x", application_properties=properties))
+        await client.send_batch(batch)
+
+
 async def read(connection_string, hub, count):
     events = []
     failures = []
@@ -317,5 +330,5 @@ async def compare(connection_string, hub, copies):
     print(f"{len(pairs)} copies are equal")
 
 
-command = {"send": send, "compare": compare}[sys.argv[1]]
+command = {"send": send, "rows": rows, "compare": compare}[sys.argv[1]]
 asyncio.run(command(*sys.argv[2:]))
