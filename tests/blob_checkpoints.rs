@@ -193,7 +193,62 @@ async fn a_blob_of_an_sdk_that_keeps_case_is_where_we_begin() {
     assert_eq!(store.load(&key("0")).await.unwrap().unwrap().checkpoint, next);
 }
 
+/// Earlier releases left the port of a local broker out of the path.
+#[tokio::test]
+async fn a_blob_without_the_port_of_the_broker_is_where_we_begin_and_then_left_alone() {
+    let container = Container::create().await;
+    let store = container.store(ALL);
+    let mut local = key("0");
+    local.scope.namespace = "localhost:5673".to_owned();
+    let old = [("offset", "4096"), ("sequencenumber", "42"), ("longshore", "v=1;base=42;epoch=9")];
+    container.put("localhost/orders/$default/checkpoint/0", &old).await;
+    let stored = store.load(&local).await.unwrap().unwrap();
+    assert_eq!(
+        (stored.checkpoint.watermark.clone(), stored.checkpoint.lease_epoch.0),
+        (at(42, "4096"), 9)
+    );
+    let listed = store.list(&local.scope).await.unwrap();
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].1.as_ref().unwrap(), &stored);
+
+    let expected = Expected::Version(stored.version);
+    let next = Checkpoint { watermark: at(43, "5000"), ..Checkpoint::default() };
+    store.store(&local, &next, &expected).await.unwrap();
+    let ours = container.metadata("localhost:5673/orders/$default/checkpoint/0").await.unwrap();
+    assert_eq!(pairs(&ours), ("5000", "43"));
+    let again = store.store(&local, &next, &expected).await;
+    assert!(matches!(again, Err(StoreError::Conflict)), "{again:?}");
+    // A broker on another port wrote there since: it is nothing to us.
+    let later = [("offset", "9999"), ("sequencenumber", "99")];
+    container.put("localhost/orders/$default/checkpoint/0", &later).await;
+    assert_eq!(store.load(&local).await.unwrap().unwrap().checkpoint, next);
+    let listed = store.list(&local.scope).await.unwrap();
+    assert_eq!(listed[0].1.as_ref().unwrap().checkpoint, next);
+}
+
 // Bad blobs.
+
+#[tokio::test]
+async fn a_bad_blob_is_written_over_by_who_says_so_and_not_where_it_changed() {
+    let container = Container::create().await;
+    let store = container.store(ALL);
+    let bad = [("offset", "1"), ("sequencenumber", "soon")];
+    // Ours, and one of an SDK that keeps case.
+    for (partition, folder) in [("0", LOWER), ("1", AS_GIVEN)] {
+        container.put(&format!("{folder}/{partition}"), &bad).await;
+        let error = store.load(&key(partition)).await.unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains(&format!("{folder}/{partition}")), "{text}");
+        assert!(text.contains("longshore checkpoints set --force"), "{text}");
+        store.overwrite_unreadable(&key(partition), &with_holes()).await.unwrap();
+        assert_eq!(store.load(&key(partition)).await.unwrap().unwrap().checkpoint, with_holes());
+        let metadata = container.metadata(&format!("{LOWER}/{partition}")).await.unwrap();
+        assert_eq!(pairs(&metadata), ("4096", "42"));
+        // By now somebody made it good.
+        let again = store.overwrite_unreadable(&key(partition), &Checkpoint::default()).await;
+        assert!(matches!(again, Err(StoreError::Conflict)), "{again:?}");
+    }
+}
 
 #[tokio::test]
 async fn a_bad_blob_is_an_error_of_its_own_and_hides_no_other() {

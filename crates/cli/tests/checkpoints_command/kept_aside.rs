@@ -33,7 +33,7 @@ async fn what_is_exported_is_the_same_in_an_empty_container() {
     assert_eq!(
         lines[0],
         json!({
-            "version": 1, "namespace": "localhost", "entity": "orders",
+            "version": 1, "namespace": stage.scope().namespace, "entity": "orders",
             "consumer_group": "$Default", "partition": "0", "sequence_number": 9,
             "offset": "4096", "enqueued_time": 1_764_080_000_123_i64, "settled_above": [[11, 15], [17, 17]], "incarnation": hub.0,
             "reset_generation": 6, "lease_epoch": 1_764_080_000_123_i64,
