@@ -12,7 +12,7 @@ use longshore::checkpoint_store::{
     StoredCheckpoint, VersionToken,
 };
 use longshore::dead_letter::{DeadLetter, DeadLetterSink};
-use longshore::event::{ConsumerGroup, EntityName, PartitionId};
+use longshore::event::{ConsumerGroup, EntityName, PartitionId, Position};
 use longshore::transport::memory::MemoryTransport;
 use longshore::transport::{HubProperties, Link, LinkStart, LogProperties, OpenLink, Transport};
 use longshore::{Error, ErrorClass, Event};

@@ -285,7 +285,7 @@ impl Writer {
             .unwrap()
             .start();
         let deadline = Instant::now() + LIMIT;
-        let mut settled = [None; STATES as usize];
+        let mut settled = [const { None }; STATES as usize];
         while settled.iter().any(Option::is_none) {
             assert!(Instant::now() < deadline, "{}: {settled:?}", self.hub);
             sleep(Duration::from_millis(20)).await;
