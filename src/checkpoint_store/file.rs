@@ -139,7 +139,7 @@ fn interrupted(operation: &'static str, gone: tokio::task::JoinError) -> Error {
 struct Shared {
     folder: DurableFolder,
     /// A lock for each file seen: as many as there are partitions.
-    key_locks: Mutex<BTreeMap<(PathBuf, String), Arc<Mutex<()>>>>,
+    key_locks: Mutex<BTreeMap<PathBuf, Arc<Mutex<()>>>>,
 }
 
 impl Shared {
@@ -325,7 +325,8 @@ impl Shared {
 
     fn key_lock(&self, key: &CheckpointKey) -> Arc<Mutex<()>> {
         let mut locks = self.key_locks.lock().unwrap_or_else(PoisonError::into_inner);
-        locks.entry(place(key)).or_default().clone()
+        let (folder, file) = place(key);
+        locks.entry(folder.join(file)).or_default().clone()
     }
 }
 

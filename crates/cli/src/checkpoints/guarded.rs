@@ -247,7 +247,7 @@ mod tests {
     };
     use longshore::clock::Clock;
     use longshore::config::{LeaseOptions, PositionLost};
-    use longshore::event::{Incarnation, SequenceNumber, StartPosition};
+    use longshore::event::{Incarnation, Position, StartPosition};
     use longshore::lease_store::memory::MemoryLeaseStore;
     use longshore::lease_store::{LeaseStore, Member, OwnerId, Ownership, StoredOwnership};
     use longshore::state::reset::reset;
@@ -387,7 +387,7 @@ mod tests {
         let guarded = Guarded::new(&opened, force).await.expect("in memory");
         let partition = "0".into();
         let write = guarded.write(&partition, |stored, write_id| {
-            reset(stored, SequenceNumber(5), Incarnation(7), write_id)
+            reset(stored, Position::at(5), Incarnation(7), write_id)
         });
         write.await
     }
@@ -524,7 +524,7 @@ mod tests {
         let guarded = Guarded::new(&opened, Force::Off).await.expect("in memory");
         let write = async |partition| {
             let make = |stored: Option<&Checkpoint>, write_id| {
-                reset(stored, SequenceNumber(5), Incarnation(7), write_id)
+                reset(stored, Position::at(5), Incarnation(7), write_id)
             };
             guarded.write(&key(partition).partition, make).await
         };
