@@ -195,7 +195,7 @@ async fn a_blob_of_an_sdk_that_keeps_case_is_where_we_begin() {
 
 /// Earlier releases left the port of a local broker out of the path.
 #[tokio::test]
-async fn a_blob_without_the_port_of_the_broker_is_where_we_begin_and_then_left_alone() {
+async fn a_blob_without_the_port_of_the_broker_is_where_we_begin_and_then_a_copy() {
     let container = Container::create().await;
     let store = container.store(ALL);
     let mut local = key("0");
@@ -218,12 +218,22 @@ async fn a_blob_without_the_port_of_the_broker_is_where_we_begin_and_then_left_a
     assert_eq!(pairs(&ours), ("5000", "43"));
     let again = store.store(&local, &next, &expected).await;
     assert!(matches!(again, Err(StoreError::Conflict)), "{again:?}");
-    // A broker on another port wrote there since: it is nothing to us.
+    // Clients that leave the port out go on from a copy.
+    let copied = container.metadata("localhost/orders/$default/checkpoint/0").await.unwrap();
+    assert_eq!(pairs(&copied), ("5000", "43"));
+    // It is nobody's checkpoint: not of a broker on another port, and not where ours was deleted.
+    let mut other = local.clone();
+    other.scope.namespace = "localhost:5674".to_owned();
+    assert_eq!(store.load(&other).await.unwrap(), None);
+    assert!(store.list(&other.scope).await.unwrap().is_empty());
+    // One of them wrote there since: ours stays, and who has none begins there.
     let later = [("offset", "9999"), ("sequencenumber", "99")];
     container.put("localhost/orders/$default/checkpoint/0", &later).await;
     assert_eq!(store.load(&local).await.unwrap().unwrap().checkpoint, next);
     let listed = store.list(&local.scope).await.unwrap();
     assert_eq!(listed[0].1.as_ref().unwrap().checkpoint, next);
+    let begins = store.load(&other).await.unwrap().unwrap().checkpoint;
+    assert_eq!(begins.watermark, at(99, "9999"));
 }
 
 // Bad blobs.

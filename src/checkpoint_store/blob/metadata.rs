@@ -29,6 +29,7 @@ const OFFSET: &str = "offset";
 const SEQUENCE_NUMBER: &str = "sequencenumber";
 const OURS: &str = "longshore";
 const VERSION: &str = "1";
+const COPY: &str = "copy";
 
 /// The metadata of a checkpoint, within [`MAX_METADATA_BYTES`].
 pub(super) fn encode(checkpoint: &Checkpoint) -> Metadata {
@@ -79,6 +80,18 @@ pub(super) fn encode(checkpoint: &Checkpoint) -> Metadata {
         ours.push_str(&settled);
     }
     metadata
+}
+
+/// The position alone, for processors of other SDKs that look elsewhere; marked as a copy.
+pub(super) fn copy(checkpoint: &Checkpoint) -> Metadata {
+    let mut metadata = encode(checkpoint);
+    metadata.insert(OURS.to_owned(), COPY.to_owned());
+    metadata
+}
+
+/// Whether it is a copy that nobody has written since.
+pub(super) fn is_copy(metadata: &Metadata) -> bool {
+    value(metadata, OURS) == Some(COPY)
 }
 
 /// The checkpoint in a blob's metadata, whoever wrote it. Names are read in any case; keys that
@@ -377,6 +390,23 @@ mod tests {
             assert_eq!(decode(&encode(&located)), Ok(located));
         }
         assert_eq!(decode(&encode(&Checkpoint::default())), Ok(Checkpoint::default()));
+    }
+
+    #[test]
+    fn a_copy_is_the_position_until_somebody_else_writes_it() {
+        let position = Position { offset: Some("4096".into()), ..Position::at(42) };
+        let full = Checkpoint {
+            watermark: Some(position.clone()),
+            settled_above: vec![run(44, 50)],
+            lease_epoch: LeaseEpoch(9),
+            ..Checkpoint::default()
+        };
+        let mut copied = copy(&full);
+        assert!(is_copy(&copied) && !is_copy(&encode(&full)));
+        let alone = Checkpoint { watermark: Some(position), ..Checkpoint::default() };
+        assert_eq!(decode(&copied), Ok(alone));
+        copied.remove(OURS);
+        assert!(!is_copy(&copied));
     }
 
     #[test]

@@ -6,8 +6,9 @@
 //! - Paths are lower-cased. Where another SDK kept the case it was configured with, its blob is
 //!   read beside ours, and counts as far as it is newer and further ahead. Only ours is written.
 //! - The port of a broker on this machine is part of its path, `localhost:5673/…`, as the clients of
-//!   Python and Go have it. Where there is no such blob, one under the path without the port is
-//!   read: earlier releases left it out, as the clients of JavaScript and .NET do.
+//!   Python and Go have it. Those of JavaScript and .NET leave it out, and so did earlier releases.
+//!   For them the position is copied to the path without the port; what they, or an earlier
+//!   release, wrote there is read where there is no blob under the path with it.
 //! - What is settled above the watermark goes with it within the 8 KiB of metadata; what does not
 //!   fit is handled again after a crash.
 //! - All metadata is replaced by a write: keys that other programs added are gone with our first,
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use azure_core::credentials::TokenCredential;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use tracing::debug;
 
 use self::join::{Blobs, NOT_OURS};
 use super::{
@@ -33,8 +35,8 @@ use super::{
 };
 pub use crate::blob_container::DEFAULT_REQUEST_TIMEOUT;
 use crate::blob_container::names::{self, Spelling};
-use crate::blob_container::{Container, WriteFailure};
-use crate::error::{Error, ErrorClass};
+use crate::blob_container::{Container, Found, WriteFailure};
+use crate::error::{Error, ErrorClass, error_chain};
 use crate::event::{Partition, PartitionId};
 use crate::secret::Secret;
 
@@ -87,7 +89,8 @@ impl BlobCheckpointStore {
                 break;
             }
             let name = blob_name(LOAD, key, spelling)?;
-            *blobs.of(spelling) = self.container.read(LOAD, &name).await?;
+            let found = self.container.read(LOAD, &name).await?;
+            *blobs.of(spelling) = found.filter(|found| counts(spelling, found));
         }
         Ok(blobs)
     }
@@ -122,12 +125,31 @@ impl BlobCheckpointStore {
             }
             _ => self.container.create(STORE, &name, metadata).await,
         };
-        written.map_err(|failure| match failure {
+        let version = written.map_err(|failure| match failure {
             WriteFailure::Conflict => StoreError::Conflict,
             WriteFailure::Failed(error) => {
                 StoreError::Failed(error.with_partition(&partition(key)))
             }
-        })
+        })?;
+        self.copy(key, checkpoint).await;
+        Ok(version)
+    }
+
+    /// Copies the position of a checkpoint to where some clients look for those of a local broker.
+    /// Nothing depends on it here.
+    async fn copy(&self, key: &CheckpointKey, checkpoint: &Checkpoint) {
+        let name = |spelling| blob_name(STORE, key, spelling);
+        let (Ok(ours), Ok(without_port)) = (name(Spelling::Lower), name(Spelling::WithoutPort))
+        else {
+            return;
+        };
+        if ours == without_port {
+            return;
+        }
+        let copy = metadata::copy(checkpoint);
+        if let Err(error) = self.container.put(STORE, &without_port, copy).await {
+            debug!(causes = ?error_chain(&error), "the checkpoint is not copied to {without_port}");
+        }
     }
 
     async fn list_all(&self, scope: &CheckpointScope) -> Result<Vec<Listed>, Error> {
@@ -138,6 +160,7 @@ impl BlobCheckpointStore {
             for (name, blob) in self.container.list(LIST, &folder).await?.blobs {
                 let file = name.strip_prefix(&folder).unwrap_or(&name);
                 let fault = match (names::partition(file, spelling), blob) {
+                    (Some(_), Some(blob)) if !counts(spelling, &blob) => continue,
                     (Some(id), Some(blob)) => {
                         *found.entry(id).or_default().of(spelling) = Some(blob);
                         continue;
@@ -191,6 +214,12 @@ impl CheckpointStore for BlobCheckpointStore {
     fn list<'a>(&'a self, scope: &'a CheckpointScope) -> BoxFuture<'a, Result<Vec<Listed>, Error>> {
         self.list_all(scope).boxed()
     }
+}
+
+/// Whether a blob is a checkpoint of its own. A copy of ours is not: it would come back where ours
+/// is deleted, to begin anew, and may be of a broker on another port.
+fn counts(spelling: Spelling, found: &Found) -> bool {
+    spelling != Spelling::WithoutPort || !metadata::is_copy(&found.metadata)
 }
 
 /// The spellings under which there may be blobs of a scope, or of one of its partitions, ours first.

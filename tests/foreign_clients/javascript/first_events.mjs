@@ -1,6 +1,6 @@
 // A processor of the SDK over the checkpoints in Blob Storage: what it receives first.
 //
-//     first_events.mjs CLIENTS CONTAINER_URL NAMESPACE CONNECTION_STRING HUB:PARTITIONS,...
+//     first_events.mjs CLIENTS CONTAINER_URL CONNECTION_STRING HUB:PARTITIONS,...
 //
 // Prints, as its last line, the number of the first event of each partition of each hub as JSON; what
 // did not come within the limit is missing. It writes no checkpoint, and begins with what is new
@@ -8,13 +8,12 @@
 //
 // The store here reads what @azure/eventhubs-checkpointstore-blob reads, by the same rules: a listing
 // below the lower-cased path, an offset and a whole sequence number in the metadata of each blob, or
-// an error. Ownership is nobody's but this process's. The client gives a local broker's namespace
-// without its port, so the store is told the one to look under.
+// an error. Ownership is nobody's but this process's.
 
 import { createRequire } from "node:module";
 import { argv } from "node:process";
 
-const [clients, containerUrl, namespace, connectionString, hubs] = argv.slice(2);
+const [clients, containerUrl, connectionString, hubs] = argv.slice(2);
 const { EventHubConsumerClient, latestEventPosition } = createRequire(`${clients}/`)(
   "@azure/event-hubs",
 );
@@ -40,7 +39,8 @@ class Store {
   }
 
   async listCheckpoints(fullyQualifiedNamespace, eventHubName, consumerGroup) {
-    const path = `${namespace}/${eventHubName}/${consumerGroup}/checkpoint/`.toLowerCase();
+    const scopePath = `${fullyQualifiedNamespace}/${eventHubName}/${consumerGroup}`;
+    const path = `${scopePath}/checkpoint/`.toLowerCase();
     const url = new URL(containerUrl);
     for (const [name, value] of Object.entries({
       restype: "container",

@@ -174,7 +174,7 @@ mod commands {
 
     pub(super) const EMPTY: u32 = 8;
     pub(super) const TRIMS: &[(u32, i64)] = &[(3, BEGIN), (4, BEGIN), (6, BEGIN), (9, 10)];
-    pub(super) const PARTITIONS: u32 = 20;
+    pub(super) const PARTITIONS: u32 = 21;
 
     /// Writes them all; returns the next event of each partition.
     pub(super) async fn write(ground: &Ground) -> BTreeMap<String, i64> {
@@ -203,6 +203,8 @@ mod commands {
             (13, &["reset", "--to", &after_all], 10),
             (14, &["reset", "--to", "6"], 6),
             (15, &["reset", "--force", "--to", "2"], 2),
+            // Not there yet: they go on behind what is.
+            (20, &["set", "--force", "--sequence", "50"], 10),
         ];
         let mut next = BTreeMap::new();
         for (partition, arguments, first) in written {
@@ -386,12 +388,12 @@ fn python(ground: &Ground) -> Command {
     command
 }
 
-/// Its store is in the script, and told the namespace: this client leaves the port out.
+/// Its store is in the script. This client leaves the port out of the path.
 fn javascript(ground: &Ground) -> Command {
     let mut command = Command::new("node");
     command.arg(root().join("tests/foreign_clients/javascript/first_events.mjs"));
     command.arg(installed("javascript"));
-    command.arg(ground.container.url("rl")).arg(ground.namespace.name());
+    command.arg(ground.container.url("rl"));
     command
 }
 

@@ -98,6 +98,10 @@ impl Stage {
         self.transport.log_properties(&partition.into()).await.unwrap()
     }
 
+    pub(crate) async fn last_offset(&self, partition: &str) -> String {
+        self.log(partition).await.last_enqueued_offset.unwrap().as_str().to_owned()
+    }
+
     pub(crate) fn folder(&self) -> PathBuf {
         self.dir.path().join("longshore-state/checkpoints")
     }
