@@ -114,11 +114,13 @@ impl Ground {
     ) {
         join_all(hubs.iter().map(async |(hub, partitions)| {
             let publisher = EventHubsPublisher::new(self.namespace.clone(), *hub);
-            for partition in (0..*partitions).filter(|partition| wanted(hub, *partition)) {
+            let wanted = (0..*partitions).filter(|partition| wanted(hub, *partition));
+            let sends = wanted.map(|partition| {
                 let events = (0..count).map(|_| OutgoingEvent::new("x")).collect();
                 let target = SendTarget::Partition(partition.to_string().into());
-                publisher.send_batch(target, events).await.unwrap();
-            }
+                publisher.send_batch(target, events)
+            });
+            join_all(sends).await.into_iter().for_each(|sent| sent.unwrap());
             publisher.close().await;
         }))
         .await;
