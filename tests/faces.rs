@@ -384,13 +384,17 @@ async fn a_set_that_cannot_work_is_refused() {
         let handler = |_: Batch, _: BatchContext| async { Ok::<(), Failure>(()) };
         set.batch_handler(handler).expect_err("refused").to_string()
     };
-    let harness = Harness::of("orders", 1);
+    let (harness, spelled) = (Harness::of("orders", 1), Harness::of("Orders", 1));
     let one = || harness.builder();
     for (set, message) in [
         (ConsumerSet::builder(), "consumers = 0 cannot be used: there must be at least 1"),
         (
             ConsumerSet::builder().consumer(one()).consumer(one()),
             "consumers = orders as $Default, twice cannot be used",
+        ),
+        (
+            ConsumerSet::builder().consumer(one()).consumer(spelled.builder()),
+            "consumers = Orders as $Default, twice cannot be used",
         ),
         (
             ConsumerSet::builder().consumer(one()).max_events_in_flight(0),

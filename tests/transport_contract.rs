@@ -25,7 +25,7 @@ use longshore::state::resume::ResumePosition;
 use longshore::transport::event_hubs::{EventHubsPublisher, EventHubsTransport};
 use longshore::transport::memory::MemoryHub;
 use longshore::transport::partition_stream::{PartitionStream, StreamEnd, StreamOptions};
-use longshore::transport::{Link, LinkStart, OpenLink, Publisher, SendTarget, Transport};
+use longshore::transport::{Link, LinkStart, OpenLink, Publisher, SendTarget, Transport, offsets};
 use longshore::{Error, ErrorClass, Event, OutgoingEvent};
 use longshore_emulator::Emulator;
 use tokio::time::{Instant, timeout};
@@ -136,6 +136,8 @@ macro_rules! contract {
             a_link_begins_at_the_first_event,
             a_link_begins_after_a_sequence_number,
             a_link_begins_at_a_time,
+            the_first_event_from_a_place_on_is_told_and_takes_the_partition_from_nobody,
+            the_offset_of_a_number_leads_behind_it,
             every_field_of_an_event_survives,
             a_receive_takes_no_more_than_it_was_asked_for,
             empty_bodies_and_bodies_of_a_megabyte_survive,
@@ -281,6 +283,10 @@ async fn log_properties_tell_the_ends_of_an_empty_and_of_a_filled_log(hub: impl 
     assert_eq!((filled.begin, filled.last_enqueued), (SequenceNumber(0), Some(SequenceNumber(2))));
     let events = read(&transport, from_the_first(1), 3).await;
     assert_eq!(filled.last_enqueued_time, Some(events[2].enqueued_time()));
+    assert_eq!(
+        (filled.last_enqueued_offset.as_ref(), empty.last_enqueued_offset.as_ref()),
+        (events[2].offset(), None)
+    );
     assert_eq!(transport.log_properties(&id(2)).await.unwrap(), empty);
 }
 
@@ -308,6 +314,54 @@ async fn a_link_begins_after_a_sequence_number(hub: impl Fixture) {
     let (events, ()) =
         tokio::join!(take(&mut at_the_end, 1), async { publish(&publisher, 0, &["e"]).await });
     assert_eq!(bodies(&events), ["e"]);
+}
+
+async fn the_first_event_from_a_place_on_is_told_and_takes_the_partition_from_nobody(
+    hub: impl Fixture,
+) {
+    let (transport, publisher) = (hub.transport(GROUP), hub.publisher());
+    publish(&publisher, 0, &["a", "b", "c"]).await;
+    let mut shared = transport.open(from_the_first(0)).await.unwrap();
+    let events = take(&mut shared, 3).await;
+    for (start, index) in [
+        (LinkStart::FirstEvent, 0),
+        (LinkStart::After(SequenceNumber(0)), 1),
+        (LinkStart::EnqueuedAt(SystemTime::UNIX_EPOCH - Duration::from_secs(1)), 0),
+        (LinkStart::EnqueuedAt(SystemTime::UNIX_EPOCH), 0),
+    ] {
+        let first = transport.first_event(&id(0), start).await.unwrap();
+        assert_eq!(first, events[index].position(), "{start:?}");
+    }
+    // Who reads goes on.
+    publish(&publisher, 0, &["d"]).await;
+    assert_eq!(bodies(&take(&mut shared, 1).await), ["d"]);
+    shared.close().await;
+    let mut owner = transport.open(from_the_first(0).with_owner_level(Some(1))).await.unwrap();
+    take(&mut owner, 4).await;
+    let refused = transport.first_event(&id(0), LinkStart::FirstEvent).await.unwrap_err();
+    assert_eq!(refused.class(), ErrorClass::PartitionLost);
+    publish(&publisher, 0, &["e"]).await;
+    assert_eq!(bodies(&take(&mut owner, 1).await), ["e"]);
+    owner.close().await;
+}
+
+async fn the_offset_of_a_number_leads_behind_it(hub: impl Fixture) {
+    let (transport, publisher) = (hub.transport(GROUP), hub.publisher());
+    publish(&publisher, 0, &["a", "b", "c", "d"]).await;
+    let events = read(&transport, from_the_first(0), 4).await;
+    let log = transport.log_properties(&id(0)).await.unwrap();
+    for (number, event) in [(0, &events[0]), (1, &events[1]), (3, &events[3])] {
+        let settled = SequenceNumber(number);
+        let located = offsets::locate(&*transport, &id(0), settled, &log).await.unwrap();
+        assert_eq!(located, event.position());
+    }
+    let located = offsets::locate(&*transport, &id(0), SequenceNumber(-1), &log).await.unwrap();
+    assert_eq!(located.offset, Some("-1".into()));
+    let beyond = offsets::locate(&*transport, &id(0), SequenceNumber(99), &log).await.unwrap();
+    assert_eq!(beyond.offset.as_ref(), events[3].offset());
+    assert_eq!((beyond.sequence_number.0, beyond.enqueued_time), (99, None));
+    let since = offsets::first_since(&*transport, &id(0), events[0].enqueued_time()).await;
+    assert_eq!(since.unwrap(), SequenceNumber(0));
 }
 
 async fn a_link_begins_at_a_time(hub: impl Fixture) {

@@ -10,8 +10,10 @@ mod outgoing;
 mod value;
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -22,12 +24,10 @@ pub use message::{AnnotationKey, Annotations, Body, MessageProperties};
 pub use outgoing::OutgoingEvent;
 pub use value::{Described, Descriptor, MessageId, Value};
 
-macro_rules! name_type {
-    ($(#[$doc:meta])* $name:ident) => {
-        $(#[$doc])*
-        #[derive(
-            Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
-        )]
+macro_rules! text_type {
+    ($(#[$attribute:meta])* $name:ident) => {
+        $(#[$attribute])*
+        #[derive(Clone, serde::Serialize, serde::Deserialize)]
         #[serde(from = "String", into = "String")]
         pub struct $name(std::sync::Arc<str>);
 
@@ -75,13 +75,76 @@ macro_rules! name_type {
     };
 }
 
-pub(crate) use name_type;
+macro_rules! name_type {
+    ($(#[$doc:meta])* $name:ident) => {
+        $crate::event::text_type! {
+            $(#[$doc])*
+            #[derive(PartialEq, Eq, PartialOrd, Ord, Hash)]
+            $name
+        }
+    };
+}
 
-name_type!(
+macro_rules! caseless_name_type {
+    ($(#[$doc:meta])* $name:ident) => {
+        text_type! {
+            $(#[$doc])*
+            ///
+            /// The service takes names that differ only by case for one name, and so do `==`,
+            /// the order and the hash. It is shown as it is spelled.
+            $name
+        }
+
+        impl PartialEq for $name {
+            fn eq(&self, other: &Self) -> bool {
+                self.0.eq_ignore_ascii_case(&other.0)
+            }
+        }
+
+        impl Eq for $name {}
+
+        impl PartialOrd for $name {
+            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+                Some(self.cmp(other))
+            }
+        }
+
+        impl Ord for $name {
+            fn cmp(&self, other: &Self) -> Ordering {
+                compare_caseless(&self.0, &other.0)
+            }
+        }
+
+        impl Hash for $name {
+            fn hash<H: Hasher>(&self, state: &mut H) {
+                hash_caseless(&self.0, state);
+            }
+        }
+    };
+}
+
+pub(crate) use {name_type, text_type};
+
+/// The order of names that are one whatever their case.
+pub(crate) fn compare_caseless(one: &str, other: &str) -> Ordering {
+    one.bytes()
+        .map(|byte| byte.to_ascii_lowercase())
+        .cmp(other.bytes().map(|byte| byte.to_ascii_lowercase()))
+}
+
+/// The hash that goes with [`compare_caseless`].
+pub(crate) fn hash_caseless<H: Hasher>(name: &str, state: &mut H) {
+    for byte in name.bytes() {
+        state.write_u8(byte.to_ascii_lowercase());
+    }
+    state.write_u8(0xff);
+}
+
+caseless_name_type!(
     /// The name of an Event Hubs entity (one hub).
     EntityName
 );
-name_type!(
+caseless_name_type!(
     /// The name of a consumer group of an entity.
     ConsumerGroup
 );
@@ -423,5 +486,24 @@ impl fmt::Debug for Event {
             .field("key", &self.key())
             .field("body_bytes", &self.body().len())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeSet, HashSet};
+
+    use super::*;
+
+    #[test]
+    fn names_of_hubs_and_groups_are_one_whatever_their_case() {
+        let spelled = ["orders", "Orders", "ORDERS"].map(EntityName::from);
+        assert_eq!(spelled.iter().collect::<BTreeSet<_>>().len(), 1);
+        assert_eq!(spelled.iter().collect::<HashSet<_>>().len(), 1);
+        assert_eq!(spelled[1].as_str(), "Orders", "it is shown as it is spelled");
+        assert_eq!(ConsumerGroup::from("$Default"), ConsumerGroup::from("$default"));
+        assert_ne!(EntityName::from("orders"), EntityName::from("orders-2"));
+        assert!(EntityName::from("Orders") < EntityName::from("orders-2"));
+        assert_ne!(PartitionId::from("a"), PartitionId::from("A"));
     }
 }

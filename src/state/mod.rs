@@ -13,6 +13,7 @@ pub mod delay_queue;
 pub mod fence;
 pub mod lag;
 pub mod lease_table;
+pub mod offset_search;
 pub mod owner;
 pub mod panics;
 pub mod placement;

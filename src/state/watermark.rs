@@ -315,6 +315,10 @@ impl Watermark {
             }
         }
         self.first_ticket += leaving as u64;
+        // Who goes by offsets begins behind an earlier event, rather than nowhere.
+        if position.offset.is_none() {
+            position.offset = self.settled_to.take().and_then(|before| before.offset);
+        }
         self.settled_to = Some(position);
         true
     }
@@ -357,6 +361,26 @@ mod tests {
                 .prop_map(|(pick, more)| Step::Settle { pick, more }),
             1 => Just(Step::Restart),
         ]
+    }
+
+    #[test]
+    fn an_event_without_an_offset_keeps_the_last_one_that_is_known() {
+        let before = Position { offset: Some("40".into()), ..Position::at(4) };
+        let mut watermark = Watermark::from_checkpoint(Some(before), &[]);
+        for (number, offset, known) in
+            [(5, None, Some("40")), (6, Some("60"), Some("60")), (7, None, Some("60"))]
+        {
+            let offset = offset.map(Offset::new);
+            let mark = Mark { offset: offset.as_ref(), enqueued_time: None };
+            let Received::New(ticket) = watermark.on_received(SequenceNumber(number), || mark)
+            else {
+                panic!("it is new");
+            };
+            watermark.on_settled(ticket, mark);
+            let position = watermark.settled_to().expect("settled");
+            assert_eq!(position.sequence_number, SequenceNumber(number));
+            assert_eq!(position.offset.as_ref().map(Offset::as_str), known);
+        }
     }
 
     fn offset(number: i64) -> Offset {

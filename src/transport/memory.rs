@@ -59,6 +59,8 @@ struct Log {
     trimmed: usize,
     events: VecDeque<Event>,
     next_number: i64,
+    /// The newest event's number and offset, be it trimmed or not.
+    last: Option<(SequenceNumber, Offset)>,
     links: BTreeMap<u64, OpenedLink>,
 }
 
@@ -114,6 +116,7 @@ impl MemoryHub {
                     trimmed: 0,
                     events: VecDeque::new(),
                     next_number: 0,
+                    last: None,
                     links: BTreeMap::new(),
                 })
             })
@@ -215,6 +218,7 @@ impl MemoryHub {
             log.events.clear();
             log.trimmed = 0;
             log.next_number = 0;
+            log.last = None;
             log.end_links(|_| Some(ErrorClass::Transient));
         }
     }
@@ -256,8 +260,10 @@ impl Log {
     ) -> SequenceNumber {
         let number = self.next_number;
         self.next_number += 1;
+        let offset = Offset::new(format!("{number}"));
+        self.last = Some((SequenceNumber(number), offset.clone()));
         let mut parts = EventParts {
-            offset: Some(Offset::new(format!("{number}"))),
+            offset: Some(offset),
             enqueued_time: now,
             key: event.key,
             properties: event.properties,
@@ -347,11 +353,9 @@ impl Transport for MemoryTransport {
             let log = lock(self.hub.log(partition, OPERATION)?);
             let begin =
                 log.events.front().map_or(SequenceNumber(log.next_number), Event::sequence_number);
-            Ok(LogProperties::new(
-                begin,
-                (log.next_number > 0).then_some(SequenceNumber(log.next_number - 1)),
-                log.events.back().map(Event::enqueued_time),
-            ))
+            let (number, offset) = log.last.clone().unzip();
+            let time = log.events.back().map(Event::enqueued_time);
+            Ok(LogProperties::new(begin, number, time).with_last_enqueued_offset(offset))
         }
         .boxed()
     }

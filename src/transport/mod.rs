@@ -2,24 +2,29 @@
 //!
 //! A [`Link`] is as fragile as the network below it: it ends with an error, and whoever holds
 //! it decides by the error's class what comes next. Exact resume across lost links is built
-//! once, above this port, in [`partition_stream`]. Adapters: [`event_hubs`] over the Azure SDK and
+//! once, above this port, in [`partition_stream`], and so are look-ups of offsets, in [`offsets`].
+//! Adapters: [`event_hubs`] over the Azure SDK and
 //! [`memory`] in process, with faults on demand.
 
 #[cfg(feature = "event-hubs")]
 pub mod event_hubs;
 pub mod memory;
+pub mod offsets;
 pub mod partition_stream;
 #[cfg(feature = "event-hubs")]
 pub(crate) mod tunnel;
 
 use std::fmt;
+use std::future::poll_fn;
 use std::task::{Context, Poll};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use crate::error::Result;
-use crate::event::{ConsumerGroup, EntityName, Event, OutgoingEvent, PartitionId, SequenceNumber};
+use crate::error::{Error, ErrorClass, Result};
+use crate::event::{
+    ConsumerGroup, EntityName, Event, OutgoingEvent, PartitionId, Position, SequenceNumber,
+};
 pub use crate::hub::{HubProperties, LinkStart, LogProperties};
 
 /// How to open a link.
@@ -52,7 +57,8 @@ impl OpenLink {
 
 /// Reads one entity as one consumer group.
 pub trait Transport: Send + Sync + fmt::Debug + 'static {
-    /// The fully qualified namespace the entity is in, or the name of a local broker.
+    /// The fully qualified namespace the entity is in, or the name of a local broker: what
+    /// checkpoints are filed under.
     fn namespace(&self) -> &str;
 
     /// The entity it reads.
@@ -90,6 +96,34 @@ pub trait Transport: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// Any class; `PartitionLost` where a higher owner level has the partition.
     fn open(&self, options: OpenLink) -> BoxFuture<'static, Result<Box<dyn Link>>>;
+
+    /// Reads where the first event is from a place on, for who knows that there is one: it waits
+    /// otherwise. By default over a link of its own, which is closed at once; it has no owner
+    /// level, and so takes the partition from nobody.
+    ///
+    /// # Errors
+    /// Any class; `PartitionLost` where somebody with an owner level has the partition.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    fn first_event<'a>(
+        &'a self,
+        partition: &'a PartitionId,
+        from: LinkStart,
+    ) -> BoxFuture<'a, Result<Position>> {
+        async move {
+            let mut link = self.open(OpenLink::new(partition.clone(), from, 1)).await?;
+            let mut events: Vec<Event> = Vec::new();
+            let received = poll_fn(|cx| link.poll_receive(cx, 1, &mut events)).await;
+            link.close().await;
+            if let Some(event) = events.first() {
+                return Ok(event.position());
+            }
+            received?;
+            Err(Error::new(ErrorClass::Unknown, "look at an event", "the link gave none"))
+        }
+        .boxed()
+    }
 
     /// Lets go of connections. Links that are open end with an error.
     fn close(&self) -> BoxFuture<'_, ()>;

@@ -1,6 +1,7 @@
 //! Which partitions run here, from the first look at the hub to the consumer's exit: all of
 //! them, or those that this worker has leases for.
 
+mod begin;
 pub(super) mod checkpoint_watch;
 mod claim;
 pub(super) mod hub_watch;

@@ -23,7 +23,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 pub use connect::DEFAULT_OPEN_TIMEOUT;
 pub use namespace::{DEFAULT_CALL_TIMEOUT, DEFAULT_IDLE_TIMEOUT, Namespace};
@@ -43,8 +43,9 @@ use tokio::time::timeout;
 use super::{HubProperties, Link, LinkStart, LogProperties, OpenLink, Panicked, Transport};
 use crate::error::{Error, ErrorClass, Result};
 use crate::event::{
-    ConsumerGroup, EntityName, Event, Incarnation, Partition, PartitionId, SequenceNumber,
+    ConsumerGroup, EntityName, Event, Incarnation, Offset, Partition, PartitionId, SequenceNumber,
 };
+use crate::timestamp::{from_unix_millis, unix_millis};
 
 /// How long a read of properties may take, at most. Short: an answer can get lost, and links
 /// wait for it.
@@ -161,7 +162,7 @@ async fn close_consumer(client: ConsumerClient) {
 
 impl Transport for EventHubsTransport {
     fn namespace(&self) -> &str {
-        self.namespace.host()
+        self.namespace.name()
     }
 
     fn entity(&self) -> &EntityName {
@@ -191,11 +192,13 @@ impl Transport for EventHubsTransport {
                 })
                 .await?;
             let last = properties.last_enqueued_sequence_number;
-            Ok(LogProperties::new(
+            let log = LogProperties::new(
                 SequenceNumber(properties.beginning_sequence_number),
                 (last >= 0).then_some(SequenceNumber(last)),
                 properties.last_enqueued_time_utc,
-            ))
+            );
+            let offset = Some(properties.last_enqueued_offset).filter(|_| last >= 0);
+            Ok(log.with_last_enqueued_offset(offset.map(Offset::from)))
         }
         .boxed()
     }
@@ -250,12 +253,17 @@ impl Transport for EventHubsTransport {
     }
 }
 
-/// Always exclusive: `>` is understood for every kind of position.
+/// Always exclusive, for `>` is understood for every kind of position, but for a time, which the
+/// service knows to the millisecond. The SDK cuts the rest off, and panics at a time before 1970.
 fn start_position(start: LinkStart) -> StartPosition {
     let (location, inclusive) = match start {
-        LinkStart::FirstEvent => (StartLocation::Earliest, false),
+        LinkStart::EnqueuedAt(time) if time > SystemTime::UNIX_EPOCH => {
+            let almost = Duration::from_nanos(999_999);
+            let millis = time.checked_add(almost).map(unix_millis).map(from_unix_millis);
+            (StartLocation::EnqueuedTime(millis.unwrap_or(time)), true)
+        }
+        LinkStart::FirstEvent | LinkStart::EnqueuedAt(_) => (StartLocation::Earliest, false),
         LinkStart::After(number) => (StartLocation::SequenceNumber(number.0), false),
-        LinkStart::EnqueuedAt(time) => (StartLocation::EnqueuedTime(time), true),
     };
     StartPosition { location, inclusive }
 }
@@ -343,5 +351,31 @@ impl Link for EventHubsLink {
             close_consumer(client).await;
         }
         .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_rounded_up_to_what_the_service_knows_and_one_before_1970_is_the_beginning() {
+        let at = |nanos| SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos);
+        for (time, asked) in [
+            (at(1_000_000), Some(at(1_000_000))),
+            (at(1_000_001), Some(at(2_000_000))),
+            (at(1_999_999), Some(at(2_000_000))),
+            (at(0), None),
+            (SystemTime::UNIX_EPOCH - Duration::from_secs(1), None),
+        ] {
+            let StartPosition { location, inclusive } = start_position(LinkStart::EnqueuedAt(time));
+            match (location, asked) {
+                (StartLocation::EnqueuedTime(location), Some(asked)) => {
+                    assert_eq!((location, inclusive), (asked, true), "{time:?}");
+                }
+                (StartLocation::Earliest, None) => assert!(!inclusive),
+                (location, _) => panic!("{time:?}: {location:?}"),
+            }
+        }
     }
 }

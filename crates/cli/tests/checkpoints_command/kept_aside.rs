@@ -33,7 +33,7 @@ async fn what_is_exported_is_the_same_in_an_empty_container() {
     assert_eq!(
         lines[0],
         json!({
-            "version": 1, "namespace": "localhost", "entity": "orders",
+            "version": 1, "namespace": stage.scope().namespace, "entity": "orders",
             "consumer_group": "$Default", "partition": "0", "sequence_number": 9,
             "offset": "4096", "enqueued_time": 1_764_080_000_123_i64, "settled_above": [[11, 15], [17, 17]], "incarnation": hub.0,
             "reset_generation": 6, "lease_epoch": 1_764_080_000_123_i64,
@@ -52,8 +52,14 @@ async fn what_is_exported_is_the_same_in_an_empty_container() {
     let (report, code) = stage.report(&["import", "--from", "kept.jsonl"]).await;
     assert_eq!(code, 0, "{report}");
     assert_eq!(row(&report, "0")["outcome"], "written");
-    let (after, _) = stage.report(&["list"]).await;
+    let (mut after, _) = stage.report(&["list"]).await;
+    // What was exported without an offset and a time was looked up in the hub.
+    let (was, is) = (before["partitions"][1].clone(), &mut after["partitions"][1]);
+    assert_eq!((&was["lag_seconds"], is["lag_seconds"].is_number()), (&Value::Null, true));
+    *is = was;
     assert_eq!(before["partitions"], after["partitions"]);
+    let located = stage.read("1").await.unwrap().watermark.unwrap();
+    assert_eq!(located, stage.event("1", 3).await);
     assert_eq!(stage.read("0").await.unwrap().reset_generation, 7);
 
     // Over what went on: it wins, and never gives the fence back.

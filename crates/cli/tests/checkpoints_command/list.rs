@@ -11,8 +11,6 @@ use crate::azurite::{ALL, Container};
 use crate::command::let_go;
 use crate::stage::{Place, Stage, at, foreign, row, with_holes, worker};
 
-const BLOBS: &str = "localhost/orders/$default/checkpoint";
-
 #[tokio::test(flavor = "multi_thread")]
 async fn every_partition_is_a_row_with_checkpoint_owner_and_lag() {
     let stage = Stage::over_a_container(4).await;
@@ -67,7 +65,8 @@ async fn every_partition_is_a_row_with_checkpoint_owner_and_lag() {
 
     let ended = stage.run(&["list"]).await.expect_code(0);
     let lines: Vec<&str> = ended.stdout.lines().collect();
-    assert_eq!(lines[0], "hub orders at localhost, consumer group $Default");
+    let namespace = stage.scope().namespace;
+    assert_eq!(lines[0], format!("hub orders at {namespace}, consumer group $Default"));
     assert!(lines[1].starts_with("checkpoints in http://127.0.0.1:"), "{ended:#?}");
     let shown = |text: &str| ended.stdout.contains(text);
     assert!(shown("6 in 2 runs") && shown("worker loader-1 (heartbeat "), "{ended:#?}");
@@ -96,7 +95,7 @@ async fn a_bad_blob_is_a_row_with_an_error_and_hides_nobody() {
         ("4", &[("offset", "1"), ("sequencenumber", &huge)]),
         ("5/copy", &[("sequencenumber", "1")]),
     ] {
-        container.put(&format!("{BLOBS}/{partition}"), metadata).await;
+        container.put(&format!("{}/{partition}", stage.blobs()), metadata).await;
     }
     let (report, code) = stage.report(&["list"]).await;
     assert_eq!(code, 3, "{report}");
@@ -128,6 +127,56 @@ async fn a_bad_blob_is_a_row_with_an_error_and_hides_nobody() {
     let ended = stage.run(&["export"]).await.expect_code(3);
     assert_eq!(ended.stdout.lines().count(), 2, "{ended:#?}");
     stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_that_cannot_be_read_is_named_and_written_over_where_that_is_forced() {
+    let commands = [
+        &["set", "--sequence", "4"][..],
+        &["reset", "--to", "5"],
+        &["reset", "--to", "latest"],
+        &["import", "--from", "kept.jsonl"],
+    ];
+    for stage in [Stage::over_a_container(4).await, Stage::over_a_folder(4).await] {
+        for partition in ["0", "1", "2", "3"] {
+            stage.publish(partition, 10).await;
+        }
+        stage.write("3", &at(4)).await;
+        let ended = stage.run(&["export", "--to", "kept.jsonl"]).await;
+        ended.expect_code(0);
+        for partition in ["0", "1", "2", "3"] {
+            stage.spoil(partition).await;
+        }
+        let (report, code) = stage.report(&["list"]).await;
+        assert_eq!(code, 3, "{report}");
+        for (partition, arguments) in ["0", "1", "2", "3"].into_iter().zip(commands) {
+            let named = stage.named(partition);
+            let mut arguments = arguments.to_vec();
+            if arguments[0] != "import" {
+                arguments.extend(["--partition", partition]);
+            }
+            let (report, code) = stage.report(&arguments).await;
+            assert_eq!(code, 3, "{report}");
+            let reason = row(&report, partition)["reason"].as_str().unwrap();
+            assert!(reason.contains(&named), "{reason}");
+            assert!(reason.contains("--force writes over it"), "{reason}");
+
+            let (report, code) = stage.report(&[&arguments[..], &["--force"]].concat()).await;
+            assert_eq!(code, 0, "{report}");
+            let notes = row(&report, partition)["notes"].to_string();
+            assert!(notes.contains("what was there is gone"), "{notes}");
+            let settled = if arguments.contains(&"latest") { 9 } else { 4 };
+            assert_eq!(stage.settled_to(partition).await, Some(settled));
+        }
+        let (report, code) = stage.report(&["list"]).await;
+        assert_eq!(code, 0, "{report}");
+        // It is above any reset that an owner may know of.
+        let generation = stage.read("0").await.unwrap().reset_generation;
+        assert!(generation > 1_764_000_000_000, "{generation}");
+        stage.run(&["set", "--partition", "0", "--sequence", "5"]).await.expect_code(0);
+        assert_eq!(stage.read("0").await.unwrap().reset_generation, generation + 1);
+        stage.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -254,7 +303,7 @@ async fn the_lag_in_seconds_is_the_time_between_two_events() {
         // Another SDK keeps no time.
         if let Place::Container(container) = &stage.place {
             let python = [("offset", "4096"), ("sequencenumber", "5")];
-            container.put(&format!("{BLOBS}/0"), &python).await;
+            container.put(&format!("{}/0", stage.blobs()), &python).await;
             assert_eq!(lag().await, None);
         }
         stage.stop().await;
