@@ -1,4 +1,7 @@
 //! Publishing through the Azure SDK: one client, let go of after any error.
+//!
+//! The client has a session and a link for each partition, and one for the hub. A link is locked
+//! until a send is answered; sends on different links go at the same time.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,9 +15,11 @@ use futures::future::BoxFuture;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use super::{CLOSE_TIMEOUT, Namespace, classify, convert, within_classified};
-use crate::error::Result;
-use crate::event::{EntityName, OutgoingEvent};
+use super::{
+    CLOSE_TIMEOUT, DEFAULT_READ_TIMEOUT, Namespace, classify, convert, within, within_classified,
+};
+use crate::error::{ErrorClass, Result};
+use crate::event::{EntityName, OutgoingEvent, PartitionId};
 use crate::transport::{Publisher, SendReceipt, SendTarget};
 
 /// Publishes to one hub through the Azure SDK.
@@ -79,14 +84,18 @@ impl EventHubsPublisher {
         options: impl Fn() -> EventDataBatchOptions,
         events: Vec<OutgoingEvent>,
     ) -> Result<()> {
-        let mut events = events.into_iter().map(convert::outgoing).peekable();
-        while events.peek().is_some() {
+        let keyed = |event: OutgoingEvent| (event.key.is_some(), convert::outgoing(event));
+        let mut events = events.into_iter().map(keyed).peekable();
+        while let Some(&(first_is_keyed, _)) = events.peek() {
             let alone = self
                 .with_client("publish a batch", async |client| {
                     let batch = client.create_batch(Some(options())).await?;
                     let mut added = 0_usize;
-                    while let Some(event) = events.peek() {
-                        if !batch.try_add_amqp_message(event.clone(), None)? {
+                    while let Some((is_keyed, event)) = events.peek() {
+                        // The SDK gives a batch the annotations of its first event, and an event
+                        // without a key would get its key.
+                        let takes_key = first_is_keyed && !is_keyed;
+                        if takes_key || !batch.try_add_amqp_message(event.clone(), None)? {
                             break;
                         }
                         events.next();
@@ -94,7 +103,7 @@ impl EventHubsPublisher {
                     }
                     if added == 0 {
                         // The SDK counts the first event of a batch twice, so it may fit yet.
-                        return Ok(events.next());
+                        return Ok(events.next().map(|(_, event)| event));
                     }
                     client.send_batch(batch, None).await?;
                     Ok(None)
@@ -170,6 +179,21 @@ impl Publisher for EventHubsPublisher {
                 self.send_run(options, events).await?;
             }
             Ok(())
+        }
+        .boxed()
+    }
+
+    fn partitions(&self) -> BoxFuture<'_, Result<Vec<PartitionId>>> {
+        const OPERATION: &str = "read the partitions";
+        async move {
+            let client = self.client().await?;
+            let limit = self.namespace.call_timeout.min(DEFAULT_READ_TIMEOUT);
+            let read = within(limit, OPERATION, client.get_eventhub_properties()).await;
+            // A missing right is no fault of the connection, on which others send.
+            if read.as_ref().is_err_and(|error| error.class() != ErrorClass::Auth) {
+                self.retire(&client).await;
+            }
+            Ok(read?.partition_ids.into_iter().map(PartitionId::from).collect())
         }
         .boxed()
     }
