@@ -149,7 +149,7 @@ fn main() {
     for scenario in scenarios {
         let (mut keyed_s, mut unkeyed_s, mut ratios, mut cpu_us) = (vec![], vec![], vec![], vec![]);
         for pair in 0..pairs {
-            let mut pass = |keyed: bool| {
+            let pass = |keyed: bool| {
                 let hub = format!("{}-{pair}-{keyed}", scenario.name);
                 runtime.block_on(pass(&broker, hub, scenario, keyed))
             };

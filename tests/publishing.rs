@@ -7,7 +7,6 @@ mod broker;
 mod waiting;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -181,9 +180,10 @@ async fn events_of_many_keys_and_of_none_keep_them_in_one_batch_to_a_partition()
     let (emulator, namespace) = start_with(2).await;
     let publisher = EventHubsPublisher::new(namespace.clone(), "files");
     let keys = [Some("a"), Some("b"), None, Some("ü"), None, None, Some("a")];
-    let events = keys.iter().enumerate().map(|(number, key)| OutgoingEvent {
-        key: key.map(str::to_owned),
-        ..OutgoingEvent::new(number.to_string())
+    let events = keys.iter().enumerate().map(|(number, key)| {
+        let mut event = OutgoingEvent::new(number.to_string());
+        event.key = key.map(str::to_owned);
+        event
     });
     let target = SendTarget::Partition("1".into());
     publisher.send_batch(target, events.collect()).await.expect("published");
