@@ -273,3 +273,23 @@ async fn an_event_larger_than_the_hub_takes_says_so_and_the_next_one_is_sent() {
     publisher.close().await;
     emulator.shutdown().await.expect("stopped");
 }
+
+/// The SDK opens at most 256 sessions on a connection, and each link needs one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_partitions_than_a_connection_has_sessions_are_sent_to() {
+    const PARTITIONS: usize = 300;
+    let (emulator, namespace) = start_with(300).await;
+    let producer = quick(&namespace);
+    for _ in 0..2 {
+        let sends = (0..PARTITIONS).map(|partition| {
+            let target = SendTarget::Partition(partition.to_string().as_str().into());
+            producer.send_to("files", target, OutgoingEvent::new("x"))
+        });
+        let sent = within("sends", join_all(sends)).await;
+        assert!(sent.iter().all(Result::is_ok), "{sent:?}");
+        // At most 32 share one.
+        assert!(emulator.faults().connections() >= 10, "{}", emulator.faults().connections());
+    }
+    producer.close().await;
+    emulator.shutdown().await.expect("stopped");
+}

@@ -1,17 +1,19 @@
-//! Publishing through the Azure SDK: one client, let go of after any error.
+//! Publishing through the Azure SDK: clients that are let go of after any error.
 //!
-//! The client has a session and a link for each partition, and one for the hub. A link is locked
-//! until a send is answered; sends on different links go at the same time.
+//! A client has a connection, and on it a session and a link for each partition and one for the hub.
+//! A link is locked until a send is answered; sends on different links go at the same time. The SDK
+//! opens at most 256 sessions on a connection, and its links one after the other, so partitions share
+//! a client by [`PARTITIONS_PER_CLIENT`], in the order in which they are first sent to.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use azure_messaging_eventhubs::{
     EventDataBatchOptions, EventHubsError, ProducerClient, SendMessageOptions,
 };
 use futures::FutureExt;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, join_all};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
@@ -22,12 +24,43 @@ use crate::error::{ErrorClass, Result};
 use crate::event::{EntityName, OutgoingEvent, PartitionId};
 use crate::transport::{Publisher, SendReceipt, SendTarget};
 
+/// How many partitions share a client; no hub of the standard tier has more.
+const PARTITIONS_PER_CLIENT: usize = 32;
+
 /// Publishes to one hub through the Azure SDK.
 pub struct EventHubsPublisher {
     namespace: Namespace,
     entity: EntityName,
-    /// Opened at the first send; let go of after an error, so that the next send starts clean.
-    client: Mutex<Option<Arc<ProducerClient>>>,
+    slots: std::sync::Mutex<Slots>,
+}
+
+/// A client, opened at the first send; let go of after an error, so that the next send starts clean.
+type Slot = Mutex<Option<Arc<ProducerClient>>>;
+
+/// Which client is whose. The first is that of the hub's own link, too.
+#[derive(Default)]
+struct Slots {
+    first: Arc<Slot>,
+    more: Vec<Arc<Slot>>,
+    /// The partitions that were sent to, by when they were first.
+    known: BTreeMap<PartitionId, usize>,
+}
+
+impl Slots {
+    fn of(&mut self, partition: &PartitionId) -> &Arc<Slot> {
+        let next = self.known.len();
+        let number = match self.known.get(partition) {
+            Some(number) => *number,
+            None => *self.known.entry(partition.clone()).or_insert(next),
+        };
+        let Some(index) = (number / PARTITIONS_PER_CLIENT).checked_sub(1) else {
+            return &self.first;
+        };
+        if index >= self.more.len() {
+            self.more.push(Arc::default());
+        }
+        self.more.get(index).unwrap_or(&self.first)
+    }
 }
 
 impl fmt::Debug for EventHubsPublisher {
@@ -42,11 +75,20 @@ impl fmt::Debug for EventHubsPublisher {
 impl EventHubsPublisher {
     /// Publishes to `entity` of `namespace`. Connects at the first send.
     pub fn new(namespace: Namespace, entity: impl Into<EntityName>) -> Self {
-        Self { namespace, entity: entity.into(), client: Mutex::new(None) }
+        Self { namespace, entity: entity.into(), slots: std::sync::Mutex::default() }
     }
 
-    async fn client(&self) -> Result<Arc<ProducerClient>> {
-        let mut slot = self.client.lock().await;
+    /// Where the client for a partition is; of the hub's own link where there is none.
+    fn slot(&self, partition: Option<&PartitionId>) -> Arc<Slot> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(match partition {
+            Some(id) => slots.of(id),
+            None => &slots.first,
+        })
+    }
+
+    async fn client(&self, slot: &Slot) -> Result<Arc<ProducerClient>> {
+        let mut slot = slot.lock().await;
         if let Some(client) = &*slot {
             return Ok(Arc::clone(client));
         }
@@ -55,41 +97,43 @@ impl EventHubsPublisher {
         Ok(client)
     }
 
-    /// Lets go of a client that failed, unless another call already replaced it.
-    async fn retire(&self, failed: &Arc<ProducerClient>) {
-        let mut slot = self.client.lock().await;
-        if slot.as_ref().is_some_and(|client| Arc::ptr_eq(client, failed)) {
-            *slot = None;
-        }
-    }
-
     async fn with_client<T>(
         &self,
+        partition: Option<&PartitionId>,
         operation: &'static str,
         call: impl AsyncFnOnce(&ProducerClient) -> Result<T, EventHubsError>,
     ) -> Result<T> {
-        let client = self.client().await?;
+        let slot = self.slot(partition);
+        let client = self.client(&slot).await?;
         let call = call(&client);
         let limit = self.namespace.call_timeout;
         let result = within_classified(limit, operation, classify::send_error, call).await;
         if result.is_err() {
             // Whatever it was: after a refused event, too, the next send of the client hangs.
-            self.retire(&client).await;
+            retire(&slot, &client).await;
         }
         result
     }
 
+    /// Sends to one link, in as few transfers as it allows. Of a key, all events have it.
     async fn send_run(
         &self,
-        options: impl Fn() -> EventDataBatchOptions,
+        partition: Option<&PartitionId>,
+        partition_key: Option<&str>,
         events: Vec<OutgoingEvent>,
     ) -> Result<()> {
+        let partition_id = || partition.map(|id| id.as_str().to_owned());
         let keyed = |event: OutgoingEvent| (event.key.is_some(), convert::outgoing(event));
         let mut events = events.into_iter().map(keyed).peekable();
         while let Some(&(first_is_keyed, _)) = events.peek() {
             let alone = self
-                .with_client("publish a batch", async |client| {
-                    let batch = client.create_batch(Some(options())).await?;
+                .with_client(partition, "publish a batch", async |client| {
+                    let options = EventDataBatchOptions {
+                        partition_id: partition_id(),
+                        partition_key: partition_key.map(str::to_owned),
+                        ..EventDataBatchOptions::default()
+                    };
+                    let batch = client.create_batch(Some(options)).await?;
                     let mut added = 0_usize;
                     while let Some((is_keyed, event)) = events.peek() {
                         // The SDK gives a batch the annotations of its first event, and an event
@@ -110,14 +154,22 @@ impl EventHubsPublisher {
                 })
                 .await?;
             if let Some(event) = alone {
-                let options = SendMessageOptions { partition_id: options().partition_id };
-                self.with_client("publish an event", async |client| {
+                let options = SendMessageOptions { partition_id: partition_id() };
+                self.with_client(partition, "publish an event", async |client| {
                     client.send_message(event, Some(options)).await
                 })
                 .await?;
             }
         }
         Ok(())
+    }
+}
+
+/// Lets go of a client that failed, unless another call already replaced it.
+async fn retire(slot: &Slot, failed: &Arc<ProducerClient>) {
+    let mut slot = slot.lock().await;
+    if slot.as_ref().is_some_and(|client| Arc::ptr_eq(client, failed)) {
+        *slot = None;
     }
 }
 
@@ -144,7 +196,7 @@ impl Publisher for EventHubsPublisher {
             let options = SendMessageOptions {
                 partition_id: partition.as_ref().map(|id| id.as_str().to_owned()),
             };
-            self.with_client("publish an event", async |client| {
+            self.with_client(partition.as_ref(), "publish an event", async |client| {
                 client.send_message(convert::outgoing(event), Some(options)).await
             })
             .await?;
@@ -160,11 +212,7 @@ impl Publisher for EventHubsPublisher {
     ) -> BoxFuture<'_, Result<()>> {
         async move {
             if let SendTarget::Partition(id) = target {
-                let options = || EventDataBatchOptions {
-                    partition_id: Some(id.as_str().to_owned()),
-                    ..EventDataBatchOptions::default()
-                };
-                return self.send_run(options, events).await;
+                return self.send_run(Some(&id), None, events).await;
             }
             // A batch has one key: events of one key travel together, in order.
             let mut by_key: BTreeMap<Option<String>, Vec<OutgoingEvent>> = BTreeMap::new();
@@ -172,11 +220,7 @@ impl Publisher for EventHubsPublisher {
                 by_key.entry(event.key.clone()).or_default().push(event);
             }
             for (key, events) in by_key {
-                let options = || EventDataBatchOptions {
-                    partition_key: key.clone(),
-                    ..EventDataBatchOptions::default()
-                };
-                self.send_run(options, events).await?;
+                self.send_run(None, key.as_deref(), events).await?;
             }
             Ok(())
         }
@@ -186,12 +230,13 @@ impl Publisher for EventHubsPublisher {
     fn partitions(&self) -> BoxFuture<'_, Result<Vec<PartitionId>>> {
         const OPERATION: &str = "read the partitions";
         async move {
-            let client = self.client().await?;
+            let slot = self.slot(None);
+            let client = self.client(&slot).await?;
             let limit = self.namespace.call_timeout.min(DEFAULT_READ_TIMEOUT);
             let read = within(limit, OPERATION, client.get_eventhub_properties()).await;
             // A missing right is no fault of the connection, on which others send.
             if read.as_ref().is_err_and(|error| error.class() != ErrorClass::Auth) {
-                self.retire(&client).await;
+                retire(&slot, &client).await;
             }
             Ok(read?.partition_ids.into_iter().map(PartitionId::from).collect())
         }
@@ -200,10 +245,17 @@ impl Publisher for EventHubsPublisher {
 
     fn close(&self) -> BoxFuture<'_, ()> {
         async move {
-            let client = self.client.lock().await.take();
-            if let Some(client) = client.and_then(Arc::into_inner) {
-                let _said = timeout(CLOSE_TIMEOUT, client.close()).await;
-            }
+            let slots = {
+                let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+                [&slots.first].into_iter().chain(&slots.more).cloned().collect::<Vec<_>>()
+            };
+            let closing = slots.iter().map(async |slot| {
+                let client = slot.lock().await.take();
+                if let Some(client) = client.and_then(Arc::into_inner) {
+                    let _said = timeout(CLOSE_TIMEOUT, client.close()).await;
+                }
+            });
+            join_all(closing).await;
         }
         .boxed()
     }
