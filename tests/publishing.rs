@@ -293,3 +293,30 @@ async fn more_partitions_than_a_connection_has_sessions_are_sent_to() {
     producer.close().await;
     emulator.shutdown().await.expect("stopped");
 }
+
+/// The service detaches a link on which nothing is sent for ten minutes, and the SDK's next send on it
+/// fails or is never answered. The broker is in a runtime of its own, for which no time passes.
+#[test]
+fn a_link_that_was_idle_is_not_sent_on_again() {
+    let broker = tokio::runtime::Runtime::new().expect("runtime");
+    let (emulator, namespace) = broker.block_on(start_with(2));
+    let client = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    client.expect("runtime").block_on(async {
+        let publisher = EventHubsPublisher::new(namespace, "files");
+        for minutes in [0, 11, 4, 11] {
+            if minutes > 5 {
+                assert!(emulator.faults().detach_senders("files") > 0);
+            }
+            tokio::time::pause();
+            tokio::time::advance(Duration::from_secs(minutes * 60)).await;
+            tokio::time::resume();
+            for target in [SendTarget::Any, SendTarget::Partition("1".into())] {
+                let sent = publisher.send(target, OutgoingEvent::new("x"));
+                within("a send", sent).await.expect("at the first attempt");
+            }
+            assert_eq!(publisher.partitions().await.expect("told").len(), 2);
+        }
+        publisher.close().await;
+    });
+    broker.block_on(emulator.shutdown()).expect("stopped");
+}

@@ -4,10 +4,15 @@
 //! A link is locked until a send is answered; sends on different links go at the same time. The SDK
 //! opens at most 256 sessions on a connection, and its links one after the other, so partitions share
 //! a client by [`PARTITIONS_PER_CLIENT`], in the order in which they are first sent to.
+//!
+//! The service detaches a link that nothing was sent on for ten minutes. The SDK's next send on it
+//! fails, or waits for an answer until its time is over. So one that has been idle for
+//! [`LINK_IDLE_LIMIT`] is not used again.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use azure_messaging_eventhubs::{
     EventDataBatchOptions, EventHubsError, ProducerClient, SendMessageOptions,
@@ -15,7 +20,7 @@ use azure_messaging_eventhubs::{
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
 use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{
     CLOSE_TIMEOUT, DEFAULT_READ_TIMEOUT, Namespace, classify, convert, within, within_classified,
@@ -34,8 +39,32 @@ pub struct EventHubsPublisher {
     slots: std::sync::Mutex<Slots>,
 }
 
+/// How long a link may have been idle for the next send.
+const LINK_IDLE_LIMIT: Duration = Duration::from_secs(5 * 60);
+
 /// A client, opened at the first send; let go of after an error, so that the next send starts clean.
-type Slot = Mutex<Option<Arc<ProducerClient>>>;
+type Slot = Mutex<Option<Opened>>;
+
+struct Opened {
+    client: Arc<ProducerClient>,
+    /// When a call on each of its links was last begun.
+    used: BTreeMap<Link, Instant>,
+}
+
+/// A link of a client.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Link {
+    /// The service chooses the partition.
+    Hub,
+    Management,
+    Partition(PartitionId),
+}
+
+impl Link {
+    fn to(partition: Option<&PartitionId>) -> Self {
+        partition.cloned().map_or(Self::Hub, Self::Partition)
+    }
+}
 
 /// Which client is whose. The first is that of the hub's own link, too.
 #[derive(Default)]
@@ -78,22 +107,29 @@ impl EventHubsPublisher {
         Self { namespace, entity: entity.into(), slots: std::sync::Mutex::default() }
     }
 
-    /// Where the client for a partition is; of the hub's own link where there is none.
-    fn slot(&self, partition: Option<&PartitionId>) -> Arc<Slot> {
+    /// Where the client with this link is.
+    fn slot(&self, link: &Link) -> Arc<Slot> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(match partition {
-            Some(id) => slots.of(id),
-            None => &slots.first,
+        Arc::clone(match link {
+            Link::Partition(id) => slots.of(id),
+            Link::Hub | Link::Management => &slots.first,
         })
     }
 
-    async fn client(&self, slot: &Slot) -> Result<Arc<ProducerClient>> {
+    /// The client for a call on this link.
+    async fn client(&self, slot: &Slot, link: Link) -> Result<Arc<ProducerClient>> {
         let mut slot = slot.lock().await;
-        if let Some(client) = &*slot {
-            return Ok(Arc::clone(client));
+        let now = Instant::now();
+        if let Some(opened) = slot.as_mut() {
+            let used = opened.used.insert(link.clone(), now);
+            if used.is_none_or(|used| now.duration_since(used) < LINK_IDLE_LIMIT) {
+                return Ok(Arc::clone(&opened.client));
+            }
+            // Sends that are under way on other links go on.
+            *slot = None;
         }
         let client = Arc::new(self.namespace.open_producer(&self.entity).await?);
-        *slot = Some(Arc::clone(&client));
+        *slot = Some(Opened { client: Arc::clone(&client), used: BTreeMap::from([(link, now)]) });
         Ok(client)
     }
 
@@ -103,8 +139,9 @@ impl EventHubsPublisher {
         operation: &'static str,
         call: impl AsyncFnOnce(&ProducerClient) -> Result<T, EventHubsError>,
     ) -> Result<T> {
-        let slot = self.slot(partition);
-        let client = self.client(&slot).await?;
+        let link = Link::to(partition);
+        let slot = self.slot(&link);
+        let client = self.client(&slot, link).await?;
         let call = call(&client);
         let limit = self.namespace.call_timeout;
         let result = within_classified(limit, operation, classify::send_error, call).await;
@@ -168,7 +205,7 @@ impl EventHubsPublisher {
 /// Lets go of a client that failed, unless another call already replaced it.
 async fn retire(slot: &Slot, failed: &Arc<ProducerClient>) {
     let mut slot = slot.lock().await;
-    if slot.as_ref().is_some_and(|client| Arc::ptr_eq(client, failed)) {
+    if slot.as_ref().is_some_and(|opened| Arc::ptr_eq(&opened.client, failed)) {
         *slot = None;
     }
 }
@@ -230,8 +267,8 @@ impl Publisher for EventHubsPublisher {
     fn partitions(&self) -> BoxFuture<'_, Result<Vec<PartitionId>>> {
         const OPERATION: &str = "read the partitions";
         async move {
-            let slot = self.slot(None);
-            let client = self.client(&slot).await?;
+            let slot = self.slot(&Link::Management);
+            let client = self.client(&slot, Link::Management).await?;
             let limit = self.namespace.call_timeout.min(DEFAULT_READ_TIMEOUT);
             let read = within(limit, OPERATION, client.get_eventhub_properties()).await;
             // A missing right is no fault of the connection, on which others send.
@@ -250,8 +287,8 @@ impl Publisher for EventHubsPublisher {
                 [&slots.first].into_iter().chain(&slots.more).cloned().collect::<Vec<_>>()
             };
             let closing = slots.iter().map(async |slot| {
-                let client = slot.lock().await.take();
-                if let Some(client) = client.and_then(Arc::into_inner) {
+                let opened = slot.lock().await.take();
+                if let Some(client) = opened.and_then(|opened| Arc::into_inner(opened.client)) {
                     let _said = timeout(CLOSE_TIMEOUT, client.close()).await;
                 }
             });
