@@ -7,7 +7,9 @@
 //!
 //! The service detaches a link that nothing was sent on for ten minutes. The SDK's next send on it
 //! fails, or waits for an answer until its time is over. So one that has been idle for
-//! [`LINK_IDLE_LIMIT`] is not used again.
+//! [`LINK_IDLE_LIMIT`] is not used again. When a connection or many of its links are lost, some of
+//! the sends under way end with an error, and others are not answered: these are given up
+//! [`ANSWER_GRACE`] after the first error.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,12 +22,13 @@ use azure_messaging_eventhubs::{
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
 use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     CLOSE_TIMEOUT, DEFAULT_READ_TIMEOUT, Namespace, classify, convert, within, within_classified,
 };
-use crate::error::{ErrorClass, Result};
+use crate::error::{Error, ErrorClass, Result};
 use crate::event::{EntityName, OutgoingEvent, PartitionId};
 use crate::transport::{Publisher, SendReceipt, SendTarget};
 
@@ -42,13 +45,48 @@ pub struct EventHubsPublisher {
 /// How long a link may have been idle for the next send.
 const LINK_IDLE_LIMIT: Duration = Duration::from_secs(5 * 60);
 
+/// How long others on the same client are still waited for, when a call failed as one does whose
+/// connection or link is lost. Answers take a small part of that.
+const ANSWER_GRACE: Duration = Duration::from_secs(5);
+
 /// A client, opened at the first send; let go of after an error, so that the next send starts clean.
 type Slot = Mutex<Option<Opened>>;
 
 struct Opened {
-    client: Arc<ProducerClient>,
+    client: Arc<Client>,
     /// When a call on each of its links was last begun.
     used: BTreeMap<Link, Instant>,
+}
+
+struct Client {
+    sdk: ProducerClient,
+    /// Cancelled when a call failed as one does whose connection or link is lost.
+    lost: CancellationToken,
+}
+
+/// Waits for a call's answer, but not long after another call on the same client found that its
+/// connection or link is lost.
+async fn unless_lost<T>(
+    lost: &CancellationToken,
+    operation: &'static str,
+    call: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let given_up = async {
+        lost.cancelled().await;
+        sleep(ANSWER_GRACE).await;
+    };
+    let result = tokio::select! {
+        biased;
+        result = call => result,
+        () = given_up => {
+            let message = "no answer came, and another send on the connection failed";
+            Err(Error::new(ErrorClass::Transient, operation, message))
+        }
+    };
+    if result.as_ref().is_err_and(|error| error.class() == ErrorClass::Transient) {
+        lost.cancel();
+    }
+    result
 }
 
 /// A link of a client.
@@ -117,7 +155,7 @@ impl EventHubsPublisher {
     }
 
     /// The client for a call on this link.
-    async fn client(&self, slot: &Slot, link: Link) -> Result<Arc<ProducerClient>> {
+    async fn client(&self, slot: &Slot, link: Link) -> Result<Arc<Client>> {
         let mut slot = slot.lock().await;
         let now = Instant::now();
         if let Some(opened) = slot.as_mut() {
@@ -128,7 +166,8 @@ impl EventHubsPublisher {
             // Sends that are under way on other links go on.
             *slot = None;
         }
-        let client = Arc::new(self.namespace.open_producer(&self.entity).await?);
+        let sdk = self.namespace.open_producer(&self.entity).await?;
+        let client = Arc::new(Client { sdk, lost: CancellationToken::new() });
         *slot = Some(Opened { client: Arc::clone(&client), used: BTreeMap::from([(link, now)]) });
         Ok(client)
     }
@@ -142,9 +181,10 @@ impl EventHubsPublisher {
         let link = Link::to(partition);
         let slot = self.slot(&link);
         let client = self.client(&slot, link).await?;
-        let call = call(&client);
+        let call = call(&client.sdk);
         let limit = self.namespace.call_timeout;
-        let result = within_classified(limit, operation, classify::send_error, call).await;
+        let call = within_classified(limit, operation, classify::send_error, call);
+        let result = unless_lost(&client.lost, operation, call).await;
         if result.is_err() {
             // Whatever it was: after a refused event, too, the next send of the client hangs.
             retire(&slot, &client).await;
@@ -203,7 +243,7 @@ impl EventHubsPublisher {
 }
 
 /// Lets go of a client that failed, unless another call already replaced it.
-async fn retire(slot: &Slot, failed: &Arc<ProducerClient>) {
+async fn retire(slot: &Slot, failed: &Arc<Client>) {
     let mut slot = slot.lock().await;
     if slot.as_ref().is_some_and(|opened| Arc::ptr_eq(&opened.client, failed)) {
         *slot = None;
@@ -270,7 +310,7 @@ impl Publisher for EventHubsPublisher {
             let slot = self.slot(&Link::Management);
             let client = self.client(&slot, Link::Management).await?;
             let limit = self.namespace.call_timeout.min(DEFAULT_READ_TIMEOUT);
-            let read = within(limit, OPERATION, client.get_eventhub_properties()).await;
+            let read = within(limit, OPERATION, client.sdk.get_eventhub_properties()).await;
             // A missing right is no fault of the connection, on which others send.
             if read.as_ref().is_err_and(|error| error.class() != ErrorClass::Auth) {
                 retire(&slot, &client).await;
@@ -289,11 +329,57 @@ impl Publisher for EventHubsPublisher {
             let closing = slots.iter().map(async |slot| {
                 let opened = slot.lock().await.take();
                 if let Some(client) = opened.and_then(|opened| Arc::into_inner(opened.client)) {
-                    let _said = timeout(CLOSE_TIMEOUT, client.close()).await;
+                    let _said = timeout(CLOSE_TIMEOUT, client.sdk.close()).await;
                 }
             });
             join_all(closing).await;
         }
         .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::future::pending;
+    use tokio::join;
+
+    use super::*;
+
+    async fn fails_after(wait: Duration, class: ErrorClass) -> Result<()> {
+        sleep(wait).await;
+        Err(Error::new(class, "publish", "told to fail"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_answered_is_given_up_behind_a_call_that_lost_its_connection() {
+        let lost = CancellationToken::new();
+        let begun = Instant::now();
+        let call = |wait| {
+            unless_lost(&lost, "publish", async move {
+                sleep(wait).await;
+                Ok(())
+            })
+        };
+        let second = Duration::from_secs(1);
+        let failing = unless_lost(&lost, "publish", fails_after(second, ErrorClass::Transient));
+        let (quick, slow, hung, failed) = join!(
+            call(second / 2),
+            call(second + ANSWER_GRACE / 2),
+            unless_lost(&lost, "publish", pending::<Result<()>>()),
+            failing,
+        );
+        assert!(quick.is_ok() && slow.is_ok() && failed.is_err());
+        assert_eq!(hung.expect_err("given up").class(), ErrorClass::Transient);
+        assert_eq!(begun.elapsed(), second + ANSWER_GRACE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_says_nothing_about_the_connection() {
+        let lost = CancellationToken::new();
+        for class in [ErrorClass::TooLarge, ErrorClass::Permanent, ErrorClass::Throttling] {
+            let refused = unless_lost(&lost, "publish", fails_after(ANSWER_GRACE, class)).await;
+            assert_eq!(refused.expect_err("refused").class(), class);
+        }
+        assert!(!lost.is_cancelled());
     }
 }
