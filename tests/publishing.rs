@@ -98,8 +98,8 @@ async fn send_round(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn order_within_a_key_holds_while_links_and_connections_are_lost() {
-    const KEYS: usize = 40;
-    const EACH: u32 = 25;
+    const KEYS: usize = 1_000;
+    const EACH: u32 = 3;
     let (emulator, namespace) = start_with(4).await;
     let producer = quick(&namespace);
     let sent = AtomicUsize::new(0);
