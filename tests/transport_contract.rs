@@ -14,6 +14,7 @@ mod broker;
 #[path = "support/waiting.rs"]
 mod waiting;
 
+use std::collections::BTreeSet;
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -21,6 +22,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use longshore::event::{Incarnation, Partition, PartitionId, Properties, SequenceNumber, Value};
 use longshore::state::backoff::Backoff;
+use longshore::state::key_placement::KeyPlacement;
 use longshore::state::resume::ResumePosition;
 use longshore::transport::event_hubs::{EventHubsPublisher, EventHubsTransport};
 use longshore::transport::memory::MemoryHub;
@@ -143,6 +145,7 @@ macro_rules! contract {
             empty_bodies_and_bodies_of_a_megabyte_survive,
             a_link_that_has_caught_up_waits_for_the_next_event,
             events_of_one_key_go_to_one_partition,
+            a_publisher_tells_the_partitions_and_keys_are_placed_among_them,
             events_without_a_key_are_spread_over_the_partitions,
             a_batch_larger_than_a_transfer_arrives_whole_and_in_order,
             a_batch_of_many_keys_keeps_them_and_their_order,
@@ -515,6 +518,20 @@ async fn events_of_one_key_go_to_one_partition(hub: impl Fixture) {
     assert_eq!(bodies(&events), ["a", "b", "c", "d"]);
 }
 
+async fn a_publisher_tells_the_partitions_and_keys_are_placed_among_them(hub: impl Fixture) {
+    let (transport, publisher) = (hub.transport(GROUP), hub.publisher());
+    let partitions = publisher.partitions().await.unwrap();
+    assert_eq!(partitions, transport.hub_properties().await.unwrap().partitions);
+    let keys = ["", "7", "FWfAT", "Grün", "日本", "customer 7", "customer 8", "😀"];
+    let mut expected = BTreeSet::new();
+    for key in keys {
+        let place = KeyPlacement::Service.index(key, partitions.len()).unwrap();
+        expected.insert(place as u32);
+        publisher.send(SendTarget::Any, OutgoingEvent::new("x").with_key(key)).await.unwrap();
+        assert_eq!(filled_partitions(&transport).await, Vec::from_iter(expected.clone()), "{key}");
+    }
+}
+
 async fn events_without_a_key_are_spread_over_the_partitions(hub: impl Fixture) {
     let (transport, publisher) = (hub.transport(GROUP), hub.publisher());
     for _ in 0..6 {
@@ -659,6 +676,8 @@ async fn an_unknown_hub_is_permanent(hub: impl Fixture) {
     let error = transport.log_properties(&id(0)).await.unwrap_err();
     assert_eq!(error.class(), ErrorClass::Permanent, "{error:?}");
     let error = refusal(&transport, from_the_first(0)).await;
+    assert_eq!(error.class(), ErrorClass::Permanent, "{error:?}");
+    let error = publisher.partitions().await.unwrap_err();
     assert_eq!(error.class(), ErrorClass::Permanent, "{error:?}");
     let error = publisher.send(SendTarget::Any, OutgoingEvent::new("x")).await.unwrap_err();
     assert_eq!(error.class(), ErrorClass::Permanent, "{error:?}");

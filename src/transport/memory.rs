@@ -24,6 +24,7 @@ use crate::event::{
     ConsumerGroup, EntityName, Event, EventParts, Incarnation, Offset, OutgoingEvent, Partition,
     PartitionId, SequenceNumber, Unreadable,
 };
+use crate::state::key_placement::KeyPlacement;
 
 /// A hub whose partitions are in memory. Clones share it.
 #[derive(Clone)]
@@ -530,10 +531,7 @@ impl MemoryPublisher {
                 hub.ids.iter().position(|known| known == id).unwrap_or_default()
             }
             (SendTarget::Any, Some(key)) => {
-                let hash = key.bytes().fold(0_usize, |hash, byte| {
-                    hash.wrapping_mul(31).wrapping_add(usize::from(byte))
-                });
-                hash % hub.ids.len().max(1)
+                KeyPlacement::Service.index(key, hub.ids.len()).unwrap_or_default()
             }
             (SendTarget::Any, None) => {
                 hub.next_round_robin.fetch_add(1, Ordering::Relaxed) % hub.ids.len().max(1)
@@ -551,6 +549,14 @@ impl Publisher for MemoryPublisher {
 
     fn send(&self, target: SendTarget, event: OutgoingEvent) -> BoxFuture<'_, Result<SendReceipt>> {
         async move { self.append(&target, event) }.boxed()
+    }
+
+    fn partitions(&self) -> BoxFuture<'_, Result<Vec<PartitionId>>> {
+        async move {
+            self.hub.fault("read the partitions", |faults| &mut faults.failing_reads)?;
+            Ok(self.hub.0.ids.clone())
+        }
+        .boxed()
     }
 
     fn send_batch(

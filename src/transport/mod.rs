@@ -195,8 +195,17 @@ pub trait Publisher: Send + Sync + fmt::Debug + 'static {
     /// Any class; `TooLarge` where the event is larger than the service takes.
     fn send(&self, target: SendTarget, event: OutgoingEvent) -> BoxFuture<'_, Result<SendReceipt>>;
 
+    /// The partitions of the entity, in the order by which the service numbers them. Empty where
+    /// the transport does not tell; events with a key are then left to it.
+    ///
+    /// # Errors
+    /// Any class; `Auth` where there is no right to ask.
+    fn partitions(&self) -> BoxFuture<'_, Result<Vec<PartitionId>>> {
+        async { Ok(Vec::new()) }.boxed()
+    }
+
     /// Publishes events in as few transfers as the size limit of the link allows, in order.
-    /// Events of different keys may travel apart.
+    /// Without a partition, events of different keys may travel apart.
     ///
     /// # Errors
     /// As [`Publisher::send`]; some of the events may have been accepted.
