@@ -18,6 +18,7 @@ pub mod offset_search;
 pub mod owner;
 pub mod panics;
 pub mod placement;
+pub mod prefetch;
 pub mod reset;
 pub mod resume;
 pub mod send_lanes;

@@ -69,10 +69,21 @@ impl ResumePosition {
         self.start
     }
 
+    /// Whether the hub is the one that was read so far.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn is_of(&self, hub: &HubProperties) -> Result<(), Continuity> {
+        if hub.incarnation == self.incarnation {
+            return Ok(());
+        }
+        Err(Continuity::Recreated { was: self.incarnation, is: hub.incarnation })
+    }
+
     /// Compares the position with what the hub says before a link is opened again.
     pub fn continuity(&self, hub: &HubProperties, log: &LogProperties) -> Continuity {
-        if hub.incarnation != self.incarnation {
-            return Continuity::Recreated { was: self.incarnation, is: hub.incarnation };
+        if let Err(recreated) = self.is_of(hub) {
+            return recreated;
         }
         let LinkStart::After(position) = self.start else {
             return Continuity::Unbroken;

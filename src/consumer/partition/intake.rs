@@ -11,7 +11,7 @@ use crate::error::ErrorClass;
 use crate::event::Unreadable;
 use crate::outcome::Failure;
 use crate::state::watermark::Received;
-use crate::transport::partition_stream::StreamEnd;
+use crate::transport::partition_stream::{PartitionStream, StreamEnd};
 
 /// Most events taken from the link at once: what bounds an overrun of the byte budget.
 const MAX_INTAKE_EVENTS: usize = 256;
@@ -41,7 +41,6 @@ impl PartitionWorker {
         let (accused, trial_time) = (self.checkpointer.accused(), self.checkpointer.trial_time());
         // Of the accusation only its event is looked at for each: nearly always there is none.
         let accused_event = accused.map(|trial| trial.event);
-        let mut largest_event_bytes = self.largest_event_bytes;
         let mut bytes_taken = 0;
         let mut settled_before = 0_usize;
         self.shared.counters.received.add(events.len() as u64);
@@ -50,7 +49,6 @@ impl PartitionWorker {
                 Received::New(ticket) => {
                     let bytes = event.budget_bytes();
                     bytes_taken += bytes;
-                    largest_event_bytes = largest_event_bytes.max(bytes);
                     let number = event.sequence_number();
                     let tracked = Tracked { event, ticket };
                     if let Some(unreadable) = tracked.event.unreadable() {
@@ -72,15 +70,15 @@ impl PartitionWorker {
             }
         }
         self.received = events;
-        self.largest_event_bytes = largest_event_bytes;
         if settled_before > 0 {
             self.shared.counters.settled_before.add(settled_before as u64);
             self.checkpointer.on_settled(settled_before, now);
         }
-        let prefetch = self.largest_event_bytes.saturating_mul(
-            usize::try_from(self.shared.options.prefetch_events).unwrap_or(usize::MAX),
-        );
-        self.shared.budget.on_taken(self.account, bytes_taken, prefetch);
+        let held = self.stream.as_ref().map_or(0, PartitionStream::link_holds_bytes);
+        let share = self.shared.budget.on_taken(self.account, bytes_taken, held);
+        if let Some(stream) = &mut self.stream {
+            stream.set_link_bytes(share);
+        }
         self.count_stream();
     }
 

@@ -92,7 +92,6 @@ pub(super) struct PartitionWorker {
     returned_bytes: usize,
     /// What settled since it was last counted.
     tally: Tally,
-    largest_event_bytes: usize,
     links_seen: u64,
     lost_seen: u64,
     tenure: Tenure<StopReason>,
@@ -117,6 +116,7 @@ impl PartitionWorker {
         let checkpointer =
             Checkpointer::new(Arc::clone(&shared), key.clone(), Arc::clone(&status), fence);
         let lease_epoch = checkpointer.lease_epoch();
+        let account = shared.budget.open();
         let stream = stream(&shared, &partition, resume, lease_epoch);
         let (sender, completions) = unbounded_channel();
         let scope = scope(&shared, &*handler, &partition, lease_epoch, sender);
@@ -140,10 +140,9 @@ impl PartitionWorker {
             in_line: false,
             slot: None,
             trial: TrialRun::new(Arc::clone(&shared.trials), Arc::clone(&shared.slots)),
-            account: shared.budget.open(),
+            account,
             returned_bytes: 0,
             tally: Tally::default(),
-            largest_event_bytes: 0,
             links_seen: 0,
             lost_seen: 0,
             tenure: Tenure::new(options.store_timeout),
@@ -177,6 +176,7 @@ fn stream(
     };
     let stream = StreamOptions::new(options.prefetch_events, shared.seed())
         .with_owner_level(owner_level)
+        .with_link_bytes(shared.budget.link_share())
         .with_backoff(options.reopen_backoff);
     PartitionStream::new(Arc::clone(&shared.transport), partition.clone(), resume, stream)
 }

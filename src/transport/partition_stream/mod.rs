@@ -11,11 +11,15 @@
 //! with the end of the log; where events wait that it does not bring, twice in a row, or where
 //! the hub cannot be asked, the link is given up.
 //!
+//! A link begins with little credit, and another one with what its events' size allows takes over
+//! from it while it still brings some: see [`crate::state::prefetch`] and the file `refit`.
+//!
 //! Events that cannot be decoded come out in their place, as events without content
 //! ([`Event::unreadable`]), as soon as their numbers are known as well as they can be: see
 //! [`crate::state::unreadable`] and the file `runs`.
 
 mod opening;
+mod refit;
 mod runs;
 mod unread;
 
@@ -40,6 +44,7 @@ use crate::config::DEFAULT_REOPEN_BACKOFF;
 use crate::error::{Error, ErrorClass, Result};
 use crate::event::{Event, Partition};
 use crate::state::backoff::Backoff;
+use crate::state::prefetch::Prefetch;
 use crate::state::resume::{Continuity, ResumePosition};
 
 /// The shortest wait where the service asked for less.
@@ -60,8 +65,11 @@ pub const PROBE_AGAIN: Duration = Duration::from_secs(5);
 pub struct StreamOptions {
     /// See [`OpenLink::owner_level`].
     pub owner_level: Option<i64>,
-    /// See [`OpenLink::prefetch_events`].
+    /// Most events that a link may bring ahead; see [`OpenLink`](super::OpenLink).
     pub prefetch_events: u32,
+    /// Bytes that a link may hold ahead, as far as the sizes of events tell; see
+    /// [`crate::state::prefetch`].
+    pub link_bytes: usize,
     /// Delays between attempts.
     pub backoff: Backoff,
     /// Seeds the jitter.
@@ -69,9 +77,22 @@ pub struct StreamOptions {
 }
 
 impl StreamOptions {
-    /// No owner level, [`DEFAULT_REOPEN_BACKOFF`], this prefetch and seed.
+    /// No owner level, [`DEFAULT_REOPEN_BACKOFF`], this prefetch and seed, and links that may hold
+    /// whatever their prefetch brings.
     pub fn new(prefetch_events: u32, seed: u64) -> Self {
-        Self { owner_level: None, prefetch_events, backoff: DEFAULT_REOPEN_BACKOFF, seed }
+        Self {
+            owner_level: None,
+            prefetch_events,
+            link_bytes: usize::MAX,
+            backoff: DEFAULT_REOPEN_BACKOFF,
+            seed,
+        }
+    }
+
+    /// Sets the bytes that a link may hold ahead.
+    pub fn with_link_bytes(mut self, link_bytes: usize) -> Self {
+        self.link_bytes = link_bytes;
+        self
     }
 
     /// Sets the owner level.
@@ -109,6 +130,11 @@ pub struct PartitionStream {
     failures: u32,
     /// Whether the service refused our position since the last event.
     position_refused: bool,
+    prefetch: Prefetch,
+    /// A link with other credit, while the open one still brings events.
+    next: Option<BoxFuture<'static, Result<Opened>>>,
+    /// The goodbye to a link that another one took over from.
+    goodbye: Option<BoxFuture<'static, ()>>,
     /// What cannot be read, since the last event that could.
     unread: Unread,
     /// Received, in order, and not given out yet.
@@ -173,6 +199,7 @@ impl PartitionStream {
         options: StreamOptions,
     ) -> Self {
         let random = SmallRng::seed_from_u64(options.seed);
+        let prefetch = Prefetch::new(options.prefetch_events, options.link_bytes);
         let mut stream = Self {
             transport,
             partition,
@@ -182,6 +209,9 @@ impl PartitionStream {
             state: State::Ended,
             failures: 0,
             position_refused: false,
+            prefetch,
+            next: None,
+            goodbye: None,
             unread: Unread::default(),
             ready: VecDeque::new(),
             lost_events: 0,
@@ -240,13 +270,15 @@ impl PartitionStream {
     }
 
     fn on_opened(&mut self, opened: Opened) -> Result<(), StreamEnd> {
-        if let Some(lost_at_most) = opened.lost_at_most {
-            self.on_trimmed(lost_at_most, &opened.log);
+        self.next = None;
+        if let (Some(lost_at_most), Some(log)) = (opened.lost_at_most, &opened.log) {
+            self.on_trimmed(lost_at_most, log);
         }
         match opened.outcome {
             Ok(link) => {
                 self.links_opened += 1;
-                self.unread.on_link_opened(opened.prefetch_events, &opened.log);
+                self.prefetch.on_link_opened(opened.prefetch_events);
+                self.unread.on_link_opened(opened.prefetch_events, opened.log.as_ref());
                 self.state = State::Open(Watched::new(link));
                 Ok(())
             }
@@ -264,6 +296,9 @@ impl PartitionStream {
         max_events: usize,
         into: &mut Vec<Event>,
     ) -> Poll<Result<usize, StreamEnd>> {
+        if self.poll_next_link(cx)? {
+            return Poll::Ready(Ok(0));
+        }
         let State::Open(watched) = &mut self.state else {
             return Poll::Ready(Ok(0));
         };
@@ -285,6 +320,7 @@ impl PartitionStream {
         if count > 0 {
             self.failures = 0;
             self.position_refused = false;
+            self.open_with_what_fits(into.get(first..).unwrap_or_default());
             count = self.end_run(after, first, into);
         }
         match error {
@@ -297,7 +333,7 @@ impl PartitionStream {
             Some(error) => {
                 let state = std::mem::replace(&mut self.state, State::Ended);
                 if let State::Open(watched) = state {
-                    self.on_error(error, Some(watched.link))?;
+                    self.on_link_error(error, watched.link)?;
                 }
             }
         }
@@ -314,8 +350,21 @@ impl PartitionStream {
         self.links_opened
     }
 
+    /// Sets the bytes that a link may hold ahead, from the next link on.
+    pub fn set_link_bytes(&mut self, link_bytes: usize) {
+        self.prefetch.set_share(link_bytes);
+    }
+
+    /// Bytes that the link may hold ahead, by the size of what it brought.
+    pub fn link_holds_bytes(&self) -> usize {
+        self.prefetch.held_bytes()
+    }
+
     /// Detaches, within a time the adapter bounds.
     pub async fn close(self) {
+        if let Some(goodbye) = self.goodbye {
+            goodbye.await;
+        }
         if let State::Open(watched) = self.state {
             watched.link.close().await;
         }
@@ -440,14 +489,18 @@ impl PartitionStream {
 
     /// Opens a link behind what was received, after a goodbye to the old one and a wait.
     fn opening(&self, before: Option<(Box<dyn Link>, Duration)>) -> State {
-        let opening = Opening {
+        let credit = self.unread.prefetch(self.prefetch.next_credit());
+        State::Opening(self.link_of(credit).open(before).boxed())
+    }
+
+    fn link_of(&self, prefetch_events: u32) -> Opening {
+        Opening {
             transport: Arc::clone(&self.transport),
             partition: self.partition.clone(),
             position: self.position.clone(),
             owner_level: self.options.owner_level,
-            prefetch_events: self.unread.prefetch(self.options.prefetch_events),
-        };
-        State::Opening(opening.open(before).boxed())
+            prefetch_events,
+        }
     }
 }
 

@@ -18,8 +18,8 @@ pub(super) struct Opened {
     pub(super) outcome: Result<Box<dyn Link>, Continuity>,
     /// Numbers that retention removed before they were received, at most.
     pub(super) lost_at_most: Option<u64>,
-    /// The log before the link was opened.
-    pub(super) log: LogProperties,
+    /// The log before the link was opened, where it was asked.
+    pub(super) log: Option<LogProperties>,
     pub(super) prefetch_events: u32,
 }
 
@@ -45,8 +45,9 @@ impl Opening {
         let hub: HubProperties = transport.hub_properties().await?;
         let log = transport.log_properties(&partition.id).await?;
         let mut lost = None;
-        let opened =
-            |outcome, lost_at_most, log| Ok(Opened { outcome, lost_at_most, log, prefetch_events });
+        let opened = |outcome, lost_at_most, log| {
+            Ok(Opened { outcome, lost_at_most, log: Some(log), prefetch_events })
+        };
         match position.continuity(&hub, &log) {
             Continuity::Unbroken => {}
             Continuity::Trimmed { lost_at_most } => {
@@ -74,5 +75,17 @@ impl Opening {
             false => Err(Continuity::Recreated { was, is }),
         };
         opened(outcome, lost, log)
+    }
+
+    /// Opens a link that takes over from one which is open. The hub is asked as little as can be: the
+    /// old link would have ended, had it changed before.
+    pub(super) async fn take_over(self) -> Result<Opened> {
+        let Self { transport, partition, position, owner_level, prefetch_events } = self;
+        let open = OpenLink::new(partition.id.clone(), position.next_start(), prefetch_events)
+            .with_owner_level(owner_level);
+        let link = transport.open(open).await?;
+        let hub = transport.hub_properties().await?;
+        let outcome = position.is_of(&hub).map(|()| link);
+        Ok(Opened { outcome, lost_at_most: None, log: None, prefetch_events })
     }
 }

@@ -30,7 +30,7 @@ impl PartitionStream {
             watched.look_after(RUN_PROBE_AFTER);
         }
         if self.unread.credit.is_used_up() {
-            if credit_for_run(self.unread.run.len(), self.options.prefetch_events).is_none() {
+            if credit_for_run(self.unread.run.len(), self.prefetch.next_credit()).is_none() {
                 self.cut_run(error)?;
             }
             self.open_again();

@@ -42,11 +42,14 @@ impl Unread {
         self.run.is_empty()
     }
 
-    pub(super) fn on_link_opened(&mut self, prefetch_events: u32, log: &LogProperties) {
+    /// `log` is what it was before the link was opened, where it was asked.
+    pub(super) fn on_link_opened(&mut self, prefetch_events: u32, log: Option<&LogProperties>) {
         self.run.on_link_opened();
         self.credit = LinkCredit::new(prefetch_events);
-        self.before_log = SequenceNumber(log.begin.0.saturating_sub(1));
-        self.log_end = log.end();
+        if let Some(log) = log {
+            self.before_log = SequenceNumber(log.begin.0.saturating_sub(1));
+            self.log_end = log.end();
+        }
     }
 
     /// The prefetch of the next link, where there is no reason for another but the run.
