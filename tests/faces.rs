@@ -349,7 +349,7 @@ async fn an_entity_that_ends_by_itself_leaves_the_others_alone() {
     let exit = handle.join().await;
     assert!(!exit.is_clean());
     assert_eq!(exit.entities[1].entity.as_str(), "gone");
-    assert!(matches!(exit.entities[1].exit.reason, ExitReason::Failed(_)), "{exit:?}");
+    assert!(matches!(exit.entities[1].exit.reason, ExitReason::NeverConnected(_)), "{exit:?}");
     assert!(exit.entities[0].exit.is_clean(), "{exit:?}");
 }
 

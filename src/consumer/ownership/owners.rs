@@ -19,7 +19,7 @@ use crate::consumer::shared::Shared;
 use crate::consumer::status::{PartitionPhase, PartitionStatus};
 use crate::event::{Partition, PartitionId};
 use crate::state::fence::Superseded;
-use crate::telemetry::metrics::PartitionMetrics;
+use crate::telemetry::metrics::PartitionGauges;
 
 /// The ownerships under way. Dropped, it takes them with it.
 pub(super) struct Owners {
@@ -41,9 +41,7 @@ impl Owners {
 
     /// Claims the partition and runs it. Nothing of it may be running here.
     pub(super) fn start(&mut self, id: PartitionId, order: Order) {
-        let partition = Partition::new(self.shared.transport.entity().clone(), id.clone());
-        let metrics = PartitionMetrics::new(&partition, self.shared.transport.consumer_group());
-        let status = Arc::new(PartitionStatus::new(metrics));
+        let status = Arc::new(PartitionStatus::new(self.shared.timings.in_flight.clone()));
         lock(&self.shared.partitions).insert(id.clone(), Arc::clone(&status));
         let (sender, orders) = watch::channel(Told { order, rechecks: 0 });
         let own =
@@ -92,9 +90,19 @@ impl Owners {
         if exit.is_none()
             && let Some(status) = lock(&self.shared.partitions).get(&id)
         {
-            status.set_phase(PartitionPhase::Stopped);
+            status.on_gone(PartitionPhase::Stopped);
         }
         Some((id, exit))
+    }
+}
+
+/// Whoever drops it mid-way, as a crash does, has no partition any more.
+impl Drop for Owners {
+    fn drop(&mut self) {
+        let partitions = lock(&self.shared.partitions);
+        for status in self.running.keys().filter_map(|id| partitions.get(id)) {
+            status.on_gone(PartitionPhase::Stopped);
+        }
     }
 }
 
@@ -110,11 +118,11 @@ async fn own(
     let key = CheckpointKey { scope: shared.scope(), partition: id.clone() };
     let mut lost = None;
     loop {
-        status.set_phase(PartitionPhase::Claiming);
+        status.on_gone(PartitionPhase::Claiming);
         let claimed = match claim(&shared, &key, &partition, lost, &mut orders).await {
             Ok(claimed) => claimed,
             Err(reason) => {
-                status.set_phase(PartitionPhase::Stopped);
+                status.on_gone(PartitionPhase::Stopped);
                 report(&partition, &reason);
                 return PartitionExit {
                     partition: id,
@@ -124,7 +132,8 @@ async fn own(
                 };
             }
         };
-        status.set_phase(PartitionPhase::Running);
+        let gauges = PartitionGauges::new(&partition, shared.transport.consumer_group());
+        status.on_owned(claimed.begun(gauges), shared.service_now());
         if let Some(hook) = &shared.on_assigned {
             hook(&partition);
         }
