@@ -228,7 +228,7 @@ async fn run_until_drains_at_the_signal_and_a_dropped_call_leaves_nothing_behind
             }
         })
         .expect("valid");
-    let mut run = Box::pin(consumer.run_until(std::future::pending()));
+    let mut run = Box::pin(consumer.run_until(std::future::pending::<()>()));
     let begun = async {
         while Arc::strong_count(&calls) < 4 {
             sleep(Duration::from_millis(5)).await
