@@ -136,7 +136,7 @@ longshore_partition_owned == 1`.
 What waits is defined in `state::lag`, for these gauges, for `ConsumerHandle::snapshot` and for `longshore
 checkpoints list`. Ends of logs are read when a partition is claimed and each half minute after that; what is
 received in between counts at once. Ages are told each two seconds. They are by the clock of the lease store
-where that is two seconds or more from ours, else by ours, and never before the newest event of the log.
+where that is five seconds or more from ours, else by ours, and never before the newest event of the log.
 
 Who wants the series gone rather than 0: `PrometheusBuilder::idle_timeout` with `MetricKindMask::GAUGE` and a
 minute forgets them, for gauges of a partition that is ours are told each two seconds.
