@@ -117,10 +117,8 @@ impl ConsumerSet {
 /// The others go on, so nobody may be waiting for this exit.
 fn report(entity: &EntityName, exit: &ConsumerExit) {
     match &exit.reason {
-        ExitReason::Drained | ExitReason::Aborted(_) => {}
-        ExitReason::NeverConnected(never) => {
-            error!(message_topic = %entity, "the entity's consumer ended: {never}");
-        }
+        // One that never connected has said so.
+        ExitReason::Drained | ExitReason::Aborted(_) | ExitReason::NeverConnected(_) => {}
         ExitReason::Failed(error) => {
             error!(message_topic = %entity, causes = ?error_chain(error), "the entity's consumer ended");
         }

@@ -33,7 +33,6 @@ use crate::error::{Error, error_chain};
 use crate::event::PartitionId;
 use crate::lease_store::{LeaseListing, Member, OwnerId};
 use crate::state::fence::Superseded;
-use crate::state::first_connection::{FirstConnection, Next};
 use crate::state::lease_table::{Action, Ended, LeaseLimits, LeaseTable, LeaseWrite, LeaseWritten};
 use crate::state::tenure::CANCEL_GRACE;
 
@@ -91,17 +90,19 @@ struct LeaseLoop<'a> {
 
 /// The first look at the leases, while it is not made.
 struct FirstLook {
-    connection: FirstConnection,
+    /// When it is given up. Until then it is tried, whatever the store says: its container may be
+    /// about to be created, or opened.
+    deadline: Option<Instant>,
     last: Option<Error>,
     /// Why it is not tried any more.
     ended: Option<GaveUp>,
 }
 
-/// Runs what this worker has leases for, until it is told to drain. The first look at them has the
-/// time of a first connection of its own.
+/// Runs what this worker has leases for, until it is told to drain.
 ///
 /// # Errors
-/// Where they were never listed: it is no use, the time is over, or the worker is told to drain.
+/// Where they were never listed: the time for the first connection is over, or the worker is told to
+/// drain.
 pub(super) async fn run(
     shared: &Arc<Shared>,
     owners: Owners,
@@ -141,7 +142,7 @@ pub(super) async fn run(
         exits: BTreeMap::new(),
         failures: 0,
         first: Some(FirstLook {
-            connection: FirstConnection::begin(shared.options.connect_timeout, now.into_std()),
+            deadline: shared.options.connect_timeout.map(|timeout| now + timeout),
             last: None,
             ended: None,
         }),
@@ -219,7 +220,7 @@ impl LeaseLoop<'_> {
 
     fn begin_what_is_due(&mut self, now: Instant) {
         if let Some(first) = &mut self.first
-            && first.connection.deadline().is_some_and(|end| now.into_std() >= end)
+            && first.deadline.is_some_and(|end| now >= end)
         {
             first.ended.get_or_insert(timed_out(self.shared));
         }
@@ -270,11 +271,7 @@ impl LeaseLoop<'_> {
             looks.then_some(self.next_look),
             polls.then_some(self.next_poll),
             ends.filter(|end| *end > Instant::now()),
-            self.first
-                .as_ref()
-                .and_then(|first| first.connection.deadline())
-                .map(Instant::from_std),
-            self.table.next_overdue().map(Instant::from_std),
+            self.first.as_ref().and_then(|first| first.deadline),
         ]
         .into_iter()
         .flatten()
@@ -365,7 +362,7 @@ impl LeaseLoop<'_> {
                     causes = ?error_chain(&error),
                     "the leases cannot be listed; what runs goes on"
                 );
-                self.on_first_failed(error, now);
+                self.note_failure(error);
             }
         }
     }
@@ -390,20 +387,16 @@ impl LeaseLoop<'_> {
                     causes = ?error_chain(&error),
                     "the heartbeat cannot be written; other workers may take the partitions"
                 );
-                self.on_first_failed(error, Instant::now());
+                self.note_failure(error);
             }
         }
     }
 
-    /// A request failed that the first look waits for, where it is not made.
-    fn on_first_failed(&mut self, error: Error, now: Instant) {
-        let Some(first) = &mut self.first else {
-            return;
-        };
-        if first.connection.on_failed(error.class(), now.into_std()) == Next::GiveUp {
-            first.ended.get_or_insert(GaveUp::Refused);
+    /// Keeps why the first look was not made yet.
+    fn note_failure(&mut self, error: Error) {
+        if let Some(first) = &mut self.first {
+            first.last = Some(error);
         }
-        first.last = Some(error);
     }
 
     fn on_polled(&mut self, polled: Polled) {

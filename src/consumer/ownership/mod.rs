@@ -13,6 +13,7 @@ mod owners;
 use std::sync::Arc;
 
 use tokio::time::timeout;
+use tracing::error;
 
 use first_look::list_partitions;
 use hub_watch::watch_lag;
@@ -31,7 +32,11 @@ use crate::state::tenure::CANCEL_GRACE;
 pub(super) async fn run(shared: Arc<Shared>, handler: Arc<dyn StartCall>) -> ConsumerExit {
     let (reason, mut exits) = match own(&shared, handler).await {
         Ok(exits) => (reason(&shared, &exits), exits),
-        Err(never) => (ExitReason::NeverConnected(never), Vec::new()),
+        Err(never) => {
+            // Nobody may be waiting for the exit of a run that has begun nothing.
+            error!(message_topic = %shared.transport.entity(), "{never}");
+            (ExitReason::NeverConnected(never), Vec::new())
+        }
     };
     // Handlers that were cut may still hold the last of their resources.
     shared.tasks.close();
