@@ -5,7 +5,7 @@
 //! or ownership of a partition, so that an event costs no look-up. Without a recorder they do nothing.
 //!
 //! The facade cannot unregister a gauge, and an exporter goes on saying what it was told last. So the
-//! gauges of a partition have a life, [`PartitionGauges`]: they are registered when the partition is
+//! gauges of a partition have a life, `PartitionGauges`: they are registered when the partition is
 //! ours, say `NaN` while a value is not known, and 0 from the moment it is not ours any more, however
 //! that came about. 0 adds nothing to a sum or a maximum over a fleet, and is true: of that partition
 //! nothing is here.

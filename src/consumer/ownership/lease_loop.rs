@@ -272,6 +272,7 @@ impl LeaseLoop<'_> {
             polls.then_some(self.next_poll),
             ends.filter(|end| *end > Instant::now()),
             self.first.as_ref().and_then(|first| first.deadline),
+            self.table.next_overdue().map(Instant::from_std),
         ]
         .into_iter()
         .flatten()
