@@ -19,6 +19,7 @@ use longshore::{
     Failure, Outcome, OutgoingEvent,
 };
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_util::MetricKindMask;
 use support::{drained, unsettled, until};
 use tokio::sync::Semaphore;
 use tokio::sync::oneshot;
@@ -273,6 +274,30 @@ async fn of_a_partition_that_was_lost_nothing_is_said_while_its_handlers_finish(
     assert_eq!(first.shown.sum(IN_FLIGHT), 0.0);
     assert_eq!(second.shown.of(OWNED, "0"), Some(1.0));
     assert!(drained(second.handle).await.is_clean());
+}
+
+/// In real time, for an exporter has a clock of its own.
+#[tokio::test]
+async fn an_exporter_that_forgets_what_is_not_told_keeps_what_is_ours_and_forgets_what_is_not() {
+    const IDLE: Duration = Duration::from_secs(6);
+    let recorder =
+        PrometheusBuilder::new().idle_timeout(MetricKindMask::GAUGE, Some(IDLE)).build_recorder();
+    let shown = Shown(recorder.handle());
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let place = Place::new(1, 1);
+    let handler = |_: Event, _: EventContext| async {};
+    let handle = place.builder("worker").event_handler(handler).unwrap().start();
+    until("it is ours", || shown.of(OWNED, "0") == Some(1.0)).await;
+    let begun = Instant::now();
+    while begun.elapsed() < IDLE + Duration::from_secs(1) {
+        sleep(Duration::from_millis(200)).await;
+        assert_eq!(shown.of(OWNED, "0"), Some(1.0));
+        assert_eq!(shown.lines(IN_FLIGHT).len(), 1, "nothing runs, and that is told");
+    }
+    assert!(drained(handle).await.is_clean());
+    shown.is_silent_about("0");
+    until("it is forgotten", || shown.of(OWNED, "0").is_none()).await;
+    assert!(OF_A_PARTITION.iter().all(|metric| shown.of(metric, "0").is_none()));
 }
 
 // One worker, in paused time, with clocks that follow it.
