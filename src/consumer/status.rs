@@ -151,9 +151,13 @@ impl Live {
         Self::standing(&self.progress, ours).waiting_events(ours.log.as_ref()?)
     }
 
-    fn lag(&self, now: SystemTime) -> Option<Lag> {
+    fn lag_time(&self, now: SystemTime) -> Option<Duration> {
         let ours = self.ours.as_ref()?;
-        Lag::of(&Self::standing(&self.progress, ours), ours.log.as_ref()?, now)
+        let standing = Self::standing(&self.progress, ours);
+        match &ours.log {
+            Some(log) => Lag::of(&standing, log, now)?.at_most,
+            None => standing.oldest_here(now),
+        }
     }
 
     fn show_in_flight(&mut self) {
@@ -176,7 +180,7 @@ impl Live {
         self.show_progress();
         if let Some(ours) = &self.ours {
             ours.gauges.show_owned();
-            ours.gauges.show_lag_time(self.lag(now).and_then(|lag| lag.at_most));
+            ours.gauges.show_lag_time(self.lag_time(now));
         }
     }
 
@@ -316,7 +320,6 @@ impl PartitionStatus {
 
     pub(crate) fn snapshot(&self, partition: &PartitionId, now: SystemTime) -> PartitionSnapshot {
         let live = self.live();
-        let lag = live.lag(now);
         let checkpointed_to = self.checkpointed_to.load(Ordering::Relaxed);
         let Progress { settled_to, last_received, unsettled, in_flight, settled_above, .. } =
             live.progress;
@@ -329,8 +332,8 @@ impl PartitionStatus {
             unsettled_events: unsettled,
             in_flight,
             settled_above_events: settled_above,
-            lag_events: lag.map(|lag| lag.events),
-            lag_time: lag.and_then(|lag| lag.at_most),
+            lag_events: live.waiting_events(),
+            lag_time: live.lag_time(now),
         }
     }
 }

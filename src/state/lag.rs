@@ -72,6 +72,13 @@ impl<'a> Standing<'a> {
         Some(self.unsettled_events.saturating_add(self.ahead(log)?.events))
     }
 
+    /// For how long the oldest event that is here waits, where one is: whatever the log holds beyond
+    /// it came later.
+    pub fn oldest_here(&self, now: SystemTime) -> Option<Duration> {
+        let oldest = self.oldest_unsettled.filter(|_| self.unsettled_events > 0)?;
+        Some(now.duration_since(oldest).unwrap_or_default())
+    }
+
     /// What waits beyond what was received.
     fn ahead(&self, log: &LogProperties) -> Option<Ahead> {
         let end = log.end();
@@ -133,7 +140,7 @@ impl Lag {
         let (at_least, at_most) = if events == 0 {
             (Duration::ZERO, Some(Duration::ZERO))
         } else if standing.unsettled_events > 0 {
-            let oldest = standing.oldest_unsettled.map(age);
+            let oldest = standing.oldest_here(now);
             (oldest.unwrap_or_default(), oldest)
         } else {
             let last = log.last_enqueued_time.map(age);
@@ -253,6 +260,11 @@ mod tests {
         };
         let lag = |standing: &Standing<'_>, now| Lag::of(standing, &log, at(now)).unwrap();
         assert_eq!(seconds(lag(&here(Some(40)), 130).time()), Some(90));
+        assert_eq!(
+            seconds(here(Some(40)).oldest_here(at(130))),
+            Some(90),
+            "without the log as well"
+        );
         let unknown = lag(&here(None), 130);
         assert_eq!((unknown.time(), unknown.at_most), (None, None), "its time is not known");
 

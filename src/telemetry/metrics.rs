@@ -128,9 +128,10 @@ sum by (entity) (longshore_partition_owned)       # below the number of partitio
 ```
 
 While a partition is ours and a value is not known, the gauge is `NaN`, and so is a sum with it: nobody knows it
-either. That is so for the lag where a partition without a checkpoint begins at a time, until its first event
-is here, and after the log could not be read three times in a row; for the lag in seconds also before the first
-of many events is here. An average, or a minimum, wants `and on (entity, consumer_group, partition, instance)
+either. That is so for the watermark while nothing is settled; for the lag where a partition without a checkpoint
+begins at a time, until its first event is here; for the lag in events after the log could not be read three
+times in a row; for the lag in seconds where nothing that waits is here, also then, and before the first of many
+events has come. An average, or a minimum, wants `and on (entity, consumer_group, partition, instance)
 longshore_partition_owned == 1`.
 
 What waits is defined in `state::lag`, for these gauges, for `ConsumerHandle::snapshot` and for `longshore
@@ -138,8 +139,8 @@ checkpoints list`. Ends of logs are read when a partition is claimed and each ha
 received in between counts at once. Ages are told each two seconds. They are by the clock of the lease store
 where that is five seconds or more from ours, else by ours, and never before the newest event of the log.
 
-Who wants the series gone rather than 0: `PrometheusBuilder::idle_timeout` with `MetricKindMask::GAUGE` and a
-minute forgets them, for gauges of a partition that is ours are told each two seconds.
+Who wants the series gone rather than 0 gives the exporter an idle timeout for gauges of a minute, as
+`PrometheusBuilder::idle_timeout` does: those of a partition that is ours are told each two seconds.
 ";
 
 /// `docs/metrics.md`.
