@@ -228,7 +228,7 @@ async fn run_until_drains_at_the_signal_and_a_dropped_call_leaves_nothing_behind
             }
         })
         .expect("valid");
-    let mut run = Box::pin(consumer.run_until(std::future::pending()));
+    let mut run = Box::pin(consumer.run_until(std::future::pending::<()>()));
     let begun = async {
         while Arc::strong_count(&calls) < 4 {
             sleep(Duration::from_millis(5)).await
@@ -349,7 +349,7 @@ async fn an_entity_that_ends_by_itself_leaves_the_others_alone() {
     let exit = handle.join().await;
     assert!(!exit.is_clean());
     assert_eq!(exit.entities[1].entity.as_str(), "gone");
-    assert!(matches!(exit.entities[1].exit.reason, ExitReason::Failed(_)), "{exit:?}");
+    assert!(matches!(exit.entities[1].exit.reason, ExitReason::NeverConnected(_)), "{exit:?}");
     assert!(exit.entities[0].exit.is_clean(), "{exit:?}");
 }
 

@@ -335,6 +335,12 @@ pub const ALL: &[Key] = &[
         "How long a drain waits for handlers.",
     ),
     knob(
+        "LONGSHORE_CONNECT_TIMEOUT",
+        "20s",
+        Knob::TimeOrNone { least: MILLISECOND, set: |o, time| o.connect_timeout = time },
+        "How long a worker tries to reach its hub, and the leases, for the first time; later for ever.",
+    ),
+    knob(
         "LONGSHORE_STORE_TIMEOUT",
         "30s",
         Knob::Time { least: MILLISECOND, set: |o, time| o.store_timeout = time },

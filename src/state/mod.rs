@@ -5,12 +5,14 @@
 //! directly; the async shells in [`crate::consumer`], [`crate::producer`] and
 //! [`crate::transport::partition_stream`] only carry out what they say.
 
+pub mod ages;
 pub mod backoff;
 pub mod batch_buffer;
 pub mod byte_budget;
 pub mod checkpoint_pace;
 pub mod delay_queue;
 pub mod fence;
+pub mod first_connection;
 pub mod key_placement;
 pub mod lag;
 pub mod lease_table;

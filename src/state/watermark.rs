@@ -151,7 +151,7 @@ impl Watermark {
             self.settled_before.pop_front();
         }
         let settled = self.settled_before.front().is_some_and(|run| run.first <= number);
-        let ticket = Ticket(self.first_ticket + self.window.len() as u64);
+        let ticket = self.next_ticket();
         if settled {
             self.window.push_back(Place { number, state: State::Settled });
             self.advance(Some((self.window.len() - 1, mark())));
@@ -227,6 +227,16 @@ impl Watermark {
     /// The newest event received.
     pub fn last_received(&self) -> Option<SequenceNumber> {
         self.last_received
+    }
+
+    /// The ticket that the next new event gets.
+    pub fn next_ticket(&self) -> Ticket {
+        Ticket(self.first_ticket + self.window.len() as u64)
+    }
+
+    /// The oldest unsettled event of those received.
+    pub fn oldest_unsettled(&self) -> Option<Ticket> {
+        (!self.window.is_empty()).then_some(Ticket(self.first_ticket))
     }
 
     /// Events of this life below the watermark.
@@ -500,6 +510,8 @@ mod tests {
                 prop_assert!(runs.windows(2).all(|pair| pair[0].last < pair[1].first));
                 let unsettled = received.iter().filter(|number| !settled.contains(number)).count();
                 prop_assert_eq!(watermark.unsettled_events(), unsettled);
+                let oldest = tickets.iter().find(|(number, _)| !settled.contains(number));
+                prop_assert_eq!(watermark.oldest_unsettled(), oldest.map(|(_, ticket)| *ticket));
             }
         }
     }

@@ -67,6 +67,12 @@ pub trait Transport: Send + Sync + fmt::Debug + 'static {
     /// The consumer group it reads as.
     fn consumer_group(&self) -> &ConsumerGroup;
 
+    /// Where it connects to and as whom, for whoever looks for a mistake in either: an address, and
+    /// the name of the key where one is shown. It holds no secret. By default the namespace.
+    fn place(&self) -> String {
+        self.namespace().to_owned()
+    }
+
     /// Connects. The other calls do so when they need to; this one is for who wants to know
     /// whether, and how fast, it can be done. Where no connection is needed, nothing happens.
     ///

@@ -391,6 +391,8 @@ fn options(random: &mut SmallRng, leases: bool) -> ConsumerOptions {
         Duration::from_millis(*[0, 100, 1_000].choose(random).unwrap_or(&0));
     options.drain_timeout = Duration::from_secs(*[0, 1, 30].choose(random).unwrap_or(&1));
     options.store_timeout = Duration::from_secs(random.random_range(1..=10));
+    // A worker that is cut off when it starts stays, for the faults stop.
+    options.connect_timeout = None;
     options.position_lost =
         if random.random_bool(0.8) { PositionLost::Earliest } else { PositionLost::Latest };
     if random.random_bool(0.2) {

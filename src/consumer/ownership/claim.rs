@@ -15,6 +15,7 @@ use crate::consumer::exit::StopReason;
 use crate::consumer::orders::{Order, Told};
 use crate::consumer::partition::Claimed;
 use crate::consumer::shared::Shared;
+use crate::consumer::status::Look;
 use crate::error::{Error, error_chain};
 use crate::event::Partition;
 use crate::state::fence::{Fence, Verdict};
@@ -92,6 +93,7 @@ async fn try_once(
     failures: u32,
 ) -> Result<ClaimStep, StopReason> {
     let limit = shared.options.store_timeout;
+    let look_begun = shared.service_now();
     let read = async {
         // The checkpoint first: whatever of the rest is old by the time of the write, for this
         // process may have slept, the write fails if another owner claimed meanwhile.
@@ -150,6 +152,7 @@ async fn try_once(
     Ok(ClaimStep::Claimed(Box::new(Claimed {
         resume: ResumePosition::new(hub.incarnation, start),
         fence,
+        look: Look { begun: look_begun, log },
     })))
 }
 

@@ -20,7 +20,7 @@ use crate::consumer::status::{PartitionPhase, PartitionStatus};
 use crate::event::{Partition, PartitionId};
 use crate::state::fence::Superseded;
 use crate::state::panics::Panics;
-use crate::telemetry::metrics::PartitionMetrics;
+use crate::telemetry::metrics::PartitionGauges;
 
 /// The ownerships under way. Dropped, it takes them with it.
 pub(super) struct Owners {
@@ -49,9 +49,7 @@ impl Owners {
 
     /// Claims the partition and runs it. Nothing of it may be running here.
     pub(super) fn start(&mut self, id: PartitionId, order: Order) {
-        let partition = Partition::new(self.shared.transport.entity().clone(), id.clone());
-        let metrics = PartitionMetrics::new(&partition, self.shared.transport.consumer_group());
-        let status = Arc::new(PartitionStatus::new(metrics));
+        let status = Arc::new(PartitionStatus::new(self.shared.timings.in_flight.clone()));
         lock(&self.shared.partitions).insert(id.clone(), Arc::clone(&status));
         let (sender, orders) = watch::channel(Told { order, rechecks: 0 });
         let own =
@@ -105,15 +103,15 @@ impl Owners {
     /// change nothing.
     fn on_abnormal_end(&mut self, id: &PartitionId, error: JoinError) -> Option<PartitionExit> {
         let status = lock(&self.shared.partitions).get(id).cloned();
+        let settled_to = status.as_ref().and_then(|status| status.settled_to());
         if let Some(status) = &status {
-            status.set_phase(PartitionPhase::Stopped);
+            status.on_gone(PartitionPhase::Stopped);
         }
         let partition = Partition::new(self.shared.transport.entity().clone(), id.clone());
         let message = match error.try_into_panic() {
             Ok(panic) => panic_text(&*panic).to_owned(),
             Err(cancelled) => cancelled.to_string(),
         };
-        let settled_to = status.and_then(|status| status.settled_to());
         let Some(times) = self.panics.entry(id.clone()).or_default().on_panic(settled_to) else {
             error!(
                 message_topic = %partition.entity,
@@ -134,6 +132,16 @@ impl Owners {
     }
 }
 
+/// Whoever drops it mid-way, as a crash does, has no partition any more.
+impl Drop for Owners {
+    fn drop(&mut self) {
+        let partitions = lock(&self.shared.partitions);
+        for status in self.running.keys().filter_map(|id| partitions.get(id)) {
+            status.on_gone(PartitionPhase::Stopped);
+        }
+    }
+}
+
 /// Owns one partition, anew where its position was lost or reset, until it stops for good.
 async fn own(
     shared: Arc<Shared>,
@@ -146,11 +154,11 @@ async fn own(
     let key = CheckpointKey { scope: shared.scope(), partition: id.clone() };
     let mut lost = None;
     loop {
-        status.set_phase(PartitionPhase::Claiming);
+        status.on_gone(PartitionPhase::Claiming);
         let claimed = match claim(&shared, &key, &partition, lost, &mut orders).await {
             Ok(claimed) => claimed,
             Err(reason) => {
-                status.set_phase(PartitionPhase::Stopped);
+                status.on_gone(PartitionPhase::Stopped);
                 report(&partition, &reason);
                 return PartitionExit {
                     partition: id,
@@ -160,7 +168,8 @@ async fn own(
                 };
             }
         };
-        status.set_phase(PartitionPhase::Running);
+        let gauges = PartitionGauges::new(&partition, shared.transport.consumer_group());
+        status.on_owned(claimed.begun(gauges), shared.service_now());
         if let Some(hook) = &shared.on_assigned {
             hook(&partition);
         }

@@ -44,6 +44,7 @@ impl PartitionWorker {
         let mut bytes_taken = 0;
         let mut settled_before = 0_usize;
         self.shared.counters.received.add(events.len() as u64);
+        self.ages.on_received(self.watermark.next_ticket(), &events);
         for event in events.drain(..) {
             match self.watermark.on_received(event.sequence_number(), || (&event).into()) {
                 Received::New(ticket) => {

@@ -44,10 +44,11 @@ use super::handling::scope::{Completion, Scope};
 use super::handling::slots::Slot;
 use super::handling::unit::{Failures, Tracked};
 use super::shared::Shared;
-use super::status::PartitionStatus;
+use super::status::{Begun, Look, PartitionStatus};
 use crate::checkpoint_store::{CheckpointKey, LeaseEpoch};
 use crate::config::OwnerLevel;
 use crate::event::{Event, Partition};
+use crate::state::ages::Ages;
 use crate::state::batch_buffer::BatchLimits;
 use crate::state::byte_budget::Account;
 use crate::state::delay_queue::DelayQueue;
@@ -55,12 +56,29 @@ use crate::state::fence::Fence;
 use crate::state::resume::ResumePosition;
 use crate::state::tenure::Tenure;
 use crate::state::watermark::Watermark;
+use crate::telemetry::metrics::PartitionGauges;
 use crate::transport::partition_stream::{PartitionStream, StreamOptions};
 
 /// A fenced partition.
 pub(super) struct Claimed {
     pub(super) fence: Fence,
     pub(super) resume: ResumePosition,
+    /// What the log said of itself.
+    pub(super) look: Look,
+}
+
+impl Claimed {
+    /// What is said of the partition from now on.
+    pub(super) fn begun(&self, gauges: PartitionGauges) -> Begun {
+        let stored = self.fence.stored();
+        Begun {
+            gauges,
+            start: self.resume.next_start(),
+            settled_to: stored.watermark.as_ref().map(|position| position.sequence_number),
+            settled_ahead: stored.settled_above.clone(),
+            look: self.look.clone(),
+        }
+    }
 }
 
 pub(super) struct PartitionWorker {
@@ -75,6 +93,7 @@ pub(super) struct PartitionWorker {
     stream: Option<PartitionStream>,
     closing: Option<PartitionStream>,
     watermark: Watermark,
+    ages: Ages,
     waiting: Waiting,
     retries: DelayQueue<Tracked>,
     failures: Failures,
@@ -112,7 +131,7 @@ impl PartitionWorker {
         status: Arc<PartitionStatus>,
         claimed: Claimed,
     ) -> Self {
-        let Claimed { fence, resume } = claimed;
+        let Claimed { fence, resume, .. } = claimed;
         let checkpointer =
             Checkpointer::new(Arc::clone(&shared), key.clone(), Arc::clone(&status), fence);
         let lease_epoch = checkpointer.lease_epoch();
@@ -130,6 +149,7 @@ impl PartitionWorker {
             stream: Some(stream),
             closing: None,
             watermark: checkpointer.watermark(),
+            ages: Ages::default(),
             waiting: Waiting::new(handler.takes_batches(), limits),
             retries: DelayQueue::default(),
             failures: Failures::default(),

@@ -173,6 +173,10 @@ impl Transport for EventHubsTransport {
         &self.consumer_group
     }
 
+    fn place(&self) -> String {
+        format!("{} with {}", self.namespace.address(), self.namespace.identity())
+    }
+
     fn connect(&self) -> BoxFuture<'_, Result<()>> {
         self.manage("connect to the service", async |_connected| Ok(())).boxed()
     }

@@ -273,6 +273,21 @@ impl Namespace {
         })
     }
 
+    /// As whom it enters, in words, without the secret.
+    pub fn identity(&self) -> String {
+        match &self.access {
+            Access::ConnectionString(text) => {
+                let key =
+                    text.split(';').find_map(|part| part.strip_prefix("SharedAccessKeyName="));
+                key.map_or_else(
+                    || "a shared access signature".to_owned(),
+                    |key| format!("the key {key}"),
+                )
+            }
+            Access::Tokens(_) => "Microsoft Entra ID".to_owned(),
+        }
+    }
+
     /// What is dialled in the end, `HOST:PORT`, behind a tunnel and a proxy.
     pub fn address(&self) -> String {
         match self.route() {

@@ -12,6 +12,7 @@ use longshore::checkpoint_store::file::FileCheckpointStore;
 use longshore::checkpoint_store::{
     Checkpoint, CheckpointKey, CheckpointScope, CheckpointStore, Expected, SettledRun,
 };
+use longshore::consumer::BatchConsumerBuilder;
 use longshore::event::{Incarnation, Position, SequenceNumber};
 use longshore::lease_store::blob::BlobLeaseStore;
 use longshore::lease_store::{Holder, LeaseStore, Member, OwnerId, Ownership};
@@ -177,15 +178,26 @@ impl Stage {
         (ended.report(), ended.code.unwrap())
     }
 
-    /// Lets a worker handle so many events, and returns their numbers in order.
-    pub(crate) async fn work(&self, expected: usize) -> Vec<i64> {
+    /// A worker over this store.
+    fn worker_over(&self, store: Arc<dyn CheckpointStore>) -> BatchConsumerBuilder {
         let string = self.broker.connection_string(None);
         let namespace = Namespace::from_connection_string(&string).unwrap();
         let transport = EventHubsTransport::new(namespace, "orders", "$Default");
+        BatchConsumer::builder(Arc::new(transport), store)
+    }
+
+    /// A worker over a container.
+    pub(crate) fn worker(&self) -> BatchConsumerBuilder {
+        self.worker_over(Arc::from(self.store()))
+    }
+
+    /// Lets a worker handle so many events, and returns their numbers in order.
+    pub(crate) async fn work(&self, expected: usize) -> Vec<i64> {
         let store: Arc<dyn CheckpointStore> = Arc::from(self.store());
         let seen = Seen::default();
         let record = seen.clone();
-        let handle = BatchConsumer::builder(Arc::new(transport), Arc::clone(&store))
+        let handle = self
+            .worker_over(Arc::clone(&store))
             .event_handler(move |event: Event, _: EventContext| {
                 record.record(&event);
                 async { Ok::<(), Failure>(()) }
