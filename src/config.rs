@@ -214,10 +214,10 @@ pub struct ConsumerOptions {
     /// W: most events of a partition received and not yet below the watermark. Default
     /// [`DEFAULT_WINDOW_EVENTS`], at most [`MAX_WINDOW_EVENTS`].
     pub window_events: usize,
-    /// Memory for events received and not settled, over all partitions. Default
-    /// [`DEFAULT_MEMORY_BUDGET_BYTES`].
+    /// Memory for events received and not settled, and for what links hold ahead, over all
+    /// partitions; see [`crate::state::prefetch`]. Default [`DEFAULT_MEMORY_BUDGET_BYTES`].
     pub memory_budget_bytes: usize,
-    /// Events the service may send ahead. Default [`DEFAULT_PREFETCH_EVENTS`].
+    /// Most events that a link may hold ahead. Default [`DEFAULT_PREFETCH_EVENTS`].
     pub prefetch_events: u32,
     /// How long a handler may take; then its future is dropped and its events are retried.
     /// `None`: as long as it likes. Default [`DEFAULT_HANDLER_TIMEOUT`].

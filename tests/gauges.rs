@@ -507,6 +507,8 @@ async fn what_is_not_known_is_not_said() {
     options.start_position = StartPosition::EnqueuedAt(timed.clock.now());
     sleep(Duration::from_secs(1)).await;
     timed.publish(1);
+    // Where the time begins could not be looked up.
+    timed.hub.fail_opens(1, ErrorClass::Permanent);
     let (handle, gate) = timed.start(options, &[0, 11]);
     handle.pause();
     until("the claim", || handle.is_ready()).await;

@@ -133,6 +133,10 @@ pub(crate) struct Progress {
     pub(crate) oldest_unsettled: Option<SystemTime>,
     pub(crate) in_flight: usize,
     pub(crate) settled_above: usize,
+    /// What of the budget its unsettled events hold.
+    pub(crate) event_bytes: usize,
+    /// What its link may hold ahead.
+    pub(crate) link_bytes: usize,
 }
 
 impl Live {
@@ -172,6 +176,7 @@ impl Live {
         if let Some(ours) = &self.ours {
             let Progress { settled_to, unsettled, settled_above, .. } = self.progress;
             ours.gauges.show_progress(settled_to, unsettled, settled_above);
+            ours.gauges.show_memory(self.progress.event_bytes, self.progress.link_bytes);
             ours.gauges.show_lag_events(self.waiting_events());
         }
     }

@@ -9,6 +9,7 @@ pub mod ages;
 pub mod backoff;
 pub mod batch_buffer;
 pub mod byte_budget;
+pub mod call_pace;
 pub mod checkpoint_pace;
 pub mod delay_queue;
 pub mod fence;

@@ -80,7 +80,7 @@ metrics_table! {
         "From the moment an event was enqueued to the moment it was settled, in seconds; of a \
          batch that is done at once, its oldest event.";
     OWNED = "longshore_partition_owned", Gauge, PARTITION,
-        "1 while the partition is this worker's, 0 when it is no more; the next five are then 0.";
+        "1 while the partition is this worker's, 0 when it is no more; the next seven are then 0.";
     WATERMARK = "longshore_watermark", Gauge, PARTITION,
         "The last sequence number of which it and everything before it are settled; `NaN` where \
          none is.";
@@ -88,6 +88,10 @@ metrics_table! {
         "Events received and not settled.";
     HOLES = "longshore_settled_above_watermark_events", Gauge, PARTITION,
         "Events settled above the watermark: an older one holds it.";
+    EVENT_BYTES = "longshore_held_event_bytes", Gauge, PARTITION,
+        "What of the memory budget events hold that are received and not settled.";
+    LINK_BYTES = "longshore_held_link_bytes", Gauge, PARTITION,
+        "What of the memory budget the link may hold ahead: its credit times the size of its events.";
     LAG_SECONDS = "longshore_lag_seconds", Gauge, PARTITION,
         "The age of the oldest event that waits, in seconds; 0 when caught up, `NaN` where it is \
          not known.";
@@ -97,7 +101,7 @@ metrics_table! {
     CHECKPOINTS = "longshore_checkpoint_writes_total", Counter, "entity, consumer_group, result",
         "Checkpoint writes, by result: ok or failed.";
     LINKS = "longshore_links_opened_total", Counter, ENTITY,
-        "Links opened; more than partitions means that links were lost.";
+        "Links opened. One or two for each partition that begins; more means that links were lost.";
     LOST = "longshore_events_lost_total", Counter, ENTITY,
         "Sequence numbers that retention removed before they were received, at most.";
 }
@@ -229,6 +233,8 @@ pub(crate) struct PartitionGauges {
     watermark: Gauge,
     unsettled: Gauge,
     holes: Gauge,
+    event_bytes: Gauge,
+    link_bytes: Gauge,
     lag_seconds: Gauge,
     lag_events: Gauge,
 }
@@ -247,6 +253,8 @@ impl PartitionGauges {
             watermark: gauge!(WATERMARK.name, &labels),
             unsettled: gauge!(UNSETTLED.name, &labels),
             holes: gauge!(HOLES.name, &labels),
+            event_bytes: gauge!(EVENT_BYTES.name, &labels),
+            link_bytes: gauge!(LINK_BYTES.name, &labels),
             lag_seconds: gauge!(LAG_SECONDS.name, &labels),
             lag_events: gauge!(LAG_EVENTS.name, &labels),
         };
@@ -269,6 +277,11 @@ impl PartitionGauges {
         self.holes.set(settled_above_events as f64);
     }
 
+    pub(crate) fn show_memory(&self, event_bytes: usize, link_bytes: usize) {
+        self.event_bytes.set(event_bytes as f64);
+        self.link_bytes.set(link_bytes as f64);
+    }
+
     /// A partition that is caught up has no lag in seconds either; else that is told by the clock.
     pub(crate) fn show_lag_events(&self, events: Option<u64>) {
         self.lag_events.set(events.map_or(f64::NAN, |events| events as f64));
@@ -289,6 +302,8 @@ impl Drop for PartitionGauges {
             &self.watermark,
             &self.unsettled,
             &self.holes,
+            &self.event_bytes,
+            &self.link_bytes,
             &self.lag_seconds,
             &self.lag_events,
         ] {
@@ -345,6 +360,7 @@ mod tests {
                 assert_eq!(values[&format!("longshore_{unknown}")], "NaN", "{unknown}");
             }
             gauges.show_progress(Some(SequenceNumber(41)), 7, 2);
+            gauges.show_memory(1_000, 500);
             gauges.show_lag_events(Some(9));
             gauges.show_lag_time(Some(Duration::from_millis(1_500)));
             assert_eq!(shown()["longshore_lag_seconds"], "1.5");
@@ -352,7 +368,7 @@ mod tests {
             assert_eq!(shown()["longshore_lag_seconds"], "0");
             drop(gauges);
             let values = shown();
-            assert_eq!(values.len(), 6);
+            assert_eq!(values.len(), 8);
             assert!(values.values().all(|value| value == "0"), "{values:?}");
         });
     }

@@ -75,6 +75,7 @@ impl PartitionWorker {
             self.shared.counters.settled_before.add(settled_before as u64);
             self.checkpointer.on_settled(settled_before, now);
         }
+        self.event_bytes += bytes_taken;
         let held = self.stream.as_ref().map_or(0, PartitionStream::link_holds_bytes);
         let share = self.shared.budget.on_taken(self.account, bytes_taken, held);
         if let Some(stream) = &mut self.stream {

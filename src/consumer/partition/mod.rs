@@ -107,6 +107,8 @@ pub(super) struct PartitionWorker {
     slot: Option<Slot>,
     trial: TrialRun,
     account: Account,
+    /// What the account holds for events.
+    event_bytes: usize,
     /// Settled since the budget was told.
     returned_bytes: usize,
     /// What settled since it was last counted.
@@ -161,6 +163,7 @@ impl PartitionWorker {
             slot: None,
             trial: TrialRun::new(Arc::clone(&shared.trials), Arc::clone(&shared.slots)),
             account,
+            event_bytes: 0,
             returned_bytes: 0,
             tally: Tally::default(),
             links_seen: 0,

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use super::PartitionWorker;
 use crate::consumer::status::Progress;
+use crate::transport::partition_stream::PartitionStream;
 
 impl PartitionWorker {
     /// Tells what happened since the last call, once for all events of a turn of the loop.
@@ -24,6 +25,8 @@ impl PartitionWorker {
             oldest_unsettled: oldest_unsettled.and_then(|oldest| self.ages.enqueued(oldest)),
             in_flight: self.running.len(),
             settled_above: self.watermark.settled_above_events(),
+            event_bytes: self.event_bytes,
+            link_bytes: self.stream.as_ref().map_or(0, PartitionStream::link_holds_bytes),
         });
     }
 }

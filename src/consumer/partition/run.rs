@@ -244,6 +244,7 @@ impl PartitionWorker {
     pub(super) fn return_bytes(&mut self) {
         if self.returned_bytes > 0 {
             self.shared.budget.on_returned(self.account, self.returned_bytes);
+            self.event_bytes = self.event_bytes.saturating_sub(self.returned_bytes);
             self.returned_bytes = 0;
         }
     }

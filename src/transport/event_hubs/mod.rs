@@ -21,7 +21,7 @@ mod values;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
@@ -38,18 +38,25 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, Stream, StreamExt};
 use shared_answer::SharedAnswer;
 use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{HubProperties, Link, LinkStart, LogProperties, OpenLink, Panicked, Transport};
 use crate::error::{Error, ErrorClass, Result};
 use crate::event::{
     ConsumerGroup, EntityName, Event, Incarnation, Offset, Partition, PartitionId, SequenceNumber,
 };
+use crate::state::call_pace::CallPace;
 use crate::timestamp::{from_unix_millis, unix_millis};
 
 /// How long a read of properties may take, at most. Short: an answer can get lost, and links
 /// wait for it.
 pub const DEFAULT_READ_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Most reads of properties that one transport makes in a second: the [service] allows a namespace 50.
+/// With so many partitions that they wait for one another, they wait; nothing is refused.
+///
+/// [service]: https://learn.microsoft.com/azure/event-hubs/event-hubs-quotas
+pub const MANAGEMENT_CALLS_A_SECOND: usize = 45;
 
 /// How long a goodbye may take; the SDK's can hang.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -87,6 +94,8 @@ pub struct EventHubsTransport {
     consumer_group: ConsumerGroup,
     /// The client for runtime information; replaced after an error.
     management: Mutex<Option<Management>>,
+    /// Held together with the client.
+    pace: std::sync::Mutex<CallPace>,
     hub: SharedAnswer<HubProperties>,
 }
 
@@ -110,6 +119,7 @@ impl EventHubsTransport {
             entity: entity.into(),
             consumer_group: consumer_group.into(),
             management: Mutex::new(None),
+            pace: std::sync::Mutex::new(CallPace::new(MANAGEMENT_CALLS_A_SECOND)),
             hub: SharedAnswer::default(),
         }
     }
@@ -141,6 +151,12 @@ impl EventHubsTransport {
         call: impl AsyncFnOnce(&ConsumerClient) -> Result<T, EventHubsError>,
     ) -> Result<T> {
         let mut slot = self.management.lock().await;
+        let place = {
+            let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+            pace.take_place(Instant::now().into_std())
+        };
+        // Before the client is taken: a call that is dropped here leaves it to the next one.
+        sleep_until(Instant::from_std(place)).await;
         let client = match slot.take() {
             Some(Management(client)) => client,
             None => self.namespace.open_consumer(&self.entity, &self.consumer_group).await?,
