@@ -134,7 +134,11 @@ async fn the_readmes_program_names_a_hub_that_is_not_there() {
     let broker = broker().await;
     let (line, took) = Program::start(&broker.connection_string(None)).failed().await;
     let place = format!("at localhost:{} with the key everything: ", broker.local_addr().port());
-    says(&line, &[&place, "check that the namespace localhost has a hub orders"]);
+    let advice = format!(
+        "check that the namespace localhost:{} has a hub orders",
+        broker.local_addr().port()
+    );
+    says(&line, &[&place, &advice]);
     assert!(took < GIVES_UP, "{took:?}");
 }
 

@@ -141,7 +141,8 @@ macro_rules! contract {
             the_first_event_from_a_place_on_is_told_and_takes_the_partition_from_nobody,
             the_offset_of_a_number_leads_behind_it,
             every_field_of_an_event_survives,
-            a_receive_takes_no_more_than_it_was_asked_for,
+            a_read_that_is_not_polled_any_more_holds_up_no_other,
+    a_receive_takes_no_more_than_it_was_asked_for,
             empty_bodies_and_bodies_of_a_megabyte_survive,
             a_link_that_has_caught_up_waits_for_the_next_event,
             events_of_one_key_go_to_one_partition,
@@ -451,6 +452,21 @@ async fn every_field_of_an_event_survives(hub: impl Fixture) {
         assert!((before..=SystemTime::now()).contains(&event.enqueued_time()));
     }
     assert!(events.iter().map(Event::enqueued_time).is_sorted());
+}
+
+async fn a_read_that_is_not_polled_any_more_holds_up_no_other(hub: impl Fixture) {
+    let transport = hub.transport(GROUP);
+    let mut begun = Vec::new();
+    for _ in 0..3 {
+        let mut read = transport.hub_properties();
+        // Its caller has other things to do, and keeps it.
+        let _first = futures::poll!(&mut read);
+        begun.push(read);
+    }
+    for _ in 0..3 {
+        within("another read", transport.hub_properties()).await.unwrap();
+        within("a log", transport.log_properties(&"0".into())).await.unwrap();
+    }
 }
 
 async fn a_receive_takes_no_more_than_it_was_asked_for(hub: impl Fixture) {

@@ -39,6 +39,7 @@ use futures::{FutureExt, Stream, StreamExt};
 use shared_answer::SharedAnswer;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{HubProperties, Link, LinkStart, LogProperties, OpenLink, Panicked, Transport};
 use crate::error::{Error, ErrorClass, Result};
@@ -88,7 +89,11 @@ async fn within_classified<T>(
 
 /// Reads one hub through the Azure SDK.
 #[derive(Debug)]
-pub struct EventHubsTransport {
+pub struct EventHubsTransport(Arc<Hub>);
+
+/// One hub, as one consumer group.
+#[derive(Debug)]
+struct Hub {
     namespace: Namespace,
     entity: EntityName,
     consumer_group: ConsumerGroup,
@@ -96,7 +101,7 @@ pub struct EventHubsTransport {
     management: Mutex<Option<Management>>,
     /// Held together with the client.
     pace: std::sync::Mutex<CallPace>,
-    hub: SharedAnswer<HubProperties>,
+    properties: SharedAnswer<HubProperties>,
 }
 
 struct Management(ConsumerClient);
@@ -114,16 +119,31 @@ impl EventHubsTransport {
         entity: impl Into<EntityName>,
         consumer_group: impl Into<ConsumerGroup>,
     ) -> Self {
-        Self {
+        Self(Arc::new(Hub {
             namespace,
             entity: entity.into(),
             consumer_group: consumer_group.into(),
             management: Mutex::new(None),
             pace: std::sync::Mutex::new(CallPace::new(MANAGEMENT_CALLS_A_SECOND)),
-            hub: SharedAnswer::default(),
-        }
+            properties: SharedAnswer::default(),
+        }))
     }
+}
 
+/// Makes a call in a task of its own, which ends when nobody waits for it any more. Callers share
+/// clients and answers: one that is not polled for a while, because its partition rests, must not hold
+/// up the others.
+async fn in_a_task<T: Send + 'static>(
+    operation: &'static str,
+    call: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    AbortOnDropHandle::new(tokio::spawn(call)).await.unwrap_or_else(|error| {
+        let message = "the client panicked, or the runtime shuts down";
+        Err(Error::new(ErrorClass::Transient, operation, message).with_source(error))
+    })
+}
+
+impl Hub {
     async fn read_hub(&self) -> Result<HubProperties> {
         let properties = self
             .manage("read the hub's properties", async |client| {
@@ -141,6 +161,22 @@ impl EventHubsTransport {
             Incarnation::from_created_at(created_on),
             properties.partition_ids.into_iter().map(PartitionId::from).collect(),
         ))
+    }
+
+    async fn read_log(&self, partition: &PartitionId) -> Result<LogProperties> {
+        let properties = self
+            .manage("read the partition's properties", async |client| {
+                client.get_partition_properties(partition.as_str()).await
+            })
+            .await?;
+        let last = properties.last_enqueued_sequence_number;
+        let log = LogProperties::new(
+            SequenceNumber(properties.beginning_sequence_number),
+            (last >= 0).then_some(SequenceNumber(last)),
+            properties.last_enqueued_time_utc,
+        );
+        let offset = Some(properties.last_enqueued_offset).filter(|_| last >= 0);
+        Ok(log.with_last_enqueued_offset(offset.map(Offset::from)))
     }
 
     /// Makes a call on the management client, opening it first where there is none and letting
@@ -171,6 +207,32 @@ impl EventHubsTransport {
     }
 }
 
+impl Hub {
+    async fn open(&self, options: OpenLink) -> Result<Box<dyn Link>> {
+        let client = self.namespace.open_consumer(&self.entity, &self.consumer_group).await?;
+        let partition = Arc::new(Partition::new(self.entity.clone(), options.partition.clone()));
+        let receiver_options = OpenReceiverOptions {
+            owner_level: options.owner_level,
+            prefetch: Some(options.prefetch_events),
+            start_position: Some(start_position(options.start)),
+            receive_timeout: None,
+        };
+        let id = options.partition.as_str().to_owned();
+        match client.open_receiver_on_partition(id, Some(receiver_options)).await {
+            Ok(receiver) => {
+                let receiver = Arc::new(receiver);
+                let events = events_of(Arc::clone(&receiver), Arc::clone(&partition));
+                let _namespace = self.namespace.clone();
+                Ok(Box::new(EventHubsLink { client, receiver, partition, events, _namespace }))
+            }
+            Err(error) => {
+                close_consumer(client).await;
+                Err(classify::error("open the link", error).with_partition(&partition))
+            }
+        }
+    }
+}
+
 async fn close_consumer(client: ConsumerClient) {
     // Whether the goodbye arrives does not matter: the connection is dropped either way.
     let _said = timeout(CLOSE_TIMEOUT, client.close()).await;
@@ -178,94 +240,51 @@ async fn close_consumer(client: ConsumerClient) {
 
 impl Transport for EventHubsTransport {
     fn namespace(&self) -> &str {
-        self.namespace.name()
+        self.0.namespace.name()
     }
 
     fn entity(&self) -> &EntityName {
-        &self.entity
+        &self.0.entity
     }
 
     fn consumer_group(&self) -> &ConsumerGroup {
-        &self.consumer_group
+        &self.0.consumer_group
     }
 
     fn place(&self) -> String {
-        format!("{} with {}", self.namespace.address(), self.namespace.identity())
+        format!("{} with {}", self.0.namespace.address(), self.0.namespace.identity())
     }
 
     fn connect(&self) -> BoxFuture<'_, Result<()>> {
-        self.manage("connect to the service", async |_connected| Ok(())).boxed()
+        let hub = Arc::clone(&self.0);
+        let connecting =
+            async move { hub.manage("connect to the service", async |_connected| Ok(())).await };
+        in_a_task("connect to the service", connecting).boxed()
     }
 
     fn hub_properties(&self) -> BoxFuture<'_, Result<HubProperties>> {
-        self.hub.ask(self.read_hub()).boxed()
+        let hub = Arc::clone(&self.0);
+        let reading = async move { hub.properties.ask(hub.read_hub()).await };
+        in_a_task("read the hub's properties", reading).boxed()
     }
 
     fn log_properties<'a>(
         &'a self,
         partition: &'a PartitionId,
     ) -> BoxFuture<'a, Result<LogProperties>> {
-        async move {
-            let properties = self
-                .manage("read the partition's properties", async |client| {
-                    client.get_partition_properties(partition.as_str()).await
-                })
-                .await?;
-            let last = properties.last_enqueued_sequence_number;
-            let log = LogProperties::new(
-                SequenceNumber(properties.beginning_sequence_number),
-                (last >= 0).then_some(SequenceNumber(last)),
-                properties.last_enqueued_time_utc,
-            );
-            let offset = Some(properties.last_enqueued_offset).filter(|_| last >= 0);
-            Ok(log.with_last_enqueued_offset(offset.map(Offset::from)))
-        }
-        .boxed()
+        let (hub, partition) = (Arc::clone(&self.0), partition.clone());
+        let reading = async move { hub.read_log(&partition).await };
+        in_a_task("read the partition's properties", reading).boxed()
     }
 
     fn open(&self, options: OpenLink) -> BoxFuture<'static, Result<Box<dyn Link>>> {
-        let namespace = self.namespace.clone();
-        let entity = self.entity.clone();
-        let consumer_group = self.consumer_group.clone();
-        async move {
-            let client = namespace.open_consumer(&entity, &consumer_group).await?;
-            let partition = Arc::new(Partition::new(entity, options.partition.clone()));
-            let opened = client
-                .open_receiver_on_partition(
-                    options.partition.as_str().to_owned(),
-                    Some(OpenReceiverOptions {
-                        owner_level: options.owner_level,
-                        prefetch: Some(options.prefetch_events),
-                        start_position: Some(start_position(options.start)),
-                        receive_timeout: None,
-                    }),
-                )
-                .await;
-            match opened {
-                Ok(receiver) => {
-                    let receiver = Arc::new(receiver);
-                    let events = events_of(Arc::clone(&receiver), Arc::clone(&partition));
-                    let link: Box<dyn Link> = Box::new(EventHubsLink {
-                        client,
-                        receiver,
-                        partition,
-                        events,
-                        _namespace: namespace,
-                    });
-                    Ok(link)
-                }
-                Err(error) => {
-                    close_consumer(client).await;
-                    Err(classify::error("open the link", error).with_partition(&partition))
-                }
-            }
-        }
-        .boxed()
+        let hub = Arc::clone(&self.0);
+        in_a_task("open the link", async move { hub.open(options).await }).boxed()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
         async move {
-            if let Some(Management(client)) = self.management.lock().await.take() {
+            if let Some(Management(client)) = self.0.management.lock().await.take() {
                 close_consumer(client).await;
             }
         }

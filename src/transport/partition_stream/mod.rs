@@ -243,6 +243,11 @@ impl PartitionStream {
         max_events: usize,
         into: &mut Vec<Event>,
     ) -> Poll<Result<usize, StreamEnd>> {
+        if let Some(goodbye) = &mut self.goodbye
+            && goodbye.poll_unpin(cx).is_ready()
+        {
+            self.goodbye = None;
+        }
         loop {
             if !self.ready.is_empty() {
                 let count = max_events.min(self.ready.len());

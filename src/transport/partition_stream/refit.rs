@@ -33,11 +33,6 @@ impl PartitionStream {
 
     /// Puts a link in the place of the open one, once it is there. Returns whether it is.
     pub(super) fn poll_next_link(&mut self, cx: &mut Context<'_>) -> Result<bool, StreamEnd> {
-        if let Some(goodbye) = &mut self.goodbye
-            && goodbye.poll_unpin(cx).is_ready()
-        {
-            self.goodbye = None;
-        }
         let Some(next) = &mut self.next else { return Ok(false) };
         let Poll::Ready(opened) = next.poll_unpin(cx) else { return Ok(false) };
         self.next = None;

@@ -41,6 +41,7 @@ impl PartitionStream {
     /// Opens another link behind the last event received, at once and without a word: nothing is
     /// wrong with this one.
     pub(super) fn open_again(&mut self) {
+        self.next = None;
         if let State::Open(watched) = std::mem::replace(&mut self.state, State::Ended) {
             debug!(
                 message_topic = %self.partition.entity,

@@ -5,70 +5,20 @@
 // Prints, as its last line, the number of the first event of each partition of each hub as JSON; what
 // did not come within the limit is missing. It writes no checkpoint, and begins with what is new
 // where there is none: so a checkpoint that it cannot use shows.
-//
-// The store here reads what @azure/eventhubs-checkpointstore-blob reads, by the same rules: a listing
-// below the lower-cased path, an offset and a whole sequence number in the metadata of each blob, or
-// an error. Ownership is nobody's but this process's.
 
 import { createRequire } from "node:module";
 import { argv } from "node:process";
 
 const [clients, containerUrl, connectionString, hubs] = argv.slice(2);
-const { EventHubConsumerClient, latestEventPosition } = createRequire(`${clients}/`)(
-  "@azure/event-hubs",
-);
+const require = createRequire(`${clients}/`);
+const { EventHubConsumerClient, latestEventPosition } = require("@azure/event-hubs");
+const { BlobCheckpointStore } = require("@azure/eventhubs-checkpointstore-blob");
+const { ContainerClient } = require("@azure/storage-blob");
 const LIMIT_MS = 60_000;
 
-class Store {
-  owned = new Map();
-
-  async listOwnership() {
-    return [...this.owned.values()];
-  }
-
-  async claimOwnership(claims) {
-    for (const claim of claims) {
-      const known = { ...claim, etag: "known", lastModifiedTimeInMs: Date.now() };
-      this.owned.set(claim.partitionId, known);
-    }
-    return claims.map((claim) => this.owned.get(claim.partitionId));
-  }
-
-  async updateCheckpoint() {
-    throw new Error("it only looks");
-  }
-
-  async listCheckpoints(fullyQualifiedNamespace, eventHubName, consumerGroup) {
-    const scopePath = `${fullyQualifiedNamespace}/${eventHubName}/${consumerGroup}`;
-    const path = `${scopePath}/checkpoint/`.toLowerCase();
-    const url = new URL(containerUrl);
-    for (const [name, value] of Object.entries({
-      restype: "container",
-      comp: "list",
-      include: "metadata",
-      prefix: path,
-    })) {
-      url.searchParams.set(name, value);
-    }
-    const answer = await fetch(url, { headers: { "x-ms-version": "2021-12-02" } });
-    const text = await answer.text();
-    if (!answer.ok) throw new Error(`${answer.status}: ${text}`);
-    return [...text.matchAll(/<Blob>(.*?)<\/Blob>/gs)].map(([, blob]) => {
-      const value = (tag) => blob.match(new RegExp(`<${tag}>(.*?)</${tag}>`, "s"))?.[1];
-      const name = value("Name");
-      const offset = value("offset") ?? (/<offset ?\/>/.test(blob) ? "" : undefined);
-      if (offset === undefined) throw new Error(`${name} has no offset`);
-      const sequenceNumber = parseInt(value("sequencenumber"), 10);
-      if (isNaN(sequenceNumber)) throw new Error(`${name} has no sequence number`);
-      const partitionId = name.split("/").at(-1);
-      const scope = { fullyQualifiedNamespace, eventHubName, consumerGroup };
-      return { ...scope, partitionId, offset, sequenceNumber };
-    });
-  }
-}
-
 async function look(hub, partitions, first) {
-  const client = new EventHubConsumerClient("$Default", connectionString, hub, new Store(), {
+  const store = new BlobCheckpointStore(new ContainerClient(containerUrl));
+  const client = new EventHubConsumerClient("$Default", connectionString, hub, store, {
     loadBalancingOptions: { strategy: "greedy", updateIntervalInMs: 500 },
   });
   const complaints = new Set();
