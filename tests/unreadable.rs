@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use longshore::checkpoint_store::{Checkpoint, CheckpointStore, Expected, SettledRun};
 use longshore::consumer::{PartitionPhase, StopReason};
+use longshore::dead_letter::memory::MemoryDeadLetterSink;
 use longshore::dead_letter::{DeadLetter, DeadLetterSink};
+use longshore::event::{Incarnation, Position, SequenceNumber};
 use longshore::{
     ConsumerOptions, Error, ErrorClass, Event, EventConsumer, EventContext, OutgoingEvent,
 };
@@ -82,7 +85,7 @@ async fn many_in_a_row_pass_whatever_the_prefetch_and_each_is_named() {
 
 #[tokio::test(start_paused = true)]
 async fn across_gaps_a_letter_names_the_range() {
-    for prefetch in [1, 300] {
+    for (prefetch, window) in [(1, 4_096), (300, 4_096), (300, 1)] {
         let harness = Harness::new(1);
         publish(&harness, 1);
         harness.hub.skip_numbers(0, 5);
@@ -93,7 +96,10 @@ async fn across_gaps_a_letter_names_the_range() {
         harness.hub.skip_numbers(0, 3);
         publish_unreadable(&harness, 2);
         let began = Instant::now();
-        let handle = harness.start_recording(options(prefetch));
+        let mut options = options(prefetch);
+        options.window_events = window;
+        (options.max_batch_size, options.max_batches_in_flight) = (1, 1);
+        let handle = harness.start_recording(options);
         settled(&handle, 14).await;
         assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
         assert_eq!(harness.seen.numbers(), [0, 9]);
@@ -103,6 +109,116 @@ async fn across_gaps_a_letter_names_the_range() {
         assert!(said.contains("sequence number is one of 1 to 8"), "{said}");
         within("the drain", drained(handle)).await;
     }
+}
+
+/// A sink that holds one letter back for as long as it is told to.
+#[derive(Debug)]
+struct Holds {
+    number: i64,
+    is_open: tokio::sync::watch::Receiver<bool>,
+    letters: Arc<MemoryDeadLetterSink>,
+}
+
+impl DeadLetterSink for Holds {
+    fn write<'a>(&'a self, letter: &'a DeadLetter) -> BoxFuture<'a, Result<(), Error>> {
+        let is_held = letter.event.sequence_number().0 == self.number;
+        let mut is_open = self.is_open.clone();
+        async move {
+            if is_held {
+                is_open.wait_for(|open| *open).await.expect("the test tells it");
+            }
+            self.letters.write(letter).await
+        }
+        .boxed()
+    }
+}
+
+fn runs(checkpoint: &Checkpoint) -> Vec<(i64, i64)> {
+    checkpoint.settled_above.iter().map(|run| (run.first.0, run.last.0)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_of_which_only_the_range_is_known_is_settled_as_one() {
+    for (held, window) in [(8, 16), (7, 16), (8, 1), (7, 1)] {
+        let harness = Harness::new(1);
+        // Numbers 0; 6, 7; 9. Either of the two in the middle may be the one that goes by 7.
+        publish(&harness, 1);
+        harness.hub.skip_numbers(0, 5);
+        publish_unreadable(&harness, 2);
+        harness.hub.skip_numbers(0, 1);
+        publish(&harness, 1);
+        let (open, is_open) = tokio::sync::watch::channel(false);
+        let sink = Holds { number: held, is_open, letters: harness.letters.clone() };
+        let seen = harness.seen.clone();
+        let mut options = options(300);
+        options.window_events = window;
+        (options.max_batch_size, options.max_batches_in_flight) = (1, 1);
+        let handle = harness
+            .without_letters()
+            .options(options)
+            .dead_letters(Arc::new(sink))
+            .event_handler(move |event: Event, _: EventContext| {
+                seen.record(&event);
+                async {}
+            })
+            .expect("valid")
+            .start();
+        // The row is taken in as a whole; what is behind it, where there is room.
+        let behind = if window == 1 { vec![0] } else { vec![0, 9] };
+        until("one letter is written, and what is there handled", || {
+            harness.letters.letters().len() == 1 && harness.seen.numbers() == behind
+        })
+        .await;
+        sleep(Duration::from_secs(60)).await;
+        let checkpoint = harness.checkpoint("0").await.expect("one");
+        assert_eq!(checkpoint.watermark.as_ref().map(|mark| mark.sequence_number.0), Some(0));
+        let above = if window == 1 { vec![] } else { vec![(9, 9)] };
+        assert_eq!(runs(&checkpoint), above, "{held} {window}");
+        open.send(true).expect("the sink listens");
+        settled(&handle, 9).await;
+        assert_eq!(letters(&harness), [(7, 1, 8), (8, 1, 8)]);
+        within("the drain", drained(handle)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_is_not_taken_for_what_an_earlier_owner_settled() {
+    let harness = Harness::new(1);
+    // An earlier owner saw the log end with 4, could not write the letters of 3 and 4, and wrote that
+    // of 5. With 8 behind it there is one row of 1 to 8, of which the first goes by 5.
+    publish(&harness, 1);
+    harness.hub.skip_numbers(0, 2);
+    publish_unreadable(&harness, 3);
+    harness.hub.skip_numbers(0, 2);
+    publish_unreadable(&harness, 1);
+    let settled_run =
+        |first, last| SettledRun { first: SequenceNumber(first), last: SequenceNumber(last) };
+    let mut earlier = Checkpoint {
+        watermark: Some(Position::at(0)),
+        settled_above: vec![settled_run(5, 5)],
+        incarnation: Some(Incarnation(1)),
+        ..Checkpoint::default()
+    };
+    harness
+        .checkpoints
+        .store(&harness.key("0"), &earlier, &Expected::Absent)
+        .await
+        .expect("stores");
+    let handle = harness.start_recording(options(300));
+    settled(&handle, 8).await;
+    assert_eq!(letters(&harness), [(5, 1, 8), (6, 1, 8), (7, 1, 8), (8, 1, 8)]);
+    within("the drain", drained(handle)).await;
+
+    // Where the earlier owner had all that may be in the row, nothing is written again.
+    let whole =
+        harness.checkpoints.load(&harness.key("0")).await.expect("loads").expect("is there");
+    earlier.settled_above = vec![settled_run(1, 8)];
+    let expected = Expected::Version(whole.version);
+    harness.checkpoints.store(&harness.key("0"), &earlier, &expected).await.expect("stores");
+    let handle = harness.start_recording(options(300));
+    settled(&handle, 8).await;
+    assert_eq!(harness.letters.letters().len(), 4);
+    within("the drain", drained(handle)).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,6 +5,10 @@
 //! read, and before the next one or the end of the log. Where that gap is as large as the number of
 //! failures, each has its number; else each is known to be somewhere in the gap.
 //!
+//! The numbers that events of such a range go by are not their own, and may be those of others of it.
+//! A position between two of them says nothing of either: whoever settles one settles all of them, and
+//! whoever finds one settled looks whether all of the range is.
+//!
 //! The client renews the credit of a link when it accepts events, and it accepts none that it cannot
 //! decode. A link that lost half of its credit so may fall silent with events waiting, so it is opened
 //! again before, behind the last event read and with more credit: what was counted is counted again.

@@ -143,6 +143,20 @@ impl Watermark {
         number: SequenceNumber,
         mark: impl FnOnce() -> Mark<'a>,
     ) -> Received {
+        self.on_received_within(number, number, number, mark)
+    }
+
+    /// Takes in a received event whose number is one of `first` to `last`, and which goes by
+    /// `number`, one of these. What an earlier run settled says that it was among that only where it
+    /// has them all: the same event may have gone by another number then.
+    #[inline]
+    pub fn on_received_within<'a>(
+        &mut self,
+        number: SequenceNumber,
+        first: SequenceNumber,
+        last: SequenceNumber,
+        mark: impl FnOnce() -> Mark<'a>,
+    ) -> Received {
         if Some(number) <= self.last_received {
             return Received::Repeat;
         }
@@ -150,7 +164,8 @@ impl Watermark {
         while self.settled_before.front().is_some_and(|run| run.last < number) {
             self.settled_before.pop_front();
         }
-        let settled = self.settled_before.front().is_some_and(|run| run.first <= number);
+        let settled =
+            self.settled_before.front().is_some_and(|run| run.first <= first && last <= run.last);
         let ticket = self.next_ticket();
         if settled {
             self.window.push_back(Place { number, state: State::Settled });
@@ -390,6 +405,27 @@ mod tests {
             let position = watermark.settled_to().expect("settled");
             assert_eq!(position.sequence_number, SequenceNumber(number));
             assert_eq!(position.offset.as_ref().map(Offset::as_str), known);
+        }
+    }
+
+    #[test]
+    fn an_event_whose_number_is_not_known_was_settled_before_only_with_all_it_may_be() {
+        let run =
+            |first, last| SettledRun { first: SequenceNumber(first), last: SequenceNumber(last) };
+        for (runs, is_settled) in [
+            (vec![run(3, 8)], true),
+            (vec![run(1, 20)], true),
+            (vec![run(1, 1), run(3, 8)], true),
+            (vec![run(7, 8)], false),
+            (vec![run(3, 7)], false),
+            (vec![run(3, 5), run(7, 8)], false),
+        ] {
+            let mut watermark = Watermark::from_checkpoint(Some(Position::at(0)), &runs);
+            for number in [7, 8] {
+                let [number, first, last] = [number, 3, 8].map(SequenceNumber);
+                let received = watermark.on_received_within(number, first, last, Mark::default);
+                assert_eq!(received == Received::SettledBefore, is_settled, "{runs:?}");
+            }
         }
     }
 

@@ -46,6 +46,8 @@ pub struct Publish {
     pub events: usize,
     /// Numbers that are skipped before them.
     pub gap: i64,
+    /// Whether nobody can decode them.
+    pub unreadable: bool,
 }
 
 /// What a worker is cut off from. From both: it is paused, as a machine that sleeps.
@@ -256,7 +258,8 @@ impl Plan {
             left -= events;
             let gap = if random.random_bool(0.05) { random.random_range(1..50) } else { 0 };
             let partition = random.random_range(0..partitions);
-            publishes.push((at(random, calm_at), Publish { partition, events, gap }));
+            let publish = Publish { partition, events, gap, unreadable: false };
+            publishes.push((at(random, calm_at), publish));
         }
         publishes.sort_by_key(|(at, _)| *at);
         let faults = faults(random, partitions, calm_at, leases.is_some());

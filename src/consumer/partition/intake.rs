@@ -17,7 +17,8 @@ use crate::transport::partition_stream::{PartitionStream, StreamEnd};
 const MAX_INTAKE_EVENTS: usize = 256;
 
 impl PartitionWorker {
-    /// How many events the next intake may have; 0 while intake rests.
+    /// How many events the next intake may have; 0 while intake rests. A row of events that cannot be
+    /// read, of which only the range is known, comes whole.
     pub(super) fn intake_events(&self) -> usize {
         if !self.tenure.is_running() {
             return 0;
@@ -46,14 +47,21 @@ impl PartitionWorker {
         self.shared.counters.received.add(events.len() as u64);
         self.ages.on_received(self.watermark.next_ticket(), &events);
         for event in events.drain(..) {
-            match self.watermark.on_received(event.sequence_number(), || (&event).into()) {
+            let number = event.sequence_number();
+            let received = match event.unreadable() {
+                None => self.watermark.on_received(number, || (&event).into()),
+                Some(Unreadable { first, last, .. }) => {
+                    self.watermark.on_received_within(number, *first, *last, || (&event).into())
+                }
+            };
+            match received {
                 Received::New(ticket) => {
                     let bytes = event.budget_bytes();
                     bytes_taken += bytes;
-                    let number = event.sequence_number();
                     let tracked = Tracked { event, ticket };
                     if let Some(unreadable) = tracked.event.unreadable() {
                         let failure = illegible(unreadable);
+                        self.rows.on_received(&tracked.event);
                         self.dead_letter(tracked, failure, now);
                     } else if accused_event == Some(number)
                         && let Some(trial) = accused

@@ -6,8 +6,8 @@
 //! an earlier ownership has nowhere to go.
 //!
 //! In the order of an event's way: `run` (the loop and its inputs), `intake`, `waiting`, `hand_out`,
-//! `outcomes`, `deferrals`, `letters`, `checkpointer`, `progress`; beside it `trials`, and at last
-//! `ending`.
+//! `outcomes`, `deferrals`, `letters`, `rows`, `checkpointer`, `progress`; beside it `trials`, and at
+//! last `ending`.
 
 mod checkpointer;
 mod deferrals;
@@ -17,6 +17,7 @@ mod intake;
 mod letters;
 mod outcomes;
 mod progress;
+mod rows;
 mod run;
 mod tally;
 mod trial_run;
@@ -32,6 +33,7 @@ use tokio_util::sync::{CancellationToken, PollSemaphore};
 
 use checkpointer::Checkpointer;
 use deferrals::Deferrals;
+use rows::Rows;
 use tally::Tally;
 use trial_run::TrialRun;
 use waiting::Waiting;
@@ -100,6 +102,7 @@ pub(super) struct PartitionWorker {
     running: Running,
     deferrals: Deferrals,
     letters: FuturesUnordered<BoxFuture<'static, Tracked>>,
+    rows: Rows,
     checkpointer: Checkpointer,
     permits: PollSemaphore,
     /// Whether our place in the line for slots is taken.
@@ -158,6 +161,7 @@ impl PartitionWorker {
             running: Running::new(options.handler_timeout),
             deferrals: Deferrals::default(),
             letters: FuturesUnordered::new(),
+            rows: Rows::default(),
             permits: PollSemaphore::new(Arc::clone(shared.slots.semaphore())),
             in_line: false,
             slot: None,

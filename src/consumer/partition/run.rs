@@ -170,7 +170,9 @@ impl PartitionWorker {
             Input::Turn | Input::Completions => {}
             Input::Letter(tracked) => {
                 self.shared.counters.dead_letters.add(1);
-                self.settle(&tracked, now);
+                for tracked in self.rows.on_written(tracked) {
+                    self.settle(&tracked, now);
+                }
                 self.checkpointer.on_batch_finished(now);
             }
             Input::Written(written) => {

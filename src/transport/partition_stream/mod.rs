@@ -221,7 +221,8 @@ impl PartitionStream {
         stream
     }
 
-    /// Appends the next events, at most `max_events`, waiting where there are none.
+    /// Appends the next events, at most `max_events`, waiting where there are none. A row of events
+    /// that cannot be read, of which only the range is known, comes whole, however long it is.
     ///
     /// # Errors
     /// Where no new link can go on; see [`StreamEnd`]. Everything else is waited out.
@@ -250,7 +251,7 @@ impl PartitionStream {
         }
         loop {
             if !self.ready.is_empty() {
-                let count = max_events.min(self.ready.len());
+                let count = self.whole_rows(max_events);
                 into.extend(self.ready.drain(..count));
                 return Poll::Ready(Ok(count));
             }

@@ -127,6 +127,18 @@ impl PartitionStream {
         }
     }
 
+    /// How many of `ready` to give out: no fewer than the last one's row, where its place is a range.
+    pub(super) fn whole_rows(&self, max_events: usize) -> usize {
+        let count = max_events.min(self.ready.len());
+        let range = |event: &Event| {
+            let unreadable = event.unreadable().filter(|unreadable| !unreadable.is_exact());
+            unreadable.map(|Unreadable { first, last, .. }| (*first, *last))
+        };
+        let last = count.checked_sub(1).and_then(|last| self.ready.get(last)).and_then(range);
+        let more = self.ready.iter().skip(count);
+        count + more.take_while(|event| last.is_some() && range(event) == last).count()
+    }
+
     fn give_out(&mut self, places: Vec<Place>) {
         self.unread.panicked = false;
         let partition = Arc::new(self.partition.clone());
