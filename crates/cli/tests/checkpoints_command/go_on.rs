@@ -395,7 +395,7 @@ fn javascript(ground: &Ground) -> Command {
     let mut command = Command::new("node");
     command.arg(root().join("tests/foreign_clients/javascript/first_events.mjs"));
     command.arg(installed("javascript"));
-    command.arg(ground.container.url("rl"));
+    command.arg(ground.container.url(ALL));
     command
 }
 
