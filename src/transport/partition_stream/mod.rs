@@ -133,6 +133,9 @@ pub struct PartitionStream {
     prefetch: Prefetch,
     /// A link with other credit, while the open one still brings events.
     next: Option<BoxFuture<'static, Result<Opened>>>,
+    /// Whether the open link brought something that cannot be read since `next` was begun: that one
+    /// would bring it again, and nothing would tell that it is the same.
+    next_is_stale: bool,
     /// The goodbye to a link that another one took over from.
     goodbye: Option<BoxFuture<'static, ()>>,
     /// What cannot be read, since the last event that could.
@@ -211,6 +214,7 @@ impl PartitionStream {
             position_refused: false,
             prefetch,
             next: None,
+            next_is_stale: false,
             goodbye: None,
             unread: Unread::default(),
             ready: VecDeque::new(),

@@ -21,6 +21,8 @@ pub(super) struct Opened {
     /// The log before the link was opened, where it was asked.
     pub(super) log: Option<LogProperties>,
     pub(super) prefetch_events: u32,
+    /// Whether the hub said, after the link was opened, that it is still the same.
+    pub(super) is_verified: bool,
 }
 
 /// A link to open: on what, behind which position, and how.
@@ -46,7 +48,8 @@ impl Opening {
         let log = transport.log_properties(&partition.id).await?;
         let mut lost = None;
         let opened = |outcome, lost_at_most, log| {
-            Ok(Opened { outcome, lost_at_most, log: Some(log), prefetch_events })
+            let log = Some(log);
+            Ok(Opened { outcome, lost_at_most, log, prefetch_events, is_verified: true })
         };
         match position.continuity(&hub, &log) {
             Continuity::Unbroken => {}
@@ -84,8 +87,13 @@ impl Opening {
         let open = OpenLink::new(partition.id.clone(), position.next_start(), prefetch_events)
             .with_owner_level(owner_level);
         let link = transport.open(open).await?;
-        let hub = transport.hub_properties().await?;
-        let outcome = position.is_of(&hub).map(|()| link);
-        Ok(Opened { outcome, lost_at_most: None, log: None, prefetch_events })
+        // An error from here on would leave nobody with a link that may have taken the partition.
+        let hub = transport.hub_properties().await;
+        let is_verified = hub.is_ok();
+        let outcome = match hub {
+            Ok(hub) => position.is_of(&hub).map(|()| link),
+            Err(_) => Ok(link),
+        };
+        Ok(Opened { outcome, lost_at_most: None, log: None, prefetch_events, is_verified })
     }
 }

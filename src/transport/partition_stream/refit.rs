@@ -1,10 +1,12 @@
 //! A link with other credit takes over from the open one: the shell around
 //! [`crate::state::prefetch`].
 //!
-//! The open link brings events until the other one is there. Both begin behind the same place, and
-//! what both bring comes out once, as after any lost link.
+//! The open link brings events until the other one is there. What both bring comes out once, as after
+//! any lost link, for it has the same numbers. What cannot be read has none: where the open link
+//! brought such an event meanwhile, the other one is not used, and one is opened behind all that came.
 
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::time::Instant;
@@ -28,6 +30,7 @@ impl PartitionStream {
             prefetch_events = credit,
             "a link with other credit is opened, by the size of its events"
         );
+        self.next_is_stale = false;
         self.next = Some(self.link_of(credit).take_over().boxed());
     }
 
@@ -37,6 +40,12 @@ impl PartitionStream {
         let Poll::Ready(opened) = next.poll_unpin(cx) else { return Ok(false) };
         self.next = None;
         match opened {
+            Ok(opened) if self.next_is_stale || !opened.is_verified => {
+                self.goodbye = opened.outcome.ok().map(|link| link.close());
+                // It may have taken the partition from the open one.
+                self.open_again();
+                Ok(true)
+            }
             Ok(opened) => {
                 if let State::Open(watched) = std::mem::replace(&mut self.state, State::Ended) {
                     self.goodbye = Some(watched.link.close());
@@ -67,7 +76,17 @@ impl PartitionStream {
         match self.next.take() {
             Some(next) if error.class() == ErrorClass::PartitionLost => {
                 self.goodbye = Some(link.close());
-                self.state = State::Opening(next);
+                let is_stale = self.next_is_stale;
+                let opening = self.link_of(self.prefetch.next_credit());
+                let opened = async move {
+                    let opened = next.await?;
+                    if opened.is_verified && !is_stale {
+                        return Ok(opened);
+                    }
+                    let link = opened.outcome.ok();
+                    opening.open(link.map(|link| (link, Duration::ZERO))).await
+                };
+                self.state = State::Opening(opened.boxed());
                 Ok(())
             }
             _ => self.on_error(error, Some(link)),

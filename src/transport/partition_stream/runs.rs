@@ -20,6 +20,7 @@ impl PartitionStream {
     /// is used up.
     pub(super) fn on_unreadable(&mut self, error: &Error) -> Result<(), StreamEnd> {
         self.failures = 0;
+        self.next_is_stale = true;
         self.unread.run.on_unreadable();
         self.unread.credit.on_unreadable();
         self.unread.panicked |= std::error::Error::source(error)
