@@ -72,7 +72,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     for name in names {
         println!("{name}: {} bytes", std::fs::metadata(folder.path().join(name))?.len());
     }
-    if exit.is_clean() && read.is_clean() { Ok(()) } else { Err(format!("{exit:#?}").into()) }
+    exit.into_result()?;
+    read.into_result()?;
+    Ok(())
 }
 
 /// Answers every request with a few lines of text, in a thread of its own.

@@ -40,13 +40,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     if let Some(leases) = stores.leases {
         builder = builder.leases_with(leases, settings.lease_options().clone());
     }
-    let mut consumer = builder.event_handler(print)?.start();
-
-    tokio::select! {
-        signal = tokio::signal::ctrl_c() => signal?,
-        () = consumer.ended() => {} // by itself: the exit says why
-    }
-    consumer.drain();
-    let exit = consumer.join().await;
-    if exit.is_clean() { Ok(()) } else { Err(format!("{exit:#?}").into()) }
+    let consumer = builder.event_handler(print)?;
+    // It ends by itself where it cannot connect; the error says to what, and what to do.
+    consumer.run_until(tokio::signal::ctrl_c()).await.into_result()?;
+    Ok(())
 }

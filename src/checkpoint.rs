@@ -1,22 +1,83 @@
 //! How far a consumer group has come in a partition: the values of checkpoints, fences and
 //! compare-and-swap.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::event::{ConsumerGroup, EntityName, Incarnation, PartitionId, Position, SequenceNumber};
+use crate::event::{
+    ConsumerGroup, EntityName, Incarnation, PartitionId, Position, SequenceNumber,
+    compare_caseless, hash_caseless,
+};
 
-/// Whose checkpoints: a consumer group of an entity of a namespace.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+/// Whose checkpoints: a consumer group of an entity of a namespace. Its names are one whatever
+/// their case, as they are to the service: every store finds a checkpoint under any spelling.
+#[derive(Clone, Debug)]
 pub struct CheckpointScope {
-    /// The fully qualified namespace, or the name of a local broker.
+    /// The fully qualified namespace, or the name of a local broker, with its port where it has one
+    /// of its own: `localhost:5673`.
     pub namespace: String,
     /// The entity.
     pub entity: EntityName,
     /// The consumer group.
     pub consumer_group: ConsumerGroup,
+}
+
+impl CheckpointScope {
+    /// The namespace without the port of a local broker.
+    pub fn host(&self) -> &str {
+        host_of(&self.namespace)
+    }
+}
+
+/// A namespace without its port, and an address without its brackets.
+pub fn host_of(namespace: &str) -> &str {
+    let is_port = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let host = match namespace.rsplit_once(':') {
+        Some((host, port))
+            if is_port(port)
+                && !host.is_empty()
+                && (!host.contains(':') || host.ends_with(']')) =>
+        {
+            host
+        }
+        _ => namespace,
+    };
+    let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    inner.unwrap_or(host)
+}
+
+impl PartialEq for CheckpointScope {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for CheckpointScope {}
+
+impl PartialOrd for CheckpointScope {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for CheckpointScope {
+    fn cmp(&self, other: &Self) -> Ordering {
+        compare_caseless(&self.namespace, &other.namespace)
+            .then_with(|| self.entity.cmp(&other.entity))
+            .then_with(|| self.consumer_group.cmp(&other.consumer_group))
+    }
+}
+
+impl Hash for CheckpointScope {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        hash_caseless(&self.namespace, state);
+        self.entity.hash(state);
+        self.consumer_group.hash(state);
+    }
 }
 
 /// Which checkpoint: a partition within a scope.
@@ -162,6 +223,47 @@ impl std::error::Error for StoreError {
         match self {
             StoreError::Conflict => None,
             StoreError::Failed(error) => error.source(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scope(namespace: &str, entity: &str, group: &str) -> CheckpointScope {
+        let (entity, consumer_group) = (entity.into(), group.into());
+        CheckpointScope { namespace: namespace.to_owned(), entity, consumer_group }
+    }
+
+    #[test]
+    fn a_scope_is_one_whatever_the_case_of_its_names() {
+        let one = scope("NS.example", "Orders", "$Default");
+        assert_eq!(one, scope("ns.example", "orders", "$default"));
+        for other in [
+            scope("ns2.example", "orders", "$default"),
+            scope("ns.example", "orders2", "$default"),
+            scope("ns.example", "orders", "audit"),
+        ] {
+            assert_ne!(one, other);
+        }
+    }
+
+    #[test]
+    fn a_host_is_the_namespace_without_a_port() {
+        for (namespace, host) in [
+            ("localhost", "localhost"),
+            ("localhost:5673", "localhost"),
+            ("127.0.0.1:5673", "127.0.0.1"),
+            ("[::1]:5673", "::1"),
+            ("::1", "::1"),
+            ("orders.example", "orders.example"),
+            ("memory", "memory"),
+            ("a:b", "a:b"),
+            (":1", ":1"),
+            ("a:", "a:"),
+        ] {
+            assert_eq!(host_of(namespace), host);
         }
     }
 }

@@ -46,6 +46,8 @@ pub const DEFAULT_REOPEN_BACKOFF: Backoff =
 pub const DEFAULT_CHECKPOINT_MIN_INTERVAL: Duration = Duration::from_secs(1);
 /// Default of [`ConsumerOptions::drain_timeout`].
 pub const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Default of [`ConsumerOptions::connect_timeout`].
+pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Default of [`ConsumerOptions::store_timeout`].
 pub const DEFAULT_STORE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -212,10 +214,10 @@ pub struct ConsumerOptions {
     /// W: most events of a partition received and not yet below the watermark. Default
     /// [`DEFAULT_WINDOW_EVENTS`], at most [`MAX_WINDOW_EVENTS`].
     pub window_events: usize,
-    /// Memory for events received and not settled, over all partitions. Default
-    /// [`DEFAULT_MEMORY_BUDGET_BYTES`].
+    /// Memory for events received and not settled, and for what links hold ahead, over all
+    /// partitions; see [`crate::state::prefetch`]. Default [`DEFAULT_MEMORY_BUDGET_BYTES`].
     pub memory_budget_bytes: usize,
-    /// Events the service may send ahead. Default [`DEFAULT_PREFETCH_EVENTS`].
+    /// Most events that a link may hold ahead. Default [`DEFAULT_PREFETCH_EVENTS`].
     pub prefetch_events: u32,
     /// How long a handler may take; then its future is dropped and its events are retried.
     /// `None`: as long as it likes. Default [`DEFAULT_HANDLER_TIMEOUT`].
@@ -239,6 +241,14 @@ pub struct ConsumerOptions {
     /// How long a drain waits for handlers before it cuts them. Default
     /// [`DEFAULT_DRAIN_TIMEOUT`].
     pub drain_timeout: Duration,
+    /// How long a run tries to connect for the first time: to read its hub, and then, as long again,
+    /// to see the leases where there are some. After that it ends with
+    /// [`NeverConnected`](crate::consumer::ExitReason::NeverConnected). A hub that is not there ends
+    /// it at once, and credentials that are refused after
+    /// [`REFUSAL_GRACE`](crate::state::first_connection::REFUSAL_GRACE). Once connected, it
+    /// reconnects for ever. `None`: it tries for as long as it may help. Default
+    /// [`DEFAULT_CONNECT_TIMEOUT`].
+    pub connect_timeout: Option<Duration>,
     /// How long one call of the checkpoint store or the dead-letter sink may take. Default
     /// [`DEFAULT_STORE_TIMEOUT`].
     pub store_timeout: Duration,
@@ -272,6 +282,7 @@ impl Default for ConsumerOptions {
             checkpoint_min_interval: DEFAULT_CHECKPOINT_MIN_INTERVAL,
             uncheckpointed_events: UncheckpointedEvents::default(),
             drain_timeout: DEFAULT_DRAIN_TIMEOUT,
+            connect_timeout: Some(DEFAULT_CONNECT_TIMEOUT),
             store_timeout: DEFAULT_STORE_TIMEOUT,
             start_position: StartPosition::default(),
             position_lost: PositionLost::default(),
@@ -319,6 +330,9 @@ impl ConsumerOptions {
         backoff("reopen_backoff", &self.reopen_backoff)?;
         duration("checkpoint_min_interval", self.checkpoint_min_interval, Duration::ZERO)?;
         duration("drain_timeout", self.drain_timeout, Duration::ZERO)?;
+        if let Some(timeout) = self.connect_timeout {
+            duration("connect_timeout", timeout, Duration::from_millis(1))?;
+        }
         duration("store_timeout", self.store_timeout, Duration::from_millis(1))?;
         if self.uncheckpointed_events == UncheckpointedEvents::PauseAt(0) {
             return Err(InvalidConfig::new("uncheckpointed_events", 0, "it must be at least 1"));

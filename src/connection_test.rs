@@ -240,7 +240,7 @@ async fn find(link: &mut dyn Link, id: &str) -> Result<()> {
     let mut events: Vec<Event> = Vec::new();
     loop {
         poll_fn(|cx| link.poll_receive(cx, PREFETCH_EVENTS as usize, &mut events)).await?;
-        if events.drain(..).any(|event| event.message_id() == Some(id)) {
+        if events.drain(..).any(|event| event.message_id().as_deref() == Some(id)) {
             return Ok(());
         }
     }

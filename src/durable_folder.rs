@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -21,11 +21,12 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, ErrorClass};
 
+mod lock;
+
+use lock::{LOCK_FILE, is_same_file, lock};
+
 /// Begins the name of every temporary file; [`escape`] never begins a name with a dot.
 const PARTIAL_PREFIX: &str = ".partial-";
-
-/// Held locked by the process that uses a folder alone.
-const LOCK_FILE: &str = ".longshore.lock";
 
 /// How deep below the root left-over temporary files are looked for.
 const SWEEP_DEPTH: usize = 4;
@@ -131,6 +132,16 @@ impl DurableFolder {
         }
     }
 
+    /// Removes a file, where there is one.
+    pub(crate) fn remove(&self, folder: &Path, file: &str) -> io::Result<()> {
+        let folder = self.root.join(folder);
+        match fs::remove_file(folder.join(file)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => sync_folder(&folder),
+        }
+    }
+
     /// The names of the files of a folder that end in `suffix`, in order; none where there is
     /// no such folder.
     pub(crate) fn files(&self, folder: &Path, suffix: &str) -> io::Result<Vec<String>> {
@@ -176,19 +187,26 @@ impl DurableFolder {
     }
 
     /// Fails where the root was taken away (an unmounted volume): its files are out of reach
-    /// then, which is not the same as absent.
+    /// then, which is not the same as absent. And where the file that is locked is not the one
+    /// whose lock others look at any more: another process may have the folder by now.
     fn check_root(&self) -> io::Result<()> {
         let witness = match self.lock {
             Some(_) => self.root.join(LOCK_FILE),
             None => self.root.clone(),
         };
-        fs::metadata(witness).map(|_| ()).map_err(|error| {
+        let found = fs::metadata(witness).map_err(|error| {
             if error.kind() == ErrorKind::NotFound {
                 io::Error::other("the folder was removed or unmounted while in use")
             } else {
                 error
             }
-        })
+        })?;
+        match &self.lock {
+            Some(lock) if !is_same_file(&lock.metadata()?, &found) => Err(io::Error::other(
+                "its lock file was replaced while in use: another process may have the folder",
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Creates a folder where it is missing, and flushes the way to it once.
@@ -237,54 +255,6 @@ impl Drop for DurableFolder {
         if let Some(lock) = &self.lock {
             let _ = lock.unlock();
         }
-    }
-}
-
-fn lock(root: &Path, operation: &'static str) -> Result<File, Error> {
-    let path = root.join(LOCK_FILE);
-    let failed = |error| disk_error(operation, &path, error);
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => {
-            // For the reader of a refusal only: a number that cannot be written does not matter.
-            let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-            Ok(file)
-        }
-        Err(TryLockError::WouldBlock) => {
-            let mut owner = String::new();
-            let _ = file.read_to_string(&mut owner);
-            let owner = owner.trim();
-            let owner = if owner.is_empty() {
-                "another process".to_owned()
-            } else {
-                format!("process {owner}")
-            };
-            Err(Error::new(
-                ErrorClass::Permanent,
-                operation,
-                format!(
-                    "{} is in use by {owner}; stop it first: a worker has its folder for itself \
-                     for as long as it runs. Or give each process a folder of its own",
-                    root.display()
-                ),
-            ))
-        }
-        Err(TryLockError::Error(error)) => Err(Error::new(
-            ErrorClass::Permanent,
-            operation,
-            format!(
-                "the file system that holds {} does not take locks; choose a folder on a local \
-                 disk",
-                root.display()
-            ),
-        )
-        .with_source(error)),
     }
 }
 

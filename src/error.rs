@@ -31,6 +31,9 @@ pub enum ErrorClass {
     BadPosition,
     /// What arrived cannot be understood.
     BadData,
+    /// An event arrived and the client cannot decode it: a dead letter without content. The events
+    /// behind it arrive.
+    Unreadable,
     /// Not known: treated as transient, with an alert; never skipped.
     Unknown,
 }
@@ -47,6 +50,7 @@ impl ErrorClass {
             ErrorClass::PartitionLost => "partition_lost",
             ErrorClass::BadPosition => "bad_position",
             ErrorClass::BadData => "bad_data",
+            ErrorClass::Unreadable => "unreadable",
             ErrorClass::Unknown => "unknown",
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use crate::event::{Incarnation, PartitionId, SequenceNumber};
+use crate::event::{Incarnation, Offset, PartitionId, SequenceNumber};
 
 /// What a hub says of itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -31,6 +31,8 @@ pub struct LogProperties {
     pub last_enqueued: Option<SequenceNumber>,
     /// When the newest event was enqueued.
     pub last_enqueued_time: Option<SystemTime>,
+    /// The newest event's offset, where the transport gives one.
+    pub last_enqueued_offset: Option<Offset>,
 }
 
 impl LogProperties {
@@ -40,7 +42,13 @@ impl LogProperties {
         last_enqueued: Option<SequenceNumber>,
         last_enqueued_time: Option<SystemTime>,
     ) -> Self {
-        Self { begin, last_enqueued, last_enqueued_time }
+        Self { begin, last_enqueued, last_enqueued_time, last_enqueued_offset: None }
+    }
+
+    /// Sets the newest event's offset.
+    pub fn with_last_enqueued_offset(mut self, offset: Option<Offset>) -> Self {
+        self.last_enqueued_offset = offset;
+        self
     }
 
     /// The number of the newest event, or, where there never was one, the number before the

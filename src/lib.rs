@@ -28,17 +28,17 @@
 //!     let namespace = Namespace::from_connection_string(&secret)?;
 //!     let transport = EventHubsTransport::new(namespace, "orders", "$Default");
 //!     let checkpoints = FileCheckpointStore::open("state/checkpoints")?;
-//!     let mut consumer = BatchConsumer::builder(Arc::new(transport), Arc::new(checkpoints))
+//!     let exit = BatchConsumer::builder(Arc::new(transport), Arc::new(checkpoints))
 //!         .dead_letters(Arc::new(FolderDeadLetterSink::open("state/dead-letters")?))
 //!         .max_events_in_flight(50)
 //!         .event_handler(|event: Event, _: EventContext| async move {
 //!             println!("{} bytes", event.body().len());
 //!             Ok::<(), Failure>(()) // an Err is retried, then becomes a dead letter
 //!         })?
-//!         .start();
-//!     tokio::signal::ctrl_c().await?;
-//!     consumer.drain();
-//!     println!("{:?}", consumer.join().await.counts);
+//!         .run_until(tokio::signal::ctrl_c())
+//!         .await
+//!         .into_result()?; // an Err says what it could not connect to, or what it left undone
+//!     println!("{:?}", exit.counts);
 //!     Ok(())
 //! }
 //! ```

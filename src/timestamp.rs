@@ -19,14 +19,26 @@ pub fn from_unix_millis(millis: i64) -> SystemTime {
 }
 
 /// The time in RFC 3339, UTC, always with three digits of milliseconds: the text of a later
-/// time sorts later.
+/// time sorts later. Times that have no such text, before the year 0 and after 9999, become the
+/// nearest that has one.
 pub fn rfc3339(time: SystemTime) -> String {
-    let millis = Duration::from_millis(u64::try_from(unix_millis(time)).unwrap_or(0));
-    let (date, time) = {
-        let rounded = OffsetDateTime::from(SystemTime::UNIX_EPOCH + millis);
-        (rounded.date(), rounded.time())
-    };
-    format!(
+    rfc3339_millis(unix_millis(time).clamp(FIRST_MILLIS, LAST_MILLIS)).unwrap_or_default()
+}
+
+/// 0000-01-01T00:00:00.000Z.
+const FIRST_MILLIS: i64 = -62_167_219_200_000;
+/// 9999-12-31T23:59:59.999Z.
+const LAST_MILLIS: i64 = 253_402_300_799_999;
+
+/// The time so many milliseconds after 1970, or before it, as [`rfc3339`] writes it; `None` before
+/// the year 0 and after 9999.
+pub fn rfc3339_millis(millis: i64) -> Option<String> {
+    if !(FIRST_MILLIS..=LAST_MILLIS).contains(&millis) {
+        return None;
+    }
+    let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000).ok()?;
+    let (date, time) = (time.date(), time.time());
+    Some(format!(
         "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
         date.year(),
         u8::from(date.month()),
@@ -35,7 +47,7 @@ pub fn rfc3339(time: SystemTime) -> String {
         time.minute(),
         time.second(),
         time.millisecond()
-    )
+    ))
 }
 
 /// How times that may be missing are written in files: milliseconds since 1970.
@@ -69,6 +81,15 @@ mod tests {
         assert_eq!(rfc3339(time), "2023-11-14T22:13:20.123Z");
         let whole = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         assert_eq!(rfc3339(whole), "2023-11-14T22:13:20.000Z", "so that texts sort like times");
+        assert_eq!(rfc3339_millis(-1).as_deref(), Some("1969-12-31T23:59:59.999Z"));
+        let millis = Duration::from_millis(1);
+        assert_eq!(rfc3339(SystemTime::UNIX_EPOCH - millis), "1969-12-31T23:59:59.999Z");
+        // What an SDK makes of a time before 1970.
+        let wrapped = SystemTime::UNIX_EPOCH + Duration::from_millis(u64::MAX);
+        assert_eq!(rfc3339(wrapped), "9999-12-31T23:59:59.999Z");
+        assert_eq!(rfc3339_millis(FIRST_MILLIS).as_deref(), Some("0000-01-01T00:00:00.000Z"));
+        assert_eq!(rfc3339_millis(FIRST_MILLIS - 1), None);
+        assert_eq!(rfc3339_millis(LAST_MILLIS + 1), None);
         assert_eq!(
             from_unix_millis(unix_millis(time)),
             SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123)

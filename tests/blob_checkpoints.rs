@@ -193,7 +193,72 @@ async fn a_blob_of_an_sdk_that_keeps_case_is_where_we_begin() {
     assert_eq!(store.load(&key("0")).await.unwrap().unwrap().checkpoint, next);
 }
 
+/// Earlier releases left the port of a local broker out of the path.
+#[tokio::test]
+async fn a_blob_without_the_port_of_the_broker_is_where_we_begin_and_then_a_copy() {
+    let container = Container::create().await;
+    let store = container.store(ALL);
+    let mut local = key("0");
+    local.scope.namespace = "localhost:5673".to_owned();
+    let old = [("offset", "4096"), ("sequencenumber", "42"), ("longshore", "v=1;base=42;epoch=9")];
+    container.put("localhost/orders/$default/checkpoint/0", &old).await;
+    let stored = store.load(&local).await.unwrap().unwrap();
+    assert_eq!(
+        (stored.checkpoint.watermark.clone(), stored.checkpoint.lease_epoch.0),
+        (at(42, "4096"), 9)
+    );
+    let listed = store.list(&local.scope).await.unwrap();
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].1.as_ref().unwrap(), &stored);
+
+    let expected = Expected::Version(stored.version);
+    let next = Checkpoint { watermark: at(43, "5000"), ..Checkpoint::default() };
+    store.store(&local, &next, &expected).await.unwrap();
+    let ours = container.metadata("localhost:5673/orders/$default/checkpoint/0").await.unwrap();
+    assert_eq!(pairs(&ours), ("5000", "43"));
+    let again = store.store(&local, &next, &expected).await;
+    assert!(matches!(again, Err(StoreError::Conflict)), "{again:?}");
+    // Clients that leave the port out go on from a copy.
+    let copied = container.metadata("localhost/orders/$default/checkpoint/0").await.unwrap();
+    assert_eq!(pairs(&copied), ("5000", "43"));
+    // It is nobody's checkpoint: not of a broker on another port, and not where ours was deleted.
+    let mut other = local.clone();
+    other.scope.namespace = "localhost:5674".to_owned();
+    assert_eq!(store.load(&other).await.unwrap(), None);
+    assert!(store.list(&other.scope).await.unwrap().is_empty());
+    // One of them wrote there since: ours stays, and who has none begins there.
+    let later = [("offset", "9999"), ("sequencenumber", "99")];
+    container.put("localhost/orders/$default/checkpoint/0", &later).await;
+    assert_eq!(store.load(&local).await.unwrap().unwrap().checkpoint, next);
+    let listed = store.list(&local.scope).await.unwrap();
+    assert_eq!(listed[0].1.as_ref().unwrap().checkpoint, next);
+    let begins = store.load(&other).await.unwrap().unwrap().checkpoint;
+    assert_eq!(begins.watermark, at(99, "9999"));
+}
+
 // Bad blobs.
+
+#[tokio::test]
+async fn a_bad_blob_is_written_over_by_who_says_so_and_not_where_it_changed() {
+    let container = Container::create().await;
+    let store = container.store(ALL);
+    let bad = [("offset", "1"), ("sequencenumber", "soon")];
+    // Ours, and one of an SDK that keeps case.
+    for (partition, folder) in [("0", LOWER), ("1", AS_GIVEN)] {
+        container.put(&format!("{folder}/{partition}"), &bad).await;
+        let error = store.load(&key(partition)).await.unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains(&format!("{folder}/{partition}")), "{text}");
+        assert!(text.contains("longshore checkpoints set --force"), "{text}");
+        store.overwrite_unreadable(&key(partition), &with_holes()).await.unwrap();
+        assert_eq!(store.load(&key(partition)).await.unwrap().unwrap().checkpoint, with_holes());
+        let metadata = container.metadata(&format!("{LOWER}/{partition}")).await.unwrap();
+        assert_eq!(pairs(&metadata), ("4096", "42"));
+        // By now somebody made it good.
+        let again = store.overwrite_unreadable(&key(partition), &Checkpoint::default()).await;
+        assert!(matches!(again, Err(StoreError::Conflict)), "{again:?}");
+    }
+}
 
 #[tokio::test]
 async fn a_bad_blob_is_an_error_of_its_own_and_hides_no_other() {

@@ -640,14 +640,15 @@ async fn a_link_that_hangs_is_given_up_and_nothing_is_lost() {
     until("the first ten", || harness.seen.len() == 10).await;
     // Silence alone is no reason.
     sleep(Duration::from_secs(600)).await;
-    assert_eq!(handle.snapshot().counts.links_opened, 1);
+    // The second one has the credit that small events are worth.
+    assert_eq!(handle.snapshot().counts.links_opened, 2);
     harness.hub.hang_links(0);
     harness.publish(0, 10);
     let hung = Instant::now();
     until("the others", || harness.seen.len() == 20).await;
     assert!(hung.elapsed() < Duration::from_secs(30), "{:?}", hung.elapsed());
     let exit = drained(handle).await;
-    assert_eq!(exit.counts.links_opened, 2);
+    assert_eq!(exit.counts.links_opened, 3);
     assert!(harness.seen.counts().values().all(|count| *count == 1));
 }
 
@@ -847,7 +848,7 @@ async fn a_hub_that_does_not_exist_ends_the_consumer() {
         .expect("valid")
         .start();
     let exit = handle.join().await;
-    assert!(matches!(exit.reason, ExitReason::Failed(_)), "{exit:?}");
+    assert!(matches!(exit.reason, ExitReason::NeverConnected(_)), "{exit:?}");
 }
 
 // Control.
@@ -988,6 +989,7 @@ async fn a_second_join_says_so() {
         .event_handler(|_: Event, _: EventContext| async {})
         .expect("valid")
         .start();
+    until("ready", || handle.is_ready()).await;
     handle.drain();
     assert!(handle.join().await.is_clean());
     let ExitReason::Failed(error) = handle.join().await.reason else {

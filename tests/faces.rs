@@ -228,7 +228,7 @@ async fn run_until_drains_at_the_signal_and_a_dropped_call_leaves_nothing_behind
             }
         })
         .expect("valid");
-    let mut run = Box::pin(consumer.run_until(std::future::pending()));
+    let mut run = Box::pin(consumer.run_until(std::future::pending::<()>()));
     let begun = async {
         while Arc::strong_count(&calls) < 4 {
             sleep(Duration::from_millis(5)).await
@@ -349,7 +349,7 @@ async fn an_entity_that_ends_by_itself_leaves_the_others_alone() {
     let exit = handle.join().await;
     assert!(!exit.is_clean());
     assert_eq!(exit.entities[1].entity.as_str(), "gone");
-    assert!(matches!(exit.entities[1].exit.reason, ExitReason::Failed(_)), "{exit:?}");
+    assert!(matches!(exit.entities[1].exit.reason, ExitReason::NeverConnected(_)), "{exit:?}");
     assert!(exit.entities[0].exit.is_clean(), "{exit:?}");
 }
 
@@ -384,13 +384,17 @@ async fn a_set_that_cannot_work_is_refused() {
         let handler = |_: Batch, _: BatchContext| async { Ok::<(), Failure>(()) };
         set.batch_handler(handler).expect_err("refused").to_string()
     };
-    let harness = Harness::of("orders", 1);
+    let (harness, spelled) = (Harness::of("orders", 1), Harness::of("Orders", 1));
     let one = || harness.builder();
     for (set, message) in [
         (ConsumerSet::builder(), "consumers = 0 cannot be used: there must be at least 1"),
         (
             ConsumerSet::builder().consumer(one()).consumer(one()),
             "consumers = orders as $Default, twice cannot be used",
+        ),
+        (
+            ConsumerSet::builder().consumer(one()).consumer(spelled.builder()),
+            "consumers = Orders as $Default, twice cannot be used",
         ),
         (
             ConsumerSet::builder().consumer(one()).max_events_in_flight(0),

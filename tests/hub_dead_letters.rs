@@ -12,7 +12,7 @@ use futures::FutureExt;
 use longshore::dead_letter::hub::HubDeadLetterSink;
 use longshore::dead_letter::record::DeadLetterRecord;
 use longshore::dead_letter::{DeadLetter, DeadLetterSink};
-use longshore::event::{EventParts, Partition, PropertyValue};
+use longshore::event::{EventParts, MessageProperties, Partition, Value};
 use longshore::transport::memory::MemoryHub;
 use longshore::transport::{LinkStart, OpenLink, Transport};
 use longshore::{ErrorClass, Event, EventContext, Failure};
@@ -45,11 +45,13 @@ fn failed_event(body: impl Into<bytes::Bytes>) -> EventParts {
     let mut parts = EventParts::new(Arc::new(Partition::new("orders", "3")), 17, body);
     parts.offset = Some("4096".into());
     parts.key = Some("customer 7".to_owned());
-    parts.message_id = Some("m-1".to_owned());
-    parts.correlation_id = Some("c-1".to_owned());
-    parts.content_type = Some("image/jpeg".to_owned());
+    let mut message = MessageProperties::default();
+    message.message_id = Some("m-1".into());
+    message.correlation_id = Some("c-1".into());
+    message.content_type = Some("image/jpeg".to_owned());
+    parts.set_message(message);
     parts.properties.insert("tries".to_owned(), 3.into());
-    parts.properties.insert("raw".to_owned(), PropertyValue::Binary((&b"\xff\0"[..]).into()));
+    parts.properties.insert("raw".to_owned(), Value::Binary((&b"\xff\0"[..]).into()));
     parts
 }
 
@@ -70,14 +72,14 @@ async fn a_dead_letter_is_the_event_as_it_came_with_its_record_in_properties() {
     assert_eq!(published.body(), event.body());
     assert_eq!(published.key(), Some("customer 7"));
     assert_eq!(published.content_type(), Some("image/jpeg"));
-    assert_eq!(published.message_id(), Some("orders/3/17"));
+    assert_eq!(published.message_id().as_deref(), Some("orders/3/17"));
     for (name, value) in event.properties() {
         assert_eq!(published.properties().get(name), Some(value));
     }
     let property = |name: &str| published.properties().get(name).cloned();
     assert_eq!(property("dl_error_causes"), Some(r#"["not \"found\"","gone"]"#.into()));
     assert_eq!(property("dl_last_failure"), Some("2023-11-14T22:13:20.250Z".into()));
-    assert_eq!(property("dl_sequence_number"), Some(17.into()));
+    assert_eq!(property("dl_sequence_number"), Some(17_i64.into()));
     assert_eq!(property("dl_shortened"), None);
     let record = DeadLetterRecord::from_event(published).expect("a record");
     assert_eq!(record, DeadLetterRecord::new(&letter));
@@ -133,7 +135,7 @@ async fn a_record_is_shortened_until_the_event_fits_and_a_body_is_never_cut() {
     assert!(events[2].properties().contains_key("dl_shortened"));
     let error = records[3].as_ref().expect_err("the event alone");
     assert_eq!(error.class(), ErrorClass::BadData);
-    assert_eq!(events[3].message_id(), Some("orders/3/17"));
+    assert_eq!(events[3].message_id().as_deref(), Some("orders/3/17"));
     assert_eq!(events[3].properties().len(), 2);
 }
 
@@ -201,12 +203,12 @@ mod over_the_sdk {
             broker::patient().hub("files", 1).hub("files-dead", 1).start().await.expect("started");
         let namespace = broker::namespace(&emulator);
         let publisher = EventHubsPublisher::new(namespace.clone(), "files");
-        let mut small = longshore::OutgoingEvent::new(&b"\xff\0"[..])
+        let small = longshore::OutgoingEvent::new(&b"\xff\0"[..])
             .with_key("k")
             .with_property("tries", 3)
-            .with_property("raw", PropertyValue::Binary((&b"\xff\0"[..]).into()))
-            .with_message_id("m-1");
-        small.content_type = Some("image/jpeg".to_owned());
+            .with_property("raw", Value::Binary((&b"\xff\0"[..]).into()))
+            .with_message_id("m-1")
+            .with_content_type("image/jpeg");
         // So large that the causes do not fit beside it.
         let large = longshore::OutgoingEvent::new(vec![7; (1 << 20) - 4_000]);
         for event in [small, large] {
@@ -228,11 +230,11 @@ mod over_the_sdk {
         let mut link = reader.open(open).await.expect("opened");
         let published = next(&mut link).await;
         assert_eq!(published.key(), Some("k"));
-        assert_eq!(published.message_id(), Some("files/0/0"));
+        assert_eq!(published.message_id().as_deref(), Some("files/0/0"));
         assert_eq!(published.content_type(), Some("image/jpeg"));
         let record = DeadLetterRecord::from_event(&published).expect("a record");
         assert_eq!(record.body().expect("a body"), &b"\xff\0"[..]);
-        assert_eq!(record.message_id.as_deref(), Some("m-1"));
+        assert_eq!(record.message.message_id, Some("m-1".into()));
         assert_eq!((record.worker.as_str(), record.attempts), ("worker-1", 1));
         assert_eq!((record.error.message.as_str(), record.error.causes.len()), ("404", 1));
         let properties = record.event_properties().expect("properties");

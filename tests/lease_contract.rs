@@ -64,6 +64,7 @@ contract!(
     every_holder_and_target_survives,
     members_come_and_go,
     a_listing_keeps_to_its_scope,
+    hubs_and_groups_that_differ_by_case_are_one,
     any_name_is_kept,
 );
 
@@ -182,6 +183,35 @@ async fn a_listing_keeps_to_its_scope(store: &dyn LeaseStore) {
     store.write_member(&scope("$Default"), &member("a")).await.expect("written");
     let other = store.list(&scope("other")).await.expect("listed");
     assert_eq!((other.ownerships.len(), other.members.len()), (0, 0));
+}
+
+async fn hubs_and_groups_that_differ_by_case_are_one(store: &dyn LeaseStore) {
+    let spelled = |namespace: &str, entity: &str, group: &str| CheckpointScope {
+        namespace: namespace.to_owned(),
+        entity: entity.into(),
+        consumer_group: group.into(),
+    };
+    let (one, other) = (
+        spelled("Hubs.example", "Orders", "$Default"),
+        spelled("hubs.example", "orders", "$default"),
+    );
+    let key =
+        |scope: &CheckpointScope| CheckpointKey { scope: scope.clone(), partition: "0".into() };
+    let ours = Ownership::of("worker-1".into());
+    store.store(&key(&one), &ours, &Expected::Absent).await.expect("free");
+    let again = store.store(&key(&other), &ours, &Expected::Absent).await;
+    assert!(matches!(again, Err(StoreError::Conflict)), "{again:?}");
+    let stored = store.load(&key(&other)).await.expect("loads").expect("there");
+    assert_eq!(stored.ownership, ours);
+    let member = Member { owner: "worker-1".into(), wants: BTreeSet::new(), leaving: false };
+    store.write_member(&one, &member).await.expect("written");
+    store.write_member(&other, &member).await.expect("written");
+    for scope in [&one, &other] {
+        let listing = store.list(scope).await.expect("lists");
+        assert_eq!((listing.ownerships.len(), listing.members.len()), (1, 1), "{listing:?}");
+    }
+    store.remove_member(&other, &member.owner).await.expect("removed");
+    assert!(store.list(&one).await.expect("lists").members.is_empty());
 }
 
 async fn any_name_is_kept(store: &dyn LeaseStore) {

@@ -1,6 +1,8 @@
 //! A worker whose container is not there or refuses it waits, says why, and can be stopped. Needs
 //! Azurite, which scripts/test installs.
 
+#![allow(clippy::panic, missing_docs)]
+
 mod azurite;
 #[path = "support/log.rs"]
 mod log;
@@ -13,6 +15,7 @@ use azurite::{ALL, Container};
 use log::Log;
 use longshore::checkpoint_store::blob::BlobCheckpointStore;
 use longshore::config::LeaseOptions;
+use longshore::consumer::{ConsumerExit, ExitReason, Unreached};
 use longshore::lease_store::blob::BlobLeaseStore;
 use longshore::secret::Secret;
 use longshore::transport::memory::MemoryHub;
@@ -61,6 +64,8 @@ impl Worker {
         let handle = BatchConsumer::builder(transport, Arc::new(checkpoints.expect("valid")))
             .leases_with(Arc::new(leases), options)
             .drain_timeout(DRAIN_TIMEOUT)
+            // What is waited for comes when the test lets it.
+            .connect_timeout(None)
             .event_handler(move |event: Event, _: EventContext| {
                 record.record(&event);
                 async {}
@@ -89,11 +94,23 @@ impl Worker {
     }
 
     async fn drains(self) {
+        let exit = self.ends().await;
+        assert!(exit.is_clean(), "{exit:?}");
+    }
+
+    /// Drains one that never saw the leases, which is not clean.
+    async fn drains_unseen(self) {
+        let exit = self.ends().await;
+        let ExitReason::NeverConnected(never) = &exit.reason else { panic!("{exit:?}") };
+        assert!(never.was_told_to_stop() && never.unreached() == Unreached::Leases, "{never}");
+    }
+
+    async fn ends(self) -> ConsumerExit {
         let begun = Instant::now();
         let exit = drained(self.handle).await;
         assert!(begun.elapsed() <= DRAIN_TIMEOUT, "{:?}\n{}", begun.elapsed(), self.log.text());
-        assert!(exit.is_clean(), "{exit:?}");
         assert!(!self.log.text().contains("sig="), "{}", self.log.text());
+        exit
     }
 }
 
@@ -117,7 +134,7 @@ async fn a_worker_without_its_container_drains_in_time() {
     let url = Container::absent().url(ALL);
     let worker = Worker::start(&url, &url);
     worker.waits(HEARTBEAT_FAILED, NOT_THERE).await;
-    worker.drains().await;
+    worker.drains_unseen().await;
 }
 
 #[tokio::test]
@@ -127,7 +144,7 @@ async fn a_worker_that_may_not_enter_its_container_waits_and_drains_in_time() {
     let url = container.url("rl").replace("sp=rl", "sp=rwl");
     let worker = Worker::start(&url, &url);
     worker.waits(HEARTBEAT_FAILED, REFUSED).await;
-    worker.drains().await;
+    worker.drains_unseen().await;
 }
 
 #[tokio::test]
@@ -135,7 +152,7 @@ async fn a_worker_that_may_only_read_its_container_waits_and_drains_in_time() {
     let url = Container::create().await.url("rl");
     let worker = Worker::start(&url, &url);
     worker.waits(HEARTBEAT_FAILED, REFUSED).await;
-    worker.drains().await;
+    worker.drains_unseen().await;
 }
 
 #[tokio::test]

@@ -301,7 +301,7 @@ async fn every_event_once_through_restarts_and_cut_connections() {
             .start();
         let done_by = |tenths: usize| EVENTS * tenths / (10 * RUNS);
         until("a tenth of the run", || seen.handled() >= done_by(10 * run - 9)).await;
-        until("both links", || links_opened(&handle) == PARTITIONS).await;
+        until("both links", || links_opened(&handle) >= PARTITIONS).await;
         assert!(emulator.faults().cut_connections() >= 1);
         new_links(&handle, 2 * PARTITIONS, EVENTS_EACH).await;
         until("the end of the run", || seen.handled() >= done_by(10 * run)).await;
@@ -443,7 +443,8 @@ async fn a_second_consumer_takes_the_partitions_and_only_it_writes_from_then_on(
         assert!(lost, "{partition:?}");
     }
     assert!(clean.is_clean(), "{clean:?}");
-    assert_eq!(clean.counts.links_opened, 2, "the first took nothing back");
+    // Each partition's first link gave way to one with more credit.
+    assert_eq!(clean.counts.links_opened, 4, "the first took nothing back");
 
     for partition in PARTITIONS {
         assert_taken_over(&journal, partition, EVENTS_EACH);

@@ -14,20 +14,20 @@ mod broker;
 #[path = "support/waiting.rs"]
 mod waiting;
 
+use std::collections::BTreeSet;
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use longshore::event::{
-    Incarnation, Partition, PartitionId, Properties, PropertyValue, SequenceNumber,
-};
+use longshore::event::{Incarnation, Partition, PartitionId, Properties, SequenceNumber, Value};
 use longshore::state::backoff::Backoff;
+use longshore::state::key_placement::KeyPlacement;
 use longshore::state::resume::ResumePosition;
 use longshore::transport::event_hubs::{EventHubsPublisher, EventHubsTransport};
 use longshore::transport::memory::MemoryHub;
 use longshore::transport::partition_stream::{PartitionStream, StreamEnd, StreamOptions};
-use longshore::transport::{Link, LinkStart, OpenLink, Publisher, SendTarget, Transport};
+use longshore::transport::{Link, LinkStart, OpenLink, Publisher, SendTarget, Transport, offsets};
 use longshore::{Error, ErrorClass, Event, OutgoingEvent};
 use longshore_emulator::Emulator;
 use tokio::time::{Instant, timeout};
@@ -138,11 +138,15 @@ macro_rules! contract {
             a_link_begins_at_the_first_event,
             a_link_begins_after_a_sequence_number,
             a_link_begins_at_a_time,
+            the_first_event_from_a_place_on_is_told_and_takes_the_partition_from_nobody,
+            the_offset_of_a_number_leads_behind_it,
             every_field_of_an_event_survives,
-            a_receive_takes_no_more_than_it_was_asked_for,
+            a_read_that_is_not_polled_any_more_holds_up_no_other,
+    a_receive_takes_no_more_than_it_was_asked_for,
             empty_bodies_and_bodies_of_a_megabyte_survive,
             a_link_that_has_caught_up_waits_for_the_next_event,
             events_of_one_key_go_to_one_partition,
+            a_publisher_tells_the_partitions_and_keys_are_placed_among_them,
             events_without_a_key_are_spread_over_the_partitions,
             a_batch_larger_than_a_transfer_arrives_whole_and_in_order,
             a_batch_of_many_keys_keeps_them_and_their_order,
@@ -283,6 +287,10 @@ async fn log_properties_tell_the_ends_of_an_empty_and_of_a_filled_log(hub: impl 
     assert_eq!((filled.begin, filled.last_enqueued), (SequenceNumber(0), Some(SequenceNumber(2))));
     let events = read(&transport, from_the_first(1), 3).await;
     assert_eq!(filled.last_enqueued_time, Some(events[2].enqueued_time()));
+    assert_eq!(
+        (filled.last_enqueued_offset.as_ref(), empty.last_enqueued_offset.as_ref()),
+        (events[2].offset(), None)
+    );
     assert_eq!(transport.log_properties(&id(2)).await.unwrap(), empty);
 }
 
@@ -312,6 +320,54 @@ async fn a_link_begins_after_a_sequence_number(hub: impl Fixture) {
     assert_eq!(bodies(&events), ["e"]);
 }
 
+async fn the_first_event_from_a_place_on_is_told_and_takes_the_partition_from_nobody(
+    hub: impl Fixture,
+) {
+    let (transport, publisher) = (hub.transport(GROUP), hub.publisher());
+    publish(&publisher, 0, &["a", "b", "c"]).await;
+    let mut shared = transport.open(from_the_first(0)).await.unwrap();
+    let events = take(&mut shared, 3).await;
+    for (start, index) in [
+        (LinkStart::FirstEvent, 0),
+        (LinkStart::After(SequenceNumber(0)), 1),
+        (LinkStart::EnqueuedAt(SystemTime::UNIX_EPOCH - Duration::from_secs(1)), 0),
+        (LinkStart::EnqueuedAt(SystemTime::UNIX_EPOCH), 0),
+    ] {
+        let first = transport.first_event(&id(0), start).await.unwrap();
+        assert_eq!(first, events[index].position(), "{start:?}");
+    }
+    // Who reads goes on.
+    publish(&publisher, 0, &["d"]).await;
+    assert_eq!(bodies(&take(&mut shared, 1).await), ["d"]);
+    shared.close().await;
+    let mut owner = transport.open(from_the_first(0).with_owner_level(Some(1))).await.unwrap();
+    take(&mut owner, 4).await;
+    let refused = transport.first_event(&id(0), LinkStart::FirstEvent).await.unwrap_err();
+    assert_eq!(refused.class(), ErrorClass::PartitionLost);
+    publish(&publisher, 0, &["e"]).await;
+    assert_eq!(bodies(&take(&mut owner, 1).await), ["e"]);
+    owner.close().await;
+}
+
+async fn the_offset_of_a_number_leads_behind_it(hub: impl Fixture) {
+    let (transport, publisher) = (hub.transport(GROUP), hub.publisher());
+    publish(&publisher, 0, &["a", "b", "c", "d"]).await;
+    let events = read(&transport, from_the_first(0), 4).await;
+    let log = transport.log_properties(&id(0)).await.unwrap();
+    for (number, event) in [(0, &events[0]), (1, &events[1]), (3, &events[3])] {
+        let settled = SequenceNumber(number);
+        let located = offsets::locate(&*transport, &id(0), settled, &log).await.unwrap();
+        assert_eq!(located, event.position());
+    }
+    let located = offsets::locate(&*transport, &id(0), SequenceNumber(-1), &log).await.unwrap();
+    assert_eq!(located.offset, Some("-1".into()));
+    let beyond = offsets::locate(&*transport, &id(0), SequenceNumber(99), &log).await.unwrap();
+    assert_eq!(beyond.offset.as_ref(), events[3].offset());
+    assert_eq!((beyond.sequence_number.0, beyond.enqueued_time), (99, None));
+    let since = offsets::first_since(&*transport, &id(0), events[0].enqueued_time()).await;
+    assert_eq!(since.unwrap(), SequenceNumber(0));
+}
+
 async fn a_link_begins_at_a_time(hub: impl Fixture) {
     let (transport, publisher) = (hub.transport(GROUP), hub.publisher());
     publish(&publisher, 0, &["a"]).await;
@@ -339,27 +395,32 @@ async fn every_field_of_an_event_survives(hub: impl Fixture) {
     let (transport, publisher) = (hub.transport(GROUP), hub.publisher());
     let before = SystemTime::now() - Duration::from_secs(1);
     let properties: Properties = [
-        ("null", PropertyValue::Null),
-        ("true", PropertyValue::Bool(true)),
-        ("false", PropertyValue::Bool(false)),
-        ("least", PropertyValue::Int(i64::MIN)),
-        ("zero", PropertyValue::Int(0)),
-        ("greatest", PropertyValue::Int(i64::MAX)),
-        // A number without sign that an `Int` can hold comes back as one: only greater ones are
-        // `UInt`s.
-        ("beyond", PropertyValue::UInt(u64::MAX)),
-        ("float", PropertyValue::Float(-0.125)),
-        ("text", PropertyValue::from("grüße, 世界")),
-        ("no text", PropertyValue::from("")),
-        ("binary", PropertyValue::Binary(Bytes::from_static(&[0, 255, 7]))),
-        ("no binary", PropertyValue::Binary(Bytes::new())),
+        ("null", Value::Null),
+        ("true", Value::Bool(true)),
+        ("false", Value::Bool(false)),
+        ("least", Value::Long(i64::MIN)),
+        ("zero", Value::Long(0)),
+        ("greatest", Value::Long(i64::MAX)),
+        ("int", Value::Int(5)),
+        ("beyond", Value::ULong(u64::MAX)),
+        ("double", Value::Double(-0.125)),
+        ("before 1970", Value::Timestamp(-1)),
+        ("text", Value::from("grüße, 世界")),
+        ("no text", Value::from("")),
+        ("binary", Value::Binary(Bytes::from_static(&[0, 255, 7]))),
+        ("no binary", Value::Binary(Bytes::new())),
     ]
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value))
     .collect();
-    let mut full =
-        OutgoingEvent::new(&b"\x00\xffbody"[..]).with_key("customer 7").with_message_id("3f0c");
-    full.content_type = Some("application/json".to_owned());
+    let mut full = OutgoingEvent::new(&b"\x00\xffbody"[..])
+        .with_key("customer 7")
+        .with_message_id("3f0c")
+        .with_correlation_id("c")
+        .with_content_type("application/json")
+        .with_content_encoding("gzip")
+        .with_subject("s")
+        .with_annotation("iothub-connection-device-id", "dev-7");
     full.properties = properties.clone();
 
     // Alone and in a batch: the two travel differently.
@@ -373,19 +434,39 @@ async fn every_field_of_an_event_survives(hub: impl Fixture) {
     for event in [&events[0], &events[2]] {
         assert_eq!(&event.body()[..], b"\x00\xffbody");
         assert_eq!(event.key(), Some("customer 7"));
-        assert_eq!(event.message_id(), Some("3f0c"));
+        assert_eq!(event.message_id().as_deref(), Some("3f0c"));
+        assert_eq!(event.correlation_id().as_deref(), Some("c"));
         assert_eq!(event.content_type(), Some("application/json"));
+        assert_eq!(event.content_encoding(), Some("gzip"));
+        assert_eq!(event.subject(), Some("s"));
+        assert_eq!(event.annotation("iothub-connection-device-id"), Some(&"dev-7".into()));
         assert_eq!(*event.properties(), properties);
     }
     let bare = &events[1];
     assert_eq!(bodies(&events[1..2]), ["bare"]);
     assert_eq!((bare.key(), bare.message_id(), bare.content_type()), (None, None, None));
+    assert!(bare.annotations().is_empty() && bare.message_properties().is_none());
     assert!(bare.properties().is_empty(), "{:?}", bare.properties());
     for event in &events {
         assert!(event.offset().is_some_and(|offset| !offset.as_str().is_empty()));
         assert!((before..=SystemTime::now()).contains(&event.enqueued_time()));
     }
     assert!(events.iter().map(Event::enqueued_time).is_sorted());
+}
+
+async fn a_read_that_is_not_polled_any_more_holds_up_no_other(hub: impl Fixture) {
+    let transport = hub.transport(GROUP);
+    let mut begun = Vec::new();
+    for _ in 0..3 {
+        let mut read = transport.hub_properties();
+        // Its caller has other things to do, and keeps it.
+        let _first = futures::poll!(&mut read);
+        begun.push(read);
+    }
+    for _ in 0..3 {
+        within("another read", transport.hub_properties()).await.unwrap();
+        within("a log", transport.log_properties(&"0".into())).await.unwrap();
+    }
 }
 
 async fn a_receive_takes_no_more_than_it_was_asked_for(hub: impl Fixture) {
@@ -451,6 +532,20 @@ async fn events_of_one_key_go_to_one_partition(hub: impl Fixture) {
     assert_eq!(filled.len(), 1, "{filled:?}");
     let events = read(&transport, from_the_first(filled[0]), 4).await;
     assert_eq!(bodies(&events), ["a", "b", "c", "d"]);
+}
+
+async fn a_publisher_tells_the_partitions_and_keys_are_placed_among_them(hub: impl Fixture) {
+    let (transport, publisher) = (hub.transport(GROUP), hub.publisher());
+    let partitions = publisher.partitions().await.unwrap();
+    assert_eq!(partitions, transport.hub_properties().await.unwrap().partitions);
+    let keys = ["", "7", "FWfAT", "Grün", "日本", "customer 7", "customer 8", "😀"];
+    let mut expected = BTreeSet::new();
+    for key in keys {
+        let place = KeyPlacement::Service.index(key, partitions.len()).unwrap();
+        expected.insert(place as u32);
+        publisher.send(SendTarget::Any, OutgoingEvent::new("x").with_key(key)).await.unwrap();
+        assert_eq!(filled_partitions(&transport).await, Vec::from_iter(expected.clone()), "{key}");
+    }
 }
 
 async fn events_without_a_key_are_spread_over_the_partitions(hub: impl Fixture) {
@@ -597,6 +692,8 @@ async fn an_unknown_hub_is_permanent(hub: impl Fixture) {
     let error = transport.log_properties(&id(0)).await.unwrap_err();
     assert_eq!(error.class(), ErrorClass::Permanent, "{error:?}");
     let error = refusal(&transport, from_the_first(0)).await;
+    assert_eq!(error.class(), ErrorClass::Permanent, "{error:?}");
+    let error = publisher.partitions().await.unwrap_err();
     assert_eq!(error.class(), ErrorClass::Permanent, "{error:?}");
     let error = publisher.send(SendTarget::Any, OutgoingEvent::new("x")).await.unwrap_err();
     assert_eq!(error.class(), ErrorClass::Permanent, "{error:?}");

@@ -1,6 +1,13 @@
 //! Checkpoints as files of a folder: one readable JSON file per partition, in
 //! `namespace/entity/consumer group/partition.json`, names percent-encoded.
 //!
+//! The service takes names that differ by case for one, and so does the folder: names are in lower
+//! case. Earlier releases filed them as they were spelled. Such a file is read where there is none
+//! in lower case, the one that is furthest where there are several, and the first write puts the
+//! one in lower case in its place. The port of a broker on this machine is left out: a broker that
+//! comes back on another port finds its checkpoints, and brokers with a hub of one name need a
+//! folder each.
+//!
 //! A write is durable when it returns, and whole: killed at any instant, the store holds the
 //! old value or the new one. One process uses a folder at a time; within it, a lock per key
 //! makes compare-and-swap atomic and every call linearizable. The version of a value is its
@@ -11,6 +18,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -24,9 +32,10 @@ use super::{
     Checkpoint, CheckpointKey, CheckpointScope, CheckpointStore, Expected, Listed, StoreError,
     StoredCheckpoint, VersionToken,
 };
+use crate::checkpoint::host_of;
 use crate::durable_folder::{Access, DurableFolder, disk_error, escape, unescape};
 use crate::error::{Error, ErrorClass};
-use crate::event::{Partition, PartitionId};
+use crate::event::{ConsumerGroup, EntityName, Partition, PartitionId};
 
 /// The layout of the files; a greater number is of a later release.
 const FORMAT: u32 = 1;
@@ -95,6 +104,20 @@ impl CheckpointStore for FileCheckpointStore {
         .boxed()
     }
 
+    fn overwrite_unreadable<'a>(
+        &'a self,
+        key: &'a CheckpointKey,
+        checkpoint: &'a Checkpoint,
+    ) -> BoxFuture<'a, Result<VersionToken, StoreError>> {
+        let (shared, key, checkpoint) = (self.shared.clone(), key.clone(), checkpoint.clone());
+        async move {
+            spawn_blocking(move || shared.overwrite_unreadable(&key, checkpoint))
+                .await
+                .map_err(|gone| interrupted(STORE, gone))?
+        }
+        .boxed()
+    }
+
     fn list<'a>(&'a self, scope: &'a CheckpointScope) -> BoxFuture<'a, Result<Vec<Listed>, Error>> {
         let (shared, scope) = (self.shared.clone(), scope.clone());
         async move {
@@ -115,8 +138,8 @@ fn interrupted(operation: &'static str, gone: tokio::task::JoinError) -> Error {
 #[derive(Debug)]
 struct Shared {
     folder: DurableFolder,
-    /// A lock for each key seen: as many as there are partitions.
-    key_locks: Mutex<BTreeMap<CheckpointKey, Arc<Mutex<()>>>>,
+    /// A lock for each file seen: as many as there are partitions.
+    key_locks: Mutex<BTreeMap<PathBuf, Arc<Mutex<()>>>>,
 }
 
 impl Shared {
@@ -124,7 +147,7 @@ impl Shared {
         // A reader waits for a writer: what it sees is then durable.
         let lock = self.key_lock(key);
         let _held = lock.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(self.read(key, LOAD)?.map(|(_, stored)| stored))
+        Ok(self.read(key, LOAD)?.map(|found| found.stored))
     }
 
     fn compare_and_swap(
@@ -135,83 +158,163 @@ impl Shared {
     ) -> Result<VersionToken, StoreError> {
         let lock = self.key_lock(key);
         let _held = lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let revision = match (self.read(key, STORE)?, expected) {
+        let found = self.read(key, STORE)?;
+        let revision = match (&found, expected) {
             (None, Expected::Absent) => 1,
-            (Some((revision, stored)), Expected::Version(version))
-                if stored.version == *version =>
-            {
-                revision.saturating_add(1)
+            (Some(found), Expected::Version(version)) if found.stored.version == *version => {
+                found.revision.saturating_add(1)
             }
             _ => return Err(StoreError::Conflict),
         };
+        self.write(key, revision, checkpoint)
+    }
+
+    fn overwrite_unreadable(
+        &self,
+        key: &CheckpointKey,
+        checkpoint: Checkpoint,
+    ) -> Result<VersionToken, StoreError> {
+        let lock = self.key_lock(key);
+        let _held = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.read(key, STORE) {
+            Err(error) if error.class() == ErrorClass::BadData => self.write(key, 1, checkpoint),
+            Err(error) => Err(error.into()),
+            Ok(_) => Err(StoreError::Conflict),
+        }
+    }
+
+    /// Writes the file, and takes away those that the same names have in another spelling: it
+    /// counts in their place.
+    fn write(
+        &self,
+        key: &CheckpointKey,
+        revision: u64,
+        checkpoint: Checkpoint,
+    ) -> Result<VersionToken, StoreError> {
         let content = Record::new(key, revision, checkpoint).to_json(key)?;
         let (folder, file) = place(key);
-        self.folder
-            .replace(&folder, &file, &content)
-            .map_err(|error| self.failed(STORE, key, error))?;
+        let is_first = !self.folder.root().join(&folder).join(&file).exists();
+        let failed = |error| StoreError::Failed(self.failed(STORE, key, error));
+        self.folder.replace(&folder, &file, &content).map_err(failed)?;
+        if is_first {
+            // What cannot be taken away does not count any more.
+            for other in self.other_spellings(&key.scope).unwrap_or_default() {
+                let _gone = self.folder.remove(&other, &file);
+            }
+        }
         Ok(version(revision, &content))
     }
 
     fn list(&self, scope: &CheckpointScope) -> Result<Vec<Listed>, Error> {
-        let folder = scope_folder(scope);
-        let files = self
-            .folder
-            .files(&folder, SUFFIX)
-            .map_err(|error| disk_error(LIST, &self.folder.root().join(&folder), error))?;
+        let failed =
+            |folder: &Path, error| disk_error(LIST, &self.folder.root().join(folder), error);
+        let mut folders = vec![scope_folder(scope)];
+        folders.extend(self.other_spellings(scope).map_err(|error| failed(Path::new(""), error))?);
+        let mut places = BTreeMap::new();
+        for folder in folders {
+            let files =
+                self.folder.files(&folder, SUFFIX).map_err(|error| failed(&folder, error))?;
+            for file in files {
+                places.entry(file).or_insert_with(|| folder.clone());
+            }
+        }
         let mut listed: Vec<Listed> =
-            files.iter().filter_map(|file| self.list_one(scope, file)).collect();
+            places.iter().filter_map(|(file, folder)| self.list_one(scope, folder, file)).collect();
         listed.sort_by(|(left, _), (right, _)| left.cmp(right));
         Ok(listed)
     }
 
     /// One file of a listing; `None` where it went away meanwhile.
-    fn list_one(&self, scope: &CheckpointScope, file: &str) -> Option<Listed> {
+    fn list_one(&self, scope: &CheckpointScope, folder: &Path, file: &str) -> Option<Listed> {
         let stem = file.strip_suffix(SUFFIX).unwrap_or(file);
         let id = match unescape(stem) {
             Some(name) => PartitionId::from(name),
             // A long name was cut: only the file's content knows it.
-            None => self.partition_in(scope, file).unwrap_or(stem.into()),
+            None => self.partition_in(folder, file).unwrap_or(stem.into()),
         };
         let key = CheckpointKey { scope: scope.clone(), partition: id.clone() };
         if place(&key).1 != file {
-            let path = self.folder.root().join(scope_folder(scope)).join(file);
+            let path = self.folder.root().join(folder).join(file);
             let error = unreadable(LIST, &path, "its name is not a partition's");
             return Some((stem.into(), Err(error)));
         }
         let lock = self.key_lock(&key);
         let _held = lock.lock().unwrap_or_else(PoisonError::into_inner);
         match self.read(&key, LIST) {
-            Ok(found) => found.map(|(_, stored)| (id, Ok(stored))),
+            Ok(found) => found.map(|found| (id, Ok(found.stored))),
             Err(error) => Some((id, Err(error))),
         }
     }
 
-    fn partition_in(&self, scope: &CheckpointScope, file: &str) -> Option<PartitionId> {
-        let content = self.folder.read(&scope_folder(scope), file).ok()??;
+    fn partition_in(&self, folder: &Path, file: &str) -> Option<PartitionId> {
+        let content = self.folder.read(folder, file).ok()??;
         let record: Record = serde_json::from_slice(&content).ok()?;
         Some(record.partition)
     }
 
-    /// The value under a key, with its revision.
-    fn read(
+    /// The value under a key.
+    fn read(&self, key: &CheckpointKey, operation: &'static str) -> Result<Option<Found>, Error> {
+        let (folder, _) = place(key);
+        if let Some(found) = self.read_in(&folder, key, operation)? {
+            return Ok(Some(found));
+        }
+        let others = self.other_spellings(&key.scope);
+        let others = others.map_err(|error| self.failed(operation, key, error))?;
+        let mut furthest: Option<Found> = None;
+        for folder in others {
+            if let Some(found) = self.read_in(&folder, key, operation)?
+                && furthest.as_ref().is_none_or(|other| other.order() < found.order())
+            {
+                furthest = Some(found);
+            }
+        }
+        Ok(furthest)
+    }
+
+    /// The value under a key, in one of the folders that may hold it.
+    fn read_in(
         &self,
+        folder: &Path,
         key: &CheckpointKey,
         operation: &'static str,
-    ) -> Result<Option<(u64, StoredCheckpoint)>, Error> {
-        let (folder, file) = place(key);
-        let content =
-            self.folder.read(&folder, &file).map_err(|error| self.failed(operation, key, error))?;
+    ) -> Result<Option<Found>, Error> {
+        let (_, file) = place(key);
+        let path = || self.folder.root().join(folder).join(&file);
+        let content = self.folder.read(folder, &file).map_err(|error| {
+            disk_error(operation, &path(), error).with_partition(&partition(key))
+        })?;
         let Some(content) = content else {
             return Ok(None);
         };
         let record = Record::from_json(&content, key).map_err(|fault| {
-            unreadable(operation, &self.path(key), &fault).with_partition(&partition(key))
+            unreadable(operation, &path(), &fault).with_partition(&partition(key))
         })?;
         let version = version(record.revision, &content);
-        Ok(Some((record.revision, StoredCheckpoint { checkpoint: record.checkpoint, version })))
+        let stored = StoredCheckpoint { checkpoint: record.checkpoint, version };
+        Ok(Some(Found { revision: record.revision, stored }))
     }
 
-    fn failed(&self, operation: &'static str, key: &CheckpointKey, error: std::io::Error) -> Error {
+    /// Folders of the same names, spelled otherwise.
+    fn other_spellings(&self, scope: &CheckpointScope) -> io::Result<Vec<PathBuf>> {
+        let names = [scope.host(), scope.entity.as_str(), scope.consumer_group.as_str()];
+        let mut folders = vec![PathBuf::new()];
+        for name in names {
+            let mut below = Vec::new();
+            for folder in folders {
+                for found in self.folder.folders(&folder)? {
+                    if unescape(&found).is_some_and(|found| found.eq_ignore_ascii_case(name)) {
+                        below.push(folder.join(found));
+                    }
+                }
+            }
+            folders = below;
+        }
+        let own = scope_folder(scope);
+        folders.retain(|folder| *folder != own);
+        Ok(folders)
+    }
+
+    fn failed(&self, operation: &'static str, key: &CheckpointKey, error: io::Error) -> Error {
         disk_error(operation, &self.path(key), error).with_partition(&partition(key))
     }
 
@@ -222,13 +325,30 @@ impl Shared {
 
     fn key_lock(&self, key: &CheckpointKey) -> Arc<Mutex<()>> {
         let mut locks = self.key_locks.lock().unwrap_or_else(PoisonError::into_inner);
-        locks.entry(key.clone()).or_default().clone()
+        let (folder, file) = place(key);
+        locks.entry(folder.join(file)).or_default().clone()
+    }
+}
+
+/// A stored value, and how often it was written.
+struct Found {
+    revision: u64,
+    stored: StoredCheckpoint,
+}
+
+impl Found {
+    /// How far it is, as [`Fence`](crate::state::fence::Fence) orders checkpoints.
+    fn order(&self) -> impl PartialOrd + use<> {
+        let checkpoint = &self.stored.checkpoint;
+        let number = checkpoint.watermark.as_ref().map(|position| position.sequence_number);
+        (checkpoint.incarnation, checkpoint.reset_generation, number)
     }
 }
 
 fn scope_folder(scope: &CheckpointScope) -> PathBuf {
-    [escape(&scope.namespace), escape(scope.entity.as_str()), escape(scope.consumer_group.as_str())]
+    [scope.host(), scope.entity.as_str(), scope.consumer_group.as_str()]
         .iter()
+        .map(|name| escape(&name.to_ascii_lowercase()))
         .collect()
 }
 
@@ -246,8 +366,9 @@ fn unreadable(operation: &'static str, path: &Path, fault: &str) -> Error {
         ErrorClass::BadData,
         operation,
         format!(
-            "{} cannot be read as a checkpoint: {fault}; put a good copy in its place, or move \
-             it away to begin at the configured start position",
+            "{} cannot be read as a checkpoint: {fault}; put a good copy in its place, write over \
+             it with `longshore checkpoints set --force`, or move it away to begin at the \
+             configured start position",
             path.display()
         ),
     )
@@ -308,9 +429,9 @@ impl Record {
         }
         let record: Record = serde_json::from_slice(content).map_err(|e| e.to_string())?;
         let scope = &key.scope;
-        if record.namespace == scope.namespace
-            && record.entity == scope.entity.as_str()
-            && record.consumer_group == scope.consumer_group.as_str()
+        if host_of(&record.namespace).eq_ignore_ascii_case(scope.host())
+            && EntityName::new(&record.entity) == scope.entity
+            && ConsumerGroup::new(&record.consumer_group) == scope.consumer_group
             && record.partition == key.partition
         {
             Ok(record)

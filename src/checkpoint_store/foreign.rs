@@ -6,11 +6,12 @@
 //! sequence number is not a number.
 
 use crate::event::Position;
+use crate::state::offset_search::BEFORE_ALL as BEFORE_ALL_OFFSET;
 
-const BEFORE_ALL_OFFSET: &str = "-1";
 const BEFORE_ALL: i64 = -1;
 
-/// The offset and the sequence number to write. An unknown offset is empty, as .NET has it.
+/// The offset and the sequence number to write. An unknown offset is empty, as .NET has it: the
+/// processors of some SDKs cannot go on from it, so whoever writes looks the offset up first.
 pub(super) fn written(watermark: Option<&Position>) -> (String, i64) {
     match watermark {
         None => (BEFORE_ALL_OFFSET.to_owned(), BEFORE_ALL),

@@ -15,19 +15,21 @@ pub mod sdk;
 
 use std::fmt;
 
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 pub use crate::checkpoint::{
     Checkpoint, CheckpointKey, CheckpointScope, Expected, LeaseEpoch, SettledRun, StoreError,
     StoredCheckpoint, Trial, VersionToken, WriteId,
 };
-use crate::error::Error;
+use crate::error::{Error, ErrorClass};
 use crate::event::PartitionId;
 
 /// One entry of a listing: a checkpoint, or why it cannot be read.
 pub type Listed = (PartitionId, Result<StoredCheckpoint, Error>);
 
-/// Keeps checkpoints. Every call on one key is linearizable.
+/// Keeps checkpoints. Every call on one key is linearizable. Keys whose scopes are equal are one:
+/// names of hubs and consumer groups are one whatever their case.
 pub trait CheckpointStore: Send + Sync + fmt::Debug + 'static {
     /// Reads one checkpoint; `None` where there is none.
     ///
@@ -51,6 +53,29 @@ pub trait CheckpointStore: Send + Sync + fmt::Debug + 'static {
         checkpoint: &'a Checkpoint,
         expected: &'a Expected,
     ) -> BoxFuture<'a, Result<VersionToken, StoreError>>;
+
+    /// Writes a checkpoint over one that cannot be read, whatever that is: an operator's last resort.
+    /// `Ok` means durable.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] where what is stored can be read, or was changed meanwhile. By
+    /// default `Permanent`: a store that keeps what it was given as it is has no such value.
+    ///
+    /// # Cancel safety
+    /// A dropped call may still be applied.
+    fn overwrite_unreadable<'a>(
+        &'a self,
+        key: &'a CheckpointKey,
+        checkpoint: &'a Checkpoint,
+    ) -> BoxFuture<'a, Result<VersionToken, StoreError>> {
+        let _unused = checkpoint;
+        async move {
+            let message = format!("this store does not write over what cannot be read: {key}");
+            let operation = "write over the checkpoint";
+            Err(StoreError::Failed(Error::new(ErrorClass::Permanent, operation, message)))
+        }
+        .boxed()
+    }
 
     /// Lists the checkpoints of a scope by partition; one bad entry does not hide the others.
     ///

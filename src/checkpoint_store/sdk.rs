@@ -17,6 +17,8 @@
 //! - Nor are lease epochs, resets and takeovers: a worker that runs does not notice the claim of
 //!   another, or a reset, until it finds another position stored.
 //! - Somebody else who writes the very same position is not noticed.
+//! - Names are passed on as they are spelled. Whether names that differ by case are one is a matter
+//!   of the SDK's store, but for what this process remembers of them.
 //!
 //! Every call lists the checkpoints of the consumer group, for the trait reads nothing less.
 
@@ -182,6 +184,30 @@ impl SdkCheckpointStore {
         if !expected.is_met_by(known.stored().map(|stored| stored.version).as_ref()) {
             return Err(StoreError::Conflict);
         }
+        self.write(key, checkpoint, &mut known).await
+    }
+
+    async fn overwrite(
+        &self,
+        key: &CheckpointKey,
+        checkpoint: &Checkpoint,
+    ) -> Result<VersionToken, StoreError> {
+        let mut known = self.lock(key).await;
+        match self.refresh(STORE, key, &mut known).await {
+            Err(error) if error.class() == ErrorClass::BadData => {
+                self.write(key, checkpoint, &mut known).await
+            }
+            Err(error) => Err(error.into()),
+            Ok(()) => Err(StoreError::Conflict),
+        }
+    }
+
+    async fn write(
+        &self,
+        key: &CheckpointKey,
+        checkpoint: &Checkpoint,
+        known: &mut Known,
+    ) -> Result<VersionToken, StoreError> {
         let (offset, number) = foreign::written(checkpoint.watermark.as_ref());
         let offset = Some(offset).filter(|offset| !offset.is_empty());
         let raw = Raw { offset: offset.clone(), sequence_number: Some(number) };
@@ -240,6 +266,14 @@ impl CheckpointStore for SdkCheckpointStore {
         expected: &'a Expected,
     ) -> BoxFuture<'a, Result<VersionToken, StoreError>> {
         self.compare_and_swap(key, checkpoint, expected).boxed()
+    }
+
+    fn overwrite_unreadable<'a>(
+        &'a self,
+        key: &'a CheckpointKey,
+        checkpoint: &'a Checkpoint,
+    ) -> BoxFuture<'a, Result<VersionToken, StoreError>> {
+        self.overwrite(key, checkpoint).boxed()
     }
 
     fn list<'a>(&'a self, scope: &'a CheckpointScope) -> BoxFuture<'a, Result<Vec<Listed>, Error>> {

@@ -38,10 +38,17 @@ impl SharedBudget {
         lock(&self.budget).may_take(account)
     }
 
-    pub(crate) fn on_taken(&self, account: Account, bytes: usize, prefetch_bytes: usize) {
+    /// Returns what the link of a partition may hold ahead.
+    pub(crate) fn on_taken(&self, account: Account, bytes: usize, link_bytes: usize) -> usize {
         let mut budget = lock(&self.budget);
         budget.on_taken(account, bytes);
-        budget.on_prefetch(account, prefetch_bytes);
+        budget.on_prefetch(account, link_bytes);
+        budget.link_share()
+    }
+
+    /// What the link of a partition may hold ahead.
+    pub(crate) fn link_share(&self) -> usize {
+        lock(&self.budget).link_share()
     }
 
     pub(crate) fn on_returned(&self, account: Account, bytes: usize) {

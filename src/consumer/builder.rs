@@ -74,6 +74,29 @@ impl BatchConsumer {
     pub fn start(self) -> ConsumerHandle {
         ConsumerHandle::new(self.shared, tokio::spawn(self.run), self.ended)
     }
+
+    /// Consumes until `signal` comes, then drains; or until the consumer ends by itself.
+    ///
+    /// # Errors
+    /// The exit says how it ended; [`ConsumerExit::into_result`] makes an error of one that is not
+    /// clean.
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves nothing behind: handlers are dropped at their next await, there is
+    /// no last checkpoint, and the events they had are delivered again. To end in good order,
+    /// use `signal`.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn run_until(self, signal: impl Future) -> ConsumerExit {
+        let Self { shared, mut run, .. } = self;
+        tokio::select! {
+            biased;
+            exit = &mut run => return exit,
+            _ = signal => shared.drain(),
+        }
+        run.await
+    }
 }
 
 /// Collects what a [`BatchConsumer`] is made of.
@@ -141,6 +164,8 @@ impl BatchConsumerBuilder {
         max_takeovers: Option<u32>,
         /// See [`ConsumerOptions::drain_timeout`].
         drain_timeout: Duration,
+        /// See [`ConsumerOptions::connect_timeout`].
+        connect_timeout: Option<Duration>,
     }
 
     /// Shares the partitions with the other workers that keep their leases in `store`. Without

@@ -91,7 +91,8 @@ impl EventConsumer {
     /// Consumes until `signal` comes, then drains; or until the consumer ends by itself.
     ///
     /// # Errors
-    /// The exit says how it ended; see [`ConsumerExit::is_clean`].
+    /// The exit says how it ended; [`ConsumerExit::into_result`] makes an error of one that is not
+    /// clean.
     ///
     /// # Cancel safety
     /// A dropped call leaves nothing behind: handlers are dropped at their next await, there is
@@ -100,14 +101,8 @@ impl EventConsumer {
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub async fn run_until(self, signal: impl Future<Output = ()>) -> ConsumerExit {
-        let BatchConsumer { shared, mut run, .. } = self.0;
-        tokio::select! {
-            biased;
-            exit = &mut run => return exit,
-            () = signal => shared.drain(),
-        }
-        run.await
+    pub async fn run_until(self, signal: impl Future) -> ConsumerExit {
+        self.0.run_until(signal).await
     }
 }
 
@@ -151,6 +146,11 @@ impl EventConsumerBuilder {
     /// See [`ConsumerOptions::drain_timeout`].
     pub fn drain_timeout(self, drain_timeout: Duration) -> Self {
         Self(self.0.drain_timeout(drain_timeout))
+    }
+
+    /// See [`ConsumerOptions::connect_timeout`].
+    pub fn connect_timeout(self, connect_timeout: Option<Duration>) -> Self {
+        Self(self.0.connect_timeout(connect_timeout))
     }
 
     /// See [`BatchConsumerBuilder::worker`].

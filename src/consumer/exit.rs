@@ -1,12 +1,15 @@
 //! How a partition and a consumer ended, as values.
 
-use crate::error::Error;
+use std::fmt;
+
+use crate::error::{Error, error_chain};
 use crate::event::{PartitionId, SequenceNumber};
 use crate::outcome::Failure;
 use crate::state::fence::Superseded;
 use crate::state::resume::Continuity;
 
 use super::counts::ConsumerCounts;
+use super::never_connected::NeverConnected;
 
 /// Why a partition's worker stopped.
 #[derive(Debug)]
@@ -35,6 +38,13 @@ pub enum StopReason {
     PositionLost(Continuity),
     /// The hub or the store refused for good.
     Failed(Error),
+    /// Its task panicked again and again without getting any further.
+    Panicked {
+        /// How often in a row.
+        times: u32,
+        /// What the last panic said.
+        message: String,
+    },
 }
 
 /// How one partition ended.
@@ -59,7 +69,9 @@ pub enum ExitReason {
     Drained,
     /// A handler said that the environment is broken; everything else was drained.
     Aborted(Failure),
-    /// The hub could not be read at all.
+    /// It never came to read its hub, or never saw the leases: nothing was begun.
+    NeverConnected(NeverConnected),
+    /// How it ended is not known: its task ended abnormally, or the exit was taken before.
     Failed(Error),
     /// Every partition stopped for a reason of its own; see [`ConsumerExit::partitions`].
     PartitionsStopped,
@@ -77,15 +89,123 @@ pub struct ConsumerExit {
     pub counts: ConsumerCounts,
 }
 
+impl fmt::Display for StopReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StopReason::Drained => f.write_str("it was drained"),
+            StopReason::HandedOff => f.write_str("it was handed to another worker"),
+            StopReason::Lost(error) => {
+                write!(f, "another receiver has it: {}", error_chain(error).join(": "))
+            }
+            StopReason::LeaseLost => f.write_str("another owner has its lease"),
+            StopReason::Superseded(by) => write!(f, "its checkpoint is another's: {by:?}"),
+            StopReason::Aborted(failure) => write!(f, "a handler stopped the consumer: {failure}"),
+            StopReason::NoDeadLetterSink { sequence_number, failure } => write!(
+                f,
+                "the event {sequence_number} failed for good, and there is no dead-letter sink: \
+                 {failure}"
+            ),
+            StopReason::PositionLost(continuity) => {
+                write!(f, "its position is not in the log: {continuity:?}")
+            }
+            StopReason::Failed(error) => f.write_str(&error_chain(error).join(": ")),
+            StopReason::Panicked { times, message } => {
+                write!(f, "its task panicked {times} times without getting any further: {message}")
+            }
+        }
+    }
+}
+
+/// How an exit that is not clean is told where there is room for one line.
+impl fmt::Display for ConsumerExit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.reason {
+            ExitReason::NeverConnected(never) => return never.fmt(f),
+            ExitReason::Failed(error) => return f.write_str(&error_chain(error).join(": ")),
+            ExitReason::Aborted(failure) => {
+                return write!(f, "a handler stopped the consumer: {failure}");
+            }
+            ExitReason::PartitionsStopped => f.write_str("every partition stopped")?,
+            ExitReason::Drained => f.write_str("the consumer was drained")?,
+        }
+        let unclean: Vec<&PartitionExit> =
+            self.partitions.iter().filter(|exit| !exit.is_clean()).collect();
+        let Some(first) = unclean.first() else {
+            return Ok(());
+        };
+        write!(f, "; partition {}: {}", first.partition, first.reason)?;
+        if first.cut_handlers > 0 {
+            write!(f, ", {} handler calls were cut", first.cut_handlers)?;
+        }
+        if first.checkpoint_behind {
+            f.write_str(", what it settled last is not checkpointed")?;
+        }
+        match unclean.len() {
+            1 => Ok(()),
+            count => write!(f, "; and {} more", count - 1),
+        }
+    }
+}
+
+/// An end that was not clean. Its `Debug` is its `Display`: a `main` that returns it says in words
+/// what is wrong.
+pub struct Unclean<E> {
+    exit: Box<E>,
+}
+
+impl<E> Unclean<E> {
+    pub(super) fn new(exit: E) -> Self {
+        Self { exit: Box::new(exit) }
+    }
+
+    /// How it ended.
+    pub fn exit(&self) -> &E {
+        &self.exit
+    }
+
+    /// Takes it.
+    pub fn into_exit(self) -> E {
+        *self.exit
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for Unclean<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.exit.fmt(f)
+    }
+}
+
+impl<E: fmt::Display> fmt::Debug for Unclean<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.exit.fmt(f)
+    }
+}
+
+impl<E: fmt::Display> std::error::Error for Unclean<E> {}
+
+impl PartitionExit {
+    /// Whether all that was begun of it was ended and checkpointed.
+    fn is_clean(&self) -> bool {
+        matches!(self.reason, StopReason::Drained | StopReason::HandedOff)
+            && self.cut_handlers == 0
+            && !self.checkpoint_behind
+    }
+}
+
 impl ConsumerExit {
-    /// Whether all that was begun was ended and checkpointed.
+    /// The exit where it is clean, for a `main` that has nothing more to say about one that is not.
+    ///
+    /// # Errors
+    /// Where it is not; see [`ConsumerExit::is_clean`].
+    pub fn into_result(self) -> Result<Self, Unclean<Self>> {
+        if self.is_clean() { Ok(self) } else { Err(Unclean::new(self)) }
+    }
+
+    /// Whether all that was begun was ended and checkpointed. A run that never connected is not
+    /// clean.
     pub fn is_clean(&self) -> bool {
         matches!(self.reason, ExitReason::Drained)
-            && self.partitions.iter().all(|exit| {
-                matches!(exit.reason, StopReason::Drained | StopReason::HandedOff)
-                    && exit.cut_handlers == 0
-                    && !exit.checkpoint_behind
-            })
+            && self.partitions.iter().all(PartitionExit::is_clean)
     }
 }
 
@@ -112,5 +232,18 @@ mod tests {
         assert!(exit(StopReason::Drained).is_clean());
         assert!(exit(StopReason::HandedOff).is_clean());
         assert!(!exit(StopReason::LeaseLost).is_clean());
+    }
+
+    #[test]
+    fn an_end_that_is_not_clean_is_an_error_that_says_it_in_one_line() {
+        assert!(exit(StopReason::Drained).into_result().is_ok());
+        let mut cut = exit(StopReason::Drained);
+        (cut.partitions[0].cut_handlers, cut.partitions[0].checkpoint_behind) = (2, true);
+        cut.partitions.extend(exit(StopReason::LeaseLost).partitions);
+        let error = cut.into_result().expect_err("unclean");
+        let said = "the consumer was drained; partition 0: it was drained, 2 handler calls were \
+                    cut, what it settled last is not checkpointed; and 1 more";
+        assert_eq!((error.to_string(), format!("{error:?}")), (said.to_owned(), said.to_owned()));
+        assert_eq!(error.into_exit().partitions.len(), 2);
     }
 }

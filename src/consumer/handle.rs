@@ -116,6 +116,7 @@ impl ConsumerHandle {
 
     /// Where the consumer stands now.
     pub fn snapshot(&self) -> ConsumerSnapshot {
+        let now = self.shared.service_now();
         ConsumerSnapshot {
             counts: self.shared.counters.read(),
             slots: self.shared.slots.limit(),
@@ -123,7 +124,7 @@ impl ConsumerHandle {
             slots_in_use: self.shared.slots.in_use(),
             partitions: lock(&self.shared.partitions)
                 .iter()
-                .map(|(id, status)| status.snapshot(id))
+                .map(|(id, status)| status.snapshot(id, now))
                 .collect(),
         }
     }

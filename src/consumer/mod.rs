@@ -30,6 +30,7 @@ mod exit;
 mod handle;
 mod handling;
 mod lock;
+mod never_connected;
 mod orders;
 mod ownership;
 mod partition;
@@ -40,12 +41,13 @@ mod status;
 pub use builder::{BatchConsumer, BatchConsumerBuilder};
 pub use counts::ConsumerCounts;
 pub use event_consumer::{EventConsumer, EventConsumerBuilder};
-pub use exit::{ConsumerExit, ExitReason, PartitionExit, StopReason};
+pub use exit::{ConsumerExit, ExitReason, PartitionExit, StopReason, Unclean};
 pub use handle::{ConsumerHandle, ConsumerSnapshot};
 pub use handling::batch::{Batch, HandlerError, Outcomes};
 pub use handling::handler::{
     BatchContext, BatchHandler, EventContext, EventHandler, Settler, decoded,
 };
+pub use never_connected::{NeverConnected, Unreached};
 pub use ownership::checkpoint_watch::CHECKPOINTS_INTERVAL;
 pub use ownership::hub_watch::{LAG_PROBE_INTERVAL, PARTITIONS_INTERVAL};
 pub use ownership::lease_loop::{BUSY_LOOK, HAND_OFF_POLL, LEAVING_SHARE, MAX_HAND_OFFS};

@@ -22,7 +22,7 @@ use tracing::error;
 
 use super::builder::{BatchConsumer, BatchConsumerBuilder};
 use super::counts::ConsumerCounts;
-use super::exit::{ConsumerExit, ExitReason};
+use super::exit::{ConsumerExit, ExitReason, Unclean};
 use super::handle::{ConsumerHandle, ConsumerSnapshot};
 use super::handling::call::{self, StartCall};
 use super::handling::handler::{BatchHandler, EventHandler};
@@ -45,21 +45,20 @@ use crate::outcome::Failure;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let signal = tokio::time::sleep(std::time::Duration::from_millis(20));
 /// let checkpoints = Arc::new(MemoryCheckpointStore::new());
 /// let consumer = |entity: &str| {
 ///     let transport = MemoryHub::new(entity, 2).transport("$Default");
 ///     BatchConsumer::builder(Arc::new(transport), checkpoints.clone())
 /// };
-/// let mut handle = ConsumerSet::builder()
+/// let set = ConsumerSet::builder()
 ///     .consumer(consumer("orders"))
 ///     .consumer(consumer("results"))
 ///     .max_events_in_flight(50)
 ///     .event_handler(|event: Event, _: EventContext| async move {
 ///         println!("{}: {} bytes", event.partition(), event.body().len());
-///     })?
-///     .start();
-/// handle.drain();
-/// assert!(handle.join().await.is_clean());
+///     })?;
+/// set.run_until(signal).await.into_result()?;
 /// # Ok(())
 /// # }
 /// ```
@@ -92,12 +91,34 @@ impl ConsumerSet {
         });
         ConsumerSetHandle { members: members.collect() }
     }
+
+    /// Consumes until `signal` comes, then drains; or until all consumers have ended by themselves.
+    ///
+    /// # Errors
+    /// The exit says how they ended; [`ConsumerSetExit::into_result`] makes an error of one that is
+    /// not clean.
+    ///
+    /// # Cancel safety
+    /// A dropped call drains the consumers in the background.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn run_until(self, signal: impl Future) -> ConsumerSetExit {
+        let mut handle = self.start();
+        tokio::select! {
+            biased;
+            () = handle.ended() => {}
+            _ = signal => handle.drain(),
+        }
+        handle.join().await
+    }
 }
 
 /// The others go on, so nobody may be waiting for this exit.
 fn report(entity: &EntityName, exit: &ConsumerExit) {
     match &exit.reason {
-        ExitReason::Drained | ExitReason::Aborted(_) => {}
+        // One that never connected has said so.
+        ExitReason::Drained | ExitReason::Aborted(_) | ExitReason::NeverConnected(_) => {}
         ExitReason::Failed(error) => {
             error!(message_topic = %entity, causes = ?error_chain(error), "the entity's consumer ended");
         }
@@ -369,7 +390,26 @@ pub struct EntityExit {
     pub exit: ConsumerExit,
 }
 
+/// How the first exit that is not clean is told in one line.
+impl fmt::Display for ConsumerSetExit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut unclean = self.entities.iter().filter(|entity| !entity.exit.is_clean());
+        match unclean.next() {
+            None => f.write_str("every consumer was drained"),
+            Some(EntityExit { entity, exit, .. }) => write!(f, "{entity}: {exit}"),
+        }
+    }
+}
+
 impl ConsumerSetExit {
+    /// The exit where it is clean, for a `main` that has nothing more to say about one that is not.
+    ///
+    /// # Errors
+    /// Where it is not; see [`ConsumerSetExit::is_clean`].
+    pub fn into_result(self) -> Result<Self, Unclean<Self>> {
+        if self.is_clean() { Ok(self) } else { Err(Unclean::new(self)) }
+    }
+
     /// Whether all that was begun was ended and checkpointed, for every entity.
     pub fn is_clean(&self) -> bool {
         self.entities.iter().all(|entity| entity.exit.is_clean())

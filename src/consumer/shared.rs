@@ -23,6 +23,7 @@ use crate::config::{ConsumerOptions, LeaseOptions};
 use crate::dead_letter::DeadLetterSink;
 use crate::event::{Partition, PartitionId};
 use crate::lease_store::{LeaseStore, OwnerId};
+use crate::state::lag::service_time;
 use crate::state::takeovers::{LONGEST_TRIAL, TakeoverRule};
 use crate::telemetry::metrics::Timings;
 use crate::timestamp::unix_millis;
@@ -108,6 +109,11 @@ impl Shared {
     pub(crate) fn shared_now_millis(&self) -> u64 {
         let ahead = self.store_ahead_millis.load(Ordering::Relaxed);
         u64::try_from(unix_millis(self.clock.now()).saturating_add(ahead)).unwrap_or(0)
+    }
+
+    /// The time by which the ages of events are told; see [`service_time`].
+    pub(crate) fn service_now(&self) -> SystemTime {
+        service_time(self.clock.now(), self.store_ahead_millis.load(Ordering::Relaxed))
     }
 
     /// Uniform in `0.0..1.0`.

@@ -1,29 +1,78 @@
 //! Where one partition stands: written by its worker, read by snapshots and metrics.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, SystemTime};
+
+use metrics::Gauge;
 
 use super::lock::lock;
+use crate::checkpoint::SettledRun;
 use crate::checkpoint_store::VersionToken;
 use crate::event::{PartitionId, SequenceNumber};
-use crate::telemetry::metrics::PartitionMetrics;
+use crate::hub::{LinkStart, LogProperties};
+use crate::state::lag::{Lag, Standing};
+use crate::telemetry::metrics::PartitionGauges;
 
 /// The state of one partition, written by its worker and read by snapshots.
 #[derive(Debug)]
 pub(crate) struct PartitionStatus {
-    pub(crate) metrics: PartitionMetrics,
-    /// The end of the log, when it was last read.
-    last_enqueued: AtomicI64,
-    settled_to: AtomicI64,
+    /// Taken once in each turn of the worker's loop, so that numbers that belong together are read
+    /// together.
+    live: Mutex<Live>,
     checkpointed_to: AtomicI64,
     /// The version of the stored checkpoint, while it is known.
     checkpoint_version: Mutex<Option<VersionToken>>,
-    last_received: AtomicI64,
-    unsettled: AtomicUsize,
-    in_flight: AtomicUsize,
-    settled_above: AtomicUsize,
     phase: AtomicUsize,
 }
+
+/// What changes with every turn, and what is told of it.
+#[derive(Debug)]
+struct Live {
+    progress: Progress,
+    ours: Option<Ours>,
+    /// Whether a worker of it is here: one that is being dropped has nothing more to say.
+    is_here: bool,
+    /// The handler calls of all partitions, of which ours are counted in it.
+    in_flight: Gauge,
+    in_flight_shown: usize,
+}
+
+/// What is known while the partition is ours.
+#[derive(Debug)]
+struct Ours {
+    gauges: PartitionGauges,
+    /// Where this ownership began to read.
+    start: LinkStart,
+    /// What earlier ones settled above that.
+    settled_ahead: Vec<SettledRun>,
+    /// What the log said of itself, unless it could not be read for long.
+    log: Option<LogProperties>,
+    failed_looks: u32,
+    /// When a look was begun that found nothing beyond what was received.
+    caught_up_at: Option<SystemTime>,
+}
+
+/// What a partition begins with.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    pub(crate) gauges: PartitionGauges,
+    pub(crate) start: LinkStart,
+    pub(crate) settled_to: Option<SequenceNumber>,
+    pub(crate) settled_ahead: Vec<SettledRun>,
+    pub(crate) look: Look,
+}
+
+/// A look at a log.
+#[derive(Clone, Debug)]
+pub(crate) struct Look {
+    /// When it was begun: what is enqueued later is not in it.
+    pub(crate) begun: SystemTime,
+    pub(crate) log: LogProperties,
+}
+
+/// After so many looks in a row that failed, what the last good one said is not said any more.
+const LOOKS_TO_FORGET: u32 = 3;
 
 /// No position: below every sequence number.
 const NONE: i64 = i64::MIN;
@@ -56,73 +105,199 @@ pub struct PartitionSnapshot {
     pub checkpointed_to: Option<SequenceNumber>,
     /// The newest event received.
     pub last_received: Option<SequenceNumber>,
-    /// Events received and not settled.
+    /// Events received and not settled; none once it has stopped.
     pub unsettled_events: usize,
     /// Handler calls running.
     pub in_flight: usize,
     /// Events settled above the watermark.
     pub settled_above_events: usize,
-    /// Sequence numbers between the watermark and the end of the log, as it was last read:
-    /// every [`LAG_PROBE_INTERVAL`](crate::consumer::LAG_PROBE_INTERVAL).
+    /// Events of the log that wait: not settled, and not removed by retention, see
+    /// [`Lag`](crate::state::lag::Lag). What was not received is known from the end of the log, which
+    /// is read every [`LAG_PROBE_INTERVAL`](crate::consumer::LAG_PROBE_INTERVAL). `None` where it is
+    /// not known, or the partition is not ours.
     pub lag_events: Option<u64>,
+    /// For how long the oldest of them waits; zero where none does. Where it is not received yet:
+    /// for how long at most. `None` where it is not known, or the partition is not ours.
+    pub lag_time: Option<Duration>,
 }
 
+/// What a turn of the worker's loop came to.
+#[derive(Debug, Default)]
 pub(crate) struct Progress {
     pub(crate) settled_to: Option<SequenceNumber>,
     pub(crate) last_received: Option<SequenceNumber>,
+    /// When the event received last in this ownership was enqueued.
+    pub(crate) received_time: Option<SystemTime>,
     pub(crate) unsettled: usize,
+    /// When the oldest of them was enqueued.
+    pub(crate) oldest_unsettled: Option<SystemTime>,
     pub(crate) in_flight: usize,
     pub(crate) settled_above: usize,
+    /// What of the budget its unsettled events hold.
+    pub(crate) event_bytes: usize,
+    /// What its link may hold ahead.
+    pub(crate) link_bytes: usize,
+}
+
+impl Live {
+    fn standing<'a>(progress: &Progress, ours: &'a Ours) -> Standing<'a> {
+        Standing {
+            from: progress.last_received.map_or(ours.start, LinkStart::After),
+            unsettled_events: progress.unsettled as u64,
+            oldest_unsettled: progress.oldest_unsettled,
+            settled_ahead: &ours.settled_ahead,
+            not_before: progress.received_time.max(ours.caught_up_at),
+        }
+    }
+
+    fn waiting_events(&self) -> Option<u64> {
+        let ours = self.ours.as_ref()?;
+        Self::standing(&self.progress, ours).waiting_events(ours.log.as_ref()?)
+    }
+
+    fn lag_time(&self, now: SystemTime) -> Option<Duration> {
+        let ours = self.ours.as_ref()?;
+        let standing = Self::standing(&self.progress, ours);
+        match &ours.log {
+            Some(log) => Lag::of(&standing, log, now)?.at_most,
+            None => standing.oldest_here(now),
+        }
+    }
+
+    fn show_in_flight(&mut self) {
+        let (shown, running) = (self.in_flight_shown, self.progress.in_flight);
+        if shown != running {
+            self.in_flight.increment(running as f64 - shown as f64);
+            self.in_flight_shown = running;
+        }
+    }
+
+    fn show_progress(&self) {
+        if let Some(ours) = &self.ours {
+            let Progress { settled_to, unsettled, settled_above, .. } = self.progress;
+            ours.gauges.show_progress(settled_to, unsettled, settled_above);
+            ours.gauges.show_memory(self.progress.event_bytes, self.progress.link_bytes);
+            ours.gauges.show_lag_events(self.waiting_events());
+        }
+    }
+
+    fn show_all(&self, now: SystemTime) {
+        self.show_progress();
+        if let Some(ours) = &self.ours {
+            ours.gauges.show_owned();
+            ours.gauges.show_lag_time(self.lag_time(now));
+        }
+    }
+
+    fn on_look(&mut self, look: Look) {
+        let Self { progress, ours: Some(ours), .. } = self else {
+            return;
+        };
+        let waiting = Self::standing(progress, ours).waiting_events(&look.log);
+        if waiting == Some(progress.unsettled as u64) {
+            ours.caught_up_at = Some(look.begun);
+        }
+        ours.log = Some(look.log);
+        ours.failed_looks = 0;
+    }
 }
 
 impl PartitionStatus {
-    pub(crate) fn new(metrics: PartitionMetrics) -> Self {
+    pub(crate) fn new(in_flight: Gauge) -> Self {
+        let live = Live {
+            progress: Progress::default(),
+            ours: None,
+            is_here: false,
+            in_flight,
+            in_flight_shown: 0,
+        };
         Self {
-            metrics,
-            last_enqueued: AtomicI64::new(NONE),
-            settled_to: AtomicI64::new(NONE),
+            live: Mutex::new(live),
             checkpointed_to: AtomicI64::new(NONE),
             checkpoint_version: Mutex::new(None),
-            last_received: AtomicI64::new(NONE),
-            unsettled: AtomicUsize::new(0),
-            in_flight: AtomicUsize::new(0),
-            settled_above: AtomicUsize::new(0),
             phase: AtomicUsize::new(0),
         }
     }
 
-    /// The end of the log was read.
-    pub(crate) fn on_log_end(&self, last_enqueued: Option<SequenceNumber>) {
-        let end = last_enqueued.map_or(NONE, |number| number.0);
-        self.last_enqueued.store(end, Ordering::Relaxed);
-        self.metrics.lag_events.set(self.lag_events().unwrap_or(0) as f64);
+    fn live(&self) -> MutexGuard<'_, Live> {
+        lock(&self.live)
     }
 
-    /// Sequence numbers between the watermark and the end of the log, where both are known.
-    fn lag_events(&self) -> Option<u64> {
-        let end = self.last_enqueued.load(Ordering::Relaxed);
-        // Nothing settled yet: all of the log, which begins at 0 or later.
-        let settled = self.settled_to.load(Ordering::Relaxed).max(-1);
-        (end != NONE).then(|| u64::try_from(end.saturating_sub(settled)).unwrap_or(0))
+    /// The partition is ours, and its worker begins.
+    pub(crate) fn on_owned(&self, begun: Begun, now: SystemTime) {
+        let Begun { gauges, start, settled_to, settled_ahead, look } = begun;
+        let mut live = self.live();
+        live.progress = Progress { settled_to, ..Progress::default() };
+        live.is_here = true;
+        live.ours = Some(Ours {
+            gauges,
+            start,
+            settled_ahead,
+            log: None,
+            failed_looks: 0,
+            caught_up_at: None,
+        });
+        live.on_look(look);
+        live.show_all(now);
+        self.set_phase(PartitionPhase::Running);
     }
 
-    pub(crate) fn on_progress(&self, progress: &Progress) {
-        let number = |position: Option<SequenceNumber>| position.map_or(NONE, |number| number.0);
-        self.settled_to.store(number(progress.settled_to), Ordering::Relaxed);
-        self.last_received.store(number(progress.last_received), Ordering::Relaxed);
-        self.unsettled.store(progress.unsettled, Ordering::Relaxed);
-        self.in_flight.store(progress.in_flight, Ordering::Relaxed);
-        self.settled_above.store(progress.settled_above, Ordering::Relaxed);
-        if let Some(settled_to) = progress.settled_to {
-            self.metrics.watermark.set(settled_to.0 as f64);
+    /// The partition is another's, and some of it may run here yet: nothing is said of it any more.
+    pub(crate) fn on_lost(&self) {
+        self.live().ours = None;
+    }
+
+    /// Nothing of the partition is here any more.
+    pub(crate) fn on_gone(&self, phase: PartitionPhase) {
+        let mut live = self.live();
+        live.ours = None;
+        live.is_here = false;
+        let Progress { settled_to, last_received, settled_above, .. } = live.progress;
+        live.progress =
+            Progress { settled_to, last_received, settled_above, ..Progress::default() };
+        live.show_in_flight();
+        self.set_phase(phase);
+    }
+
+    /// The log was looked at.
+    pub(crate) fn on_look(&self, look: Option<Look>, now: SystemTime) {
+        let mut live = self.live();
+        match look {
+            Some(look) => live.on_look(look),
+            None => {
+                let Some(ours) = &mut live.ours else { return };
+                ours.failed_looks += 1;
+                if ours.failed_looks >= LOOKS_TO_FORGET {
+                    ours.log = None;
+                }
+            }
         }
-        self.metrics.unsettled.set(progress.unsettled as f64);
-        self.metrics.holes.set(progress.settled_above as f64);
+        live.show_all(now);
+    }
+
+    pub(crate) fn on_progress(&self, progress: Progress) {
+        let mut live = self.live();
+        if !live.is_here {
+            return;
+        }
+        live.progress = progress;
+        live.show_in_flight();
+        live.show_progress();
+    }
+
+    /// Tells all gauges again: time has passed.
+    pub(crate) fn show(&self, now: SystemTime) {
+        self.live().show_all(now);
     }
 
     pub(crate) fn on_checkpoint(&self, watermark: Option<SequenceNumber>) {
         let number = watermark.map_or(NONE, |number| number.0);
         self.checkpointed_to.store(number, Ordering::Relaxed);
+    }
+
+    /// The watermark, as it was last written.
+    pub(crate) fn settled_to(&self) -> Option<SequenceNumber> {
+        self.live().progress.settled_to
     }
 
     /// `None`: a write is under way, or whether one was applied is not known.
@@ -153,21 +328,22 @@ impl PartitionStatus {
         }
     }
 
-    pub(crate) fn snapshot(&self, partition: &PartitionId) -> PartitionSnapshot {
-        let position = |cell: &AtomicI64| match cell.load(Ordering::Relaxed) {
-            NONE => None,
-            number => Some(SequenceNumber(number)),
-        };
+    pub(crate) fn snapshot(&self, partition: &PartitionId, now: SystemTime) -> PartitionSnapshot {
+        let live = self.live();
+        let checkpointed_to = self.checkpointed_to.load(Ordering::Relaxed);
+        let Progress { settled_to, last_received, unsettled, in_flight, settled_above, .. } =
+            live.progress;
         PartitionSnapshot {
             partition: partition.clone(),
             phase: self.phase(),
-            settled_to: position(&self.settled_to),
-            checkpointed_to: position(&self.checkpointed_to),
-            last_received: position(&self.last_received),
-            unsettled_events: self.unsettled.load(Ordering::Relaxed),
-            in_flight: self.in_flight.load(Ordering::Relaxed),
-            settled_above_events: self.settled_above.load(Ordering::Relaxed),
-            lag_events: self.lag_events(),
+            settled_to,
+            checkpointed_to: (checkpointed_to != NONE).then_some(SequenceNumber(checkpointed_to)),
+            last_received,
+            unsettled_events: unsettled,
+            in_flight,
+            settled_above_events: settled_above,
+            lag_events: live.waiting_events(),
+            lag_time: live.lag_time(now),
         }
     }
 }

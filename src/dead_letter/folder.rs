@@ -113,12 +113,14 @@ fn write(root: &DurableFolder, letter: &DeadLetter) -> Result<()> {
 fn place(letter: &DeadLetter) -> (PathBuf, String) {
     let event = &letter.event;
     let partition = event.partition();
-    let folder = Path::new(&escape(partition.entity.as_str())).join(escape(partition.id.as_str()));
+    // Names of hubs and groups are one whatever their case.
+    let entity = escape(&partition.entity.as_str().to_ascii_lowercase());
+    let folder = Path::new(&entity).join(escape(partition.id.as_str()));
     let file = format!(
         "{:020}-{}.{}{SUFFIX}",
         event.sequence_number().0,
         unix_millis(event.enqueued_time()),
-        escape(letter.consumer_group.as_str()),
+        escape(&letter.consumer_group.as_str().to_ascii_lowercase()),
     );
     (folder, file)
 }
@@ -258,7 +260,7 @@ mod tests {
         assert_eq!(files.len(), 1);
         assert_eq!(
             files[0].strip_prefix(dir.path()).unwrap(),
-            Path::new("orders/0/00000000000000000007-0.%24%44efault.json")
+            Path::new("orders/0/00000000000000000007-0.%24default.json")
         );
         fs::write(dir.path().join("orders/0/.partial-1"), "{").unwrap();
         FolderDeadLetterSink::open(dir.path()).unwrap();
@@ -270,12 +272,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let sink = FolderDeadLetterSink::open(dir.path()).unwrap();
         let sorted = [
-            ("Orders", "0", 1),
             ("a/b", "0", -1),
             ("a/b", "0", 9),
             ("a/b", "0", 10),
             ("a/b", "1", 2),
             ("b", "..", 0),
+            ("Orders", "0", 1),
         ];
         for (entity, partition, number) in sorted.iter().rev() {
             sink.write(&letter(entity, partition, *number, "x")).await.unwrap();
@@ -298,7 +300,7 @@ mod tests {
         for number in [1, 2, 3] {
             sink.write(&letter("orders", "0", number, "x")).await.unwrap();
         }
-        let bad = dir.path().join("orders/0/00000000000000000002-0.%24%44efault.json");
+        let bad = dir.path().join("orders/0/00000000000000000002-0.%24default.json");
         fs::write(&bad, "{\"version\": 1, ").unwrap();
         let read = sink.read_all().await.unwrap();
         assert_eq!(read.len(), 3);

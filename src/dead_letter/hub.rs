@@ -1,8 +1,8 @@
 //! Dead letters as events of a hub: what failed goes on as it came, with the story of its
 //! failure beside it in properties.
 //!
-//! Body, key, media type and properties are published unchanged; the record is in properties
-//! that begin with [`PREFIX`], so that any client can read, filter and replay the event. Times
+//! Body, key, properties, annotations and message properties are published unchanged, but for the
+//! message id; the record is in properties that begin with [`PREFIX`], so that any client can read, filter and replay the event. Times
 //! are RFC 3339 in UTC. A property of the event that begins with the prefix already, because it
 //! is a dead letter that failed again, gets it once more, and loses it when it is read back.
 //! The message id is `entity/partition/sequence number` of the event, so that a letter that was
@@ -12,7 +12,8 @@
 //! | --- | --- |
 //! | `dl_version` | [`DeadLetterRecord::VERSION`] |
 //! | `dl_topic`, `dl_partition`, `dl_offset`, `dl_sequence_number`, `dl_enqueued_time` | the event |
-//! | `dl_message_id`, `dl_correlation_id` | the publisher's, where it gave them |
+//! | `dl_message_id` | the publisher's, where it gave one, of its type |
+//! | `dl_first_sequence_number`, `dl_last_sequence_number` | where the event could not be read, and its number is not known exactly |
 //! | `dl_consumer_group`, `dl_worker` | who gave up |
 //! | `dl_error_class`, `dl_error_message`, `dl_error_causes` | why; the causes are a JSON array |
 //! | `dl_attempts`, `dl_first_failure`, `dl_last_failure` | how often and since when |
@@ -28,14 +29,14 @@ use std::time::SystemTime;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use serde_json::Value;
 use tracing::warn;
 
 use super::record::DeadLetterRecord;
 use super::{DeadLetter, DeadLetterSink};
 use crate::error::{Error, ErrorClass, Result};
 use crate::event::{
-    EntityName, Event, EventParts, OutgoingEvent, Partition, Properties, PropertyValue,
+    EntityName, Event, EventParts, MessageId, OutgoingEvent, Partition, Properties, SequenceNumber,
+    Unreadable, Value,
 };
 use crate::outcome::Failure;
 use crate::timestamp::rfc3339;
@@ -149,18 +150,15 @@ fn outgoing(letter: &DeadLetter, detail: Detail) -> OutgoingEvent {
     if detail != Detail::EventAlone {
         add_record(&mut properties, letter, detail);
     }
-    let mut outgoing = OutgoingEvent::new(event.body().clone());
-    outgoing.key = event.key().map(str::to_owned);
+    let mut outgoing = OutgoingEvent::copy_of(event);
     outgoing.properties = properties;
-    outgoing.content_type = event.content_type().map(str::to_owned);
-    outgoing.message_id = Some(format!("{}/{}", event.partition(), event.sequence_number()));
-    outgoing
+    outgoing.with_message_id(format!("{}/{}", event.partition(), event.sequence_number()))
 }
 
 fn add_record(properties: &mut Properties, letter: &DeadLetter, detail: Detail) {
     let event = &letter.event;
     let failure = &letter.failure;
-    let mut add = |name: &str, value: PropertyValue| properties.insert(named(name), value);
+    let mut add = |name: &str, value: Value| properties.insert(named(name), value);
     add("version", i64::from(DeadLetterRecord::VERSION).into());
     add("topic", event.partition().entity.as_str().into());
     add("partition", event.partition().id.as_str().into());
@@ -172,14 +170,15 @@ fn add_record(properties: &mut Properties, letter: &DeadLetter, detail: Detail) 
     add("attempts", i64::from(letter.attempts).into());
     add("first_failure", rfc3339(letter.first_failure).into());
     add("last_failure", rfc3339(letter.last_failure).into());
-    for (name, value) in [
-        ("offset", event.offset().map(|offset| offset.as_str())),
-        ("message_id", event.message_id()),
-        ("correlation_id", event.correlation_id()),
-    ] {
-        if let Some(value) = value {
-            add(name, value.into());
-        }
+    if let Some(offset) = event.offset() {
+        add("offset", offset.as_str().into());
+    }
+    if let Some(id) = event.message_properties().and_then(|message| message.message_id.clone()) {
+        add("message_id", id.into());
+    }
+    if let Some(Unreadable { first, last, .. }) = event.unreadable().filter(|it| !it.is_exact()) {
+        add("first_sequence_number", first.0.into());
+        add("last_sequence_number", last.0.into());
     }
     let message = failure.message.as_str();
     if detail == Detail::ShortMessage {
@@ -189,8 +188,8 @@ fn add_record(properties: &mut Properties, letter: &DeadLetter, detail: Detail) 
         add("error_message", message.into());
     }
     if detail == Detail::Full {
-        let causes = failure.causes.iter().map(|cause| Value::from(cause.as_str()));
-        add("error_causes", Value::Array(causes.collect()).to_string().into());
+        let causes: serde_json::Value = failure.causes.iter().map(String::as_str).collect();
+        add("error_causes", causes.to_string().into());
     } else {
         add("shortened", true.into());
     }
@@ -220,9 +219,16 @@ impl DeadLetterRecord {
         let mut parts = EventParts::new(Arc::new(partition), number, letter.body().clone());
         parts.offset = fields.find("offset").map(Into::into);
         parts.key = letter.key().map(str::to_owned);
-        parts.message_id = fields.find("message_id").map(str::to_owned);
-        parts.correlation_id = fields.find("correlation_id").map(str::to_owned);
-        parts.content_type = letter.content_type().map(str::to_owned);
+        parts.annotations = letter.annotations().clone();
+        parts.structured_body = letter.structured_body().cloned().map(Box::new);
+        let mut message = letter.message_properties().cloned().unwrap_or_default();
+        // Version 1 had the correlation id in a property.
+        if let Some(id) = fields.find("correlation_id") {
+            message.correlation_id = Some(id.into());
+        }
+        let id = fields.value("message_id").cloned();
+        message.message_id = id.and_then(|id| MessageId::try_from(id).ok());
+        parts.set_message(message);
         parts.properties = letter
             .properties()
             .iter()
@@ -245,6 +251,15 @@ impl DeadLetterRecord {
                 None => Vec::new(),
             },
         };
+        if failure.class == ErrorClass::Unreadable {
+            let own = fields.number("sequence_number")?;
+            let end = |name| fields.number(name).unwrap_or(own);
+            parts.unreadable = Some(Box::new(Unreadable {
+                reason: failure.message.clone(),
+                first: SequenceNumber(end("first_sequence_number")),
+                last: SequenceNumber(end("last_sequence_number")),
+            }));
+        }
         let attempts = u32::try_from(fields.number("attempts")?)
             .map_err(|error| bad_data("its dl_attempts are no count").with_source(error))?;
         let event = Event::from(parts);
@@ -265,12 +280,12 @@ impl DeadLetterRecord {
 struct Fields<'a>(&'a Event);
 
 impl<'a> Fields<'a> {
-    fn value(&self, name: &str) -> Option<&'a PropertyValue> {
+    fn value(&self, name: &str) -> Option<&'a Value> {
         self.0.properties().get(&named(name))
     }
 
     fn find(&self, name: &str) -> Option<&'a str> {
-        self.value(name).and_then(PropertyValue::as_text)
+        self.value(name).and_then(Value::as_text)
     }
 
     fn text(&self, name: &str) -> Result<&'a str> {
@@ -278,10 +293,7 @@ impl<'a> Fields<'a> {
     }
 
     fn number(&self, name: &str) -> Result<i64> {
-        match self.value(name) {
-            Some(PropertyValue::Int(number)) => Ok(*number),
-            _ => Err(missing(name)),
-        }
+        self.value(name).and_then(Value::as_i64).ok_or_else(|| missing(name))
     }
 }
 

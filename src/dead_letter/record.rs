@@ -1,28 +1,26 @@
 //! The record of a dead letter as it is written down, in JSON, by whatever sink.
 //!
 //! A record holds what is needed to understand the failure and to replay the event: the body
-//! comes back byte for byte, the properties with their types. Times are RFC 3339 in UTC.
+//! comes back byte for byte, values of properties and annotations with their types, as
+//! [`Value::to_json`] writes them. Times are RFC 3339 in UTC.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
 
 use super::DeadLetter;
 use crate::error::{Error, ErrorClass};
 use crate::event::{
-    ConsumerGroup, EntityName, Offset, PartitionId, Properties, PropertyValue, SequenceNumber,
+    AnnotationKey, Annotations, Body, ConsumerGroup, EntityName, MessageProperties, Offset,
+    OutgoingEvent, PartitionId, Properties, SequenceNumber, Unreadable, Value,
 };
 use crate::timestamp::rfc3339;
 
 const READ: &str = "read the dead letter";
-
-/// The key of a property value that JSON has no notation for.
-const BASE64_KEY: &str = "base64";
-const FLOAT_KEY: &str = "float";
 
 /// A dead letter, written down. `Debug` leaves body and properties out: they are the
 /// customer's.
@@ -47,21 +45,31 @@ pub struct DeadLetterRecord {
     pub worker: String,
     /// The partition key the publisher gave.
     pub key: Option<String>,
-    /// The publisher's message id.
-    pub message_id: Option<String>,
-    /// The publisher's correlation id.
-    pub correlation_id: Option<String>,
-    /// The media type of the body.
-    pub content_type: Option<String>,
-    /// The application properties; bytes are `{"base64": "…"}`, and numbers that JSON does
-    /// not carry exactly are `{"float": "NaN"}`. [`DeadLetterRecord::event_properties`] reads them.
-    pub properties: Map<String, Value>,
-    /// The body, where it is UTF-8; then it is exact.
+    /// The publisher's message id, correlation id, media type and the like, each a field of the
+    /// record; the ids with their types.
+    #[serde(flatten)]
+    pub message: MessageProperties,
+    /// The application properties, with their types.
+    pub properties: BTreeMap<String, serde_json::Value>,
+    /// Annotations that are named, with their types.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, serde_json::Value>,
+    /// Annotations that are numbered.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub numbered_annotations: BTreeMap<u64, serde_json::Value>,
+    /// The body, where it is one section of bytes and UTF-8; then it is exact.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body_text: Option<String>,
-    /// The body in base64, where it is not UTF-8.
+    /// The body in base64, where it is one section of bytes and not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body_base64: Option<String>,
+    /// The body, where it is anything but one section of bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body_amqp: Option<Body>,
+    /// Where the event could not be read, and its number is not known exactly: the first and the
+    /// last that it may have. Such an event has no body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence_numbers: Option<[SequenceNumber; 2]>,
     /// Why the event failed.
     pub error: DeadLetterFailure,
     /// How many times the handler had the event.
@@ -85,16 +93,21 @@ pub struct DeadLetterFailure {
 }
 
 impl DeadLetterRecord {
-    /// The layout that this release writes, and the latest it reads.
-    pub const VERSION: u32 = 1;
+    /// The layout that this release writes, and the latest it reads. In version 1 there were no
+    /// annotations, integers had one width, and `{"float": "NaN"}` was a number of 64 bits.
+    pub const VERSION: u32 = 2;
 
     /// Writes a dead letter down.
     pub fn new(letter: &DeadLetter) -> Self {
         let event = &letter.event;
+        let body_amqp = event.structured_body().cloned();
         let (body_text, body_base64) = match std::str::from_utf8(event.body()) {
+            _ if body_amqp.is_some() || event.unreadable().is_some() => (None, None),
             Ok(text) => (Some(text.to_owned()), None),
             Err(_) => (None, Some(BASE64.encode(event.body()))),
         };
+        let (annotations, numbered_annotations) = split(event.annotations());
+        let range = event.unreadable().filter(|unreadable| !unreadable.is_exact());
         Self {
             version: Self::VERSION,
             topic: event.partition().entity.clone(),
@@ -105,16 +118,18 @@ impl DeadLetterRecord {
             consumer_group: letter.consumer_group.clone(),
             worker: letter.worker.clone(),
             key: event.key().map(str::to_owned),
-            message_id: event.message_id().map(str::to_owned),
-            correlation_id: event.correlation_id().map(str::to_owned),
-            content_type: event.content_type().map(str::to_owned),
+            message: event.message_properties().cloned().unwrap_or_default(),
             properties: event
                 .properties()
                 .iter()
-                .map(|(name, value)| (name.clone(), to_json_value(value)))
+                .map(|(name, value)| (name.clone(), value.to_json()))
                 .collect(),
+            annotations,
+            numbered_annotations,
             body_text,
             body_base64,
+            body_amqp,
+            sequence_numbers: range.map(|Unreadable { first, last, .. }| [*first, *last]),
             error: DeadLetterFailure {
                 class: letter.failure.class,
                 message: letter.failure.message.clone(),
@@ -126,19 +141,26 @@ impl DeadLetterRecord {
         }
     }
 
-    /// The body of the event, byte for byte.
+    /// The body of the event, byte for byte; see [`Event::body`](crate::Event::body).
     ///
     /// # Errors
-    /// `BadData` where the record was damaged.
+    /// `BadData` where the record was damaged. `Unreadable` where the event could not be read.
     pub fn body(&self) -> Result<Bytes, Error> {
-        match (&self.body_base64, &self.body_text) {
-            (Some(encoded), _) => BASE64.decode(encoded).map(Bytes::from).map_err(|error| {
+        match (&self.body_amqp, &self.body_base64, &self.body_text) {
+            (Some(body), ..) => Ok(body.to_bytes()),
+            (_, Some(encoded), _) => BASE64.decode(encoded).map(Bytes::from).map_err(|error| {
                 bad_data("its body_base64 is not base64; replay the event from elsewhere")
                     .with_source(error)
             }),
-            (None, Some(text)) => Ok(Bytes::copy_from_slice(text.as_bytes())),
-            (None, None) => Err(bad_data(
-                "it has neither body_text nor body_base64; replay the event from elsewhere",
+            (.., Some(text)) => Ok(Bytes::copy_from_slice(text.as_bytes())),
+            _ if self.error.class == ErrorClass::Unreadable => Err(Error::new(
+                ErrorClass::Unreadable,
+                READ,
+                "the event could not be decoded: read it from the hub with a client that can",
+            )),
+            _ => Err(bad_data(
+                "it has neither body_text nor body_base64 nor body_amqp; replay the event from \
+                 elsewhere",
             )),
         }
     }
@@ -150,13 +172,50 @@ impl DeadLetterRecord {
     pub fn event_properties(&self) -> Result<Properties, Error> {
         self.properties
             .iter()
-            .map(|(name, value)| {
-                let value = from_json_value(value).ok_or_else(|| {
-                    bad_data(format!("its property {name:?} is not one of an event"))
-                })?;
-                Ok((name.clone(), value))
-            })
+            .map(|(name, json)| Ok((name.clone(), self.value("property", name, json)?)))
             .collect()
+    }
+
+    /// The annotations of the event, with their types.
+    ///
+    /// # Errors
+    /// `BadData` where the record was damaged.
+    pub fn event_annotations(&self) -> Result<Annotations, Error> {
+        let mut annotations = Annotations::new();
+        for (name, json) in &self.annotations {
+            let value = self.value("annotation", name, json)?;
+            annotations.insert(AnnotationKey::Name(name.clone()), value);
+        }
+        for (number, json) in &self.numbered_annotations {
+            let value = self.value("annotation", &number.to_string(), json)?;
+            annotations.insert(AnnotationKey::Number(*number), value);
+        }
+        Ok(annotations)
+    }
+
+    /// The event to publish again, with all that it held.
+    ///
+    /// # Errors
+    /// As [`DeadLetterRecord::body`].
+    pub fn to_outgoing(&self) -> Result<OutgoingEvent, Error> {
+        let mut event = OutgoingEvent::new(self.body()?);
+        event.key = self.key.clone();
+        event.structured_body = self.body_amqp.clone();
+        event.properties = self.event_properties()?;
+        event.annotations = self.event_annotations()?;
+        event.message = self.message.clone();
+        Ok(event)
+    }
+
+    fn value(&self, what: &str, name: &str, json: &serde_json::Value) -> Result<Value, Error> {
+        let value = match json.get("float") {
+            // What version 1 wrote of a number of 64 bits.
+            Some(serde_json::Value::String(text)) if self.version == 1 => {
+                text.parse().ok().map(Value::Double)
+            }
+            _ => Value::from_json(json),
+        };
+        value.ok_or_else(|| bad_data(format!("its {what} {name:?} is not one of an event")))
     }
 
     /// The record as JSON text for people and programs.
@@ -216,44 +275,18 @@ fn bad_data(message: impl Into<String>) -> Error {
     Error::new(ErrorClass::BadData, READ, message)
 }
 
-fn to_json_value(value: &PropertyValue) -> Value {
-    match value {
-        PropertyValue::Null => Value::Null,
-        PropertyValue::Bool(truth) => json!(truth),
-        PropertyValue::Int(number) => json!(number),
-        PropertyValue::UInt(number) => json!(number),
-        PropertyValue::Float(number) if survives_json(*number) => json!(number),
-        PropertyValue::Float(number) => json!({ FLOAT_KEY: number.to_string() }),
-        PropertyValue::Text(text) => json!(text),
-        PropertyValue::Binary(bytes) => json!({ BASE64_KEY: BASE64.encode(bytes) }),
+type Json<K> = BTreeMap<K, serde_json::Value>;
+
+/// The annotations by name and by number, as JSON has no objects with numbers for keys.
+fn split(annotations: &Annotations) -> (Json<String>, Json<u64>) {
+    let mut split = (BTreeMap::new(), BTreeMap::new());
+    for (key, value) in annotations {
+        match key {
+            AnnotationKey::Name(name) => split.0.insert(name.clone(), value.to_json()),
+            AnnotationKey::Number(number) => split.1.insert(*number, value.to_json()),
+        };
     }
-}
-
-/// Not NaN, not infinite, and not one of the few that the reader rounds differently.
-fn survives_json(number: f64) -> bool {
-    let read = json!(number).to_string().parse::<Value>().ok();
-    read.and_then(|read| read.as_f64()) == Some(number)
-}
-
-fn from_json_value(value: &Value) -> Option<PropertyValue> {
-    Some(match value {
-        Value::Null => PropertyValue::Null,
-        Value::Bool(truth) => PropertyValue::Bool(*truth),
-        Value::Number(number) => match (number.as_i64(), number.as_u64()) {
-            (Some(number), _) => PropertyValue::Int(number),
-            (None, Some(number)) => PropertyValue::UInt(number),
-            (None, None) => PropertyValue::Float(number.as_f64()?),
-        },
-        Value::String(text) => PropertyValue::Text(text.clone()),
-        Value::Object(fields) if fields.len() == 1 => {
-            if let Some(encoded) = fields.get(BASE64_KEY) {
-                PropertyValue::Binary(BASE64.decode(encoded.as_str()?).ok()?.into())
-            } else {
-                PropertyValue::Float(fields.get(FLOAT_KEY)?.as_str()?.parse().ok()?)
-            }
-        }
-        Value::Object(_) | Value::Array(_) => return None,
-    })
+    split
 }
 
 #[cfg(test)]
@@ -262,8 +295,10 @@ mod tests {
     use std::sync::Arc;
     use std::time::{Duration, SystemTime};
 
+    use serde_json::json;
+
     use super::*;
-    use crate::event::{Event, EventParts, Partition};
+    use crate::event::{Event, EventParts, MessageId, Partition};
     use crate::outcome::Failure;
 
     fn record(parts: EventParts) -> DeadLetterRecord {
@@ -294,15 +329,22 @@ mod tests {
         let mut parts = parts("text");
         parts.offset = Some("4096".into());
         parts.key = Some("k".to_owned());
-        parts.message_id = Some("m".to_owned());
-        parts.correlation_id = Some("c".to_owned());
-        parts.content_type = Some("text/plain".to_owned());
-        parts.properties.insert("tries".to_owned(), 3.into());
-        let json: Value = serde_json::from_slice(&record(parts).to_json().unwrap()).unwrap();
+        let mut message = MessageProperties::default();
+        message.message_id = Some("m".into());
+        message.correlation_id = Some(MessageId::ULong(7));
+        message.content_type = Some("text/plain".to_owned());
+        message.content_encoding = Some("gzip".to_owned());
+        message.user_id = Some(Bytes::from_static(b"u"));
+        parts.set_message(message);
+        parts.properties.insert("tries".to_owned(), 3_i64.into());
+        parts.annotations.insert("iothub-connection-device-id".into(), "dev-7".into());
+        parts.annotations.insert(AnnotationKey::Number(5), 1_u8.into());
+        let json: serde_json::Value =
+            serde_json::from_slice(&record(parts).to_json().unwrap()).unwrap();
         assert_eq!(
             json,
             json!({
-                "version": 1,
+                "version": 2,
                 "topic": "orders",
                 "partition": "3",
                 "offset": "4096",
@@ -312,9 +354,13 @@ mod tests {
                 "worker": "worker-1",
                 "key": "k",
                 "message_id": "m",
-                "correlation_id": "c",
+                "correlation_id": {"ulong": 7},
                 "content_type": "text/plain",
+                "content_encoding": "gzip",
+                "user_id": {"base64": "dQ=="},
                 "properties": {"tries": 3},
+                "annotations": {"iothub-connection-device-id": "dev-7"},
+                "numbered_annotations": {"5": {"ubyte": 1}},
                 "body_text": "text",
                 "error": {"class": "permanent", "message": "404", "causes": ["not found"]},
                 "attempts": 3,
@@ -342,33 +388,77 @@ mod tests {
     }
 
     #[test]
-    fn properties_come_back_with_their_types() {
+    fn an_event_comes_back_with_all_types() {
         let mut parts = parts("");
         for (name, value) in [
-            ("null", PropertyValue::Null),
-            ("bool", PropertyValue::Bool(true)),
-            ("int", PropertyValue::Int(i64::MIN)),
-            ("uint", PropertyValue::UInt(u64::MAX)),
-            ("whole", PropertyValue::Float(1.0)),
-            ("float", PropertyValue::Float(0.1)),
-            ("infinite", PropertyValue::Float(f64::NEG_INFINITY)),
-            ("text", PropertyValue::Text("{\"base64\":\"AA==\"}".into())),
-            ("binary", PropertyValue::Binary(Bytes::from_static(b"\0\xff"))),
+            ("null", Value::Null),
+            ("ulong", Value::ULong(5)),
+            ("whole", Value::Double(1.0)),
+            ("infinite", Value::Double(f64::NEG_INFINITY)),
+            ("text", Value::from("{\"base64\":\"AA==\"}")),
+            ("binary", Value::Binary(Bytes::from_static(b"\0\xff"))),
+            ("before 1970", Value::Timestamp(-1)),
         ] {
-            parts.properties.insert(name.to_owned(), value);
+            parts.properties.insert(name.to_owned(), value.clone());
+            parts.annotations.insert(name.into(), value);
         }
-        let written = parts.properties.clone();
-        assert_eq!(record(parts).event_properties().unwrap(), written);
+        parts.key = Some("k".to_owned());
+        let mut message = MessageProperties::default();
+        message.message_id = Some(MessageId::Uuid([7; 16]));
+        message.subject = Some("s".to_owned());
+        parts.set_message(message);
+        for body in [
+            Body::Data(vec![]),
+            Body::Data(vec![Bytes::from_static(b"a"), Bytes::from_static(b"\xff")]),
+            Body::Value(Value::Map(vec![(Value::Int(1), Value::from("one"))])),
+            Body::Value(Value::Null),
+            Body::Sequence(vec![vec![Value::from(1_i64)], vec![]]),
+        ] {
+            parts.set_structured_body(body);
+            let event = Event::from(parts.clone());
+            let written = OutgoingEvent::copy_of(&event);
+            let read = record(parts.clone()).to_outgoing().unwrap();
+            assert_eq!(read.body, written.body);
+            assert_eq!(read.structured_body, written.structured_body);
+            assert_eq!(read.properties, written.properties);
+            assert_eq!(read.annotations, written.annotations);
+            assert_eq!(read.message, written.message);
+            assert_eq!(read.key, written.key);
+        }
     }
 
-    proptest::proptest! {
-        #[test]
-        fn any_finite_number_comes_back_exactly(number in proptest::num::f64::NORMAL) {
-            let value = PropertyValue::Float(number);
-            let json = to_json_value(&value).to_string();
-            let read: Value = serde_json::from_str(&json).unwrap();
-            proptest::prop_assert_eq!(from_json_value(&read), Some(value));
-        }
+    #[test]
+    fn a_record_of_version_1_is_read() {
+        let record = DeadLetterRecord::from_json(
+            br#"{"version":1,"topic":"t","partition":"0","offset":null,"sequence_number":1,
+                "enqueued_time":"","consumer_group":"g","worker":"w","key":null,"message_id":"m",
+                "correlation_id":null,"content_type":null,
+                "properties":{"f":{"float":"NaN"},"i":5,"u":18446744073709551615},"body_text":"x",
+                "error":{"class":"permanent","message":"","causes":[]},"attempts":1,
+                "first_failure":"","last_failure":""}"#,
+        )
+        .unwrap();
+        assert_eq!(record.message.message_id, Some("m".into()));
+        assert_eq!(record.message.content_type, None);
+        let properties = record.event_properties().unwrap();
+        assert!(matches!(properties["f"], Value::Double(number) if number.is_nan()));
+        assert_eq!(properties["i"], Value::Long(5));
+        assert_eq!(properties["u"], Value::ULong(u64::MAX));
+        assert_eq!(record.body().unwrap(), "x");
+    }
+
+    #[test]
+    fn an_event_that_could_not_be_read_has_no_body_and_names_its_numbers() {
+        let mut parts = parts("");
+        let (first, last) = (SequenceNumber(15), SequenceNumber(17));
+        let reason = "bad".to_owned();
+        parts.unreadable = Some(Box::new(Unreadable { reason: reason.clone(), first, last }));
+        let mut read = record(parts.clone());
+        read.error.class = ErrorClass::Unreadable;
+        assert_eq!(read.sequence_numbers, Some([first, last]));
+        assert_eq!(read.body().unwrap_err().class(), ErrorClass::Unreadable);
+        parts.unreadable = Some(Box::new(Unreadable { reason, first: last, last }));
+        assert_eq!(record(parts).sequence_numbers, None);
     }
 
     #[test]

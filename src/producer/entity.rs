@@ -5,22 +5,33 @@
 //! wait in line for a round trip each. Here the first of them goes out at once; what comes in
 //! while its answer is awaited goes out as one batch after it. Nothing waits for a timer.
 //!
+//! Each partition has a link, and a lane of its own ([`crate::state::send_lanes`]): an event with a
+//! key goes into the lane of the partition that the service would choose for it
+//! ([`crate::state::key_placement`]), beside events of other keys, which an Azure batch that leaves
+//! the choice to the service cannot hold. Events without a key are left to the service, which
+//! passes over a partition that is not available; so are those with one where the hub's partitions
+//! cannot be known, a transfer for each key.
+//!
 //! Every send has a timeout of its adapter's, and one that failed in a way that may pass is
-//! tried again with back-off. An answer that was lost is a send that was made: a retry may
-//! publish an event twice, and whoever consumes it recognises it by its message id.
+//! tried again with back-off, before anything behind it in its lane. An answer that was lost is a
+//! send that was made: a retry may publish an event twice, and whoever consumes it recognises it by
+//! its message id. It never brings events of a key out of order.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::{oneshot, watch};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::warn;
 
 use crate::error::{Error, ErrorClass, Result, error_chain};
 use crate::event::{EntityName, OutgoingEvent};
 use crate::state::backoff::Backoff;
+use crate::state::key_placement::KeyPlacement;
+use crate::state::send_lanes::{Lane, Queued, SendLanes};
 use crate::transport::{Publisher, SendReceipt, SendTarget};
 
 /// Default of [`EntityProducer::with_attempts`].
@@ -30,14 +41,33 @@ pub const DEFAULT_SEND_ATTEMPTS: u32 = 8;
 pub const DEFAULT_SEND_BACKOFF: Backoff =
     Backoff::doubling(Duration::from_millis(200), Duration::from_secs(10));
 
-/// Most events that travel together.
-const MAX_TOGETHER: usize = 1_000;
+/// Most events that travel together. Putting a batch together takes about 20 us of CPU for each
+/// event without a pause, and a batch that fails is repeated whole, so more would not be better: a
+/// link that takes 25 ms to answer carries 40,000 events a second this way.
+pub const MAX_TOGETHER: usize = 1_000;
+
+/// Most bytes of events that travel together; a larger event travels alone. It is what a link of
+/// the service takes, less what the encoding adds, so that nearly every batch is one transfer. Where
+/// a link takes less, the publisher makes several transfers of it.
+pub const MAX_TOGETHER_BYTES: usize = 900 * 1_024;
+
+/// About what the encoding of an event adds to its content.
+const ENCODING_BYTES: usize = 100;
+
+/// How often a producer of keyed events asks for the entity's partitions, whose number may grow.
+pub const PARTITIONS_LOOK_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The same after an answer that trying again may better.
+const FAILED_LOOK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The same where the right to ask is missing: each attempt may cost the service a connection.
+const REFUSED_LOOK_INTERVAL: Duration = Duration::from_secs(600);
 
 /// Publishes to one entity. `Ok` means that the service accepted it.
 #[derive(Debug)]
 pub struct EntityProducer {
     sender: Sender,
-    queue: Arc<Mutex<Queue>>,
+    lanes: Arc<Mutex<SendLanes<Waiting>>>,
     under_way: UnderWay,
 }
 
@@ -52,7 +82,7 @@ struct Sends {
 }
 
 impl UnderWay {
-    fn begin(&self, operation: &'static str) -> Result<Send> {
+    fn begin(&self, operation: &'static str) -> Result<Arc<Send>> {
         let mut closed = false;
         self.0.send_modify(|sends| {
             closed = sends.closed;
@@ -61,7 +91,7 @@ impl UnderWay {
         if closed {
             return Err(Error::new(ErrorClass::Permanent, operation, "the producer is closed"));
         }
-        Ok(Send(self.clone()))
+        Ok(Arc::new(Send(self.clone())))
     }
 
     async fn none(&self) {
@@ -71,7 +101,7 @@ impl UnderWay {
     }
 }
 
-/// A send under way. Dropped, it is not.
+/// A send under way, of one event or of many. Dropped, it is not.
 #[derive(Debug)]
 struct Send(UnderWay);
 
@@ -81,30 +111,13 @@ impl Drop for Send {
     }
 }
 
-/// Makes the attempts.
-#[derive(Clone, Debug)]
-struct Sender {
-    publisher: Arc<dyn Publisher>,
-    attempts: u32,
-    backoff: Backoff,
-    random: Arc<Mutex<SmallRng>>,
-}
-
-/// Sends that wait to travel.
-#[derive(Debug, Default)]
-struct Queue {
-    waiting: Vec<Waiting>,
-    /// Whether a task is sending and will take what waits.
-    sending: bool,
-}
-
+/// An event that waits to travel.
 #[derive(Debug)]
 struct Waiting {
-    target: SendTarget,
     event: OutgoingEvent,
     answer: oneshot::Sender<Result<SendReceipt>>,
     /// Until it is answered.
-    _under_way: Send,
+    _under_way: Arc<Send>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -112,7 +125,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl EntityProducer {
-    /// A producer with [`DEFAULT_SEND_ATTEMPTS`] and [`DEFAULT_SEND_BACKOFF`].
+    /// A producer with [`DEFAULT_SEND_ATTEMPTS`], [`DEFAULT_SEND_BACKOFF`] and the service's
+    /// [`KeyPlacement`].
     pub fn new(publisher: Arc<dyn Publisher>) -> Self {
         Self {
             sender: Sender {
@@ -120,8 +134,9 @@ impl EntityProducer {
                 attempts: DEFAULT_SEND_ATTEMPTS,
                 backoff: DEFAULT_SEND_BACKOFF,
                 random: Arc::new(Mutex::new(SmallRng::from_os_rng())),
+                looks: Arc::default(),
             },
-            queue: Arc::default(),
+            lanes: Arc::new(Mutex::new(SendLanes::new(KeyPlacement::default()))),
             under_way: UnderWay(watch::Sender::default()),
         }
     }
@@ -140,12 +155,21 @@ impl EntityProducer {
         self
     }
 
+    /// Sets the rule that gives keys to partitions. All producers of a key must have the same:
+    /// others have the service's.
+    #[must_use]
+    pub fn with_key_placement(mut self, placement: KeyPlacement) -> Self {
+        self.lanes = Arc::new(Mutex::new(SendLanes::new(placement)));
+        self
+    }
+
     /// The entity it publishes to.
     pub fn entity(&self) -> &EntityName {
         self.sender.publisher.entity()
     }
 
-    /// Publishes one event. Called from many tasks at once, it sends batches.
+    /// Publishes one event. Called from many tasks at once, it sends batches. Events of one key
+    /// keep the order of their calls; where one fails, those behind it go out all the same.
     ///
     /// # Errors
     /// The last error, where trying again is useless or did not help; `Permanent` after
@@ -154,32 +178,36 @@ impl EntityProducer {
     /// # Cancel safety
     /// A dropped call may have published, or may still.
     pub async fn send(&self, target: SendTarget, event: OutgoingEvent) -> Result<SendReceipt> {
-        let _under_way = self.under_way.begin("publish an event")?;
-        let (answer, answered) = oneshot::channel();
-        let first = {
-            let mut queue = lock(&self.queue);
-            queue.waiting.push(Waiting { target, event, answer, _under_way });
-            !std::mem::replace(&mut queue.sending, true)
+        let answered = {
+            let under_way = self.under_way.begin("publish an event")?;
+            self.enqueue(&target, [event], &under_way).pop()
         };
-        if first {
-            // In a task of its own: the others' sends must not end with a dropped call of ours.
-            tokio::spawn(send_waiting(self.sender.clone(), Arc::clone(&self.queue)));
+        match answered {
+            Some(answered) => answered.await.unwrap_or_else(|_closed| Err(shut_down())),
+            None => Err(shut_down()),
         }
-        answered.await.unwrap_or_else(|_closed| {
-            Err(Error::new(ErrorClass::Transient, "publish an event", "the runtime shuts down"))
-        })
     }
 
-    /// Publishes events in as few transfers as the link allows, in order.
+    /// Publishes events in as few transfers as the link allows: those for one partition, and those
+    /// of one key, in order.
     ///
     /// # Errors
-    /// As [`EntityProducer::send`]; some of the events may have been published.
+    /// As [`EntityProducer::send`], of the first event that failed; others may have been published.
     ///
     /// # Cancel safety
     /// As [`EntityProducer::send`].
     pub async fn send_batch(&self, target: SendTarget, events: Vec<OutgoingEvent>) -> Result<()> {
-        let _under_way = self.under_way.begin("publish a batch")?;
-        self.sender.send_batch(target, events).await
+        let answered = {
+            let under_way = self.under_way.begin("publish a batch")?;
+            self.enqueue(&target, events, &under_way)
+        };
+        let mut sent = Ok(());
+        for answer in answered {
+            let answer = answer.await.unwrap_or_else(|_closed| Err(shut_down()));
+            // All are waited for: a caller that goes on finds none under way.
+            sent = sent.and(answer.map(drop));
+        }
+        sent
     }
 
     /// Waits until no send is under way: each was answered, those of dropped calls too.
@@ -199,97 +227,172 @@ impl EntityProducer {
         self.flush().await;
         self.sender.publisher.close().await;
     }
-}
 
-/// Sends what waits until nothing does.
-async fn send_waiting(sender: Sender, queue: Arc<Mutex<Queue>>) {
-    loop {
-        let together = {
-            let mut queue = lock(&queue);
-            if queue.waiting.is_empty() {
-                queue.sending = false;
-                return;
+    /// Puts events into their lanes, and starts those that were at rest, each in a task of its own:
+    /// the others' sends must not end with a dropped call of ours.
+    fn enqueue(
+        &self,
+        target: &SendTarget,
+        events: impl IntoIterator<Item = OutgoingEvent>,
+        under_way: &Arc<Send>,
+    ) -> Vec<oneshot::Receiver<Result<SendReceipt>>> {
+        let mut answers = Vec::new();
+        let mut started = Vec::new();
+        let look = {
+            let mut lanes = lock(&self.lanes);
+            let mut keyed = false;
+            for event in events {
+                let (answer, answered) = oneshot::channel();
+                answers.push(answered);
+                let bytes = event.content_bytes() + ENCODING_BYTES;
+                let key = event.key.clone();
+                let waiting = Waiting { event, answer, _under_way: Arc::clone(under_way) };
+                started.extend(match (target, key) {
+                    (SendTarget::Partition(id), _) => {
+                        lanes.on_addressed(Lane::Partition(id.clone()), waiting, bytes)
+                    }
+                    (SendTarget::Any, None) => lanes.on_addressed(Lane::Service, waiting, bytes),
+                    (SendTarget::Any, Some(key)) => {
+                        keyed = true;
+                        lanes.on_keyed(&key, waiting, bytes)
+                    }
+                });
             }
-            take_together(&mut queue.waiting)
+            keyed && lanes.take_look(Instant::now().into_std())
         };
-        send_together(&sender, together).await;
+        let shared = Shared { sender: self.sender.clone(), lanes: Arc::clone(&self.lanes) };
+        if look {
+            let (shared, under_way) = (shared.clone(), Arc::clone(under_way));
+            tokio::spawn(async move {
+                shared.look().await;
+                drop(under_way);
+            });
+        }
+        shared.start(started);
+        answers
     }
 }
 
-/// Takes the oldest, and with it others for the same target.
-fn take_together(waiting: &mut Vec<Waiting>) -> Vec<Waiting> {
-    let Some(target) = waiting.first().map(|first| first.target.clone()) else {
-        return Vec::new();
-    };
-    let mut room = MAX_TOGETHER;
-    waiting
-        .extract_if(.., |one| {
-            let take = one.target == target && room > 0;
-            room -= usize::from(take);
-            take
-        })
-        .collect()
+fn shut_down() -> Error {
+    Error::new(ErrorClass::Transient, "publish an event", "the runtime shuts down")
 }
 
-async fn send_together(sender: &Sender, together: Vec<Waiting>) {
-    if together.len() > 1
-        && let Some(target) = together.first().map(|first| first.target.clone())
-    {
-        let events = together.iter().map(|one| one.event.clone()).collect();
-        let sent = sender.send_batch(target, events).await;
-        match &sent {
-            // One of them may be at fault, for example by its size: let each speak for itself.
-            Err(error) if matches!(error.class(), ErrorClass::Permanent | ErrorClass::TooLarge) => {
-            }
-            _ => {
-                for one in together {
-                    let partition = match one.target {
-                        SendTarget::Partition(id) => Some(id),
-                        SendTarget::Any => None,
-                    };
-                    let answer = sent.as_ref().map(|()| SendReceipt::new(partition, None));
-                    // Nobody may be left to hear it.
-                    let _heard = one.answer.send(answer.map_err(Error::repeated));
-                }
+/// What the tasks of the lanes share.
+#[derive(Clone)]
+struct Shared {
+    sender: Sender,
+    lanes: Arc<Mutex<SendLanes<Waiting>>>,
+}
+
+impl Shared {
+    /// Starts a task for each of these lanes.
+    fn start(&self, lanes: impl IntoIterator<Item = Lane>) {
+        for lane in lanes {
+            tokio::spawn(self.clone().run(lane).boxed());
+        }
+    }
+
+    /// Sends what waits in a lane until nothing does.
+    async fn run(self, lane: Lane) {
+        loop {
+            let batch = lock(&self.lanes).take_batch(&lane, MAX_TOGETHER, MAX_TOGETHER_BYTES);
+            if batch.is_empty() {
                 return;
+            }
+            self.send_together(&lane, batch).await;
+        }
+    }
+
+    /// Sends a batch, in halves where it is refused for good: one of its events may be at fault,
+    /// for example by its size, and the others are not to fail with it.
+    async fn send_together(&self, lane: &Lane, batch: Vec<Queued<Waiting>>) {
+        let since = Instant::now();
+        let mut pieces = vec![batch];
+        while let Some(mut piece) = pieces.pop() {
+            let error = match self.send_piece(lane, &piece).await {
+                Ok(receipt) => {
+                    self.answer(piece, Ok(receipt));
+                    continue;
+                }
+                Err(error) => error,
+            };
+            let by_key = piece.iter().any(|send| send.key.is_some());
+            if by_key && error.class() == ErrorClass::Permanent && self.is_gone(lane, since).await {
+                // The pieces behind it lie on top of each other, the next one uppermost.
+                piece.extend(pieces.drain(..).rev().flatten());
+                let (addressed, started) = lock(&self.lanes).on_gone(lane, piece);
+                self.start(started);
+                self.answer(addressed, Err(error));
+                return;
+            }
+            let refused = matches!(error.class(), ErrorClass::Permanent | ErrorClass::TooLarge);
+            if refused && piece.len() > 1 {
+                pieces.push(piece.split_off(piece.len() / 2));
+                pieces.push(piece);
+            } else {
+                self.answer(piece, Err(error));
             }
         }
     }
-    for one in together {
-        let _heard = one.answer.send(sender.send(one.target, one.event).await);
-    }
-}
 
-impl Sender {
-    async fn send(&self, target: SendTarget, event: OutgoingEvent) -> Result<SendReceipt> {
+    fn answer(&self, mut sends: Vec<Queued<Waiting>>, sent: Result<SendReceipt>) {
+        // One of them gets the error itself, with its sources.
+        let last = sends.pop();
+        for send in sends {
+            let sent = sent.as_ref().map(SendReceipt::clone).map_err(Error::repeated);
+            self.answer_one(send, sent);
+        }
+        if let Some(last) = last {
+            self.answer_one(last, sent);
+        }
+    }
+
+    fn answer_one(&self, send: Queued<Waiting>, sent: Result<SendReceipt>) {
+        // Nobody may be left to hear it.
+        let _heard = send.item.answer.send(sent);
+        let started = send.key.and_then(|key| lock(&self.lanes).on_answered(&key));
+        self.start(started);
+    }
+
+    /// One transfer, or more where the link takes less.
+    async fn send_piece(&self, lane: &Lane, piece: &[Queued<Waiting>]) -> Result<SendReceipt> {
+        let partition = match lane {
+            Lane::Service => None,
+            Lane::Partition(id) => Some(id.clone()),
+        };
+        let target = || partition.clone().map_or(SendTarget::Any, SendTarget::Partition);
+        let publisher = &self.sender.publisher;
         let mut failures = 0;
         loop {
-            match self.publisher.send(target.clone(), event.clone()).await {
+            let sent = if let [one] = piece {
+                publisher.send(target(), one.item.event.clone()).await
+            } else {
+                let events = piece.iter().map(|send| send.item.event.clone()).collect();
+                let sent = publisher.send_batch(target(), events).await;
+                sent.map(|()| SendReceipt::new(partition.clone(), None))
+            };
+            match sent {
                 Ok(receipt) => return Ok(receipt),
                 Err(error) => self.on_failure(&mut failures, error).await?,
             }
         }
     }
 
-    async fn send_batch(&self, target: SendTarget, events: Vec<OutgoingEvent>) -> Result<()> {
-        let mut failures = 0;
-        loop {
-            match self.publisher.send_batch(target.clone(), events.clone()).await {
-                Ok(()) => return Ok(()),
-                Err(error) => self.on_failure(&mut failures, error).await?,
-            }
-        }
-    }
-
+    /// Waits for the next attempt.
+    ///
+    /// # Errors
+    /// The error, where there is none.
     async fn on_failure(&self, failures: &mut u32, error: Error) -> Result<()> {
+        // It may be the way in which the service says that the hub has more partitions.
+        lock(&self.lanes).on_failed(Instant::now().into_std());
         *failures += 1;
-        if !error.class().is_retryable() || *failures >= self.attempts {
+        if !error.class().is_retryable() || *failures >= self.sender.attempts {
             return Err(error);
         }
-        let random = lock(&self.random).random();
-        let delay = self.backoff.delay(*failures, random);
+        let random = lock(&self.sender.random).random();
+        let delay = self.sender.backoff.delay(*failures, random);
         warn!(
-            message_topic = %self.publisher.entity(),
+            message_topic = %self.sender.publisher.entity(),
             class = %error.class(),
             failures = *failures,
             retry_in_ms = delay.as_millis(),
@@ -299,6 +402,67 @@ impl Sender {
         sleep(delay).await;
         Ok(())
     }
+
+    /// Whether the hub has no such partition, by a look that was begun after this time.
+    async fn is_gone(&self, lane: &Lane, since: Instant) -> bool {
+        let looking = self.sender.looks.lock().await;
+        let asks = {
+            let mut lanes = lock(&self.lanes);
+            let asks = !lanes.looked_since(since.into_std());
+            if asks {
+                lanes.on_look(Instant::now().into_std());
+            }
+            asks
+        };
+        if asks {
+            self.ask().await;
+        }
+        drop(looking);
+        lock(&self.lanes).is_gone(lane)
+    }
+
+    /// Looks at the partitions; one look at a time.
+    async fn look(&self) {
+        let _looking = self.sender.looks.lock().await;
+        self.ask().await;
+    }
+
+    async fn ask(&self) {
+        let asked = self.sender.publisher.partitions().await;
+        let now = Instant::now().into_std();
+        let (partitions, interval) = match asked {
+            Ok(partitions) => (partitions, PARTITIONS_LOOK_INTERVAL),
+            Err(error) => {
+                if lock(&self.lanes).is_new() {
+                    warn!(
+                        message_topic = %self.sender.publisher.entity(),
+                        class = %error.class(),
+                        causes = ?error_chain(&error),
+                        "the partitions cannot be read, so the service places the events with a \
+                         key, a transfer for each key"
+                    );
+                }
+                let may_pass = matches!(
+                    error.class(),
+                    ErrorClass::Transient | ErrorClass::Throttling | ErrorClass::Unknown
+                );
+                (Vec::new(), if may_pass { FAILED_LOOK_INTERVAL } else { REFUSED_LOOK_INTERVAL })
+            }
+        };
+        let started = lock(&self.lanes).on_partitions(partitions, now, interval);
+        self.start(started);
+    }
+}
+
+/// Makes the attempts.
+#[derive(Clone, Debug)]
+struct Sender {
+    publisher: Arc<dyn Publisher>,
+    attempts: u32,
+    backoff: Backoff,
+    random: Arc<Mutex<SmallRng>>,
+    /// Held while the partitions are looked at.
+    looks: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[cfg(test)]

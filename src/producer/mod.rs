@@ -12,11 +12,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use futures::future::join_all;
 
-pub use entity::{DEFAULT_SEND_ATTEMPTS, DEFAULT_SEND_BACKOFF, EntityProducer};
+pub use entity::{
+    DEFAULT_SEND_ATTEMPTS, DEFAULT_SEND_BACKOFF, EntityProducer, MAX_TOGETHER, MAX_TOGETHER_BYTES,
+    PARTITIONS_LOOK_INTERVAL,
+};
 
 use crate::error::{Error, ErrorClass, Result};
 use crate::event::{EntityName, OutgoingEvent, Properties};
 use crate::state::backoff::Backoff;
+use crate::state::key_placement::KeyPlacement;
 use crate::transport::{Publisher, SendReceipt, SendTarget};
 
 type Publishers = dyn Fn(&EntityName) -> Arc<dyn Publisher> + Send + Sync;
@@ -51,6 +55,7 @@ pub struct Producer {
     publishers: Box<Publishers>,
     attempts: u32,
     backoff: Backoff,
+    placement: KeyPlacement,
     topics: Mutex<Topics>,
 }
 
@@ -76,6 +81,7 @@ impl Producer {
             publishers: Box::new(publishers),
             attempts: DEFAULT_SEND_ATTEMPTS,
             backoff: DEFAULT_SEND_BACKOFF,
+            placement: KeyPlacement::default(),
             topics: Mutex::default(),
         }
     }
@@ -95,8 +101,16 @@ impl Producer {
         self
     }
 
+    /// Sets the rule that gives keys to partitions, see
+    /// [`EntityProducer::with_key_placement`].
+    #[must_use]
+    pub fn with_key_placement(mut self, placement: KeyPlacement) -> Self {
+        self.placement = placement;
+        self
+    }
+
     /// Publishes a value. Events of one key keep their order and share a partition. The
-    /// receipt says what the transport tells of where the event is.
+    /// receipt says what is known of where the event is.
     ///
     /// # Errors
     /// The last error, where trying again is useless or did not help; `TooLarge` where the
@@ -111,27 +125,60 @@ impl Producer {
         value: impl Into<Bytes>,
         headers: Properties,
     ) -> Result<SendReceipt> {
-        let producer = self.topic(topic.into())?;
         let mut event = OutgoingEvent::new(value);
         event.key = key.map(str::to_owned);
         event.properties = headers;
-        producer.send(SendTarget::Any, event).await
+        self.send_to(topic, SendTarget::Any, event).await
+    }
+
+    /// Publishes an event, with all that it may hold, to a partition of the caller's choice, or as
+    /// [`Producer::send`]. An event for a partition keeps its key, which decides nothing then. Order
+    /// within a key holds among sends with the same target.
+    ///
+    /// # Errors
+    /// As [`Producer::send`]; `Permanent` where there is no such partition.
+    ///
+    /// # Cancel safety
+    /// As [`Producer::send`].
+    pub async fn send_to(
+        &self,
+        topic: impl Into<EntityName>,
+        target: SendTarget,
+        event: OutgoingEvent,
+    ) -> Result<SendReceipt> {
+        self.topic(topic.into())?.send(target, event).await
     }
 
     /// Publishes events to one topic in as few transfers as the link's size limit allows; those
     /// of one key in order.
     ///
     /// # Errors
-    /// As [`Producer::send`]; some of the events may have been published.
+    /// As [`Producer::send`], of the first event that failed; others may have been published.
     ///
     /// # Cancel safety
-    /// A dropped call may have published some of them; the rest is not sent.
+    /// A dropped call may have published them, or may still; [`Producer::flush`] waits for it.
     pub async fn send_batch(
         &self,
         topic: impl Into<EntityName>,
         events: Vec<OutgoingEvent>,
     ) -> Result<()> {
-        self.topic(topic.into())?.send_batch(SendTarget::Any, events).await
+        self.send_batch_to(topic, SendTarget::Any, events).await
+    }
+
+    /// The same to a partition of the caller's choice: all in order.
+    ///
+    /// # Errors
+    /// As [`Producer::send_batch`]; `Permanent` where there is no such partition.
+    ///
+    /// # Cancel safety
+    /// As [`Producer::send_batch`].
+    pub async fn send_batch_to(
+        &self,
+        topic: impl Into<EntityName>,
+        target: SendTarget,
+        events: Vec<OutgoingEvent>,
+    ) -> Result<()> {
+        self.topic(topic.into())?.send_batch(target, events).await
     }
 
     /// Waits until every send under way, to any topic, was answered.
@@ -166,7 +213,8 @@ impl Producer {
         }
         let producer = topics.producers.entry(topic).or_insert_with_key(|topic| {
             let producer = EntityProducer::new((self.publishers)(topic));
-            Arc::new(producer.with_attempts(self.attempts).with_backoff(self.backoff))
+            let producer = producer.with_attempts(self.attempts).with_backoff(self.backoff);
+            Arc::new(producer.with_key_placement(self.placement))
         });
         Ok(Arc::clone(producer))
     }

@@ -263,7 +263,7 @@ pub const ALL: &[Key] = &[
         "LONGSHORE_MEMORY_BUDGET_BYTES",
         "268435456",
         Knob::Count { least: 65_536, most: MAX_BYTES, set: |o, n| o.memory_budget_bytes = n },
-        "Bytes of events received and not settled, plus what links may prefetch.",
+        "Bytes of events received and not settled, plus what links may hold ahead.",
     ),
     knob(
         "LONGSHORE_PREFETCH_EVENTS",
@@ -273,7 +273,7 @@ pub const ALL: &[Key] = &[
             most: MAX_COUNT,
             set: |o, n| o.prefetch_events = u32::try_from(n).unwrap_or(u32::MAX),
         },
-        "Events the service may send ahead of a link.",
+        "Most events a link may hold ahead; fewer where an eighth of the budget does not hold them.",
     ),
     knob(
         "LONGSHORE_HANDLER_TIMEOUT",
@@ -333,6 +333,12 @@ pub const ALL: &[Key] = &[
         "30s",
         Knob::Time { least: Duration::ZERO, set: |o, time| o.drain_timeout = time },
         "How long a drain waits for handlers.",
+    ),
+    knob(
+        "LONGSHORE_CONNECT_TIMEOUT",
+        "20s",
+        Knob::TimeOrNone { least: MILLISECOND, set: |o, time| o.connect_timeout = time },
+        "How long a worker tries to reach its hub, and the leases, for the first time; later for ever.",
     ),
     knob(
         "LONGSHORE_STORE_TIMEOUT",

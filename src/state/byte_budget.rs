@@ -10,6 +10,9 @@
 
 use std::collections::BTreeMap;
 
+/// The part of the budget that links may hold ahead.
+const LINKS_PART: usize = 8;
+
 /// Names a partition within the budget.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Account(u64);
@@ -96,7 +99,12 @@ impl ByteBudget {
         room
     }
 
-    /// Counts what the partition's link may hold ahead: credit times the largest event seen.
+    /// What the link of a partition may hold ahead: an eighth of the budget is for all of them.
+    pub fn link_share(&self) -> usize {
+        self.capacity / LINKS_PART / self.held.len().max(1)
+    }
+
+    /// Counts what the partition's link may hold ahead: credit times the size of its events.
     pub fn on_prefetch(&mut self, account: Account, bytes: usize) {
         if let Some(holding) = self.held.get_mut(&account) {
             self.used = self.used - holding.prefetch + bytes;

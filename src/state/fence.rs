@@ -120,6 +120,19 @@ impl Fence {
         takeovers::acquit(claim);
     }
 
+    /// The offset of the claimed position was looked up, so that who goes by offsets can go on from
+    /// the claim.
+    pub fn on_located(&mut self, located: &Position) {
+        if let Some(claim) = &mut self.pending
+            && let Some(watermark) = &mut claim.watermark
+            && watermark.sequence_number == located.sequence_number
+        {
+            let Position { offset, enqueued_time, .. } = located;
+            watermark.offset = watermark.offset.take().or_else(|| offset.clone());
+            watermark.enqueued_time = watermark.enqueued_time.or(*enqueued_time);
+        }
+    }
+
     /// The owner's epoch.
     pub fn lease_epoch(&self) -> LeaseEpoch {
         self.pending.as_ref().unwrap_or(&self.stored).lease_epoch
@@ -291,6 +304,26 @@ mod tests {
         StoredCheckpoint {
             checkpoint: checkpoint.clone(),
             version: VersionToken(version.to_owned()),
+        }
+    }
+
+    #[test]
+    fn a_looked_up_offset_is_that_of_the_claimed_position_and_replaces_none() {
+        let position = |number, offset: Option<&str>| Position {
+            offset: offset.map(Into::into),
+            ..Position::at(number)
+        };
+        for (before, located, after) in [
+            (position(7, None), position(7, Some("70")), position(7, Some("70"))),
+            (position(7, Some("a")), position(7, Some("70")), position(7, Some("a"))),
+            (position(7, None), position(6, Some("60")), position(7, None)),
+        ] {
+            let checkpoint = Checkpoint { watermark: Some(before), ..Checkpoint::default() };
+            let stored = stored(&checkpoint, "v1");
+            let mut fence = Fence::claim(Some(stored), HUB, 10, WriteId(1));
+            fence.on_located(&located);
+            let claim = fence.pending().expect("a claim").0;
+            assert_eq!(claim.watermark, Some(after));
         }
     }
 

@@ -2,21 +2,30 @@
 //!
 //! Time and random numbers are arguments. `on_*` takes an input, `next_*` names the next
 //! deadline, `take_*` gives an output. The property tests and the simulator drive these
-//! directly; the async shells in [`crate::consumer`] and [`crate::transport::partition_stream`] only
-//! carry out what they say.
+//! directly; the async shells in [`crate::consumer`], [`crate::producer`] and
+//! [`crate::transport::partition_stream`] only carry out what they say.
 
+pub mod ages;
 pub mod backoff;
 pub mod batch_buffer;
 pub mod byte_budget;
+pub mod call_pace;
 pub mod checkpoint_pace;
 pub mod delay_queue;
 pub mod fence;
+pub mod first_connection;
+pub mod key_placement;
 pub mod lag;
 pub mod lease_table;
+pub mod offset_search;
 pub mod owner;
+pub mod panics;
 pub mod placement;
+pub mod prefetch;
 pub mod reset;
 pub mod resume;
+pub mod send_lanes;
 pub mod takeovers;
 pub mod tenure;
+pub mod unreadable;
 pub mod watermark;

@@ -53,16 +53,17 @@ pub fn before(number: SequenceNumber) -> SequenceNumber {
     SequenceNumber(number.0.saturating_sub(1))
 }
 
-/// The checkpoint that leads behind `settled` in this creation of the hub.
+/// The checkpoint that leads behind `settled` in this creation of the hub. Its offset is what
+/// processors of other SDKs go on from.
 pub fn reset(
     stored: Option<&Checkpoint>,
-    settled: SequenceNumber,
+    settled: Position,
     incarnation: Incarnation,
     write_id: WriteId,
 ) -> Checkpoint {
     let (generation, lease_epoch) = counters(stored);
     Checkpoint {
-        watermark: Some(Position::at(settled.0)),
+        watermark: Some(settled),
         settled_above: Vec::new(),
         incarnation: Some(incarnation),
         reset_generation: generation.saturating_add(1),
@@ -156,8 +157,8 @@ mod tests {
             write_id: WriteId(2),
             ..Checkpoint::default()
         };
-        assert_eq!(reset(Some(&stored()), SequenceNumber(-1), HUB, WriteId(2)), expected);
-        let first = reset(None, SequenceNumber(5), HUB, WriteId(2));
+        assert_eq!(reset(Some(&stored()), Position::at(-1), HUB, WriteId(2)), expected);
+        let first = reset(None, Position::at(5), HUB, WriteId(2));
         assert_eq!((first.reset_generation, first.lease_epoch), (1, LeaseEpoch(0)));
     }
 
@@ -181,7 +182,7 @@ mod tests {
         let mut owner = Fence::claim(None, HUB, 10, WriteId(1));
         owner.on_stored(version("v1"));
         owner.on_progress(Some(Position::at(50)), Vec::new(), WriteId(2));
-        let reset = reset(Some(owner.stored()), SequenceNumber(9), HUB, WriteId(3));
+        let reset = reset(Some(owner.stored()), Position::at(9), HUB, WriteId(3));
         // A checkpoint that a later owner left behind, in another store.
         let kept = Checkpoint { incarnation: Some(HUB), ..stored() };
         let restored = restore(Some(owner.stored()), &kept, WriteId(3));

@@ -69,10 +69,21 @@ impl ResumePosition {
         self.start
     }
 
+    /// Whether the hub is the one that was read so far.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn is_of(&self, hub: &HubProperties) -> Result<(), Continuity> {
+        if hub.incarnation == self.incarnation {
+            return Ok(());
+        }
+        Err(Continuity::Recreated { was: self.incarnation, is: hub.incarnation })
+    }
+
     /// Compares the position with what the hub says before a link is opened again.
     pub fn continuity(&self, hub: &HubProperties, log: &LogProperties) -> Continuity {
-        if hub.incarnation != self.incarnation {
-            return Continuity::Recreated { was: self.incarnation, is: hub.incarnation };
+        if let Err(recreated) = self.is_of(hub) {
+            return recreated;
         }
         let LinkStart::After(position) = self.start else {
             return Continuity::Unbroken;
@@ -94,19 +105,40 @@ impl ResumePosition {
 }
 
 /// Turns the start of a partition without a checkpoint into a place a link can be opened at
-/// again and again: "latest" becomes the number of the newest event.
+/// again and again: "latest" becomes the number of the newest event. A place behind the log's end,
+/// which is no place yet, is its end: what comes next is handled, and nothing that is there.
 pub fn first_start(start: StartPosition, log: &LogProperties) -> LinkStart {
+    let end = log.last_enqueued.map_or(LinkStart::FirstEvent, LinkStart::After);
+    if start_is_beyond(start, log) {
+        return end;
+    }
     match start {
         StartPosition::Earliest => LinkStart::FirstEvent,
-        StartPosition::Latest => log.last_enqueued.map_or(LinkStart::FirstEvent, LinkStart::After),
+        StartPosition::Latest => end,
         StartPosition::EnqueuedAt(time) => LinkStart::EnqueuedAt(time),
         StartPosition::SequenceNumber(number) if number.0 <= 0 => LinkStart::FirstEvent,
         StartPosition::SequenceNumber(number) => LinkStart::After(SequenceNumber(number.0 - 1)),
     }
 }
 
+/// Whether the log does not reach to a start: a number that is more than one above the newest
+/// event's, a time that is later.
+pub fn start_is_beyond(start: StartPosition, log: &LogProperties) -> bool {
+    match start {
+        StartPosition::Earliest | StartPosition::Latest => false,
+        StartPosition::SequenceNumber(number) => {
+            number.0 > 0 && number.0.saturating_sub(1) > log.end().0
+        }
+        StartPosition::EnqueuedAt(time) => {
+            log.is_empty() || log.last_enqueued_time.is_none_or(|last| last < time)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, SystemTime};
+
     use super::*;
 
     const HUB: Incarnation = Incarnation(7);
@@ -137,6 +169,47 @@ mod tests {
             LinkStart::After(SequenceNumber(9))
         );
         assert_eq!(first_start(StartPosition::Latest, &log(0, None)), LinkStart::FirstEvent);
+    }
+
+    #[test]
+    fn no_start_replays_what_its_words_leave_out() {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let number = |number| StartPosition::SequenceNumber(SequenceNumber(number));
+        let time = |seconds| StartPosition::EnqueuedAt(at(seconds));
+        let after = |number| LinkStart::After(SequenceNumber(number));
+        let timed = |begin, end: Option<i64>| {
+            let time = end.map(|_| at(1_000));
+            LogProperties::new(SequenceNumber(begin), end.map(SequenceNumber), time)
+        };
+        let (full, trimmed) = (timed(0, Some(9)), timed(5, Some(9)));
+        let (never, emptied) = (timed(0, None), timed(10, Some(9)));
+        use LinkStart::FirstEvent;
+        for (start, log, begins) in [
+            (StartPosition::Earliest, &trimmed, FirstEvent),
+            (StartPosition::Earliest, &emptied, FirstEvent),
+            (StartPosition::Latest, &emptied, after(9)),
+            (number(0), &full, FirstEvent),
+            (number(4), &full, after(3)),
+            (number(3), &trimmed, after(2)),
+            (number(10), &full, after(9)),
+            // Not there yet: a link there is refused, and the policy of lost positions would
+            // begin with the oldest event.
+            (number(11), &full, after(9)),
+            (number(100), &emptied, after(9)),
+            (number(100), &never, FirstEvent),
+            (time(1_000), &full, LinkStart::EnqueuedAt(at(1_000))),
+            (time(0), &trimmed, LinkStart::EnqueuedAt(at(0))),
+            (time(1_001), &full, after(9)),
+            (time(0), &emptied, after(9)),
+            (time(0), &never, FirstEvent),
+        ] {
+            assert_eq!(first_start(start, log), begins, "{start:?} {log:?}");
+        }
+        for (start, beyond) in
+            [(number(10), false), (number(11), true), (time(1_000), false), (time(1_001), true)]
+        {
+            assert_eq!(start_is_beyond(start, &full), beyond, "{start:?}");
+        }
     }
 
     #[test]

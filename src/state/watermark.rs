@@ -143,6 +143,20 @@ impl Watermark {
         number: SequenceNumber,
         mark: impl FnOnce() -> Mark<'a>,
     ) -> Received {
+        self.on_received_within(number, number, number, mark)
+    }
+
+    /// Takes in a received event whose number is one of `first` to `last`, and which goes by
+    /// `number`, one of these. What an earlier run settled says that it was among that only where it
+    /// has them all: the same event may have gone by another number then.
+    #[inline]
+    pub fn on_received_within<'a>(
+        &mut self,
+        number: SequenceNumber,
+        first: SequenceNumber,
+        last: SequenceNumber,
+        mark: impl FnOnce() -> Mark<'a>,
+    ) -> Received {
         if Some(number) <= self.last_received {
             return Received::Repeat;
         }
@@ -150,8 +164,9 @@ impl Watermark {
         while self.settled_before.front().is_some_and(|run| run.last < number) {
             self.settled_before.pop_front();
         }
-        let settled = self.settled_before.front().is_some_and(|run| run.first <= number);
-        let ticket = Ticket(self.first_ticket + self.window.len() as u64);
+        let settled =
+            self.settled_before.front().is_some_and(|run| run.first <= first && last <= run.last);
+        let ticket = self.next_ticket();
         if settled {
             self.window.push_back(Place { number, state: State::Settled });
             self.advance(Some((self.window.len() - 1, mark())));
@@ -227,6 +242,16 @@ impl Watermark {
     /// The newest event received.
     pub fn last_received(&self) -> Option<SequenceNumber> {
         self.last_received
+    }
+
+    /// The ticket that the next new event gets.
+    pub fn next_ticket(&self) -> Ticket {
+        Ticket(self.first_ticket + self.window.len() as u64)
+    }
+
+    /// The oldest unsettled event of those received.
+    pub fn oldest_unsettled(&self) -> Option<Ticket> {
+        (!self.window.is_empty()).then_some(Ticket(self.first_ticket))
     }
 
     /// Events of this life below the watermark.
@@ -315,6 +340,10 @@ impl Watermark {
             }
         }
         self.first_ticket += leaving as u64;
+        // Who goes by offsets begins behind an earlier event, rather than nowhere.
+        if position.offset.is_none() {
+            position.offset = self.settled_to.take().and_then(|before| before.offset);
+        }
         self.settled_to = Some(position);
         true
     }
@@ -357,6 +386,47 @@ mod tests {
                 .prop_map(|(pick, more)| Step::Settle { pick, more }),
             1 => Just(Step::Restart),
         ]
+    }
+
+    #[test]
+    fn an_event_without_an_offset_keeps_the_last_one_that_is_known() {
+        let before = Position { offset: Some("40".into()), ..Position::at(4) };
+        let mut watermark = Watermark::from_checkpoint(Some(before), &[]);
+        for (number, offset, known) in
+            [(5, None, Some("40")), (6, Some("60"), Some("60")), (7, None, Some("60"))]
+        {
+            let offset = offset.map(Offset::new);
+            let mark = Mark { offset: offset.as_ref(), enqueued_time: None };
+            let Received::New(ticket) = watermark.on_received(SequenceNumber(number), || mark)
+            else {
+                panic!("it is new");
+            };
+            watermark.on_settled(ticket, mark);
+            let position = watermark.settled_to().expect("settled");
+            assert_eq!(position.sequence_number, SequenceNumber(number));
+            assert_eq!(position.offset.as_ref().map(Offset::as_str), known);
+        }
+    }
+
+    #[test]
+    fn an_event_whose_number_is_not_known_was_settled_before_only_with_all_it_may_be() {
+        let run =
+            |first, last| SettledRun { first: SequenceNumber(first), last: SequenceNumber(last) };
+        for (runs, is_settled) in [
+            (vec![run(3, 8)], true),
+            (vec![run(1, 20)], true),
+            (vec![run(1, 1), run(3, 8)], true),
+            (vec![run(7, 8)], false),
+            (vec![run(3, 7)], false),
+            (vec![run(3, 5), run(7, 8)], false),
+        ] {
+            let mut watermark = Watermark::from_checkpoint(Some(Position::at(0)), &runs);
+            for number in [7, 8] {
+                let [number, first, last] = [number, 3, 8].map(SequenceNumber);
+                let received = watermark.on_received_within(number, first, last, Mark::default);
+                assert_eq!(received == Received::SettledBefore, is_settled, "{runs:?}");
+            }
+        }
     }
 
     fn offset(number: i64) -> Offset {
@@ -476,6 +546,8 @@ mod tests {
                 prop_assert!(runs.windows(2).all(|pair| pair[0].last < pair[1].first));
                 let unsettled = received.iter().filter(|number| !settled.contains(number)).count();
                 prop_assert_eq!(watermark.unsettled_events(), unsettled);
+                let oldest = tickets.iter().find(|(number, _)| !settled.contains(number));
+                prop_assert_eq!(watermark.oldest_unsettled(), oldest.map(|(_, ticket)| *ticket));
             }
         }
     }

@@ -2,14 +2,22 @@
 //!
 //! Metrics go through the `metrics` facade: an application installs a recorder, for example a
 //! Prometheus exporter, before it builds a consumer. Handles are taken once for each consumer
-//! or partition, so that an event costs no look-up. Without a recorder they do nothing.
+//! or ownership of a partition, so that an event costs no look-up. Without a recorder they do nothing.
+//!
+//! The facade cannot unregister a gauge, and an exporter goes on saying what it was told last. So the
+//! gauges of a partition have a life, `PartitionGauges`: they are registered when the partition is
+//! ours, say `NaN` while a value is not known, and 0 from the moment it is not ours any more, however
+//! that came about. 0 adds nothing to a sum or a maximum over a fleet, and is true: of that partition
+//! nothing is here.
+
+use std::time::Duration;
 
 use metrics::{
     Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram,
     gauge, histogram,
 };
 
-use crate::event::{ConsumerGroup, EntityName, Partition};
+use crate::event::{ConsumerGroup, EntityName, Partition, SequenceNumber};
 use crate::state::batch_buffer::FlushReason;
 
 /// What a metric counts in and how.
@@ -71,20 +79,29 @@ metrics_table! {
     LATENCY_SECONDS = "longshore_event_latency_seconds", Histogram, ENTITY,
         "From the moment an event was enqueued to the moment it was settled, in seconds; of a \
          batch that is done at once, its oldest event.";
+    OWNED = "longshore_partition_owned", Gauge, PARTITION,
+        "1 while the partition is this worker's, 0 when it is no more; the next seven are then 0.";
     WATERMARK = "longshore_watermark", Gauge, PARTITION,
-        "The last sequence number of which it and everything before it are settled.";
+        "The last sequence number of which it and everything before it are settled; `NaN` where \
+         none is.";
     UNSETTLED = "longshore_unsettled_events", Gauge, PARTITION,
         "Events received and not settled.";
     HOLES = "longshore_settled_above_watermark_events", Gauge, PARTITION,
         "Events settled above the watermark: an older one holds it.";
+    EVENT_BYTES = "longshore_held_event_bytes", Gauge, PARTITION,
+        "What of the memory budget events hold that are received and not settled.";
+    LINK_BYTES = "longshore_held_link_bytes", Gauge, PARTITION,
+        "What of the memory budget the link may hold ahead: its credit times the size of its events.";
     LAG_SECONDS = "longshore_lag_seconds", Gauge, PARTITION,
-        "The age of the newest settled event when it was settled, in seconds.";
+        "The age of the oldest event that waits, in seconds; 0 when caught up, `NaN` where it is \
+         not known.";
     LAG_EVENTS = "longshore_lag_events", Gauge, PARTITION,
-        "Sequence numbers between the watermark and the end of the log, read now and then.";
+        "Events of the log that wait: not settled, and not removed by retention; `NaN` where it is \
+         not known.";
     CHECKPOINTS = "longshore_checkpoint_writes_total", Counter, "entity, consumer_group, result",
         "Checkpoint writes, by result: ok or failed.";
     LINKS = "longshore_links_opened_total", Counter, ENTITY,
-        "Links opened; more than partitions means that links were lost.";
+        "Links opened. One or two for each partition that begins; more means that links were lost.";
     LOST = "longshore_events_lost_total", Counter, ENTITY,
         "Sequence numbers that retention removed before they were received, at most.";
 }
@@ -101,6 +118,35 @@ pub(crate) fn describe() {
     }
 }
 
+const OF_A_PARTITION: &str = "
+## Gauges of a partition
+
+They appear when the partition is this worker's, after the first look at its log, and are 0 when it is not
+its any more: handed off, lost, drained, stopped, failed. `longshore_partition_owned` tells a 0 of a partition
+that is caught up from one of a partition that is gone. So a sum or a maximum over a fleet is right as it is:
+
+```promql
+sum by (entity) (longshore_lag_events)            # what waits in all partitions that somebody has
+max by (entity, partition) (longshore_lag_seconds)
+sum by (entity) (longshore_partition_owned)       # below the number of partitions: some are nobody's
+```
+
+While a partition is ours and a value is not known, the gauge is `NaN`, and so is a sum with it: nobody knows it
+either. That is so for the watermark while nothing is settled; for the lag where a partition without a checkpoint
+begins at a time, until its first event is here; for the lag in events after the log could not be read three
+times in a row; for the lag in seconds where nothing that waits is here, also then, and before the first of many
+events has come. An average, or a minimum, wants `and on (entity, consumer_group, partition, instance)
+longshore_partition_owned == 1`.
+
+What waits is defined in `state::lag`, for these gauges, for `ConsumerHandle::snapshot` and for `longshore
+checkpoints list`. Ends of logs are read when a partition is claimed and each half minute after that; what is
+received in between counts at once. Ages are told each two seconds. They are by the clock of the lease store
+where that is five seconds or more from ours, else by ours, and never before the newest event of the log.
+
+Who wants the series gone rather than 0 gives the exporter an idle timeout for gauges of a minute, as
+`PrometheusBuilder::idle_timeout` does: those of a partition that is ours are told each two seconds.
+";
+
 /// `docs/metrics.md`.
 pub fn markdown() -> String {
     let mut text = String::from(
@@ -116,6 +162,7 @@ pub fn markdown() -> String {
             metric.name, metric.labels, metric.description
         ));
     }
+    text.push_str(OF_A_PARTITION);
     text
 }
 
@@ -179,35 +226,98 @@ pub(crate) struct Timings {
     pub(crate) latency_seconds: Histogram,
 }
 
-/// The handles of one partition.
+/// The gauges of one partition while it is ours. Dropped, they say that it is not.
 #[derive(Debug)]
-pub(crate) struct PartitionMetrics {
-    pub(crate) watermark: Gauge,
-    pub(crate) unsettled: Gauge,
-    pub(crate) holes: Gauge,
-    pub(crate) lag_seconds: Gauge,
-    pub(crate) lag_events: Gauge,
+pub(crate) struct PartitionGauges {
+    owned: Gauge,
+    watermark: Gauge,
+    unsettled: Gauge,
+    holes: Gauge,
+    event_bytes: Gauge,
+    link_bytes: Gauge,
+    lag_seconds: Gauge,
+    lag_events: Gauge,
 }
 
-impl PartitionMetrics {
+impl PartitionGauges {
+    /// Registers them, for the handles of an earlier ownership may lead nowhere: exporters forget
+    /// what was not updated for long.
     pub(crate) fn new(partition: &Partition, group: &ConsumerGroup) -> Self {
         let labels = [
             ("entity", partition.entity.to_string()),
             ("consumer_group", group.to_string()),
             ("partition", partition.id.to_string()),
         ];
-        Self {
+        let this = Self {
+            owned: gauge!(OWNED.name, &labels),
             watermark: gauge!(WATERMARK.name, &labels),
             unsettled: gauge!(UNSETTLED.name, &labels),
             holes: gauge!(HOLES.name, &labels),
+            event_bytes: gauge!(EVENT_BYTES.name, &labels),
+            link_bytes: gauge!(LINK_BYTES.name, &labels),
             lag_seconds: gauge!(LAG_SECONDS.name, &labels),
             lag_events: gauge!(LAG_EVENTS.name, &labels),
+        };
+        this.show_owned();
+        this
+    }
+
+    pub(crate) fn show_owned(&self) {
+        self.owned.set(1.0);
+    }
+
+    pub(crate) fn show_progress(
+        &self,
+        watermark: Option<SequenceNumber>,
+        unsettled_events: usize,
+        settled_above_events: usize,
+    ) {
+        self.watermark.set(watermark.map_or(f64::NAN, |number| number.0 as f64));
+        self.unsettled.set(unsettled_events as f64);
+        self.holes.set(settled_above_events as f64);
+    }
+
+    pub(crate) fn show_memory(&self, event_bytes: usize, link_bytes: usize) {
+        self.event_bytes.set(event_bytes as f64);
+        self.link_bytes.set(link_bytes as f64);
+    }
+
+    /// A partition that is caught up has no lag in seconds either; else that is told by the clock.
+    pub(crate) fn show_lag_events(&self, events: Option<u64>) {
+        self.lag_events.set(events.map_or(f64::NAN, |events| events as f64));
+        if events == Some(0) {
+            self.show_lag_time(Some(Duration::ZERO));
+        }
+    }
+
+    pub(crate) fn show_lag_time(&self, time: Option<Duration>) {
+        self.lag_seconds.set(time.map_or(f64::NAN, |time| time.as_secs_f64()));
+    }
+}
+
+impl Drop for PartitionGauges {
+    fn drop(&mut self) {
+        for gauge in [
+            &self.owned,
+            &self.watermark,
+            &self.unsettled,
+            &self.holes,
+            &self.event_bytes,
+            &self.link_bytes,
+            &self.lag_seconds,
+            &self.lag_events,
+        ] {
+            gauge.set(0.0);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
     use super::*;
 
     #[test]
@@ -222,6 +332,45 @@ mod tests {
             markdown(),
             "run `LONGSHORE_WRITE_DOCS=1 cargo test the_documentation_is_true`"
         );
+    }
+
+    #[test]
+    fn gauges_say_nothing_that_is_not_known_and_end_at_zero() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let shown = || {
+            let text = recorder.handle().render();
+            let values = text.lines().filter(|line| !line.starts_with('#'));
+            values
+                .filter_map(|line| {
+                    let (name, value) = line.split_once('{')?;
+                    Some((name.to_owned(), value.rsplit_once(' ')?.1.to_owned()))
+                })
+                .collect::<BTreeMap<_, _>>()
+        };
+        metrics::with_local_recorder(&recorder, || {
+            let partition = Partition::new("files", "0");
+            let gauges = PartitionGauges::new(&partition, &ConsumerGroup::from("$Default"));
+            gauges.show_progress(None, 3, 0);
+            gauges.show_lag_events(None);
+            gauges.show_lag_time(None);
+            let values = shown();
+            assert_eq!(values["longshore_partition_owned"], "1");
+            assert_eq!(values["longshore_unsettled_events"], "3");
+            for unknown in ["watermark", "lag_events", "lag_seconds"] {
+                assert_eq!(values[&format!("longshore_{unknown}")], "NaN", "{unknown}");
+            }
+            gauges.show_progress(Some(SequenceNumber(41)), 7, 2);
+            gauges.show_memory(1_000, 500);
+            gauges.show_lag_events(Some(9));
+            gauges.show_lag_time(Some(Duration::from_millis(1_500)));
+            assert_eq!(shown()["longshore_lag_seconds"], "1.5");
+            gauges.show_lag_events(Some(0));
+            assert_eq!(shown()["longshore_lag_seconds"], "0");
+            drop(gauges);
+            let values = shown();
+            assert_eq!(values.len(), 8);
+            assert!(values.values().all(|value| value == "0"), "{values:?}");
+        });
     }
 
     #[test]

@@ -247,8 +247,9 @@ impl DownloadWorker {
         })?;
         let mut outgoing = OutgoingEvent::new(body);
         outgoing.properties = event.properties().clone();
-        outgoing.message_id = event.message_id().map(str::to_owned);
-        outgoing.content_type = Some("application/json".to_owned());
+        outgoing.message.message_id =
+            event.message_properties().and_then(|message| message.message_id.clone());
+        outgoing.message.content_type = Some("application/json".to_owned());
         let failure = |error: &Error| {
             let message = format!("task {id}: the file is stored, but not its result");
             Failure::new(error.class(), message).caused_by(error)

@@ -22,8 +22,9 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorClass, Result};
 use crate::event::{
     ConsumerGroup, EntityName, Event, EventParts, Incarnation, Offset, OutgoingEvent, Partition,
-    PartitionId, SequenceNumber,
+    PartitionId, SequenceNumber, Unreadable,
 };
+use crate::state::key_placement::KeyPlacement;
 
 /// A hub whose partitions are in memory. Clones share it.
 #[derive(Clone)]
@@ -59,6 +60,8 @@ struct Log {
     trimmed: usize,
     events: VecDeque<Event>,
     next_number: i64,
+    /// The newest event's number and offset, be it trimmed or not.
+    last: Option<(SequenceNumber, Offset)>,
     links: BTreeMap<u64, OpenedLink>,
 }
 
@@ -114,6 +117,7 @@ impl MemoryHub {
                     trimmed: 0,
                     events: VecDeque::new(),
                     next_number: 0,
+                    last: None,
                     links: BTreeMap::new(),
                 })
             })
@@ -143,7 +147,17 @@ impl MemoryHub {
     /// Appends an event now; returns its sequence number. `None`: there is no such partition.
     pub fn publish(&self, partition: usize, event: OutgoingEvent) -> Option<SequenceNumber> {
         let mut log = lock(self.0.partitions.get(partition)?);
-        Some(log.append(event, self.0.clock.now()))
+        Some(log.append(event, self.0.clock.now(), None))
+    }
+
+    /// Appends an event that no link can decode; returns its sequence number. `None`: there is no such
+    /// partition.
+    pub fn publish_unreadable(&self, partition: usize) -> Option<SequenceNumber> {
+        let mut log = lock(self.0.partitions.get(partition)?);
+        let number = SequenceNumber(log.next_number);
+        let reason = "a fault on demand".to_owned();
+        let unreadable = Unreadable { reason, first: number, last: number };
+        Some(log.append(OutgoingEvent::default(), self.0.clock.now(), Some(unreadable)))
     }
 
     /// Skips sequence numbers, as a service does; the next event is that much later.
@@ -205,6 +219,7 @@ impl MemoryHub {
             log.events.clear();
             log.trimmed = 0;
             log.next_number = 0;
+            log.last = None;
             log.end_links(|_| Some(ErrorClass::Transient));
         }
     }
@@ -238,18 +253,29 @@ impl MemoryHub {
 }
 
 impl Log {
-    fn append(&mut self, event: OutgoingEvent, now: SystemTime) -> SequenceNumber {
+    fn append(
+        &mut self,
+        event: OutgoingEvent,
+        now: SystemTime,
+        unreadable: Option<Unreadable>,
+    ) -> SequenceNumber {
         let number = self.next_number;
         self.next_number += 1;
-        let parts = EventParts {
-            offset: Some(Offset::new(format!("{number}"))),
+        let offset = Offset::new(format!("{number}"));
+        self.last = Some((SequenceNumber(number), offset.clone()));
+        let mut parts = EventParts {
+            offset: Some(offset),
             enqueued_time: now,
             key: event.key,
             properties: event.properties,
-            message_id: event.message_id,
-            content_type: event.content_type,
+            annotations: event.annotations,
+            unreadable: unreadable.map(Box::new),
             ..EventParts::new(Arc::clone(&self.partition), number, event.body)
         };
+        parts.set_message(event.message);
+        if let Some(body) = event.structured_body {
+            parts.set_structured_body(body);
+        }
         self.events.push_back(parts.into());
         for link in self.links.values_mut() {
             if let Some(waker) = link.waker.take() {
@@ -328,11 +354,9 @@ impl Transport for MemoryTransport {
             let log = lock(self.hub.log(partition, OPERATION)?);
             let begin =
                 log.events.front().map_or(SequenceNumber(log.next_number), Event::sequence_number);
-            Ok(LogProperties::new(
-                begin,
-                (log.next_number > 0).then_some(SequenceNumber(log.next_number - 1)),
-                log.events.back().map(Event::enqueued_time),
-            ))
+            let (number, offset) = log.last.clone().unzip();
+            let time = log.events.back().map(Event::enqueued_time);
+            Ok(LogProperties::new(begin, number, time).with_last_enqueued_offset(offset))
         }
         .boxed()
     }
@@ -383,6 +407,7 @@ impl Transport for MemoryTransport {
                 partition: index.unwrap_or_default(),
                 id,
                 next,
+                credit: Credit::new(options.prefetch_events),
             });
             Ok(link)
         }
@@ -400,6 +425,30 @@ struct MemoryLink {
     id: u64,
     /// The next event's index, counted from the first event ever.
     next: usize,
+    credit: Credit,
+}
+
+/// The credit of a link, as the client of Event Hubs has it: it is renewed when half of it was
+/// accepted, and what cannot be decoded is not accepted.
+struct Credit {
+    most: usize,
+    left: usize,
+    accepted: usize,
+}
+
+impl Credit {
+    fn new(prefetch_events: u32) -> Self {
+        let most = usize::try_from(prefetch_events).unwrap_or(usize::MAX).max(1);
+        Self { most, left: most, accepted: 0 }
+    }
+
+    fn on_accepted(&mut self, events: usize) {
+        self.left = self.left.saturating_sub(events);
+        self.accepted += events;
+        if self.accepted >= self.most / 2 {
+            (self.left, self.accepted) = (self.most, 0);
+        }
+    }
 }
 
 impl Link for MemoryLink {
@@ -422,11 +471,23 @@ impl Link for MemoryLink {
             return Poll::Pending;
         }
         let from = self.next.saturating_sub(log.trimmed).min(log.events.len());
-        let until = (from + max_events).min(log.events.len());
+        let most = max_events.min(self.credit.left);
+        let until = (from + most).min(log.events.len());
         if from < until {
-            into.extend(log.events.range(from..until).cloned());
-            self.next = log.trimmed + until;
-            return Poll::Ready(Ok(until - from));
+            let readable = log.events.range(from..until).take_while(|e| e.unreadable().is_none());
+            let before = into.len();
+            into.extend(readable.cloned());
+            let count = into.len() - before;
+            self.next = log.trimmed + from + count;
+            self.credit.on_accepted(count);
+            if count > 0 {
+                return Poll::Ready(Ok(count));
+            }
+            self.next += 1;
+            self.credit.left -= 1;
+            let message = "an event cannot be decoded: a fault on demand";
+            let error = Error::new(ErrorClass::Unreadable, "receive from the link", message);
+            return Poll::Ready(Err(error.with_partition(&log.partition)));
         }
         if let Some(link) = log.links.get_mut(&self.id) {
             link.waker = Some(cx.waker().clone());
@@ -470,10 +531,7 @@ impl MemoryPublisher {
                 hub.ids.iter().position(|known| known == id).unwrap_or_default()
             }
             (SendTarget::Any, Some(key)) => {
-                let hash = key.bytes().fold(0_usize, |hash, byte| {
-                    hash.wrapping_mul(31).wrapping_add(usize::from(byte))
-                });
-                hash % hub.ids.len().max(1)
+                KeyPlacement::Service.index(key, hub.ids.len()).unwrap_or_default()
             }
             (SendTarget::Any, None) => {
                 hub.next_round_robin.fetch_add(1, Ordering::Relaxed) % hub.ids.len().max(1)
@@ -491,6 +549,14 @@ impl Publisher for MemoryPublisher {
 
     fn send(&self, target: SendTarget, event: OutgoingEvent) -> BoxFuture<'_, Result<SendReceipt>> {
         async move { self.append(&target, event) }.boxed()
+    }
+
+    fn partitions(&self) -> BoxFuture<'_, Result<Vec<PartitionId>>> {
+        async move {
+            self.hub.fault("read the partitions", |faults| &mut faults.failing_reads)?;
+            Ok(self.hub.0.ids.clone())
+        }
+        .boxed()
     }
 
     fn send_batch(

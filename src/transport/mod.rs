@@ -2,24 +2,29 @@
 //!
 //! A [`Link`] is as fragile as the network below it: it ends with an error, and whoever holds
 //! it decides by the error's class what comes next. Exact resume across lost links is built
-//! once, above this port, in [`partition_stream`]. Adapters: [`event_hubs`] over the Azure SDK and
+//! once, above this port, in [`partition_stream`], and so are look-ups of offsets, in [`offsets`].
+//! Adapters: [`event_hubs`] over the Azure SDK and
 //! [`memory`] in process, with faults on demand.
 
 #[cfg(feature = "event-hubs")]
 pub mod event_hubs;
 pub mod memory;
+pub mod offsets;
 pub mod partition_stream;
 #[cfg(feature = "event-hubs")]
 pub(crate) mod tunnel;
 
 use std::fmt;
+use std::future::poll_fn;
 use std::task::{Context, Poll};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use crate::error::Result;
-use crate::event::{ConsumerGroup, EntityName, Event, OutgoingEvent, PartitionId, SequenceNumber};
+use crate::error::{Error, ErrorClass, Result};
+use crate::event::{
+    ConsumerGroup, EntityName, Event, OutgoingEvent, PartitionId, Position, SequenceNumber,
+};
 pub use crate::hub::{HubProperties, LinkStart, LogProperties};
 
 /// How to open a link.
@@ -52,7 +57,8 @@ impl OpenLink {
 
 /// Reads one entity as one consumer group.
 pub trait Transport: Send + Sync + fmt::Debug + 'static {
-    /// The fully qualified namespace the entity is in, or the name of a local broker.
+    /// The fully qualified namespace the entity is in, or the name of a local broker: what
+    /// checkpoints are filed under.
     fn namespace(&self) -> &str;
 
     /// The entity it reads.
@@ -60,6 +66,12 @@ pub trait Transport: Send + Sync + fmt::Debug + 'static {
 
     /// The consumer group it reads as.
     fn consumer_group(&self) -> &ConsumerGroup;
+
+    /// Where it connects to and as whom, for whoever looks for a mistake in either: an address, and
+    /// the name of the key where one is shown. It holds no secret. By default the namespace.
+    fn place(&self) -> String {
+        self.namespace().to_owned()
+    }
 
     /// Connects. The other calls do so when they need to; this one is for who wants to know
     /// whether, and how fast, it can be done. Where no connection is needed, nothing happens.
@@ -91,17 +103,54 @@ pub trait Transport: Send + Sync + fmt::Debug + 'static {
     /// Any class; `PartitionLost` where a higher owner level has the partition.
     fn open(&self, options: OpenLink) -> BoxFuture<'static, Result<Box<dyn Link>>>;
 
+    /// Reads where the first event is from a place on, for who knows that there is one: it waits
+    /// otherwise. By default over a link of its own, which is closed at once; it has no owner
+    /// level, and so takes the partition from nobody.
+    ///
+    /// # Errors
+    /// Any class; `PartitionLost` where somebody with an owner level has the partition.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    fn first_event<'a>(
+        &'a self,
+        partition: &'a PartitionId,
+        from: LinkStart,
+    ) -> BoxFuture<'a, Result<Position>> {
+        async move {
+            let mut link = self.open(OpenLink::new(partition.clone(), from, 1)).await?;
+            let mut events: Vec<Event> = Vec::new();
+            let received = poll_fn(|cx| link.poll_receive(cx, 1, &mut events)).await;
+            link.close().await;
+            if let Some(event) = events.first() {
+                return Ok(event.position());
+            }
+            received?;
+            Err(Error::new(ErrorClass::Unknown, "look at an event", "the link gave none"))
+        }
+        .boxed()
+    }
+
     /// Lets go of connections. Links that are open end with an error.
     fn close(&self) -> BoxFuture<'_, ()>;
 }
 
-/// An open link on one partition. After an error it is spent: drop it or close it.
+/// The client panicked while it read an event.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the client panicked while it read an event")]
+pub struct Panicked;
+
+/// An open link on one partition. After an error it is spent, but for one event that cannot be read:
+/// drop it or close it.
 pub trait Link: Send {
     /// Appends the events that have arrived, at most `max_events`, and returns how many; waits
     /// where there are none. It never returns `Ready(Ok(0))` for a `max_events` above zero.
     ///
     /// # Errors
-    /// Any class. Events appended before the error count.
+    /// Any class. Events appended before the error count. After an error of the class
+    /// [`ErrorClass::Unreadable`](crate::ErrorClass::Unreadable) the link goes on: it brought one
+    /// event that cannot be decoded, behind those appended and before those to come. Where its
+    /// source is [`Panicked`], nobody knows whether it brought one.
     fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,
@@ -152,8 +201,17 @@ pub trait Publisher: Send + Sync + fmt::Debug + 'static {
     /// Any class; `TooLarge` where the event is larger than the service takes.
     fn send(&self, target: SendTarget, event: OutgoingEvent) -> BoxFuture<'_, Result<SendReceipt>>;
 
+    /// The partitions of the entity, in the order by which the service numbers them. Empty where
+    /// the transport does not tell; events with a key are then left to it.
+    ///
+    /// # Errors
+    /// Any class; `Auth` where there is no right to ask.
+    fn partitions(&self) -> BoxFuture<'_, Result<Vec<PartitionId>>> {
+        async { Ok(Vec::new()) }.boxed()
+    }
+
     /// Publishes events in as few transfers as the size limit of the link allows, in order.
-    /// Events of different keys may travel apart.
+    /// Without a partition, events of different keys may travel apart.
     ///
     /// # Errors
     /// As [`Publisher::send`]; some of the events may have been accepted.

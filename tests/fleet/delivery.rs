@@ -274,6 +274,12 @@ fn received(
             .flat_map(|link| link.received.iter().map(|(_, first, last)| (*first, *last)))
             .collect();
         runs.sort_unstable();
+        // Two links may bring the same for a while: how far the runs reach that begin here or before.
+        let mut reach = i64::MIN;
+        for (_, last) in &mut runs {
+            reach = reach.max(*last);
+            *last = reach;
+        }
         let is_there = |number: i64| {
             let at = runs.partition_point(|(first, _)| *first <= number);
             at.checked_sub(1).is_some_and(|at| runs[at].1 >= number)

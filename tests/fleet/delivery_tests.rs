@@ -156,6 +156,14 @@ fn a_checkpoint_that_leaves_out_what_was_settled_above_it_is_rejected() {
 }
 
 #[test]
+fn a_link_that_takes_over_brings_again_what_the_open_one_brings() {
+    let mut story = Story::new();
+    story.links.push(link("two", 20, 3, 3));
+    story.links.push(link("two", 20, 4, 4));
+    story.check().expect("received, by one or the other");
+}
+
+#[test]
 fn an_owner_without_a_lease_an_epoch_or_a_link_is_rejected() {
     let mut story = Story::new();
     story.leases.truncate(1);

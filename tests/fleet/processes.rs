@@ -122,13 +122,10 @@ impl Fleet {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let python = root.join("target/foreign-clients/python/bin/python");
         assert!(python.exists(), "{} is missing: scripts/test installs it", python.display());
-        let port = self.emulator.local_addr().port();
-        let connection_string = self.emulator.connection_string(Some(HUB));
         let mut command = Command::new(python);
         command
             .arg(root.join("tests/foreign_clients/python/processor.py"))
-            .arg(connection_string.replace(&format!("localhost:{port}"), "localhost"))
-            .arg(format!("sb://localhost:{port}"))
+            .arg(self.emulator.connection_string(Some(HUB)))
             .arg(azurite::connection_string())
             .arg(self.container.name())
             .arg(self.folder.path().join(&name));

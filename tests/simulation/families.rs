@@ -8,7 +8,7 @@ use rand::Rng;
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 
-use super::plan::{ClaimStep, CutFrom, Fault, MAX_WORKERS, Plan, at};
+use super::plan::{ClaimStep, CutFrom, Fault, MAX_WORKERS, Plan, Publish, at};
 
 const LOSSES: [ErrorClass; 8] = [
     ErrorClass::Transient,
@@ -158,6 +158,39 @@ pub fn add_later_families(random: &mut SmallRng, plan: &mut Plan, events: usize)
     let wipes = |fault: &Fault| matches!(fault, Fault::Overwrite { .. } | Fault::Foreign { .. });
     plan.epochs_ahead &= !plan.faults.iter().any(|(_, fault)| wipes(fault));
     plan.faults.sort_by_key(|(at, _)| *at);
+    if random.random_bool(0.25) {
+        garble(random, plan);
+    }
+}
+
+/// Some of what is published cannot be decoded: single events and rows, with numbers that are
+/// skipped before, within and after them, also at the log's end for a while.
+fn garble(random: &mut SmallRng, plan: &mut Plan) {
+    let prefetch = *[1, 2, 3, 8, 30, plan.options.prefetch_events].choose(random).unwrap_or(&1);
+    plan.options.prefetch_events = prefetch;
+    let rows = *[0.1, 0.4, 0.9].choose(random).unwrap_or(&0.1);
+    let gaps = *[0.0, 0.3, 0.8].choose(random).unwrap_or(&0.0);
+    let pauses = *[0.0, 0.1, 0.5].choose(random).unwrap_or(&0.0);
+    let whole = std::mem::take(&mut plan.publishes);
+    for (mut at, Publish { partition, events, mut gap, .. }) in whole {
+        let mut left = events;
+        while left > 0 {
+            let unreadable = random.random_bool(rows);
+            let longest = match random.random_range(0..10) {
+                0..5 if unreadable => 1,
+                5..8 if unreadable => 6,
+                _ => usize::try_from(prefetch).unwrap_or(left).max(3),
+            };
+            let events = random.random_range(1..=longest.min(left));
+            plan.publishes.push((at, Publish { partition, events, gap, unreadable }));
+            left -= events;
+            gap = if random.random_bool(gaps) { random.random_range(1..8) } else { 0 };
+            if random.random_bool(pauses) {
+                at += Duration::from_millis(random.random_range(1..3_000));
+            }
+        }
+    }
+    plan.publishes.sort_by_key(|(at, _)| *at);
 }
 
 /// Handlers outlast hand-offs while events wait, and whoever asked for the partition is gone by then.

@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use futures::FutureExt;
-use longshore::Event;
 use longshore::checkpoint_store::Expected;
 use longshore::lease_store::{Holder, LeaseStore, OwnerId, Ownership};
 use longshore::transport::{Link, LinkStart, OpenLink, Transport};
+use longshore::{ErrorClass, Event};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::worker::identity;
@@ -54,10 +54,13 @@ pub async fn process(
                         world.oracle(|oracle| oracle.on_foreign_settled(identity(event)));
                     }
                     if let Some(last) = last {
+                        world.oracle(|oracle| oracle.on_foreign_passed(partition, last));
                         world.trace(|| format!("{name} handles {partition} to {last}"));
                         world.overwrite(partition, |_| last);
                     }
                 }
+                // Nothing to it, until its link has no credit left.
+                Ok(Err(error)) if error.class() == ErrorClass::Unreadable => {}
                 Ok(Err(_)) => {
                     link = None;
                     sleep(Duration::from_secs(1)).await;

@@ -53,6 +53,11 @@ impl Drop for Running {
 impl SimHandler {
     fn begin(&self, event: &Event, epoch: u64) -> Call {
         let worker = &self.0;
+        if event.unreadable().is_some() {
+            let at = format!("{}/{}", event.partition().id, event.sequence_number());
+            worker.world.violation(format!("{} handles {at}, which cannot be read", worker.name));
+            resume_unwind(Box::new("simulated"));
+        }
         let (id, call) = worker.on_call(event, epoch);
         let running = Running(Arc::clone(worker), event.clone());
         let plan = &worker.world.plan;

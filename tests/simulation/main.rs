@@ -100,6 +100,10 @@ const EXPECTED: &[&str] = &[
     "exit: aborted",
     "too few outcomes",
     "claim",
+    "dead letter of an event that cannot be read",
+    "dead letter that names a range",
+    "row of more than half of the prefetch",
+    "repeat: within a range above the checkpoint",
 ];
 
 fn variable(name: &str) -> Option<u64> {

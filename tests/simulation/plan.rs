@@ -46,6 +46,8 @@ pub struct Publish {
     pub events: usize,
     /// Numbers that are skipped before them.
     pub gap: i64,
+    /// Whether nobody can decode them.
+    pub unreadable: bool,
 }
 
 /// What a worker is cut off from. From both: it is paused, as a machine that sleeps.
@@ -256,7 +258,8 @@ impl Plan {
             left -= events;
             let gap = if random.random_bool(0.05) { random.random_range(1..50) } else { 0 };
             let partition = random.random_range(0..partitions);
-            publishes.push((at(random, calm_at), Publish { partition, events, gap }));
+            let publish = Publish { partition, events, gap, unreadable: false };
+            publishes.push((at(random, calm_at), publish));
         }
         publishes.sort_by_key(|(at, _)| *at);
         let faults = faults(random, partitions, calm_at, leases.is_some());
@@ -391,6 +394,8 @@ fn options(random: &mut SmallRng, leases: bool) -> ConsumerOptions {
         Duration::from_millis(*[0, 100, 1_000].choose(random).unwrap_or(&0));
     options.drain_timeout = Duration::from_secs(*[0, 1, 30].choose(random).unwrap_or(&1));
     options.store_timeout = Duration::from_secs(random.random_range(1..=10));
+    // A worker that is cut off when it starts stays, for the faults stop.
+    options.connect_timeout = None;
     options.position_lost =
         if random.random_bool(0.8) { PositionLost::Earliest } else { PositionLost::Latest };
     if random.random_bool(0.2) {

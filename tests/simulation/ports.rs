@@ -12,9 +12,9 @@ use longshore::checkpoint_store::{
     StoredCheckpoint, VersionToken,
 };
 use longshore::dead_letter::{DeadLetter, DeadLetterSink};
-use longshore::event::{ConsumerGroup, EntityName, PartitionId};
+use longshore::event::{ConsumerGroup, EntityName, PartitionId, Position};
 use longshore::transport::memory::MemoryTransport;
-use longshore::transport::{HubProperties, Link, LogProperties, OpenLink, Transport};
+use longshore::transport::{HubProperties, Link, LinkStart, LogProperties, OpenLink, Transport};
 use longshore::{Error, ErrorClass, Event};
 use tokio::time::sleep;
 
@@ -192,6 +192,21 @@ impl Transport for SimTransport {
             let answer = self.inner.log_properties(partition).await;
             self.worker.arrive(To::Broker).await;
             if fate == Fate::Refused { Err(failed("read the partition")) } else { answer }
+        }
+        .boxed()
+    }
+
+    /// A link of its own, which is nobody's claim to the partition.
+    fn first_event<'a>(
+        &'a self,
+        partition: &'a PartitionId,
+        from: LinkStart,
+    ) -> BoxFuture<'a, Result<Position, Error>> {
+        async move {
+            let fate = self.worker.depart(To::Broker).await;
+            let answer = self.inner.first_event(partition, from).await;
+            self.worker.arrive(To::Broker).await;
+            if fate == Fate::Refused { Err(failed("look at an event")) } else { answer }
         }
         .boxed()
     }

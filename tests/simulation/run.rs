@@ -151,8 +151,9 @@ async fn change_in_calm(world: &Arc<World>, fleet: &mut Fleet) {
             fleet.suffer(Fault::Restart { worker: 0 });
         }
         for _ in 0..10 {
-            (0..world.plan.partitions)
-                .for_each(|partition| world.publish(Publish { partition, events: 1, gap: 0 }));
+            for partition in 0..world.plan.partitions {
+                world.publish(Publish { partition, events: 1, gap: 0, unreadable: false });
+            }
             fleet.tend(Instant::now() + Duration::from_secs(3)).await;
         }
     }

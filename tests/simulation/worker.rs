@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use longshore::Event;
 use longshore::dead_letter::DeadLetter;
+use longshore::event::Unreadable;
+use longshore::state::unreadable::Place;
+use longshore::{ErrorClass, Event};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::Instant;
@@ -212,7 +214,19 @@ impl Worker {
     }
 
     pub fn on_dead_letter(&self, letter: &DeadLetter) {
-        let id = identity(&letter.event);
+        let (event, class) = (&letter.event, letter.failure.class);
+        let at = || format!("{}/{}", event.partition().id, event.sequence_number());
+        if (class == ErrorClass::Unreadable) != event.unreadable().is_some() {
+            self.world.violation(format!("the dead letter of {} is of class {class}", at()));
+        }
+        if let Some(Unreadable { first, last, .. }) = event.unreadable() {
+            self.world.trace(|| format!("{} writes {} off: {first} to {last}", self.name, at()));
+            let place = Place { number: event.sequence_number(), first: *first, last: *last };
+            let partition = index(&event.partition().id);
+            self.world.oracle(|oracle| oracle.on_unreadable_letter(&self.name, partition, place));
+            return;
+        }
+        let id = identity(event);
         if letter.failure.message.contains("ends the process") {
             let is_deadly = self.world.plan.deadly == Some(id);
             let what = if is_deadly { "deadly event accused" } else { "innocent event accused" };

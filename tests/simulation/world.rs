@@ -265,9 +265,20 @@ impl World {
         }
         for _ in 0..publish.events {
             let id = self.oracle(|oracle| oracle.next_id());
-            let event = OutgoingEvent::new(id.to_string());
-            let number = self.hub.publish(publish.partition, event).expect("a partition of it");
-            self.oracle(|oracle| oracle.on_published(publish.partition, number.0));
+            let number = match publish.unreadable {
+                true => self.hub.publish_unreadable(publish.partition),
+                false => self.hub.publish(publish.partition, OutgoingEvent::new(id.to_string())),
+            };
+            let number = number.expect("a partition of it").0;
+            self.oracle(|oracle| match publish.unreadable {
+                true => oracle.on_published_unreadable(publish.partition, number),
+                false => oracle.on_published(publish.partition, number),
+            });
+        }
+        if publish.unreadable
+            && publish.events as u64 > u64::from(self.plan.options.prefetch_events) / 2
+        {
+            self.oracle(|oracle| oracle.count("row of more than half of the prefetch"));
         }
         self.trace(|| format!("{publish:?}"));
     }

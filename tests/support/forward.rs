@@ -47,6 +47,10 @@ impl<T: OverTransport> Transport for Over<T> {
         self.0.below().consumer_group()
     }
 
+    fn place(&self) -> String {
+        self.0.below().place()
+    }
+
     fn connect(&self) -> BoxFuture<'_, Result<(), Error>> {
         self.0.below().connect()
     }

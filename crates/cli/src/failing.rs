@@ -17,7 +17,7 @@ use longshore::checkpoint_store::{
 };
 use longshore::dead_letter::{DeadLetter, DeadLetterSink};
 use longshore::error::{Error, ErrorClass, error_chain};
-use longshore::event::{EntityName, OutgoingEvent};
+use longshore::event::{EntityName, OutgoingEvent, PartitionId};
 use longshore::transport::{Publisher, SendReceipt, SendTarget};
 
 /// Where the first reason to stop is kept.
@@ -167,6 +167,10 @@ impl<P: Publisher> Publisher for FailingPublisher<P> {
         events: Vec<OutgoingEvent>,
     ) -> BoxFuture<'_, Result<(), Error>> {
         async move { self.on_sent(self.inner.send_batch(target, events).await) }.boxed()
+    }
+
+    fn partitions(&self) -> BoxFuture<'_, Result<Vec<PartitionId>, Error>> {
+        self.inner.partitions()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -163,6 +163,8 @@ impl Job {
         options.max_events_in_flight = pace.concurrency;
         options.max_batch_size = pace.batch_size;
         options.batch_timeout = pace.batch_timeout.0;
+        // The broker is in this process, which may be slow, and is not away.
+        options.connect_timeout = None;
         // A large file takes as long as it takes; a stalled one is noticed by its rate.
         options.handler_timeout = None;
         options.checkpoint_min_interval = Duration::from_millis(200);
@@ -283,6 +285,7 @@ pub(super) fn fault(exit: &ConsumerExit) -> Option<String> {
             let causes = failure.causes.iter().map(|cause| format!(": {cause}"));
             return Some(format!("{failure}{}", causes.collect::<String>()));
         }
+        ExitReason::NeverConnected(never) => return Some(never.to_string()),
         ExitReason::Failed(error) => {
             return Some(longshore::error::error_chain(error).join(": "));
         }

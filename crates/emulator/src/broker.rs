@@ -1,12 +1,13 @@
 //! What all connections of one emulator share: its settings, its hubs and where events go.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::EmulatorError;
 use super::event::Prepared;
-use super::hub::{Hub, Partition, recreated};
+use super::hub::{Hub, Partition, recreated, updated};
 use super::hub_options::HubOptions;
 use super::injection::{FaultPoint, Injections};
 use super::log::PartitionLog;
@@ -257,6 +258,26 @@ impl Broker {
         Ok(true)
     }
 
+    /// See `Faults::add_partitions`. Blocks on files when the log is durable.
+    pub(super) fn add_partitions(&self, name: &str, more: u32) -> Result<bool, EmulatorError> {
+        let mut hubs = self.lock_hubs();
+        let key = name.to_ascii_lowercase();
+        let Some(old) = hubs.get(&key).cloned() else {
+            return Ok(false);
+        };
+        let present = old.partition_count();
+        validate_hub(&old.name, present.saturating_add(more))?;
+        let new = match &self.storage {
+            Storage::Memory => partitions_in_memory(present..present + more),
+            Storage::Files { store, .. } => store.add_partitions(&old.name, more)?,
+        };
+        hubs.insert(key, Arc::new(old.grown(new)));
+        drop(hubs);
+        // Whoever attaches again from now on has all of them.
+        old.detach_senders(&updated());
+        Ok(true)
+    }
+
     pub(super) fn on_connected(&self, id: u64, ending: Ending) {
         self.lock_connections().insert(id, ending);
     }
@@ -293,10 +314,11 @@ impl Broker {
 }
 
 fn hub_in_memory(name: &str, partitions: u32, created_at_ms: i64) -> Hub {
-    let partitions = (0..partitions)
-        .map(|id| Arc::new(Partition::new(id, PartitionLog::in_memory(), None)))
-        .collect();
-    Hub::new(name.to_owned(), created_at_ms, partitions)
+    Hub::new(name.to_owned(), created_at_ms, partitions_in_memory(0..partitions))
+}
+
+fn partitions_in_memory(ids: Range<u32>) -> Vec<Arc<Partition>> {
+    ids.map(|id| Arc::new(Partition::new(id, PartitionLog::in_memory(), None))).collect()
 }
 
 fn not_found(hub: &str) -> Refusal {

@@ -374,6 +374,25 @@ mod tests {
         }
     }
 
+    /// The table that the library's own resolver is tested with.
+    #[test]
+    fn a_thousand_keys_of_every_kind_of_text_are_placed_as_in_the_service() {
+        let table = include_str!("../../../tests/placement/keys.tsv");
+        for line in table.lines() {
+            let mut fields = line.split('\t');
+            let hex = fields.next().unwrap();
+            let hash: i64 = fields.next().unwrap().parse().unwrap();
+            let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+            let key: Vec<u8> = (0..hex.len()).step_by(2).map(byte).collect();
+            for partitions in [1, 3, 8, 32, 1_024] {
+                let expected = (hash % i64::from(partitions)).unsigned_abs();
+                let placed = partition_of_key(&key, partitions);
+                assert_eq!(u64::from(placed), expected, "{hex} of {partitions}");
+            }
+        }
+        assert_eq!(table.lines().count(), 1_000);
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_refused_or_stored_readably(

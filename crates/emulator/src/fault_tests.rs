@@ -301,3 +301,46 @@ async fn a_durable_hub_is_recreated_without_its_files() {
     assert!(!dir.path().join("removed").exists());
     emulator.shutdown().await.unwrap();
 }
+
+#[test]
+fn a_hub_that_grows_keeps_its_events_and_detaches_who_sends() {
+    let broker = broker();
+    publish(&broker, b"old");
+    let present = broker.hub("hub").unwrap().partition_count();
+    let mut peer = Peer::open(&broker);
+    peer.attach(0, Role::Sender, "hub");
+    peer.attach(1, Role::Receiver, CONSUMER);
+    peer.flow(WINDOW, 1, 0, 10, false);
+    assert_eq!(transfers(&peer.frames()), 1);
+    let created_at_ms = broker.hub("hub").unwrap().created_at_ms;
+    assert!(broker.add_partitions("HUB", 2).unwrap());
+    assert!(!broker.add_partitions("other", 2).unwrap());
+    assert!(broker.add_partitions("hub", 1_024).is_err());
+    let frames = peer.frames();
+    assert_eq!(detached_with(&frames, 0), "com.microsoft:entity-updated");
+    let hub = broker.hub("hub").unwrap();
+    assert_eq!((hub.partition_count(), hub.created_at_ms), (present + 2, created_at_ms));
+    assert_eq!(hub.partition(0).unwrap().log.ends().last_sequence, 0);
+    // The receiver goes on.
+    publish(&broker, b"new");
+    assert_eq!(transfers(&peer.frames()), 1);
+    peer.attach(2, Role::Sender, &format!("hub/Partitions/{}", present + 1));
+    peer.transfer(2, 0, false, &message(b"there"));
+    peer.frames();
+    assert_eq!(hub.partition(present + 1).unwrap().log.ends().last_sequence, 0);
+}
+
+#[tokio::test]
+async fn a_durable_hub_has_grown_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = async |partitions| {
+        Emulator::builder().hub("hub", partitions).data_dir(dir.path()).start().await
+    };
+    let emulator = start(1).await.unwrap();
+    assert!(emulator.faults().add_partitions("hub", 2).await.unwrap());
+    assert_eq!(emulator.broker.hub("hub").unwrap().partition_count(), 3);
+    emulator.shutdown().await.unwrap();
+    assert!(start(1).await.is_err());
+    let emulator = start(3).await.unwrap();
+    emulator.shutdown().await.unwrap();
+}

@@ -137,6 +137,24 @@ impl Faults {
         recreating.await.map_err(|_| EmulatorError::Stopped)?
     }
 
+    /// Gives a hub more partitions, empty ones behind those it has. Its sending links are detached
+    /// with an error that clients retry (`com.microsoft:entity-updated`), as in the service; where a
+    /// key belongs changes with the number of partitions. Returns whether there is such a hub.
+    ///
+    /// # Errors
+    ///
+    /// [`EmulatorError::PartitionLimit`] for more than a hub may have, [`EmulatorError::Storage`]
+    /// when its files cannot be made.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped early, the partitions are added all the same.
+    pub async fn add_partitions(&self, hub: &str, more: u32) -> Result<bool, EmulatorError> {
+        let (broker, hub) = (Arc::clone(&self.broker), hub.to_owned());
+        let adding = tokio::task::spawn_blocking(move || broker.add_partitions(&hub, more));
+        adding.await.map_err(|_| EmulatorError::Stopped)?
+    }
+
     /// Forgets the events of a partition before `sequence_number`, as retention would. Returns the
     /// sequence number it begins with now, which can be a lower one in a data folder, or `None` when
     /// there is no such partition.

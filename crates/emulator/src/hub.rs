@@ -22,7 +22,8 @@ use super::hub_options::HubOptions;
 use super::log::{PartitionLog, Retention};
 use super::mailbox::{LinkKey, Mailbox, Notice};
 use super::refusal::{
-    ARGUMENT_OUT_OF_RANGE, DETACH_FORCED, LINK_STOLEN, NOT_FOUND, RESOURCE_LIMIT_EXCEEDED, Refusal,
+    ARGUMENT_OUT_OF_RANGE, DETACH_FORCED, ENTITY_UPDATED, LINK_STOLEN, NOT_FOUND,
+    RESOURCE_LIMIT_EXCEEDED, Refusal,
 };
 
 /// How many receivers without an owner level a group may have on a partition, as in the service.
@@ -53,6 +54,15 @@ impl Hub {
             retention: Retention::default(),
             senders: Mutex::default(),
         }
+    }
+
+    /// The hub with more partitions behind those it has.
+    pub(super) fn grown(&self, more: Vec<Arc<Partition>>) -> Self {
+        let partitions = self.partitions.iter().cloned().chain(more).collect();
+        let mut options = self.options();
+        let hub = Self::new(self.name.clone(), self.created_at_ms, partitions);
+        options.partitions = hub.partition_count();
+        hub.ruled_by(&options)
     }
 
     /// The hub as `options` want it.
@@ -148,6 +158,11 @@ impl Hub {
         };
         self.partition(id)
     }
+}
+
+/// What the sending links of a hub with new partitions are told.
+pub(super) fn updated() -> Refusal {
+    Refusal::new(ENTITY_UPDATED, "The messaging entity was updated, the link is detached")
 }
 
 /// What the links of a deleted hub are told.

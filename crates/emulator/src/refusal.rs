@@ -20,6 +20,7 @@ pub(super) const DETACH_FORCED: &str = "amqp:link:detach-forced";
 pub(super) const MESSAGE_SIZE_EXCEEDED: &str = "amqp:link:message-size-exceeded";
 pub(super) const TRANSFER_LIMIT_EXCEEDED: &str = "amqp:link:transfer-limit-exceeded";
 pub(super) const UNAUTHORIZED_ACCESS: &str = "amqp:unauthorized-access";
+pub(super) const ENTITY_UPDATED: &str = "com.microsoft:entity-updated";
 pub(super) const SERVER_BUSY: &str = "com.microsoft:server-busy";
 pub(super) const ARGUMENT_ERROR: &str = "com.microsoft:argument-error";
 pub(super) const ARGUMENT_OUT_OF_RANGE: &str = "com.microsoft:argument-out-of-range";

@@ -120,12 +120,38 @@ impl Store {
                 file
             }
         };
-        let tail_bytes = (TAIL_BYTES / partitions.max(1) as usize).max(MIN_TAIL_BYTES);
+        let tail_bytes = tail_bytes(partitions);
         let partitions = (0..partitions)
             .map(|id| open_partition(&folder, id, tail_bytes))
             .collect::<Result<_, _>>()?;
         Ok(Hub::new(file.name, file.created_at_ms, partitions))
     }
+
+    /// Adds partitions to a hub that is there, behind those it has. Blocks.
+    pub(super) fn add_partitions(
+        &self,
+        name: &str,
+        more: u32,
+    ) -> Result<Vec<Arc<Partition>>, EmulatorError> {
+        let folder = self.folder_of(name);
+        let path = folder.join("hub.json");
+        let mut file = read_hub_file(&path)?
+            .ok_or_else(|| EmulatorError::storage("read", &path, io::ErrorKind::NotFound.into()))?;
+        let ids = file.partitions..file.partitions + more;
+        file.partitions = ids.end;
+        let tail_bytes = tail_bytes(file.partitions);
+        let added =
+            ids.map(|id| open_partition(&folder, id, tail_bytes)).collect::<Result<Vec<_>, _>>()?;
+        // Last: a crash leaves the hub as it was.
+        write_hub_file(&folder, &file)
+            .map_err(|error| EmulatorError::storage("write", &path, error))?;
+        Ok(added)
+    }
+}
+
+/// What each of so many partitions keeps in memory.
+fn tail_bytes(partitions: u32) -> usize {
+    (TAIL_BYTES / partitions.max(1) as usize).max(MIN_TAIL_BYTES)
 }
 
 fn remove_folder(folder: &Path) -> Result<(), EmulatorError> {

@@ -3,6 +3,9 @@
 //! The other blob counts only where it was written later, by the service's clock, and is further
 //! ahead. So what is left there from before a reset does not undo the reset, and nobody moves a
 //! checkpoint of ours back.
+//!
+//! A blob under the path without the port of a local broker counts only where there is neither: it
+//! may be that of a broker on another port.
 
 use tracing::warn;
 
@@ -21,9 +24,23 @@ pub(super) const NOT_OURS: &str = "not-ours:";
 pub(super) struct Blobs {
     pub(super) ours: Option<Found>,
     pub(super) others: Option<Found>,
+    pub(super) without_port: Option<Found>,
 }
 
 impl Blobs {
+    /// The one of a spelling.
+    pub(super) fn of(&mut self, spelling: Spelling) -> &mut Option<Found> {
+        match spelling {
+            Spelling::Lower => &mut self.ours,
+            Spelling::AsGiven => &mut self.others,
+            Spelling::WithoutPort => &mut self.without_port,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.ours.is_none() && self.others.is_none() && self.without_port.is_none()
+    }
+
     /// The checkpoint they make together; `None` where there is no blob.
     pub(super) fn joined(
         self,
@@ -35,9 +52,11 @@ impl Blobs {
                 .map_err(|fault| unreadable(operation, key, spelling, &fault))
         };
         let Some(ours) = self.ours else {
-            let others = self.others?;
-            let version = VersionToken(format!("{NOT_OURS}{}", others.version.0));
-            let checkpoint = read(&others, Spelling::AsGiven);
+            let others = self.others.map(|others| (others, Spelling::AsGiven));
+            let without_port = self.without_port.map(|found| (found, Spelling::WithoutPort));
+            let (found, spelling) = others.or(without_port)?;
+            let version = VersionToken(format!("{NOT_OURS}{}", found.version.0));
+            let checkpoint = read(&found, spelling);
             return Some(checkpoint.map(|checkpoint| StoredCheckpoint { checkpoint, version }));
         };
         let mut checkpoint = match read(&ours, Spelling::Lower) {
@@ -76,8 +95,9 @@ fn unreadable(
     let folder = names::folder(&key.scope, KIND, spelling);
     let file = names::file(&key.partition, spelling);
     let message = format!(
-        "the blob {folder}{file} cannot be read as a checkpoint: {fault}; correct it, or delete \
-         it to begin at the configured start position"
+        "the blob {folder}{file} cannot be read as a checkpoint: {fault}; correct it, write over it \
+         with `longshore checkpoints set --force`, or delete it to begin at the configured start \
+         position"
     );
     Error::new(ErrorClass::BadData, operation, message)
         .with_partition(&Partition::new(key.scope.entity.clone(), key.partition.clone()))
@@ -130,8 +150,10 @@ mod tests {
         Some(found(metadata, "theirs", seconds))
     }
 
+    /// With a blob that counts last.
     fn joined(ours: Option<Found>, others: Option<Found>) -> StoredCheckpoint {
-        Blobs { ours, others }.joined("load the checkpoint", &key()).expect("some").expect("read")
+        let blobs = Blobs { ours, others, without_port: self::others("7", 1) };
+        blobs.joined("load the checkpoint", &key()).expect("some").expect("read")
     }
 
     #[test]
@@ -162,11 +184,18 @@ mod tests {
         let stored = joined(None, others("120", 1));
         assert!(stored.version.0.starts_with(NOT_OURS));
         assert_eq!(stored.checkpoint.watermark.map(|at| at.sequence_number.0), Some(120));
-        let blobs = Blobs { ours: None, others: others("", 1) };
+        let blobs = Blobs { ours: None, others: others("", 1), without_port: None };
         let error = blobs.joined("load the checkpoint", &key()).expect("some").expect_err("bad");
         assert_eq!(error.class(), ErrorClass::BadData);
         let text = error.to_string();
         assert!(text.contains("ns.example/Orders/$Default/checkpoint/3"), "{text}");
         assert!(Blobs::default().joined("load the checkpoint", &key()).is_none());
+    }
+
+    #[test]
+    fn without_any_other_it_is_the_one_without_the_port() {
+        let stored = joined(None, None);
+        assert!(stored.version.0.starts_with(NOT_OURS));
+        assert_eq!(stored.checkpoint.watermark.map(|at| at.sequence_number.0), Some(7));
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! `offset` and `sequencenumber` are the watermark. `longshore` holds the rest, as
 //! `v=1;base=42;epoch=…;reset=…;write=…;takeovers=…;incarnation=…;suspects=…;trial=…;enqueued=…;
-//! settled=…`. A writer that does not know it drops it, or keeps it beside a position it does not
+//! at=…;settled=…`. `at` is there where the watermark is before the first event, which is not the
+//! same as none: a reset to the beginning. A writer that does not know it drops it, or keeps it beside a position it does not
 //! belong to. So what depends on the position counts only where `base` is the stored sequence
 //! number and the version is known. Fields that are not known are passed over. The two counters
 //! that must not go back, `epoch` and `reset`, count in any case, and keep their names in later
@@ -15,6 +16,7 @@ use crate::blob_container::Metadata;
 use crate::checkpoint::{Checkpoint, LeaseEpoch, Trial, WriteId};
 use crate::checkpoint_store::foreign;
 use crate::event::{Incarnation, Position, SequenceNumber};
+use crate::state::offset_search::BEFORE_ALL;
 use crate::timestamp::{from_unix_millis, unix_millis};
 
 /// Most bytes of metadata that Blob Storage takes, names and values together.
@@ -27,10 +29,16 @@ const OFFSET: &str = "offset";
 const SEQUENCE_NUMBER: &str = "sequencenumber";
 const OURS: &str = "longshore";
 const VERSION: &str = "1";
+const COPY: &str = "copy";
 
 /// The metadata of a checkpoint, within [`MAX_METADATA_BYTES`].
 pub(super) fn encode(checkpoint: &Checkpoint) -> Metadata {
-    let (mut offset, base) = foreign::written(checkpoint.watermark.as_ref());
+    let watermark = checkpoint.watermark.as_ref();
+    let (mut offset, base) = foreign::written(watermark);
+    let before_all = watermark.filter(|at| at.sequence_number.0 < 0);
+    if before_all.is_some() {
+        offset = BEFORE_ALL.to_owned();
+    }
     // Anything else cannot travel in a header; the number says where we are.
     if !is_header_value(&offset) {
         offset.clear();
@@ -54,6 +62,9 @@ pub(super) fn encode(checkpoint: &Checkpoint) -> Metadata {
     if let Some(time) = checkpoint.watermark.as_ref().and_then(|at| at.enqueued_time) {
         ours.push_str(&format!(";enqueued={}", unix_millis(time)));
     }
+    if before_all.is_some() {
+        ours.push_str(&format!(";at={base}"));
+    }
     let mut metadata = Metadata::from([
         (OFFSET.to_owned(), offset),
         (SEQUENCE_NUMBER.to_owned(), base.to_string()),
@@ -69,6 +80,18 @@ pub(super) fn encode(checkpoint: &Checkpoint) -> Metadata {
         ours.push_str(&settled);
     }
     metadata
+}
+
+/// The position alone, for processors of other SDKs that look elsewhere; marked as a copy.
+pub(super) fn copy(checkpoint: &Checkpoint) -> Metadata {
+    let mut metadata = encode(checkpoint);
+    metadata.insert(OURS.to_owned(), COPY.to_owned());
+    metadata
+}
+
+/// Whether it is a copy that nobody has written since.
+pub(super) fn is_copy(metadata: &Metadata) -> bool {
+    value(metadata, OURS) == Some(COPY)
 }
 
 /// The checkpoint in a blob's metadata, whoever wrote it. Names are read in any case; keys that
@@ -111,17 +134,24 @@ impl<'a> Ours<'a> {
         let Some(base) = sequence_number.filter(|number| self.belongs_to(*number)) else {
             return checkpoint;
         };
+        let watermark = match checkpoint.watermark {
+            None if base < 0 && self.field("at") == Some(base) => {
+                Some(Position { offset: Some(BEFORE_ALL.into()), ..Position::at(base) })
+            }
+            watermark => watermark,
+        };
         let settled = self.0.get("settled").and_then(|text| settled::decode(base, text));
         let enqueued_time = self.field("enqueued").map(from_unix_millis);
         Checkpoint {
-            watermark: checkpoint.watermark.map(|position| Position { enqueued_time, ..position }),
+            watermark: watermark.map(|position| Position { enqueued_time, ..position }),
             settled_above: settled.unwrap_or_default(),
             incarnation: self.field("incarnation").map(Incarnation),
             write_id: WriteId(self.field("write").unwrap_or_default()),
             takeovers_without_progress: self.field("takeovers").unwrap_or_default(),
             suspects_to: self.field("suspects").map(SequenceNumber),
             trial: self.0.get("trial").and_then(|text| trial(text)),
-            ..checkpoint
+            lease_epoch: checkpoint.lease_epoch,
+            reset_generation: checkpoint.reset_generation,
         }
     }
 
@@ -344,6 +374,39 @@ mod tests {
         assert_eq!(time(&written), None);
         let earlier = "v=1;base=42;epoch=9;reset=0;write=4;takeovers=0";
         assert_eq!(time(&metadata(&[("sequencenumber", "42"), (OURS, earlier)])), None);
+    }
+
+    #[test]
+    fn before_the_first_event_is_a_place_that_others_begin_at_and_not_the_same_as_none() {
+        let reset = Checkpoint { watermark: Some(Position::at(-1)), ..Checkpoint::default() };
+        let written = encode(&reset);
+        assert_eq!((&*written[OFFSET], &*written[SEQUENCE_NUMBER]), ("-1", "-1"));
+        let place = Position { offset: Some("-1".into()), ..Position::at(-1) };
+        let read = decode(&written).expect("readable").watermark;
+        assert_eq!(read, Some(place.clone()));
+        // And as it was looked up, behind which retention took what was there.
+        for place in [place, Position { offset: Some("-1".into()), ..Position::at(41) }] {
+            let located = Checkpoint { watermark: Some(place), ..Checkpoint::default() };
+            assert_eq!(decode(&encode(&located)), Ok(located));
+        }
+        assert_eq!(decode(&encode(&Checkpoint::default())), Ok(Checkpoint::default()));
+    }
+
+    #[test]
+    fn a_copy_is_the_position_until_somebody_else_writes_it() {
+        let position = Position { offset: Some("4096".into()), ..Position::at(42) };
+        let full = Checkpoint {
+            watermark: Some(position.clone()),
+            settled_above: vec![run(44, 50)],
+            lease_epoch: LeaseEpoch(9),
+            ..Checkpoint::default()
+        };
+        let mut copied = copy(&full);
+        assert!(is_copy(&copied) && !is_copy(&encode(&full)));
+        let alone = Checkpoint { watermark: Some(position), ..Checkpoint::default() };
+        assert_eq!(decode(&copied), Ok(alone));
+        copied.remove(OURS);
+        assert!(!is_copy(&copied));
     }
 
     #[test]

@@ -5,6 +5,10 @@
 //!   a compare-and-swap, while the other SDKs go on writing theirs without conditions.
 //! - Paths are lower-cased. Where another SDK kept the case it was configured with, its blob is
 //!   read beside ours, and counts as far as it is newer and further ahead. Only ours is written.
+//! - The port of a broker on this machine is part of its path, `localhost:5673/…`, as the clients of
+//!   Python and Go have it. Those of JavaScript and .NET leave it out, and so did earlier releases.
+//!   For them the position is copied to the path without the port; what they, or an earlier
+//!   release, wrote there is read where there is no blob under the path with it.
 //! - What is settled above the watermark goes with it within the 8 KiB of metadata; what does not
 //!   fit is handled again after a crash.
 //! - All metadata is replaced by a write: keys that other programs added are gone with our first,
@@ -22,6 +26,7 @@ use std::sync::Arc;
 use azure_core::credentials::TokenCredential;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use tracing::debug;
 
 use self::join::{Blobs, NOT_OURS};
 use super::{
@@ -30,8 +35,8 @@ use super::{
 };
 pub use crate::blob_container::DEFAULT_REQUEST_TIMEOUT;
 use crate::blob_container::names::{self, Spelling};
-use crate::blob_container::{Container, WriteFailure};
-use crate::error::{Error, ErrorClass};
+use crate::blob_container::{Container, Found, WriteFailure};
+use crate::error::{Error, ErrorClass, error_chain};
 use crate::event::{Partition, PartitionId};
 use crate::secret::Secret;
 
@@ -77,14 +82,33 @@ impl BlobCheckpointStore {
         self.container.url()
     }
 
-    async fn load_both(&self, key: &CheckpointKey) -> Result<Option<StoredCheckpoint>, Error> {
-        let read = async |spelling| match blob_name(LOAD, key, spelling) {
-            Ok(name) => self.container.read(LOAD, &name).await,
-            Err(error) => Err(error),
+    async fn load_all(&self, key: &CheckpointKey) -> Result<Blobs, Error> {
+        let mut blobs = Blobs::default();
+        for spelling in spellings(&key.scope, Some(&key.partition)) {
+            if spelling == Spelling::WithoutPort && !blobs.is_empty() {
+                break;
+            }
+            let name = blob_name(LOAD, key, spelling)?;
+            let found = self.container.read(LOAD, &name).await?;
+            *blobs.of(spelling) = found.filter(|found| counts(spelling, found));
+        }
+        Ok(blobs)
+    }
+
+    async fn overwrite(
+        &self,
+        key: &CheckpointKey,
+        checkpoint: &Checkpoint,
+    ) -> Result<VersionToken, StoreError> {
+        let blobs = self.load_all(key).await?;
+        let expected = match &blobs.ours {
+            Some(ours) => Expected::Version(ours.version.clone()),
+            None => Expected::Absent,
         };
-        let ours = read(Spelling::Lower).await?;
-        let others = if is_spelled_alike(key) { None } else { read(Spelling::AsGiven).await? };
-        Blobs { ours, others }.joined(LOAD, key).transpose()
+        match blobs.joined(LOAD, key) {
+            Some(Err(_)) => self.compare_and_swap(key, checkpoint, &expected).await,
+            _ => Err(StoreError::Conflict),
+        }
     }
 
     async fn compare_and_swap(
@@ -101,32 +125,44 @@ impl BlobCheckpointStore {
             }
             _ => self.container.create(STORE, &name, metadata).await,
         };
-        written.map_err(|failure| match failure {
+        let version = written.map_err(|failure| match failure {
             WriteFailure::Conflict => StoreError::Conflict,
             WriteFailure::Failed(error) => {
                 StoreError::Failed(error.with_partition(&partition(key)))
             }
-        })
+        })?;
+        self.copy(key, checkpoint).await;
+        Ok(version)
     }
 
-    async fn list_both(&self, scope: &CheckpointScope) -> Result<Vec<Listed>, Error> {
+    /// Copies the position of a checkpoint to where some clients look for those of a local broker.
+    /// Nothing depends on it here.
+    async fn copy(&self, key: &CheckpointKey, checkpoint: &Checkpoint) {
+        let name = |spelling| blob_name(STORE, key, spelling);
+        let (Ok(ours), Ok(without_port)) = (name(Spelling::Lower), name(Spelling::WithoutPort))
+        else {
+            return;
+        };
+        if ours == without_port {
+            return;
+        }
+        let copy = metadata::copy(checkpoint);
+        if let Err(error) = self.container.put(STORE, &without_port, copy).await {
+            debug!(causes = ?error_chain(&error), "the checkpoint is not copied to {without_port}");
+        }
+    }
+
+    async fn list_all(&self, scope: &CheckpointScope) -> Result<Vec<Listed>, Error> {
         let mut found: BTreeMap<PartitionId, Blobs> = BTreeMap::new();
         let mut alien: Vec<Listed> = Vec::new();
-        let mut folders = vec![(Spelling::Lower, names::folder(scope, KIND, Spelling::Lower))];
-        let as_given = names::folder(scope, KIND, Spelling::AsGiven);
-        if folders.iter().all(|(_, folder)| *folder != as_given) {
-            folders.push((Spelling::AsGiven, as_given));
-        }
-        for (spelling, folder) in folders {
+        for spelling in spellings(scope, None) {
+            let folder = names::folder(scope, KIND, spelling);
             for (name, blob) in self.container.list(LIST, &folder).await?.blobs {
                 let file = name.strip_prefix(&folder).unwrap_or(&name);
                 let fault = match (names::partition(file, spelling), blob) {
+                    (Some(_), Some(blob)) if !counts(spelling, &blob) => continue,
                     (Some(id), Some(blob)) => {
-                        let blobs = found.entry(id).or_default();
-                        match spelling {
-                            Spelling::Lower => blobs.ours = Some(blob),
-                            Spelling::AsGiven => blobs.others = Some(blob),
-                        }
+                        *found.entry(id).or_default().of(spelling) = Some(blob);
                         continue;
                     }
                     (None, _) => "its name is not a partition's",
@@ -155,7 +191,7 @@ impl CheckpointStore for BlobCheckpointStore {
         &'a self,
         key: &'a CheckpointKey,
     ) -> BoxFuture<'a, Result<Option<StoredCheckpoint>, Error>> {
-        self.load_both(key).boxed()
+        async move { self.load_all(key).await?.joined(LOAD, key).transpose() }.boxed()
     }
 
     fn store<'a>(
@@ -167,16 +203,41 @@ impl CheckpointStore for BlobCheckpointStore {
         self.compare_and_swap(key, checkpoint, expected).boxed()
     }
 
+    fn overwrite_unreadable<'a>(
+        &'a self,
+        key: &'a CheckpointKey,
+        checkpoint: &'a Checkpoint,
+    ) -> BoxFuture<'a, Result<VersionToken, StoreError>> {
+        self.overwrite(key, checkpoint).boxed()
+    }
+
     fn list<'a>(&'a self, scope: &'a CheckpointScope) -> BoxFuture<'a, Result<Vec<Listed>, Error>> {
-        self.list_both(scope).boxed()
+        self.list_all(scope).boxed()
     }
 }
 
-fn is_spelled_alike(key: &CheckpointKey) -> bool {
-    names::folder(&key.scope, KIND, Spelling::Lower)
-        == names::folder(&key.scope, KIND, Spelling::AsGiven)
-        && names::file(&key.partition, Spelling::Lower)
-            == names::file(&key.partition, Spelling::AsGiven)
+/// Whether a blob is a checkpoint of its own. A copy of ours is not: it would come back where ours
+/// is deleted, to begin anew, and may be of a broker on another port.
+fn counts(spelling: Spelling, found: &Found) -> bool {
+    spelling != Spelling::WithoutPort || !metadata::is_copy(&found.metadata)
+}
+
+/// The spellings under which there may be blobs of a scope, or of one of its partitions, ours first.
+fn spellings(scope: &CheckpointScope, partition: Option<&PartitionId>) -> Vec<Spelling> {
+    let name = |spelling| {
+        let file = partition.map(|partition| names::file(partition, spelling));
+        names::folder(scope, KIND, spelling) + &file.unwrap_or_default()
+    };
+    let mut seen: Vec<String> = Vec::new();
+    [Spelling::Lower, Spelling::AsGiven, Spelling::WithoutPort]
+        .into_iter()
+        .filter(|spelling| {
+            let name = name(*spelling);
+            let is_new = !seen.contains(&name);
+            seen.push(name);
+            is_new
+        })
+        .collect()
 }
 
 fn blob_name(

@@ -205,14 +205,15 @@ impl<F: Future<Output = Outcomes>> Future for Call<F> {
     }
 }
 
-/// What a panic said.
 fn panic_failure(panic: &(dyn Any + Send)) -> Failure {
-    let said = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("without a message");
-    Failure::new(ErrorClass::Unknown, format!("the handler panicked: {said}"))
+    Failure::new(ErrorClass::Unknown, format!("the handler panicked: {}", panic_text(panic)))
+}
+
+/// What a panic said.
+pub(in crate::consumer) fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without a message")
 }
 
 #[cfg(test)]

@@ -2,25 +2,25 @@
 //! link is opened.
 //!
 //! The claim rewrites the checkpoint by compare-and-swap with a new lease epoch. It starts from
-//! what that write held. A position that is not in the log goes to the reset policy, and is
-//! never dropped silently.
+//! what that write held; where that is, [`begin`](super::begin) decides.
 
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
-use crate::checkpoint_store::{CheckpointKey, StoredCheckpoint};
-use crate::config::PositionLost;
+use super::begin::{Begin, Known};
+use crate::checkpoint_store::CheckpointKey;
 use crate::consumer::checkpoint_write::{Written, too_slow, write_once};
 use crate::consumer::exit::StopReason;
 use crate::consumer::orders::{Order, Told};
 use crate::consumer::partition::Claimed;
 use crate::consumer::shared::Shared;
+use crate::consumer::status::Look;
 use crate::error::{Error, error_chain};
-use crate::event::{Partition, Position, SequenceNumber, StartPosition};
+use crate::event::Partition;
 use crate::state::fence::{Fence, Verdict};
-use crate::state::resume::{Continuity, ResumePosition, first_start};
-use crate::transport::{HubProperties, LinkStart, LogProperties};
+use crate::state::resume::{Continuity, ResumePosition};
+use crate::transport::LinkStart;
 
 /// Claims the partition, however long it takes. `lost` is how its position was lost, where an
 /// ownership of ours just ended for that.
@@ -45,7 +45,7 @@ pub(super) async fn claim(
         let error = tokio::select! {
             biased;
             _changed = orders.changed() => continue,
-            step = try_once(shared, key, partition, lost) => match step? {
+            step = try_once(shared, key, partition, lost, failures) => match step? {
                 ClaimStep::Claimed(claimed) => return Ok(*claimed),
                 ClaimStep::Again => continue,
                 ClaimStep::Failed(error) if !error.class().is_retryable() => {
@@ -90,8 +90,10 @@ async fn try_once(
     key: &CheckpointKey,
     partition: &Partition,
     lost: Option<Continuity>,
+    failures: u32,
 ) -> Result<ClaimStep, StopReason> {
     let limit = shared.options.store_timeout;
+    let look_begun = shared.service_now();
     let read = async {
         // The checkpoint first: whatever of the rest is old by the time of the write, for this
         // process may have slept, the write fails if another owner claimed meanwhile.
@@ -106,6 +108,14 @@ async fn try_once(
         Ok(read) => read,
         Err(error) => return Ok(ClaimStep::Failed(error)),
     };
+    let known = Known { hub: &hub, log: &log, stored: stored.as_ref() };
+    let begin = match Begin::decide(shared, partition, known, lost) {
+        Ok(begin) => match begin.look_up(shared, partition, known, failures).await {
+            Ok(begin) => Ok(begin),
+            Err(error) => return Ok(ClaimStep::Failed(error)),
+        },
+        Err(stop) => Err(stop),
+    };
     // The lease last: much may have happened since it was taken, and a claim by who has it no
     // longer would end the ownership of who has it now.
     if let Some(leases) = &shared.leases {
@@ -119,14 +129,12 @@ async fn try_once(
             return Err(StopReason::LeaseLost);
         }
     }
-    let begin = begin(shared, partition, &hub, &log, stored.as_ref(), lost)?;
+    let begin = begin?;
     let is_anothers = stored.as_ref().is_some_and(|it| !shared.is_own(it.checkpoint.write_id));
     let mut fence =
         Fence::claim(stored, hub.incarnation, shared.shared_now_millis(), shared.write_id());
     fence.on_takeover(&shared.takeover_rule(), is_anothers, log.last_enqueued);
-    if let Begin::At { watermark, .. } = &begin {
-        fence.restart_at(watermark.clone());
-    }
+    begin.prepare(&mut fence);
     while let Some((checkpoint, expected)) = fence.pending() {
         match write_once(&*shared.checkpoints, key, checkpoint, expected, limit).await {
             Written::Stored(version) => fence.on_stored(version),
@@ -139,14 +147,12 @@ async fn try_once(
         }
     }
     shared.counters.checkpoints.add(1);
-    let start = match begin {
-        Begin::After(number) => LinkStart::After(number),
-        Begin::Again(start) | Begin::At { start, .. } => start,
-    };
+    let start = begin.start();
     announce(shared, partition, &fence, start);
     Ok(ClaimStep::Claimed(Box::new(Claimed {
         resume: ResumePosition::new(hub.incarnation, start),
         fence,
+        look: Look { begun: look_begun, log },
     })))
 }
 
@@ -174,77 +180,4 @@ fn announce(shared: &Shared, partition: &Partition, fence: &Fence, start: LinkSt
              once, to find the one that ends its process"
         );
     }
-}
-
-/// Where to begin.
-enum Begin {
-    /// After the checkpoint.
-    After(SequenceNumber),
-    /// Where the owner before us began, of whose events the first is unsettled still. What it
-    /// settled beyond that stays settled.
-    Again(LinkStart),
-    /// At a place of its own; the claim stores it where it is a number.
-    At { start: LinkStart, watermark: Option<Position> },
-}
-
-fn begin(
-    shared: &Shared,
-    partition: &Partition,
-    hub: &HubProperties,
-    log: &LogProperties,
-    stored: Option<&StoredCheckpoint>,
-    lost: Option<Continuity>,
-) -> Result<Begin, StopReason> {
-    let checkpoint = stored.map(|stored| &stored.checkpoint);
-    let position = checkpoint.and_then(|checkpoint| checkpoint.watermark.as_ref());
-    let known = checkpoint.and_then(|checkpoint| checkpoint.incarnation);
-    let refused = lost.filter(|lost| matches!(lost, Continuity::Refused { .. }));
-    let continuity = match (position, known) {
-        // Nothing that can be read says so, or it would have been noticed before.
-        _ if let Some(refused) = refused => refused,
-        (Some(position), known) => ResumePosition::new(
-            known.unwrap_or(hub.incarnation),
-            LinkStart::After(position.sequence_number),
-        )
-        .continuity(hub, log),
-        (None, Some(was)) if was != hub.incarnation => {
-            Continuity::Recreated { was, is: hub.incarnation }
-        }
-        // "Latest" and numbers above 0 make a watermark at the first claim, except where the
-        // log was empty: so without one the beginning is where the owner before us began.
-        (None, Some(_)) => {
-            return Ok(Begin::Again(match shared.options.start_position {
-                StartPosition::EnqueuedAt(time) => LinkStart::EnqueuedAt(time),
-                _ => LinkStart::FirstEvent,
-            }));
-        }
-        (None, None) => return Ok(at(first_start(shared.options.start_position, log))),
-    };
-    let start = match (continuity, position) {
-        // What retention took is counted when the link opens.
-        (Continuity::Unbroken | Continuity::Trimmed { .. }, Some(position)) => {
-            return Ok(Begin::After(position.sequence_number));
-        }
-        _ => match shared.options.position_lost {
-            PositionLost::Earliest => StartPosition::Earliest,
-            PositionLost::Latest => StartPosition::Latest,
-            PositionLost::Stop => return Err(StopReason::PositionLost(continuity)),
-        },
-    };
-    error!(
-        message_topic = %partition.entity,
-        message_partition = %partition.id,
-        continuity = ?continuity,
-        policy = ?shared.options.position_lost,
-        "the checkpoint's position is not in the log; the policy decides where to go on"
-    );
-    Ok(at(first_start(start, log)))
-}
-
-fn at(start: LinkStart) -> Begin {
-    let watermark = match start {
-        LinkStart::After(number) if number.0 >= 0 => Some(Position::at(number.0)),
-        _ => None,
-    };
-    Begin::At { start, watermark }
 }

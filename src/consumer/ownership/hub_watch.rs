@@ -1,20 +1,18 @@
 //! What is looked at beside the work: whether the hub has more partitions, whether somebody else wrote
 //! our checkpoints, and where the logs end.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::time::sleep;
-use tracing::warn;
 
 use super::checkpoint_watch::overwritten;
-use crate::consumer::exit::ExitReason;
 use crate::consumer::lock::lock;
-use crate::consumer::orders::Directive;
 use crate::consumer::shared::Shared;
-use crate::error::{Error, error_chain};
+use crate::consumer::status::{Look, PartitionPhase, PartitionStatus};
 use crate::event::PartitionId;
 
 /// How often the hub is asked whether it has more partitions.
@@ -80,59 +78,48 @@ async fn new_partitions(shared: &Shared) -> Vec<PartitionId> {
     }
 }
 
-/// How often the end of each partition's log is read, to know the lag in events.
+/// How often the end of each partition's log is read, to know what waits there.
 pub const LAG_PROBE_INTERVAL: Duration = Duration::from_secs(30);
 
+/// How often the gauges of the partitions are told again: events that wait grow older while nothing
+/// else happens.
+const GAUGES_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Keeps what is known of the lag as young as it has to be, for ever.
+pub(super) async fn watch_lag(shared: &Shared) -> Infallible {
+    let (looks, _shows) = tokio::join!(look_at_logs(shared), show_gauges(shared));
+    looks
+}
+
 /// Reads the ends of the logs now and then. What cannot be read is left for the next time.
-pub(super) async fn probe_lag(shared: Arc<Shared>) {
+async fn look_at_logs(shared: &Shared) -> Infallible {
     loop {
         // Jittered: a fleet does not ask all at once.
         sleep(LAG_PROBE_INTERVAL.mul_f64(0.75 + shared.random() / 2.0)).await;
-        let partitions: Vec<_> = lock(&shared.partitions)
-            .iter()
-            .map(|(id, status)| (id.clone(), Arc::clone(status)))
-            .collect();
-        for (id, status) in partitions {
-            if let Ok(log) = shared.transport.log_properties(&id).await {
-                status.on_log_end(log.last_enqueued);
+        for (id, status) in statuses(shared) {
+            if status.phase() == PartitionPhase::Stopped {
+                continue;
             }
+            let begun = shared.service_now();
+            let read = shared.transport.log_properties(&id).await;
+            status.on_look(read.ok().map(|log| Look { begun, log }), shared.service_now());
         }
     }
 }
 
-/// Asks the hub for its partitions, however long it takes.
-pub(super) async fn list_partitions(shared: &Shared) -> Result<Vec<PartitionId>, ExitReason> {
-    let mut directive = shared.directive.subscribe();
-    let mut failures = 0;
+async fn show_gauges(shared: &Shared) -> Infallible {
     loop {
-        if matches!(*directive.borrow_and_update(), Directive::Drain(_)) {
-            return Err(ExitReason::Drained);
+        sleep(GAUGES_INTERVAL).await;
+        let now = shared.service_now();
+        for (_, status) in statuses(shared) {
+            status.show(now);
         }
-        let error: Error = tokio::select! {
-            biased;
-            _changed = directive.changed() => continue,
-            read = shared.transport.hub_properties() => match read {
-                Ok(hub) => return Ok(hub.partitions),
-                Err(error) => error,
-            },
-        };
-        if !error.class().is_retryable() {
-            return Err(ExitReason::Failed(error));
-        }
-        failures += 1;
-        let delay = shared.options.reopen_backoff.delay(failures, shared.random());
-        warn!(
-            message_topic = %shared.transport.entity(),
-            class = %error.class(),
-            failures,
-            retry_in_ms = delay.as_millis(),
-            causes = ?error_chain(&error),
-            "the hub cannot be read; trying again"
-        );
-        tokio::select! {
-            biased;
-            _changed = directive.changed() => {}
-            () = sleep(delay) => {}
-        }
+        // An exporter may forget what is not told again.
+        shared.timings.in_flight.increment(0.0);
     }
+}
+
+fn statuses(shared: &Shared) -> Vec<(PartitionId, Arc<PartitionStatus>)> {
+    let partitions = lock(&shared.partitions);
+    partitions.iter().map(|(id, status)| (id.clone(), Arc::clone(status))).collect()
 }

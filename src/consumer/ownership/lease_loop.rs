@@ -19,12 +19,14 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
+use super::first_look::timed_out;
 use super::hub_watch::{Found, HubWatch};
 use super::lease_requests::{Polled, Requests};
 use super::owners::Owners;
 use crate::config::LeaseOptions;
 use crate::consumer::exit::{PartitionExit, StopReason};
 use crate::consumer::lock::lock;
+use crate::consumer::never_connected::{GaveUp, NeverConnected, Unreached};
 use crate::consumer::orders::{Directive, Order};
 use crate::consumer::shared::Shared;
 use crate::error::{Error, error_chain};
@@ -82,16 +84,32 @@ struct LeaseLoop<'a> {
     /// How partitions that stay ours ended.
     exits: BTreeMap<PartitionId, PartitionExit>,
     failures: u32,
+    /// Until the leases were listed once.
+    first: Option<FirstLook>,
+}
+
+/// The first look at the leases, while it is not made.
+struct FirstLook {
+    /// When it is given up. Until then it is tried, whatever the store says: its container may be
+    /// about to be created, or opened.
+    deadline: Option<Instant>,
+    last: Option<Error>,
+    /// Why it is not tried any more.
+    ended: Option<GaveUp>,
 }
 
 /// Runs what this worker has leases for, until it is told to drain.
+///
+/// # Errors
+/// Where they were never listed: the time for the first connection is over, or the worker is told to
+/// drain.
 pub(super) async fn run(
     shared: &Arc<Shared>,
     owners: Owners,
     partitions: Vec<PartitionId>,
-) -> Vec<PartitionExit> {
+) -> Result<Vec<PartitionExit>, NeverConnected> {
     let Some(leases) = &shared.leases else {
-        return Vec::new();
+        return Ok(Vec::new());
     };
     let options = leases.options.clone();
     let me = leases.owner.clone();
@@ -123,6 +141,11 @@ pub(super) async fn run(
         leaving: Leaving::No,
         exits: BTreeMap::new(),
         failures: 0,
+        first: Some(FirstLook {
+            deadline: shared.options.connect_timeout.map(|timeout| now + timeout),
+            last: None,
+            ended: None,
+        }),
     };
     this.run().await
 }
@@ -139,7 +162,7 @@ fn limits(options: &LeaseOptions) -> LeaseLimits {
 }
 
 impl LeaseLoop<'_> {
-    async fn run(mut self) -> Vec<PartitionExit> {
+    async fn run(mut self) -> Result<Vec<PartitionExit>, NeverConnected> {
         let mut directive = self.shared.directive.subscribe();
         directive.mark_changed();
         let mut watch = HubWatch::new(self.shared);
@@ -196,6 +219,11 @@ impl LeaseLoop<'_> {
     // What is due.
 
     fn begin_what_is_due(&mut self, now: Instant) {
+        if let Some(first) = &mut self.first
+            && first.deadline.is_some_and(|end| now >= end)
+        {
+            first.ended.get_or_insert(timed_out(self.shared));
+        }
         if let Leaving::Announced { until, deadline } = self.leaving {
             // Without successors there is nobody to wait for; before the first look nobody knows.
             let alone = self.announced.as_ref().is_some_and(|member| member.leaving)
@@ -243,6 +271,7 @@ impl LeaseLoop<'_> {
             looks.then_some(self.next_look),
             polls.then_some(self.next_poll),
             ends.filter(|end| *end > Instant::now()),
+            self.first.as_ref().and_then(|first| first.deadline),
             self.table.next_overdue().map(Instant::from_std),
         ]
         .into_iter()
@@ -256,6 +285,9 @@ impl LeaseLoop<'_> {
     }
 
     fn is_over(&self, now: Instant) -> bool {
+        if self.first.as_ref().is_some_and(|first| first.ended.is_some()) {
+            return true;
+        }
         let Leaving::Draining { deadline } = self.leaving else {
             return false;
         };
@@ -271,6 +303,11 @@ impl LeaseLoop<'_> {
             }
             return;
         };
+        if let Some(first) = &mut self.first {
+            // Nothing is ours yet, so nobody has to be waited for.
+            first.ended.get_or_insert(GaveUp::Told);
+            return;
+        }
         match self.leaving {
             Leaving::No => {
                 let time = deadline.saturating_duration_since(now);
@@ -306,6 +343,7 @@ impl LeaseLoop<'_> {
                 self.shared.on_store_time(listing.now);
                 let actions = self.table.on_look(listing, now_std());
                 self.shared.leases_seen.store(true, Ordering::Relaxed);
+                self.first = None;
                 self.carry_out(actions);
                 // Jittered, earlier only: a fleet does not look all at once, and no expiry is
                 // found late.
@@ -325,6 +363,7 @@ impl LeaseLoop<'_> {
                     causes = ?error_chain(&error),
                     "the leases cannot be listed; what runs goes on"
                 );
+                self.note_failure(error);
             }
         }
     }
@@ -349,7 +388,15 @@ impl LeaseLoop<'_> {
                     causes = ?error_chain(&error),
                     "the heartbeat cannot be written; other workers may take the partitions"
                 );
+                self.note_failure(error);
             }
+        }
+    }
+
+    /// Keeps why the first look was not made yet.
+    fn note_failure(&mut self, error: Error) {
+        if let Some(first) = &mut self.first {
+            first.last = Some(error);
         }
     }
 
@@ -424,10 +471,13 @@ impl LeaseLoop<'_> {
     }
 
     /// The last word: others need not wait for our heartbeat to expire.
-    async fn finish(self) -> Vec<PartitionExit> {
+    async fn finish(self) -> Result<Vec<PartitionExit>, NeverConnected> {
         drop(self.heartbeat);
         self.requests.remove_member(self.me.clone()).await;
-        self.exits.into_values().collect()
+        let Some(FirstLook { last, ended: Some(ended), .. }) = self.first else {
+            return Ok(self.exits.into_values().collect());
+        };
+        Err(NeverConnected::new(Unreached::Leases, &*self.shared.transport, ended, last))
     }
 }
 

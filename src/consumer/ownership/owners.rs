@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::watch;
-use tokio::task::{Id, JoinSet};
+use tokio::task::{Id, JoinError, JoinSet};
 use tracing::error;
 
 use super::claim::claim;
 use crate::checkpoint_store::CheckpointKey;
 use crate::config::PositionLost;
 use crate::consumer::exit::{PartitionExit, StopReason};
-use crate::consumer::handling::call::StartCall;
+use crate::consumer::handling::call::{StartCall, panic_text};
 use crate::consumer::lock::lock;
 use crate::consumer::orders::{Order, Told};
 use crate::consumer::partition::PartitionWorker;
@@ -19,7 +19,8 @@ use crate::consumer::shared::Shared;
 use crate::consumer::status::{PartitionPhase, PartitionStatus};
 use crate::event::{Partition, PartitionId};
 use crate::state::fence::Superseded;
-use crate::telemetry::metrics::PartitionMetrics;
+use crate::state::panics::Panics;
+use crate::telemetry::metrics::PartitionGauges;
 
 /// The ownerships under way. Dropped, it takes them with it.
 pub(super) struct Owners {
@@ -28,11 +29,18 @@ pub(super) struct Owners {
     handler: Arc<dyn StartCall>,
     tasks: JoinSet<PartitionExit>,
     running: BTreeMap<PartitionId, (Id, watch::Sender<Told>)>,
+    panics: BTreeMap<PartitionId, Panics>,
 }
 
 impl Owners {
     pub(super) fn new(shared: Arc<Shared>, handler: Arc<dyn StartCall>) -> Self {
-        Self { shared, handler, tasks: JoinSet::new(), running: BTreeMap::new() }
+        Self {
+            shared,
+            handler,
+            tasks: JoinSet::new(),
+            running: BTreeMap::new(),
+            panics: BTreeMap::new(),
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -41,9 +49,7 @@ impl Owners {
 
     /// Claims the partition and runs it. Nothing of it may be running here.
     pub(super) fn start(&mut self, id: PartitionId, order: Order) {
-        let partition = Partition::new(self.shared.transport.entity().clone(), id.clone());
-        let metrics = PartitionMetrics::new(&partition, self.shared.transport.consumer_group());
-        let status = Arc::new(PartitionStatus::new(metrics));
+        let status = Arc::new(PartitionStatus::new(self.shared.timings.in_flight.clone()));
         lock(&self.shared.partitions).insert(id.clone(), Arc::clone(&status));
         let (sender, orders) = watch::channel(Told { order, rechecks: 0 });
         let own =
@@ -74,27 +80,65 @@ impl Owners {
     }
 
     /// Waits for the next ownership to end; at once `None` where none is under way. Without an
-    /// exit it ended abnormally.
+    /// exit it ended abnormally, and may begin again.
     ///
     /// # Cancel safety
     /// Nothing is lost.
     pub(super) async fn next_exit(&mut self) -> Option<(PartitionId, Option<PartitionExit>)> {
         let ended = self.tasks.join_next_with_id().await?;
-        let (task, exit) = match ended {
-            Ok((task, exit)) => (task, Some(exit)),
-            Err(error) => {
-                error!(%error, "a partition's worker ended abnormally; it will begin again");
-                (error.id(), None)
-            }
-        };
+        let task = ended.as_ref().map_or_else(JoinError::id, |(task, _)| *task);
         let id = self.running.iter().find(|(_, (known, _))| *known == task)?.0.clone();
         self.running.remove(&id);
-        if exit.is_none()
-            && let Some(status) = lock(&self.shared.partitions).get(&id)
-        {
-            status.set_phase(PartitionPhase::Stopped);
-        }
+        let exit = match ended {
+            Ok((_, exit)) => {
+                self.panics.remove(&id);
+                Some(exit)
+            }
+            Err(error) => self.on_abnormal_end(&id, error),
+        };
         Some((id, exit))
+    }
+
+    /// A worker that panics over and over without getting any further stops: to begin again would
+    /// change nothing.
+    fn on_abnormal_end(&mut self, id: &PartitionId, error: JoinError) -> Option<PartitionExit> {
+        let status = lock(&self.shared.partitions).get(id).cloned();
+        let settled_to = status.as_ref().and_then(|status| status.settled_to());
+        if let Some(status) = &status {
+            status.on_gone(PartitionPhase::Stopped);
+        }
+        let partition = Partition::new(self.shared.transport.entity().clone(), id.clone());
+        let message = match error.try_into_panic() {
+            Ok(panic) => panic_text(&*panic).to_owned(),
+            Err(cancelled) => cancelled.to_string(),
+        };
+        let Some(times) = self.panics.entry(id.clone()).or_default().on_panic(settled_to) else {
+            error!(
+                message_topic = %partition.entity,
+                message_partition = %partition.id,
+                panic = message,
+                "a partition's worker panicked; it begins again"
+            );
+            return None;
+        };
+        let reason = StopReason::Panicked { times, message };
+        report(&partition, &reason);
+        Some(PartitionExit {
+            partition: id.clone(),
+            reason,
+            cut_handlers: 0,
+            checkpoint_behind: true,
+        })
+    }
+}
+
+/// Whoever drops it mid-way, as a crash does, has no partition any more.
+impl Drop for Owners {
+    fn drop(&mut self) {
+        let partitions = lock(&self.shared.partitions);
+        for status in self.running.keys().filter_map(|id| partitions.get(id)) {
+            status.on_gone(PartitionPhase::Stopped);
+        }
     }
 }
 
@@ -110,11 +154,11 @@ async fn own(
     let key = CheckpointKey { scope: shared.scope(), partition: id.clone() };
     let mut lost = None;
     loop {
-        status.set_phase(PartitionPhase::Claiming);
+        status.on_gone(PartitionPhase::Claiming);
         let claimed = match claim(&shared, &key, &partition, lost, &mut orders).await {
             Ok(claimed) => claimed,
             Err(reason) => {
-                status.set_phase(PartitionPhase::Stopped);
+                status.on_gone(PartitionPhase::Stopped);
                 report(&partition, &reason);
                 return PartitionExit {
                     partition: id,
@@ -124,7 +168,8 @@ async fn own(
                 };
             }
         };
-        status.set_phase(PartitionPhase::Running);
+        let gauges = PartitionGauges::new(&partition, shared.transport.consumer_group());
+        status.on_owned(claimed.begun(gauges), shared.service_now());
         if let Some(hook) = &shared.on_assigned {
             hook(&partition);
         }

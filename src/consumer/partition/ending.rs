@@ -100,6 +100,9 @@ impl PartitionWorker {
             Loss::Joins => {}
             Loss::Begins => self.on_end_begun(&text),
         }
+        if is_anothers {
+            self.status.on_lost();
+        }
         self.waiting.clear();
         self.trial.release();
         self.scope.lost.cancel();
@@ -184,7 +187,7 @@ impl PartitionWorker {
                  goes to its next owner all the same"
             );
         }
-        self.status.set_phase(PartitionPhase::Stopped);
+        self.status.on_gone(PartitionPhase::Stopped);
         let reason = self.tenure.into_reason().unwrap_or(StopReason::Drained);
         PartitionExit {
             partition: self.partition.id,

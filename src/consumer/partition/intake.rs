@@ -8,15 +8,17 @@ use crate::config::UncheckpointedEvents;
 use crate::consumer::exit::StopReason;
 use crate::consumer::handling::unit::Tracked;
 use crate::error::ErrorClass;
+use crate::event::Unreadable;
 use crate::outcome::Failure;
 use crate::state::watermark::Received;
-use crate::transport::partition_stream::StreamEnd;
+use crate::transport::partition_stream::{PartitionStream, StreamEnd};
 
 /// Most events taken from the link at once: what bounds an overrun of the byte budget.
 const MAX_INTAKE_EVENTS: usize = 256;
 
 impl PartitionWorker {
-    /// How many events the next intake may have; 0 while intake rests.
+    /// How many events the next intake may have; 0 while intake rests. A row of events that cannot be
+    /// read, of which only the range is known, comes whole.
     pub(super) fn intake_events(&self) -> usize {
         if !self.tenure.is_running() {
             return 0;
@@ -40,19 +42,28 @@ impl PartitionWorker {
         let (accused, trial_time) = (self.checkpointer.accused(), self.checkpointer.trial_time());
         // Of the accusation only its event is looked at for each: nearly always there is none.
         let accused_event = accused.map(|trial| trial.event);
-        let mut largest_event_bytes = self.largest_event_bytes;
         let mut bytes_taken = 0;
         let mut settled_before = 0_usize;
         self.shared.counters.received.add(events.len() as u64);
+        self.ages.on_received(self.watermark.next_ticket(), &events);
         for event in events.drain(..) {
-            match self.watermark.on_received(event.sequence_number(), || (&event).into()) {
+            let number = event.sequence_number();
+            let received = match event.unreadable() {
+                None => self.watermark.on_received(number, || (&event).into()),
+                Some(Unreadable { first, last, .. }) => {
+                    self.watermark.on_received_within(number, *first, *last, || (&event).into())
+                }
+            };
+            match received {
                 Received::New(ticket) => {
                     let bytes = event.budget_bytes();
                     bytes_taken += bytes;
-                    largest_event_bytes = largest_event_bytes.max(bytes);
-                    let number = event.sequence_number();
                     let tracked = Tracked { event, ticket };
-                    if accused_event == Some(number)
+                    if let Some(unreadable) = tracked.event.unreadable() {
+                        let failure = illegible(unreadable);
+                        self.rows.on_received(&tracked.event);
+                        self.dead_letter(tracked, failure, now);
+                    } else if accused_event == Some(number)
                         && let Some(trial) = accused
                     {
                         self.dead_letter(tracked, accusation(trial), now);
@@ -68,15 +79,16 @@ impl PartitionWorker {
             }
         }
         self.received = events;
-        self.largest_event_bytes = largest_event_bytes;
         if settled_before > 0 {
             self.shared.counters.settled_before.add(settled_before as u64);
             self.checkpointer.on_settled(settled_before, now);
         }
-        let prefetch = self.largest_event_bytes.saturating_mul(
-            usize::try_from(self.shared.options.prefetch_events).unwrap_or(usize::MAX),
-        );
-        self.shared.budget.on_taken(self.account, bytes_taken, prefetch);
+        self.event_bytes += bytes_taken;
+        let held = self.stream.as_ref().map_or(0, PartitionStream::link_holds_bytes);
+        let share = self.shared.budget.on_taken(self.account, bytes_taken, held);
+        if let Some(stream) = &mut self.stream {
+            stream.set_link_bytes(share);
+        }
         self.count_stream();
     }
 
@@ -103,6 +115,22 @@ impl PartitionWorker {
             }
         }
     }
+}
+
+/// Why an event is a dead letter that no handler gets: the client cannot decode it.
+fn illegible(unreadable: &Unreadable) -> Failure {
+    let Unreadable { reason, first, last } = unreadable;
+    let place = match unreadable.is_exact() {
+        true => String::new(),
+        false => format!("; its sequence number is one of {first} to {last}"),
+    };
+    Failure::new(
+        ErrorClass::Unreadable,
+        format!(
+            "it cannot be decoded, and its content is in the hub alone, until retention removes it: \
+             {reason}{place}"
+        ),
+    )
 }
 
 /// Why an event is a dead letter that no handler gets any more.

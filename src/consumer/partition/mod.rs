@@ -6,8 +6,8 @@
 //! an earlier ownership has nowhere to go.
 //!
 //! In the order of an event's way: `run` (the loop and its inputs), `intake`, `waiting`, `hand_out`,
-//! `outcomes`, `deferrals`, `letters`, `checkpointer`, `progress`; beside it `trials`, and at last
-//! `ending`.
+//! `outcomes`, `deferrals`, `letters`, `rows`, `checkpointer`, `progress`; beside it `trials`, and at
+//! last `ending`.
 
 mod checkpointer;
 mod deferrals;
@@ -17,6 +17,7 @@ mod intake;
 mod letters;
 mod outcomes;
 mod progress;
+mod rows;
 mod run;
 mod tally;
 mod trial_run;
@@ -32,6 +33,7 @@ use tokio_util::sync::{CancellationToken, PollSemaphore};
 
 use checkpointer::Checkpointer;
 use deferrals::Deferrals;
+use rows::Rows;
 use tally::Tally;
 use trial_run::TrialRun;
 use waiting::Waiting;
@@ -44,10 +46,11 @@ use super::handling::scope::{Completion, Scope};
 use super::handling::slots::Slot;
 use super::handling::unit::{Failures, Tracked};
 use super::shared::Shared;
-use super::status::PartitionStatus;
+use super::status::{Begun, Look, PartitionStatus};
 use crate::checkpoint_store::{CheckpointKey, LeaseEpoch};
 use crate::config::OwnerLevel;
 use crate::event::{Event, Partition};
+use crate::state::ages::Ages;
 use crate::state::batch_buffer::BatchLimits;
 use crate::state::byte_budget::Account;
 use crate::state::delay_queue::DelayQueue;
@@ -55,12 +58,29 @@ use crate::state::fence::Fence;
 use crate::state::resume::ResumePosition;
 use crate::state::tenure::Tenure;
 use crate::state::watermark::Watermark;
+use crate::telemetry::metrics::PartitionGauges;
 use crate::transport::partition_stream::{PartitionStream, StreamOptions};
 
 /// A fenced partition.
 pub(super) struct Claimed {
     pub(super) fence: Fence,
     pub(super) resume: ResumePosition,
+    /// What the log said of itself.
+    pub(super) look: Look,
+}
+
+impl Claimed {
+    /// What is said of the partition from now on.
+    pub(super) fn begun(&self, gauges: PartitionGauges) -> Begun {
+        let stored = self.fence.stored();
+        Begun {
+            gauges,
+            start: self.resume.next_start(),
+            settled_to: stored.watermark.as_ref().map(|position| position.sequence_number),
+            settled_ahead: stored.settled_above.clone(),
+            look: self.look.clone(),
+        }
+    }
 }
 
 pub(super) struct PartitionWorker {
@@ -75,12 +95,14 @@ pub(super) struct PartitionWorker {
     stream: Option<PartitionStream>,
     closing: Option<PartitionStream>,
     watermark: Watermark,
+    ages: Ages,
     waiting: Waiting,
     retries: DelayQueue<Tracked>,
     failures: Failures,
     running: Running,
     deferrals: Deferrals,
     letters: FuturesUnordered<BoxFuture<'static, Tracked>>,
+    rows: Rows,
     checkpointer: Checkpointer,
     permits: PollSemaphore,
     /// Whether our place in the line for slots is taken.
@@ -88,11 +110,12 @@ pub(super) struct PartitionWorker {
     slot: Option<Slot>,
     trial: TrialRun,
     account: Account,
+    /// What the account holds for events.
+    event_bytes: usize,
     /// Settled since the budget was told.
     returned_bytes: usize,
     /// What settled since it was last counted.
     tally: Tally,
-    largest_event_bytes: usize,
     links_seen: u64,
     lost_seen: u64,
     tenure: Tenure<StopReason>,
@@ -113,10 +136,11 @@ impl PartitionWorker {
         status: Arc<PartitionStatus>,
         claimed: Claimed,
     ) -> Self {
-        let Claimed { fence, resume } = claimed;
+        let Claimed { fence, resume, .. } = claimed;
         let checkpointer =
             Checkpointer::new(Arc::clone(&shared), key.clone(), Arc::clone(&status), fence);
         let lease_epoch = checkpointer.lease_epoch();
+        let account = shared.budget.open();
         let stream = stream(&shared, &partition, resume, lease_epoch);
         let (sender, completions) = unbounded_channel();
         let scope = scope(&shared, &*handler, &partition, lease_epoch, sender);
@@ -130,20 +154,22 @@ impl PartitionWorker {
             stream: Some(stream),
             closing: None,
             watermark: checkpointer.watermark(),
+            ages: Ages::default(),
             waiting: Waiting::new(handler.takes_batches(), limits),
             retries: DelayQueue::default(),
             failures: Failures::default(),
             running: Running::new(options.handler_timeout),
             deferrals: Deferrals::default(),
             letters: FuturesUnordered::new(),
+            rows: Rows::default(),
             permits: PollSemaphore::new(Arc::clone(shared.slots.semaphore())),
             in_line: false,
             slot: None,
             trial: TrialRun::new(Arc::clone(&shared.trials), Arc::clone(&shared.slots)),
-            account: shared.budget.open(),
+            account,
+            event_bytes: 0,
             returned_bytes: 0,
             tally: Tally::default(),
-            largest_event_bytes: 0,
             links_seen: 0,
             lost_seen: 0,
             tenure: Tenure::new(options.store_timeout),
@@ -177,6 +203,7 @@ fn stream(
     };
     let stream = StreamOptions::new(options.prefetch_events, shared.seed())
         .with_owner_level(owner_level)
+        .with_link_bytes(shared.budget.link_share())
         .with_backoff(options.reopen_backoff);
     PartitionStream::new(Arc::clone(&shared.transport), partition.clone(), resume, stream)
 }

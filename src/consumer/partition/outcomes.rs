@@ -109,7 +109,7 @@ impl PartitionWorker {
         });
         self.returned_bytes += bytes;
         self.tally.done += events.len() as u64;
-        self.tally.settled.push((oldest.enqueued_time(), newest.enqueued_time()));
+        self.tally.settled.push(oldest.enqueued_time());
         self.checkpointer.on_settled(settled, now);
     }
 
@@ -230,7 +230,7 @@ impl PartitionWorker {
         self.deferrals.forget_early(tracked.ticket, 1);
         if self.watermark.on_settled(tracked.ticket, event.into()) != Settled::Before {
             self.returned_bytes += event.budget_bytes();
-            self.tally.settled.push((event.enqueued_time(), event.enqueued_time()));
+            self.tally.settled.push(event.enqueued_time());
             self.checkpointer.on_settled(1, now);
         }
     }

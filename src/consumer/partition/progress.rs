@@ -4,32 +4,29 @@ use std::time::SystemTime;
 
 use super::PartitionWorker;
 use crate::consumer::status::Progress;
+use crate::transport::partition_stream::PartitionStream;
 
 impl PartitionWorker {
     /// Tells what happened since the last call, once for all events of a turn of the loop.
     pub(super) fn publish_progress(&mut self) {
-        let running = self.running.len();
-        if running != self.tally.running {
-            self.shared.timings.in_flight.increment(running as f64 - self.tally.running as f64);
-            self.tally.running = running;
-        }
         self.shared.counters.done.add(std::mem::take(&mut self.tally.done));
         if !self.tally.settled.is_empty() {
             let now = self.shared.clock.now();
-            for (oldest, newest) in self.tally.settled.drain(..) {
+            for oldest in self.tally.settled.drain(..) {
                 self.shared.timings.latency_seconds.record(age(oldest, now));
-                self.tally.newest = self.tally.newest.max(Some(newest));
-            }
-            if let Some(newest) = self.tally.newest.take() {
-                self.status.metrics.lag_seconds.set(age(newest, now));
             }
         }
-        self.status.on_progress(&Progress {
+        let oldest_unsettled = self.watermark.oldest_unsettled();
+        self.status.on_progress(Progress {
             settled_to: self.watermark.settled_to().map(|position| position.sequence_number),
             last_received: self.watermark.last_received(),
+            received_time: self.ages.newest(),
             unsettled: self.watermark.unsettled_events(),
+            oldest_unsettled: oldest_unsettled.and_then(|oldest| self.ages.enqueued(oldest)),
             in_flight: self.running.len(),
             settled_above: self.watermark.settled_above_events(),
+            event_bytes: self.event_bytes,
+            link_bytes: self.stream.as_ref().map_or(0, PartitionStream::link_holds_bytes),
         });
     }
 }

@@ -170,7 +170,9 @@ impl PartitionWorker {
             Input::Turn | Input::Completions => {}
             Input::Letter(tracked) => {
                 self.shared.counters.dead_letters.add(1);
-                self.settle(&tracked, now);
+                for tracked in self.rows.on_written(tracked) {
+                    self.settle(&tracked, now);
+                }
                 self.checkpointer.on_batch_finished(now);
             }
             Input::Written(written) => {
@@ -244,6 +246,7 @@ impl PartitionWorker {
     pub(super) fn return_bytes(&mut self) {
         if self.returned_bytes > 0 {
             self.shared.budget.on_returned(self.account, self.returned_bytes);
+            self.event_bytes = self.event_bytes.saturating_sub(self.returned_bytes);
             self.returned_bytes = 0;
         }
     }

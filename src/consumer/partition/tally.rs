@@ -2,13 +2,10 @@
 
 use std::time::SystemTime;
 
-/// What settled, and what runs.
+/// What settled.
 #[derive(Default)]
 pub(super) struct Tally {
     pub(super) done: u64,
-    /// When what settled together had been enqueued, the oldest and the newest of it.
-    pub(super) settled: Vec<(SystemTime, SystemTime)>,
-    pub(super) newest: Option<SystemTime>,
-    /// Handler calls that ran when they were last counted.
-    pub(super) running: usize,
+    /// When the oldest event of what settled together had been enqueued.
+    pub(super) settled: Vec<SystemTime>,
 }

@@ -7,6 +7,7 @@ use azure_core_amqp::error::{AmqpErrorCondition as Condition, AmqpErrorKind as K
 use azure_core_amqp::{AmqpDescribedError, AmqpError};
 use azure_messaging_eventhubs::EventHubsError;
 use azure_messaging_eventhubs::error::ErrorKind;
+use fe2o3_amqp::link::RecvError;
 
 use crate::error::{Error, ErrorClass};
 
@@ -37,6 +38,9 @@ fn as_class(class: ErrorClass, operation: &'static str, error: EventHubsError) -
 
 /// The class of an SDK error.
 pub(super) fn class_of(error: &EventHubsError) -> ErrorClass {
+    if is_undecodable(error) {
+        return ErrorClass::Unreadable;
+    }
     if let Some(described) = described_by(error)
         && let Some(class) = class_of_condition(&described.condition)
     {
@@ -67,8 +71,20 @@ fn summary(class: ErrorClass) -> &'static str {
         ErrorClass::PartitionLost => "another receiver of an equal or higher owner level has it",
         ErrorClass::BadPosition => "the position is not in the log",
         ErrorClass::BadData => "the answer cannot be understood",
+        ErrorClass::Unreadable => "the client cannot decode an event",
         ErrorClass::Unknown => "it failed in a way that is not known",
     }
+}
+
+/// Whether an event arrived that the SDK cannot decode. The link took it, and goes on behind it.
+fn is_undecodable(error: &EventHubsError) -> bool {
+    let ErrorKind::AmqpError(error) = &error.kind else {
+        return false;
+    };
+    let Kind::TransportImplementationError(error) = error.kind() else {
+        return false;
+    };
+    matches!(error.downcast_ref::<RecvError>(), Some(RecvError::MessageDecode(_)))
 }
 
 /// The AMQP error with its condition, anywhere in the chain.

@@ -1,18 +1,19 @@
 //! Events of the SDK to ours and back, in one pass over their annotations.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
+use azure_core_amqp::AmqpMessage;
 use azure_core_amqp::message::{
-    AmqpAnnotationKey, AmqpMessageBody, AmqpMessageId, AmqpMessageProperties,
+    AmqpAnnotationKey, AmqpAnnotations, AmqpMessageBody, AmqpMessageProperties,
 };
-use azure_core_amqp::{AmqpMessage, AmqpSimpleValue, AmqpValue};
 use azure_messaging_eventhubs::models::ReceivedEventData;
 use bytes::Bytes;
 
-use crate::error::{Error, ErrorClass};
+use super::values;
+use crate::error::{Error, ErrorClass, Result};
 use crate::event::{
-    Event, EventParts, Offset, OutgoingEvent, Partition, Properties, PropertyValue, SequenceNumber,
+    AnnotationKey, Body, Event, EventParts, MessageProperties, Offset, OutgoingEvent, Partition,
+    SequenceNumber, Value,
 };
 
 const SEQUENCE_NUMBER: &str = "x-opt-sequence-number";
@@ -20,153 +21,161 @@ const OFFSET: &str = "x-opt-offset";
 const ENQUEUED_TIME: &str = "x-opt-enqueued-time";
 const PARTITION_KEY: &str = "x-opt-partition-key";
 
+/// What the broker writes of every event itself.
+const OF_THE_BROKER: [&str; 4] = [SEQUENCE_NUMBER, OFFSET, ENQUEUED_TIME, PARTITION_KEY];
+
 /// Takes a received event apart.
 ///
 /// # Errors
-/// `BadData` where it carries no sequence number: without one there is no position to resume
-/// from, and no event to dead-letter.
-pub(super) fn received(
-    partition: &Arc<Partition>,
-    received: &ReceivedEventData,
-) -> Result<Event, Error> {
+/// `Unreadable` where it carries no sequence number: without one there is no position to resume
+/// from.
+pub(super) fn received(partition: &Arc<Partition>, received: &ReceivedEventData) -> Result<Event> {
     let message = received.raw_amqp_message();
     let mut sequence_number = None;
-    let mut offset = None;
-    let mut enqueued_time = SystemTime::UNIX_EPOCH;
-    let mut key = None;
-    if let Some(annotations) = &message.message_annotations {
-        for (name, value) in annotations.0.iter() {
-            let AmqpAnnotationKey::Symbol(name) = name else {
+    let mut parts = EventParts::new(Arc::clone(partition), 0, Bytes::new());
+    for (name, value) in message.message_annotations.iter().flat_map(|all| all.0.iter()) {
+        let value = values::received(value);
+        let name = match name {
+            AmqpAnnotationKey::Symbol(name) => name.0.as_str(),
+            AmqpAnnotationKey::Ulong(number) => {
+                parts.annotations.insert(AnnotationKey::Number(*number), value);
                 continue;
-            };
-            match (name.0.as_str(), value) {
-                (SEQUENCE_NUMBER, AmqpValue::Long(number)) => sequence_number = Some(*number),
-                (OFFSET, AmqpValue::String(text)) => offset = Some(Offset::new(text)),
-                (ENQUEUED_TIME, AmqpValue::TimeStamp(time)) => {
-                    enqueued_time = time.0.unwrap_or(SystemTime::UNIX_EPOCH);
-                }
-                (PARTITION_KEY, AmqpValue::String(text)) => key = Some(text.clone()),
-                _ => {}
+            }
+        };
+        match (name, value) {
+            (SEQUENCE_NUMBER, Value::Long(number)) => sequence_number = Some(number),
+            (OFFSET, Value::String(text)) => parts.offset = Some(Offset::from(text)),
+            (ENQUEUED_TIME, Value::Timestamp(millis)) => {
+                parts.enqueued_time = crate::timestamp::from_unix_millis(millis);
+            }
+            (PARTITION_KEY, Value::String(text)) => parts.key = Some(text),
+            (_, value) => {
+                parts.annotations.insert(AnnotationKey::from(name), value);
             }
         }
     }
     let Some(sequence_number) = sequence_number else {
-        return Err(Error::new(
-            ErrorClass::BadData,
-            "receive from the link",
-            "an event came without a sequence number",
-        )
-        .with_partition(partition));
+        let message = "an event came without a sequence number";
+        return Err(Error::new(ErrorClass::Unreadable, "receive from the link", message)
+            .with_partition(partition));
     };
-    let properties = message.properties.as_ref();
-    Ok(EventParts {
-        partition: Arc::clone(partition),
-        sequence_number: SequenceNumber(sequence_number),
-        offset,
-        enqueued_time,
-        key,
-        body: body(&message.body),
-        properties: application_properties(message),
-        message_id: properties.and_then(|properties| properties.message_id.as_ref()).map(id_text),
-        correlation_id: properties
-            .and_then(|properties| properties.correlation_id.as_ref())
-            .map(id_text),
-        content_type: properties
-            .and_then(|properties| properties.content_type.as_ref())
-            .map(|symbol| symbol.0.clone()),
-    }
-    .into())
-}
-
-/// The bytes of the data sections; of a value that is text or bytes, those.
-fn body(body: &AmqpMessageBody) -> Bytes {
-    match body {
+    parts.sequence_number = SequenceNumber(sequence_number);
+    match &message.body {
         AmqpMessageBody::Binary(sections) => match sections.as_slice() {
-            [] => Bytes::new(),
-            [section] => Bytes::copy_from_slice(section),
-            sections => Bytes::from(sections.concat()),
+            [section] => parts.body = Bytes::copy_from_slice(section),
+            sections => {
+                let copy = |section: &Vec<u8>| Bytes::copy_from_slice(section);
+                parts.set_structured_body(Body::Data(sections.iter().map(copy).collect()));
+            }
         },
-        AmqpMessageBody::Value(AmqpValue::Binary(bytes)) => Bytes::copy_from_slice(bytes),
-        AmqpMessageBody::Value(AmqpValue::String(text)) => Bytes::copy_from_slice(text.as_bytes()),
-        _ => Bytes::new(),
-    }
-}
-
-fn application_properties(message: &AmqpMessage) -> Properties {
-    message
-        .application_properties
-        .as_ref()
-        .map(|properties| {
-            properties.0.iter().map(|(name, value)| (name.clone(), property(value))).collect()
-        })
-        .unwrap_or_default()
-}
-
-fn property(value: &AmqpSimpleValue) -> PropertyValue {
-    match value {
-        AmqpSimpleValue::Null => PropertyValue::Null,
-        AmqpSimpleValue::Boolean(truth) => PropertyValue::Bool(*truth),
-        AmqpSimpleValue::UByte(number) => PropertyValue::Int(i64::from(*number)),
-        AmqpSimpleValue::Byte(number) => PropertyValue::Int(i64::from(*number)),
-        AmqpSimpleValue::UShort(number) => PropertyValue::Int(i64::from(*number)),
-        AmqpSimpleValue::Short(number) => PropertyValue::Int(i64::from(*number)),
-        AmqpSimpleValue::UInt(number) => PropertyValue::Int(i64::from(*number)),
-        AmqpSimpleValue::Int(number) => PropertyValue::Int(i64::from(*number)),
-        AmqpSimpleValue::Long(number) => PropertyValue::Int(*number),
-        AmqpSimpleValue::ULong(number) => {
-            i64::try_from(*number).map_or(PropertyValue::UInt(*number), PropertyValue::Int)
+        AmqpMessageBody::Value(value) => {
+            parts.set_structured_body(Body::Value(values::received(value)));
         }
-        AmqpSimpleValue::Float(number) => PropertyValue::Float(f64::from(*number)),
-        AmqpSimpleValue::Double(number) => PropertyValue::Float(*number),
-        AmqpSimpleValue::Char(letter) => PropertyValue::Text(letter.to_string()),
-        AmqpSimpleValue::String(text) => PropertyValue::Text(text.clone()),
-        AmqpSimpleValue::Symbol(symbol) => PropertyValue::Text(symbol.0.clone()),
-        AmqpSimpleValue::Uuid(id) => PropertyValue::Text(id.to_string()),
-        AmqpSimpleValue::Binary(bytes) => PropertyValue::Binary(Bytes::copy_from_slice(bytes)),
-        AmqpSimpleValue::TimeStamp(time) => time.0.map_or(PropertyValue::Null, |time| {
-            PropertyValue::Text(crate::timestamp::rfc3339(time))
-        }),
-        other => PropertyValue::Text(format!("{other:?}")),
+        AmqpMessageBody::Sequence(lists) => {
+            let list = |list: &azure_core_amqp::AmqpList| {
+                list.iter().map(values::received).collect::<Vec<_>>()
+            };
+            parts.set_structured_body(Body::Sequence(lists.iter().map(list).collect()));
+        }
+        AmqpMessageBody::Empty => parts.set_structured_body(Body::Data(Vec::new())),
     }
+    if let Some(properties) = &message.application_properties {
+        let property = |(name, value): (&String, _)| (name.clone(), values::received_simple(value));
+        parts.properties = properties.0.iter().map(property).collect();
+    }
+    if let Some(properties) = &message.properties {
+        parts.set_message(received_properties(properties));
+    }
+    Ok(parts.into())
 }
 
-fn id_text(id: &AmqpMessageId) -> String {
-    match id {
-        AmqpMessageId::String(text) => text.clone(),
-        AmqpMessageId::Uuid(id) => id.to_string(),
-        AmqpMessageId::Ulong(number) => number.to_string(),
-        AmqpMessageId::Binary(bytes) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
-    }
+fn received_properties(properties: &AmqpMessageProperties) -> MessageProperties {
+    let mut message = MessageProperties::default();
+    message.message_id = properties.message_id.as_ref().map(values::received_id);
+    message.correlation_id = properties.correlation_id.as_ref().map(values::received_id);
+    message.content_type = properties.content_type.as_ref().map(|symbol| symbol.0.clone());
+    message.content_encoding = properties.content_encoding.as_ref().map(|symbol| symbol.0.clone());
+    message.subject = properties.subject.clone();
+    message.to = properties.to.clone();
+    message.reply_to = properties.reply_to.clone();
+    message.user_id = properties.user_id.as_deref().map(Bytes::copy_from_slice);
+    message.group_id = properties.group_id.clone();
+    message.group_sequence = properties.group_sequence;
+    message.reply_to_group_id = properties.reply_to_group_id.clone();
+    message.creation_time = properties.creation_time.as_ref().map(values::millis);
+    message.absolute_expiry_time = properties.absolute_expiry_time.as_ref().map(values::millis);
+    message
 }
 
 /// Builds the message of an event to publish.
-pub(super) fn outgoing(event: OutgoingEvent) -> AmqpMessage {
-    let mut builder = AmqpMessage::builder().with_body(event.body.to_vec());
-    if event.message_id.is_some() || event.content_type.is_some() {
-        builder = builder.with_properties(AmqpMessageProperties {
-            message_id: event.message_id.map(AmqpMessageId::String),
-            content_type: event.content_type.map(Into::into),
-            ..AmqpMessageProperties::default()
-        });
+///
+/// # Errors
+/// `Permanent` where the event holds what AMQP does not allow.
+pub(super) fn outgoing(event: OutgoingEvent) -> Result<AmqpMessage> {
+    if let Some((name, type_name)) = event.property_not_allowed() {
+        let message = format!(
+            "its property {name:?} is of the type {type_name}, and AMQP allows no lists, maps and \
+             arrays in properties: write it as text, or into the body"
+        );
+        return Err(Error::new(ErrorClass::Permanent, "publish an event", message));
+    }
+    let mut builder = AmqpMessage::builder().with_body(outgoing_body(&event));
+    if !event.message.is_empty() {
+        builder = builder.with_properties(outgoing_properties(event.message));
     }
     for (name, value) in event.properties {
-        builder = builder.add_application_property(name, simple_value(value));
+        builder = builder.add_application_property(name, values::outgoing_simple(value));
     }
-    let mut message = builder.build();
+    let mut annotations = AmqpAnnotations::new();
+    for (name, value) in event.annotations {
+        let name = match name {
+            AnnotationKey::Name(name) if OF_THE_BROKER.contains(&name.as_str()) => continue,
+            AnnotationKey::Name(name) => AmqpAnnotationKey::Symbol(name.into()),
+            AnnotationKey::Number(number) => AmqpAnnotationKey::Ulong(number),
+        };
+        annotations.insert(name, values::outgoing(value));
+    }
     if let Some(key) = event.key {
-        message.add_message_annotation(PARTITION_KEY.into(), key);
+        annotations.insert(AmqpAnnotationKey::Symbol(PARTITION_KEY.into()), key);
     }
-    message
+    if !annotations.0.is_empty() {
+        builder = builder.with_message_annotations(annotations);
+    }
+    Ok(builder.build())
 }
 
-fn simple_value(value: PropertyValue) -> AmqpSimpleValue {
-    match value {
-        PropertyValue::Null => AmqpSimpleValue::Null,
-        PropertyValue::Bool(truth) => AmqpSimpleValue::Boolean(truth),
-        PropertyValue::Int(number) => AmqpSimpleValue::Long(number),
-        PropertyValue::UInt(number) => AmqpSimpleValue::ULong(number),
-        PropertyValue::Float(number) => AmqpSimpleValue::Double(number),
-        PropertyValue::Text(text) => AmqpSimpleValue::String(text),
-        PropertyValue::Binary(bytes) => AmqpSimpleValue::Binary(bytes.to_vec()),
+fn outgoing_body(event: &OutgoingEvent) -> AmqpMessageBody {
+    match &event.structured_body {
+        None => AmqpMessageBody::Binary(vec![event.body.to_vec()]),
+        Some(Body::Data(sections)) if sections.is_empty() => AmqpMessageBody::Empty,
+        Some(Body::Data(sections)) => {
+            AmqpMessageBody::Binary(sections.iter().map(|section| section.to_vec()).collect())
+        }
+        Some(Body::Value(value)) => AmqpMessageBody::Value(values::outgoing(value.clone())),
+        Some(Body::Sequence(lists)) => {
+            let list = |list: &Vec<Value>| {
+                let values = list.iter().cloned().map(values::outgoing).collect::<Vec<_>>();
+                azure_core_amqp::AmqpList::from(values)
+            };
+            AmqpMessageBody::Sequence(lists.iter().map(list).collect())
+        }
+    }
+}
+
+fn outgoing_properties(properties: MessageProperties) -> AmqpMessageProperties {
+    AmqpMessageProperties {
+        message_id: properties.message_id.map(values::outgoing_id),
+        correlation_id: properties.correlation_id.map(values::outgoing_id),
+        content_type: properties.content_type.map(Into::into),
+        content_encoding: properties.content_encoding.map(Into::into),
+        subject: properties.subject,
+        to: properties.to,
+        reply_to: properties.reply_to,
+        user_id: properties.user_id.map(|bytes| bytes.to_vec()),
+        group_id: properties.group_id,
+        group_sequence: properties.group_sequence,
+        reply_to_group_id: properties.reply_to_group_id,
+        creation_time: properties.creation_time.map(values::timestamp),
+        absolute_expiry_time: properties.absolute_expiry_time.map(values::timestamp),
     }
 }

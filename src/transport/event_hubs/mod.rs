@@ -16,12 +16,14 @@ mod namespace;
 mod protocol;
 mod publisher;
 mod shared_answer;
+mod values;
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 pub use connect::DEFAULT_OPEN_TIMEOUT;
 pub use namespace::{DEFAULT_CALL_TIMEOUT, DEFAULT_IDLE_TIMEOUT, Namespace};
@@ -29,23 +31,33 @@ pub use protocol::Protocol;
 pub use publisher::EventHubsPublisher;
 
 use azure_messaging_eventhubs::{
-    ConsumerClient, EventHubsError, OpenReceiverOptions, StartLocation, StartPosition,
+    ConsumerClient, EventHubsError, EventReceiver, OpenReceiverOptions, StartLocation,
+    StartPosition,
 };
 use futures::future::BoxFuture;
 use futures::{FutureExt, Stream, StreamExt};
 use shared_answer::SharedAnswer;
 use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::task::AbortOnDropHandle;
 
-use super::{HubProperties, Link, LinkStart, LogProperties, OpenLink, Transport};
+use super::{HubProperties, Link, LinkStart, LogProperties, OpenLink, Panicked, Transport};
 use crate::error::{Error, ErrorClass, Result};
 use crate::event::{
-    ConsumerGroup, EntityName, Event, Incarnation, Partition, PartitionId, SequenceNumber,
+    ConsumerGroup, EntityName, Event, Incarnation, Offset, Partition, PartitionId, SequenceNumber,
 };
+use crate::state::call_pace::CallPace;
+use crate::timestamp::{from_unix_millis, unix_millis};
 
 /// How long a read of properties may take, at most. Short: an answer can get lost, and links
 /// wait for it.
 pub const DEFAULT_READ_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Most reads of properties that one transport makes in a second: the [service] allows a namespace 50.
+/// With so many partitions that they wait for one another, they wait; nothing is refused.
+///
+/// [service]: https://learn.microsoft.com/azure/event-hubs/event-hubs-quotas
+pub const MANAGEMENT_CALLS_A_SECOND: usize = 45;
 
 /// How long a goodbye may take; the SDK's can hang.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -77,13 +89,19 @@ async fn within_classified<T>(
 
 /// Reads one hub through the Azure SDK.
 #[derive(Debug)]
-pub struct EventHubsTransport {
+pub struct EventHubsTransport(Arc<Hub>);
+
+/// One hub, as one consumer group.
+#[derive(Debug)]
+struct Hub {
     namespace: Namespace,
     entity: EntityName,
     consumer_group: ConsumerGroup,
     /// The client for runtime information; replaced after an error.
     management: Mutex<Option<Management>>,
-    hub: SharedAnswer<HubProperties>,
+    /// Held together with the client.
+    pace: std::sync::Mutex<CallPace>,
+    properties: SharedAnswer<HubProperties>,
 }
 
 struct Management(ConsumerClient);
@@ -101,15 +119,31 @@ impl EventHubsTransport {
         entity: impl Into<EntityName>,
         consumer_group: impl Into<ConsumerGroup>,
     ) -> Self {
-        Self {
+        Self(Arc::new(Hub {
             namespace,
             entity: entity.into(),
             consumer_group: consumer_group.into(),
             management: Mutex::new(None),
-            hub: SharedAnswer::default(),
-        }
+            pace: std::sync::Mutex::new(CallPace::new(MANAGEMENT_CALLS_A_SECOND)),
+            properties: SharedAnswer::default(),
+        }))
     }
+}
 
+/// Makes a call in a task of its own, which ends when nobody waits for it any more. Callers share
+/// clients and answers: one that is not polled for a while, because its partition rests, must not hold
+/// up the others.
+async fn in_a_task<T: Send + 'static>(
+    operation: &'static str,
+    call: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    AbortOnDropHandle::new(tokio::spawn(call)).await.unwrap_or_else(|error| {
+        let message = "the client panicked, or the runtime shuts down";
+        Err(Error::new(ErrorClass::Transient, operation, message).with_source(error))
+    })
+}
+
+impl Hub {
     async fn read_hub(&self) -> Result<HubProperties> {
         let properties = self
             .manage("read the hub's properties", async |client| {
@@ -129,6 +163,22 @@ impl EventHubsTransport {
         ))
     }
 
+    async fn read_log(&self, partition: &PartitionId) -> Result<LogProperties> {
+        let properties = self
+            .manage("read the partition's properties", async |client| {
+                client.get_partition_properties(partition.as_str()).await
+            })
+            .await?;
+        let last = properties.last_enqueued_sequence_number;
+        let log = LogProperties::new(
+            SequenceNumber(properties.beginning_sequence_number),
+            (last >= 0).then_some(SequenceNumber(last)),
+            properties.last_enqueued_time_utc,
+        );
+        let offset = Some(properties.last_enqueued_offset).filter(|_| last >= 0);
+        Ok(log.with_last_enqueued_offset(offset.map(Offset::from)))
+    }
+
     /// Makes a call on the management client, opening it first where there is none and letting
     /// go of it where the call fails.
     async fn manage<T>(
@@ -137,6 +187,12 @@ impl EventHubsTransport {
         call: impl AsyncFnOnce(&ConsumerClient) -> Result<T, EventHubsError>,
     ) -> Result<T> {
         let mut slot = self.management.lock().await;
+        let place = {
+            let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+            pace.take_place(Instant::now().into_std())
+        };
+        // Before the client is taken: a call that is dropped here leaves it to the next one.
+        sleep_until(Instant::from_std(place)).await;
         let client = match slot.take() {
             Some(Management(client)) => client,
             None => self.namespace.open_consumer(&self.entity, &self.consumer_group).await?,
@@ -151,6 +207,32 @@ impl EventHubsTransport {
     }
 }
 
+impl Hub {
+    async fn open(&self, options: OpenLink) -> Result<Box<dyn Link>> {
+        let client = self.namespace.open_consumer(&self.entity, &self.consumer_group).await?;
+        let partition = Arc::new(Partition::new(self.entity.clone(), options.partition.clone()));
+        let receiver_options = OpenReceiverOptions {
+            owner_level: options.owner_level,
+            prefetch: Some(options.prefetch_events),
+            start_position: Some(start_position(options.start)),
+            receive_timeout: None,
+        };
+        let id = options.partition.as_str().to_owned();
+        match client.open_receiver_on_partition(id, Some(receiver_options)).await {
+            Ok(receiver) => {
+                let receiver = Arc::new(receiver);
+                let events = events_of(Arc::clone(&receiver), Arc::clone(&partition));
+                let _namespace = self.namespace.clone();
+                Ok(Box::new(EventHubsLink { client, receiver, partition, events, _namespace }))
+            }
+            Err(error) => {
+                close_consumer(client).await;
+                Err(classify::error("open the link", error).with_partition(&partition))
+            }
+        }
+    }
+}
+
 async fn close_consumer(client: ConsumerClient) {
     // Whether the goodbye arrives does not matter: the connection is dropped either way.
     let _said = timeout(CLOSE_TIMEOUT, client.close()).await;
@@ -158,95 +240,51 @@ async fn close_consumer(client: ConsumerClient) {
 
 impl Transport for EventHubsTransport {
     fn namespace(&self) -> &str {
-        self.namespace.host()
+        self.0.namespace.name()
     }
 
     fn entity(&self) -> &EntityName {
-        &self.entity
+        &self.0.entity
     }
 
     fn consumer_group(&self) -> &ConsumerGroup {
-        &self.consumer_group
+        &self.0.consumer_group
+    }
+
+    fn place(&self) -> String {
+        format!("{} with {}", self.0.namespace.address(), self.0.namespace.identity())
     }
 
     fn connect(&self) -> BoxFuture<'_, Result<()>> {
-        self.manage("connect to the service", async |_connected| Ok(())).boxed()
+        let hub = Arc::clone(&self.0);
+        let connecting =
+            async move { hub.manage("connect to the service", async |_connected| Ok(())).await };
+        in_a_task("connect to the service", connecting).boxed()
     }
 
     fn hub_properties(&self) -> BoxFuture<'_, Result<HubProperties>> {
-        self.hub.ask(self.read_hub()).boxed()
+        let hub = Arc::clone(&self.0);
+        let reading = async move { hub.properties.ask(hub.read_hub()).await };
+        in_a_task("read the hub's properties", reading).boxed()
     }
 
     fn log_properties<'a>(
         &'a self,
         partition: &'a PartitionId,
     ) -> BoxFuture<'a, Result<LogProperties>> {
-        async move {
-            let properties = self
-                .manage("read the partition's properties", async |client| {
-                    client.get_partition_properties(partition.as_str()).await
-                })
-                .await?;
-            let last = properties.last_enqueued_sequence_number;
-            Ok(LogProperties::new(
-                SequenceNumber(properties.beginning_sequence_number),
-                (last >= 0).then_some(SequenceNumber(last)),
-                properties.last_enqueued_time_utc,
-            ))
-        }
-        .boxed()
+        let (hub, partition) = (Arc::clone(&self.0), partition.clone());
+        let reading = async move { hub.read_log(&partition).await };
+        in_a_task("read the partition's properties", reading).boxed()
     }
 
     fn open(&self, options: OpenLink) -> BoxFuture<'static, Result<Box<dyn Link>>> {
-        let namespace = self.namespace.clone();
-        let entity = self.entity.clone();
-        let consumer_group = self.consumer_group.clone();
-        async move {
-            let client = namespace.open_consumer(&entity, &consumer_group).await?;
-            let partition = Arc::new(Partition::new(entity, options.partition.clone()));
-            let opened = client
-                .open_receiver_on_partition(
-                    options.partition.as_str().to_owned(),
-                    Some(OpenReceiverOptions {
-                        owner_level: options.owner_level,
-                        prefetch: Some(options.prefetch_events),
-                        start_position: Some(start_position(options.start)),
-                        receive_timeout: None,
-                    }),
-                )
-                .await;
-            match opened {
-                Ok(receiver) => {
-                    // The stream borrows the receiver, so both live in one generator. It gives
-                    // events of ours: the SDK's are large, and each hand-over copies them.
-                    let of = Arc::clone(&partition);
-                    let events = async_stream::stream! {
-                        let mut events = receiver.stream_events();
-                        while let Some(received) = events.next().await {
-                            yield match received {
-                                Ok(received) => convert::received(&of, &received),
-                                Err(error) => Err(classify::error("receive from the link", error)
-                                    .with_partition(&of)),
-                            };
-                        }
-                    };
-                    let events = Box::pin(events);
-                    let link = EventHubsLink { client, partition, events, _namespace: namespace };
-                    let link: Box<dyn Link> = Box::new(link);
-                    Ok(link)
-                }
-                Err(error) => {
-                    close_consumer(client).await;
-                    Err(classify::error("open the link", error).with_partition(&partition))
-                }
-            }
-        }
-        .boxed()
+        let hub = Arc::clone(&self.0);
+        in_a_task("open the link", async move { hub.open(options).await }).boxed()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
         async move {
-            if let Some(Management(client)) = self.management.lock().await.take() {
+            if let Some(Management(client)) = self.0.management.lock().await.take() {
                 close_consumer(client).await;
             }
         }
@@ -254,21 +292,52 @@ impl Transport for EventHubsTransport {
     }
 }
 
-/// Always exclusive: `>` is understood for every kind of position.
+/// Always exclusive, for `>` is understood for every kind of position, but for a time, which the
+/// service knows to the millisecond. The SDK cuts the rest off, and panics at a time before 1970.
 fn start_position(start: LinkStart) -> StartPosition {
     let (location, inclusive) = match start {
-        LinkStart::FirstEvent => (StartLocation::Earliest, false),
+        LinkStart::EnqueuedAt(time) if time > SystemTime::UNIX_EPOCH => {
+            let almost = Duration::from_nanos(999_999);
+            let millis = time.checked_add(almost).map(unix_millis).map(from_unix_millis);
+            (StartLocation::EnqueuedTime(millis.unwrap_or(time)), true)
+        }
+        LinkStart::FirstEvent | LinkStart::EnqueuedAt(_) => (StartLocation::Earliest, false),
         LinkStart::After(number) => (StartLocation::SequenceNumber(number.0), false),
-        LinkStart::EnqueuedAt(time) => (StartLocation::EnqueuedTime(time), true),
     };
     StartPosition { location, inclusive }
 }
 
 type EventStream = Pin<Box<dyn Stream<Item = Result<Event>> + Send>>;
 
+/// The events of a receiver, of ours: the SDK's are large, and each hand-over copies them.
+fn events_of(receiver: Arc<EventReceiver>, partition: Arc<Partition>) -> EventStream {
+    Box::pin(async_stream::stream! {
+        loop {
+            // A stream of the SDK ends with its first error. After an event that could not be decoded
+            // another one of the same receiver goes on behind it.
+            let mut events = receiver.stream_events();
+            let mut goes_on = false;
+            while let Some(received) = events.next().await {
+                yield match received {
+                    Ok(received) => convert::received(&partition, &received),
+                    Err(error) => {
+                        let error = classify::error("receive from the link", error);
+                        goes_on = error.class() == ErrorClass::Unreadable;
+                        Err(error.with_partition(&partition))
+                    }
+                };
+            }
+            if !goes_on {
+                break;
+            }
+        }
+    })
+}
+
 /// A receiver with the client it alone uses.
 struct EventHubsLink {
     client: ConsumerClient,
+    receiver: Arc<EventReceiver>,
     partition: Arc<Partition>,
     events: EventStream,
     /// The connection may go through its tunnel.
@@ -284,7 +353,17 @@ impl Link for EventHubsLink {
     ) -> Poll<Result<usize>> {
         let mut count = 0;
         while count < max_events {
-            match self.events.as_mut().poll_next(cx) {
+            let events = self.events.as_mut();
+            // Whatever the SDK panics over is one event, and no reason to lose the partition.
+            let polled = catch_unwind(AssertUnwindSafe(|| events.poll_next(cx)));
+            let Ok(polled) = polled else {
+                self.events = events_of(Arc::clone(&self.receiver), Arc::clone(&self.partition));
+                let message = "the client panicked over an event";
+                let error = Error::new(ErrorClass::Unreadable, "receive from the link", message);
+                let error = error.with_source(Panicked).with_partition(&self.partition);
+                return Poll::Ready(Err(error));
+            };
+            match polled {
                 Poll::Ready(Some(Ok(event))) => {
                     into.push(event);
                     count += 1;
@@ -305,11 +384,37 @@ impl Link for EventHubsLink {
     }
 
     fn close(self: Box<Self>) -> BoxFuture<'static, ()> {
-        let Self { client, events, .. } = *self;
+        let Self { client, receiver, events, .. } = *self;
         async move {
-            drop(events);
+            drop((events, receiver));
             close_consumer(client).await;
         }
         .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_rounded_up_to_what_the_service_knows_and_one_before_1970_is_the_beginning() {
+        let at = |nanos| SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos);
+        for (time, asked) in [
+            (at(1_000_000), Some(at(1_000_000))),
+            (at(1_000_001), Some(at(2_000_000))),
+            (at(1_999_999), Some(at(2_000_000))),
+            (at(0), None),
+            (SystemTime::UNIX_EPOCH - Duration::from_secs(1), None),
+        ] {
+            let StartPosition { location, inclusive } = start_position(LinkStart::EnqueuedAt(time));
+            match (location, asked) {
+                (StartLocation::EnqueuedTime(location), Some(asked)) => {
+                    assert_eq!((location, inclusive), (asked, true), "{time:?}");
+                }
+                (StartLocation::Earliest, None) => assert!(!inclusive),
+                (location, _) => panic!("{time:?}: {location:?}"),
+            }
+        }
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 use url::Url;
 
 use super::connection_string::ConnectionString;
-use super::endpoint::{Endpoint, Host, Scheme};
+use super::endpoint::{Endpoint, Host, Scheme, is_loopback};
 use super::protocol::Protocol;
 use crate::error::InvalidConfig;
 use crate::transport::tunnel::{self, Proxy, Trust, Tunnel, TunnelOptions, Wire};
@@ -36,6 +36,8 @@ const AMQPS_PORT: u16 = 5671;
 pub struct Namespace {
     pub(super) access: Access,
     host: Host,
+    /// See [`Namespace::name`].
+    name: Arc<str>,
     port: Option<u16>,
     is_emulator: bool,
     entity_path: Option<String>,
@@ -61,6 +63,14 @@ pub(super) enum Access {
     ConnectionString(Arc<str>),
     /// Tokens of Microsoft Entra ID.
     Tokens(Arc<dyn TokenCredential>),
+}
+
+/// See [`Namespace::name`]. In the cloud a port says which protocol is spoken, and not where.
+fn name(host: &Host, port: Option<u16>) -> Arc<str> {
+    match port {
+        Some(port) if is_loopback(host) => format!("{}:{port}", host.in_url()).into(),
+        _ => host.as_str().into(),
+    }
 }
 
 /// Whether the certificate of the other side must be one that is trusted.
@@ -110,6 +120,7 @@ impl Namespace {
         let read = ConnectionString::parse(connection_string)?;
         Ok(Self {
             access: Access::ConnectionString(read.for_sdk.into()),
+            name: name(&read.host, read.port),
             host: read.host,
             port: read.port,
             is_emulator: read.is_emulator,
@@ -141,6 +152,7 @@ impl Namespace {
         })?;
         Ok(Self {
             access: Access::Tokens(credential),
+            name: name(&read, None),
             host: read,
             port: None,
             is_emulator: false,
@@ -237,6 +249,13 @@ impl Namespace {
         self.host.as_str()
     }
 
+    /// What checkpoints are filed under: [`Namespace::host`], and for a broker on this machine with
+    /// the port that the connection string gives, `localhost:5673`, as the clients of Python and Go
+    /// have it. So brokers on several ports have checkpoints of their own.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The entity the connection string is bound to.
     pub fn entity_path(&self) -> Option<&str> {
         self.entity_path.as_deref()
@@ -252,6 +271,21 @@ impl Namespace {
                 && (self.is_emulator || self.port == Some(AMQPS_PORT));
             if is_tcp { Protocol::Tcp } else { Protocol::default() }
         })
+    }
+
+    /// As whom it enters, in words, without the secret.
+    pub fn identity(&self) -> String {
+        match &self.access {
+            Access::ConnectionString(text) => {
+                let key =
+                    text.split(';').find_map(|part| part.strip_prefix("SharedAccessKeyName="));
+                key.map_or_else(
+                    || "a shared access signature".to_owned(),
+                    |key| format!("the key {key}"),
+                )
+            }
+            Access::Tokens(_) => "Microsoft Entra ID".to_owned(),
+        }
     }
 
     /// What is dialled in the end, `HOST:PORT`, behind a tunnel and a proxy.

@@ -225,3 +225,21 @@ fn an_authority_file_is_refused_for_what_is_wrong_with_it() {
     assert!(error.to_string().contains("it cannot be read"), "{error}");
     assert!(error.to_string().contains("none.pem"), "{error}");
 }
+
+#[test]
+fn checkpoints_are_filed_under_the_port_of_a_broker_on_this_machine_as_other_clients_do() {
+    for (endpoint, name) in [
+        ("Endpoint=sb://NS.servicebus.windows.net/", "ns.servicebus.windows.net"),
+        // A port says how to get there, and is no part of a name in the cloud.
+        ("Endpoint=sb://NS.servicebus.windows.net:5671/", "ns.servicebus.windows.net"),
+        ("Endpoint=sb://localhost", "localhost"),
+        ("Endpoint=sb://localhost:5673", "localhost:5673"),
+        ("Endpoint=sb://LOCALHOST:5673/;UseDevelopmentEmulator=true", "localhost:5673"),
+        ("Endpoint=sb://127.0.0.1:5673", "127.0.0.1:5673"),
+        ("Endpoint=sb://[::1]:5673", "[::1]:5673"),
+    ] {
+        assert_eq!(namespace(endpoint).name(), name);
+    }
+    let elsewhere = namespace("Endpoint=sb://localhost").with_custom_endpoint("amqp://[::1]:1");
+    assert_eq!(elsewhere.unwrap().name(), "localhost");
+}

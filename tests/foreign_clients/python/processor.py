@@ -1,6 +1,6 @@
 """A processor as other teams run it beside ours: checkpoints in Blob Storage, one after each event.
 
-    processor.py CONNECTION_STRING ENDPOINT STORE CONTAINER JOURNALS
+    processor.py CONNECTION_STRING STORE CONTAINER JOURNALS
 
 Goes on until its standard input ends or says so. Appends to JOURNALS.handled a line for each event
 when it is handled, and to JOURNALS.checkpointed one when its checkpoint is acknowledged, as JSON,
@@ -17,7 +17,7 @@ from azure.eventhub import TransportType
 from azure.eventhub.aio import EventHubConsumerClient
 from azure.eventhub.extensions.checkpointstoreblobaio import BlobCheckpointStore
 
-CONNECTION_STRING, ENDPOINT, STORE, CONTAINER, JOURNALS = sys.argv[1:]
+CONNECTION_STRING, STORE, CONTAINER, JOURNALS = sys.argv[1:]
 
 
 def journal(kind):
@@ -38,8 +38,6 @@ async def main():
         CONNECTION_STRING,
         "$Default",
         transport_type=TransportType.Amqp,
-        # Its namespace is the host alone then, as it is for a namespace in the cloud.
-        custom_endpoint_address=ENDPOINT,
         checkpoint_store=store,
         load_balancing_interval=2,
         partition_ownership_expiration_interval=30,

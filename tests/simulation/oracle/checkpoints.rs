@@ -63,7 +63,9 @@ impl Oracle {
                 }
                 let log = self.logs.get(&(partition, incarnation));
                 let lost = before.settled_above.iter().find_map(|run| {
-                    let mut range = log?.all.range(run.first.0..=run.last.0);
+                    let range = log?.all.range(run.first.0..=run.last.0);
+                    // Whoever knows only a range cannot tell what of it was settled.
+                    let mut range = range.filter(|(_, id)| !self.events[**id].unreadable);
                     range.find(|(number, _)| !covers(checkpoint, **number)).map(|(n, _)| *n)
                 });
                 if let Some(number) = lost.filter(|_| !refused) {

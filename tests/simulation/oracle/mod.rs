@@ -2,6 +2,7 @@
 //! counters.
 
 mod checkpoints;
+mod letters;
 mod owners;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,6 +49,8 @@ struct Published {
     partition: usize,
     incarnation: i64,
     number: i64,
+    /// Whether nobody can decode it.
+    unreadable: bool,
     calls: u32,
     /// By which ownership.
     settled: Option<u64>,
@@ -93,6 +96,8 @@ struct Partition {
     moves: u64,
     /// Whether the last one gave it to a worker that was about to end, as only that one knew.
     given_in_vain: bool,
+    /// Dead letters that name a range, by ownership and range.
+    ranges: BTreeMap<(u64, i64, i64), usize>,
 }
 
 /// How an ownership began, and whether it ended with everything checkpointed.
@@ -148,8 +153,17 @@ impl Oracle {
     }
 
     pub fn on_published(&mut self, partition: usize, number: i64) {
+        self.publish(partition, number, false);
+    }
+
+    pub fn on_published_unreadable(&mut self, partition: usize, number: i64) {
+        self.publish(partition, number, true);
+    }
+
+    fn publish(&mut self, partition: usize, number: i64, unreadable: bool) {
         let (id, incarnation) = (self.events.len(), self.incarnation);
-        self.events.push(Published { partition, incarnation, number, calls: 0, settled: None });
+        let (calls, settled) = (0, None);
+        self.events.push(Published { partition, incarnation, number, unreadable, calls, settled });
         let log = self.logs.entry((partition, incarnation)).or_default();
         log.all.insert(number, id);
         log.unsettled.insert(number, id);

@@ -3,15 +3,15 @@
 use super::guarded::{Change, Guarded, Written, forced_note};
 use super::opened::{Missing, Opened, WITHOUT_HUB};
 use super::outcome::{Outcome, Report, holes_note};
-use super::search::first_since;
+use super::place::located;
 use super::{Force, ResetArgs, SetArgs, Which};
 use crate::{CommandError, Ending, brief};
 use longshore::checkpoint_store::Checkpoint;
 use longshore::error::ErrorClass;
 use longshore::event::{Incarnation, PartitionId, SequenceNumber};
 use longshore::hub::LogProperties;
-use longshore::state::reset::{ResetPlace, ResetTo, reset as reset_to};
-use longshore::transport::Transport;
+use longshore::state::reset::{ResetPlace, ResetTo, before, reset as reset_to};
+use longshore::transport::{Transport, offsets};
 
 pub(super) async fn set(args: SetArgs) -> Result<Ending, CommandError> {
     let SetArgs { partition, sequence, force, common } = args;
@@ -84,8 +84,8 @@ async fn change_one(
     let settled = match to.place(&log) {
         ResetPlace::After(number) => number,
         ResetPlace::BeforeFirstSince(time) => {
-            match first_since(&opened.transport, partition, time).await {
-                Ok(first) => longshore::state::reset::before(first),
+            match offsets::first_since(&opened.transport, partition, time).await {
+                Ok(first) => before(first),
                 Err(error) if error.class() == ErrorClass::PartitionLost => {
                     return Outcome::refused(
                         "a worker has the log for itself, so it cannot be searched for a time; \
@@ -103,11 +103,14 @@ async fn change_one(
             log.end()
         ));
     }
-    let write = guarded
-        .write(partition, |stored, write_id| reset_to(stored, settled, incarnation, write_id));
+    let (position, unknown) = located(&opened.transport, partition, settled, &log).await;
+    let write = guarded.write(partition, |stored, write_id| {
+        reset_to(stored, position.clone(), incarnation, write_id)
+    });
     match write.await {
         Written::Done(change) => {
-            let notes = notes(&change, settled, &log);
+            let mut notes = notes(&change, settled, &log);
+            notes.extend(unknown);
             Outcome::written(*change, notes)
         }
         Written::Refused(why) => Outcome::refused(why),
@@ -118,7 +121,14 @@ async fn change_one(
 fn notes(change: &Change, settled: SequenceNumber, log: &LogProperties) -> Vec<String> {
     let mut notes = Vec::new();
     notes.extend(change.owner.as_ref().map(forced_note));
+    notes.extend(change.over_unreadable.clone());
     let next = settled.0.saturating_add(1);
+    if settled > log.end() {
+        notes.push(format!(
+            "the log ends at {}: processors of other SDKs go on behind that",
+            log.end()
+        ));
+    }
     if next < log.begin.0 {
         notes.push(format!("the log begins at {}: what is below is gone", log.begin));
     }

@@ -8,7 +8,7 @@
 //! what is found next says first of all whether it was made: nothing is written twice.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rand::Rng;
 use tokio::time::{Instant, sleep};
@@ -24,6 +24,7 @@ use longshore::error::{Error, ErrorClass};
 use longshore::event::PartitionId;
 use longshore::lease_store::LeaseListing;
 use longshore::state::owner::{Owner, OwnerKind, is_covered_by};
+use longshore::timestamp::unix_millis;
 
 /// How often a write is tried whose compare failed, or whose answer did not come.
 const ATTEMPTS: u32 = 5;
@@ -50,6 +51,8 @@ pub(super) struct Change {
     pub(super) after: Checkpoint,
     /// An owner that is alive: the write was forced.
     pub(super) owner: Option<Owner>,
+    /// Where it went over what could not be read: why that could not.
+    pub(super) over_unreadable: Option<String>,
 }
 
 /// Writes checkpoints of one scope.
@@ -90,6 +93,9 @@ impl<'a> Guarded<'a> {
                     sleep(PAUSE * attempt).await;
                     continue;
                 }
+                Err(error) if error.class() == ErrorClass::BadData => {
+                    return self.write_over(&key, &error, &make, write_id).await;
+                }
                 Err(error) => return Written::Failed(brief(&error)),
             };
             if let Some(change) = unanswered.take_if(|change| took_effect(change, stored.as_ref()))
@@ -106,7 +112,7 @@ impl<'a> Guarded<'a> {
             };
             let after = make(before.as_ref(), write_id);
             let written = self.opened.checkpoints.store(&key, &after, &expected).await;
-            let change = Change { before, after, owner };
+            let change = Change { before, after, owner, over_unreadable: None };
             match written {
                 Ok(_version) => return Written::Done(Box::new(change)),
                 Err(StoreError::Conflict) => why = StoreError::Conflict.to_string(),
@@ -119,6 +125,39 @@ impl<'a> Guarded<'a> {
             sleep(PAUSE * attempt).await;
         }
         Written::Failed(format!("given up after {ATTEMPTS} attempts: {why}"))
+    }
+
+    /// Writes over what cannot be read, where that is forced. What is left of it is not known, so
+    /// nothing of it is kept; the reset generation is above any that was counted.
+    async fn write_over(
+        &self,
+        key: &CheckpointKey,
+        unreadable: &Error,
+        make: impl Fn(Option<&Checkpoint>, WriteId) -> Checkpoint,
+        write_id: WriteId,
+    ) -> Written {
+        if self.force == Force::Off {
+            return Written::Failed(format!("{}; --force writes over it", brief(unreadable)));
+        }
+        let owner = match self.live_owner(key).await {
+            Ok(owner) => owner,
+            Err(written) => return written,
+        };
+        let mut after = make(None, write_id);
+        let above_all = u64::try_from(unix_millis(SystemTime::now())).unwrap_or(0);
+        after.reset_generation = after.reset_generation.max(above_all);
+        match self.opened.checkpoints.overwrite_unreadable(key, &after).await {
+            Ok(_version) => {
+                let over_unreadable =
+                    Some(format!("what was there is gone: {}", brief(unreadable)));
+                let change = Change { before: None, after, owner, over_unreadable };
+                Written::Done(Box::new(change))
+            }
+            Err(StoreError::Conflict) => {
+                Written::Failed(format!("{}; look again", StoreError::Conflict))
+            }
+            Err(StoreError::Failed(error)) => Written::Failed(brief(&error)),
+        }
     }
 
     /// The owner that is alive, where the write is forced.
@@ -208,7 +247,7 @@ mod tests {
     };
     use longshore::clock::Clock;
     use longshore::config::{LeaseOptions, PositionLost};
-    use longshore::event::{Incarnation, SequenceNumber, StartPosition};
+    use longshore::event::{Incarnation, Position, StartPosition};
     use longshore::lease_store::memory::MemoryLeaseStore;
     use longshore::lease_store::{LeaseStore, Member, OwnerId, Ownership, StoredOwnership};
     use longshore::state::reset::reset;
@@ -348,7 +387,7 @@ mod tests {
         let guarded = Guarded::new(&opened, force).await.expect("in memory");
         let partition = "0".into();
         let write = guarded.write(&partition, |stored, write_id| {
-            reset(stored, SequenceNumber(5), Incarnation(7), write_id)
+            reset(stored, Position::at(5), Incarnation(7), write_id)
         });
         write.await
     }
@@ -485,7 +524,7 @@ mod tests {
         let guarded = Guarded::new(&opened, Force::Off).await.expect("in memory");
         let write = async |partition| {
             let make = |stored: Option<&Checkpoint>, write_id| {
-                reset(stored, SequenceNumber(5), Incarnation(7), write_id)
+                reset(stored, Position::at(5), Incarnation(7), write_id)
             };
             guarded.write(&key(partition).partition, make).await
         };

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::terminal::as_json;
+use longshore::checkpoint::host_of;
 use longshore::checkpoint_store::{Checkpoint, CheckpointScope, LeaseEpoch, SettledRun, Trial};
 use longshore::event::{Incarnation, Offset, PartitionId, Position, SequenceNumber};
 use longshore::timestamp::{from_unix_millis, unix_millis};
@@ -110,8 +111,9 @@ fn read_one(text: &str, scope: &CheckpointScope) -> Result<(PartitionId, Checkpo
         ("consumer_group", &line.consumer_group),
     ];
     for ((field, its), ours) in fields.into_iter().zip(ours) {
-        // The service's names do not differ by case.
-        if !its.eq_ignore_ascii_case(ours) {
+        // The service's names do not differ by case, and a broker on this machine may come back on
+        // another port.
+        if !host_of(its).eq_ignore_ascii_case(host_of(ours)) {
             return Err(format!("its {field} is {its}, and the settings say {ours}"));
         }
     }

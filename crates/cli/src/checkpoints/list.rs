@@ -1,6 +1,7 @@
 //! `list`: every partition that the hub, the checkpoints or the leases know.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use serde_json::json;
 
@@ -14,6 +15,8 @@ use longshore::error::Error;
 use longshore::event::PartitionId;
 use longshore::hub::HubProperties;
 use longshore::lease_store::LeaseListing;
+use longshore::state::lag::service_time;
+use longshore::timestamp::unix_millis;
 use longshore::transport::Transport;
 
 pub(super) async fn run(args: ListArgs) -> Result<Ending, CommandError> {
@@ -27,12 +30,17 @@ pub(super) async fn run(args: ListArgs) -> Result<Ending, CommandError> {
         Ok(leases) => (leases, None),
         Err(error) => (None, Some(error)),
     };
+    // How far the store's clock is ahead of ours.
+    let ahead = leases.as_ref().map_or(0, |listing: &LeaseListing| {
+        unix_millis(listing.now).saturating_sub(unix_millis(SystemTime::now()))
+    });
     let hub = if offline { None } else { Some(opened.transport.hub_properties().await) };
     let (hub, hub_error) = match hub.transpose() {
         Ok(hub) => (hub, None),
         Err(error) => (None, Some(brief(&error))),
     };
-    let rows = rows(&opened, listed.into_iter().collect(), leases.as_ref(), hub.as_ref()).await;
+    let stored = listed.into_iter().collect();
+    let rows = rows(&opened, stored, leases.as_ref(), ahead, hub.as_ref()).await;
     opened.transport.close().await;
     match common.report {
         Some(ReportFormat::Json) => {
@@ -61,6 +69,7 @@ async fn rows(
     opened: &Opened,
     mut stored: BTreeMap<PartitionId, Result<StoredCheckpoint, Error>>,
     leases: Option<&LeaseListing>,
+    ahead: i64,
     hub: Option<&HubProperties>,
 ) -> Vec<Row> {
     let of_hub = hub.map(|hub| hub.partitions.clone()).unwrap_or_default();
@@ -78,7 +87,7 @@ async fn rows(
         let asked = match hub {
             None => Asked::Nothing,
             Some(hub) if hub.partitions.contains(partition) => {
-                ask(opened, hub, partition, &mut lost).await
+                ask(opened, hub, partition, ahead, &mut lost).await
             }
             Some(_) => Asked::NotThere,
         };
@@ -93,13 +102,18 @@ async fn ask(
     opened: &Opened,
     hub: &HubProperties,
     partition: &PartitionId,
+    ahead: i64,
     lost: &mut Option<String>,
 ) -> Asked {
     if let Some(why) = lost {
         return Asked::Failed(why.clone());
     }
     match opened.transport.log_properties(partition).await {
-        Ok(log) => Asked::Log { log, incarnation: hub.incarnation },
+        Ok(log) => Asked::Log {
+            log,
+            incarnation: hub.incarnation,
+            now: service_time(SystemTime::now(), ahead),
+        },
         Err(error) => {
             let why = format!("its log is not known: {}", brief(&error));
             if error.class().is_retryable() {

@@ -3,13 +3,14 @@
 //! ```text
 //!  settings ──> opened: stores, hub, scope
 //!                 ├─> list    a row for each partition ──> table, JSON
-//!                 ├─> change  set, reset: a place in the log ──┐
-//!                 ├─> import  lines of a file ─────────────────┴─> guarded ──> outcomes
+//!                 ├─> change  set, reset: a place in the log ──┬─> place ──> guarded ──> outcomes
+//!                 ├─> import  lines of a file ─────────────────┘
 //!                 └─> export  lines
 //! ```
 //!
 //! Whatever writes does so by compare-and-swap with a higher reset generation, and not while an
-//! owner is alive, unless it is forced.
+//! owner is alive, unless it is forced. The offset that goes with a number is looked up in the hub
+//! (`place`), so that processors of other SDKs go on from what is written.
 
 mod change;
 mod export;
@@ -19,8 +20,8 @@ mod line;
 mod list;
 mod opened;
 mod outcome;
+mod place;
 mod row;
-mod search;
 mod table;
 
 use std::path::PathBuf;
@@ -130,7 +131,8 @@ struct ResetArgs {
 
 #[derive(Args, Debug, Clone, Copy)]
 struct ForceArgs {
-    /// Also where an owner is alive, and also beyond the end of the log
+    /// Also where an owner is alive, beyond the end of the log, and over a checkpoint that cannot be
+    /// read
     #[arg(long)]
     force: bool,
 }
@@ -166,7 +168,7 @@ struct ImportArgs {
     /// The file
     #[arg(long, value_name = "FILE")]
     from: PathBuf,
-    /// Also where an owner is alive
+    /// Also where an owner is alive, and over a checkpoint that cannot be read
     #[arg(long)]
     force: bool,
     #[command(flatten)]

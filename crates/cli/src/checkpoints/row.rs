@@ -1,5 +1,7 @@
 //! What is known of one partition: the checkpoint, its owner, the log, and what does not fit.
 
+use std::time::SystemTime;
+
 use serde::Serialize;
 
 use super::opened::Policy;
@@ -7,9 +9,9 @@ use crate::brief;
 use longshore::checkpoint_store::{Checkpoint, StoredCheckpoint, Trial};
 use longshore::config::PositionLost;
 use longshore::error::Error;
-use longshore::event::{Incarnation, PartitionId, Position, SequenceNumber, StartPosition};
+use longshore::event::{Incarnation, PartitionId, SequenceNumber, StartPosition};
 use longshore::hub::{LinkStart, LogProperties};
-use longshore::state::lag::Lag;
+use longshore::state::lag::{Lag, Standing};
 use longshore::state::owner::{Owner, OwnerKind};
 use longshore::state::resume::first_start;
 
@@ -37,11 +39,13 @@ pub(super) struct Row {
     pub(super) owner: Option<OwnerRow>,
     pub(super) log_begin: Option<i64>,
     pub(super) log_end: Option<i64>,
-    /// `null` where it is not known.
+    /// Events that wait; `null` where it is not known.
     pub(super) lag_events: Option<u64>,
-    /// How much later than the last settled event the last one was enqueued; `null` also where
-    /// the checkpoint does not hold that event's time.
+    /// The age of the oldest of them, where checkpoint and log tell it.
     pub(super) lag_seconds: Option<f64>,
+    /// Else what they tell of it: `null` where even that is not known.
+    pub(super) lag_seconds_at_least: Option<f64>,
+    pub(super) lag_seconds_at_most: Option<f64>,
     /// Why the checkpoint, or else the log, cannot be read.
     pub(super) error: Option<String>,
     /// What an engineer should know.
@@ -83,6 +87,8 @@ pub(super) enum Asked {
     Log {
         log: LogProperties,
         incarnation: Incarnation,
+        /// By the lease store's clock, where there is one.
+        now: SystemTime,
     },
     /// The hub has no such partition.
     NotThere,
@@ -118,6 +124,8 @@ impl Row {
             log_end: None,
             lag_events: None,
             lag_seconds: None,
+            lag_seconds_at_least: None,
+            lag_seconds_at_most: None,
             error,
             notes: Vec::new(),
             found_owner: owner,
@@ -125,7 +133,9 @@ impl Row {
         if let Some(checkpoint) = &checkpoint {
             row.take_checkpoint(checkpoint);
         }
-        row.take_log(policy, checkpoint.as_ref(), asked);
+        if let Some(log) = row.take_log(checkpoint.as_ref(), asked) {
+            row.take_lag(policy, checkpoint.as_ref(), &log);
+        }
         row.note_takeovers(checkpoint.as_ref().and_then(|checkpoint| checkpoint.trial));
         row
     }
@@ -160,17 +170,22 @@ impl Row {
         }
     }
 
-    fn take_log(&mut self, policy: Policy, checkpoint: Option<&Checkpoint>, asked: Asked) {
-        let (log, incarnation) = match asked {
-            Asked::Log { log, incarnation } => (log, incarnation),
-            Asked::Nothing => return,
+    /// Compares the checkpoint with the log; returns the log where the one is a place of the other.
+    fn take_log(
+        &mut self,
+        checkpoint: Option<&Checkpoint>,
+        asked: Asked,
+    ) -> Option<(LogProperties, SystemTime)> {
+        let (log, incarnation, now) = match asked {
+            Asked::Log { log, incarnation, now } => (log, incarnation, now),
+            Asked::Nothing => return None,
             Asked::NotThere => {
                 self.notes.push("the hub has no such partition".to_owned());
-                return;
+                return None;
             }
             Asked::Failed(why) => {
                 self.error.get_or_insert(why);
-                return;
+                return None;
             }
         };
         (self.log_begin, self.log_end) = (Some(log.begin.0), Some(log.end().0));
@@ -179,10 +194,10 @@ impl Row {
             self.incarnation_mismatch = true;
             self.notes
                 .push("THE HUB WAS CREATED ANEW since: this is a place of another log".to_owned());
-            return;
+            return None;
         }
         if self.error.is_some() {
-            return;
+            return None;
         }
         let settled = self.sequence_number.map(SequenceNumber);
         if settled.is_some_and(|settled| settled > log.end()) {
@@ -191,7 +206,7 @@ impl Row {
                 log.end()
             ));
             self.is_beyond_log = true;
-            return;
+            return None;
         }
         if let Some(settled) = settled.filter(|settled| settled.0.saturating_add(1) < log.begin.0) {
             self.notes.push(format!(
@@ -201,12 +216,32 @@ impl Row {
                 log.begin.0.abs_diff(settled.0) - 1
             ));
         }
-        let watermark = checkpoint.and_then(|checkpoint| checkpoint.watermark.clone());
-        let begins_at = watermark.or_else(|| begin(policy.start_position, checkpoint, &log));
-        if let Some(begins_at) = begins_at {
-            let lag = Lag::of(&begins_at, &log);
+        Some((log, now))
+    }
+
+    fn take_lag(
+        &mut self,
+        policy: Policy,
+        checkpoint: Option<&Checkpoint>,
+        (log, now): &(LogProperties, SystemTime),
+    ) {
+        let watermark = checkpoint.and_then(|checkpoint| checkpoint.watermark.as_ref());
+        let from = match watermark {
+            Some(position) => LinkStart::After(position.sequence_number),
+            None => begin(policy.start_position, checkpoint, log),
+        };
+        let settled_ahead = checkpoint.map_or(&[][..], |checkpoint| &checkpoint.settled_above);
+        let standing = Standing {
+            not_before: watermark.and_then(|position| position.enqueued_time),
+            ..Standing::settled(from, settled_ahead)
+        };
+        if let Some(lag) = Lag::of(&standing, log, *now) {
             self.lag_events = Some(lag.events);
-            self.lag_seconds = lag.time.map(|time| time.as_secs_f64());
+            self.lag_seconds = lag.time().map(|time| time.as_secs_f64());
+            if self.lag_seconds.is_none() {
+                self.lag_seconds_at_least = Some(lag.at_least.as_secs_f64());
+                self.lag_seconds_at_most = lag.at_most.map(|most| most.as_secs_f64());
+            }
         }
     }
 
@@ -216,12 +251,8 @@ impl Row {
     }
 }
 
-/// Behind which event a worker begins that finds no position; `None` where only a link tells.
-fn begin(
-    start: StartPosition,
-    checkpoint: Option<&Checkpoint>,
-    log: &LogProperties,
-) -> Option<Position> {
+/// Where a worker begins that finds no position.
+fn begin(start: StartPosition, checkpoint: Option<&Checkpoint>, log: &LogProperties) -> LinkStart {
     // Of a partition that was begun, and has nothing settled, everything is to be done.
     let start = match (start, checkpoint.and_then(|checkpoint| checkpoint.incarnation)) {
         (StartPosition::Latest | StartPosition::SequenceNumber(_), Some(_)) => {
@@ -229,11 +260,7 @@ fn begin(
         }
         _ => start,
     };
-    match first_start(start, log) {
-        LinkStart::FirstEvent => Some(Position::at(log.begin.0.saturating_sub(1))),
-        LinkStart::After(number) => Some(Position::at(number.0)),
-        LinkStart::EnqueuedAt(_) => None,
-    }
+    first_start(start, log)
 }
 
 /// Where a worker begins that finds no checkpoint.

@@ -83,14 +83,22 @@ fn cells(row: &Row) -> [String; 8] {
         checkpoint,
         number(row.log_end, UNKNOWN),
         row.lag_events.map_or_else(|| UNKNOWN.to_owned(), |events| events.to_string()),
-        row.lag_seconds.map_or_else(
-            || UNKNOWN.to_owned(),
-            |seconds| time(Duration::from_secs_f64(seconds.max(0.0))),
-        ),
+        behind_by(row),
         above,
         epoch.map_or_else(|| NOTHING.to_owned(), |epoch| epoch.to_string()),
         row.found_owner.as_ref().map_or_else(|| "nobody".to_owned(), owner_text),
     ]
+}
+
+/// The age of the oldest event that waits, or what is known of it.
+fn behind_by(row: &Row) -> String {
+    let time = |seconds: f64| time(Duration::try_from_secs_f64(seconds).unwrap_or_default());
+    match (row.lag_seconds, row.lag_seconds_at_least, row.lag_seconds_at_most) {
+        (Some(exact), _, _) => time(exact),
+        (None, Some(least), Some(most)) => format!("{} to {}", time(least), time(most)),
+        (None, Some(least), None) => format!("{} or more", time(least)),
+        (None, None, _) => UNKNOWN.to_owned(),
+    }
 }
 
 /// An owner by name, and how long ago it was heard of.

@@ -37,7 +37,7 @@ impl Lines {
         };
         let this = (event.partition().id.clone(), event.sequence_number());
         let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
-        *begun.entry(key.to_owned()).or_insert_with(|| this.clone()) != this
+        *begun.entry(key.into_owned()).or_insert_with(|| this.clone()) != this
     }
 }
 

@@ -54,9 +54,9 @@ pub(super) async fn run(args: TransferArgs) -> Result<Ending, CommandError> {
     );
     let download = worker(results, store.clone(), policy(&args))?.skip_if(move |event, _| {
         let key = event.message_id().unwrap_or_default();
-        if complete.contains(key) {
+        if complete.contains(&*key) {
             Some("its file is complete".to_owned())
-        } else if !wanted.contains(key) {
+        } else if !wanted.contains(&*key) {
             Some("it is not on the list any more".to_owned())
         } else {
             None

@@ -85,7 +85,7 @@ impl State {
             if let (Some(key), Ok(result)) =
                 (event.message_id(), serde_json::from_slice::<TransferResult>(event.body()))
             {
-                results.insert(result.path, (key.to_owned(), result.bytes));
+                results.insert(result.path, (key.into_owned(), result.bytes));
             }
         })
         .await?;
@@ -97,7 +97,7 @@ impl State {
             let settled = checkpoint
                 .is_some_and(|checkpoint| is_settled(checkpoint, event.sequence_number()));
             if !settled && let Some(key) = event.message_id() {
-                waiting.insert(key.to_owned());
+                waiting.insert(key.into_owned());
             }
         })
         .await?;

@@ -1,17 +1,19 @@
 //! What `list` shows, and what it does where a part cannot be read.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use longshore::event::Incarnation;
+use longshore::{Event, EventContext};
 use longshore_emulator::FaultPoint;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
 use crate::azurite::{ALL, Container};
 use crate::command::let_go;
 use crate::stage::{Place, Stage, at, foreign, row, with_holes, worker};
-
-const BLOBS: &str = "localhost/orders/$default/checkpoint";
+use crate::support::{drained, until, within};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_partition_is_a_row_with_checkpoint_owner_and_lag() {
@@ -37,7 +39,7 @@ async fn every_partition_is_a_row_with_checkpoint_owner_and_lag() {
     let first = row(&report, "0");
     assert_eq!(first["sequence_number"], 9);
     assert_eq!((&first["log_begin"], &first["log_end"]), (&json!(0), &json!(19)));
-    assert_eq!((&first["lag_events"], &first["settled_runs_above"]), (&json!(10), &json!(2)));
+    assert_eq!((&first["lag_events"], &first["settled_runs_above"]), (&json!(4), &json!(2)));
     assert_eq!(first["settled_events_above"], 6);
     assert_eq!(first["lease_epoch"], 1_764_080_000_123_i64);
     assert_eq!(
@@ -67,7 +69,8 @@ async fn every_partition_is_a_row_with_checkpoint_owner_and_lag() {
 
     let ended = stage.run(&["list"]).await.expect_code(0);
     let lines: Vec<&str> = ended.stdout.lines().collect();
-    assert_eq!(lines[0], "hub orders at localhost, consumer group $Default");
+    let namespace = stage.scope().namespace;
+    assert_eq!(lines[0], format!("hub orders at {namespace}, consumer group $Default"));
     assert!(lines[1].starts_with("checkpoints in http://127.0.0.1:"), "{ended:#?}");
     let shown = |text: &str| ended.stdout.contains(text);
     assert!(shown("6 in 2 runs") && shown("worker loader-1 (heartbeat "), "{ended:#?}");
@@ -78,7 +81,7 @@ async fn every_partition_is_a_row_with_checkpoint_owner_and_lag() {
         shown("none: there is no checkpoint, a worker begins with the oldest event"),
         "{ended:#?}"
     );
-    assert_eq!(lines.last(), Some(&"4 partitions, 30 events behind in 3 of them"));
+    assert_eq!(lines.last(), Some(&"4 partitions, 24 events behind in 3 of them"));
     stage.stop().await;
 }
 
@@ -96,7 +99,7 @@ async fn a_bad_blob_is_a_row_with_an_error_and_hides_nobody() {
         ("4", &[("offset", "1"), ("sequencenumber", &huge)]),
         ("5/copy", &[("sequencenumber", "1")]),
     ] {
-        container.put(&format!("{BLOBS}/{partition}"), metadata).await;
+        container.put(&format!("{}/{partition}", stage.blobs()), metadata).await;
     }
     let (report, code) = stage.report(&["list"]).await;
     assert_eq!(code, 3, "{report}");
@@ -128,6 +131,56 @@ async fn a_bad_blob_is_a_row_with_an_error_and_hides_nobody() {
     let ended = stage.run(&["export"]).await.expect_code(3);
     assert_eq!(ended.stdout.lines().count(), 2, "{ended:#?}");
     stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_that_cannot_be_read_is_named_and_written_over_where_that_is_forced() {
+    let commands = [
+        &["set", "--sequence", "4"][..],
+        &["reset", "--to", "5"],
+        &["reset", "--to", "latest"],
+        &["import", "--from", "kept.jsonl"],
+    ];
+    for stage in [Stage::over_a_container(4).await, Stage::over_a_folder(4).await] {
+        for partition in ["0", "1", "2", "3"] {
+            stage.publish(partition, 10).await;
+        }
+        stage.write("3", &at(4)).await;
+        let ended = stage.run(&["export", "--to", "kept.jsonl"]).await;
+        ended.expect_code(0);
+        for partition in ["0", "1", "2", "3"] {
+            stage.spoil(partition).await;
+        }
+        let (report, code) = stage.report(&["list"]).await;
+        assert_eq!(code, 3, "{report}");
+        for (partition, arguments) in ["0", "1", "2", "3"].into_iter().zip(commands) {
+            let named = stage.named(partition);
+            let mut arguments = arguments.to_vec();
+            if arguments[0] != "import" {
+                arguments.extend(["--partition", partition]);
+            }
+            let (report, code) = stage.report(&arguments).await;
+            assert_eq!(code, 3, "{report}");
+            let reason = row(&report, partition)["reason"].as_str().unwrap();
+            assert!(reason.contains(&named), "{reason}");
+            assert!(reason.contains("--force writes over it"), "{reason}");
+
+            let (report, code) = stage.report(&[&arguments[..], &["--force"]].concat()).await;
+            assert_eq!(code, 0, "{report}");
+            let notes = row(&report, partition)["notes"].to_string();
+            assert!(notes.contains("what was there is gone"), "{notes}");
+            let settled = if arguments.contains(&"latest") { 9 } else { 4 };
+            assert_eq!(stage.settled_to(partition).await, Some(settled));
+        }
+        let (report, code) = stage.report(&["list"]).await;
+        assert_eq!(code, 0, "{report}");
+        // It is above any reset that an owner may know of.
+        let generation = stage.read("0").await.unwrap().reset_generation;
+        assert!(generation > 1_764_000_000_000, "{generation}");
+        stage.run(&["set", "--partition", "0", "--sequence", "5"]).await.expect_code(0);
+        assert_eq!(stage.read("0").await.unwrap().reset_generation, generation + 1);
+        stage.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -226,37 +279,99 @@ async fn a_checkpoint_beyond_the_log_or_behind_retention_is_said_loudly() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_lag_in_seconds_is_the_time_between_two_events() {
+async fn the_lag_in_seconds_is_the_age_of_the_oldest_event_that_waits_or_what_is_known_of_it() {
+    const PAUSE: Duration = Duration::from_millis(1_200);
     for stage in [Stage::over_a_container(1).await, Stage::over_a_folder(1).await] {
         stage.publish("0", 5).await;
         assert_eq!(stage.work(5).await.len(), 5);
-        let settled = stage.log("0").await.last_enqueued_time.unwrap();
         let lag = async || {
             let (report, _) = stage.report(&["list"]).await;
-            row(&report, "0")["lag_seconds"].as_f64()
+            let seconds = |field: &str| row(&report, "0")[field].as_f64();
+            (
+                seconds("lag_seconds"),
+                seconds("lag_seconds_at_least"),
+                seconds("lag_seconds_at_most"),
+            )
         };
-        assert_eq!(lag().await, Some(0.0));
-        sleep(Duration::from_millis(1_200)).await;
-        stage.publish("0", 3).await;
-        let last = stage.log("0").await.last_enqueued_time.unwrap();
-        let seconds = last.duration_since(settled).unwrap().as_secs_f64();
-        assert!(seconds >= 1.2);
-        let shown = lag().await.unwrap();
-        assert!((shown - seconds).abs() < 1e-6, "{shown} {seconds}");
+        sleep(PAUSE).await;
+        assert_eq!(lag().await, (Some(0.0), None, None), "caught up, however long ago");
+
+        // The last event is the oldest that waits: its age is known, and grows.
+        let published = Instant::now();
+        stage.publish("0", 1).await;
+        let (young, ..) = lag().await;
+        assert!(young.unwrap() <= published.elapsed().as_secs_f64(), "{young:?}");
+        sleep(PAUSE).await;
+        let (older, ..) = lag().await;
+        assert!(older.unwrap() >= PAUSE.as_secs_f64(), "{older:?}");
+
+        // Of the first of several, checkpoint and log tell between what it was enqueued.
+        stage.publish("0", 2).await;
+        let (exact, least, most) = lag().await;
+        assert_eq!(exact, None);
+        assert!(least.unwrap() < most.unwrap() && most.unwrap() >= 2.0 * PAUSE.as_secs_f64());
         let ended = stage.run(&["list"]).await.expect_code(0);
-        assert!(
-            ended
-                .stdout
-                .contains(&format!("  {} s  ", last.duration_since(settled).unwrap().as_secs())),
-            "{ended:#?}"
-        );
+        assert!(ended.stdout.contains(" s to "), "{ended:#?}");
 
         // Another SDK keeps no time.
         if let Place::Container(container) = &stage.place {
             let python = [("offset", "4096"), ("sequencenumber", "5")];
-            container.put(&format!("{BLOBS}/0"), &python).await;
-            assert_eq!(lag().await, None);
+            container.put(&format!("{}/0", stage.blobs()), &python).await;
+            let (exact, least, most) = lag().await;
+            assert!(exact.is_none() && least.is_some() && most.is_none());
+            let ended = stage.run(&["list"]).await.expect_code(0);
+            assert!(ended.stdout.contains(" s or more"), "{ended:#?}");
         }
         stage.stop().await;
     }
+}
+
+/// Events 3 and 6 of ten are held, and what is around them is settled and checkpointed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_and_the_command_say_the_same_of_what_waits() {
+    let stage = Stage::over_a_container(1).await;
+    stage.publish("0", 10).await;
+    let gate = Arc::new(Semaphore::new(0));
+    let wait = Arc::clone(&gate);
+    let handle = stage
+        .worker()
+        .event_handler(move |event: Event, _: EventContext| {
+            let gate = matches!(event.sequence_number().0, 3 | 6).then(|| Arc::clone(&wait));
+            async move {
+                if let Some(gate) = gate {
+                    gate.acquire().await.unwrap().forget();
+                }
+            }
+        })
+        .unwrap()
+        .start();
+    let runs = async || {
+        let stored = stage.read("0").await;
+        stored.map_or(0, |stored| stored.settled_above.len())
+    };
+    while runs().await < 2 {
+        sleep(Duration::from_millis(50)).await;
+    }
+    let snapshot = handle.snapshot().partitions.remove(0);
+    let (report, code) = stage.report(&["list"]).await;
+    let later = handle.snapshot().partitions.remove(0);
+    assert_eq!(code, 0, "{report}");
+    let listed = row(&report, "0");
+    assert_eq!((snapshot.lag_events, &listed["lag_events"]), (Some(2), &json!(2)), "{report}");
+    assert_eq!(listed["settled_events_above"], 5);
+    // The command knows the age of the first that waits where all were enqueued in one moment, and
+    // else what it lies between.
+    let seconds = |field: &str| listed["lag_seconds"].as_f64().or(listed[field].as_f64()).unwrap();
+    let (begun, ended) = (snapshot.lag_time.unwrap(), later.lag_time.unwrap());
+    assert!(seconds("lag_seconds_at_least") <= ended.as_secs_f64(), "{ended:?} {report}");
+    assert!(seconds("lag_seconds_at_most") >= begun.as_secs_f64() - 0.1, "{begun:?} {report}");
+    gate.add_permits(2);
+    until("all", || handle.snapshot().counts.done == 10).await;
+    assert!(within("the drain", drained(handle)).await.is_clean());
+    let (report, _) = stage.report(&["list"]).await;
+    assert_eq!(
+        (&row(&report, "0")["lag_events"], &row(&report, "0")["lag_seconds"]),
+        (&json!(0), &json!(0.0))
+    );
+    stage.stop().await;
 }

@@ -11,6 +11,7 @@ mod command;
 #[path = "../../../../tests/support/mod.rs"]
 mod support;
 
+mod go_on;
 mod kept_aside;
 mod list;
 mod owned;

@@ -77,6 +77,18 @@ async fn a_time_cannot_be_looked_for_behind_a_worker_that_has_the_log() {
     let time = "2020-01-01T00:00:00Z";
     let ended = stage.run(&["reset", "--all", "--force", "--to", time]).await.expect_code(3);
     assert!(ended.stdout.contains("REFUSED: a worker has the log for itself"), "{ended:#?}");
+    // A number needs no search, only its offset does; the log tells that of its ends.
+    for (sequence, offset) in
+        [("3", None), ("-1", Some("-1")), ("9", Some(&*stage.last_offset("0").await))]
+    {
+        let ended = stage.run(&["set", "--partition", "0", "--sequence", sequence]).await;
+        let ended = ended.expect_code(0);
+        let is_told =
+            ended.stdout.contains("its offset is not known (a worker has the log for itself)");
+        assert_eq!(is_told, offset.is_none(), "{ended:#?}");
+        let position = stage.read("0").await.unwrap().watermark.unwrap();
+        assert_eq!(position.offset.as_ref().map(|offset| offset.as_str()), offset);
+    }
     link.close().await;
     stage.run(&["reset", "--all", "--to", time]).await.expect_code(0);
     assert_eq!(stage.settled_to("0").await, Some(-1));

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use azure_core::time::{OffsetDateTime, to_rfc3339};
 use longshore::checkpoint_store::Checkpoint;
+use longshore::event::Position;
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -41,12 +42,18 @@ async fn a_reset_leads_to_each_target() {
         assert_eq!(code, 0, "{to}: {report}");
         assert_eq!(row(&report, "0")["sequence_number"], settled, "{to}");
         let stored = stage.read("0").await.unwrap();
+        // Below what retention left the oldest event is the next one, whatever it is by then.
+        let position = match settled {
+            4.. => stage.event("0", settled).await,
+            _ => Position { offset: Some("-1".into()), ..Position::at(settled) },
+        };
         let expected = Checkpoint {
+            watermark: Some(position),
             reset_generation: generation,
             incarnation: Some(hub),
             lease_epoch: with_holes(7, hub).lease_epoch,
             write_id: stored.write_id,
-            ..crate::stage::at(settled)
+            ..Checkpoint::default()
         };
         assert_eq!(stored, expected, "{to}");
     }

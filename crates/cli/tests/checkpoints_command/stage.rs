@@ -12,12 +12,15 @@ use longshore::checkpoint_store::file::FileCheckpointStore;
 use longshore::checkpoint_store::{
     Checkpoint, CheckpointKey, CheckpointScope, CheckpointStore, Expected, SettledRun,
 };
+use longshore::consumer::BatchConsumerBuilder;
 use longshore::event::{Incarnation, Position, SequenceNumber};
 use longshore::lease_store::blob::BlobLeaseStore;
 use longshore::lease_store::{Holder, LeaseStore, Member, OwnerId, Ownership};
 use longshore::secret::Secret;
 use longshore::transport::event_hubs::{EventHubsPublisher, EventHubsTransport, Namespace};
-use longshore::transport::{HubProperties, LogProperties, Publisher, SendTarget, Transport};
+use longshore::transport::{
+    HubProperties, LinkStart, LogProperties, Publisher, SendTarget, Transport,
+};
 use longshore::{BatchConsumer, Event, EventContext, Failure, OutgoingEvent};
 use longshore_emulator::{Emulator, HubOptions};
 use serde_json::Value;
@@ -96,6 +99,10 @@ impl Stage {
         self.transport.log_properties(&partition.into()).await.unwrap()
     }
 
+    pub(crate) async fn last_offset(&self, partition: &str) -> String {
+        self.log(partition).await.last_enqueued_offset.unwrap().as_str().to_owned()
+    }
+
     pub(crate) fn folder(&self) -> PathBuf {
         self.dir.path().join("longshore-state/checkpoints")
     }
@@ -109,7 +116,7 @@ impl Stage {
     }
 
     pub(crate) async fn write(&self, partition: &str, checkpoint: &Checkpoint) {
-        let (store, key) = (self.store(), key(partition));
+        let (store, key) = (self.store(), self.key(partition));
         let stored = store.load(&key).await.unwrap();
         let expected = stored.map_or(Expected::Absent, |stored| Expected::Version(stored.version));
         store.store(&key, checkpoint, &expected).await.unwrap();
@@ -118,7 +125,7 @@ impl Stage {
 
     pub(crate) async fn read(&self, partition: &str) -> Option<Checkpoint> {
         let store = self.store();
-        let stored = store.load(&key(partition)).await.unwrap();
+        let stored = store.load(&self.key(partition)).await.unwrap();
         let_go(store);
         stored.map(|stored| stored.checkpoint)
     }
@@ -132,14 +139,14 @@ impl Stage {
         let mut ownership = Ownership::default();
         ownership.holder = holder;
         let leases = self.leases();
-        leases.store(&key(partition), &ownership, &Expected::Absent).await.unwrap();
+        leases.store(&self.key(partition), &ownership, &Expected::Absent).await.unwrap();
     }
 
     /// A heartbeat of this worker.
     pub(crate) async fn beat(&self, owner: &str) {
         let owner = OwnerId::new(owner);
         let member = Member { owner, wants: BTreeSet::new(), leaving: false };
-        self.leases().write_member(&scope(), &member).await.unwrap();
+        self.leases().write_member(&self.scope(), &member).await.unwrap();
     }
 
     fn leases(&self) -> BlobLeaseStore {
@@ -171,15 +178,26 @@ impl Stage {
         (ended.report(), ended.code.unwrap())
     }
 
-    /// Lets a worker handle so many events, and returns their numbers in order.
-    pub(crate) async fn work(&self, expected: usize) -> Vec<i64> {
+    /// A worker over this store.
+    fn worker_over(&self, store: Arc<dyn CheckpointStore>) -> BatchConsumerBuilder {
         let string = self.broker.connection_string(None);
         let namespace = Namespace::from_connection_string(&string).unwrap();
         let transport = EventHubsTransport::new(namespace, "orders", "$Default");
+        BatchConsumer::builder(Arc::new(transport), store)
+    }
+
+    /// A worker over a container.
+    pub(crate) fn worker(&self) -> BatchConsumerBuilder {
+        self.worker_over(Arc::from(self.store()))
+    }
+
+    /// Lets a worker handle so many events, and returns their numbers in order.
+    pub(crate) async fn work(&self, expected: usize) -> Vec<i64> {
         let store: Arc<dyn CheckpointStore> = Arc::from(self.store());
         let seen = Seen::default();
         let record = seen.clone();
-        let handle = BatchConsumer::builder(Arc::new(transport), Arc::clone(&store))
+        let handle = self
+            .worker_over(Arc::clone(&store))
             .event_handler(move |event: Event, _: EventContext| {
                 record.record(&event);
                 async { Ok::<(), Failure>(()) }
@@ -192,6 +210,53 @@ impl Stage {
         let mut numbers = seen.numbers();
         numbers.sort_unstable();
         numbers
+    }
+
+    /// Whose checkpoints the command is about, as settings spell it.
+    pub(crate) fn scope(&self) -> CheckpointScope {
+        CheckpointScope {
+            namespace: self.transport.namespace().to_owned(),
+            entity: "orders".into(),
+            consumer_group: "$Default".into(),
+        }
+    }
+
+    fn key(&self, partition: &str) -> CheckpointKey {
+        CheckpointKey { scope: self.scope(), partition: partition.into() }
+    }
+
+    /// Where the blobs are, in a container.
+    pub(crate) fn blobs(&self) -> String {
+        format!("{}/orders/$default/checkpoint", self.transport.namespace())
+    }
+
+    /// Makes a checkpoint one that cannot be read.
+    pub(crate) async fn spoil(&self, partition: &str) {
+        match &self.place {
+            Place::Folder => {
+                let file = self.folder().join(self.named(partition));
+                fs::create_dir_all(file.parent().unwrap()).unwrap();
+                fs::write(file, "{}").unwrap();
+            }
+            Place::Container(container) => {
+                let name = self.named(partition);
+                container.put(&name, &[("offset", "1"), ("sequencenumber", "soon")]).await;
+            }
+        }
+    }
+
+    /// What a checkpoint is stored as.
+    pub(crate) fn named(&self, partition: &str) -> String {
+        match &self.place {
+            Place::Folder => format!("localhost/orders/%24default/{partition}.json"),
+            Place::Container(_) => format!("{}/{partition}", self.blobs()),
+        }
+    }
+
+    /// The event of this number, as who receives it knows its place.
+    pub(crate) async fn event(&self, partition: &str, number: i64) -> Position {
+        let from = LinkStart::After(SequenceNumber(number - 1));
+        self.transport.first_event(&partition.into(), from).await.unwrap()
     }
 
     pub(crate) fn file(&self, name: &str, text: &str) {
@@ -214,18 +279,6 @@ fn blobs(container: &Container) -> BlobCheckpointStore {
 pub(crate) fn row<'a>(report: &'a Value, partition: &str) -> &'a Value {
     let rows = report["partitions"].as_array().unwrap();
     rows.iter().find(|row| row["partition"] == partition).unwrap_or_else(|| panic!("{report}"))
-}
-
-pub(crate) fn scope() -> CheckpointScope {
-    CheckpointScope {
-        namespace: "localhost".to_owned(),
-        entity: "orders".into(),
-        consumer_group: "$Default".into(),
-    }
-}
-
-pub(crate) fn key(partition: &str) -> CheckpointKey {
-    CheckpointKey { scope: scope(), partition: partition.into() }
 }
 
 pub(crate) fn at(sequence_number: i64) -> Checkpoint {

@@ -10,7 +10,20 @@
 //! connection says nothing at all. So a link that is silent for [`PROBE_AFTER`] is compared
 //! with the end of the log; where events wait that it does not bring, twice in a row, or where
 //! the hub cannot be asked, the link is given up.
+//!
+//! A link begins with little credit, and another one with what its events' size allows takes over
+//! from it while it still brings some: see [`crate::state::prefetch`] and the file `refit`.
+//!
+//! Events that cannot be decoded come out in their place, as events without content
+//! ([`Event::unreadable`]), as soon as their numbers are known as well as they can be: see
+//! [`crate::state::unreadable`] and the file `runs`.
 
+mod opening;
+mod refit;
+mod runs;
+mod unread;
+
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -21,13 +34,17 @@ use futures::future::BoxFuture;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::{Instant, Sleep, sleep_until};
-use tracing::{debug, error, warn};
+use tracing::{error, warn};
 
-use super::{HubProperties, Link, LinkStart, LogProperties, OpenLink, Transport};
+use opening::{Opened, Opening};
+use unread::Unread;
+
+use super::{Link, LinkStart, LogProperties, Transport};
 use crate::config::DEFAULT_REOPEN_BACKOFF;
 use crate::error::{Error, ErrorClass, Result};
 use crate::event::{Event, Partition};
 use crate::state::backoff::Backoff;
+use crate::state::prefetch::Prefetch;
 use crate::state::resume::{Continuity, ResumePosition};
 
 /// The shortest wait where the service asked for less.
@@ -48,8 +65,11 @@ pub const PROBE_AGAIN: Duration = Duration::from_secs(5);
 pub struct StreamOptions {
     /// See [`OpenLink::owner_level`].
     pub owner_level: Option<i64>,
-    /// See [`OpenLink::prefetch_events`].
+    /// Most events that a link may bring ahead; see [`OpenLink`](super::OpenLink).
     pub prefetch_events: u32,
+    /// Bytes that a link may hold ahead, as far as the sizes of events tell; see
+    /// [`crate::state::prefetch`].
+    pub link_bytes: usize,
     /// Delays between attempts.
     pub backoff: Backoff,
     /// Seeds the jitter.
@@ -57,9 +77,22 @@ pub struct StreamOptions {
 }
 
 impl StreamOptions {
-    /// No owner level, [`DEFAULT_REOPEN_BACKOFF`], this prefetch and seed.
+    /// No owner level, [`DEFAULT_REOPEN_BACKOFF`], this prefetch and seed, and links that may hold
+    /// whatever their prefetch brings.
     pub fn new(prefetch_events: u32, seed: u64) -> Self {
-        Self { owner_level: None, prefetch_events, backoff: DEFAULT_REOPEN_BACKOFF, seed }
+        Self {
+            owner_level: None,
+            prefetch_events,
+            link_bytes: usize::MAX,
+            backoff: DEFAULT_REOPEN_BACKOFF,
+            seed,
+        }
+    }
+
+    /// Sets the bytes that a link may hold ahead.
+    pub fn with_link_bytes(mut self, link_bytes: usize) -> Self {
+        self.link_bytes = link_bytes;
+        self
     }
 
     /// Sets the owner level.
@@ -97,6 +130,18 @@ pub struct PartitionStream {
     failures: u32,
     /// Whether the service refused our position since the last event.
     position_refused: bool,
+    prefetch: Prefetch,
+    /// A link with other credit, while the open one still brings events.
+    next: Option<BoxFuture<'static, Result<Opened>>>,
+    /// Whether the open link brought something that cannot be read since `next` was begun: that one
+    /// would bring it again, and nothing would tell that it is the same.
+    next_is_stale: bool,
+    /// The goodbye to a link that another one took over from.
+    goodbye: Option<BoxFuture<'static, ()>>,
+    /// What cannot be read, since the last event that could.
+    unread: Unread,
+    /// Received, in order, and not given out yet.
+    ready: VecDeque<Event>,
     lost_events: u64,
     links_opened: u64,
 }
@@ -138,9 +183,14 @@ impl Watched {
     }
 }
 
-struct Opened {
-    outcome: Result<Box<dyn Link>, Continuity>,
-    trimmed: Option<(u64, LogProperties)>,
+/// What the watch over a link that has nothing to give leads to.
+enum Silence {
+    /// The link is given up.
+    Lost(Error),
+    /// A run of events that cannot be read ends with the log: they are in `ready`.
+    RunEnded,
+    /// The link is opened again.
+    OpenAgain,
 }
 
 impl PartitionStream {
@@ -152,6 +202,7 @@ impl PartitionStream {
         options: StreamOptions,
     ) -> Self {
         let random = SmallRng::seed_from_u64(options.seed);
+        let prefetch = Prefetch::new(options.prefetch_events, options.link_bytes);
         let mut stream = Self {
             transport,
             partition,
@@ -161,6 +212,12 @@ impl PartitionStream {
             state: State::Ended,
             failures: 0,
             position_refused: false,
+            prefetch,
+            next: None,
+            next_is_stale: false,
+            goodbye: None,
+            unread: Unread::default(),
+            ready: VecDeque::new(),
             lost_events: 0,
             links_opened: 0,
         };
@@ -168,7 +225,8 @@ impl PartitionStream {
         stream
     }
 
-    /// Appends the next events, at most `max_events`, waiting where there are none.
+    /// Appends the next events, at most `max_events`, waiting where there are none. A row of events
+    /// that cannot be read, of which only the range is known, comes whole, however long it is.
     ///
     /// # Errors
     /// Where no new link can go on; see [`StreamEnd`]. Everything else is waited out.
@@ -190,56 +248,28 @@ impl PartitionStream {
         max_events: usize,
         into: &mut Vec<Event>,
     ) -> Poll<Result<usize, StreamEnd>> {
+        if let Some(goodbye) = &mut self.goodbye
+            && goodbye.poll_unpin(cx).is_ready()
+        {
+            self.goodbye = None;
+        }
         loop {
+            if !self.ready.is_empty() {
+                let count = self.whole_rows(max_events);
+                into.extend(self.ready.drain(..count));
+                return Poll::Ready(Ok(count));
+            }
             match &mut self.state {
                 State::Waiting(sleep) => {
                     ready!(sleep.as_mut().poll(cx));
                     self.state = self.opening(None);
                 }
                 State::Opening(opening) => match ready!(opening.poll_unpin(cx)) {
-                    Ok(opened) => {
-                        if let Some((lost_at_most, log)) = opened.trimmed {
-                            self.on_trimmed(lost_at_most, &log);
-                        }
-                        match opened.outcome {
-                            Ok(link) => {
-                                self.links_opened += 1;
-                                self.state = State::Open(Watched::new(link));
-                            }
-                            Err(continuity) => {
-                                self.state = State::Ended;
-                                return Poll::Ready(Err(StreamEnd::Discontinuity(continuity)));
-                            }
-                        }
-                    }
+                    Ok(opened) => self.on_opened(opened)?,
                     Err(error) => self.on_error(error, None)?,
                 },
-                State::Open(watched) => {
-                    let first = into.len();
-                    let error = match watched.link.poll_receive(cx, max_events, into) {
-                        Poll::Ready(Ok(_)) => None,
-                        Poll::Ready(Err(error)) => Some(error),
-                        Poll::Pending => Some(ready!(self.poll_silence(cx))),
-                    };
-                    let count = self.drop_repeats(first, into);
-                    if count > 0 {
-                        self.failures = 0;
-                        self.position_refused = false;
-                    }
-                    match error {
-                        None => {
-                            if let State::Open(watched) = &mut self.state {
-                                watched.on_heard();
-                            }
-                        }
-                        Some(error) => {
-                            let state = std::mem::replace(&mut self.state, State::Ended);
-                            let State::Open(watched) = state else {
-                                continue;
-                            };
-                            self.on_error(error, Some(watched.link))?;
-                        }
-                    }
+                State::Open(_) => {
+                    let count = ready!(self.poll_open(cx, max_events, into))?;
                     if count > 0 {
                         return Poll::Ready(Ok(count));
                     }
@@ -247,6 +277,77 @@ impl PartitionStream {
                 State::Ended => return Poll::Pending,
             }
         }
+    }
+
+    fn on_opened(&mut self, opened: Opened) -> Result<(), StreamEnd> {
+        self.next = None;
+        if let (Some(lost_at_most), Some(log)) = (opened.lost_at_most, &opened.log) {
+            self.on_trimmed(lost_at_most, log);
+        }
+        match opened.outcome {
+            Ok(link) => {
+                self.links_opened += 1;
+                self.prefetch.on_link_opened(opened.prefetch_events);
+                self.unread.on_link_opened(opened.prefetch_events, opened.log.as_ref());
+                self.state = State::Open(Watched::new(link));
+                Ok(())
+            }
+            Err(continuity) => {
+                self.state = State::Ended;
+                Err(StreamEnd::Discontinuity(continuity))
+            }
+        }
+    }
+
+    /// Receives from the open link. Ready with no events: the state changed, or `ready` has some.
+    fn poll_open(
+        &mut self,
+        cx: &mut Context<'_>,
+        max_events: usize,
+        into: &mut Vec<Event>,
+    ) -> Poll<Result<usize, StreamEnd>> {
+        if self.poll_next_link(cx)? {
+            return Poll::Ready(Ok(0));
+        }
+        let State::Open(watched) = &mut self.state else {
+            return Poll::Ready(Ok(0));
+        };
+        let first = into.len();
+        let error = match watched.link.poll_receive(cx, max_events, into) {
+            Poll::Ready(Ok(_)) => None,
+            Poll::Ready(Err(error)) => Some(error),
+            Poll::Pending => match ready!(self.poll_silence(cx)) {
+                Silence::Lost(error) => Some(error),
+                Silence::RunEnded => return Poll::Ready(Ok(0)),
+                Silence::OpenAgain => {
+                    self.open_again();
+                    return Poll::Ready(Ok(0));
+                }
+            },
+        };
+        let after = self.unread.after(self.position.next_start());
+        let mut count = self.drop_repeats(first, into);
+        if count > 0 {
+            self.failures = 0;
+            self.position_refused = false;
+            self.open_with_what_fits(into.get(first..).unwrap_or_default());
+            count = self.end_run(after, first, into);
+        }
+        match error {
+            None => {
+                if let State::Open(watched) = &mut self.state {
+                    watched.on_heard();
+                }
+            }
+            Some(error) if error.class() == ErrorClass::Unreadable => self.on_unreadable(&error)?,
+            Some(error) => {
+                let state = std::mem::replace(&mut self.state, State::Ended);
+                if let State::Open(watched) = state {
+                    self.on_link_error(error, watched.link)?;
+                }
+            }
+        }
+        Poll::Ready(Ok(count))
     }
 
     /// Sequence numbers that retention removed before they were received, at most.
@@ -259,28 +360,45 @@ impl PartitionStream {
         self.links_opened
     }
 
+    /// Sets the bytes that a link may hold ahead, from the next link on.
+    pub fn set_link_bytes(&mut self, link_bytes: usize) {
+        self.prefetch.set_share(link_bytes);
+    }
+
+    /// Bytes that the link may hold ahead, by the size of what it brought.
+    pub fn link_holds_bytes(&self) -> usize {
+        self.prefetch.held_bytes()
+    }
+
     /// Detaches, within a time the adapter bounds.
     pub async fn close(self) {
+        if let Some(goodbye) = self.goodbye {
+            goodbye.await;
+        }
         if let State::Open(watched) = self.state {
             watched.link.close().await;
         }
     }
 
-    /// Watches a link that has nothing to give; ready with the reason to give it up.
-    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+    /// Watches a link that has nothing to give; ready with what is to be done.
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<Silence> {
         let next = self.position.next_start();
-        let State::Open(watched) = &mut self.state else {
-            return Poll::Pending;
-        };
         loop {
+            let State::Open(watched) = &mut self.state else {
+                return Poll::Pending;
+            };
             if let Some(probe) = &mut watched.probe {
                 let answer = ready!(probe.poll_unpin(cx));
                 watched.probe = None;
                 let behind = match answer {
+                    Ok(log) if !self.unread.is_empty() => match self.on_silence_in_run(&log) {
+                        Some(silence) => return Poll::Ready(silence),
+                        None => continue,
+                    },
                     Ok(log) => waits_beyond(next, &log),
                     // Whatever keeps the hub from answering may keep the link from speaking.
                     Err(error) if error.class() == ErrorClass::Transient => {
-                        return Poll::Ready(error);
+                        return Poll::Ready(Silence::Lost(error));
                     }
                     Err(_) => false,
                 };
@@ -290,15 +408,16 @@ impl PartitionStream {
                         "receive from the link",
                         "it is silent although events wait",
                     );
-                    return Poll::Ready(error.with_partition(&self.partition));
+                    return Poll::Ready(Silence::Lost(error.with_partition(&self.partition)));
                 }
                 watched.behind = behind;
                 watched.look_after(if behind { PROBE_AGAIN } else { PROBE_AFTER });
             }
             ready!(watched.look.as_mut().poll(cx));
             let silent = watched.heard.elapsed();
-            if silent < PROBE_AFTER {
-                watched.look_after(PROBE_AFTER - silent);
+            let limit = self.unread.probe_after(PROBE_AFTER);
+            if silent < limit {
+                watched.look_after(limit - silent);
                 continue;
             }
             let (transport, id) = (Arc::clone(&self.transport), self.partition.id.clone());
@@ -378,52 +497,20 @@ impl PartitionStream {
         Ok(())
     }
 
-    /// Says goodbye to the old link and waits, where there is one, then compares the hub with
-    /// our position and opens a link there.
+    /// Opens a link behind what was received, after a goodbye to the old one and a wait.
     fn opening(&self, before: Option<(Box<dyn Link>, Duration)>) -> State {
-        let transport = Arc::clone(&self.transport);
-        let partition = self.partition.clone();
-        let mut position = self.position.clone();
-        let options = self.options.clone();
-        let opening = async move {
-            if let Some((link, delay)) = before {
-                let due = Instant::now() + delay;
-                link.close().await;
-                sleep_until(due).await;
-            }
-            let hub: HubProperties = transport.hub_properties().await?;
-            let log = transport.log_properties(&partition.id).await?;
-            let mut trimmed = None;
-            match position.continuity(&hub, &log) {
-                Continuity::Unbroken => {}
-                Continuity::Trimmed { lost_at_most } => {
-                    position.on_trimmed(&log);
-                    trimmed = Some((lost_at_most, log));
-                }
-                broken => {
-                    return Ok(Opened { outcome: Err(broken), trimmed });
-                }
-            }
-            let open =
-                OpenLink::new(partition.id.clone(), position.next_start(), options.prefetch_events)
-                    .with_owner_level(options.owner_level);
-            debug!(
-                message_topic = %partition.entity,
-                message_partition = %partition.id,
-                start = ?open.start,
-                "opening a link"
-            );
-            let link = transport.open(open).await?;
-            // The hub may have been created anew since it was compared: our position would then
-            // pass over events of the new log. From here on that would end the link.
-            let is = transport.hub_properties().await?.incarnation;
-            let was = hub.incarnation;
-            if is != was {
-                return Ok(Opened { outcome: Err(Continuity::Recreated { was, is }), trimmed });
-            }
-            Ok(Opened { outcome: Ok(link), trimmed })
-        };
-        State::Opening(opening.boxed())
+        let credit = self.unread.prefetch(self.prefetch.next_credit());
+        State::Opening(self.link_of(credit).open(before).boxed())
+    }
+
+    fn link_of(&self, prefetch_events: u32) -> Opening {
+        Opening {
+            transport: Arc::clone(&self.transport),
+            partition: self.partition.clone(),
+            position: self.position.clone(),
+            owner_level: self.options.owner_level,
+            prefetch_events,
+        }
     }
 }
 
