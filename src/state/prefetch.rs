@@ -21,6 +21,9 @@ pub const LARGEST_EVENT_BYTES: usize = 1024 * 1024;
 /// not worth a link each time.
 pub const GROW_AGAIN_AFTER: Duration = Duration::from_secs(30);
 
+/// How long a link is left as it is after one with other credit could not be opened.
+pub const REST_AFTER_FAILURE: Duration = Duration::from_secs(10);
+
 /// How much of the past the mean size remembers, in events.
 const REMEMBERED_EVENTS: u64 = 64;
 
@@ -37,12 +40,14 @@ pub struct Prefetch {
     events: u64,
     bytes: u64,
     grown_at: Option<Instant>,
+    /// No other link is wanted before this.
+    rests_until: Option<Instant>,
 }
 
 impl Prefetch {
     /// Never more than `most` events ahead, and in all no more than `share` bytes.
     pub fn new(most: u32, share: usize) -> Self {
-        Self { most, share, credit: None, brought: 0, events: 0, bytes: 0, grown_at: None }
+        Self { most, share, credit: None, brought: 0, events: 0, bytes: 0, grown_at: None, rests_until: None }
     }
 
     /// The share of the budget is another one.
@@ -67,6 +72,11 @@ impl Prefetch {
         self.brought = 0;
     }
 
+    /// The link that was wanted could not be opened: none is wanted for [`REST_AFTER_FAILURE`].
+    pub fn on_failed(&mut self, now: Instant) {
+        self.rests_until = Some(now + REST_AFTER_FAILURE);
+    }
+
     /// Events came, of so many bytes together. Returns the credit to open the link with once more,
     /// where that is worth a link.
     pub fn on_received(&mut self, events: usize, bytes: usize, now: Instant) -> Option<u32> {
@@ -80,6 +90,9 @@ impl Prefetch {
         let events = u32::try_from(events).unwrap_or(u32::MAX);
         self.brought = self.brought.saturating_add(events).min(credit);
         let fitting = self.fitting(self.mean_bytes()?);
+        if self.rests_until.is_some_and(|until| now < until) {
+            return None;
+        }
         let shrinks = fitting <= credit / 2;
         // A link that has not brought what it may has credit enough.
         let grows = fitting / 2 >= credit
@@ -169,6 +182,18 @@ mod tests {
             grown = grown.or_else(|| prefetch.on_received(8, 8 * 1_000, later));
         }
         assert_eq!(grown, Some(300));
+    }
+
+    #[test]
+    fn a_service_that_opens_no_other_link_is_not_asked_at_every_event() {
+        let now = Instant::now();
+        let mut prefetch = Prefetch::new(300, 8 * MIB);
+        prefetch.on_link_opened(300);
+        assert_eq!(prefetch.on_received(8, 8 * MIB, now), Some(7));
+        prefetch.on_failed(now);
+        assert_eq!(prefetch.on_received(8, 8 * MIB, now), None);
+        let later = now + REST_AFTER_FAILURE;
+        assert_eq!(prefetch.on_received(8, 8 * MIB, later), Some(7));
     }
 
     #[test]

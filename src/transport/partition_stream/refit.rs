@@ -55,6 +55,7 @@ impl PartitionStream {
             }
             // The open link goes on. Where that is at fault too, it will say so itself.
             Err(error) => {
+                self.prefetch.on_failed(Instant::now().into_std());
                 debug!(
                     message_topic = %self.partition.entity,
                     message_partition = %self.partition.id,
