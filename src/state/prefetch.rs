@@ -47,7 +47,16 @@ pub struct Prefetch {
 impl Prefetch {
     /// Never more than `most` events ahead, and in all no more than `share` bytes.
     pub fn new(most: u32, share: usize) -> Self {
-        Self { most, share, credit: None, brought: 0, events: 0, bytes: 0, grown_at: None, rests_until: None }
+        Self {
+            most,
+            share,
+            credit: None,
+            brought: 0,
+            events: 0,
+            bytes: 0,
+            grown_at: None,
+            rests_until: None,
+        }
     }
 
     /// The share of the budget is another one.
