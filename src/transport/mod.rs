@@ -148,7 +148,7 @@ pub trait Link: Send {
     ///
     /// # Errors
     /// Any class. Events appended before the error count. After an error of the class
-    /// [`ErrorClass::Unreadable`](crate::ErrorClass::Unreadable) the link goes on: it brought one
+    /// [`ErrorClass::Unreadable`] the link goes on: it brought one
     /// event that cannot be decoded, behind those appended and before those to come. Where its
     /// source is [`Panicked`], nobody knows whether it brought one.
     fn poll_receive(

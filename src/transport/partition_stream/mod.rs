@@ -63,7 +63,7 @@ pub const PROBE_AGAIN: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct StreamOptions {
-    /// See [`OpenLink::owner_level`].
+    /// See [`OpenLink::owner_level`](super::OpenLink::owner_level).
     pub owner_level: Option<i64>,
     /// Most events that a link may bring ahead; see [`OpenLink`](super::OpenLink).
     pub prefetch_events: u32,
