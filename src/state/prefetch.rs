@@ -198,11 +198,11 @@ mod tests {
         let now = Instant::now();
         let mut prefetch = Prefetch::new(300, 8 * MIB);
         prefetch.on_link_opened(300);
-        assert_eq!(prefetch.on_received(8, 8 * MIB, now), Some(7));
+        assert_eq!(prefetch.on_received(8, 8 * MIB, now), Some(8));
         prefetch.on_failed(now);
         assert_eq!(prefetch.on_received(8, 8 * MIB, now), None);
         let later = now + REST_AFTER_FAILURE;
-        assert_eq!(prefetch.on_received(8, 8 * MIB, later), Some(7));
+        assert_eq!(prefetch.on_received(8, 8 * MIB, later), Some(8));
     }
 
     #[test]
