@@ -69,8 +69,8 @@
 //! - `blob`: checkpoints and leases in Azure Blob Storage, so that workers share the partitions.
 //! - `transfer`: workers that move files over HTTP.
 //! - `identity`: Microsoft Entra ID, by developer tools, managed identity or workload identity.
-//! - `key-vault`: connection strings from Azure Key Vault; `identity` or a credential of one's own
-//!   opens it.
+//! - `key-vault`: connection strings of `event-hubs`, which it includes, from Azure Key Vault;
+//!   `identity` or a credential of one's own opens it.
 //! - `testing`: ends a consumer as a crash does, for tests of one's own workers.
 //!
 //! Settings that ask for a feature that is not there name it.
