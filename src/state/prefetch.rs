@@ -70,6 +70,10 @@ impl Prefetch {
             Some(bytes) => self.fitting(bytes),
             None => {
                 let largest = u32::try_from(self.share / LARGEST_EVENT_BYTES).unwrap_or(u32::MAX);
+                // Where all that it may bring fits, however large, there is nothing to find out.
+                if largest >= self.most {
+                    return self.most;
+                }
                 largest.clamp(MIN_CREDIT, MAX_FIRST_CREDIT).min(self.most)
             }
         }
@@ -209,6 +213,7 @@ mod tests {
     fn a_setting_below_the_first_credit_stands() {
         assert_eq!(Prefetch::new(1, 8 * MIB).next_credit(), 1);
         assert_eq!(Prefetch::new(5, 8 * MIB).next_credit(), 5);
+        assert_eq!(Prefetch::new(300, 300 * MIB).next_credit(), 300, "it fits in any case");
         let mut one = Prefetch::new(1, 8 * MIB);
         one.on_link_opened(1);
         assert_eq!(one.on_received(1, MIB, Instant::now()), None);

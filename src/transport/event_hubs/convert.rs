@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use azure_core_amqp::AmqpMessage;
 use azure_core_amqp::message::{
     AmqpAnnotationKey, AmqpAnnotations, AmqpMessageBody, AmqpMessageProperties,
 };
+use azure_core_amqp::{AmqpMessage, AmqpValue};
 use azure_messaging_eventhubs::models::ReceivedEventData;
 use bytes::Bytes;
 
@@ -34,23 +34,23 @@ pub(super) fn received(partition: &Arc<Partition>, received: &ReceivedEventData)
     let mut sequence_number = None;
     let mut parts = EventParts::new(Arc::clone(partition), 0, Bytes::new());
     for (name, value) in message.message_annotations.iter().flat_map(|all| all.0.iter()) {
-        let value = values::received(value);
         let name = match name {
             AmqpAnnotationKey::Symbol(name) => name.0.as_str(),
             AmqpAnnotationKey::Ulong(number) => {
-                parts.annotations.insert(AnnotationKey::Number(*number), value);
+                parts.annotations.insert(AnnotationKey::Number(*number), values::received(value));
                 continue;
             }
         };
+        // What every event has is taken over with one copy.
         match (name, value) {
-            (SEQUENCE_NUMBER, Value::Long(number)) => sequence_number = Some(number),
-            (OFFSET, Value::String(text)) => parts.offset = Some(Offset::from(text)),
-            (ENQUEUED_TIME, Value::Timestamp(millis)) => {
-                parts.enqueued_time = crate::timestamp::from_unix_millis(millis);
+            (SEQUENCE_NUMBER, AmqpValue::Long(number)) => sequence_number = Some(*number),
+            (OFFSET, AmqpValue::String(text)) => parts.offset = Some(Offset::new(text)),
+            (ENQUEUED_TIME, AmqpValue::TimeStamp(time)) => {
+                parts.enqueued_time = crate::timestamp::from_unix_millis(values::millis(time));
             }
-            (PARTITION_KEY, Value::String(text)) => parts.key = Some(text),
+            (PARTITION_KEY, AmqpValue::String(text)) => parts.key = Some(text.clone()),
             (_, value) => {
-                parts.annotations.insert(AnnotationKey::from(name), value);
+                parts.annotations.insert(AnnotationKey::from(name), values::received(value));
             }
         }
     }
