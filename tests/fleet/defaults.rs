@@ -18,10 +18,14 @@ use super::worker::Work;
 const PARTITIONS: usize = 16;
 /// Between two events of a partition.
 const PUBLISH_EVERY: Duration = Duration::from_millis(50);
-/// A promise of docs/guarantees.md.
-const HAND_OFF_BAR: Duration = Duration::from_secs(2);
-/// The default expiry of a lease, and what it takes to find that it is over and to begin.
-const FAILOVER_BAR: Duration = Duration::from_secs(40);
+/// docs/guarantees.md promises two seconds, which hold on a machine that has time for its workers, and
+/// which `scripts/soak` writes down. Here the machine may be busy with anything. What would be wrong on
+/// any machine is a hand-off that nobody was told of: it waits for the next look at the leases, ten
+/// seconds apart, so half of that tells the two from each other.
+const HAND_OFF_BAR: Duration = Duration::from_secs(5);
+/// The default expiry of a lease, and one look, and what it takes to begin. Whoever misses a take
+/// waits for a second expiry.
+const FAILOVER_BAR: Duration = Duration::from_secs(50);
 
 /// Where a partition's owner changed.
 #[derive(Clone, Debug)]
@@ -89,7 +93,7 @@ fn rests(changes: &[Change]) -> Vec<Duration> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_partition_rests_under_two_seconds_in_a_hand_off_and_under_forty_after_a_kill() {
+async fn a_partition_rests_for_no_look_in_a_hand_off_and_for_one_expiry_after_a_kill() {
     let _alone = alone().await;
     let mut fleet = Fleet::start(PARTITIONS, None, Work::None).await;
     let publishing = Publishing::start(&fleet, usize::MAX, 1, PUBLISH_EVERY);

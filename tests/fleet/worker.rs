@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use longshore::checkpoint_store::blob::BlobCheckpointStore;
 use longshore::config::LeaseOptions;
+use longshore::consumer::ExitReason;
 use longshore::lease_store::blob::BlobLeaseStore;
 use longshore::secret::Secret;
 use longshore::transport::event_hubs::{EventHubsTransport, Namespace};
@@ -125,7 +126,10 @@ async fn run(orders: Orders) {
     told_to_drain().await;
     consumer.drain();
     let exit = consumer.join().await;
-    assert!(exit.is_clean(), "{exit:?}");
+    // On a busy machine the word may come before the leases were listed once: then nothing was owned.
+    let never_began =
+        matches!(&exit.reason, ExitReason::NeverConnected(never) if never.was_told_to_stop());
+    assert!(exit.is_clean() || never_began, "{exit:?}");
 }
 
 /// Waits for the word. Without its parent, a worker ends at once.
