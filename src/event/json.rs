@@ -23,11 +23,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value as Json, json};
 
-use super::value::{Described, Descriptor, MessageId, Value};
-
-/// Deeper values than this are none that [`Value::from_json`] reads: hostile nesting would end the
-/// process.
-const MAX_DEPTH: usize = 64;
+use super::value::{Described, Descriptor, MAX_NESTING, MessageId, Value};
 
 impl Value {
     /// The value as JSON, with its type: see the table of dead letters.
@@ -81,9 +77,11 @@ impl Value {
         }
     }
 
-    /// Reads what [`Value::to_json`] wrote; `None` where it is nothing of that kind.
+    /// Reads what [`Value::to_json`] wrote; `None` where it is nothing of that kind, or deeper than
+    /// [`MAX_NESTING`].
     pub fn from_json(json: &Json) -> Option<Self> {
-        read(json, MAX_DEPTH)
+        // What is within the deepest level may be there.
+        read(json, MAX_NESTING + 1)
     }
 }
 
@@ -306,11 +304,9 @@ mod tests {
         ] {
             assert_eq!(Value::from_json(&json), None, "{json}");
         }
-        let mut deep = json!(1);
-        for _ in 0..MAX_DEPTH {
-            deep = json!({"list": [deep]});
-        }
-        assert_eq!(Value::from_json(&deep), None);
+        let nested = |levels| (0..levels).fold(json!(1), |within, _| json!({ "list": [within] }));
+        assert_eq!(Value::from_json(&nested(MAX_NESTING + 1)), None);
+        assert!(Value::from_json(&nested(MAX_NESTING)).is_some());
     }
 
     fn values() -> impl Strategy<Value = Value> {

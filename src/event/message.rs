@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::json;
-use super::value::{MessageId, Value, each_bytes};
+use super::value::{MAX_NESTING, MessageId, Value, each_bytes};
 
 /// The properties section of a message: those that the specification names. All are the
 /// publisher's, and all may be missing.
@@ -142,6 +142,16 @@ impl Body {
                 };
                 lists.iter().map(json).collect::<serde_json::Value>().to_string().into()
             }
+        }
+    }
+
+    /// Whether a value of it is nested deeper than [`MAX_NESTING`].
+    pub(super) fn is_nested_too_deeply(&self) -> bool {
+        let is_too_deep = |value: &Value| value.is_deeper_than(MAX_NESTING);
+        match self {
+            Body::Data(_) => false,
+            Body::Value(value) => is_too_deep(value),
+            Body::Sequence(lists) => lists.iter().flatten().any(is_too_deep),
         }
     }
 

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub use message::{AnnotationKey, Annotations, Body, MessageProperties};
 pub use outgoing::OutgoingEvent;
-pub use value::{Described, Descriptor, MessageId, Value};
+pub use value::{Described, Descriptor, MAX_NESTING, MessageId, Value};
 
 macro_rules! text_type {
     ($(#[$attribute:meta])* $name:ident) => {

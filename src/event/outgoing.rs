@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use super::message::{AnnotationKey, Annotations, Body, MessageProperties};
-use super::value::{MessageId, Value};
+use super::value::{MAX_NESTING, MessageId, Value};
 use super::{Event, Properties, properties_bytes};
 
 /// An event to publish.
@@ -110,6 +110,13 @@ impl OutgoingEvent {
     pub fn property_not_allowed(&self) -> Option<(&str, &'static str)> {
         let found = self.properties.iter().find(|(_, value)| !value.is_simple());
         found.map(|(name, value)| (name.as_str(), value.type_name()))
+    }
+
+    /// Whether a value of it is nested deeper than [`MAX_NESTING`].
+    pub fn is_nested_too_deeply(&self) -> bool {
+        let is_too_deep = |value: &Value| value.is_deeper_than(MAX_NESTING);
+        self.properties.values().chain(self.annotations.values()).any(is_too_deep)
+            || self.structured_body.as_ref().is_some_and(Body::is_nested_too_deeply)
     }
 
     /// What was put into the event: body, key, ids, names and values.

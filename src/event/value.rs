@@ -9,6 +9,13 @@ use std::fmt;
 
 use bytes::Bytes;
 
+/// Most levels of lists, maps, arrays and described values within each other that an event may have.
+///
+/// What is deeper is not published, and not received: hostile nesting would end the process that walks
+/// through it. With this many, the JSON of a dead letter is within the 128 levels that parsers of JSON
+/// commonly read: a map takes three for each.
+pub const MAX_NESTING: usize = 32;
+
 /// A value of AMQP 1.0.
 #[derive(Clone, PartialEq, Debug, Default)]
 #[non_exhaustive]
@@ -167,6 +174,26 @@ impl Value {
     /// Whether application properties may hold it: AMQP allows no lists, maps and arrays there.
     pub fn is_simple(&self) -> bool {
         !matches!(self, Value::List(_) | Value::Map(_) | Value::Array(_))
+    }
+
+    /// Whether more than so many values are within each other.
+    pub(crate) fn is_deeper_than(&self, levels: usize) -> bool {
+        let Some(within) = levels.checked_sub(1) else { return !self.is_flat() };
+        match self {
+            Value::List(values) | Value::Array(values) => {
+                values.iter().any(|value| value.is_deeper_than(within))
+            }
+            Value::Map(pairs) => pairs
+                .iter()
+                .any(|(key, value)| key.is_deeper_than(within) || value.is_deeper_than(within)),
+            Value::Described(described) => described.value.is_deeper_than(within),
+            _ => false,
+        }
+    }
+
+    /// Whether it may not have other values within.
+    fn is_flat(&self) -> bool {
+        self.is_simple() && !matches!(self, Value::Described(_))
     }
 
     /// What it holds, in bytes: the contents of text, bytes and everything within.

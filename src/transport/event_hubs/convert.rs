@@ -12,8 +12,8 @@ use bytes::Bytes;
 use super::values;
 use crate::error::{Error, ErrorClass, Result};
 use crate::event::{
-    AnnotationKey, Body, Event, EventParts, MessageProperties, Offset, OutgoingEvent, Partition,
-    SequenceNumber, Value,
+    AnnotationKey, Body, Event, EventParts, MAX_NESTING, MessageProperties, Offset, OutgoingEvent,
+    Partition, SequenceNumber, Unreadable, Value,
 };
 
 const SEQUENCE_NUMBER: &str = "x-opt-sequence-number";
@@ -24,20 +24,25 @@ const PARTITION_KEY: &str = "x-opt-partition-key";
 /// What the broker writes of every event itself.
 const OF_THE_BROKER: [&str; 4] = [SEQUENCE_NUMBER, OFFSET, ENQUEUED_TIME, PARTITION_KEY];
 
-/// Takes a received event apart.
+/// Takes a received event apart. One that is nested deeper than [`MAX_NESTING`] is unreadable: nothing
+/// of ours may walk through it.
 ///
 /// # Errors
 /// `Unreadable` where it carries no sequence number: without one there is no position to resume
 /// from.
 pub(super) fn received(partition: &Arc<Partition>, received: &ReceivedEventData) -> Result<Event> {
     let message = received.raw_amqp_message();
+    let is_too_deep = is_nested_too_deeply(message);
     let mut sequence_number = None;
     let mut parts = EventParts::new(Arc::clone(partition), 0, Bytes::new());
     for (name, value) in message.message_annotations.iter().flat_map(|all| all.0.iter()) {
         let name = match name {
             AmqpAnnotationKey::Symbol(name) => name.0.as_str(),
             AmqpAnnotationKey::Ulong(number) => {
-                parts.annotations.insert(AnnotationKey::Number(*number), values::received(value));
+                if !is_too_deep {
+                    let value = values::received(value);
+                    parts.annotations.insert(AnnotationKey::Number(*number), value);
+                }
                 continue;
             }
         };
@@ -49,6 +54,7 @@ pub(super) fn received(partition: &Arc<Partition>, received: &ReceivedEventData)
                 parts.enqueued_time = crate::timestamp::from_unix_millis(values::millis(time));
             }
             (PARTITION_KEY, AmqpValue::String(text)) => parts.key = Some(text.clone()),
+            (_, _) if is_too_deep => {}
             (_, value) => {
                 parts.annotations.insert(AnnotationKey::from(name), values::received(value));
             }
@@ -59,7 +65,13 @@ pub(super) fn received(partition: &Arc<Partition>, received: &ReceivedEventData)
         return Err(Error::new(ErrorClass::Unreadable, "receive from the link", message)
             .with_partition(partition));
     };
-    parts.sequence_number = SequenceNumber(sequence_number);
+    let number = SequenceNumber(sequence_number);
+    parts.sequence_number = number;
+    if is_too_deep {
+        let reason = format!("values within each other, more than {MAX_NESTING} levels of them");
+        parts.unreadable = Some(Box::new(Unreadable { reason, first: number, last: number }));
+        return Ok(parts.into());
+    }
     match &message.body {
         AmqpMessageBody::Binary(sections) => match sections.as_slice() {
             [section] => parts.body = Bytes::copy_from_slice(section),
@@ -89,6 +101,19 @@ pub(super) fn received(partition: &Arc<Partition>, received: &ReceivedEventData)
     Ok(parts.into())
 }
 
+fn is_nested_too_deeply(message: &AmqpMessage) -> bool {
+    let is_too_deep = |value: &AmqpValue| values::is_deeper_than(value, MAX_NESTING);
+    let mut annotations = message.message_annotations.iter().flat_map(|all| all.0.iter());
+    let mut properties = message.application_properties.iter().flat_map(|all| all.0.iter());
+    let body = match &message.body {
+        AmqpMessageBody::Value(value) => is_too_deep(value),
+        AmqpMessageBody::Sequence(lists) => lists.iter().any(|list| list.iter().any(is_too_deep)),
+        AmqpMessageBody::Binary(_) | AmqpMessageBody::Empty => false,
+    };
+    body || annotations.any(|(_, value)| is_too_deep(value))
+        || properties.any(|(_, value)| values::is_simple_deeper_than(value, MAX_NESTING))
+}
+
 fn received_properties(properties: &AmqpMessageProperties) -> MessageProperties {
     let mut message = MessageProperties::default();
     message.message_id = properties.message_id.as_ref().map(values::received_id);
@@ -116,6 +141,13 @@ pub(super) fn outgoing(event: OutgoingEvent) -> Result<AmqpMessage> {
         let message = format!(
             "its property {name:?} is of the type {type_name}, and AMQP allows no lists, maps and \
              arrays in properties: write it as text, or into the body"
+        );
+        return Err(Error::new(ErrorClass::Permanent, "publish an event", message));
+    }
+    if event.is_nested_too_deeply() {
+        let message = format!(
+            "it has values within each other, more than {MAX_NESTING} levels of them: write what is \
+             deeper as bytes or text"
         );
         return Err(Error::new(ErrorClass::Permanent, "publish an event", message));
     }
@@ -177,5 +209,68 @@ fn outgoing_properties(properties: MessageProperties) -> AmqpMessageProperties {
         reply_to_group_id: properties.reply_to_group_id,
         creation_time: properties.creation_time.map(values::timestamp),
         absolute_expiry_time: properties.absolute_expiry_time.map(values::timestamp),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::event::{Described, Descriptor};
+
+    fn nested(levels: usize) -> Value {
+        (0..levels).fold(Value::Int(1), |value, _| Value::List(vec![value]))
+    }
+
+    fn in_property(levels: usize) -> Value {
+        let value = nested(levels - 1);
+        Value::Described(Box::new(Described { descriptor: Descriptor::Code(1), value }))
+    }
+
+    /// An event as a client sends it that knows no limit, with these levels in its body, in an
+    /// annotation and in a property.
+    fn sent(body: usize, annotation: usize, property: usize) -> ReceivedEventData {
+        let mut annotations = AmqpAnnotations::new();
+        let name = |name: &str| AmqpAnnotationKey::Symbol(name.into());
+        annotations.insert(name(SEQUENCE_NUMBER), 7_i64);
+        annotations.insert(name("of-a-device"), values::outgoing(nested(annotation)));
+        AmqpMessage::builder()
+            .with_body(AmqpMessageBody::Value(values::outgoing(nested(body))))
+            .with_message_annotations(annotations)
+            .add_application_property(
+                "a".to_owned(),
+                values::outgoing_simple(in_property(property)),
+            )
+            .build()
+            .into()
+    }
+
+    #[test]
+    fn an_event_that_is_nested_too_deeply_is_unreadable_in_its_place() {
+        let partition = Arc::new(Partition::new("orders", "0"));
+        let whole = received(&partition, &sent(MAX_NESTING, MAX_NESTING, MAX_NESTING)).unwrap();
+        assert_eq!(whole.unreadable(), None);
+        assert_eq!(whole.structured_body(), Some(&Body::Value(nested(MAX_NESTING))));
+        assert_eq!(whole.properties()["a"], in_property(MAX_NESTING));
+        let more = MAX_NESTING + 1;
+        for (body, annotation, property) in [(more, 1, 1), (1, more, 1), (1, 1, more), (500, 1, 1)]
+        {
+            let event = received(&partition, &sent(body, annotation, property)).unwrap();
+            assert_eq!(event.sequence_number(), SequenceNumber(7));
+            let unreadable = event.unreadable().unwrap();
+            assert!(unreadable.is_exact() && unreadable.first == SequenceNumber(7));
+            assert!(unreadable.reason.contains("more than 32 levels"), "{}", unreadable.reason);
+            assert!(event.annotations().is_empty() && event.properties().is_empty());
+        }
+    }
+
+    #[test]
+    fn an_event_that_is_nested_too_deeply_is_not_published() {
+        let body =
+            |levels| OutgoingEvent::new("").with_structured_body(Body::Value(nested(levels)));
+        assert!(outgoing(body(MAX_NESTING)).is_ok());
+        let refused = outgoing(body(MAX_NESTING + 1)).unwrap_err();
+        assert_eq!(refused.class(), ErrorClass::Permanent);
+        assert!(refused.to_string().contains("more than 32 levels"), "{refused}");
     }
 }

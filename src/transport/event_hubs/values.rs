@@ -37,6 +37,35 @@ pub(super) fn timestamp(millis: i64) -> AmqpTimestamp {
     AmqpTimestamp(SystemTime::UNIX_EPOCH.checked_add(since))
 }
 
+/// Whether more than so many values are within each other.
+pub(super) fn is_deeper_than(value: &AmqpValue, levels: usize) -> bool {
+    let within = levels.checked_sub(1);
+    let is_too_deep = |value: &AmqpValue| within.is_none_or(|levels| is_deeper_than(value, levels));
+    match value {
+        AmqpValue::List(values) => within.is_none() || values.iter().any(is_too_deep),
+        AmqpValue::Array(values) => within.is_none() || values.iter().any(is_too_deep),
+        AmqpValue::Map(pairs) => {
+            within.is_none()
+                || pairs.iter().any(|(key, value)| is_too_deep(key) || is_too_deep(value))
+        }
+        AmqpValue::Described(described) => is_too_deep(&described.value),
+        // A described list: two levels.
+        AmqpValue::Composite(composite) => {
+            levels < 2 || composite.value().iter().any(|value| is_deeper_than(value, levels - 2))
+        }
+        _ => false,
+    }
+}
+
+pub(super) fn is_simple_deeper_than(value: &AmqpSimpleValue, levels: usize) -> bool {
+    match value {
+        AmqpSimpleValue::Described(described) => {
+            levels.checked_sub(1).is_none_or(|within| is_deeper_than(&described.value, within))
+        }
+        _ => false,
+    }
+}
+
 pub(super) fn received(value: &AmqpValue) -> Value {
     match value {
         AmqpValue::Null => Value::Null,
@@ -212,6 +241,36 @@ fn uuid(bytes: [u8; 16]) -> azure_core::Uuid {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::MAX_NESTING;
+
+    #[test]
+    fn what_is_nested_deeper_than_an_event_may_be_is_known_before_it_is_walked_through() {
+        type Nest = fn(Value) -> Value;
+        let described = |value| {
+            Value::Described(Box::new(Described { descriptor: Descriptor::Code(1), value }))
+        };
+        let kinds: [Nest; 5] = [
+            |value| Value::List(vec![Value::Null, value]),
+            |value| Value::Array(vec![value]),
+            |value| Value::Map(vec![(Value::Null, value)]),
+            |value| Value::Map(vec![(value, Value::Null)]),
+            described,
+        ];
+        for nest in kinds {
+            let nested = |levels| (0..levels).fold(Value::Int(1), |value, _| nest(value));
+            let (most, more) = (nested(MAX_NESTING), nested(MAX_NESTING + 1));
+            assert!(!most.is_deeper_than(MAX_NESTING) && more.is_deeper_than(MAX_NESTING));
+            assert!(!is_deeper_than(&outgoing(most.clone()), MAX_NESTING));
+            assert!(is_deeper_than(&outgoing(more.clone()), MAX_NESTING));
+            // What may be kept is read back from the JSON of a dead letter.
+            let text = serde_json::json!({ "record": [{ "body": most.to_json() }] }).to_string();
+            let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(Value::from_json(&json["record"][0]["body"]), Some(most));
+        }
+        let deep = described(Value::List(Vec::new()));
+        assert!(is_simple_deeper_than(&outgoing_simple(deep.clone()), 1));
+        assert!(!is_simple_deeper_than(&outgoing_simple(deep), 2));
+    }
 
     #[test]
     fn times_come_back_over_the_sign_that_the_sdk_loses() {
