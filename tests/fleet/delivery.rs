@@ -192,7 +192,7 @@ fn ownerships<'a>(
                 ));
             }
             _ => {
-                let (mut beginning, run) = beginning(leases, write)?;
+                let (mut beginning, run) = beginning(leases, write, held)?;
                 if held == Some(run) {
                     beginning = Beginning::Again;
                 }
@@ -212,10 +212,12 @@ fn ownerships<'a>(
 }
 
 /// How the writer of this claim had come by the lease, and with which write of the lease its time
-/// began.
+/// began; `before` is that of the owner that claimed before. Who had the lease in between claimed
+/// nothing, but may have taken it, and given it on.
 fn beginning(
     leases: &[Write<Lease>],
     claim: &Write<Checkpoint>,
+    before: Option<usize>,
 ) -> Result<(Beginning, usize), String> {
     let is_theirs = |write: &Write<Lease>| {
         let holder = write.value.holder.as_ref();
@@ -228,12 +230,23 @@ fn beginning(
         .ok_or_else(|| format!("{} claimed without a lease", claim.by))?;
     let first = (0..=began).rev().take_while(|&index| is_theirs(&leases[index])).last();
     let first = first.unwrap_or(began);
-    let beginning = match first.checked_sub(1).map(|before| &leases[before].value.holder) {
-        _ if leases[first].by != claim.by => Beginning::Given,
-        None | Some(None) => Beginning::Free,
-        Some(Some(_)) => Beginning::Taken,
-    };
-    Ok((beginning, first))
+    let in_between = before.map_or(first, |before| before + 1)..=first;
+    let taken = in_between.into_iter().any(|index| came(leases, index) == Beginning::Taken);
+    Ok((if taken { Beginning::Taken } else { came(leases, first) }, first))
+}
+
+/// How the holder that this write of the lease names had come by it.
+fn came(leases: &[Write<Lease>], index: usize) -> Beginning {
+    let write = &leases[index];
+    let before = index.checked_sub(1).and_then(|before| leases[before].value.holder.as_ref());
+    let holder = write.value.holder.as_ref();
+    let named = holder.and_then(|owner| owner.as_str().rsplit_once('-')).map(|(name, _)| name);
+    match (before, holder) {
+        (before, holder) if before == holder => Beginning::Again,
+        _ if named != Some(write.by.as_str()) => Beginning::Given,
+        (None, _) => Beginning::Free,
+        (Some(_), _) => Beginning::Taken,
+    }
 }
 
 /// Checkpoints move forward, and cover nothing that was not handled before they were written.

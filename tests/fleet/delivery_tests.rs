@@ -100,6 +100,20 @@ fn what_was_not_checkpointed_is_handled_again_after_a_take() {
 }
 
 #[test]
+fn who_took_a_lease_may_have_given_it_on_before_it_claimed() {
+    let mut story = Story::new();
+    story.leases = vec![
+        lease("one", 0, "one-a", None),
+        lease("three", 7, "three-c", None),
+        lease("three", 8, "three-c", Some("two-b")),
+        lease("three", 9, "two-b", None),
+        lease("two", 10, "two-b", None),
+    ];
+    let report = story.check().unwrap();
+    assert_eq!((report.free, report.given, report.taken), (1, 0, 1));
+}
+
+#[test]
 fn a_lost_event_is_rejected() {
     let mut story = Story::new();
     story.end = 7;
@@ -124,6 +138,10 @@ fn a_repeat_without_a_take_is_rejected() {
         lease("one", 8, "two-b", None),
         lease("two", 10, "two-b", None),
     ];
+    story.refuses("the lease of the first was not taken");
+    // Given on by one that had it in good order, and claimed nothing.
+    story.leases.insert(2, lease("one", 8, "three-c", None));
+    story.leases[3] = lease("three", 9, "two-b", None);
     story.refuses("the lease of the first was not taken");
     let mut story = Story::new();
     story.handled[0].1.extend(handled(10, &[(0, 3)]));
