@@ -3,7 +3,15 @@
 //! A default lives in one `DEFAULT_` constant. [`ConsumerOptions::validate`] checks each value
 //! and the pairs that depend on each other, and names field, value and bound.
 
+mod rates;
+
 use std::time::Duration;
+
+pub(crate) use rates::Unit;
+pub use rates::{
+    DEFAULT_BYTE_BURST, DEFAULT_REQUEST_BURST, MAX_BYTES_PER_SECOND, MAX_REQUESTS_PER_SECOND,
+    MIN_BYTES_PER_SECOND, MIN_REQUESTS_PER_SECOND, Rate, RateLimits,
+};
 
 use crate::error::InvalidConfig;
 use crate::event::StartPosition;
