@@ -53,20 +53,20 @@ impl Rate {
     }
 
     fn validate(self, field: &'static str, unit: Unit) -> Result<(), InvalidConfig> {
+        let fault = self.fault(unit);
+        fault.map_or(Ok(()), |bound| Err(InvalidConfig::new(field, self, bound)))
+    }
+
+    /// What is wrong with it.
+    pub(crate) fn fault(self, unit: Unit) -> Option<String> {
         let (least, most) = unit.range();
         // Also false where it is not a number.
         if !(least..=most).contains(&self.per_second) {
-            let bound = format!("it must be {}", unit.allowed());
-            return Err(InvalidConfig::new(field, self, bound));
+            return Some(format!("it must be {}", unit.allowed()));
         }
-        match self.burst {
-            Some(burst) if !(0.0..=self.per_second).contains(&burst) => Err(InvalidConfig::new(
-                field,
-                self,
-                "its burst, behind the plus, must be from 0 to what it is a second",
-            )),
-            _ => Ok(()),
-        }
+        let burst = self.burst.filter(|burst| !(0.0..=self.per_second).contains(burst));
+        burst
+            .map(|_| "its burst, behind the plus, must be from 0 to what it is a second".to_owned())
     }
 }
 
@@ -96,7 +96,8 @@ impl Unit {
         }
     }
 
-    fn allowed(self) -> &'static str {
+    /// What a rate may be, in words.
+    pub(crate) fn allowed(self) -> &'static str {
         match self {
             Unit::Requests => "from one an hour (0.000278) to 1000000 a second",
             Unit::Bytes => "from 1 to 1000000000000 a second",
@@ -184,7 +185,8 @@ mod tests {
             (MAX_REQUESTS_PER_SECOND, MAX_BYTES_PER_SECOND),
         ] {
             for burst in [0.0, 1.0] {
-                let rate = |per_second: f64| Some(Rate::new(per_second).with_burst(burst * per_second));
+                let rate =
+                    |per_second: f64| Some(Rate::new(per_second).with_burst(burst * per_second));
                 let limits = RateLimits {
                     requests_per_second: rate(requests),
                     requests_per_second_per_host: rate(requests),

@@ -8,7 +8,9 @@
 
 pub mod download;
 mod fetch;
+mod host;
 pub mod limits;
 pub mod progress;
+pub mod rates;
 pub mod task;
 pub mod url_policy;

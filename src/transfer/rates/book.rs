@@ -79,9 +79,17 @@ impl<L: Default> Book<L> {
         self.hosts.change(&limits, now);
     }
 
-    /// Whether requests of a host have a rate of their own.
-    pub(super) fn has_host_requests(&self) -> bool {
+    /// Whether requests have any limit.
+    pub(super) fn has_requests(&self) -> bool {
+        self.limits.requests_per_second.is_some() || self.has_host_requests()
+    }
+
+    fn has_host_requests(&self) -> bool {
         self.limits.requests_per_second_per_host.is_some()
+    }
+
+    fn has_host_bytes(&self) -> bool {
+        self.limits.bytes_per_second_per_host.is_some()
     }
 
     /// Bytes of a turn; `None` where bytes have no limit.
@@ -90,9 +98,14 @@ impl<L: Default> Book<L> {
         rates.into_iter().flatten().map(piece_bytes).min()
     }
 
-    /// Where the requests and streams of a host stand in line.
+    /// Where the requests of a host stand in line.
     pub(super) fn line(&mut self, host: &Arc<str>, now: Duration) -> Arc<L> {
         Arc::clone(&self.host(host, now).line)
+    }
+
+    /// Where the streams of a host stand in line, if they do.
+    pub(super) fn byte_line(&mut self, host: &Arc<str>, now: Duration) -> Option<Arc<L>> {
+        self.has_host_bytes().then(|| self.line(host, now))
     }
 
     /// A request stands in line, until [`Self::on_left`].
@@ -129,7 +142,8 @@ impl<L: Default> Book<L> {
     /// How long a request of this host must wait for the host.
     pub(super) fn host_wait(&mut self, host: &Arc<str>, now: Duration) -> Duration {
         let host = self.has_host_requests().then(|| self.host(host, now));
-        host.and_then(|host| host.requests.as_ref()).map_or(Duration::ZERO, |pace| pace.wait(1, now))
+        host.and_then(|host| host.requests.as_ref())
+            .map_or(Duration::ZERO, |pace| pace.wait(1, now))
     }
 
     /// Lets a request go.
@@ -163,7 +177,7 @@ impl<L: Default> Book<L> {
         bytes: u64,
         now: Duration,
     ) -> Result<(), Duration> {
-        if self.limits.bytes_per_second_per_host.is_none() {
+        if !self.has_host_bytes() {
             return Ok(());
         }
         let pace = &mut self.host(host, now).bytes;
@@ -183,7 +197,7 @@ impl<L: Default> Book<L> {
         if let Some(pace) = &mut self.bytes {
             pace.charge(bytes, now);
         }
-        if self.limits.bytes_per_second_per_host.is_some()
+        if self.has_host_bytes()
             && let Some(pace) = &mut self.host(host, now).bytes
         {
             pace.charge(bytes, now);
@@ -192,5 +206,101 @@ impl<L: Default> Book<L> {
 
     fn host(&mut self, name: &Arc<str>, now: Duration) -> &mut Host<L> {
         self.hosts.of(name, &self.limits, now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Rate;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn book(set: impl FnOnce(&mut RateLimits)) -> Book<()> {
+        let mut limits = RateLimits::default();
+        set(&mut limits);
+        assert_eq!(limits.validate(), Ok(()));
+        Book::new(limits, Duration::ZERO)
+    }
+
+    fn host(name: &str) -> Arc<str> {
+        name.into()
+    }
+
+    #[test]
+    fn a_request_that_must_wait_uses_up_nothing() {
+        let mut book = book(|limits| {
+            limits.requests_per_second = Some(Rate::new(2.0).with_burst(0.0));
+            limits.requests_per_second_per_host = Some(Rate::new(1.0).with_burst(0.0));
+        });
+        let (one, other) = (host("one"), host("other"));
+        assert_eq!(book.ask(&one, Duration::ZERO), Ok(()));
+        // The host lets it, the whole does not: asked for long, it is the host's turn all the same.
+        for _ in 0..100 {
+            assert!(matches!(book.ask(&other, SECOND / 4), Err(Waits::Whole(_))));
+        }
+        let half = SECOND / 2 + Duration::from_millis(1);
+        assert_eq!(book.ask(&other, half), Ok(()));
+        // The whole lets it, the host does not: the whole's turn is still there for another host.
+        for _ in 0..100 {
+            assert!(matches!(
+                book.ask(&other, SECOND + Duration::from_millis(2)),
+                Err(Waits::Host(_))
+            ));
+        }
+        assert_eq!(book.ask(&one, SECOND + Duration::from_millis(2)), Ok(()));
+    }
+
+    #[test]
+    fn a_line_before_a_host_is_short_and_the_rest_is_the_lanes() {
+        let mut book = book(|limits| limits.requests_per_second_per_host = Some(Rate::new(50.0)));
+        let slow = host("slow");
+        // One may go at once, and 20 ms each are two more within 50 ms.
+        let joined = (0..10).map(|_| book.on_joined(&slow, Duration::ZERO));
+        let joined: Vec<_> = joined.collect();
+        let refused = joined.iter().filter(|joined| joined.is_err()).count();
+        assert_eq!(refused, 7, "{joined:?}");
+        let Err(waits @ Waits::Host(wait)) = joined[9] else { panic!("{joined:?}") };
+        assert_eq!(wait, Duration::from_millis(60));
+        assert_eq!(waits.closing(), Duration::from_millis(35));
+        assert_eq!(book.on_joined(&host("other"), Duration::ZERO), Ok(()));
+        book.on_left(&slow);
+        assert_eq!(book.on_joined(&slow, Duration::ZERO), Ok(()));
+    }
+
+    #[test]
+    fn a_line_before_all_hosts_is_bounded_in_time() {
+        let mut book = book(|limits| limits.requests_per_second = Some(Rate::new(1.0)));
+        let joined = |number| book.on_joined(&host(&format!("host-{number}")), Duration::ZERO);
+        let joined: Vec<_> = (0..100).map(joined).collect();
+        assert_eq!(joined.iter().filter(|joined| joined.is_ok()).count(), 6);
+        let Err(waits @ Waits::Whole(wait)) = joined[99] else { panic!("{joined:?}") };
+        assert_eq!((wait, waits.closing()), (6 * SECOND, 3 * SECOND + SECOND / 2));
+    }
+
+    #[test]
+    fn bytes_that_nobody_waits_for_are_waited_for_by_the_next() {
+        let mut book = book(|limits| limits.bytes_per_second_per_host = Some(Rate::new(1e6)));
+        let slow = host("slow");
+        book.charge(&slow, 1_000_000, Duration::ZERO);
+        let wait = book.pay_host(&slow, 1_000, Duration::ZERO).expect_err("used up");
+        assert!((SECOND * 8 / 10..SECOND).contains(&wait), "{wait:?}");
+        assert_eq!(book.pay_host(&host("other"), 1_000, Duration::ZERO), Ok(()));
+        assert_eq!(book.pay_host(&slow, 1_000, SECOND), Ok(()));
+    }
+
+    #[test]
+    fn a_slow_rate_has_small_pieces() {
+        let piece = |all: Option<f64>, each: Option<f64>| {
+            book(|limits| {
+                limits.bytes_per_second = all.map(Rate::new);
+                limits.bytes_per_second_per_host = each.map(Rate::new);
+            })
+            .piece_bytes()
+        };
+        assert_eq!(piece(None, None), None);
+        assert_eq!(piece(Some(20e6), None), Some(65_536));
+        assert_eq!(piece(Some(20e6), Some(100e3)), Some(2_000));
+        assert_eq!(piece(Some(1.0), None), Some(1));
     }
 }
