@@ -211,9 +211,7 @@ fn all_that_is_wrong_is_said_at_once_with_its_place() {
         format!(
             "LONGSHORE_MAX_BATCH_SISE ({path}:3) is not a key; did you mean LONGSHORE_MAX_BATCH_SIZE?"
         ),
-        format!(
-            "LONGSHORE_WINDOW_EVENTS ({path}:4): it must be text, a whole number, true or false"
-        ),
+        format!("LONGSHORE_WINDOW_EVENTS ({path}:4): it must be text, a number, true or false"),
         format!("LONGSHORE_MAX_ATTEMPTS = 0 ({path}:5): it must be from 1 to"),
         "PIPELINE_TRANSPORT = kafka (environment)".to_owned(),
         "EVENTHUB_CONNECTION_STRING is not set".to_owned(),
