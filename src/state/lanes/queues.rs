@@ -217,8 +217,8 @@ impl<T> LaneQueues<T> {
         self.on_added(id, bytes, false, table, now);
     }
 
-    /// An event that was given out waits again, before those of its lane that came after it. It is
-    /// not under way any more.
+    /// An event that was given out waits again: of an ordered lane before those that came after it, of
+    /// others before all.
     pub fn on_back(
         &mut self,
         id: QueueId,
@@ -404,8 +404,9 @@ impl<T> LaneQueues<T> {
         Some(name)
     }
 
-    /// An event of an ordered lane failed: it is not under way any more, and the lane is closed until
-    /// `until` once nothing of it is. It waits again by [`LaneQueues::on_back`].
+    /// An event failed that waits again, by [`LaneQueues::on_back`] before this. It is not under way
+    /// any more, `is_held` where it was, and its lane is closed until `until`: an ordered one once
+    /// nothing of it is under way.
     pub fn on_failed(
         &mut self,
         id: QueueId,
@@ -435,11 +436,11 @@ impl<T> LaneQueues<T> {
         }
     }
 
-    /// Closes the lane where a failure wants that and nothing of it is under way here.
+    /// Closes the lane where a failure wants that; an ordered one when nothing of it is under way here.
     fn close_behind(&mut self, id: QueueId, table: &mut LaneTable) {
-        let Some(queue) = self.queues.get_mut(id.key()).filter(|queue| queue.held == 0) else {
-            return;
-        };
+        let is_ordered = self.is_ordered;
+        let queue = self.queues.get_mut(id.key());
+        let Some(queue) = queue.filter(|queue| !is_ordered || queue.held == 0) else { return };
         if let Some(until) = queue.closes_until.take()
             && let Some(lane) = queue.id()
         {
@@ -730,6 +731,11 @@ impl<T> LaneQueues<T> {
         self.nodes.len()
     }
 
+    /// Whether it has left its turns.
+    pub fn is_away(&self) -> bool {
+        self.is_away
+    }
+
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty()
@@ -737,7 +743,7 @@ impl<T> LaneQueues<T> {
 
     /// Events whose lane is full or closed.
     pub fn blocked_events(&self) -> usize {
-        self.blocked_events
+        if self.is_away { 0 } else { self.blocked_events }
     }
 
     /// Events that wait in a queue, and for what.

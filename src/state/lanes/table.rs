@@ -32,6 +32,13 @@ pub struct LaneId(usize);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Member(usize);
 
+impl Member {
+    /// Its number: small, and given to another one after it ended.
+    pub fn index(self) -> usize {
+        self.0
+    }
+}
+
 /// How a lane stands for a partition that has an event for it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Entry {
