@@ -28,6 +28,7 @@ use longshore::transfer::url_policy::{PrivateAddresses, UrlPolicy};
 use longshore::transport::memory::MemoryHub;
 use longshore::{BatchConsumer, ConsumerHandle, OutgoingEvent};
 use serde_json::json;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use support::{drained, until, within};
@@ -107,6 +108,16 @@ impl Run {
         limits: RateLimits,
         download: DownloadLimits,
     ) -> Self {
+        Self::with_connections(None, urls, slots, limits, download)
+    }
+
+    fn with_connections(
+        per_host: Option<usize>,
+        urls: impl IntoIterator<Item = String>,
+        slots: usize,
+        limits: RateLimits,
+        download: DownloadLimits,
+    ) -> Self {
         let tasks = MemoryHub::new("tasks", 1);
         for (number, url) in urls.into_iter().enumerate() {
             let task = json!({ "id": number.to_string(), "url": url, "path": number.to_string() });
@@ -128,7 +139,7 @@ impl Run {
         let handle = BatchConsumer::builder(transport, Arc::new(MemoryCheckpointStore::new()))
             .dead_letters(letters.clone())
             .options(options)
-            .lanes(DownloadWorker::lane_rule(None))
+            .lanes(DownloadWorker::lane_rule(per_host))
             .event_handler(worker.expect("a worker").with_rates(Arc::clone(&rates)))
             .expect("valid")
             .start();
@@ -182,6 +193,35 @@ async fn a_host_that_names_a_time_is_left_alone_and_no_attempt_is_used_up() {
 }
 
 #[tokio::test]
+async fn a_host_has_no_more_connections_than_it_may_and_the_number_can_be_changed() {
+    let (now, most, gate) = (AtomicU64::new(0), AtomicU64::new(0), Semaphore::new(0));
+    let host = Arc::new((now, most, gate));
+    let serving = Arc::clone(&host);
+    let router = axum::Router::new().fallback(async move || {
+        let (now, most, gate) = &*serving;
+        most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        gate.acquire().await.expect("open").forget();
+        now.fetch_sub(1, Ordering::SeqCst);
+        "a"
+    });
+    let url = serve(router).await;
+    let urls = (0..60).map(|_| url.clone());
+    let (rates, download) = (RateLimits::default(), DownloadLimits::default());
+    let run = Run::with_connections(Some(2), urls, 10, rates, download);
+    let (now, most, gate) = &*host;
+    gate.add_permits(30);
+    until("half of them", || run.committed() == 30).await;
+    until("the next", || now.load(Ordering::SeqCst) == 2).await;
+    assert_eq!(most.load(Ordering::SeqCst), 2);
+    run.handle.set_lane_cap(5).expect("limited lanes");
+    until("more at once", || now.load(Ordering::SeqCst) == 5).await;
+    gate.add_permits(30);
+    until("all", || run.committed() == 60).await;
+    assert_eq!(most.load(Ordering::SeqCst), 5);
+    assert!(within("the drain", drained(run.handle)).await.is_clean());
+}
+
+#[tokio::test]
 #[ignore = "a measurement: it takes 20 s, and wants a machine that is not busy"]
 async fn ten_streams_get_twenty_megabytes_a_second_and_then_forty() {
     let web = WebServer::start();
@@ -220,21 +260,40 @@ async fn ten_streams_get_twenty_megabytes_a_second_and_then_forty() {
     assert!((changed / 40e6 - 1.0).abs() <= 0.02, "{changed}");
 }
 
-#[tokio::test]
-#[ignore = "a measurement: it takes 15 s, and wants a machine that is not busy"]
+/// A server with connections that stay; when each request came.
+async fn asked() -> (String, Arc<Mutex<Vec<Instant>>>) {
+    let times = Arc::new(Mutex::new(Vec::new()));
+    let came = Arc::clone(&times);
+    let router = axum::Router::new().fallback(async move || {
+        came.lock().expect("lock").push(Instant::now());
+        "a"
+    });
+    (serve(router).await, times)
+}
+
+/// Where it is served.
+async fn serve(router: axum::Router) -> String {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+    let url = format!("http://{}/a", listener.local_addr().expect("an address"));
+    tokio::spawn(async { axum::serve(listener, router).await });
+    url
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement: it takes 30 s, and wants a machine that is not busy"]
 async fn fifty_requests_a_second_are_never_more_than_fifty_one() {
+    let mut measured = Vec::new();
     for (of, limits) in [
         ("in total", limits(|limits| limits.requests_per_second = Some(Rate::new(50.0)))),
         ("per host", limits(|limits| limits.requests_per_second_per_host = Some(Rate::new(50.0)))),
     ] {
-        let web = WebServer::start();
-        web.serve("a.bin", b"a".to_vec());
-        let urls = (0..2_000).map(|_| web.url("a.bin"));
+        let (url, times) = asked().await;
+        let urls = (0..2_000).map(|_| url.clone());
         let run = Run::start(urls, 20, limits, DownloadLimits::default());
-        until("the first", || web.all_requests() > 0).await;
+        until("the first", || !times.lock().expect("lock").is_empty()).await;
         sleep(Duration::from_secs(12)).await;
         run.handle.stop();
-        let asked_at = web.asked_at();
+        let asked_at = times.lock().expect("lock").clone();
         let second = Duration::from_secs(1);
         let after = asked_at.partition_point(|at| *at < asked_at[0] + second);
         let asked_at = &asked_at[after..];
@@ -246,7 +305,31 @@ async fn fifty_requests_a_second_are_never_more_than_fifty_one() {
         let (first, last) = (asked_at[0], asked_at[asked_at.len() - 1]);
         let mean = (asked_at.len() - 1) as f64 / (last - first).as_secs_f64();
         println!("50 requests a second {of}: {mean:.2} on average, {most} at most in any second");
-        assert!(most <= 51, "{of}: {most}");
-        assert!(mean >= 48.0, "{of}: {mean}");
+        measured.push((most, mean));
     }
+    // Timers that are later than the burst cost some of the average.
+    assert!(measured.iter().all(|(most, mean)| *most <= 51 && *mean >= 47.0), "{measured:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement: it takes 10 s, and wants a machine that is not busy"]
+async fn hosts_at_their_limit_hold_no_slots() {
+    // Ten hosts at twenty a second, of which each takes 40 ms: eight of ten slots have work.
+    let hosts: Vec<_> = (0..10).map(|_| WebServer::start()).collect();
+    for host in &hosts {
+        host.answer("a.bin", [Answer::Paced(vec![7; 12_288], 204_800)]);
+    }
+    let urls = (0..350).flat_map(|_| hosts.iter().map(|host| host.url("a.bin")));
+    let limits = limits(|limits| limits.requests_per_second_per_host = Some(Rate::new(20.0)));
+    let run = Run::start(urls, 10, limits, DownloadLimits::default());
+    sleep(Duration::from_secs(1)).await;
+    let asked = || hosts.iter().map(|host| host.all_requests() as f64).collect::<Vec<_>>();
+    let before = asked();
+    sleep(Duration::from_secs(8)).await;
+    let each: Vec<_> =
+        asked().iter().zip(before).map(|(after, before)| (after - before) / 8.0).collect();
+    run.handle.stop();
+    let sum: f64 = each.iter().sum();
+    println!("10 hosts at 20 requests a second: {sum:.1} in total, {each:.1?}");
+    assert!(sum >= 190.0, "{sum}");
 }

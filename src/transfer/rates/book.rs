@@ -16,7 +16,7 @@ use crate::config::{RateLimits, Unit};
 
 /// The longest line before a host, in time, in which a request stands with its slot. A longer wait
 /// is the lane's.
-pub(super) const HOST_LINE: Duration = Duration::from_millis(50);
+pub(super) const HOST_LINE: Duration = Duration::from_millis(20);
 
 /// The longest line before the rate of all hosts together: there no other host has work that could
 /// begin. It is far below the deadline of any handler.
@@ -255,14 +255,14 @@ mod tests {
     fn a_line_before_a_host_is_short_and_the_rest_is_the_lanes() {
         let mut book = book(|limits| limits.requests_per_second_per_host = Some(Rate::new(50.0)));
         let slow = host("slow");
-        // One may go at once, and 20 ms each are two more within 50 ms.
+        // One may go at once, and the next within 20 ms.
         let joined = (0..10).map(|_| book.on_joined(&slow, Duration::ZERO));
         let joined: Vec<_> = joined.collect();
         let refused = joined.iter().filter(|joined| joined.is_err()).count();
-        assert_eq!(refused, 7, "{joined:?}");
+        assert_eq!(refused, 8, "{joined:?}");
         let Err(waits @ Waits::Host(wait)) = joined[9] else { panic!("{joined:?}") };
-        assert_eq!(wait, Duration::from_millis(60));
-        assert_eq!(waits.closing(), Duration::from_millis(35));
+        assert_eq!(wait, Duration::from_millis(40));
+        assert_eq!(waits.closing(), Duration::from_millis(30));
         assert_eq!(book.on_joined(&host("other"), Duration::ZERO), Ok(()));
         book.on_left(&slow);
         assert_eq!(book.on_joined(&slow, Duration::ZERO), Ok(()));

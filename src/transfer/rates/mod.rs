@@ -13,7 +13,7 @@
 //!
 //! - **Connections** of a host are the cap of its lane: [`DownloadWorker::lane_rule`].
 //! - **A wait for a host** is the lane's: the event goes back, and its slot is free for other
-//!   hosts. Only the last 50 ms are waited for in the slot, in line: a lane that opens for each
+//!   hosts. Only the last 20 ms are waited for in the slot, in line: a lane that opens for each
 //!   request would be late each time. **A wait for all hosts together** is waited for in the slot,
 //!   up to five seconds: no other host has work that could begin.
 //! - **Streams take turns** of equal pieces, first come, first served; so each gets as much as the
