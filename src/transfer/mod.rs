@@ -4,7 +4,7 @@
 //! [`DownloadTask`](task::DownloadTask) from the event, checks its URL against the
 //! [`UrlPolicy`](url_policy::UrlPolicy), streams the body into a blob store under a temporary
 //! name, verifies it, commits it, and publishes a result. The task is settled only after the
-//! result is acknowledged.
+//! result is acknowledged. [`Rates`](rates::Rates) limit how fast it asks and reads.
 
 pub mod download;
 mod fetch;

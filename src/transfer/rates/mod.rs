@@ -23,6 +23,33 @@
 //!   rates; what was used up stays so.
 //! - Without limits a request costs one load of an atomic, and so does a chunk.
 //!
+//! ```no_run
+//! use std::sync::Arc;
+//!
+//! use longshore::config::{Rate, RateLimits};
+//! use longshore::transfer::download::DownloadWorker;
+//! use longshore::transfer::rates::Rates;
+//!
+//! # fn wire(
+//! #     worker: DownloadWorker,
+//! #     builder: longshore::consumer::BatchConsumerBuilder,
+//! # ) -> Result<(), Box<dyn std::error::Error>> {
+//! let mut limits = RateLimits::default(); // or `*settings.rate_limits()`
+//! limits.bytes_per_second = Some(Rate::new(20e6));
+//! limits.requests_per_second_per_host = Some(Rate::new(5.0));
+//! let rates = Arc::new(Rates::new(limits)?);
+//! let handle = builder
+//!     .lanes(DownloadWorker::lane_rule(Some(4))) // at most four connections to a host
+//!     .event_handler(worker.with_rates(Arc::clone(&rates)))?
+//!     .start();
+//!
+//! limits.bytes_per_second = Some(Rate::new(40e6));
+//! rates.set(limits)?;
+//! handle.set_lane_cap(8)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! What is decided is pure (`book`, `hosts`, `pace`); this file has lines, locks and timers.
 //!
 //! [`DownloadWorker::lane_rule`]: super::download::DownloadWorker::lane_rule
