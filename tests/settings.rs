@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use longshore::Error;
+use longshore::config::{Rate, RateLimits};
 use longshore::credential::{Credential, SecretAddress, SecretStore};
 use longshore::secret::Secret;
 use longshore::settings::{Settings, SettingsError, TransportKind};
@@ -210,9 +211,7 @@ fn all_that_is_wrong_is_said_at_once_with_its_place() {
         format!(
             "LONGSHORE_MAX_BATCH_SISE ({path}:3) is not a key; did you mean LONGSHORE_MAX_BATCH_SIZE?"
         ),
-        format!(
-            "LONGSHORE_WINDOW_EVENTS ({path}:4): it must be text, a whole number, true or false"
-        ),
+        format!("LONGSHORE_WINDOW_EVENTS ({path}:4): it must be text, a number, true or false"),
         format!("LONGSHORE_MAX_ATTEMPTS = 0 ({path}:5): it must be from 1 to"),
         "PIPELINE_TRANSPORT = kafka (environment)".to_owned(),
         "EVENTHUB_CONNECTION_STRING is not set".to_owned(),
@@ -549,4 +548,34 @@ fn the_container_is_opened_by_the_credential_that_opened_the_vault() {
     ]);
     let fetched = settings.unwrap().fetched_from(&Vault(BOUND)).now_or_never().unwrap().unwrap();
     assert!(fetched.open_stores().unwrap().leases.is_some());
+}
+
+#[test]
+fn the_limits_of_transfer_workers_are_read_and_what_cannot_be_kept_is_refused() {
+    let file = File::new(
+        "LONGSHORE_REQUESTS_PER_SECOND_PER_HOST = 0.5\n\
+         LONGSHORE_BYTES_PER_SECOND = \"20MB+2MB\"\n\
+         LONGSHORE_CONNECTIONS_PER_HOST = 4\n",
+    );
+    let settings = file.load(&[(KEY, BOUND), ("LONGSHORE_REQUESTS_PER_SECOND", "50")]).unwrap();
+    let mut limits = RateLimits::default();
+    limits.requests_per_second = Some(Rate::new(50.0));
+    limits.requests_per_second_per_host = Some(Rate::new(0.5));
+    limits.bytes_per_second = Some(Rate::new(20e6).with_burst(2e6));
+    assert_eq!(*settings.rate_limits(), limits);
+    assert_eq!(settings.connections_per_host(), Some(4));
+    let settings = load(&[(KEY, BOUND)]).unwrap();
+    assert_eq!(*settings.rate_limits(), RateLimits::default());
+    assert_eq!(settings.connections_per_host(), None);
+    for (key, value, must) in [
+        ("LONGSHORE_REQUESTS_PER_SECOND", "0", "from one an hour"),
+        ("LONGSHORE_BYTES_PER_SECOND", "NaN", "from 1 to"),
+        ("LONGSHORE_BYTES_PER_SECOND_PER_HOST", "1MB+2MB", "its burst"),
+        ("LONGSHORE_REQUESTS_PER_SECOND_PER_HOST", "99999999", "to 1000000 a second"),
+        ("LONGSHORE_CONNECTIONS_PER_HOST", "0", "from 1 to 1000000"),
+    ] {
+        let problem = problem(load(&[(KEY, BOUND), (key, value)]));
+        assert!(problem.starts_with(&format!("{key} = {value} ")), "{problem}");
+        assert!(problem.contains(must), "{problem}");
+    }
 }

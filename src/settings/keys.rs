@@ -3,10 +3,11 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::knob::{Kind, Knob, LeaseTime, MAX_BYTES};
+use super::knob::{Kind, Knob, LeaseTime, MAX_BYTES, RateLimit};
 use super::value;
 use crate::config::{
-    LostPartition, MAX_SLOTS, MAX_WINDOW_EVENTS, OwnerLevel, PositionLost, UncheckpointedEvents,
+    LostPartition, MAX_SLOTS, MAX_WINDOW_EVENTS, Ordering, OwnerLevel, PositionLost,
+    UncheckpointedEvents, Unit,
 };
 use crate::state::takeovers::MIN_TAKEOVERS;
 
@@ -54,6 +55,10 @@ const fn lease_time(
     help: &'static str,
 ) -> Key {
     key(name, default, Kind::LeaseTime(lease_time), help)
+}
+
+const fn rate_limit(name: &'static str, rate_limit: RateLimit, help: &'static str) -> Key {
+    key(name, "", Kind::RateLimit(rate_limit), help)
 }
 
 const A_NAME: &str = "1 to 256 letters, digits, '.', '-' and '_'";
@@ -204,6 +209,12 @@ pub(super) const LOOK_INTERVAL: Key = lease_time(
     LeaseTime { least: TEN_MILLISECONDS, set: |o, time| o.look_interval = time },
     "Between two looks at the leases while nothing changes; at most half of LONGSHORE_LEASE_EXPIRY.",
 );
+pub(super) const CONNECTIONS_PER_HOST: Key = key(
+    "LONGSHORE_CONNECTIONS_PER_HOST",
+    "",
+    Kind::Slots,
+    "Files that a transfer worker fetches at once of each host.",
+);
 
 /// Every key, in the order of the documentation.
 pub const ALL: &[Key] = &[
@@ -252,6 +263,19 @@ pub const ALL: &[Key] = &[
         "10",
         Knob::Count { least: 1, most: MAX_SLOTS, set: |o, n| o.max_events_in_flight = n },
         "Calls of an event handler at once, over all partitions.",
+    ),
+    knob(
+        "LONGSHORE_ORDERING",
+        "unordered",
+        Knob::Other {
+            allowed: "unordered, per-key or per-partition",
+            set: |o, text| {
+                let all = [Ordering::Unordered, Ordering::PerKey, Ordering::PerPartition];
+                o.ordering = all.into_iter().find(|ordering| ordering.as_str() == text)?;
+                Some(())
+            },
+        },
+        "Which events are handled one after the other: none, those of a partition key, those of a partition.",
     ),
     knob(
         "LONGSHORE_WINDOW_EVENTS",
@@ -431,6 +455,27 @@ pub const ALL: &[Key] = &[
         LeaseTime { least: TEN_MILLISECONDS, set: |o, time| o.hand_off_timeout = time },
         "How long a hand-off waits for handlers before it is put off.",
     ),
+    rate_limit(
+        "LONGSHORE_REQUESTS_PER_SECOND",
+        RateLimit { unit: Unit::Requests, set: |o, rate| o.requests_per_second = rate },
+        "Requests that a transfer worker makes, to all hosts together.",
+    ),
+    rate_limit(
+        "LONGSHORE_REQUESTS_PER_SECOND_PER_HOST",
+        RateLimit { unit: Unit::Requests, set: |o, rate| o.requests_per_second_per_host = rate },
+        "The same, to each host.",
+    ),
+    rate_limit(
+        "LONGSHORE_BYTES_PER_SECOND",
+        RateLimit { unit: Unit::Bytes, set: |o, rate| o.bytes_per_second = rate },
+        "Bytes that a transfer worker reads, from all hosts together.",
+    ),
+    rate_limit(
+        "LONGSHORE_BYTES_PER_SECOND_PER_HOST",
+        RateLimit { unit: Unit::Bytes, set: |o, rate| o.bytes_per_second_per_host = rate },
+        "The same, from each host.",
+    ),
+    CONNECTIONS_PER_HOST,
 ];
 
 /// The key of this name or alias.
@@ -492,7 +537,7 @@ fn limit<T: std::str::FromStr + PartialOrd>(text: &str, least: T) -> Option<Opti
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{ConsumerOptions, LeaseOptions, MAX_DURATION};
+    use crate::config::{ConsumerOptions, LeaseOptions, MAX_DURATION, RateLimits};
 
     const BEGIN: &str = "<!-- written by a test of src/settings/keys.rs -->\n\n";
     const END: &str = "\n<!-- end -->";
@@ -561,6 +606,30 @@ mod tests {
         }
     }
 
+    #[test]
+    fn limits_have_a_key_for_each_rate_with_the_range_that_is_checked() {
+        let rates = ALL.iter().filter_map(|key| match key.kind {
+            Kind::RateLimit(rate) => Some((key, rate)),
+            _ => None,
+        });
+        let names: Vec<_> = rates.clone().map(|(key, _)| key.name.to_owned()).collect();
+        assert_eq!(keys_of(&RateLimits::default()), names);
+        for (key, rate) in rates {
+            let mut limits = RateLimits::default();
+            assert_eq!(rate.apply(&mut limits, "1+1"), Ok(()), "{}", key.name);
+            assert_ne!(limits, RateLimits::default(), "{}", key.name);
+            assert_eq!(limits.validate(), Ok(()), "{}", key.name);
+            let set = limits;
+            for wrong in ["0", "1+2", "", "fast", "1e3", "9999999999999"] {
+                assert!(rate.apply(&mut limits, wrong).is_err(), "{} = {wrong}", key.name);
+            }
+            assert_eq!(limits, set, "{}", key.name);
+            let most = if rate.unit == Unit::Bytes { "1000000000000" } else { "1000000" };
+            assert_eq!(rate.apply(&mut limits, most), Ok(()), "{}", key.name);
+            assert!(rate.apply(&mut limits, &format!("{most}.1")).is_err(), "{}", key.name);
+        }
+    }
+
     fn knobs() -> impl Iterator<Item = (&'static Key, Knob)> {
         ALL.iter().filter_map(|key| match key.kind {
             Kind::Knob(knob) => Some((key, knob)),
@@ -576,6 +645,7 @@ mod tests {
         options.start_position = crate::event::StartPosition::Latest;
         options.owner_level = OwnerLevel::None;
         options.lost_partition = LostPartition::Finish;
+        options.ordering = Ordering::PerKey;
         for (key, knob) in knobs() {
             assert!(knob.apply(&mut options, key.default), "{}", key.name);
         }
@@ -631,6 +701,7 @@ mod tests {
             ("LONGSHORE_POSITION_LOST", "go on"),
             ("LONGSHORE_LOST_PARTITION", "wait"),
             ("LONGSHORE_OWNER_LEVEL", "-5"),
+            ("LONGSHORE_ORDERING", "per key"),
         ] {
             let (_, knob) = knobs().find(|(key, _)| key.name == name).expect(name);
             let mut options = ConsumerOptions::default();

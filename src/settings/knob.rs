@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::value;
-use crate::config::{ConsumerOptions, LeaseOptions, MAX_DURATION};
+use crate::config::{
+    ConsumerOptions, LeaseOptions, MAX_DURATION, MAX_SLOTS, Rate, RateLimits, Unit,
+};
 use crate::state::backoff::Backoff;
 
 /// Most bytes a setting takes.
@@ -20,6 +22,10 @@ pub(super) enum Kind {
     Knob(Knob),
     /// An option of the leases.
     LeaseTime(LeaseTime),
+    /// A limit of transfer workers.
+    RateLimit(RateLimit),
+    /// Slots, or fewer.
+    Slots,
 }
 
 impl Kind {
@@ -31,6 +37,8 @@ impl Kind {
             Kind::Flag => any_of(&["true", "false"]),
             Kind::Knob(knob) => knob.allowed(),
             Kind::LeaseTime(LeaseTime { least, .. }) => a_time_from(least),
+            Kind::RateLimit(RateLimit { unit, .. }) => value::allowed_rate(unit),
+            Kind::Slots => format!("from 1 to {MAX_SLOTS}"),
         }
     }
 }
@@ -47,6 +55,30 @@ impl LeaseTime {
     pub(super) fn apply(self, options: &mut LeaseOptions, text: &str) -> bool {
         time(self.least, text).map(|time| (self.set)(options, time)).is_some()
     }
+}
+
+/// How a rate becomes a limit.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RateLimit {
+    pub(super) unit: Unit,
+    pub(super) set: fn(&mut RateLimits, Option<Rate>),
+}
+
+impl RateLimit {
+    /// Sets the limit.
+    ///
+    /// # Errors
+    /// What the value must be.
+    pub(super) fn apply(self, limits: &mut RateLimits, text: &str) -> Result<(), String> {
+        let rate = value::rate(text, self.unit)?;
+        (self.set)(limits, Some(rate));
+        Ok(())
+    }
+}
+
+/// A number of slots.
+pub(super) fn slots(text: &str) -> Option<usize> {
+    text.parse().ok().filter(|slots| (1..=MAX_SLOTS).contains(slots))
 }
 
 /// How a value becomes an option of the consumer.

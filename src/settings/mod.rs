@@ -48,7 +48,7 @@ pub use stores::{CheckpointPlace, Stores};
 use self::hub::{Namespace, Protocol};
 use self::resolve::{Entities, Resolved};
 use self::stores::Place;
-use crate::config::{ConsumerOptions, LeaseOptions};
+use crate::config::{ConsumerOptions, LeaseOptions, RateLimits};
 use crate::credential::{Credential, SecretAddress};
 use crate::error::Error;
 use crate::event::{ConsumerGroup, EntityName};
@@ -116,6 +116,8 @@ pub struct Settings {
     consumer_options: ConsumerOptions,
     place: Place,
     lease_options: LeaseOptions,
+    rate_limits: RateLimits,
+    connections_per_host: Option<usize>,
     warnings: Vec<String>,
 }
 
@@ -189,6 +191,16 @@ impl Settings {
     /// The options of leases, where there are any: see [`open_stores`](Self::open_stores).
     pub fn lease_options(&self) -> &LeaseOptions {
         &self.lease_options
+    }
+
+    /// How fast a transfer worker may ask and read.
+    pub fn rate_limits(&self) -> &RateLimits {
+        &self.rate_limits
+    }
+
+    /// How many files a transfer worker fetches at once of each host; `None` where nothing says so.
+    pub fn connections_per_host(&self) -> Option<usize> {
+        self.connections_per_host
     }
 
     /// Where checkpoints are kept.

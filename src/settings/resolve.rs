@@ -7,13 +7,13 @@ use url::Url;
 
 use super::hub::{Namespace, Protocol, read_authorities};
 use super::keys::{self, Key};
-use super::knob::Kind;
+use super::knob::{self, Kind};
 use super::problem::{Problem, SettingsError};
 use super::proxy;
 use super::source::{Value, Values, WORKER_PREFIX};
 use super::stores::{Container, Place};
 use super::{Access, ProxyAddress, Settings, TransportKind, Verification, value};
-use crate::config::{ConsumerOptions, LeaseOptions};
+use crate::config::{ConsumerOptions, LeaseOptions, RateLimits};
 use crate::credential::{Credential, SecretAddress};
 use crate::event::{ConsumerGroup, EntityName};
 
@@ -119,6 +119,8 @@ impl Resolved {
         let verification = self.verification();
         let consumer_options = self.consumer_options();
         let lease_options = self.lease_options();
+        let rate_limits = self.rate_limits();
+        let connections_per_host = self.connections_per_host();
         if !self.problems.is_empty() {
             return Err(SettingsError::new(self.problems, self.values.warnings));
         }
@@ -134,6 +136,8 @@ impl Resolved {
             consumer_options,
             place,
             lease_options,
+            rate_limits,
+            connections_per_host,
             warnings: self.values.warnings,
         })
     }
@@ -391,6 +395,22 @@ impl Resolved {
             self.problems.push(Problem::new(error.to_string()));
         }
         options
+    }
+
+    fn rate_limits(&mut self) -> RateLimits {
+        let mut limits = RateLimits::default();
+        for key in keys::ALL {
+            let Kind::RateLimit(rate) = key.kind else { continue };
+            self.read(key, |text| rate.apply(&mut limits, text));
+        }
+        limits
+    }
+
+    fn connections_per_host(&mut self) -> Option<usize> {
+        let key = &keys::CONNECTIONS_PER_HOST;
+        self.read(key, |text| {
+            knob::slots(text).ok_or_else(|| format!("it must be {}", key.allowed()))
+        })
     }
 
     /// Refuses one of two values that do not go together: the first, if it was given. Each comes

@@ -134,9 +134,10 @@ impl Values {
             let text = match value.get_ref() {
                 DeValue::String(text) => text.to_string(),
                 DeValue::Integer(number) => number.to_string(),
+                DeValue::Float(number) => number.to_string(),
                 DeValue::Boolean(truth) => truth.to_string(),
                 _ => {
-                    let must = "be text, a whole number, true or false";
+                    let must = "be text, a number, true or false";
                     let message = format!("{name} ({origin}): it must {must}");
                     self.problems.push(Problem::new(message));
                     continue;

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::config::{Rate, Unit};
 use crate::event::{SequenceNumber, StartPosition};
 use crate::state::backoff::Backoff;
 
@@ -39,6 +40,69 @@ pub fn as_text(duration: Duration) -> String {
 pub(super) fn backoff(text: &str) -> Option<Backoff> {
     let (first, longest) = text.split_once("..")?;
     Some(Backoff::doubling(duration(first).ok()?, duration(longest).ok()?))
+}
+
+/// Requests a second: `50`, `0.5`, or with a burst `50+5`.
+///
+/// # Errors
+/// What it must be.
+pub fn requests_per_second(text: &str) -> Result<Rate, String> {
+    rate(text, Unit::Requests)
+}
+
+/// Bytes a second: `20000000`, `20MB`, `16MiB`, or with a burst `20MB+2MB`.
+///
+/// # Errors
+/// What it must be.
+pub fn bytes_per_second(text: &str) -> Result<Rate, String> {
+    rate(text, Unit::Bytes)
+}
+
+pub(super) fn rate(text: &str, unit: Unit) -> Result<Rate, String> {
+    let read = match unit {
+        Unit::Requests => number,
+        Unit::Bytes => bytes,
+    };
+    let read = || {
+        let Some((per_second, burst)) = text.split_once('+') else {
+            return Some(Rate::new(read(text)?));
+        };
+        Some(Rate::new(read(per_second)?).with_burst(read(burst)?))
+    };
+    let rate = read().ok_or_else(|| format!("it must be {}", allowed_rate(unit)))?;
+    rate.fault(unit).map_or(Ok(rate), Err)
+}
+
+/// What a rate may be, as the documentation and the errors say it.
+pub(super) fn allowed_rate(unit: Unit) -> String {
+    let such_as = match unit {
+        Unit::Requests => "50 or 0.5, or with its burst 50+5",
+        Unit::Bytes => "20000000, 20MB or 16MiB, or with its burst 20MB+2MB",
+    };
+    format!("{}, such as {such_as}", unit.allowed())
+}
+
+/// Digits, and a point where there is one; no sign, exponent or name of a number.
+fn number(text: &str) -> Option<f64> {
+    let allowed = |byte: u8| byte.is_ascii_digit() || byte == b'.';
+    text.bytes().all(allowed).then(|| text.parse().ok())?
+}
+
+/// A number of bytes, in a unit of a thousand or of 1,024 where one is named.
+fn bytes(text: &str) -> Option<f64> {
+    let split = text.find(|letter: char| letter.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(split);
+    let each = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "kb" => 1e3,
+        "mb" => 1e6,
+        "gb" => 1e9,
+        "kib" => 1_024.0,
+        "mib" => 1_048_576.0,
+        "gib" => 1_073_741_824.0,
+        _ => return None,
+    };
+    Some(number(digits)? * each)
 }
 
 /// A switch.
@@ -86,6 +150,51 @@ mod tests {
         for wrong in ["", "-1", "yesterday", "2023-11-14"] {
             assert_eq!(start_position(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_rate_is_a_number_and_perhaps_a_burst() {
+        for (text, rate) in [
+            ("50", Rate::new(50.0)),
+            ("0.5", Rate::new(0.5)),
+            ("50+5", Rate::new(50.0).with_burst(5.0)),
+            ("50+0", Rate::new(50.0).with_burst(0.0)),
+        ] {
+            assert_eq!(requests_per_second(text), Ok(rate));
+            assert_eq!(bytes_per_second(text).is_ok(), rate.per_second >= 1.0);
+            assert_eq!(rate.to_string(), text);
+        }
+        assert_eq!(bytes_per_second("20MB+512KiB"), Ok(Rate::new(20e6).with_burst(524_288.0)));
+        assert_eq!(bytes_per_second("1.5gib"), Ok(Rate::new(1_610_612_736.0)));
+        for wrong in [
+            "",
+            "0",
+            "-1",
+            "+",
+            "+5",
+            "50+",
+            "50+51",
+            "nan",
+            "inf",
+            "1e3",
+            "1e400",
+            "50/s",
+            "5 0",
+            "50 MB",
+            "50+5+5",
+            "99999999999999",
+            "1TB",
+            "0.0000001",
+            ".",
+            "5.5.5",
+            "\u{661}",
+        ] {
+            assert!(requests_per_second(wrong).is_err(), "{wrong}");
+            assert!(bytes_per_second(wrong).is_err(), "{wrong}");
+        }
+        let zero = bytes_per_second("0MB").expect_err("nothing would ever go");
+        assert_eq!(zero, "it must be from 1 to 1000000000000 a second");
+        assert!(requests_per_second("5MB").is_err(), "requests have no unit");
     }
 
     #[test]

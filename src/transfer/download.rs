@@ -17,19 +17,23 @@ use std::time::Duration;
 
 use reqwest::Response;
 use sha2::{Digest, Sha256};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
-use super::fetch::{Fetcher, failed};
+use super::fetch::{Fetcher, failed, silent};
+use super::host::{host_lane, host_name};
 use super::limits::{DownloadLimits, SLOW_START};
 use super::progress::Progress;
+use super::rates::{Meter, Rates};
 use super::task::{DownloadTask, Finished, TransferResult, hex};
 use super::url_policy::{UrlPolicy, redacted};
 use crate::blob_store::{BlobError, BlobStore, BlobWriter};
 use crate::clock::{Clock, SystemClock};
+use crate::config::MAX_SLOTS;
 use crate::consumer::{EventContext, EventHandler};
 use crate::error::{Error, ErrorClass};
 use crate::event::{Event, OutgoingEvent};
+use crate::lanes::LaneRule;
 use crate::outcome::{Failure, Outcome};
 use crate::producer::EntityProducer;
 use crate::transport::SendTarget;
@@ -48,6 +52,7 @@ pub struct DownloadWorker {
     results: Arc<EntityProducer>,
     skip: Option<SkipRule>,
     progress: Arc<Progress>,
+    rates: Arc<Rates>,
     clock: Arc<dyn Clock>,
 }
 
@@ -56,6 +61,7 @@ impl fmt::Debug for DownloadWorker {
         f.debug_struct("DownloadWorker")
             .field("store", &self.store)
             .field("limits", &self.limits)
+            .field("rates", &self.rates)
             .finish_non_exhaustive()
     }
 }
@@ -78,6 +84,7 @@ impl DownloadWorker {
             results,
             skip: None,
             progress: Arc::default(),
+            rates: Arc::default(),
             clock: Arc::new(SystemClock),
         })
     }
@@ -90,6 +97,29 @@ impl DownloadWorker {
     ) -> Self {
         self.skip = Some(Arc::new(rule));
         self
+    }
+
+    /// Keeps to these rates, which may be those of other workers as well.
+    #[must_use]
+    pub fn with_rates(mut self, rates: Arc<Rates>) -> Self {
+        self.rates = rates;
+        self
+    }
+
+    /// How fast the worker asks and reads. [`Rates::set`] changes it while it runs.
+    pub fn rates(&self) -> Arc<Rates> {
+        Arc::clone(&self.rates)
+    }
+
+    /// The lanes of a consumer of download tasks, for
+    /// [`BatchConsumerBuilder::lanes`](crate::consumer::BatchConsumerBuilder::lanes): the lane of a
+    /// task is the host of its URL, and at most so many of a host are fetched at once, over as many
+    /// connections. `None`: as many as there are slots. A host whose rate is used up, or that said
+    /// when to come back, then holds no slot and no other host up.
+    /// [`ConsumerHandle::set_lane_cap`](crate::ConsumerHandle::set_lane_cap) changes the number while
+    /// it runs; 0 is refused when the consumer is built.
+    pub fn lane_rule(connections_per_host: Option<usize>) -> LaneRule {
+        LaneRule::limited(connections_per_host.unwrap_or(MAX_SLOTS), host_lane)
     }
 
     /// What the worker has done, while it runs.
@@ -106,10 +136,7 @@ impl DownloadWorker {
             return Err(Outcome::skip(reason));
         }
         let started = Instant::now();
-        let response =
-            self.fetcher.get(&task.url).await.map_err(|outcome| named(&task, outcome))?;
-        let (bytes, sha256) =
-            self.store_body(&task, response).await.map_err(|outcome| named(&task, outcome))?;
+        let (bytes, sha256) = self.fetch(&task).await.map_err(|outcome| named(&task, outcome))?;
         self.progress.on_file(bytes);
         debug!(task = %task.id, path = %task.path, bytes, "the file is stored");
         let finished = Finished {
@@ -122,16 +149,24 @@ impl DownloadWorker {
         self.publish(event, task, &finished).await
     }
 
+    async fn fetch(&self, task: &DownloadTask) -> Result<(u64, [u8; 32]), Outcome> {
+        // Without a host it is refused before it can matter.
+        let host = host_name(&task.url).unwrap_or_default().into();
+        let response = self.fetcher.get(&task.url, &host, &self.rates).await?;
+        self.store_body(task, response, self.rates.meter(host)).await
+    }
+
     /// Streams the body into the store, verifies it, and commits it.
     async fn store_body(
         &self,
         task: &DownloadTask,
         mut response: Response,
+        mut meter: Meter<'_>,
     ) -> Result<(u64, [u8; 32]), Outcome> {
         let announced = response.content_length();
         self.check_length(task, announced)?;
         let mut writer = self.store.open(&task.path, announced).await.map_err(store_failed)?;
-        match self.copy(task, &mut response, &mut *writer).await {
+        match self.copy(task, &mut response, &mut meter, &mut *writer).await {
             Ok(copied) => {
                 writer.commit().await.map_err(store_failed)?;
                 Ok(copied)
@@ -147,6 +182,7 @@ impl DownloadWorker {
         &self,
         task: &DownloadTask,
         response: &mut Response,
+        meter: &mut Meter<'_>,
         writer: &mut dyn BlobWriter,
     ) -> Result<(u64, [u8; 32]), Outcome> {
         let announced = response.content_length();
@@ -155,9 +191,16 @@ impl DownloadWorker {
         let mut hasher = Sha256::new();
         let mut bytes = 0_u64;
         loop {
-            let chunk = response.chunk().await.map_err(|error| {
-                failed(&task.url, &format!("the body broke off after {bytes} bytes"), error)
-            })?;
+            // Not the client's own timeout, which counts what we wait before we read as silence.
+            let silence = self.limits.read_timeout;
+            let chunk = timeout(silence, response.chunk())
+                .await
+                .map_err(|_elapsed| {
+                    silent(&task.url, &format!("after {bytes} bytes no more came"), silence)
+                })?
+                .map_err(|error| {
+                    failed(&task.url, &format!("the body broke off after {bytes} bytes"), error)
+                })?;
             let Some(chunk) = chunk else {
                 break;
             };
@@ -169,10 +212,12 @@ impl DownloadWorker {
                 ))));
             }
             self.progress.on_received(chunk.len() as u64);
-            self.check_rate(task, bytes, started.elapsed())?;
+            meter.on_read(chunk.len() as u64).await;
+            self.check_rate(task, bytes, started.elapsed().saturating_sub(meter.waited()))?;
             hasher.update(&chunk);
             writer.write(chunk).await.map_err(store_failed)?;
         }
+        meter.on_end().await;
         let wrong_length = |expected: u64, who: &str| {
             format!("{}: {bytes} bytes came where {who} said {expected}", redacted(&task.url))
         };
@@ -313,3 +358,6 @@ fn named(task: &DownloadTask, outcome: Outcome) -> Outcome {
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests;

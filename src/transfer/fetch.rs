@@ -7,15 +7,18 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::{ACCEPT_ENCODING, HeaderValue, RETRY_AFTER};
+use reqwest::header::{ACCEPT_ENCODING, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Response, StatusCode, redirect};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc2822;
 use tokio::time::{Instant, timeout};
 use url::Url;
 
 use super::limits::DownloadLimits;
+use super::rates::Rates;
 use super::url_policy::{UrlPolicy, UrlRefused, redacted};
 use crate::error::{Error, ErrorClass};
 use crate::outcome::{Failure, Outcome};
@@ -26,16 +29,17 @@ const RESOLVED_FOR: Duration = Duration::from_secs(30);
 /// Most hosts remembered at once; beyond that, those whose time is up are forgotten, then all.
 const MAX_PINNED_HOSTS: usize = 4_096;
 
-/// The longest wait a server may ask for in `Retry-After`.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(5 * 60);
+/// The longest wait a server may ask for in `Retry-After`; its events hold the window meanwhile.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
 
-/// The shortest wait where a server asked for less.
+/// The wait where a server is busy and names none, and the shortest where it does.
 const MIN_THROTTLING_WAIT: Duration = Duration::from_secs(4);
 
 /// Fetches what the policy allows.
 pub(super) struct Fetcher {
     policy: UrlPolicy,
     resolve_timeout: Duration,
+    read_timeout: Duration,
     /// Plain and TLS apart: an address that is good for one scheme may be refused for the other.
     http: Pinned,
     https: Pinned,
@@ -104,7 +108,6 @@ impl Pinned {
             .no_zstd()
             .no_deflate()
             .connect_timeout(limits.connect_timeout)
-            .read_timeout(limits.read_timeout)
             .user_agent(concat!("longshore/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| {
@@ -120,16 +123,22 @@ impl Fetcher {
         Ok(Self {
             policy,
             resolve_timeout: limits.connect_timeout,
+            read_timeout: limits.read_timeout,
             http: Pinned::new(limits)?,
             https: Pinned::new(limits)?,
         })
     }
 
-    /// Asks for the file; `Ok` is an answer whose body is the file.
+    /// Asks for the file when the rates let it; `Ok` is an answer whose body is the file.
     ///
     /// # Errors
     /// What becomes of the task instead.
-    pub(super) async fn get(&self, url: &Url) -> Result<Response, Outcome> {
+    pub(super) async fn get(
+        &self,
+        url: &Url,
+        host_name: &Arc<str>,
+        rates: &Rates,
+    ) -> Result<Response, Outcome> {
         let pinned = if url.scheme() == "https" { &self.https } else { &self.http };
         let host = self.policy.check_url(url).map_err(refused)?.url().host_str().map(str::to_owned);
         if let Some(host) = host
@@ -151,10 +160,17 @@ impl Fetcher {
             .client
             .get(url.clone())
             .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        let response = request.send().await.map_err(|error| failed(url, "no answer", error))?;
+        rates.begin(host_name).await?;
+        let response = timeout(self.read_timeout, request.send())
+            .await
+            .map_err(|_elapsed| silent(url, "no answer", self.read_timeout))?
+            .map_err(|error| failed(url, "no answer", error))?;
         match response.status() {
             StatusCode::OK => Ok(response),
-            status => Err(answered(url, status, retry_after(&response))),
+            status => {
+                let named = retry_after(response.headers(), SystemTime::now());
+                Err(answered(url, status, named))
+            }
         }
     }
 }
@@ -169,16 +185,23 @@ fn refused(refused: UrlRefused) -> Outcome {
 }
 
 /// What an answer that is not the file means (the HTTP column of the classification).
-fn answered(url: &Url, status: StatusCode, retry_after: Option<Duration>) -> Outcome {
+///
+/// A server that names a time is left alone until then: that says nothing against the task, so
+/// its lane is closed and no attempt is used up. One that is busy for ever and names none uses up
+/// the attempts of its tasks.
+fn answered(url: &Url, status: StatusCode, named: Option<Duration>) -> Outcome {
     let from = redacted(url);
     let failure = |class| Failure::new(class, format!("{from}: the server answered {status}"));
-    match status.as_u16() {
-        429 | 503 => {
-            let wait = retry_after.unwrap_or_default().clamp(MIN_THROTTLING_WAIT, MAX_RETRY_AFTER);
-            Outcome::retry_after(wait, failure(ErrorClass::Throttling))
+    match (status.as_u16(), named) {
+        (429 | 503, Some(wait)) => {
+            let wait = wait.clamp(MIN_THROTTLING_WAIT, MAX_RETRY_AFTER);
+            Outcome::close_lane(wait, failure(ErrorClass::Throttling))
         }
-        408 | 500 | 502 | 504 => Outcome::retry(failure(ErrorClass::Transient)),
-        300..=399 => Outcome::dead_letter(Failure::permanent(format!(
+        (429 | 503, None) => {
+            Outcome::retry_after(MIN_THROTTLING_WAIT, failure(ErrorClass::Throttling))
+        }
+        (408 | 500 | 502 | 504, _) => Outcome::retry(failure(ErrorClass::Transient)),
+        (300..=399, _) => Outcome::dead_letter(Failure::permanent(format!(
             "{from}: the server answered {status}, and redirects are not followed; \
              use the final URL"
         ))),
@@ -186,9 +209,25 @@ fn answered(url: &Url, status: StatusCode, retry_after: Option<Duration>) -> Out
     }
 }
 
-fn retry_after(response: &Response) -> Option<Duration> {
-    let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
-    value.trim().parse().ok().map(Duration::from_secs)
+/// How long a server wants to be left alone: it names seconds, or a time, which is one of its own
+/// clock where it tells it.
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = |name: HeaderName| headers.get(name)?.to_str().ok().map(str::trim);
+    let time = |text: &str| OffsetDateTime::parse(text, &Rfc2822).ok().map(SystemTime::from);
+    let named = text(RETRY_AFTER)?;
+    if named.bytes().all(|byte| byte.is_ascii_digit()) && !named.is_empty() {
+        // More than a number holds is long.
+        return Some(named.parse().map_or(MAX_RETRY_AFTER, Duration::from_secs));
+    }
+    let now = text(DATE).and_then(time).unwrap_or(now);
+    // A time that is past is no wait.
+    Some(time(named)?.duration_since(now).unwrap_or_default())
+}
+
+/// What it means that nothing comes any more.
+pub(super) fn silent(url: &Url, what: &str, waited: Duration) -> Outcome {
+    let message = format!("{}: {what} in {} s", redacted(url), waited.as_secs_f64());
+    Outcome::retry(Failure::transient(message))
 }
 
 /// What a request or a body that broke off means. The URL is taken out of the error: its query
@@ -235,7 +274,8 @@ mod tests {
     }
 
     async fn outcome(url: &str) -> Outcome {
-        fetcher().get(&Url::parse(url).unwrap()).await.unwrap_err()
+        let host = "127.0.0.1".into();
+        fetcher().get(&Url::parse(url).unwrap(), &host, &Rates::default()).await.unwrap_err()
     }
 
     #[tokio::test]
@@ -251,12 +291,24 @@ mod tests {
             }
         }
         for status in [429, 503] {
-            for (asked, wait) in [("none", 4), ("1", 4), ("60", 60), ("86400", 300), ("soon", 4)] {
+            let closes = |seconds| RetryDelay::LaneCloses(Duration::from_secs(seconds));
+            let unnamed = RetryDelay::After(MIN_THROTTLING_WAIT);
+            for (asked, delay) in [
+                ("none", unnamed),
+                ("soon", unnamed),
+                ("-1", unnamed),
+                ("0", closes(4)),
+                ("1", closes(4)),
+                ("60", closes(60)),
+                ("86400", closes(3_600)),
+                ("99999999999999999999999", closes(3_600)),
+                ("Sun, 06 Nov 1994 08:49:37 GMT", closes(4)),
+                ("Sun, 06 Nov 2094 08:49:37 GMT", closes(3_600)),
+            ] {
                 match outcome(&format!("{server}/{status}/{asked}")).await {
                     Outcome::Retry(retry) => {
                         assert_eq!(retry.failure.class, ErrorClass::Throttling, "{status}");
-                        let wait = RetryDelay::After(Duration::from_secs(wait));
-                        assert_eq!(retry.delay, wait, "{status}, asked for {asked}");
+                        assert_eq!(retry.delay, delay, "{status}, asked for {asked}");
                     }
                     other => panic!("{status}: {other:?}"),
                 }
@@ -270,6 +322,21 @@ mod tests {
                 other => panic!("{status}: {other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_time_that_a_server_names_is_one_of_its_own_clock() {
+        let headers = |all: &[(HeaderName, &str)]| -> HeaderMap {
+            all.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect()
+        };
+        let named = (RETRY_AFTER, "Sun, 06 Nov 1994 08:50:07 GMT");
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        let thirty = Some(Duration::from_secs(30));
+        assert_eq!(retry_after(&headers(std::slice::from_ref(&named)), at), thirty);
+        let both = headers(&[named, (DATE, "Sun, 06 Nov 1994 08:49:37 GMT")]);
+        assert_eq!(retry_after(&both, SystemTime::now()), thirty);
+        assert_eq!(retry_after(&headers(&[(RETRY_AFTER, "")]), at), None);
+        assert_eq!(retry_after(&headers(&[]), at), None);
     }
 
     #[tokio::test]

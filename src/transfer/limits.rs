@@ -21,12 +21,14 @@ pub struct DownloadLimits {
     /// Longest wait for a name to resolve, and for a connection. Default
     /// [`DEFAULT_CONNECT_TIMEOUT`].
     pub connect_timeout: Duration,
-    /// Longest wait for the next bytes. Default [`DEFAULT_READ_TIMEOUT`].
+    /// Longest wait for an answer, and for the next bytes of a body once they are asked for: what a
+    /// stream waits for our own [`Rates`](super::rates::Rates) does not count. Default
+    /// [`DEFAULT_READ_TIMEOUT`].
     pub read_timeout: Duration,
     /// Most bytes of a file. Default [`DEFAULT_MAX_BYTES`].
     pub max_bytes: u64,
-    /// The average a download must reach after [`SLOW_START`]. Default
-    /// [`DEFAULT_MIN_BYTES_PER_SECOND`].
+    /// The average a download must reach after [`SLOW_START`], without what it waits for our own
+    /// rates. Default [`DEFAULT_MIN_BYTES_PER_SECOND`].
     pub min_bytes_per_second: u64,
 }
 

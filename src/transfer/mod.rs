@@ -4,11 +4,13 @@
 //! [`DownloadTask`](task::DownloadTask) from the event, checks its URL against the
 //! [`UrlPolicy`](url_policy::UrlPolicy), streams the body into a blob store under a temporary
 //! name, verifies it, commits it, and publishes a result. The task is settled only after the
-//! result is acknowledged.
+//! result is acknowledged. [`Rates`](rates::Rates) limit how fast it asks and reads.
 
 pub mod download;
 mod fetch;
+mod host;
 pub mod limits;
 pub mod progress;
+pub mod rates;
 pub mod task;
 pub mod url_policy;

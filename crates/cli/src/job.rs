@@ -20,6 +20,7 @@ use longshore::consumer::{
 use longshore::dead_letter::DeadLetterSink;
 use longshore::error::Error;
 use longshore::event::{OutgoingEvent, PartitionId, SequenceNumber};
+use longshore::lanes::LaneRule;
 use longshore::producer::EntityProducer;
 use longshore::state::backoff::Backoff;
 use longshore::transfer::download::DownloadWorker;
@@ -157,6 +158,7 @@ impl Job {
         checkpoints: Arc<dyn CheckpointStore>,
         dead_letters: Arc<dyn DeadLetterSink>,
         pace: &PaceArgs,
+        lanes: Option<LaneRule>,
     ) -> Result<Self, CommandError> {
         let transport = broker.transport(TASKS);
         let mut options = ConsumerOptions::default();
@@ -168,11 +170,14 @@ impl Job {
         // A large file takes as long as it takes; a stalled one is noticed by its rate.
         options.handler_timeout = None;
         options.checkpoint_min_interval = Duration::from_millis(200);
-        let consumer = BatchConsumer::builder(Arc::clone(&transport), checkpoints)
+        let mut builder = BatchConsumer::builder(Arc::clone(&transport), checkpoints)
             .dead_letters(dead_letters)
             .worker("longshore transfer")
-            .options(options)
-            .event_handler(handler)?;
+            .options(options);
+        if let Some(lanes) = lanes {
+            builder = builder.lanes(lanes);
+        }
+        let consumer = builder.event_handler(handler)?;
         Ok(Self {
             handle: consumer.start(),
             transport,

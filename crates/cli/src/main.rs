@@ -34,10 +34,10 @@ use self::terminal::tell;
 
 use longshore::config::{
     DEFAULT_BATCH_TIMEOUT, DEFAULT_MAX_BATCH_SIZE, DEFAULT_MAX_EVENTS_IN_FLIGHT, MAX_DURATION,
-    MAX_SLOTS, MAX_WINDOW_EVENTS,
+    MAX_SLOTS, MAX_WINDOW_EVENTS, Rate, RateLimits,
 };
 use longshore::error::{Error, ErrorClass, error_chain};
-use longshore::settings::value::duration;
+use longshore::settings::value::{bytes_per_second, duration, requests_per_second};
 
 /// Moves files driven by Azure Event Hubs, many at once.
 #[derive(Parser, Debug)]
@@ -112,6 +112,43 @@ struct TransferArgs {
     allow_http: bool,
     #[command(flatten)]
     pace: PaceArgs,
+    #[command(flatten)]
+    limits: LimitArgs,
+}
+
+#[derive(Args, Debug, Clone, Copy)]
+#[command(next_help_heading = "Limits")]
+struct LimitArgs {
+    /// Requests a second, for example 50 or 0.5; 50+5 lets 5 more go after a pause
+    #[arg(long, value_name = "RATE", value_parser = requests_per_second)]
+    #[arg(allow_negative_numbers = true)]
+    requests_per_second: Option<Rate>,
+    /// The same, to each host
+    #[arg(long, value_name = "RATE", value_parser = requests_per_second)]
+    #[arg(allow_negative_numbers = true)]
+    requests_per_second_per_host: Option<Rate>,
+    /// Bytes a second, for example 20MB or 16MiB; 20MB+2MB lets 2 MB more come after a pause
+    #[arg(long, value_name = "RATE", value_parser = bytes_per_second)]
+    #[arg(allow_negative_numbers = true)]
+    bytes_per_second: Option<Rate>,
+    /// The same, from each host
+    #[arg(long, value_name = "RATE", value_parser = bytes_per_second)]
+    #[arg(allow_negative_numbers = true)]
+    bytes_per_second_per_host: Option<Rate>,
+    /// Files fetched at once of each host. Default: as many as --concurrency
+    #[arg(long, value_name = "N", value_parser = count(MAX_SLOTS), allow_negative_numbers = true)]
+    connections_per_host: Option<usize>,
+}
+
+impl LimitArgs {
+    fn rates(&self) -> RateLimits {
+        let mut limits = RateLimits::default();
+        limits.requests_per_second = self.requests_per_second;
+        limits.requests_per_second_per_host = self.requests_per_second_per_host;
+        limits.bytes_per_second = self.bytes_per_second;
+        limits.bytes_per_second_per_host = self.bytes_per_second_per_host;
+        limits
+    }
 }
 
 #[derive(Args, Debug, Clone, Copy)]

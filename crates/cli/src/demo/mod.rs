@@ -127,10 +127,12 @@ async fn move_files(
     let checkpoints = Arc::new(MemoryCheckpointStore::new());
     let progress = worker.progress();
     let mut job = match way.barrier_events {
-        None => Job::start(&broker, worker, progress, checkpoints, letters.clone(), &way.pace)?,
+        None => {
+            Job::start(&broker, worker, progress, checkpoints, letters.clone(), &way.pace, None)?
+        }
         Some(events) => {
             let worker = Barrier::new(worker, events);
-            Job::start(&broker, worker, progress, checkpoints, letters.clone(), &way.pace)?
+            Job::start(&broker, worker, progress, checkpoints, letters.clone(), &way.pace, None)?
         }
     };
     let begin = Standing {

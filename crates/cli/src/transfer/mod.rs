@@ -22,6 +22,8 @@ use super::terminal::{give, leave, tell};
 use super::urls::{self, Line};
 use super::{CommandError, Ending, ReportFormat, TransferArgs};
 use longshore::blob_store::folder::FolderBlobStore;
+use longshore::transfer::download::DownloadWorker;
+use longshore::transfer::rates::Rates;
 use longshore::transfer::url_policy::{PrivateAddresses, Schemes, UrlPolicy};
 
 /// Where the dead letters are in the state folder.
@@ -52,16 +54,19 @@ pub(super) async fn run(args: TransferArgs) -> Result<Ending, CommandError> {
         format!("the state folder {} cannot take the results", folder.display()),
         SEND_ATTEMPTS,
     );
-    let download = worker(results, store.clone(), policy(&args))?.skip_if(move |event, _| {
-        let key = event.message_id().unwrap_or_default();
-        if complete.contains(&*key) {
-            Some("its file is complete".to_owned())
-        } else if !wanted.contains(&*key) {
-            Some("it is not on the list any more".to_owned())
-        } else {
-            None
-        }
-    });
+    let rates = Arc::new(Rates::new(args.limits.rates())?);
+    let download = worker(results, store.clone(), policy(&args))?.with_rates(rates).skip_if(
+        move |event, _| {
+            let key = event.message_id().unwrap_or_default();
+            if complete.contains(&*key) {
+                Some("its file is complete".to_owned())
+            } else if !wanted.contains(&*key) {
+                Some("it is not on the list any more".to_owned())
+            } else {
+                None
+            }
+        },
+    );
     let progress = download.progress();
     let announcing = Announcing { letters, policy: policy(&args) };
     let job = Job::start(
@@ -71,6 +76,8 @@ pub(super) async fn run(args: TransferArgs) -> Result<Ending, CommandError> {
         Arc::new(Failing::new(checkpoints, stop.clone())),
         Arc::new(Failing::new(announcing, stop.clone())),
         &args.pace,
+        // Also without a limit: a host that is slow, or asks to be left alone, holds up no other.
+        Some(DownloadWorker::lane_rule(args.limits.connections_per_host)),
     )?;
     let supervised = supervise(&job, &stop, &mut signals);
     let ended = display.during(supervised, || job.standing(begin)).await?;

@@ -29,6 +29,13 @@ fn arguments_out_of_range_are_refused_by_name() {
         ["--batch-timeout", "0s"],
         ["--batch-timeout", "0"],
         ["--batch-timeout", "0.1ms"],
+        ["--requests-per-second", "0"],
+        ["--requests-per-second", "-5"],
+        ["--requests-per-second-per-host", "50+51"],
+        ["--bytes-per-second", "NaN"],
+        ["--bytes-per-second", "0MB"],
+        ["--bytes-per-second-per-host", "2TB"],
+        ["--connections-per-host", "0"],
         ["--report", "xml"],
     ] {
         let (web, folder) = ready();

@@ -17,4 +17,5 @@ mod arguments;
 mod bad_input;
 mod full_disk;
 mod interrupt;
+mod limits;
 mod terminal;
