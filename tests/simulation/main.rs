@@ -18,6 +18,7 @@ mod families;
 mod fleet;
 mod foreign;
 mod handler;
+mod lanes;
 mod lease_port;
 mod oracle;
 mod plan;
@@ -104,6 +105,15 @@ const EXPECTED: &[&str] = &[
     "dead letter that names a range",
     "row of more than half of the prefetch",
     "repeat: within a range above the checkpoint",
+    "lane closed",
+    "lane opened",
+    "lanes capped anew",
+    "lane full",
+    "lane function panicked",
+    "order within a lane judged",
+    "closing of a lane asked for",
+    "dead letter after a closing",
+    "lanes timed",
 ];
 
 fn variable(name: &str) -> Option<u64> {
