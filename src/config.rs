@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::error::InvalidConfig;
 use crate::event::StartPosition;
+use crate::lanes::LaneRule;
 use crate::state::backoff::Backoff;
 use crate::state::takeovers::MIN_TAKEOVERS;
 #[cfg(doc)]
@@ -67,6 +68,39 @@ pub const DEFAULT_HAND_OFF_TIMEOUT: Duration = Duration::from_secs(60);
 pub const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// Most slots a setting takes.
 pub const MAX_SLOTS: usize = 1_000_000;
+
+/// Which events are handled in order. Those of another key, or of another partition, pass them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum Ordering {
+    /// None: events begin in order as slots are free, and end as they end.
+    #[default]
+    Unordered,
+    /// Those of a partition key, as [`LaneRule::per_key`] has them.
+    PerKey,
+    /// Those of a partition, as [`LaneRule::per_partition`] has them.
+    PerPartition,
+}
+
+impl Ordering {
+    /// The lanes it stands for.
+    pub fn rule(self) -> Option<LaneRule> {
+        match self {
+            Ordering::Unordered => None,
+            Ordering::PerKey => Some(LaneRule::per_key()),
+            Ordering::PerPartition => Some(LaneRule::per_partition()),
+        }
+    }
+
+    /// As a setting spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Ordering::Unordered => "unordered",
+            Ordering::PerKey => "per-key",
+            Ordering::PerPartition => "per-partition",
+        }
+    }
+}
 
 /// The owner level (AMQP epoch) of a consumer's links.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -211,6 +245,9 @@ pub struct ConsumerOptions {
     /// Slots of an event handler, shared by all partitions. Default
     /// [`DEFAULT_MAX_EVENTS_IN_FLIGHT`].
     pub max_events_in_flight: usize,
+    /// Which events are handled in order. Default: none. Other lanes are a matter of the builder, see
+    /// [`BatchConsumerBuilder::lanes`](crate::consumer::BatchConsumerBuilder::lanes).
+    pub ordering: Ordering,
     /// W: most events of a partition received and not yet below the watermark. Default
     /// [`DEFAULT_WINDOW_EVENTS`], at most [`MAX_WINDOW_EVENTS`].
     pub window_events: usize,
@@ -272,6 +309,7 @@ impl Default for ConsumerOptions {
             batch_timeout: DEFAULT_BATCH_TIMEOUT,
             max_batches_in_flight: DEFAULT_MAX_BATCHES_IN_FLIGHT,
             max_events_in_flight: DEFAULT_MAX_EVENTS_IN_FLIGHT,
+            ordering: Ordering::default(),
             window_events: DEFAULT_WINDOW_EVENTS,
             memory_budget_bytes: DEFAULT_MEMORY_BUDGET_BYTES,
             prefetch_events: DEFAULT_PREFETCH_EVENTS,

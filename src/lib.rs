@@ -50,6 +50,7 @@
 //! - [`consumer`]: the engine, and its faces: [`BatchConsumer`] for many events at once,
 //!   [`EventConsumer`] for one after the other, [`ConsumerSet`] for several entities. [`config`]:
 //!   its knobs.
+//! - [`lanes`]: which events are handled in order, and how many of a kind at once.
 //! - [`transport`]: links to a hub, over the Azure SDK or in memory.
 //! - [`checkpoint_store`], [`dead_letter`], [`blob_store`]: where things are kept; each a port
 //!   with adapters.
@@ -90,6 +91,7 @@ pub mod dead_letter;
 pub mod error;
 pub mod event;
 pub mod hub;
+pub mod lanes;
 pub mod lease;
 pub mod lease_store;
 pub mod outcome;
@@ -117,6 +119,7 @@ pub use consumer::{
 };
 pub use error::{Error, ErrorClass};
 pub use event::{Event, OutgoingEvent};
+pub use lanes::{Lane, LaneRule};
 pub use outcome::{Failure, Outcome};
 
 /// The README's example is compiled with the documentation tests.

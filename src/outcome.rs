@@ -65,6 +65,15 @@ impl Outcome {
         Outcome::Retry(RetryRequest { delay: RetryDelay::After(delay), failure: failure.into() })
     }
 
+    /// Try again when the event's lane opens, which is closed for `wait`; no attempt of any event is
+    /// used up. For a destination that says when to come back. See [`RetryDelay::LaneCloses`].
+    pub fn close_lane(wait: Duration, failure: impl Into<Failure>) -> Self {
+        Outcome::Retry(RetryRequest {
+            delay: RetryDelay::LaneCloses(wait),
+            failure: failure.into(),
+        })
+    }
+
     /// Write the event to the dead-letter sink.
     pub fn dead_letter(failure: impl Into<Failure>) -> Self {
         Outcome::DeadLetter(failure.into())
@@ -131,6 +140,11 @@ pub enum RetryDelay {
     Backoff,
     /// After this long.
     After(Duration),
+    /// After this long, and no event of the same lane before that: the event goes back to the front
+    /// of its lane, and the lane is closed. The attempt is not counted. An event without a lane waits
+    /// alone. At most [`MAX_LANE_CLOSING`](crate::lanes::MAX_LANE_CLOSING): a longer time is
+    /// shortened.
+    LaneCloses(Duration),
 }
 
 /// Why an event did not finish.

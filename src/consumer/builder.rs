@@ -21,10 +21,11 @@ use super::ownership;
 use super::shared::{self, Common, Leases, PartitionHook, Shared};
 use crate::checkpoint_store::CheckpointStore;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{ConsumerOptions, LeaseOptions};
+use crate::config::{ConsumerOptions, LeaseOptions, Ordering};
 use crate::dead_letter::DeadLetterSink;
 use crate::error::InvalidConfig;
 use crate::event::Partition;
+use crate::lanes::LaneRule;
 use crate::lease_store::LeaseStore;
 use crate::telemetry::metrics::{self, Labelled};
 use crate::transport::Transport;
@@ -62,6 +63,7 @@ impl BatchConsumer {
             clock: Arc::new(SystemClock),
             seed: None,
             leases: None,
+            lanes: None,
             on_assigned: None,
             on_revoked: None,
         }
@@ -110,6 +112,7 @@ pub struct BatchConsumerBuilder {
     clock: Arc<dyn Clock>,
     seed: Option<u64>,
     leases: Option<(Arc<dyn LeaseStore>, LeaseOptions)>,
+    pub(super) lanes: Option<LaneRule>,
     on_assigned: Option<PartitionHook>,
     on_revoked: Option<PartitionHook>,
 }
@@ -156,6 +159,8 @@ impl BatchConsumerBuilder {
         max_batches_in_flight: usize,
         /// See [`ConsumerOptions::max_events_in_flight`].
         max_events_in_flight: usize,
+        /// See [`ConsumerOptions::ordering`].
+        ordering: Ordering,
         /// See [`ConsumerOptions::handler_timeout`].
         handler_timeout: Option<Duration>,
         /// See [`ConsumerOptions::max_attempts`].
@@ -182,6 +187,14 @@ impl BatchConsumerBuilder {
     /// Shares the partitions as [`BatchConsumerBuilder::leases`] does, with these options.
     pub fn leases_with(mut self, store: Arc<dyn LeaseStore>, options: LeaseOptions) -> Self {
         self.leases = Some((store, options));
+        self
+    }
+
+    /// Says which events belong together, so that they are handled in order, or at most so many of
+    /// them at once; see [`crate::lanes`]. Not together with [`ConsumerOptions::ordering`], which is
+    /// the name of two such rules.
+    pub fn lanes(mut self, rule: LaneRule) -> Self {
+        self.lanes = Some(rule);
         self
     }
 
@@ -228,8 +241,9 @@ impl BatchConsumerBuilder {
     /// A value of the options that cannot be used.
     pub fn event_handler(self, handler: impl EventHandler) -> Result<BatchConsumer, InvalidConfig> {
         self.validate()?;
-        let common =
-            Common::new(self.options.max_events_in_flight, self.options.memory_budget_bytes);
+        let options = &self.options;
+        let slots = options.max_events_in_flight;
+        let common = Common::new(slots, options.memory_budget_bytes, self.lane_rule());
         Ok(self.assemble(call::of_events(Arc::new(handler)), common))
     }
 
@@ -241,13 +255,33 @@ impl BatchConsumerBuilder {
     pub fn batch_handler(self, handler: impl BatchHandler) -> Result<BatchConsumer, InvalidConfig> {
         self.validate()?;
         self.options.validate_batches()?;
-        let common =
-            Common::new(self.options.max_batches_in_flight, self.options.memory_budget_bytes);
+        let options = &self.options;
+        let slots = options.max_batches_in_flight;
+        let common = Common::new(slots, options.memory_budget_bytes, self.lane_rule());
         Ok(self.assemble(call::of_batches(Arc::new(handler)), common))
+    }
+
+    /// The rule of its lanes, whichever way it was given.
+    pub(super) fn lane_rule(&self) -> Option<LaneRule> {
+        self.lanes.clone().or_else(|| self.options.ordering.rule())
+    }
+
+    /// Checks the rule of its lanes, and that there is one at most.
+    pub(super) fn validate_lanes(&self) -> Result<(), InvalidConfig> {
+        let Some(rule) = &self.lanes else { return Ok(()) };
+        if self.options.ordering != Ordering::Unordered {
+            return Err(InvalidConfig::new(
+                "ordering",
+                self.options.ordering.as_str(),
+                "it must be unordered where the builder is given lanes: they say what is ordered",
+            ));
+        }
+        rule.validate()
     }
 
     fn validate(&self) -> Result<(), InvalidConfig> {
         self.options.validate()?;
+        self.validate_lanes()?;
         self.leases.as_ref().map_or(Ok(()), |(_, options)| options.validate())
     }
 
@@ -273,6 +307,7 @@ impl BatchConsumerBuilder {
             budget: common.budget,
             directive: common.directive,
             trials: common.trials,
+            lanes: common.lanes,
             tasks: TaskTracker::new(),
             counters: Counters::new(&labelled),
             timings: labelled.timings(),

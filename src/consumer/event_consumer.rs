@@ -20,7 +20,7 @@ use super::handle::ConsumerHandle;
 use super::handling::handler::EventHandler;
 use crate::checkpoint_store::CheckpointStore;
 use crate::clock::Clock;
-use crate::config::{ConsumerOptions, UncheckpointedEvents};
+use crate::config::{ConsumerOptions, Ordering, UncheckpointedEvents};
 use crate::dead_letter::DeadLetterSink;
 use crate::error::InvalidConfig;
 use crate::event::Partition;
@@ -117,7 +117,7 @@ impl EventConsumerBuilder {
         Self(self.0.dead_letters(sink))
     }
 
-    /// Replaces all options. Those about batches, the window and the pace of checkpoints are
+    /// Replaces all options. Those about batches, order, the window and the pace of checkpoints are
     /// what makes a consumer of single events, and are set by [`EventConsumerBuilder::handler`].
     pub fn options(self, options: ConsumerOptions) -> Self {
         Self(self.0.options(options))
@@ -186,6 +186,8 @@ impl EventConsumerBuilder {
         let options = &mut self.0.options;
         options.max_batch_size = 1;
         options.window_events = 1;
+        // More than any of them asks for.
+        options.ordering = Ordering::Unordered;
         options.uncheckpointed_events = UncheckpointedEvents::PauseAt(1);
         options.checkpoint_min_interval = Duration::ZERO;
         self.0.event_handler(handler).map(EventConsumer)

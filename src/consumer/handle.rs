@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -10,12 +11,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::counts::ConsumerCounts;
 use super::exit::{ConsumerExit, ExitReason};
+use super::lanes::SharedLanes;
 use super::lock::lock;
 use super::orders::Directive;
 use super::shared::Shared;
 use super::status::{PartitionPhase, PartitionSnapshot};
 use crate::config::MAX_SLOTS;
 use crate::error::{Error, ErrorClass, InvalidConfig};
+use crate::lanes::{Lane, LaneSnapshot};
 
 /// Controls a running consumer. Dropping it drains the consumer in the background.
 pub struct ConsumerHandle {
@@ -84,6 +87,42 @@ impl ConsumerHandle {
         }
     }
 
+    /// Closes a lane: from now on, and for `time`, no handler gets an event of it. Those that run go
+    /// on. A lane that is closed already is closed for the longer time.
+    ///
+    /// # Errors
+    /// The consumer has no lanes, or the time is longer than
+    /// [`MAX_LANE_CLOSING`](crate::lanes::MAX_LANE_CLOSING).
+    pub fn close_lane(&self, lane: &Lane, time: Duration) -> Result<(), InvalidConfig> {
+        self.lanes()?.close(lane, time)
+    }
+
+    /// Opens a lane at once that is closed, whatever closed it.
+    pub fn open_lane(&self, lane: &Lane) {
+        if let Some(lanes) = &self.shared.lanes {
+            lanes.open(lane);
+        }
+    }
+
+    /// Changes how many events of a lane are handled at once; those that run are not cut.
+    ///
+    /// # Errors
+    /// The consumer has no lanes, they are ordered, or the cap is 0.
+    pub fn set_lane_cap(&self, cap: usize) -> Result<(), InvalidConfig> {
+        self.lanes()?.set_cap(cap)
+    }
+
+    /// Whether events have lanes.
+    pub(super) fn has_lanes(&self) -> bool {
+        self.shared.lanes.is_some()
+    }
+
+    fn lanes(&self) -> Result<&SharedLanes, InvalidConfig> {
+        self.shared.lanes.as_deref().ok_or_else(|| {
+            InvalidConfig::new("lanes", "none", "the consumer must be built with lanes")
+        })
+    }
+
     /// Begins to stop: no new events; what runs is ended within
     /// [`ConsumerOptions::drain_timeout`](crate::ConsumerOptions::drain_timeout); a last checkpoint is written.
     pub fn drain(&self) {
@@ -122,6 +161,7 @@ impl ConsumerHandle {
             slots: self.shared.slots.limit(),
             memory_used_bytes: self.shared.budget.used_bytes(),
             slots_in_use: self.shared.slots.in_use(),
+            lanes: self.shared.lanes.as_ref().map(|lanes| lanes.snapshot()),
             partitions: lock(&self.shared.partitions)
                 .iter()
                 .map(|(id, status)| status.snapshot(id, now))
@@ -177,6 +217,8 @@ pub struct ConsumerSnapshot {
     pub slots_in_use: usize,
     /// Bytes of the memory budget in use.
     pub memory_used_bytes: usize,
+    /// The lanes of events, where there are some. Those that a set shares are the same for all.
+    pub lanes: Option<LaneSnapshot>,
     /// The partitions, in order of their names.
     pub partitions: Vec<PartitionSnapshot>,
 }

@@ -29,6 +29,7 @@ mod event_consumer;
 mod exit;
 mod handle;
 mod handling;
+mod lanes;
 mod lock;
 mod never_connected;
 mod orders;

@@ -15,6 +15,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::join_all;
@@ -32,6 +33,7 @@ use crate::config::{
 };
 use crate::error::{InvalidConfig, error_chain};
 use crate::event::{ConsumerGroup, EntityName};
+use crate::lanes::{Lane, LaneRule};
 use crate::outcome::Failure;
 
 /// Consumes several entities with one handler.
@@ -73,6 +75,7 @@ impl ConsumerSet {
             max_events_in_flight: DEFAULT_MAX_EVENTS_IN_FLIGHT,
             max_batches_in_flight: DEFAULT_MAX_BATCHES_IN_FLIGHT,
             memory_budget_bytes: DEFAULT_MEMORY_BUDGET_BYTES,
+            lanes: None,
         }
     }
 
@@ -136,6 +139,7 @@ pub struct ConsumerSetBuilder {
     max_events_in_flight: usize,
     max_batches_in_flight: usize,
     memory_budget_bytes: usize,
+    lanes: Option<LaneRule>,
 }
 
 impl ConsumerSetBuilder {
@@ -168,6 +172,13 @@ impl ConsumerSetBuilder {
         self
     }
 
+    /// Lanes that all consumers of the set share: a lane is one whichever entity its events come
+    /// from. Without it, each consumer may have lanes of its own.
+    pub fn lanes(mut self, rule: LaneRule) -> Self {
+        self.lanes = Some(rule);
+        self
+    }
+
     /// Makes a set that calls `handler` with each event of every entity.
     ///
     /// # Errors
@@ -177,7 +188,8 @@ impl ConsumerSetBuilder {
         handler: impl EventHandler,
     ) -> Result<ConsumerSet, InvalidConfig> {
         self.settle_options()?;
-        let common = Common::new(self.max_events_in_flight, self.memory_budget_bytes);
+        let common =
+            Common::new(self.max_events_in_flight, self.memory_budget_bytes, self.lanes.clone());
         Ok(self.assemble(call::of_events(Arc::new(handler)), common))
     }
 
@@ -194,13 +206,16 @@ impl ConsumerSetBuilder {
         for consumer in &self.consumers {
             consumer.options.validate_batches()?;
         }
-        let common = Common::new(self.max_batches_in_flight, self.memory_budget_bytes);
+        let common =
+            Common::new(self.max_batches_in_flight, self.memory_budget_bytes, self.lanes.clone());
         Ok(self.assemble(call::of_batches(Arc::new(handler)), common))
     }
 
     fn assemble(self, handler: Arc<dyn StartCall>, common: Common) -> ConsumerSet {
-        let assemble =
-            |one: BatchConsumerBuilder| one.assemble(Arc::clone(&handler), common.clone());
+        let assemble = |one: BatchConsumerBuilder| {
+            let common = common.clone().or_lanes(one.lane_rule());
+            one.assemble(Arc::clone(&handler), common)
+        };
         ConsumerSet(self.consumers.into_iter().map(assemble).collect())
     }
 
@@ -209,6 +224,7 @@ impl ConsumerSetBuilder {
         let Some(drain_timeout) = longest_drain else {
             return Err(InvalidConfig::new("consumers", 0, "there must be at least 1"));
         };
+        self.lanes.as_ref().map_or(Ok(()), LaneRule::validate)?;
         let mut seen = BTreeSet::new();
         for consumer in &mut self.consumers {
             let options = &mut consumer.options;
@@ -217,6 +233,14 @@ impl ConsumerSetBuilder {
             options.memory_budget_bytes = self.memory_budget_bytes;
             options.drain_timeout = drain_timeout;
             options.validate()?;
+            consumer.validate_lanes()?;
+            if self.lanes.is_some() && consumer.lane_rule().is_some() {
+                return Err(InvalidConfig::new(
+                    "lanes",
+                    format!("a rule of {} and one of the set", consumer.transport.entity()),
+                    "where a set has lanes, its consumers must have no lanes and no ordering",
+                ));
+            }
             let transport = &consumer.transport;
             let (entity, group) = (transport.entity(), transport.consumer_group());
             if !seen.insert((transport.namespace().to_owned(), entity.clone(), group.clone())) {
@@ -276,6 +300,41 @@ impl ConsumerSetHandle {
     /// 0, or more than [`crate::config::MAX_SLOTS`].
     pub fn set_concurrency(&self, slots: usize) -> Result<(), InvalidConfig> {
         self.any().map_or(Ok(()), |handle| handle.set_concurrency(slots))
+    }
+
+    /// Closes a lane of every consumer that has lanes; see [`ConsumerHandle::close_lane`].
+    ///
+    /// # Errors
+    /// No consumer has lanes, or the time is longer than
+    /// [`MAX_LANE_CLOSING`](crate::lanes::MAX_LANE_CLOSING).
+    pub fn close_lane(&self, lane: &Lane, time: Duration) -> Result<(), InvalidConfig> {
+        self.with_lanes(|handle| handle.close_lane(lane, time))
+    }
+
+    /// Opens a lane of every consumer that has lanes; see [`ConsumerHandle::open_lane`].
+    pub fn open_lane(&self, lane: &Lane) {
+        self.members.iter().for_each(|member| member.handle.open_lane(lane));
+    }
+
+    /// Changes how many events of a lane are handled at once, for every consumer that has lanes; see
+    /// [`ConsumerHandle::set_lane_cap`].
+    ///
+    /// # Errors
+    /// No consumer has lanes, one has lanes that are ordered, or the cap is 0.
+    pub fn set_lane_cap(&self, cap: usize) -> Result<(), InvalidConfig> {
+        self.with_lanes(|handle| handle.set_lane_cap(cap))
+    }
+
+    /// Does this with each consumer that has lanes, and with any where none has: it says so.
+    fn with_lanes(
+        &self,
+        act: impl Fn(&ConsumerHandle) -> Result<(), InvalidConfig>,
+    ) -> Result<(), InvalidConfig> {
+        let mut laned = self.members.iter().map(|one| &one.handle).filter(|one| one.has_lanes());
+        match laned.next() {
+            None => self.any().map_or(Ok(()), &act),
+            Some(first) => act(first).and_then(|()| laned.try_for_each(act)),
+        }
     }
 
     /// Begins to stop all consumers: no new events; what runs is ended within the longest

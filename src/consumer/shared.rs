@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::budget::SharedBudget;
 use super::counts::Counters;
 use super::handling::slots::Slots;
+use super::lanes::SharedLanes;
 use super::lock::lock;
 use super::orders::Directive;
 use super::status::PartitionStatus;
@@ -22,6 +23,7 @@ use crate::clock::Clock;
 use crate::config::{ConsumerOptions, LeaseOptions};
 use crate::dead_letter::DeadLetterSink;
 use crate::event::{Partition, PartitionId};
+use crate::lanes::LaneRule;
 use crate::lease_store::{LeaseStore, OwnerId};
 use crate::state::lag::service_time;
 use crate::state::takeovers::{LONGEST_TRIAL, TakeoverRule};
@@ -37,16 +39,27 @@ pub(crate) struct Common {
     pub(crate) directive: watch::Sender<Directive>,
     /// Whose turn it is to try an event that may end the process.
     pub(crate) trials: Arc<Semaphore>,
+    /// The lanes of events, where there are some.
+    pub(crate) lanes: Option<Arc<SharedLanes>>,
 }
 
 impl Common {
-    pub(crate) fn new(slots: usize, memory_budget_bytes: usize) -> Self {
+    pub(crate) fn new(slots: usize, memory_budget_bytes: usize, lanes: Option<LaneRule>) -> Self {
         Self {
             slots: Arc::new(Slots::new(slots)),
             budget: Arc::new(SharedBudget::new(memory_budget_bytes)),
             directive: watch::Sender::new(Directive::Run),
             trials: Arc::new(Semaphore::new(1)),
+            lanes: lanes.map(|rule| Arc::new(SharedLanes::new(rule))),
         }
+    }
+}
+
+impl Common {
+    /// With lanes of this rule, where there are none that all share.
+    pub(crate) fn or_lanes(mut self, rule: Option<LaneRule>) -> Self {
+        self.lanes = self.lanes.or_else(|| rule.map(|rule| Arc::new(SharedLanes::new(rule))));
+        self
     }
 }
 
@@ -76,6 +89,7 @@ pub(crate) struct Shared {
     pub(crate) directive: watch::Sender<Directive>,
     /// See [`Common::trials`].
     pub(crate) trials: Arc<Semaphore>,
+    pub(crate) lanes: Option<Arc<SharedLanes>>,
     pub(crate) tasks: TaskTracker,
     pub(crate) counters: Counters,
     pub(crate) timings: Timings,

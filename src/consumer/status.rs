@@ -11,6 +11,7 @@ use crate::checkpoint::SettledRun;
 use crate::checkpoint_store::VersionToken;
 use crate::event::{PartitionId, SequenceNumber};
 use crate::hub::{LinkStart, LogProperties};
+use crate::lanes::HoldingLane;
 use crate::state::lag::{Lag, Standing};
 use crate::telemetry::metrics::PartitionGauges;
 
@@ -36,6 +37,7 @@ struct Live {
     /// The handler calls of all partitions, of which ours are counted in it.
     in_flight: Gauge,
     in_flight_shown: usize,
+    holding_lane: Option<HoldingLane>,
 }
 
 /// What is known while the partition is ours.
@@ -119,6 +121,11 @@ pub struct PartitionSnapshot {
     /// For how long the oldest of them waits; zero where none does. Where it is not received yet:
     /// for how long at most. `None` where it is not known, or the partition is not ours.
     pub lag_time: Option<Duration>,
+    /// Events received whose lane is full or closed.
+    pub lane_waiting_events: usize,
+    /// The lane that holds the watermark back, while nothing more may come in because the window W or
+    /// the memory budget is full of events that wait for lanes.
+    pub holding_lane: Option<HoldingLane>,
 }
 
 /// What a turn of the worker's loop came to.
@@ -137,6 +144,8 @@ pub(crate) struct Progress {
     pub(crate) event_bytes: usize,
     /// What its link may hold ahead.
     pub(crate) link_bytes: usize,
+    /// Events that wait for their lanes.
+    pub(crate) lane_waiting: usize,
 }
 
 impl Live {
@@ -210,6 +219,7 @@ impl PartitionStatus {
             is_here: false,
             in_flight,
             in_flight_shown: 0,
+            holding_lane: None,
         };
         Self {
             live: Mutex::new(live),
@@ -252,6 +262,7 @@ impl PartitionStatus {
         let mut live = self.live();
         live.ours = None;
         live.is_here = false;
+        live.holding_lane = None;
         let Progress { settled_to, last_received, settled_above, .. } = live.progress;
         live.progress =
             Progress { settled_to, last_received, settled_above, ..Progress::default() };
@@ -344,6 +355,8 @@ impl PartitionStatus {
             settled_above_events: settled_above,
             lag_events: live.waiting_events(),
             lag_time: live.lag_time(now),
+            lane_waiting_events: live.progress.lane_waiting,
+            holding_lane: live.holding_lane.clone(),
         }
     }
 }

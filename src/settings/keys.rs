@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::knob::{Kind, Knob, LeaseTime, MAX_BYTES};
 use super::value;
 use crate::config::{
-    LostPartition, MAX_SLOTS, MAX_WINDOW_EVENTS, OwnerLevel, PositionLost, UncheckpointedEvents,
+    LostPartition, MAX_SLOTS, MAX_WINDOW_EVENTS, Ordering, OwnerLevel, PositionLost,
+    UncheckpointedEvents,
 };
 use crate::state::takeovers::MIN_TAKEOVERS;
 
@@ -252,6 +253,19 @@ pub const ALL: &[Key] = &[
         "10",
         Knob::Count { least: 1, most: MAX_SLOTS, set: |o, n| o.max_events_in_flight = n },
         "Calls of an event handler at once, over all partitions.",
+    ),
+    knob(
+        "LONGSHORE_ORDERING",
+        "unordered",
+        Knob::Other {
+            allowed: "unordered, per-key or per-partition",
+            set: |o, text| {
+                let all = [Ordering::Unordered, Ordering::PerKey, Ordering::PerPartition];
+                o.ordering = all.into_iter().find(|ordering| ordering.as_str() == text)?;
+                Some(())
+            },
+        },
+        "Which events are handled one after the other: none, those of a partition key, those of a partition.",
     ),
     knob(
         "LONGSHORE_WINDOW_EVENTS",
@@ -576,6 +590,7 @@ mod tests {
         options.start_position = crate::event::StartPosition::Latest;
         options.owner_level = OwnerLevel::None;
         options.lost_partition = LostPartition::Finish;
+        options.ordering = Ordering::PerKey;
         for (key, knob) in knobs() {
             assert!(knob.apply(&mut options, key.default), "{}", key.name);
         }
@@ -631,6 +646,7 @@ mod tests {
             ("LONGSHORE_POSITION_LOST", "go on"),
             ("LONGSHORE_LOST_PARTITION", "wait"),
             ("LONGSHORE_OWNER_LEVEL", "-5"),
+            ("LONGSHORE_ORDERING", "per key"),
         ] {
             let (_, knob) = knobs().find(|(key, _)| key.name == name).expect(name);
             let mut options = ConsumerOptions::default();

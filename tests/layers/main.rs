@@ -7,8 +7,18 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const VALUES: &[&str] =
-    &["checkpoint", "clock", "error", "event", "hub", "lease", "outcome", "secret", "timestamp"];
+const VALUES: &[&str] = &[
+    "checkpoint",
+    "clock",
+    "error",
+    "event",
+    "hub",
+    "lanes",
+    "lease",
+    "outcome",
+    "secret",
+    "timestamp",
+];
 const PORTS: &[&str] =
     &["blob_store", "checkpoint_store", "dead_letter", "lease_store", "transport"];
 const RUNTIME: &[&str] = &["connection_test", "consumer", "producer", "telemetry", "transfer"];

@@ -13,6 +13,7 @@ use crate::consumer::handling::batch::{Ended, Outcomes};
 use crate::consumer::handling::scope::Completion;
 use crate::consumer::handling::unit::{Tracked, TrackedBatch, Unit};
 use crate::event::Event;
+use crate::lanes::MAX_LANE_CLOSING;
 use crate::outcome::{Deferred, Failure, Outcome, RetryDelay, RetryRequest};
 use crate::state::watermark::Settled;
 
@@ -177,6 +178,7 @@ impl PartitionWorker {
             let delay = match request.delay {
                 RetryDelay::Now => Duration::ZERO,
                 RetryDelay::After(delay) => delay.min(crate::config::MAX_DURATION),
+                RetryDelay::LaneCloses(delay) => delay.min(MAX_LANE_CLOSING),
                 RetryDelay::Backoff => {
                     let random = self.shared.random();
                     self.shared.options.retry_backoff.delay(attempt, random)
