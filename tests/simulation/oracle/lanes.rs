@@ -118,7 +118,7 @@ impl Oracle {
         let Published { partition, number, .. } = self.events[id];
         let stored = self.partitions[partition].stored.as_ref();
         let trial = stored.and_then(|stored| stored.trial.as_ref());
-        trial.is_some_and(|trial| trial.sequence_number.0 == number)
+        trial.is_some_and(|trial| trial.is_on && trial.event.0 == number)
     }
 
     fn judge_closing(&mut self, worker: &str, id: usize, lane: LaneId, now: Duration) {
@@ -232,11 +232,12 @@ impl Oracle {
 
     /// A dead letter says so.
     pub fn judge_attempts(&mut self, id: usize, epoch: u64, attempts: u32) {
-        let Some((calls, closings)) = self.lanes.attempts.get(&(id, epoch)) else { return };
-        if *closings > 0 {
+        let Some((calls, closings)) = self.lanes.attempts.get(&(id, epoch)).copied() else {
+            return;
+        };
+        if closings > 0 {
             self.count("dead letter after a closing");
         }
-        let (calls, closings) = (*calls, *closings);
         if attempts > calls.saturating_sub(closings).max(1) {
             self.violations.push(format!(
                 "event {id} is given up after {attempts} attempts: it had {calls} calls, \
