@@ -48,7 +48,11 @@ fn the_ideal_keeps_its_slots_busy_where_order_and_window_let_it() {
     assert_eq!(ideal(&held, 10, 2), millis(110));
     assert_eq!(ideal(&held, 10, 3), millis(100));
     let partitions = [job(0, 1, 100), job(1, 1, 10), job(1, 2, 10)];
-    assert_eq!(ideal(&partitions, 10, 1), millis(120), "a key crosses partitions, a window does not");
+    assert_eq!(
+        ideal(&partitions, 10, 1),
+        millis(120),
+        "a key crosses partitions, a window does not"
+    );
 }
 
 #[test]

@@ -7,9 +7,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use longshore::Outcome;
 use longshore::consumer::Settler;
 use longshore::outcome::{RetryDelay, RetryRequest};
-use longshore::Outcome;
 use rand::Rng;
 use rand::rngs::SmallRng;
 use tokio::time::{Instant, sleep_until};

@@ -101,7 +101,8 @@ impl<'a> Schedule<'a> {
         let end = (log.settled_to + self.window).min(log.jobs.len());
         let admitted = log.admitted..end.max(log.admitted);
         log.admitted = admitted.end;
-        for number in log.jobs[admitted].to_vec() {
+        for at in admitted {
+            let number = self.logs[partition].jobs[at];
             match self.jobs[number].key.map(|key| self.behind.entry(key)) {
                 Some(std::collections::hash_map::Entry::Occupied(mut waiting)) => {
                     waiting.get_mut().push_back(number);

@@ -164,9 +164,7 @@ impl Oracle {
         let Some(log) = self.lanes.logs.get(&(partition, incarnation, lane)) else { return };
         // For good: it is settled, or was never received.
         let is_over = |(number, id): (i64, usize)| {
-            number < begin
-                || covers(claim, number)
-                || self.lanes.settled.contains(&(id, epoch))
+            number < begin || covers(claim, number) || self.lanes.settled.contains(&(id, epoch))
         };
         let behind = self.lanes.behind.entry((partition, epoch, lane)).or_default();
         let at = log.partition_point(|(other, _)| *other < number);
@@ -176,7 +174,8 @@ impl Oracle {
         // Those of this call come in order.
         let place = call.iter().position(|other| *other == id).unwrap_or_default();
         let earlier = (*behind..at).map(|earlier| log[earlier]);
-        let passed = earlier.filter(|(_, id)| !call[..place].contains(id)).find(|one| !is_over(*one));
+        let passed =
+            earlier.filter(|(_, id)| !call[..place].contains(id)).find(|one| !is_over(*one));
         if let Some((other, earlier)) = passed {
             self.violations.push(format!(
                 "{worker} begins {partition}/{number} (event {id}) before {other} (event {earlier}) \
