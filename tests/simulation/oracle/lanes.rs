@@ -157,7 +157,8 @@ impl Oracle {
         let Some(claim) = state.claims.get(&epoch).filter(|_| is_ordered) else { return };
         let claim = &claim.checkpoint;
         let is_of_its_log = claim.incarnation.is_some_and(|is| is.0 == incarnation);
-        if state.reused.contains(&epoch) || !is_of_its_log {
+        // Who wipes an epoch has it given to two ownerships.
+        if state.was_overwritten || !is_of_its_log {
             return;
         }
         let begin = self.logs.get(&(partition, incarnation)).map_or(0, |log| log.begin);
@@ -207,9 +208,9 @@ impl Oracle {
     pub fn on_lane_asked(&mut self, worker: &str, id: usize) {
         let asked = self.lanes.asked.entry((worker.to_owned(), id)).or_default();
         *asked += 1;
-        let claims = self.partitions[self.events[id].partition].claims.values();
-        let claims = claims.filter(|claim| claim.by == worker).count();
-        if *asked > claims {
+        let state = &self.partitions[self.events[id].partition];
+        let claims = state.claims.values().filter(|claim| claim.by == worker).count();
+        if *asked > claims && !state.was_overwritten {
             let asked = *asked;
             self.violations.push(format!(
                 "{worker} asks {asked} times for the lane of event {id}, and had it {claims} times"
