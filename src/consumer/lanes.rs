@@ -1,35 +1,140 @@
 //! The lanes that all partitions of a consumer, or of a set, share.
 
-use std::sync::Mutex;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::lock::lock;
 use crate::error::InvalidConfig;
 use crate::lanes::{Lane, LaneRule, LaneSnapshot, MAX_LANE_CLOSING};
+use crate::state::lanes::table::{LaneId, LaneTable, Member};
 
-/// The table of lanes behind a lock.
+/// The table of lanes behind a lock, with a wake-up for each partition.
 pub(crate) struct SharedLanes {
     rule: LaneRule,
-    cap: Mutex<usize>,
+    lanes: Mutex<Lanes>,
+}
+
+/// What is behind the lock.
+pub(crate) struct Lanes {
+    pub(crate) table: LaneTable,
+    names: HashMap<Lane, LaneId>,
+    /// By the number of the member.
+    wakes: Vec<Option<Arc<Wake>>>,
+}
+
+/// How a partition is told that the table has news for it.
+#[derive(Debug, Default)]
+pub(crate) struct Wake {
+    told: Notify,
+    has_news: AtomicBool,
+}
+
+impl Wake {
+    /// Ready once there is news.
+    pub(crate) async fn told(&self) {
+        self.told.notified().await;
+    }
+
+    /// Whether there may be news. Asked before they are taken, so that none are missed.
+    pub(crate) fn take_has_news(&self) -> bool {
+        self.has_news.swap(false, Ordering::AcqRel)
+    }
+
+    fn tell(&self) {
+        self.has_news.store(true, Ordering::Release);
+        self.told.notify_one();
+    }
+}
+
+impl Lanes {
+    /// The id of a lane, which is new where nobody has events of it.
+    pub(crate) fn id(&mut self, name: &Lane) -> LaneId {
+        if let Some(id) = self.names.get(name) {
+            return *id;
+        }
+        let id = self.table.on_new(name.clone());
+        self.names.insert(name.clone(), id);
+        id
+    }
+
+    /// Forgets the names of lanes that the table forgot, and wakes whom it told something.
+    fn settle(&mut self) {
+        while let Some(name) = self.table.take_forgotten() {
+            self.names.remove(&name);
+        }
+        while let Some(member) = self.table.take_woken() {
+            if let Some(Some(wake)) = self.wakes.get(member.index()) {
+                wake.tell();
+            }
+        }
+    }
 }
 
 impl SharedLanes {
     pub(crate) fn new(rule: LaneRule) -> Self {
-        let cap = Mutex::new(rule.cap());
-        Self { rule, cap }
+        let table = LaneTable::new(rule.cap());
+        let lanes = Lanes { table, names: HashMap::new(), wakes: Vec::new() };
+        Self { rule, lanes: Mutex::new(lanes) }
+    }
+
+    pub(crate) fn rule(&self) -> &LaneRule {
+        &self.rule
+    }
+
+    /// Runs a step of the table. No user's code runs in it, and nothing waits.
+    pub(crate) fn step<R>(&self, step: impl FnOnce(&mut Lanes) -> R) -> R {
+        let mut lanes = lock(&self.lanes);
+        let result = step(&mut lanes);
+        lanes.settle();
+        result
+    }
+
+    /// A partition begins.
+    pub(crate) fn join(&self) -> (Member, Arc<Wake>) {
+        self.step(|lanes| {
+            let member = lanes.table.join();
+            let wake = Arc::new(Wake::default());
+            if lanes.wakes.len() <= member.index() {
+                lanes.wakes.resize(member.index() + 1, None);
+            }
+            if let Some(place) = lanes.wakes.get_mut(member.index()) {
+                *place = Some(Arc::clone(&wake));
+            }
+            (member, wake)
+        })
     }
 
     /// Closes a lane for so long.
-    pub(crate) fn close(&self, _lane: &Lane, time: Duration) -> Result<(), InvalidConfig> {
+    pub(crate) fn close(&self, lane: &Lane, time: Duration) -> Result<(), InvalidConfig> {
         if time > MAX_LANE_CLOSING {
             let bound = format!("it must be at most {MAX_LANE_CLOSING:?}");
-            return Err(InvalidConfig::new("time", format!("{time:?}"), bound));
+            return Err(InvalidConfig::new("lane_closing", format!("{time:?}"), bound));
+        }
+        let now = Instant::now();
+        if !time.is_zero() {
+            self.step(|lanes| {
+                lanes.table.on_time(now.into_std());
+                let id = lanes.id(lane);
+                lanes.table.close(id, (now + time).into_std());
+            });
         }
         Ok(())
     }
 
     /// Opens a lane that is closed.
-    pub(crate) fn open(&self, _lane: &Lane) {}
+    pub(crate) fn open(&self, lane: &Lane) {
+        self.step(|lanes| {
+            if let Some(id) = lanes.names.get(lane) {
+                lanes.table.open(*id);
+            }
+        });
+    }
 
     /// Changes how many events of a lane may be under way.
     pub(crate) fn set_cap(&self, cap: usize) -> Result<(), InvalidConfig> {
@@ -40,11 +145,20 @@ impl SharedLanes {
         if cap == 0 {
             return Err(InvalidConfig::new("lane_cap", cap, "it must be at least 1"));
         }
-        *lock(&self.cap) = cap;
+        self.step(|lanes| lanes.table.set_cap(cap));
         Ok(())
     }
 
     pub(crate) fn snapshot(&self) -> LaneSnapshot {
-        LaneSnapshot { cap: *lock(&self.cap), ..LaneSnapshot::default() }
+        self.step(|lanes| {
+            lanes.table.on_time(Instant::now().into_std());
+            lanes.table.snapshot()
+        })
+    }
+}
+
+impl fmt::Debug for SharedLanes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedLanes").field("rule", &self.rule).finish_non_exhaustive()
     }
 }

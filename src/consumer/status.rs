@@ -296,6 +296,14 @@ impl PartitionStatus {
         live.show_progress();
     }
 
+    /// A lane holds the watermark back, or none does.
+    pub(crate) fn set_holding_lane(&self, holding: Option<HoldingLane>) {
+        let mut live = self.live();
+        if live.is_here {
+            live.holding_lane = holding;
+        }
+    }
+
     /// Tells all gauges again: time has passed.
     pub(crate) fn show(&self, now: SystemTime) {
         self.live().show_all(now);

@@ -16,6 +16,7 @@ pub mod fence;
 pub mod first_connection;
 pub mod key_placement;
 pub mod lag;
+pub mod lanes;
 pub mod lease_table;
 pub mod offset_search;
 pub mod owner;

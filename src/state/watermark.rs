@@ -29,6 +29,11 @@ impl Ticket {
     pub fn after(self, count: usize) -> Self {
         Self(self.0 + count as u64)
     }
+
+    /// How many tickets after `earlier` this one was handed out; `None` where it was before.
+    pub fn since(self, earlier: Self) -> Option<usize> {
+        usize::try_from(self.0.checked_sub(earlier.0)?).ok()
+    }
 }
 
 /// What a received event is.

@@ -10,6 +10,7 @@
 //! that came about. 0 adds nothing to a sum or a maximum over a fleet, and is true: of that partition
 //! nothing is here.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use metrics::{
@@ -18,6 +19,7 @@ use metrics::{
 };
 
 use crate::event::{ConsumerGroup, EntityName, Partition, SequenceNumber};
+use crate::lanes::Lane;
 use crate::state::batch_buffer::FlushReason;
 
 /// What a metric counts in and how.
@@ -98,6 +100,11 @@ metrics_table! {
     LAG_EVENTS = "longshore_lag_events", Gauge, PARTITION,
         "Events of the log that wait: not settled, and not removed by retention; `NaN` where it is \
          not known.";
+    LANE_WAITING = "longshore_lane_waiting_events", Gauge, PARTITION,
+        "Events received whose lane is full or closed; only where there are lanes.";
+    HOLDING_LANE = "longshore_holding_lane_events", Gauge, "entity, consumer_group, partition, lane",
+        "Events that wait for the lane which holds the watermark back, while nothing more comes in \
+         because the window or the budget is full of such events; 0 when that is over.";
     CHECKPOINTS = "longshore_checkpoint_writes_total", Counter, "entity, consumer_group, result",
         "Checkpoint writes, by result: ok or failed.";
     LINKS = "longshore_links_opened_total", Counter, ENTITY,
@@ -224,6 +231,65 @@ pub(crate) struct Timings {
     pub(crate) in_flight: Gauge,
     pub(crate) handler_seconds: Histogram,
     pub(crate) latency_seconds: Histogram,
+}
+
+/// Most lanes that a partition's gauge names in one ownership; the others are `other`.
+const MAX_NAMED_LANES: usize = 32;
+
+/// The gauges of a partition's lanes while it is ours. Dropped, they are 0.
+#[derive(Debug)]
+pub(crate) struct LaneGauges {
+    labels: Vec<(&'static str, String)>,
+    waiting: Gauge,
+    holding: Option<Gauge>,
+    named: BTreeSet<String>,
+}
+
+impl LaneGauges {
+    pub(crate) fn new(partition: &Partition, group: &ConsumerGroup) -> Self {
+        let labels = vec![
+            ("entity", partition.entity.to_string()),
+            ("consumer_group", group.to_string()),
+            ("partition", partition.id.to_string()),
+        ];
+        let waiting = gauge!(LANE_WAITING.name, &labels);
+        Self { labels, waiting, holding: None, named: BTreeSet::new() }
+    }
+
+    pub(crate) fn show_waiting(&self, events: usize) {
+        self.waiting.set(events as f64);
+    }
+
+    /// A lane begins to hold the watermark back. Who may name lanes may name many: past a bound
+    /// they are one.
+    pub(crate) fn begin_holding(&mut self, lane: &Lane) {
+        let mut label = lane.to_string();
+        if self.named.len() >= MAX_NAMED_LANES && !self.named.contains(&label) {
+            label = "other".to_owned();
+        }
+        let mut labels = self.labels.clone();
+        labels.push(("lane", label.clone()));
+        self.named.insert(label);
+        self.holding = Some(gauge!(HOLDING_LANE.name, &labels));
+    }
+
+    pub(crate) fn show_holding(&self, events: usize) {
+        if let Some(gauge) = &self.holding {
+            gauge.set(events as f64);
+        }
+    }
+
+    pub(crate) fn end_holding(&mut self) {
+        self.show_holding(0);
+        self.holding = None;
+    }
+}
+
+impl Drop for LaneGauges {
+    fn drop(&mut self) {
+        self.show_waiting(0);
+        self.end_holding();
+    }
 }
 
 /// The gauges of one partition while it is ours. Dropped, they say that it is not.
@@ -370,6 +436,35 @@ mod tests {
             let values = shown();
             assert_eq!(values.len(), 8);
             assert!(values.values().all(|value| value == "0"), "{values:?}");
+        });
+    }
+
+    #[test]
+    fn a_lane_is_named_while_it_holds_and_past_a_bound_it_is_another() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let shown = || recorder.handle().render();
+        metrics::with_local_recorder(&recorder, || {
+            let partition = Partition::new("files", "0");
+            let mut gauges = LaneGauges::new(&partition, &ConsumerGroup::from("$Default"));
+            gauges.show_waiting(9);
+            gauges.begin_holding(&Lane::new("a.example"));
+            gauges.show_holding(7);
+            assert!(shown().contains("lane=\"a.example\"} 7"), "{}", shown());
+            gauges.end_holding();
+            assert!(shown().contains("lane=\"a.example\"} 0"), "{}", shown());
+            for index in 0..100 {
+                gauges.begin_holding(&Lane::new(format!("host {index}")));
+                gauges.show_holding(3);
+                gauges.end_holding();
+            }
+            gauges.begin_holding(&Lane::new("host 99"));
+            gauges.show_holding(5);
+            assert!(shown().contains("lane=\"other\"} 5"), "{}", shown());
+            assert_eq!(shown().matches("lane=\"").count(), MAX_NAMED_LANES + 1);
+            drop(gauges);
+            let values = shown();
+            let mut values = values.lines().filter(|line| line.contains('{'));
+            assert!(values.all(|line| line.ends_with(" 0")));
         });
     }
 

@@ -184,7 +184,7 @@ pub struct Settler {
 
 impl Settler {
     fn new(tracked: Tracked, attempt: Attempt, scope: Arc<Scope>) -> (Self, Outcome) {
-        let attempt = attempt.number;
+        let attempt = attempt.call;
         let deferred = Deferred::new(tracked.event.sequence_number(), attempt);
         (Self { tracked: Some(tracked), attempt, scope }, Outcome::Deferred(deferred))
     }

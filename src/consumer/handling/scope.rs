@@ -23,7 +23,7 @@ pub(crate) struct CallId {
 pub(crate) enum Completion {
     /// A call ended, with an outcome for each of its events.
     Call(CallId, Outcomes),
-    /// From a settler of this attempt.
+    /// From a settler of this call of the event.
     Deferred { tracked: Tracked, attempt: u32, outcome: Outcome },
 }
 

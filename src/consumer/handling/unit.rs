@@ -21,12 +21,15 @@ pub(crate) struct Tracked {
 pub(crate) struct Attempt {
     /// From 1.
     pub(crate) number: u32,
+    /// Which call it is, from 1: a call that is not counted as an attempt has another one, and no
+    /// settler speaks for two.
+    pub(crate) call: u32,
     /// When an attempt before failed first.
     pub(crate) first_failure: Option<SystemTime>,
 }
 
 impl Attempt {
-    const FIRST: Self = Self { number: 1, first_failure: None };
+    const FIRST: Self = Self { number: 1, call: 1, first_failure: None };
 }
 
 /// The next attempts of the events that failed; of all others it is the first.
@@ -47,7 +50,14 @@ impl Failures {
     pub(crate) fn on_failed(&mut self, ticket: Ticket, now: SystemTime) {
         let attempt = self.0.entry(ticket).or_insert(Attempt::FIRST);
         attempt.number = attempt.number.saturating_add(1);
+        attempt.call = attempt.call.saturating_add(1);
         attempt.first_failure.get_or_insert(now);
+    }
+
+    /// Another call follows, and this one is not counted.
+    pub(crate) fn on_postponed(&mut self, ticket: Ticket) {
+        let attempt = self.0.entry(ticket).or_insert(Attempt::FIRST);
+        attempt.call = attempt.call.saturating_add(1);
     }
 
     /// No attempt follows.
@@ -186,7 +196,7 @@ mod tests {
         failures.on_failed(failed.ticket, first + Duration::from_secs(1));
         let retried = TrackedBatch::new(vec![failed, tracked(11, 4)], 0, &failures);
         assert_eq!(retried.in_a_row(), None);
-        let third = Attempt { number: 3, first_failure: Some(first) };
+        let third = Attempt { number: 3, call: 3, first_failure: Some(first) };
         assert_eq!(retried.attempt(0), Some(third));
         assert_eq!(retried.attempt(1), Some(Attempt::FIRST));
         assert!(retried.get(2).is_none());

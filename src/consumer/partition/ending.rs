@@ -35,14 +35,14 @@ impl PartitionWorker {
         if self.tenure.is_ending() {
             return;
         }
-        let (dropped, partial_batch) = self.waiting.begin_drain();
+        let (dropped, partial_batch) = self.waiting.begin_drain(now.into_std());
         drop(dropped);
         if partial_batch {
             self.shared.counters.on_batch(FlushReason::Drain);
         }
         if self.awaits_trial() {
             // It would be waited for, and is not begun.
-            self.waiting.clear();
+            self.waiting.clear(now.into_std());
         }
         // Others have as little time.
         self.end_trial(now);
@@ -51,9 +51,9 @@ impl PartitionWorker {
     }
 
     /// Prepares to give the partition to another worker.
-    pub(super) fn begin_hand_off(&mut self) {
+    pub(super) fn begin_hand_off(&mut self, now: Instant) {
         if self.tenure.on_hand_off() {
-            self.waiting.flush();
+            self.waiting.flush(now.into_std());
             self.status.set_phase(PartitionPhase::Draining);
         }
     }
@@ -103,7 +103,7 @@ impl PartitionWorker {
         if is_anothers {
             self.status.on_lost();
         }
-        self.waiting.clear();
+        self.waiting.clear(now.into_std());
         self.trial.release();
         self.scope.lost.cancel();
     }
@@ -152,10 +152,10 @@ impl PartitionWorker {
                 Some(Step::Cut) => {
                     self.cut_handlers += self.running.cut() + self.deferrals.cut();
                     self.letters = FuturesUnordered::new();
-                    self.waiting.clear();
+                    self.waiting.clear(now.into_std());
                 }
                 Some(Step::HandOver) => {
-                    self.waiting.clear();
+                    self.waiting.clear(now.into_std());
                     self.end_trial(now);
                     self.checkpointer.on_end(now);
                     self.begin_end(StopReason::HandedOff, now);
@@ -172,7 +172,7 @@ impl PartitionWorker {
         self.return_bytes();
         self.publish_progress();
         self.shared.budget.close(self.account);
-        self.slot = None;
+        self.line.leave();
         self.trial.release();
         if let Some(stream) = self.closing.take() {
             stream.close().await;

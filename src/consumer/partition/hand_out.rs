@@ -1,12 +1,10 @@
 //! Gives slots to what is ready, and begins its calls.
 
-use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
-
 use tokio::time::Instant;
-use tokio_util::sync::PollSemaphore;
 
 use super::PartitionWorker;
+use super::lanes::Begins;
+use super::waiting::Waiting;
 use crate::consumer::handling::call::NewCall;
 use crate::consumer::handling::slots::Slot;
 use crate::consumer::handling::unit::Unit;
@@ -18,6 +16,18 @@ impl PartitionWorker {
         while let Some(reason) = self.waiting.take_ledger(now_std) {
             self.shared.counters.on_batch(reason);
         }
+        let wants_slot = match &self.waiting {
+            Waiting::Laned { .. } => self.hand_out_by_lane(now, pressed),
+            Waiting::Events { .. } | Waiting::Batches { .. } => self.hand_out_ready(now, pressed),
+        };
+        if !wants_slot {
+            self.line.leave();
+        }
+        wants_slot
+    }
+
+    fn hand_out_ready(&mut self, now: Instant, pressed: bool) -> bool {
+        let now_std = now.into_std();
         while self.may_begin(now_std, pressed) {
             let Some(slot) = self.take_slot() else {
                 return true;
@@ -26,12 +36,6 @@ impl PartitionWorker {
                 Some(unit) => self.begin(unit, slot, now),
                 None => drop(slot),
             }
-        }
-        self.slot = None;
-        if self.in_line {
-            // A place in line that nobody needs would be given a slot that nobody uses.
-            self.permits = PollSemaphore::new(Arc::clone(self.shared.slots.semaphore()));
-            self.in_line = false;
         }
         false
     }
@@ -47,25 +51,46 @@ impl PartitionWorker {
         self.waiting.is_ready(now, pressed)
     }
 
+    /// Whether what begins is tried alone, and needs no slot of its own.
+    fn is_slot_lent(&self) -> bool {
+        self.trial.tried().is_some_and(|tried| !tried.is_over)
+    }
+
     fn take_slot(&mut self) -> Option<Slot> {
-        if let Some(slot) = self.slot.take() {
-            return Some(slot);
-        }
-        if self.trial.tried().is_some_and(|tried| !tried.is_over) {
-            return Some(Slot::lent());
-        }
-        // Past our own place in line there is nothing to be had.
-        let free = if self.in_line {
-            // Only a look: the loop polls it again with its own waker.
-            match self.permits.poll_acquire(&mut Context::from_waker(Waker::noop())) {
-                Poll::Ready(permit) => permit.map(|permit| Slot::of(permit, &self.shared.slots)),
-                Poll::Pending => None,
-            }
+        if self.is_slot_lent() { Some(Slot::lent()) } else { self.line.take_slot() }
+    }
+
+    fn hand_out_by_lane(&mut self, now: Instant, pressed: bool) -> bool {
+        let is_lent = self.is_slot_lent();
+        let begins = if self.awaits_trial() {
+            Begins::Nothing
+        } else if !self.tenure.is_running() {
+            Begins::Flushed
+        } else if self.trial.tried().is_none() {
+            Begins::Ready { pressed }
+        } else if is_lent {
+            Begins::Oldest
         } else {
-            self.shared.slots.try_take()
+            Begins::Nothing
         };
-        self.in_line = free.is_none();
-        free
+        let mut begun = std::mem::take(&mut self.begun);
+        let Self { waiting, line, failures, .. } = self;
+        let wants_slot = waiting.lanes().is_some_and(|lanes| {
+            let slot = || if is_lent { Some(Slot::lent()) } else { line.take_slot() };
+            lanes.step(
+                begins,
+                failures,
+                slot,
+                |unit, slot| begun.push((unit, slot)),
+                now.into_std(),
+            )
+        });
+        // Handlers begin where no lock is held.
+        for (unit, slot) in begun.drain(..) {
+            self.begin(unit, slot, now);
+        }
+        self.begun = begun;
+        wants_slot
     }
 
     fn begin(&mut self, unit: Unit, slot: Slot, now: Instant) {

@@ -46,6 +46,7 @@ impl PartitionWorker {
         let mut settled_before = 0_usize;
         self.shared.counters.received.add(events.len() as u64);
         self.ages.on_received(self.watermark.next_ticket(), &events);
+        self.waiting.on_intake(&self.watermark);
         for event in events.drain(..) {
             let number = event.sequence_number();
             let received = match event.unreadable() {
@@ -79,6 +80,7 @@ impl PartitionWorker {
             }
         }
         self.received = events;
+        self.retry_unplaced(now);
         if settled_before > 0 {
             self.shared.counters.settled_before.add(settled_before as u64);
             self.checkpointer.on_settled(settled_before, now);

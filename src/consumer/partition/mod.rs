@@ -5,7 +5,8 @@
 //! their own and report back through a channel that dies with the worker, so a late report of
 //! an earlier ownership has nowhere to go.
 //!
-//! In the order of an event's way: `run` (the loop and its inputs), `intake`, `waiting`, `hand_out`,
+//! In the order of an event's way: `run` (the loop and its inputs), `intake`, `waiting`, `lanes`, `holding`,
+//! `line`, `hand_out`,
 //! `outcomes`, `deferrals`, `letters`, `rows`, `checkpointer`, `progress`; beside it `trials`, and at
 //! last `ending`.
 
@@ -13,8 +14,11 @@ mod checkpointer;
 mod deferrals;
 mod ending;
 mod hand_out;
+mod holding;
 mod intake;
+mod lanes;
 mod letters;
+mod line;
 mod outcomes;
 mod progress;
 mod rows;
@@ -29,10 +33,13 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio_util::sync::{CancellationToken, PollSemaphore};
+use tokio_util::sync::CancellationToken;
 
 use checkpointer::Checkpointer;
 use deferrals::Deferrals;
+use holding::Holding;
+use lanes::PartitionLanes;
+use line::Line;
 use rows::Rows;
 use tally::Tally;
 use trial_run::TrialRun;
@@ -44,7 +51,8 @@ use super::handling::call::StartCall;
 use super::handling::running::Running;
 use super::handling::scope::{Completion, Scope};
 use super::handling::slots::Slot;
-use super::handling::unit::{Failures, Tracked};
+use super::handling::unit::{Failures, Tracked, Unit};
+use super::lanes::Wake;
 use super::shared::Shared;
 use super::status::{Begun, Look, PartitionStatus};
 use crate::checkpoint_store::{CheckpointKey, LeaseEpoch};
@@ -104,10 +112,12 @@ pub(super) struct PartitionWorker {
     letters: FuturesUnordered<BoxFuture<'static, Tracked>>,
     rows: Rows,
     checkpointer: Checkpointer,
-    permits: PollSemaphore,
-    /// Whether our place in the line for slots is taken.
-    in_line: bool,
-    slot: Option<Slot>,
+    line: Line,
+    /// What a step of the lanes gave out; empty between two turns.
+    begun: Vec<(Unit, Slot)>,
+    /// What tells that lanes have news for us.
+    lane_news: Option<Arc<Wake>>,
+    holding: Option<Holding>,
     trial: TrialRun,
     account: Account,
     /// What the account holds for events.
@@ -150,21 +160,33 @@ impl PartitionWorker {
             max_bytes: options.max_batch_bytes,
             timeout: options.batch_timeout,
         };
+        let batches = handler.takes_batches();
+        let (waiting, lane_news, holding) = match &shared.lanes {
+            None => (Waiting::new(batches, limits), None, None),
+            Some(lanes) => {
+                let limits_of_batches = batches.then_some(limits);
+                let lanes = PartitionLanes::new(Arc::clone(lanes), &partition, limits_of_batches);
+                let news = lanes.wake();
+                let holding = Holding::new(&partition, shared.transport.consumer_group());
+                (Waiting::by_lane(lanes, batches, limits), Some(news), Some(holding))
+            }
+        };
         Self {
             stream: Some(stream),
             closing: None,
             watermark: checkpointer.watermark(),
             ages: Ages::default(),
-            waiting: Waiting::new(handler.takes_batches(), limits),
+            waiting,
             retries: DelayQueue::default(),
             failures: Failures::default(),
             running: Running::new(options.handler_timeout),
             deferrals: Deferrals::default(),
             letters: FuturesUnordered::new(),
             rows: Rows::default(),
-            permits: PollSemaphore::new(Arc::clone(shared.slots.semaphore())),
-            in_line: false,
-            slot: None,
+            line: Line::new(&shared.slots),
+            begun: Vec::new(),
+            lane_news,
+            holding,
             trial: TrialRun::new(Arc::clone(&shared.trials), Arc::clone(&shared.slots)),
             account,
             event_bytes: 0,

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
 use super::{PartitionWorker, letters};
+use crate::config::MAX_DURATION;
 use crate::consumer::exit::StopReason;
 use crate::consumer::handling::batch::{Ended, Outcomes};
 use crate::consumer::handling::scope::Completion;
@@ -31,7 +32,7 @@ impl PartitionWorker {
             Completion::Deferred { tracked, attempt, outcome } => {
                 // That of an earlier attempt, or of an event that its handler ended itself.
                 let ticket = tracked.ticket;
-                let is_stale = attempt != self.failures.attempt(ticket).number
+                let is_stale = attempt != self.failures.attempt(ticket).call
                     || self.watermark.is_settled(ticket);
                 if !is_stale && let Some(outcome) = self.deferrals.on_said(ticket, outcome) {
                     self.on_outcome(tracked, outcome, now);
@@ -42,11 +43,12 @@ impl PartitionWorker {
 
     /// A handler's call ended, and this is what it says of one event.
     fn on_returned(&mut self, tracked: Tracked, outcome: Outcome, now: Instant) {
+        self.waiting.on_returned(tracked.ticket);
         let said = self.deferrals.take_early(tracked.ticket);
         let Outcome::Deferred(deferred) = outcome else {
             return self.on_outcome(tracked, outcome, now);
         };
-        let attempt = self.failures.attempt(tracked.ticket).number;
+        let attempt = self.failures.attempt(tracked.ticket).call;
         if deferred != Deferred::new(tracked.event.sequence_number(), attempt) {
             // Nobody would end this one.
             let failure = Failure::transient("the handler returned what defers another event");
@@ -98,6 +100,7 @@ impl PartitionWorker {
             return;
         };
         self.deferrals.forget_early(first, batch.events.len());
+        self.waiting.on_settled(first, batch.events.len());
         let events = &batch.events;
         let (Some(oldest), Some(newest)) = (events.first(), events.last()) else {
             return;
@@ -172,30 +175,65 @@ impl PartitionWorker {
         self.end_trial(now);
         self.shared.counters.retried.add(1);
         let attempt = self.failures.attempt(tracked.ticket).number;
-        if attempt >= self.shared.options.max_attempts {
-            self.dead_letter(tracked, request.failure, now);
+        let closes_lane = matches!(request.delay, RetryDelay::LaneCloses(_));
+        if attempt >= self.shared.options.max_attempts && !closes_lane {
+            return self.dead_letter(tracked, request.failure, now);
+        }
+        let delay = self.delay(&tracked, request.delay, attempt);
+        debug!(
+            message_topic = %self.partition.entity,
+            message_partition = %self.partition.id,
+            message_offset = %tracked.event.sequence_number(),
+            message_consumer_group = %self.key.scope.consumer_group,
+            attempts = attempt,
+            retry_in_ms = delay.as_millis(),
+            failure = %request.failure,
+            "the event is tried again"
+        );
+        if closes_lane {
+            self.failures.on_postponed(tracked.ticket);
         } else {
-            let delay = match request.delay {
-                RetryDelay::Now => Duration::ZERO,
-                RetryDelay::After(delay) => delay.min(crate::config::MAX_DURATION),
-                RetryDelay::LaneCloses(delay) => delay.min(MAX_LANE_CLOSING),
-                RetryDelay::Backoff => {
-                    let random = self.shared.random();
-                    self.shared.options.retry_backoff.delay(attempt, random)
-                }
-            };
-            debug!(
-                message_topic = %self.partition.entity,
-                message_partition = %self.partition.id,
-                message_offset = %tracked.event.sequence_number(),
-                message_consumer_group = %self.key.scope.consumer_group,
-                attempts = attempt,
-                retry_in_ms = delay.as_millis(),
-                failure = %request.failure,
-                "the event is tried again"
-            );
             self.failures.on_failed(tracked.ticket, self.shared.clock.now());
-            self.retries.on_delayed(tracked, (now + delay).into_std());
+        }
+        let due = (now + delay).into_std();
+        let tracked = if self.tenure.is_ending() {
+            Some(tracked)
+        } else {
+            self.waiting.on_failed(tracked, due, closes_lane, now.into_std())
+        };
+        if let Some(tracked) = tracked {
+            self.retries.on_delayed(tracked, due);
+        }
+    }
+
+    /// How long an event waits for its next attempt.
+    fn delay(&self, tracked: &Tracked, delay: RetryDelay, attempt: u32) -> Duration {
+        match delay {
+            RetryDelay::Now => Duration::ZERO,
+            RetryDelay::After(delay) => delay.min(MAX_DURATION),
+            RetryDelay::Backoff => {
+                self.shared.options.retry_backoff.delay(attempt, self.shared.random())
+            }
+            RetryDelay::LaneCloses(delay) if delay > MAX_LANE_CLOSING => {
+                warn!(
+                    message_topic = %self.partition.entity,
+                    message_partition = %self.partition.id,
+                    message_offset = %tracked.event.sequence_number(),
+                    message_consumer_group = %self.key.scope.consumer_group,
+                    asked_s = delay.as_secs(),
+                    closed_for_s = MAX_LANE_CLOSING.as_secs(),
+                    "a lane is to be closed for too long: it is closed for less"
+                );
+                MAX_LANE_CLOSING
+            }
+            RetryDelay::LaneCloses(delay) => delay,
+        }
+    }
+
+    /// Tries events again whose lane nobody knows, since the function that says it panicked.
+    pub(super) fn retry_unplaced(&mut self, now: Instant) {
+        while let Some((tracked, failure)) = self.waiting.take_unplaced() {
+            self.on_outcome(tracked, Outcome::retry(failure), now);
         }
     }
 
@@ -230,6 +268,7 @@ impl PartitionWorker {
         let event = &tracked.event;
         self.failures.on_settled(tracked.ticket);
         self.deferrals.forget_early(tracked.ticket, 1);
+        self.waiting.on_settled(tracked.ticket, 1);
         if self.watermark.on_settled(tracked.ticket, event.into()) != Settled::Before {
             self.returned_bytes += event.budget_bytes();
             self.tally.settled.push(event.enqueued_time());

@@ -26,7 +26,7 @@ impl PartitionWorker {
             in_flight: self.running.len(),
             settled_above: self.watermark.settled_above_events(),
             event_bytes: self.event_bytes,
-            lane_waiting: 0,
+            lane_waiting: self.waiting.lanes().map_or(0, |lanes| lanes.blocked_events()),
             link_bytes: self.stream.as_ref().map_or(0, PartitionStream::link_holds_bytes),
         });
     }

@@ -14,7 +14,6 @@ use super::PartitionWorker;
 use super::checkpointer::Urgency;
 use crate::consumer::checkpoint_write::Written;
 use crate::consumer::exit::{PartitionExit, StopReason};
-use crate::consumer::handling::slots::Slot;
 use crate::consumer::handling::unit::Tracked;
 use crate::consumer::orders::{Order, Told};
 use crate::event::SequenceNumber;
@@ -113,6 +112,7 @@ impl PartitionWorker {
         // A batch that cannot fill is not waited for.
         let full = self.checkpointer.window().is_some() && self.intake_events() == 0;
         let wants_slot = self.hand_out(now, starved || full);
+        self.watch_lanes(starved, now);
         self.start_write(now);
         self.publish_progress();
         wants_slot
@@ -129,6 +129,7 @@ impl PartitionWorker {
             _ => None,
         }
         .into();
+        let news: OptionFuture<_> = self.lane_news.as_ref().map(|news| news.told()).into();
         tokio::select! {
             biased;
             () = ordered(orders) => Input::Turn,
@@ -138,12 +139,13 @@ impl PartitionWorker {
             }
             Some(tracked) = self.letters.next() => Input::Letter(tracked),
             Some(written) = self.checkpointer.writing() => Input::Written(written),
-            permit = poll_fn(|cx| self.permits.poll_acquire(cx)), if wants_slot => {
+            permit = poll_fn(|cx| self.line.poll_turn(cx)), if wants_slot => {
                 Input::Slot(permit)
             }
             event = poll_fn(|cx| self.trial.poll_begin(cx)), if self.trial.is_waiting() => {
                 Input::Trial(event)
             }
+            Some(()) = news => Input::Turn,
             Some(result) = receiving => Input::Received(result.map(drop)),
             Some(()) = OptionFuture::from(room) => Input::Turn,
             Some(()) = OptionFuture::from(timer) => Input::Turn,
@@ -181,8 +183,7 @@ impl PartitionWorker {
                 }
             }
             Input::Slot(permit) => {
-                self.in_line = false;
-                self.slot = permit.map(|permit| Slot::of(permit, &self.shared.slots));
+                self.line.on_turn(permit);
             }
             Input::Trial(event) => {
                 if let Some(event) = event {
@@ -206,7 +207,7 @@ impl PartitionWorker {
     fn on_order(&mut self, order: Order, now: Instant) {
         match order {
             Order::Run | Order::Pause => self.call_back(),
-            Order::HandOff => self.begin_hand_off(),
+            Order::HandOff => self.begin_hand_off(now),
             Order::Drain(deadline) => {
                 self.tenure.on_deadline(deadline.into_std());
                 self.stop(StopReason::Drained, deadline, now);
@@ -223,6 +224,7 @@ impl PartitionWorker {
             let bytes = tracked.event.budget_bytes();
             self.waiting.on_retry(tracked, bytes, now.into_std());
         }
+        self.retry_unplaced(now);
     }
 
     pub(super) fn start_write(&mut self, now: Instant) {

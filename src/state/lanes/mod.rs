@@ -1,0 +1,30 @@
+//! Lanes: which waiting event may begin, in the order of its lane and under the lane's cap.
+//!
+//! ```text
+//!  partition 0: queues ──┐   asks with a slot in hand    ┌── lane: in flight, cap, closed until,
+//!  partition 1: queues ──┼──────────────> table ─────────┤         turns of partitions
+//!  partition 2: queues ──┘ <── told that it is its turn  └── lane: …
+//! ```
+//!
+//! - [`table`]: what partitions share: of each lane what is under way, until when it is closed, and
+//!   which partitions wait for it.
+//! - [`queues`]: what one partition has waiting, by lane, and the ring in which its lanes take turns.
+//! - [`places`]: which lane each event of the window is of.
+//!
+//! Invariants, each held by a property:
+//!
+//! 1. No more of a lane is under way than its cap, and nothing begins while it is closed.
+//! 2. Events of an ordered lane begin in their order, and the next one when the one before is settled.
+//! 3. With a slot in hand, something begins if anything may: no lane is reserved for whoever has no slot.
+//! 4. Lanes of a partition take turns, and so do partitions that wait for a lane.
+//! 5. What comes in is given out once, or is there when everything is cleared.
+//! 6. A lane without events that is open is forgotten.
+//!
+//! Nothing here knows a slot, a handler or a watermark: the worker of a partition does.
+
+pub mod places;
+pub mod queues;
+pub mod table;
+
+#[cfg(test)]
+mod tests;
