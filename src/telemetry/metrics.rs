@@ -235,6 +235,8 @@ pub(crate) struct Timings {
 
 /// Most lanes that a partition's gauge names in one ownership; the others are `other`.
 const MAX_NAMED_LANES: usize = 32;
+/// Longest name of a lane in a label.
+const MAX_LABEL: usize = 100;
 
 /// The gauges of a partition's lanes while it is ours. Dropped, they are 0.
 #[derive(Debug)]
@@ -263,7 +265,7 @@ impl LaneGauges {
     /// A lane begins to hold the watermark back. Who may name lanes may name many: past a bound
     /// they are one.
     pub(crate) fn begin_holding(&mut self, lane: &Lane) {
-        let mut label = lane.to_string();
+        let mut label: String = lane.to_string().chars().take(MAX_LABEL).collect();
         if self.named.len() >= MAX_NAMED_LANES && !self.named.contains(&label) {
             label = "other".to_owned();
         }

@@ -370,6 +370,12 @@ impl<T> LaneQueues<T> {
             }
         }
         self.news = news;
+        // Opened, and it is another partition's turn: it will be told of its own.
+        while let Some((opens, id)) = self.openings.first().copied()
+            && opens <= now
+        {
+            self.set(id, Entry::Full, table, now);
+        }
     }
 
     /// The step is over: what it was told of and did not take is for other partitions.

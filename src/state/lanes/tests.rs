@@ -315,6 +315,8 @@ impl World {
                 // Of an ordered lane, what failed in a call is behind what of the same call runs.
                 assert!(in_flight >= self.cap || is_closed, "{ticket:?} of lane {lane} waits");
             }
+            let due = part.queues.next_deadline().filter(|_| !self.takes_batches);
+            assert!(due.is_none_or(|due| due > self.now), "it would be woken over and over");
             let waiting: usize = part.waiting.len();
             assert_eq!(part.queues.blocked_events(), waiting);
         }
