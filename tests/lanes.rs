@@ -7,11 +7,13 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use longshore::clock::Clock;
 use longshore::config::Ordering as Order;
-use longshore::consumer::PartitionSnapshot;
+use longshore::consumer::{BatchConsumerBuilder, PartitionSnapshot};
 use longshore::lanes::{HoldingLane, Lane, LaneHold, LaneRule, MAX_LANE_CLOSING};
+use longshore::lease_store::memory::MemoryLeaseStore;
 use longshore::state::backoff::Backoff;
 use longshore::transport::memory::MemoryHub;
 use longshore::{
@@ -1002,4 +1004,111 @@ async fn a_crash_repeats_a_key_from_its_first_unsettled_event_on() {
         assert!(numbers.is_sorted() && numbers.len() == 10, "{key}: {numbers:?}");
     }
     assert!(drained(handle).await.is_clean());
+}
+
+/// The wall clock of a paused runtime.
+#[derive(Debug)]
+struct Virtual(Instant);
+
+impl Clock for Virtual {
+    fn now(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000) + self.0.elapsed()
+    }
+}
+
+/// Workers that share a hub of two partitions by leases.
+struct Pair {
+    harness: Harness,
+    clock: Arc<Virtual>,
+    leases: Arc<MemoryLeaseStore>,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let clock = Arc::new(Virtual(Instant::now()));
+        let leases = Arc::new(MemoryLeaseStore::with_clock(clock.clone()));
+        Self { harness: Harness::new(2), clock, leases }
+    }
+
+    fn builder(&self, number: u64) -> BatchConsumerBuilder {
+        self.harness
+            .builder()
+            .worker(format!("worker-{number}"))
+            .seed(number)
+            .clock(self.clock.clone())
+            .leases(self.leases.clone())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_is_handed_off_while_its_lanes_wait_and_closings_stay_behind() {
+    let pair = Pair::new();
+    (0..20).for_each(|number| worded(&pair.harness, number % 2, &format!("host {number}")));
+    let start = |number: u64| {
+        let seen = pair.harness.seen.clone();
+        pair.builder(number)
+            .lanes(LaneRule::ordered(first_word))
+            .event_handler(move |event: Event, _: EventContext| {
+                seen.record(&event);
+                async {}
+            })
+            .expect("valid")
+    };
+    let first = start(1).start();
+    first.close_lane(&Lane::new("host"), Duration::from_secs(3_600)).expect("lanes");
+    until("all wait", || unsettled(&first) == 20).await;
+    assert_eq!(pair.harness.seen.len(), 0);
+    let begun = Instant::now();
+    let second = start(2).start();
+    until("the other one has its share", || done(&second) == 10).await;
+    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+    let numbers = pair.harness.seen.numbers();
+    assert!(numbers.is_sorted() && numbers.len() == 10, "{numbers:?}");
+    assert_eq!(done(&first), 0, "there the lane is closed");
+    assert_eq!(first.snapshot().lanes.expect("lanes").closed, 1);
+    first.open_lane(&Lane::new("host"));
+    until("all", || done(&first) == 10).await;
+    assert!(drained(first).await.is_clean());
+    assert!(drained(second).await.is_clean());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hand_off_that_is_called_back_goes_on_with_what_waited() {
+    let pair = Pair::new();
+    for partition in 0..2 {
+        keyed(&pair.harness, partition, "hangs");
+        (0..30).for_each(|_| keyed(&pair.harness, partition, "slow"));
+        keyed(&pair.harness, partition, "hangs");
+    }
+    let release = Arc::new(Semaphore::new(0));
+    let start = |number: u64| {
+        let (seen, gate) = (pair.harness.seen.clone(), release.clone());
+        let mut options = ConsumerOptions::default();
+        options.ordering = Order::PerKey;
+        pair.builder(number)
+            .options(options)
+            .event_handler(move |event: Event, _: EventContext| {
+                seen.record(&event);
+                let gate = gate.clone();
+                async move {
+                    if key(&event) == "hangs" {
+                        drop(gate.acquire().await);
+                    }
+                    sleep(Duration::from_secs(4)).await;
+                }
+            })
+            .expect("valid")
+    };
+    let first = start(1).start();
+    until("it runs", || done(&first) >= 1).await;
+    let second = start(2).start();
+    // One of the two is asked for, rests while it is drained, and goes on when that took too long.
+    until("all but what hangs", || done(&first) == 60).await;
+    assert_eq!(done(&second), 0);
+    assert_eq!(pair.harness.seen.len(), 61, "the key that hangs is one lane in both partitions");
+    release.add_permits(100);
+    until("all", || done(&first) + done(&second) == 64).await;
+    assert!(pair.harness.seen.counts().values().all(|count| *count == 1), "nothing is repeated");
+    assert!(drained(first).await.is_clean());
+    assert!(drained(second).await.is_clean());
 }

@@ -22,8 +22,9 @@ use crate::event::{Event, Partition};
 use crate::lanes::{HoldingLane, Lane, LaneHold, LaneSource};
 use crate::outcome::Failure;
 use crate::state::batch_buffer::{BatchLimits, FlushReason, Taken};
+use crate::state::lanes::QueueId;
 use crate::state::lanes::places::Places;
-use crate::state::lanes::queues::{Given, LaneQueues, QueueId, Waits};
+use crate::state::lanes::queues::{Given, LaneQueues, Waits};
 use crate::state::watermark::Ticket;
 
 /// What may begin in a step.

@@ -16,6 +16,7 @@ mod ending;
 mod hand_out;
 mod holding;
 mod intake;
+mod lane_watch;
 mod lanes;
 mod letters;
 mod line;

@@ -9,6 +9,7 @@
 //! - [`table`]: what partitions share: of each lane what is under way, until when it is closed, and
 //!   which partitions wait for it.
 //! - [`queues`]: what one partition has waiting, by lane, and the ring in which its lanes take turns.
+//! - [`lists`]: how the events of many lanes are kept.
 //! - [`places`]: which lane each event of the window is of.
 //!
 //! Invariants, each held by a property:
@@ -22,9 +23,29 @@
 //!
 //! Nothing here knows a slot, a handler or a watermark: the worker of a partition does.
 
+pub mod lists;
 pub mod places;
 pub mod queues;
 pub mod table;
+
+/// Names the queue of a lane while the partition has events of it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct QueueId(u32);
+
+impl QueueId {
+    /// The queue of events without a lane.
+    pub const NO_LANE: Self = Self(0);
+
+    /// The queue with this key.
+    fn new(key: usize) -> Self {
+        // The window bounds how many there are.
+        Self(u32::try_from(key).unwrap_or(u32::MAX >> 1))
+    }
+
+    fn key(self) -> usize {
+        self.0 as usize
+    }
+}
 
 #[cfg(test)]
 mod tests;

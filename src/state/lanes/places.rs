@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::state::lanes::queues::QueueId;
+use crate::state::lanes::QueueId;
 use crate::state::watermark::Ticket;
 
 /// Where an event belongs.

@@ -18,28 +18,19 @@
 //! While the partition is away (it hands off, ends, or has an event on trial) it has no turns, and
 //! nothing is ready.
 
+mod batches;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use slab::Slab;
 
 use crate::lanes::Lane;
-use crate::state::batch_buffer::{BatchLimits, FlushReason, Taken};
+use crate::state::batch_buffer::BatchLimits;
+use crate::state::lanes::QueueId;
+use crate::state::lanes::lists::{List, Lists, Node};
 use crate::state::lanes::table::{Entry, LaneId, LaneTable, Member, News};
 use crate::state::watermark::Ticket;
-
-/// Names the queue of a lane while the partition has events of it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct QueueId(pub(crate) u32);
-
-impl QueueId {
-    /// The queue of events without a lane.
-    pub const NO_LANE: Self = Self(0);
-
-    fn key(self) -> usize {
-        self.0 as usize
-    }
-}
 
 /// An event that is given out.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -69,7 +60,7 @@ pub struct LaneQueues<T> {
     /// For a handler of batches: when a batch is ready.
     limits: Option<BatchLimits>,
     queues: Slab<Queue>,
-    nodes: Slab<Node<T>>,
+    events: Lists<T>,
     /// Whose turn is next; what is not ready any more is passed over.
     ring: VecDeque<QueueId>,
     /// Queues that are ready.
@@ -95,10 +86,7 @@ struct Queue {
     held: usize,
     /// A failure closes the lane until then, when nothing of it is under way any more.
     closes_until: Option<Instant>,
-    head: Option<usize>,
-    tail: Option<usize>,
-    len: usize,
-    bytes: usize,
+    list: List,
     state: State,
     is_in_ring: bool,
     /// Whether the batch that is being put together has events of it.
@@ -123,15 +111,6 @@ struct Share {
     bytes: usize,
 }
 
-#[derive(Debug)]
-struct Node<T> {
-    ticket: Ticket,
-    item: T,
-    bytes: usize,
-    came: Instant,
-    next: Option<usize>,
-}
-
 impl Queue {
     fn new(lane: Option<(LaneId, Lane)>) -> Self {
         Self {
@@ -139,10 +118,7 @@ impl Queue {
             unsettled: 0,
             held: 0,
             closes_until: None,
-            head: None,
-            tail: None,
-            len: 0,
-            bytes: 0,
+            list: List::default(),
             state: State::Empty,
             is_in_ring: false,
             is_in_batch: false,
@@ -167,7 +143,7 @@ impl<T> LaneQueues<T> {
             is_ordered,
             limits,
             queues,
-            nodes: Slab::new(),
+            events: Lists::default(),
             ring: VecDeque::new(),
             ready: 0,
             openings: BTreeSet::new(),
@@ -188,7 +164,7 @@ impl<T> LaneQueues<T> {
     pub fn on_lane(&mut self, id: LaneId, lane: Lane, table: &mut LaneTable) -> QueueId {
         table.on_used(id);
         let key = self.queues.insert(Queue::new(Some((id, lane))));
-        QueueId(u32::try_from(key).unwrap_or(u32::MAX >> 1))
+        QueueId::new(key)
     }
 
     /// An event of the window is of this lane. It is until [`LaneQueues::on_settled`].
@@ -207,14 +183,10 @@ impl<T> LaneQueues<T> {
         table: &mut LaneTable,
         now: Instant,
     ) {
-        let Given { ticket, item } = given;
-        let node = self.nodes.insert(Node { ticket, item, bytes, came: now, next: None });
         let Some(queue) = self.queues.get_mut(id.key()) else { return };
-        match queue.tail.replace(node).and_then(|tail| self.nodes.get_mut(tail)) {
-            Some(tail) => tail.next = Some(node),
-            None => queue.head = Some(node),
-        }
-        self.on_added(id, bytes, false, table, now);
+        let node = Node::new(given.ticket, given.item, bytes, now);
+        self.events.push_back(&mut queue.list, node);
+        self.on_added(id, false, table, now);
     }
 
     /// An event that was given out waits again: of an ordered lane before those that came after it, of
@@ -227,42 +199,15 @@ impl<T> LaneQueues<T> {
         table: &mut LaneTable,
         now: Instant,
     ) {
-        let Given { ticket, item } = given;
-        let node = self.nodes.insert(Node { ticket, item, bytes, came: now, next: None });
         let Some(queue) = self.queues.get_mut(id.key()) else { return };
+        let node = Node::new(given.ticket, given.item, bytes, now);
         // Of an ordered lane, only what failed together with it is before it.
-        let mut before = None;
-        let mut next = queue.head;
-        while let Some(other) = next.filter(|_| self.is_ordered).and_then(|at| self.nodes.get(at))
-            && other.ticket < ticket
-        {
-            before = next;
-            next = other.next;
-        }
-        if let Some(node) = self.nodes.get_mut(node) {
-            node.next = next;
-        }
-        match before.and_then(|before| self.nodes.get_mut(before)) {
-            Some(before) => before.next = Some(node),
-            None => queue.head = Some(node),
-        }
-        if next.is_none() {
-            queue.tail = Some(node);
-        }
-        self.on_added(id, bytes, true, table, now);
+        self.events.push_front(&mut queue.list, node, self.is_ordered);
+        self.on_added(id, true, table, now);
     }
 
-    fn on_added(
-        &mut self,
-        id: QueueId,
-        bytes: usize,
-        front: bool,
-        table: &mut LaneTable,
-        now: Instant,
-    ) {
+    fn on_added(&mut self, id: QueueId, front: bool, table: &mut LaneTable, now: Instant) {
         let Some(queue) = self.queues.get_mut(id.key()) else { return };
-        queue.len += 1;
-        queue.bytes += bytes;
         match queue.state {
             State::Empty => self.enter(id, front, table, now),
             State::Blocked(_) => self.blocked_events += 1,
@@ -284,7 +229,7 @@ impl<T> LaneQueues<T> {
     fn set(&mut self, id: QueueId, entry: Entry, table: &LaneTable, now: Instant) {
         let Some(queue) = self.queues.get_mut(id.key()) else { return };
         let state = match entry {
-            _ if queue.len == 0 => State::Empty,
+            _ if queue.list.len == 0 => State::Empty,
             Entry::Open(_) => State::Ready,
             Entry::Full => State::Blocked(None),
             Entry::Closed(until) => State::Blocked(Some(until)),
@@ -312,7 +257,7 @@ impl<T> LaneQueues<T> {
             }
             State::Empty => {}
         }
-        let len = queue.len;
+        let len = queue.list.len;
         if matches!(before, State::Blocked(_)) != matches!(state, State::Blocked(_)) {
             match state {
                 // An event that just came is in its length, and was not counted before.
@@ -323,44 +268,13 @@ impl<T> LaneQueues<T> {
         self.measure(id, table);
     }
 
-    /// Counts what a batch would find in a queue, and since when.
-    fn measure(&mut self, id: QueueId, table: &LaneTable) {
-        if self.limits.is_none() {
-            return;
-        }
-        let Some(queue) = self.queues.get_mut(id.key()) else { return };
-        let is_ready = queue.state == State::Ready;
-        let room = match queue.id() {
-            Some(lane) if !self.is_ordered => table.room(lane),
-            _ => usize::MAX,
-        };
-        let events = if is_ready { queue.len.min(room) } else { 0 };
-        let bytes = match queue.len {
-            0 => 0,
-            len if events == len => queue.bytes,
-            len => queue.bytes / len * events,
-        };
-        let share = Share { events, bytes };
-        let before = std::mem::replace(&mut queue.share, share);
-        self.batch.events = self.batch.events - before.events + share.events;
-        self.batch.bytes = self.batch.bytes - before.bytes + share.bytes;
-        let came = queue.head.and_then(|head| self.nodes.get(head)).map(|head| head.came);
-        let since = came.filter(|_| is_ready).max(queue.ready_since.filter(|_| is_ready));
-        if queue.since != since {
-            if let Some(before) = std::mem::replace(&mut queue.since, since) {
-                self.since.remove(&(before, id));
-            }
-            since.map(|since| self.since.insert((since, id)));
-        }
-    }
-
     /// Opens what has come due, and hears what the table has to tell.
     pub fn on_step(&mut self, table: &mut LaneTable, now: Instant) {
         table.on_time(now);
         let mut news = std::mem::take(&mut self.news);
         table.take_news(self.member, &mut news);
         for (id, news) in news.drain(..) {
-            let has_events = self.queues.get(id.key()).is_some_and(|queue| queue.len > 0);
+            let has_events = self.queues.get(id.key()).is_some_and(|queue| queue.list.len > 0);
             if has_events && !self.is_away {
                 let entry = match news {
                     News::Open => Entry::Open(1),
@@ -506,22 +420,13 @@ impl<T> LaneQueues<T> {
 
     fn pop(&mut self, id: QueueId) -> Option<(Given<T>, usize)> {
         let queue = self.queues.get_mut(id.key())?;
-        let Node { ticket, item, bytes, next, .. } = self.nodes.try_remove(queue.head?)?;
-        queue.head = next;
-        if next.is_none() {
-            queue.tail = None;
-        }
-        queue.len -= 1;
-        queue.bytes -= bytes;
-        if matches!(queue.state, State::Blocked(_)) {
-            self.blocked_events = self.blocked_events.saturating_sub(1);
-        }
+        let Node { ticket, item, bytes, .. } = self.events.pop(&mut queue.list)?;
         Some((Given { ticket, item }, bytes))
     }
 
     /// What becomes of a queue of which one was taken: the end of the ring, or a turn in its lane.
     fn go_on(&mut self, id: QueueId, table: &mut LaneTable, now: Instant) {
-        let is_empty = self.queues.get(id.key()).is_none_or(|queue| queue.len == 0);
+        let is_empty = self.queues.get(id.key()).is_none_or(|queue| queue.list.len == 0);
         if is_empty {
             self.set(id, Entry::Full, table, now);
         } else {
@@ -529,132 +434,19 @@ impl<T> LaneQueues<T> {
         }
     }
 
-    /// Why a batch is ready, if one is; `pressed`: it need not fill.
-    pub fn ready_batch(&self, pressed: bool, now: Instant) -> Option<FlushReason> {
-        let limits = self.limits.filter(|_| self.ready > 0)?;
-        let oldest = self.since.first().map(|(since, _)| *since);
-        if self.batch.events >= limits.max_events {
-            Some(FlushReason::Size)
-        } else if self.batch.bytes >= limits.max_bytes {
-            Some(FlushReason::Bytes)
-        } else if oldest.is_some_and(|oldest| oldest + limits.timeout <= now) {
-            Some(FlushReason::Timeout)
-        } else {
-            pressed.then_some(FlushReason::Pressure)
-        }
-    }
-
-    /// Takes the events that may begin together, for a slot that is there; `None` where none may.
-    /// `on_given` is told the queue of each.
-    pub fn take_batch(
-        &mut self,
-        reason: FlushReason,
-        mut on_given: impl FnMut(QueueId, Ticket),
-        table: &mut LaneTable,
-        now: Instant,
-    ) -> Option<Taken<T>> {
-        let limits = self.limits?;
-        let mut given: Vec<Given<T>> = Vec::new();
-        let mut taken_bytes = 0;
-        let mut in_batch = Vec::new();
-        while given.len() < limits.max_events
-            && let Some(id) = self.next_ready()
-        {
-            let Some(bytes) = self.next_bytes(id) else { continue };
-            if !given.is_empty() && taken_bytes + bytes > limits.max_bytes {
-                // Its turn is the first one of the next batch.
-                self.to_front(id);
-                break;
-            }
-            if self.acquire(id, table, now).is_none() {
-                continue;
-            }
-            let Some((one, bytes)) = self.pop(id) else { continue };
-            on_given(id, one.ticket);
-            taken_bytes += bytes;
-            given.push(one);
-            if self.is_ordered && id != QueueId::NO_LANE {
-                self.stay_in_batch(id, &mut in_batch, table, now);
-            } else {
-                self.go_on(id, table, now);
-            }
-        }
-        for id in in_batch {
-            if let Some(queue) = self.queues.get_mut(id.key()) {
-                queue.is_in_batch = false;
-            }
-            self.go_on(id, table, now);
-        }
-        if given.is_empty() {
-            return None;
-        }
-        given.sort_by_key(|one| one.ticket);
-        let items = given.into_iter().map(|one| one.item).collect();
-        Some(Taken { items, bytes: taken_bytes, reason })
-    }
-
-    /// A queue of an ordered lane of which the batch has an event: the next ones may join it.
-    fn stay_in_batch(
-        &mut self,
-        id: QueueId,
-        in_batch: &mut Vec<QueueId>,
-        table: &LaneTable,
-        now: Instant,
-    ) {
-        let Some(queue) = self.queues.get_mut(id.key()) else { return };
-        if !std::mem::replace(&mut queue.is_in_batch, true) {
-            in_batch.push(id);
-        }
-        self.set(id, Entry::Open(1), table, now);
-    }
-
-    fn next_bytes(&self, id: QueueId) -> Option<usize> {
-        let head = self.queues.get(id.key())?.head?;
-        self.nodes.get(head).map(|head| head.bytes)
-    }
-
-    fn to_front(&mut self, id: QueueId) {
-        if let Some(queue) = self.queues.get_mut(id.key())
-            && !std::mem::replace(&mut queue.is_in_ring, true)
-        {
-            self.ring.push_front(id);
-        }
-    }
-
     /// Takes the oldest event, whatever its lane says: nothing else is handled. It is not under way
     /// in its lane.
     pub fn take_oldest(&mut self) -> Option<(QueueId, Given<T>)> {
-        let mut oldest: Option<(Ticket, QueueId, Option<usize>, usize)> = None;
-        for (key, queue) in &self.queues {
-            let mut before = None;
-            let mut next = queue.head;
-            while let Some(at) = next
-                && let Some(node) = self.nodes.get(at)
-            {
-                if oldest.is_none_or(|(ticket, ..)| node.ticket < ticket) {
-                    let id = QueueId(u32::try_from(key).unwrap_or(u32::MAX >> 1));
-                    oldest = Some((node.ticket, id, before, at));
-                }
-                before = next;
-                next = node.next;
-            }
-        }
-        let (_, id, before, at) = oldest?;
-        let Node { ticket, item, bytes, next, .. } = self.nodes.try_remove(at)?;
+        let spots = self.queues.iter().filter_map(|(key, queue)| {
+            self.events.earliest(&queue.list).map(|spot| (spot, QueueId::new(key)))
+        });
+        let (spot, id) = spots.min_by_key(|(spot, _)| spot.ticket)?;
         let queue = self.queues.get_mut(id.key())?;
-        match before.and_then(|before| self.nodes.get_mut(before)) {
-            Some(before) => before.next = next,
-            None => queue.head = next,
-        }
-        if next.is_none() {
-            queue.tail = before;
-        }
-        queue.len -= 1;
-        queue.bytes -= bytes;
+        let Node { ticket, item, .. } = self.events.remove(&mut queue.list, spot)?;
         if matches!(queue.state, State::Blocked(_)) {
             self.blocked_events = self.blocked_events.saturating_sub(1);
         }
-        if queue.len == 0 {
+        if queue.list.len == 0 {
             queue.state = State::Empty;
         }
         Some((id, Given { ticket, item }))
@@ -668,8 +460,8 @@ impl<T> LaneQueues<T> {
         let ids: Vec<QueueId> = self
             .queues
             .iter()
-            .filter(|(_, queue)| queue.len > 0)
-            .filter_map(|(key, _)| u32::try_from(key).ok().map(QueueId))
+            .filter(|(_, queue)| queue.list.len > 0)
+            .map(|(key, _)| QueueId::new(key))
             .collect();
         for id in ids {
             if is_away && let Some(lane) = self.queues.get(id.key()).and_then(Queue::id) {
@@ -695,14 +487,13 @@ impl<T> LaneQueues<T> {
     /// Takes everything that waits, oldest first of each lane, and leaves all turns.
     pub fn clear(&mut self, table: &mut LaneTable, now: Instant) -> Vec<(QueueId, T)> {
         self.set_away(true, table, now);
-        let mut all = Vec::with_capacity(self.nodes.len());
+        let mut all = Vec::with_capacity(self.events.len());
         for (key, queue) in &mut self.queues {
-            let id = QueueId(u32::try_from(key).unwrap_or(u32::MAX >> 1));
-            while let Some(node) = queue.head.and_then(|head| self.nodes.try_remove(head)) {
-                queue.head = node.next;
+            let id = QueueId::new(key);
+            while let Some(node) = self.events.pop(&mut queue.list) {
                 all.push((id, node.item));
             }
-            (queue.tail, queue.len, queue.bytes, queue.state) = (None, 0, 0, State::Empty);
+            queue.state = State::Empty;
         }
         self.blocked_events = 0;
         self.openings.clear();
@@ -734,7 +525,7 @@ impl<T> LaneQueues<T> {
 
     /// Events that wait.
     pub fn len(&self) -> usize {
-        self.nodes.len()
+        self.events.len()
     }
 
     /// Whether it has left its turns.
@@ -744,7 +535,7 @@ impl<T> LaneQueues<T> {
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.nodes.is_empty()
+        self.events.is_empty()
     }
 
     /// Events whose lane is full or closed.
@@ -761,7 +552,7 @@ impl<T> LaneQueues<T> {
             State::Empty if queue.held > 0 => Waits::Full,
             State::Empty | State::Ready => Waits::Not,
         };
-        (queue.len, waits)
+        (queue.list.len, waits)
     }
 
     /// The lane of a queue.

@@ -22,7 +22,7 @@ use std::time::Instant;
 use slab::Slab;
 
 use crate::lanes::{Lane, LaneSnapshot, MAX_CLOSED_LANES};
-use crate::state::lanes::queues::QueueId;
+use crate::state::lanes::QueueId;
 
 /// Names a lane of the table while somebody has events of it, or it is closed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::queues::{Given, LaneQueues, QueueId, Waits};
+use super::QueueId;
+use super::queues::{Given, LaneQueues, Waits};
 use super::table::{Entry, LaneId, LaneTable};
 use crate::lanes::{Lane, MAX_CLOSED_LANES};
 use crate::state::batch_buffer::{BatchLimits, FlushReason};
