@@ -9,6 +9,7 @@
 //! - [`table`]: what partitions share: of each lane what is under way, until when it is closed, and
 //!   which partitions wait for it.
 //! - [`queues`]: what one partition has waiting, by lane, and the ring in which its lanes take turns.
+//! - [`ring`]: whose turn is next among them.
 //! - [`lists`]: how the events of many lanes are kept.
 //! - [`places`]: which lane each event of the window is of.
 //!
@@ -17,7 +18,8 @@
 //! 1. No more of a lane is under way than its cap, and nothing begins while it is closed.
 //! 2. Events of an ordered lane begin in their order, and the next one when the one before is settled.
 //! 3. With a slot in hand, something begins if anything may: no lane is reserved for whoever has no slot.
-//! 4. Lanes of a partition take turns, and so do partitions that wait for a lane.
+//! 4. Limited lanes of a partition take turns, of ordered ones the oldest event comes first, and
+//!    partitions that wait for a lane take turns.
 //! 5. What comes in is given out once, or is there when everything is cleared.
 //! 6. A lane without events that is open is forgotten.
 //!
@@ -26,6 +28,7 @@
 pub mod lists;
 pub mod places;
 pub mod queues;
+pub mod ring;
 pub mod table;
 
 /// Names the queue of a lane while the partition has events of it.

@@ -9,7 +9,8 @@
 //!
 //! Events without a lane are in a queue of their own, which is never blocked and takes turns as the
 //! others do. A queue is ready as far as this partition knows: only the table decides, and only when
-//! a slot is there. Of a ready queue one event is taken, and it goes to the end of the ring.
+//! a slot is there. Of a ready queue one event is taken, and the next turn is another's: see
+//! [`ring`](super::ring).
 //!
 //! A batch takes one event of each ready queue in turn, around and around: of an ordered lane as many
 //! as are there, for they are one call; of a limited one as many as the table gives. It is in the
@@ -20,7 +21,7 @@
 
 mod batches;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use slab::Slab;
@@ -29,6 +30,7 @@ use crate::lanes::Lane;
 use crate::state::batch_buffer::BatchLimits;
 use crate::state::lanes::QueueId;
 use crate::state::lanes::lists::{List, Lists, Node};
+use crate::state::lanes::ring::Ring;
 use crate::state::lanes::table::{Entry, LaneId, LaneTable, Member, News};
 use crate::state::watermark::Ticket;
 
@@ -62,7 +64,7 @@ pub struct LaneQueues<T> {
     queues: Slab<Queue>,
     events: Lists<T>,
     /// Whose turn is next; what is not ready any more is passed over.
-    ring: VecDeque<QueueId>,
+    ring: Ring,
     /// Queues that are ready.
     ready: usize,
     /// When the lanes of blocked queues open.
@@ -144,7 +146,7 @@ impl<T> LaneQueues<T> {
             limits,
             queues,
             events: Lists::default(),
-            ring: VecDeque::new(),
+            ring: Ring::new(is_ordered),
             ready: 0,
             openings: BTreeSet::new(),
             since: BTreeSet::new(),
@@ -249,7 +251,8 @@ impl<T> LaneQueues<T> {
                     queue.ready_since = Some(now);
                 }
                 if !std::mem::replace(&mut queue.is_in_ring, true) {
-                    self.ring.push_back(id);
+                    let next = self.events.first(&queue.list).map(|first| first.ticket);
+                    self.ring.push(next.unwrap_or(Ticket::FIRST), id);
                 }
             }
             State::Blocked(opens) => {
@@ -388,7 +391,7 @@ impl<T> LaneQueues<T> {
 
     /// The next queue of the ring that is ready; it is in the ring no more.
     fn next_ready(&mut self) -> Option<QueueId> {
-        while let Some(id) = self.ring.pop_front() {
+        while let Some(id) = self.ring.pop() {
             if let Some(queue) = self.queues.get_mut(id.key()) {
                 queue.is_in_ring = false;
                 if queue.state == State::Ready {
@@ -424,7 +427,7 @@ impl<T> LaneQueues<T> {
         Some((Given { ticket, item }, bytes))
     }
 
-    /// What becomes of a queue of which one was taken: the end of the ring, or a turn in its lane.
+    /// What becomes of a queue of which one was taken: the ring again, or a turn in its lane.
     fn go_on(&mut self, id: QueueId, table: &mut LaneTable, now: Instant) {
         let is_empty = self.queues.get(id.key()).is_none_or(|queue| queue.list.len == 0);
         if is_empty {
@@ -477,7 +480,7 @@ impl<T> LaneQueues<T> {
     }
 
     fn forget_ring(&mut self) {
-        for id in self.ring.drain(..) {
+        while let Some(id) = self.ring.pop() {
             if let Some(queue) = self.queues.get_mut(id.key()) {
                 queue.is_in_ring = false;
             }

@@ -128,7 +128,8 @@ impl<T> LaneQueues<T> {
         if let Some(queue) = self.queues.get_mut(id.key())
             && !std::mem::replace(&mut queue.is_in_ring, true)
         {
-            self.ring.push_front(id);
+            let next = self.events.first(&queue.list).map(|first| first.ticket);
+            self.ring.push_first(next.unwrap_or(Ticket::FIRST), id);
         }
     }
 }
