@@ -421,7 +421,9 @@ impl PartitionLanes {
 
     /// The lane of an event that holds everything up, where all that waits waits for lanes.
     pub(super) fn holding(&self, oldest: Ticket, now: Instant) -> Option<HoldingLane> {
-        if self.queues.is_ready() || self.coming > 0 || self.queues.blocked_events() == 0 {
+        // Where a partition is one lane, nothing could pass it.
+        let is_whole = self.of_partition.is_some();
+        if is_whole || self.queues.is_ready() || self.coming > 0 || self.blocked_events() == 0 {
             return None;
         }
         let queue = self.places.get(oldest)?.queue;

@@ -155,23 +155,7 @@ impl PartitionWorker {
         let stream = stream(&shared, &partition, resume, lease_epoch);
         let (sender, completions) = unbounded_channel();
         let scope = scope(&shared, &*handler, &partition, lease_epoch, sender);
-        let options = &shared.options;
-        let limits = BatchLimits {
-            max_events: options.max_batch_size,
-            max_bytes: options.max_batch_bytes,
-            timeout: options.batch_timeout,
-        };
-        let batches = handler.takes_batches();
-        let (waiting, lane_news, holding) = match &shared.lanes {
-            None => (Waiting::new(batches, limits), None, None),
-            Some(lanes) => {
-                let limits_of_batches = batches.then_some(limits);
-                let lanes = PartitionLanes::new(Arc::clone(lanes), &partition, limits_of_batches);
-                let news = lanes.wake();
-                let holding = Holding::new(&partition, shared.transport.consumer_group());
-                (Waiting::by_lane(lanes, batches, limits), Some(news), Some(holding))
-            }
-        };
+        let (waiting, lane_news, holding) = waiting(&shared, &*handler, &partition);
         Self {
             stream: Some(stream),
             closing: None,
@@ -180,7 +164,7 @@ impl PartitionWorker {
             waiting,
             retries: DelayQueue::default(),
             failures: Failures::default(),
-            running: Running::new(options.handler_timeout),
+            running: Running::new(shared.options.handler_timeout),
             deferrals: Deferrals::default(),
             letters: FuturesUnordered::new(),
             rows: Rows::default(),
@@ -195,7 +179,7 @@ impl PartitionWorker {
             tally: Tally::default(),
             links_seen: 0,
             lost_seen: 0,
-            tenure: Tenure::new(options.store_timeout),
+            tenure: Tenure::new(shared.options.store_timeout),
             cut_handlers: 0,
             rechecks: 0,
             received: Vec::new(),
@@ -210,6 +194,26 @@ impl PartitionWorker {
             shared,
         }
     }
+}
+
+/// What waits for slots; and, where there are lanes, what tells of them, and what is told of them.
+fn waiting(
+    shared: &Shared,
+    handler: &dyn StartCall,
+    partition: &Partition,
+) -> (Waiting, Option<Arc<Wake>>, Option<Holding>) {
+    let options = &shared.options;
+    let limits = BatchLimits {
+        max_events: options.max_batch_size,
+        max_bytes: options.max_batch_bytes,
+        timeout: options.batch_timeout,
+    };
+    let batches = handler.takes_batches();
+    let Some(lanes) = &shared.lanes else { return (Waiting::new(batches, limits), None, None) };
+    let lanes = PartitionLanes::new(Arc::clone(lanes), partition, batches.then_some(limits));
+    let news = lanes.wake();
+    let holding = Holding::new(partition, shared.transport.consumer_group());
+    (Waiting::by_lane(lanes, batches, limits), Some(news), Some(holding))
 }
 
 fn stream(

@@ -74,7 +74,7 @@ impl<T> LaneQueues<T> {
             let Some(bytes) = self.next_bytes(id) else { continue };
             if !given.is_empty() && taken_bytes + bytes > limits.max_bytes {
                 // Its turn is the first one of the next batch.
-                self.to_front(id);
+                self.put_first(id);
                 break;
             }
             if self.acquire(id, table, now).is_none() {
@@ -124,7 +124,7 @@ impl<T> LaneQueues<T> {
         self.events.first(&queue.list).map(|first| first.bytes)
     }
 
-    fn to_front(&mut self, id: QueueId) {
+    fn put_first(&mut self, id: QueueId) {
         if let Some(queue) = self.queues.get_mut(id.key())
             && !std::mem::replace(&mut queue.is_in_ring, true)
         {
