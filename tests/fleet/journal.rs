@@ -65,6 +65,22 @@ pub fn read<T: DeserializeOwned>(path: PathBuf) -> Vec<T> {
     Follower::new(path).next_lines()
 }
 
+/// That a handler has begun with an event of a key.
+#[derive(Clone, Serialize, Deserialize, Debug)]
+pub struct Begun {
+    #[serde(rename = "p")]
+    pub partition: PartitionId,
+    #[serde(rename = "n")]
+    pub number: i64,
+    #[serde(rename = "k")]
+    pub key: String,
+    /// The lease epoch of the ownership that handles it.
+    #[serde(rename = "e")]
+    pub epoch: u64,
+    #[serde(rename = "t")]
+    pub at: u64,
+}
+
 /// That a handler has finished an event: written before the engine is told.
 #[derive(Clone, Serialize, Deserialize, Debug)]
 pub struct Handled {

@@ -7,17 +7,19 @@ use rand::Rng as _;
 use tokio::time::sleep;
 
 use super::storm::{self, Storm};
-use super::worker::Pace;
+use super::worker::{Pace, Work};
 
 /// Leases as short as a clock of whole seconds allows.
-const PACE: Pace = Pace {
+pub const PACE: Pace = Pace {
     heartbeat: Duration::from_millis(300),
     expiry: Duration::from_secs(2),
     look: Duration::from_millis(500),
 };
 
-const KILLS: Storm = Storm { pace: PACE, events: 200_000, changes: 10, what: "kills" };
-const PAUSES: Storm = Storm { pace: PACE, events: 80_000, changes: 5, what: "pauses" };
+const KILLS: Storm =
+    Storm { pace: PACE, work: Work::Uneven, events: 200_000, changes: 10, what: "kills" };
+const PAUSES: Storm =
+    Storm { pace: PACE, work: Work::Uneven, events: 80_000, changes: 5, what: "pauses" };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_killed_while_events_flow_lose_none_and_repeat_what_was_not_checkpointed() {

@@ -27,9 +27,12 @@ mod delivery;
 mod evidence;
 mod journal;
 mod links;
+mod order;
 mod ports;
 mod processes;
 mod publishing;
+#[path = "../support/schedule.rs"]
+mod schedule;
 mod storm;
 #[path = "../support/mod.rs"]
 mod support;
@@ -37,6 +40,7 @@ mod worker;
 
 mod away;
 mod defaults;
+mod keys;
 mod killed;
 mod planned;
 mod python;

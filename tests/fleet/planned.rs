@@ -5,7 +5,7 @@ use std::time::Duration;
 use rand::seq::SliceRandom as _;
 
 use super::storm::{self, Storm};
-use super::worker::Pace;
+use super::worker::{Pace, Work};
 
 const STORM: Storm = Storm {
     // Leases last as long as by default, so that nothing is taken; looks are closer together.
@@ -14,6 +14,7 @@ const STORM: Storm = Storm {
         expiry: Duration::from_secs(30),
         look: Duration::from_secs(1),
     },
+    work: Work::Uneven,
     events: 200_000,
     changes: 10,
     what: "changes",

@@ -8,10 +8,14 @@ use longshore::OutgoingEvent;
 use longshore::event::PartitionId;
 use longshore::transport::event_hubs::EventHubsPublisher;
 use longshore::transport::{Publisher as _, SendTarget};
+use rand::SeedableRng as _;
+use rand::rngs::SmallRng;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::processes::{Fleet, HUB};
+use super::schedule::Zipf;
+use super::worker::Work;
 
 /// Publishes to all partitions in turn until it is stopped or done.
 pub struct Publishing {
@@ -34,6 +38,7 @@ impl Publishing {
                 .collect();
             let mut left = total / fleet.partitions * mine.len();
             let (published, stop) = (Arc::clone(&published), Arc::clone(&stop));
+            let mut keys = (fleet.work == Work::Keyed).then(|| Keys::new(sender as u64));
             tokio::spawn(async move {
                 let mut rounds = interval(round);
                 rounds.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -41,7 +46,8 @@ impl Publishing {
                     rounds.tick().await;
                     for partition in &mine {
                         let count = batch.min(left);
-                        send(&publisher, partition, count).await;
+                        let events = (0..count).map(|_| Keys::next(&mut keys, partition));
+                        send(&publisher, partition, events.collect()).await;
                         published.fetch_add(count, Ordering::Relaxed);
                         left -= count;
                     }
@@ -75,11 +81,37 @@ impl Publishing {
     }
 }
 
+/// Of the keys of a partition.
+const KEYS: usize = 200;
+
+/// Keys by Zipf, which each partition has of its own.
+struct Keys {
+    zipf: Zipf,
+    random: SmallRng,
+}
+
+impl Keys {
+    fn new(seed: u64) -> Self {
+        Self { zipf: Zipf::new(KEYS, 0.8), random: SmallRng::seed_from_u64(seed) }
+    }
+
+    /// The next event, with a key where there are keys.
+    fn next(keys: &mut Option<Self>, partition: &PartitionId) -> OutgoingEvent {
+        let event = OutgoingEvent::new("body");
+        match keys {
+            Some(Self { zipf, random }) => {
+                event.with_key(format!("{partition}-{}", zipf.draw(random)))
+            }
+            None => event,
+        }
+    }
+}
+
 /// What fails is sent again: the log may then hold more than was to be published.
-async fn send(publisher: &EventHubsPublisher, partition: &PartitionId, count: usize) {
+async fn send(publisher: &EventHubsPublisher, partition: &PartitionId, events: Vec<OutgoingEvent>) {
     loop {
-        let events = vec![OutgoingEvent::new("body"); count];
-        match publisher.send_batch(SendTarget::Partition(partition.clone()), events).await {
+        let target = SendTarget::Partition(partition.clone());
+        match publisher.send_batch(target, events.clone()).await {
             Ok(()) => return,
             Err(error) => assert!(error.class().is_retryable(), "{error:?}"),
         }

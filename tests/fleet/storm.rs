@@ -7,6 +7,7 @@ use rand::{Rng as _, SeedableRng as _};
 
 use super::delivery;
 use super::evidence;
+use super::order;
 use super::processes::{Fleet, Worker, alone, chosen};
 use super::publishing::Publishing;
 use super::worker::{Pace, Work};
@@ -16,6 +17,7 @@ const PARTITIONS: usize = 16;
 /// What flows, and how many changes there are, where the environment says nothing else.
 pub struct Storm {
     pub pace: Pace,
+    pub work: Work,
     pub events: usize,
     pub changes: usize,
     /// What the changes are called.
@@ -28,14 +30,14 @@ pub async fn through(
     storm: Storm,
     mut change: impl AsyncFnMut(usize, &mut Fleet, &mut Vec<Worker>, &mut SmallRng),
 ) -> delivery::Report {
-    let Storm { pace, events, changes, what } = storm;
+    let Storm { pace, work, events, changes, what } = storm;
     let _alone = alone().await;
     let total = chosen("LONGSHORE_EVENTS", events);
     let count = chosen("LONGSHORE_CHANGES", changes);
     let seed = chosen("LONGSHORE_SEED", 7);
     let mut random = SmallRng::seed_from_u64(seed as u64);
     let started = Instant::now();
-    let mut fleet = Fleet::start(PARTITIONS, Some(pace), Work::Uneven).await;
+    let mut fleet = Fleet::start(PARTITIONS, Some(pace), work).await;
     let mut workers: Vec<Worker> = (0..3).map(|_| fleet.add()).collect();
     let publishing = Publishing::start(&fleet, total, 64, Duration::from_millis(200));
     // Each change at its own place, whether or not the one before has settled.
@@ -53,6 +55,12 @@ pub async fn through(
     }
     let report = evidence::check(&fleet).await;
     println!("seed {seed}, {count} {what}, {:.0?}: {report}", started.elapsed());
+    if work == Work::Keyed {
+        let order = order::check(&fleet.journals("begun"), &fleet.journals("handled"));
+        let order = order.unwrap_or_else(|fault| panic!("a key is out of order: {fault}"));
+        println!("seed {seed}, order: {order}");
+        assert_eq!(order.events, published);
+    }
     assert!(published >= total / PARTITIONS * PARTITIONS, "{published}");
     assert_eq!(report.delivery.events, published);
     fleet.stop().await;

@@ -11,12 +11,12 @@ use longshore::consumer::ExitReason;
 use longshore::lease_store::blob::BlobLeaseStore;
 use longshore::secret::Secret;
 use longshore::transport::event_hubs::{EventHubsTransport, Namespace};
-use longshore::{BatchConsumer, Event, EventContext};
+use longshore::{BatchConsumer, Event, EventContext, Failure, LaneRule, Outcome};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
-use super::journal::{Handled, Journal, now};
+use super::journal::{Begun, Handled, Journal, now};
 use super::links::TracedTransport;
 use super::ports::{Calls, TracedCheckpoints, TracedLeases};
 
@@ -25,6 +25,9 @@ pub const ORDERS: &str = "LONGSHORE_TEST_WORKER";
 
 /// The line on its standard input that tells a worker to drain.
 pub const DRAIN: &str = "drain";
+
+/// No event becomes a dead letter.
+const MAX_ATTEMPTS: u32 = 5;
 
 /// What a worker is told at its start.
 #[derive(Clone, Serialize, Deserialize, Debug)]
@@ -55,15 +58,22 @@ pub enum Work {
     None,
     /// Milliseconds, and for some events a third of a second, so that events finish out of order.
     Uneven,
+    /// The same, for events of keys that stay in order, and of every twenty calls one fails.
+    Keyed,
 }
 
 impl Work {
     fn time(self, number: i64) -> Duration {
         match self {
             Work::None => Duration::ZERO,
-            Work::Uneven if number % 97 == 0 => Duration::from_millis(300),
-            Work::Uneven => Duration::from_millis(number.unsigned_abs() % 7),
+            _ if number % 97 == 0 => Duration::from_millis(300),
+            _ => Duration::from_millis(number.unsigned_abs() % 7),
         }
+    }
+
+    /// Whether this attempt at an event is to fail; the last one never does.
+    fn fails(self, attempt: u32) -> bool {
+        self == Work::Keyed && attempt < MAX_ATTEMPTS && rand::random_bool(0.05)
     }
 }
 
@@ -104,14 +114,31 @@ async fn run(orders: Orders) {
     if work != Work::None {
         builder = builder.max_events_in_flight(64);
     }
+    if work == Work::Keyed {
+        builder = builder.lanes(LaneRule::per_key()).max_attempts(MAX_ATTEMPTS);
+    }
+    let begun = (work == Work::Keyed).then(|| Arc::new(journal("begun")));
     let mut consumer = builder
         .event_handler(move |event: Event, context: EventContext| {
-            let handled = Arc::clone(&handled);
+            let (handled, begun) = (Arc::clone(&handled), begun.clone());
             async move {
                 let number = event.sequence_number().0;
+                if let Some(begun) = begun {
+                    begun.append(&Begun {
+                        partition: event.partition().id.clone(),
+                        number,
+                        key: event.key().unwrap().to_owned(),
+                        epoch: context.lease_epoch().0,
+                        at: now(),
+                    });
+                }
                 let time = work.time(number);
                 if !time.is_zero() {
                     sleep(time).await;
+                }
+                if work.fails(context.attempt()) {
+                    let again = Duration::from_millis(rand::random_range(0..20));
+                    return Outcome::retry_after(again, Failure::transient("by chance"));
                 }
                 handled.append(&Handled {
                     partition: event.partition().id.clone(),
@@ -119,6 +146,7 @@ async fn run(orders: Orders) {
                     epoch: context.lease_epoch().0,
                     at: now(),
                 });
+                Outcome::Done
             }
         })
         .unwrap()

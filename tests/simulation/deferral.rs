@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use longshore::Outcome;
 use longshore::consumer::Settler;
+use longshore::outcome::{RetryDelay, RetryRequest};
 use rand::Rng;
 use rand::rngs::SmallRng;
 use tokio::time::{Instant, sleep_until};
@@ -66,6 +67,7 @@ impl Deferral {
 /// What the handler call knows of its ownership.
 #[derive(Clone)]
 pub struct Ownership {
+    pub partition: usize,
     pub epoch: u64,
     pub cancelled: CancellationToken,
     pub lost: CancellationToken,
@@ -74,6 +76,19 @@ pub struct Ownership {
 impl Ownership {
     fn is_ending(&self) -> bool {
         self.cancelled.is_cancelled() || self.lost.is_cancelled()
+    }
+
+    /// What a handler, or a settler, says of an event, and what counts.
+    pub fn on_said(&self, worker: &Worker, id: usize, outcome: &Outcome) {
+        match outcome {
+            Outcome::Done | Outcome::Skip(_) => worker.on_settled(id, self.epoch),
+            Outcome::Retry(RetryRequest { delay: RetryDelay::LaneCloses(lasts), .. })
+                if !self.is_ending() =>
+            {
+                worker.on_closing(id, self.partition, self.epoch, *lasts);
+            }
+            _ => {}
+        }
     }
 }
 
@@ -137,15 +152,11 @@ impl Taken {
     ) -> Outcome {
         match self.how {
             Deferral::Stale(_) => {
-                if settles(&outcome) {
-                    worker.on_settled(id, ownership.epoch);
-                }
+                ownership.on_said(worker, id, &outcome);
                 return outcome;
             }
-            Deferral::Early | Deferral::Twice(_) if settles(&self.says) => {
-                worker.on_settled(id, ownership.epoch)
-            }
-            Deferral::Early | Deferral::Twice(_) | Deferral::Dropped => {}
+            Deferral::Early | Deferral::Twice(_) => ownership.on_said(worker, id, &self.says),
+            Deferral::Dropped => {}
             Deferral::Late(after) | Deferral::DroppedLate(after) => {
                 let says = matches!(self.how, Deferral::Late(_)).then_some(self.says);
                 let (worker, ownership) = (Arc::clone(worker), ownership.clone());
@@ -164,12 +175,10 @@ impl Taken {
                     worker.step();
                     // Where it says nothing it is dropped here.
                     let Some(says) = says.filter(|_| !worker.is_dead()) else { return };
-                    if settles(&says) {
-                        if ownership.is_ending() {
-                            worker.on_settled_late(id, ownership.epoch);
-                        } else {
-                            worker.on_settled(id, ownership.epoch);
-                        }
+                    if ownership.is_ending() && settles(&says) {
+                        worker.on_settled_late(id, ownership.epoch);
+                    } else {
+                        ownership.on_said(&worker, id, &says);
                     }
                     settler.into_iter().for_each(|settler| settler.settle(says.clone()));
                 });

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::foreign;
 use super::handler::SimHandler;
+use super::lanes::{Choice, LaneId};
 use super::lease_port::SimLeases;
 use super::plan::{Fault, MAX_WORKERS};
 use super::ports::{SimSink, SimStore, SimTransport};
@@ -60,6 +61,15 @@ fn assemble(world: &Arc<World>, number: u64) -> (Arc<Worker>, ConsumerHandle) {
             .seed(worker.seed);
     if let Some(options) = &world.plan.leases {
         builder = builder.leases_with(Arc::new(SimLeases(Arc::clone(&worker))), options.clone());
+    }
+    match world.plan.lanes.map(|lanes| lanes.choice(&worker)) {
+        Some(Choice::Rule(rule)) => builder = builder.lanes(rule),
+        Some(Choice::Setting(ordering)) => {
+            let mut options = world.plan.options.clone();
+            options.ordering = ordering;
+            builder = builder.options(options);
+        }
+        None => {}
     }
     let handler = SimHandler(Arc::clone(&worker));
     let consumer = if world.plan.batches {
@@ -328,7 +338,32 @@ impl Fleet {
                 });
             }
             Fault::Reset { partition, place } => world.reset(partition, place),
+            Fault::CloseLane { worker, lane, lasts } => {
+                if let Some(process) = self.nth(worker) {
+                    process.close_lane(lane, lasts);
+                }
+            }
+            Fault::OpenLane { worker, lane } => {
+                if let Some(process) = self.nth(worker) {
+                    process.open_lane(lane);
+                }
+            }
+            Fault::CapLanes { worker, cap } => {
+                if let Some(process) = self.nth(worker) {
+                    process.cap_lanes(cap);
+                }
+            }
         }
+    }
+
+    /// Closes a lane of every worker.
+    pub fn close_lane(&self, lane: LaneId, lasts: Duration) {
+        self.processes.iter().for_each(|process| process.close_lane(lane, lasts));
+    }
+
+    /// Opens a lane of every worker.
+    pub fn open_lane(&self, lane: LaneId) {
+        self.processes.iter().for_each(|process| process.open_lane(lane));
     }
 
     fn restart(&mut self, worker: usize) {
@@ -412,5 +447,24 @@ impl Process {
             world.oracle(|oracle| oracle.on_leaving(&self.worker.name));
         }
         self.handle.drain();
+    }
+
+    fn close_lane(&self, lane: LaneId, lasts: Duration) {
+        let (world, name) = (&self.worker.world, &self.worker.name);
+        let now = world.begun().elapsed();
+        world.oracle(|oracle| oracle.on_lane_closed(name, lane, now, lasts));
+        self.handle.close_lane(&lane.lane(), lasts).expect("shorter than the longest");
+    }
+
+    fn open_lane(&self, lane: LaneId) {
+        self.worker.world.oracle(|oracle| oracle.on_lane_opened(&self.worker.name, lane));
+        self.handle.open_lane(&lane.lane());
+    }
+
+    fn cap_lanes(&self, cap: usize) {
+        let (world, name) = (&self.worker.world, &self.worker.name);
+        let now = world.begun().elapsed();
+        world.oracle(|oracle| oracle.on_lanes_capped(name, cap, now));
+        self.handle.set_lane_cap(cap).expect("limited lanes");
     }
 }

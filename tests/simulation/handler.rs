@@ -1,6 +1,7 @@
 //! The handler of every worker: ends each call as the plan's rates say, by event and call.
 
 use std::panic::resume_unwind;
+use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,9 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::deferral::{Deferral, Ownership, Taken};
+use super::lanes::InLane;
 use super::worker::Worker;
+use super::world::index;
 
 pub struct SimHandler(pub Arc<Worker>);
 
@@ -30,19 +33,21 @@ enum Ending {
     Hang,
     Abort,
     TooFew,
+    CloseLane,
 }
 
 struct Call {
     id: usize,
     ending: Ending,
     takes: Duration,
+    closes_for: Duration,
     heeds_cancel: bool,
     deferral: Option<Deferral>,
     running: Running,
 }
 
 /// An event is being handled; ends with the call, also where that is dropped.
-pub struct Running(Arc<Worker>, Event);
+pub struct Running(Arc<Worker>, Event, Option<InLane>);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -51,7 +56,7 @@ impl Drop for Running {
 }
 
 impl SimHandler {
-    fn begin(&self, event: &Event, epoch: u64) -> Call {
+    fn begin(&self, event: &Event, epoch: u64, lane: Option<InLane>) -> Call {
         let worker = &self.0;
         if event.unreadable().is_some() {
             let at = format!("{}/{}", event.partition().id, event.sequence_number());
@@ -59,7 +64,7 @@ impl SimHandler {
             resume_unwind(Box::new("simulated"));
         }
         let (id, call) = worker.on_call(event, epoch);
-        let running = Running(Arc::clone(worker), event.clone());
+        let running = Running(Arc::clone(worker), event.clone(), lane);
         let plan = &worker.world.plan;
         if plan.deadly == Some(id) {
             let is_alone = plan.leases.is_none();
@@ -79,6 +84,7 @@ impl SimHandler {
             (rates.hang, Ending::Hang),
             (rates.abort, Ending::Abort),
             (rates.too_few, Ending::TooFew),
+            (rates.close, Ending::CloseLane),
         ] {
             dice -= rate;
             if dice < 0.0 && !worker.world.is_calm() {
@@ -86,15 +92,24 @@ impl SimHandler {
                 break;
             }
         }
+        let is_slow = !worker.world.is_calm() && random.random_bool(rates.slow);
+        let longest_ms = if is_slow { 60_000 } else { rates.longest_ms };
+        let mut takes = Duration::from_millis(random.random_range(0..=longest_ms));
+        let heeds_cancel = random.random_bool(rates.heeds_cancel);
+        // By the event alone, so that what it draws is no other call's.
+        let closes_for = place % (rates.longest_closing_ms + 1);
+        let mut closes_for = Duration::from_millis(closes_for);
+        if let Some(probe) = worker.world.probe() {
+            (takes, closes_for) = (probe.takes(), probe.closes_for());
+            if probe.closes(call) {
+                ending = Ending::CloseLane;
+            }
+        }
         if ending != Ending::Done {
             worker.world.trace(|| format!("{} will end event {id} with {ending:?}", worker.name));
         }
-        let is_slow = !worker.world.is_calm() && random.random_bool(rates.slow);
-        let longest_ms = if is_slow { 60_000 } else { rates.longest_ms };
-        let takes = Duration::from_millis(random.random_range(0..=longest_ms));
-        let heeds_cancel = random.random_bool(rates.heeds_cancel);
         let deferral = Deferral::random(&mut random, &rates).filter(|_| !worker.world.is_calm());
-        Call { id, ending, takes, heeds_cancel, deferral, running }
+        Call { id, ending, takes, closes_for, heeds_cancel, deferral, running }
     }
 
     /// Works; `false`: it was asked to give up, and does.
@@ -131,8 +146,8 @@ impl SimHandler {
     }
 
     /// How the event of a call ends.
-    fn outcome(&self, ending: Ending) -> Outcome {
-        match ending {
+    fn outcome(&self, call: &Call) -> Outcome {
+        match call.ending {
             Ending::Done => Outcome::Done,
             Ending::Skip => Outcome::skip("simulated"),
             Ending::DeadLetter => Outcome::dead_letter(Failure::permanent("simulated")),
@@ -140,12 +155,19 @@ impl SimHandler {
                 Outcome::retry(Failure::transient("simulated"))
             }
             Ending::Abort => Outcome::abort(Failure::permanent("simulated")),
+            Ending::CloseLane => {
+                Outcome::close_lane(call.closes_for, Failure::transient("simulated"))
+            }
         }
     }
 
     /// The handler returns for an event.
-    fn end(&self, call: Call, ownership: &Ownership, taken: Option<Taken>) -> Outcome {
-        let (worker, outcome) = (&self.0, self.outcome(call.ending));
+    fn end(&self, mut call: Call, ownership: &Ownership, taken: Option<Taken>) -> Outcome {
+        let (worker, outcome) = (&self.0, self.outcome(&call));
+        if worker.world.plan.lanes.is_some_and(|lanes| !lanes.is_ordered()) {
+            // What is left to a settler is in no limited lane any more.
+            drop(call.running.2.take());
+        }
         if call.ending == Ending::Abort {
             // The consumer drains by itself.
             worker.world.oracle(|oracle| oracle.on_leaving(&worker.name));
@@ -153,9 +175,7 @@ impl SimHandler {
         if let Some(taken) = taken {
             return taken.end(worker, call.id, ownership, outcome, call.running);
         }
-        if matches!(outcome, Outcome::Done | Outcome::Skip(_)) {
-            worker.on_settled(call.id, ownership.epoch);
-        }
+        ownership.on_said(worker, call.id, &outcome);
         outcome
     }
 
@@ -165,7 +185,7 @@ impl SimHandler {
         // Where the call does not return, nothing counts of what its settler says.
         let says = match call.ending {
             Ending::Panic | Ending::Hang => Outcome::Done,
-            ending => self.outcome(ending),
+            _ => self.outcome(call),
         };
         Taken::new(&self.0, how, defer, says)
     }
@@ -177,11 +197,13 @@ impl EventHandler for SimHandler {
             return pending().await;
         }
         let ownership = Ownership {
+            partition: index(&context.partition().id),
             epoch: context.lease_epoch().0,
             cancelled: context.cancelled().clone(),
             lost: context.partition_lost().clone(),
         };
-        let call = self.begin(&event, ownership.epoch);
+        let lane = InLane::of_call(&self.0, slice::from_ref(&event), ownership.epoch).pop();
+        let call = self.begin(&event, ownership.epoch, lane.flatten());
         let cancelled = call.heeds_cancel.then_some(&ownership.cancelled);
         let taken = self.take(&call, || Some(context.clone().defer()));
         if !self.work(call.takes, call.ending == Ending::Hang, cancelled).await {
@@ -201,12 +223,15 @@ impl BatchHandler for SimHandler {
             return pending().await;
         }
         let ownership = Ownership {
+            partition: index(&context.partition().id),
             epoch: context.lease_epoch().0,
             cancelled: context.cancelled().clone(),
             lost: context.partition_lost().clone(),
         };
+        let lanes = InLane::of_call(&self.0, &batch, ownership.epoch);
+        let calls = batch.iter().zip(lanes);
         let calls: Vec<Call> =
-            batch.iter().map(|event| self.begin(event, ownership.epoch)).collect();
+            calls.map(|(event, lane)| self.begin(event, ownership.epoch, lane)).collect();
         let Some(first) = calls.first() else { return Ok(Outcomes::all_done()) };
         let (takes, ending) = (first.takes, first.ending);
         let cancelled = first.heeds_cancel.then_some(&ownership.cancelled);

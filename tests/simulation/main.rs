@@ -18,6 +18,7 @@ mod families;
 mod fleet;
 mod foreign;
 mod handler;
+mod lanes;
 mod lease_port;
 mod oracle;
 mod plan;
@@ -29,8 +30,9 @@ mod world;
 
 use std::collections::BTreeMap;
 use std::panic::catch_unwind;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use plan::Plan;
@@ -104,6 +106,15 @@ const EXPECTED: &[&str] = &[
     "dead letter that names a range",
     "row of more than half of the prefetch",
     "repeat: within a range above the checkpoint",
+    "lane closed",
+    "lane opened",
+    "lanes capped anew",
+    "lane full",
+    "lane function panicked",
+    "order within a lane judged",
+    "closing of a lane asked for",
+    "dead letter after a closing",
+    "lanes timed",
 ];
 
 fn variable(name: &str) -> Option<u64> {
@@ -111,20 +122,61 @@ fn variable(name: &str) -> Option<u64> {
     Some(value.parse().unwrap_or_else(|_| panic!("{name} = {value} is not a number")))
 }
 
-fn run_seed(seed: u64) -> Report {
+fn run_seed(seed: u64, pulse: &Arc<AtomicU64>) -> Report {
     let lines = variable("LONGSHORE_TRACE_LINES").and_then(|lines| lines.try_into().ok());
-    run(Plan::new(seed), lines.unwrap_or(KEPT_LINES))
+    run(Plan::new(seed), lines.unwrap_or(KEPT_LINES), pulse)
 }
 
 /// A run that panics has failed, and others go on.
-fn run_guarded(seed: u64) -> Summary {
-    match catch_unwind(|| run_seed(seed)) {
+fn run_guarded(seed: u64, watched: &Watched) -> Summary {
+    *watched.seed.lock().expect("lock") = Some(seed);
+    let ran = catch_unwind(|| run_seed(seed, &watched.pulse));
+    *watched.seed.lock().expect("lock") = None;
+    match ran {
         Ok(report) => Summary::of(report),
         Err(_) => Summary {
             seeds: 1,
             failed: vec![(seed, "it panicked".to_owned())],
             ..Summary::default()
         },
+    }
+}
+
+/// What a thread is at.
+#[derive(Default)]
+struct Watched {
+    seed: Mutex<Option<u64>>,
+    pulse: Arc<AtomicU64>,
+}
+
+/// How long virtual time may stand still while a seed runs.
+const STANDS_STILL: Duration = Duration::from_secs(60);
+
+/// Ends the process where virtual time stands still: whatever spins cannot be stopped from outside.
+fn watch(threads: &[Watched], is_over: &AtomicBool, failed: &Mutex<Vec<(u64, String)>>) {
+    let begun = Instant::now();
+    let mut beats: Vec<(Option<u64>, u64, Instant)> = vec![(None, 0, begun); threads.len()];
+    while !is_over.load(Relaxed) {
+        std::thread::sleep(Duration::from_millis(100));
+        for (watched, last) in threads.iter().zip(&mut beats) {
+            let now = (*watched.seed.lock().expect("lock"), watched.pulse.load(Relaxed));
+            if (last.0, last.1) != now {
+                *last = (now.0, now.1, Instant::now());
+            } else if let Some(seed) = now.0
+                && last.2.elapsed() > STANDS_STILL
+            {
+                let mut failed = std::mem::take(&mut *failed.lock().expect("lock"));
+                failed.push((seed, "virtual time stands still: something spins".to_owned()));
+                failed.sort();
+                let seeds: Vec<_> = failed.iter().map(|(seed, _)| seed.to_string()).collect();
+                println!("failing seeds: {}", seeds.join(" "));
+                println!("{} seeds in {:?}", seed + 1, begun.elapsed());
+                failed.iter().for_each(|(seed, violation)| {
+                    println!("seed {seed}: {violation:.300}");
+                });
+                std::process::exit(101);
+            }
+        }
     }
 }
 
@@ -180,7 +232,7 @@ fn describe(report: &Report) -> String {
 #[test]
 fn every_seed_keeps_the_contract() {
     if let Some(seed) = variable("LONGSHORE_SEED") {
-        let report = run_seed(seed);
+        let report = run_seed(seed, &Arc::default());
         assert!(report.violations.is_empty(), "{}", describe(&report));
         println!(
             "seed {seed}: {} events, {} calls, {:?}",
@@ -198,29 +250,37 @@ fn every_seed_keeps_the_contract() {
     // Each run has a runtime of its own; two of them know nothing of each other.
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let next_seed = AtomicU64::new(first);
-    let share = || {
+    let failed_so_far = Mutex::new(Vec::new());
+    let watched: Vec<Watched> = (0..threads).map(|_| Watched::default()).collect();
+    let share = |watched| {
         std::iter::from_fn(|| {
             let goes_on = failures_left.load(Relaxed) > 0 && is_time_left();
             goes_on.then(|| next_seed.fetch_add(1, Relaxed))
         })
         .take_while(|seed| *seed < first + seeds)
-        .map(run_guarded)
+        .map(|seed| run_guarded(seed, watched))
         .inspect(|one| {
+            failed_so_far.lock().expect("lock").extend(one.failed.iter().cloned());
             let failed = one.failed.len() as u64;
             failures_left.fetch_sub(failed.min(failures_left.load(Relaxed)), Relaxed);
         })
         .fold(Summary::default(), Summary::and)
     };
+    let is_over = AtomicBool::new(false);
     let shares: Vec<Summary> = std::thread::scope(|scope| {
-        let running: Vec<_> = (0..threads).map(|_| scope.spawn(share)).collect();
-        running.into_iter().map(|share| share.join().expect("a run panicked")).collect()
+        scope.spawn(|| watch(&watched, &is_over, &failed_so_far));
+        let running: Vec<_> =
+            watched.iter().map(|watched| scope.spawn(|| share(watched))).collect();
+        let shares: Vec<_> = running.into_iter().map(|share| share.join()).collect();
+        is_over.store(true, Relaxed);
+        shares.into_iter().map(|share| share.expect("a run panicked")).collect()
     });
     let Summary { seeds, events, calls, faults, seen, mut failed } =
         shares.into_iter().fold(Summary::default(), Summary::and);
     failed.sort();
     if let Some((seed, _)) = failed.first() {
         // One that panics does so again, and its words are above.
-        let again = catch_unwind(|| run_seed(*seed));
+        let again = catch_unwind(|| run_seed(*seed, &Arc::default()));
         println!("{}", again.map_or_else(|_| String::new(), |report| describe(&report)));
         let seeds: Vec<_> = failed.iter().map(|(seed, _)| seed.to_string()).collect();
         println!("failing seeds: {}", seeds.join(" "));
@@ -245,7 +305,7 @@ fn every_seed_keeps_the_contract() {
 #[test]
 fn a_seed_replays_exactly() {
     for seed in 0..100 {
-        let (one, other) = (run_seed(seed), run_seed(seed));
+        let (one, other) = (run_seed(seed, &Arc::default()), run_seed(seed, &Arc::default()));
         if one.hash != other.hash {
             let mut pairs = one.lines.iter().zip(&other.lines);
             let apart = pairs.find(|(one, other)| one != other);

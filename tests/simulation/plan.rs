@@ -13,6 +13,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
 use super::families::{add_later_families, faults, quicken};
+use super::lanes::{LaneId, LanePlan, add_lanes};
 
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -38,6 +39,8 @@ pub struct Plan {
     /// Whether an owner before all of these had a clock that was years ahead. Then each epoch is
     /// the one before plus one, and two claims over the same checkpoint have the same.
     pub epochs_ahead: bool,
+    /// What the consumers' rule of lanes is; `None`: they have no lanes.
+    pub lanes: Option<LanePlan>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -161,6 +164,22 @@ pub enum Fault {
         partition: usize,
         place: f64,
     },
+    /// Somebody closes a lane of a worker.
+    CloseLane {
+        worker: usize,
+        lane: LaneId,
+        lasts: Duration,
+    },
+    /// Somebody opens a lane of a worker, closed or not.
+    OpenLane {
+        worker: usize,
+        lane: LaneId,
+    },
+    /// Somebody gives the limited lanes of a worker another cap.
+    CapLanes {
+        worker: usize,
+        cap: usize,
+    },
 }
 
 impl Fault {
@@ -188,6 +207,9 @@ impl Fault {
             Fault::Overwrite { .. } => "checkpoint overwritten",
             Fault::Foreign { .. } => "foreign owner",
             Fault::Reset { .. } => "checkpoint reset",
+            Fault::CloseLane { .. } => "lane closed",
+            Fault::OpenLane { .. } => "lane opened",
+            Fault::CapLanes { .. } => "lanes capped anew",
         }
     }
 }
@@ -233,6 +255,10 @@ pub struct HandlerRates {
     pub defer: f64,
     /// The longest that a settler takes.
     pub settler_ms: u64,
+    /// Closes the lane of the event, which is no attempt.
+    pub close: f64,
+    /// The longest that it is to be closed.
+    pub longest_closing_ms: u64,
 }
 
 /// Most workers at a time.
@@ -278,11 +304,14 @@ impl Plan {
             max_skew: Duration::from_secs(*[0, 1, 60].choose(random).unwrap_or(&0)),
             deadly: None,
             epochs_ahead: false,
+            lanes: None,
         };
         this.deadly = random.random_bool(0.1).then(|| random.random_range(0..events));
         this.options.max_takeovers = Some(*[6, 7, 9].choose(random).unwrap_or(&7));
         let mut later = SmallRng::seed_from_u64(seed.wrapping_add(0x5eed).rotate_left(32));
         add_later_families(&mut later, &mut this, events);
+        let mut last = SmallRng::seed_from_u64(seed.wrapping_add(0x1a4e).rotate_left(16));
+        add_lanes(&mut last, &mut this);
         this
     }
 }
@@ -305,6 +334,7 @@ impl Plan {
             max_skew: Duration::ZERO,
             deadly: None,
             epochs_ahead: false,
+            lanes: None,
         }
     }
 }

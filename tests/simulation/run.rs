@@ -3,21 +3,28 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use futures::FutureExt;
 use longshore::ErrorClass;
+use longshore::config::UncheckpointedEvents;
 use longshore::lease_store::{Holder, LeaseStore};
 use tokio::runtime::Runtime;
 use tokio::time::{Instant, sleep};
 
 use super::fleet::{Fleet, PATIENCE};
+use super::lanes::Probe;
 use super::plan::{Fault, Plan, Publish};
 use super::variable;
 use super::world::{World, index};
 
 /// How long the placement of partitions must stay as it is, to count as settled.
 const STEADY: Duration = Duration::from_secs(120);
+
+/// What an event may take on its way to its handler.
+const PROBE_SLACK: Duration = Duration::from_millis(50);
 
 pub struct Report {
     pub plan: Plan,
@@ -41,9 +48,19 @@ pub fn runtime() -> Runtime {
     builder.enable_time().start_paused(true).build().expect("a runtime")
 }
 
-pub fn run(plan: Plan, kept_lines: usize) -> Report {
+/// Virtual time goes on, as long as it does.
+async fn beat(pulse: Arc<AtomicU64>) {
+    loop {
+        sleep(Duration::from_secs(10)).await;
+        pulse.fetch_add(1, Relaxed);
+    }
+}
+
+/// `pulse` grows while virtual time goes on: where tasks wake each other for ever, it does not.
+pub fn run(plan: Plan, kept_lines: usize, pulse: &Arc<AtomicU64>) -> Report {
     let runtime = runtime();
     let world = runtime.block_on(async {
+        tokio::spawn(beat(Arc::clone(pulse)));
         let world = World::new(plan, kept_lines);
         let begun = Instant::now();
         let mut steps: Vec<(Duration, Step)> = Vec::new();
@@ -128,6 +145,7 @@ async fn finish(world: &Arc<World>, fleet: &mut Fleet) {
         }
     }
     change_in_calm(world, fleet).await;
+    probe_lanes(world, fleet).await;
     let before = world.oracle(|oracle| oracle.calls());
     fleet.drain().await;
     check_released(world);
@@ -167,6 +185,63 @@ async fn change_in_calm(world: &Arc<World>, fleet: &mut Fleet) {
         }
         fleet.tend(Instant::now() + Duration::from_secs(1)).await;
     }
+}
+
+/// In calm, with every partition at its place, a lane rests for no longer than it is closed or full: one
+/// that opens by time, by hand, or because a call ends, has its next event begun.
+async fn probe_lanes(world: &Arc<World>, fleet: &mut Fleet) {
+    let options = &world.plan.options;
+    let waits_for_checkpoints = options.uncheckpointed_events != UncheckpointedEvents::Unlimited;
+    let is_timed = world.plan.lanes.is_some_and(|lanes| lanes.can_be_timed());
+    if !is_timed || waits_for_checkpoints || world.has_failed() {
+        return;
+    }
+    for probe in [Probe::Closing, Probe::Working, Probe::Idle] {
+        world.set_probe(Some(probe));
+        let each = if probe == Probe::Working { 3 } else { 1 };
+        let first = world.oracle(|oracle| oracle.next_id());
+        let lanes = world.lanes_of_next(each);
+        if probe == Probe::Idle {
+            lanes.keys().for_each(|lane| fleet.close_lane(*lane, Duration::from_secs(60)));
+        }
+        for partition in 0..world.plan.partitions {
+            world.publish(Publish { partition, events: each, gap: 0, unreadable: false });
+        }
+        let mut begun = Instant::now();
+        if probe == Probe::Idle {
+            fleet.tend(begun + Duration::from_millis(1_370)).await;
+            lanes.keys().for_each(|lane| fleet.open_lane(*lane));
+            begun = Instant::now();
+        }
+        // As for any schedule that leaves no slot idle while something could begin: all the work by
+        // one slot after the other, and the longest row.
+        let (events, slots, wait) = if world.plan.batches {
+            (each * world.plan.partitions, options.max_batches_in_flight, options.batch_timeout)
+        } else {
+            (each * world.plan.partitions, options.max_events_in_flight, Duration::ZERO)
+        };
+        let row = lanes.values().copied().max().unwrap_or(0).max(each);
+        let one = wait + PROBE_SLACK + probe.takes();
+        let closed = if probe == Probe::Closing { probe.closes_for() } else { Duration::ZERO };
+        let rows = u32::try_from(events.div_ceil(slots) + row).unwrap_or(u32::MAX);
+        let most = one * 2 * rows + closed * u32::try_from(row).unwrap_or(u32::MAX);
+        while !world.oracle(|oracle| oracle.unsettled().is_empty()) {
+            if world.has_failed() {
+                return;
+            }
+            if begun.elapsed() > most {
+                let unsettled = world.oracle(|oracle| oracle.unsettled());
+                return world.violation(format!(
+                    "lanes rest: {probe:?} from event {first} on is not over after {most:?}: \
+                     {unsettled:?}, {}",
+                    fleet.describe()
+                ));
+            }
+            fleet.tend(Instant::now() + Duration::from_millis(20)).await;
+        }
+        world.oracle(|oracle| oracle.count("lanes timed"));
+    }
+    world.set_probe(None);
 }
 
 fn is_done(world: &World, fleet: &Fleet) -> bool {

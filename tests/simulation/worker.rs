@@ -207,6 +207,19 @@ impl Worker {
         self.world.trace(|| format!("{} settles event {id}", self.name));
     }
 
+    /// A handler, or a settler, closes the lane of an event: from now on.
+    pub fn on_closing(&self, id: usize, partition: usize, epoch: u64, lasts: Duration) {
+        let (plan, now) = (&self.world.plan, self.world.begun().elapsed());
+        let lane = plan.lanes.as_ref().and_then(|lanes| lanes.lane(plan.seed, partition, id));
+        self.world.trace(|| format!("{} closes the lane of event {id} for {lasts:?}", self.name));
+        self.world.oracle(|oracle| {
+            oracle.on_closing(id, epoch);
+            if let Some(lane) = lane {
+                oracle.on_lane_closed(&self.name, lane, now, lasts);
+            }
+        });
+    }
+
     /// A settler said so when its ownership had ended, or was about to.
     pub fn on_settled_late(&self, id: usize, epoch: u64) {
         self.world.oracle(|oracle| oracle.on_settled_late(id, epoch));
@@ -236,6 +249,9 @@ impl Worker {
             }
         }
         let epoch = self.epochs.lock().expect("no panic under the lock").get(&id).copied();
+        if let Some(epoch) = epoch {
+            self.world.oracle(|oracle| oracle.judge_attempts(id, epoch, letter.attempts));
+        }
         // An event that is accused has no call.
         let partition = index(&letter.event.partition().id);
         let last = self.world.oracle(|oracle| oracle.last_epoch(&self.name, partition));

@@ -22,9 +22,12 @@ use longshore::transport::memory::MemoryHub;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
+use super::lanes::{LaneId, Probe};
 use super::oracle::Oracle;
 use super::plan::{Plan, Publish, Rates};
 
+/// The name of the hub.
+pub const HUB: &str = "files";
 /// Lines of the trace that are kept for a failure.
 pub const KEPT_LINES: usize = 80;
 /// The epoch of an owner before all others, whose clock was years ahead.
@@ -46,6 +49,7 @@ pub struct World {
 struct State {
     oracle: Oracle,
     calm: bool,
+    probe: Option<Probe>,
     sink_up_at: Instant,
     stores_up_at: Instant,
     stores_hang: bool,
@@ -87,7 +91,7 @@ impl World {
         // Clocks of workers are ahead by up to twice the skew: this one is in the middle.
         let clock = || Arc::new(SkewedClock { begun, skew: plan.max_skew });
         let this = Arc::new(Self {
-            hub: MemoryHub::with_clock("files", plan.partitions, clock()),
+            hub: MemoryHub::with_clock(HUB, plan.partitions, clock()),
             checkpoints: MemoryCheckpointStore::new(),
             leases: MemoryLeaseStore::with_clock(clock()),
             death: Notify::new(),
@@ -96,6 +100,7 @@ impl World {
             state: Mutex::new(State {
                 oracle: Oracle::new(&plan),
                 calm: false,
+                probe: None,
                 sink_up_at: begun,
                 stores_up_at: begun,
                 stores_hang: false,
@@ -188,6 +193,15 @@ impl World {
         self.trace(|| "calm".to_owned());
     }
 
+    /// What handlers do with events while lanes are looked at, in calm.
+    pub fn probe(&self) -> Option<Probe> {
+        self.state().probe
+    }
+
+    pub fn set_probe(&self, probe: Option<Probe>) {
+        self.state().probe = probe;
+    }
+
     /// Waits until this time, or until the faults have stopped.
     pub async fn wait_out(&self, until: Instant) {
         let calmed = self.calmed.notified();
@@ -249,7 +263,7 @@ impl World {
     pub fn scope(&self) -> CheckpointScope {
         CheckpointScope {
             namespace: "memory".to_owned(),
-            entity: "files".into(),
+            entity: HUB.into(),
             consumer_group: "$Default".into(),
         }
     }
@@ -267,7 +281,7 @@ impl World {
             let id = self.oracle(|oracle| oracle.next_id());
             let number = match publish.unreadable {
                 true => self.hub.publish_unreadable(publish.partition),
-                false => self.hub.publish(publish.partition, OutgoingEvent::new(id.to_string())),
+                false => self.hub.publish(publish.partition, self.outgoing(publish.partition, id)),
             };
             let number = number.expect("a partition of it").0;
             self.oracle(|oracle| match publish.unreadable {
@@ -281,6 +295,28 @@ impl World {
             self.oracle(|oracle| oracle.count("row of more than half of the prefetch"));
         }
         self.trace(|| format!("{publish:?}"));
+    }
+
+    /// The lanes of the next events, so many for each partition, and how many each gets.
+    pub fn lanes_of_next(&self, each: usize) -> BTreeMap<LaneId, usize> {
+        let mut counts = BTreeMap::new();
+        let Some(lanes) = &self.plan.lanes else { return counts };
+        let next = self.oracle(|oracle| oracle.next_id());
+        for partition in 0..self.plan.partitions {
+            let first = next + partition * each;
+            let lanes = (first..first + each).map(|id| lanes.lane(self.plan.seed, partition, id));
+            lanes.flatten().for_each(|lane| *counts.entry(lane).or_default() += 1);
+        }
+        counts
+    }
+
+    fn outgoing(&self, partition: usize, id: usize) -> OutgoingEvent {
+        let event = OutgoingEvent::new(id.to_string());
+        let lanes = self.plan.lanes.as_ref();
+        match lanes.and_then(|lanes| lanes.key(self.plan.seed, partition, id)) {
+            Some(key) => event.with_key(key),
+            None => event,
+        }
     }
 
     /// Applies a checkpoint write of a worker, and has it judged.

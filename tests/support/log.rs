@@ -31,6 +31,11 @@ impl Log {
             .finish()
     }
 
+    /// Begins anew.
+    pub fn forget(&self) {
+        self.0.lock().expect("lock").clear();
+    }
+
     pub fn text(&self) -> String {
         String::from_utf8(self.0.lock().expect("lock").clone()).expect("text")
     }

@@ -2,6 +2,7 @@
 //! counters.
 
 mod checkpoints;
+mod lanes;
 mod letters;
 mod owners;
 
@@ -11,6 +12,7 @@ use longshore::checkpoint_store::Checkpoint;
 use longshore::config::{OwnerLevel, PositionLost};
 
 use super::plan::Plan;
+use lanes::Lanes;
 pub use owners::{Opened, worker_of};
 
 /// A window of this many events is not judged.
@@ -38,6 +40,7 @@ pub struct Oracle {
     /// Workers that were told to stop.
     leaving: BTreeSet<String>,
     ended: BTreeSet<String>,
+    lanes: Lanes,
     pub incarnation: i64,
     pub violations: Vec<String>,
     /// How often what was seen, for the summary.
@@ -125,6 +128,7 @@ impl Oracle {
             rough: plan.rates.may_cost_leases(),
             has_levels: plan.options.owner_level == OwnerLevel::LeaseEpoch,
             incarnation: 1,
+            lanes: Lanes::new(plan),
             ..Self::default()
         };
         this.partitions.resize_with(plan.partitions, Partition::default);
@@ -163,7 +167,9 @@ impl Oracle {
     fn publish(&mut self, partition: usize, number: i64, unreadable: bool) {
         let (id, incarnation) = (self.events.len(), self.incarnation);
         let (calls, settled) = (0, None);
-        self.events.push(Published { partition, incarnation, number, unreadable, calls, settled });
+        let event = Published { partition, incarnation, number, unreadable, calls, settled };
+        self.lanes.on_published(id, &event);
+        self.events.push(event);
         let log = self.logs.entry((partition, incarnation)).or_default();
         log.all.insert(number, id);
         log.unsettled.insert(number, id);
@@ -201,6 +207,7 @@ impl Oracle {
             self.judge_repeat(id, by, epoch);
         }
         self.judge_window(id, epoch);
+        self.on_attempt(id, epoch);
         self.on_running(worker, partition);
         call
     }
@@ -281,6 +288,7 @@ impl Oracle {
 
     /// An event is finished, skipped, or its dead letter acknowledged.
     pub fn on_settled(&mut self, id: usize, epoch: u64) {
+        self.lanes.on_settled(id, epoch);
         let event = &self.events[id];
         let state = &self.partitions[event.partition];
         let claim = state.claims.get(&epoch);
@@ -295,6 +303,7 @@ impl Oracle {
     /// A settler said so when its ownership had ended, or was about to.
     pub fn on_settled_late(&mut self, id: usize, epoch: u64) {
         self.count("settled when the ownership had ended");
+        self.lanes.on_settled(id, epoch);
         let Published { partition, incarnation, number, .. } = self.events[id];
         let state = &self.partitions[partition];
         let knows = state.claims.get(&epoch).map(|claim| claim.checkpoint.reset_generation);
