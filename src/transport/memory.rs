@@ -84,6 +84,8 @@ impl fmt::Debug for MemoryHub {
     }
 }
 
+const OPEN_LINK: &str = "open the link";
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -362,12 +364,11 @@ impl Transport for MemoryTransport {
     }
 
     fn open(&self, options: OpenLink) -> BoxFuture<'static, Result<Box<dyn Link>>> {
-        const OPERATION: &str = "open the link";
         let this = self.clone();
         async move {
-            this.hub.fault(OPERATION, |faults| &mut faults.failing_opens)?;
+            this.hub.fault(OPEN_LINK, |faults| &mut faults.failing_opens)?;
             let hub = this.hub.clone();
-            let mut log = lock(hub.log(&options.partition, OPERATION)?);
+            let mut log = lock(hub.log(&options.partition, OPEN_LINK)?);
             let group = &this.consumer_group;
             let highest = log
                 .links
@@ -378,7 +379,7 @@ impl Transport for MemoryTransport {
             if highest.is_some() && options.owner_level < highest {
                 return Err(Error::new(
                     ErrorClass::PartitionLost,
-                    OPERATION,
+                    OPEN_LINK,
                     "a receiver of a higher owner level has the partition",
                 )
                 .with_partition(&log.partition));
@@ -493,6 +494,21 @@ impl Link for MemoryLink {
             link.waker = Some(cx.waker().clone());
         }
         Poll::Pending
+    }
+
+    fn restart(
+        mut self: Box<Self>,
+        options: OpenLink,
+    ) -> BoxFuture<'static, Result<Box<dyn Link>>> {
+        async move {
+            self.hub.fault(OPEN_LINK, |faults| &mut faults.failing_opens)?;
+            let hub = self.hub.clone();
+            self.next = lock(hub.log(&options.partition, OPEN_LINK)?).index_of(options.start);
+            self.credit = Credit::new(options.prefetch_events);
+            let link: Box<dyn Link> = self;
+            Ok(link)
+        }
+        .boxed()
     }
 
     fn close(self: Box<Self>) -> BoxFuture<'static, ()> {

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use tracing::debug;
 
 use super::unread::RUN_PROBE_AFTER;
-use super::{PartitionStream, Silence, State, StreamEnd};
+use super::watch::Silence;
+use super::{PartitionStream, State, StreamEnd};
 use crate::error::{Error, ErrorClass, error_chain};
 use crate::event::{Event, EventParts, SequenceNumber, Unreadable};
 use crate::hub::{LinkStart, LogProperties};
@@ -20,7 +21,6 @@ impl PartitionStream {
     /// is used up.
     pub(super) fn on_unreadable(&mut self, error: &Error) -> Result<(), StreamEnd> {
         self.failures = 0;
-        self.next_is_stale = true;
         self.unread.run.on_unreadable();
         self.unread.credit.on_unreadable();
         self.unread.panicked |= std::error::Error::source(error)
@@ -42,7 +42,6 @@ impl PartitionStream {
     /// Opens another link behind the last event received, at once and without a word: nothing is
     /// wrong with this one.
     pub(super) fn open_again(&mut self) {
-        self.next = None;
         if let State::Open(watched) = std::mem::replace(&mut self.state, State::Ended) {
             debug!(
                 message_topic = %self.partition.entity,
@@ -55,26 +54,16 @@ impl PartitionStream {
     }
 
     /// Ends a run before the events `into[first..]`, the first that could be read after it. Where
-    /// there was one, everything goes out through `ready`. Returns how many of `into` are left.
-    pub(super) fn end_run(
-        &mut self,
-        after: SequenceNumber,
-        first: usize,
-        into: &mut Vec<Event>,
-    ) -> usize {
+    /// there was one, everything goes out through `ready`.
+    pub(super) fn end_run(&mut self, after: SequenceNumber, first: usize, into: &mut Vec<Event>) {
         let events = into.get(first..).unwrap_or_default();
-        let count = events.len();
-        self.unread.credit.on_read(count);
-        if self.unread.run.is_empty() {
-            return count;
+        self.unread.credit.on_read(events.len());
+        let next = events.first().map(Event::sequence_number);
+        if let Some(next) = next.filter(|_| !self.unread.run.is_empty()) {
+            let places = self.unread.run.end_before(next, after);
+            self.give_out(places);
+            self.ready.extend(into.drain(first..));
         }
-        let Some(next) = events.first().map(Event::sequence_number) else {
-            return count;
-        };
-        let places = self.unread.run.end_before(next, after);
-        self.give_out(places);
-        self.ready.extend(into.drain(first..));
-        0
     }
 
     /// The log, when the link was silent within a run.
