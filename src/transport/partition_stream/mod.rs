@@ -224,6 +224,12 @@ impl PartitionStream {
 
     fn on_opened(&mut self, opened: Opened) -> Result<(), StreamEnd> {
         if let (Some(lost_at_most), Some(log)) = (opened.lost_at_most, &opened.log) {
+            if self.unread.looks_at.take().is_some() {
+                // What was lost is reckoned from the position, not from the place that was looked at.
+                let goodbye = opened.outcome.ok().map(|link| (link, Duration::ZERO));
+                self.state = self.opening(goodbye);
+                return Ok(());
+            }
             self.on_trimmed(lost_at_most, log);
         }
         match opened.outcome {
@@ -263,8 +269,16 @@ impl PartitionStream {
                     self.open_again();
                     return Poll::Ready(Ok(0));
                 }
+                Silence::LookAtLast(last) => {
+                    self.look_at_last(last);
+                    return Poll::Ready(Ok(0));
+                }
             },
         };
+        if self.on_looked(error.as_ref())? {
+            into.truncate(first);
+            return Poll::Ready(Ok(0));
+        }
         if !self.is_expected(into.get(first..).unwrap_or_default(), error.as_ref()) {
             into.truncate(first);
             self.open_again();
@@ -364,6 +378,7 @@ impl PartitionStream {
     /// Waits and opens anew, or ends where that is of no use.
     fn on_error(&mut self, error: Error, link: Option<Box<dyn Link>>) -> Result<(), StreamEnd> {
         self.failures += 1;
+        self.unread.looks_at = None;
         let class = error.class();
         if class == ErrorClass::BadPosition {
             // The log may have been trimmed between our look and the link: one more look.

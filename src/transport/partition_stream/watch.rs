@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::error::{Error, Result};
+use crate::event::SequenceNumber;
 use crate::hub::LogProperties;
 use crate::transport::Link;
 
@@ -55,4 +56,6 @@ pub(super) enum Silence {
     RunEnded,
     /// The link is opened again.
     OpenAgain,
+    /// A link is opened at the last event of the log.
+    LookAtLast(SequenceNumber),
 }
