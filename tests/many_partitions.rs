@@ -3,8 +3,6 @@
 //!
 //! The broker is a process of its own, which counts: this program, told so by its environment.
 
-#[path = "support/broker.rs"]
-mod broker;
 #[path = "support/processes.rs"]
 mod processes;
 #[path = "support/waiting.rs"]
@@ -46,7 +44,8 @@ async fn a_process_of_the_tests() {
 /// Says where it is; when it is asked, how many calls it had, and how many at most in a second.
 async fn be_the_broker() {
     let partitions = u32::try_from(PARTITIONS).expect("few");
-    let emulator = broker::patient().hub("wide", partitions).start().await.expect("started");
+    // Quick to answer: the more calls a client can make, the more this says.
+    let emulator = Emulator::builder().hub("wide", partitions).start().await.expect("started");
     println!("\nconnection-string {}", emulator.connection_string(None));
     println!("endpoint {}", emulator.endpoint());
     let mut questions = BufReader::new(tokio::io::stdin()).lines();
