@@ -6,8 +6,6 @@
 //! `target/bench/publishing.json`, which `scripts/bench-check` reads.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,73 +14,17 @@ use futures::future::join_all;
 use longshore::OutgoingEvent;
 use longshore::producer::Producer;
 use longshore::transport::SendTarget;
-use longshore::transport::event_hubs::{Namespace, Protocol};
 use longshore_emulator::Emulator;
 
+mod broker;
 mod measure;
 
+use broker::{Broker, runtime};
 use measure::{cpu_now, is_trial};
 
 const PARTITIONS: u32 = 4;
 const EVENT_BYTES: usize = 256;
 const ANSWER: Duration = Duration::from_millis(25);
-const BROKER: &str = "LONGSHORE_BENCH_BROKER";
-
-/// The broker's process. It ends with its standard input.
-struct Broker {
-    process: Child,
-    _lives: ChildStdin,
-    namespace: Namespace,
-}
-
-impl Broker {
-    fn start() -> Self {
-        let mut process = Command::new(std::env::current_exe().expect("this program"))
-            .env(BROKER, "1")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("starts");
-        let lives = process.stdin.take().expect("piped");
-        let mut answers = BufReader::new(process.stdout.take().expect("piped"));
-        let (endpoint, connection_string) = (line(&mut answers), line(&mut answers));
-        let namespace = Namespace::from_connection_string(&connection_string)
-            .expect("valid")
-            .with_custom_endpoint(&endpoint)
-            .expect("valid")
-            .with_protocol(Protocol::Tcp);
-        Self { process, _lives: lives, namespace }
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        let _gone = self.process.kill();
-        let _gone = self.process.wait();
-    }
-}
-
-fn line(from: &mut impl BufRead) -> String {
-    let mut line = String::new();
-    from.read_line(&mut line).expect("the broker answers");
-    line.trim_end().to_owned()
-}
-
-fn serve() {
-    let builder = Emulator::builder().create_on_first_use(PARTITIONS).disposition_delay(ANSWER);
-    let runtime = runtime();
-    let emulator = runtime.block_on(builder.start()).expect("starts");
-    println!("{}\n{}", emulator.endpoint(), emulator.connection_string(None));
-    let _ended = std::io::stdin().lines().next();
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("runtime")
-}
 
 #[derive(Clone, Copy)]
 struct Scenario {
@@ -135,8 +77,9 @@ fn median(values: &mut [f64]) -> f64 {
 }
 
 fn main() {
-    if std::env::var(BROKER).is_ok() {
-        return serve();
+    if broker::kind().is_some() {
+        let builder = Emulator::builder().create_on_first_use(PARTITIONS);
+        return broker::serve(builder.disposition_delay(ANSWER));
     }
     let (tasks, each, pairs) = if is_trial() { (100, 3, 1) } else { (1_000, 10, 5) };
     let scenarios = [
@@ -144,7 +87,7 @@ fn main() {
         Scenario { name: "one-after-the-other", tasks, each, waits: true },
     ];
     let runtime = runtime();
-    let broker = Broker::start();
+    let broker = Broker::start("with answers after a while");
     let mut lines = Vec::new();
     for scenario in scenarios {
         let (mut keyed_s, mut unkeyed_s, mut ratios, mut cpu_us) = (vec![], vec![], vec![], vec![]);

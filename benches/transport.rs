@@ -2,13 +2,12 @@
 //!
 //! The broker is a process of its own: this program again, told so by an environment variable.
 //! Events of 1 KiB over four partitions and TCP, a connection for each partition on both
-//! sides, the same prefetch. Pairs of passes take turns in who goes first. Figures go to
+//! sides, the same prefetch: all of it from the first event on, or, as with default settings, once the
+//! size of events is known. Pairs of passes take turns in who goes first. Figures go to
 //! `target/bench/transport.json`, which `scripts/bench-check` reads.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use azure_messaging_eventhubs::models::AmqpTransport;
@@ -19,19 +18,19 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::join_all;
 use longshore::OutgoingEvent;
-use longshore::config::DEFAULT_PREFETCH_EVENTS;
+use longshore::config::{DEFAULT_MEMORY_BUDGET_BYTES, DEFAULT_PREFETCH_EVENTS};
 use longshore::event::{Incarnation, Partition, PartitionId};
 use longshore::state::resume::ResumePosition;
-use longshore::transport::event_hubs::{
-    EventHubsPublisher, EventHubsTransport, Namespace, Protocol,
-};
+use longshore::transport::event_hubs::{EventHubsPublisher, EventHubsTransport};
 use longshore::transport::partition_stream::{PartitionStream, StreamOptions};
 use longshore::transport::{LinkStart, Publisher, SendTarget, Transport};
 use longshore_emulator::Emulator;
 use tokio::sync::Barrier;
 
+mod broker;
 mod measure;
 
+use broker::{Broker, runtime};
 use measure::{cpu_now, is_trial};
 
 const HUB: &str = "bench";
@@ -39,84 +38,15 @@ const PARTITIONS: usize = 4;
 const EVENT_BYTES: usize = 1_024;
 /// Events of one published batch.
 const BATCH: usize = 500;
-/// Says that this process is the broker: "memory", or the folder of its log.
-const BROKER: &str = "LONGSHORE_BENCH_BROKER";
+/// The log of a broker that keeps none on disk.
+const MEMORY: &str = "memory";
+/// What a link may hold ahead with the default settings, where a consumer has all partitions.
+const LINK_BYTES: usize = DEFAULT_MEMORY_BUDGET_BYTES / 8 / PARTITIONS;
 
-/// The broker's process.
-struct Broker {
-    process: Child,
-    pipes: Mutex<(ChildStdin, BufReader<ChildStdout>)>,
-    endpoint: String,
-    connection_string: String,
-}
-
-impl Broker {
-    fn start(log: &str) -> Self {
-        let mut process = Command::new(std::env::current_exe().expect("this program"))
-            .env(BROKER, log)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("starts");
-        let questions = process.stdin.take().expect("piped");
-        let mut answers = BufReader::new(process.stdout.take().expect("piped"));
-        let endpoint = line(&mut answers);
-        let connection_string = line(&mut answers);
-        Self { process, pipes: Mutex::new((questions, answers)), endpoint, connection_string }
-    }
-
-    /// CPU time of the broker so far.
-    fn cpu(&self) -> Duration {
-        let mut pipes = self.pipes.lock().expect("not poisoned");
-        writeln!(pipes.0, "cpu").expect("the broker listens");
-        Duration::from_nanos(line(&mut pipes.1).parse().expect("a number"))
-    }
-
-    fn namespace(&self) -> Namespace {
-        Namespace::from_connection_string(&self.connection_string)
-            .expect("valid")
-            .with_custom_endpoint(&self.endpoint)
-            .expect("valid")
-            .with_protocol(Protocol::Tcp)
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        let _gone = self.process.kill();
-        let _gone = self.process.wait();
-    }
-}
-
-fn line(from: &mut impl BufRead) -> String {
-    let mut line = String::new();
-    from.read_line(&mut line).expect("the broker answers");
-    line.trim_end().to_owned()
-}
-
-/// The broker's side: says where it is, then its CPU time whenever it is asked.
+/// The broker's side: a log in memory, or in this folder.
 fn serve(log: &str) {
-    let runtime = runtime();
-    let mut builder = Emulator::builder().hub(HUB, PARTITIONS as u32);
-    if log != "memory" {
-        builder = builder.data_dir(log);
-    }
-    let emulator = runtime.block_on(builder.start()).expect("starts");
-    println!("{}\n{}", emulator.endpoint(), emulator.connection_string(None));
-    for question in std::io::stdin().lines() {
-        if question.is_err() {
-            return;
-        }
-        println!("{}", cpu_now().as_nanos());
-    }
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("runtime")
+    let builder = Emulator::builder().hub(HUB, PARTITIONS as u32);
+    broker::serve(if log == MEMORY { builder } else { builder.data_dir(log) });
 }
 
 /// Where the readers of a pass meet: when all links have brought their first event, and when
@@ -195,6 +125,7 @@ async fn ours(
     incarnation: Incarnation,
     each: usize,
     meet: Meet,
+    link_bytes: usize,
 ) {
     let reading = (0..PARTITIONS).map(|partition| {
         let (transport, meet) = (Arc::clone(transport), meet.clone());
@@ -202,6 +133,7 @@ async fn ours(
             let partition = Partition::new(HUB, PartitionId::from(partition.to_string()));
             let position = ResumePosition::new(incarnation, LinkStart::FirstEvent);
             let options = StreamOptions::new(DEFAULT_PREFETCH_EVENTS, 7);
+            let options = options.with_link_bytes(link_bytes);
             let mut stream = PartitionStream::new(transport, partition, position, options);
             let mut events = Vec::new();
             let first = stream.next_events(1, &mut events).await.expect("goes on");
@@ -221,7 +153,7 @@ async fn ours(
 
 /// Publishes so many events to each partition, in batches.
 async fn publish(broker: &Broker, each: usize) {
-    let publisher = Arc::new(EventHubsPublisher::new(broker.namespace(), HUB));
+    let publisher = Arc::new(EventHubsPublisher::new(broker.namespace.clone(), HUB));
     let body = Bytes::from(vec![b'x'; EVENT_BYTES]);
     let sending = (0..PARTITIONS).map(|partition| {
         let (publisher, body) = (Arc::clone(&publisher), body.clone());
@@ -243,7 +175,7 @@ async fn publish(broker: &Broker, each: usize) {
 
 /// Publishes so many events to each partition, one by one.
 async fn publish_singly(broker: &Broker, each: usize) {
-    let publisher = Arc::new(EventHubsPublisher::new(broker.namespace(), HUB));
+    let publisher = Arc::new(EventHubsPublisher::new(broker.namespace.clone(), HUB));
     let body = Bytes::from(vec![b'x'; EVENT_BYTES]);
     let sending = (0..PARTITIONS).map(|partition| {
         let (publisher, body) = (Arc::clone(&publisher), body.clone());
@@ -300,7 +232,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 fn main() {
-    if let Ok(log) = std::env::var(BROKER) {
+    if let Some(log) = broker::kind() {
         return serve(&log);
     }
     let (each, pairs, singly) = if is_trial() { (2_000, 1, 5) } else { (50_000, 11, 100) };
@@ -309,20 +241,24 @@ fn main() {
     let folder = tempfile::tempdir().expect("writable");
     let mut lines = Vec::new();
     let folder = folder.path().to_str().expect("plain");
-    for (kind, log, read) in
-        [("memory", "memory", true), ("memory-unread", "memory", false), ("durable", folder, true)]
-    {
+    for (kind, log, read, link_bytes) in [
+        ("memory", MEMORY, true, LINK_BYTES),
+        ("memory-unread", MEMORY, false, LINK_BYTES),
+        ("memory-all-credit", MEMORY, true, usize::MAX),
+        ("durable", folder, true, LINK_BYTES),
+    ] {
         let broker = Broker::start(log);
         let batched = pass(&runtime, &broker, None, publish(&broker, each));
-        let transport = Arc::new(EventHubsTransport::new(broker.namespace(), HUB, "$Default"));
+        let transport =
+            Arc::new(EventHubsTransport::new(broker.namespace.clone(), HUB, "$Default"));
         let hub = runtime.block_on(transport.hub_properties()).expect("answers");
         let (mut bare_passes, mut our_passes) = (Vec::new(), Vec::new());
-        let pairs = if log == "memory" { pairs } else { 1 };
+        let pairs = if log == MEMORY { pairs } else { 1 };
         for pair in 0..pairs {
             for ours_now in [pair % 2 == 0, pair % 2 == 1] {
                 let meet = Meet::new();
                 if ours_now {
-                    let run = ours(&transport, hub.incarnation, each, meet.clone());
+                    let run = ours(&transport, hub.incarnation, each, meet.clone(), link_bytes);
                     our_passes.push(pass(&runtime, &broker, Some(meet), run));
                 } else {
                     let run = bare(&broker, each, meet.clone(), read);

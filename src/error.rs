@@ -171,13 +171,10 @@ impl fmt::Display for Error {
     }
 }
 
+/// In words, with the class and all causes: what a `main` that returns it prints.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Error")
-            .field("class", &self.0.class)
-            .field("message", &format_args!("{self}"))
-            .field("source", &self.0.source)
-            .finish()
+        write!(f, "{} ({})", error_chain(self).join(": "), self.0.class)
     }
 }
 
@@ -203,7 +200,7 @@ pub fn error_chain(error: &(dyn std::error::Error + 'static)) -> Vec<String> {
 }
 
 /// A setting that cannot be used: the field, its value, and the bound it breaks.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field} = {value} cannot be used: {bound}")]
 pub struct InvalidConfig {
     /// The setting, as the code and the file spell it.
@@ -221,9 +218,29 @@ impl InvalidConfig {
     }
 }
 
+/// In words: what a `main` that returns it prints.
+impl fmt::Debug for InvalidConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_main_returns_is_printed_in_words() {
+        let cause = std::io::Error::other("connection reset");
+        let error = Error::new(ErrorClass::Transient, "open the link", "there was no answer");
+        let error = error.with_source(cause);
+        assert_eq!(
+            format!("{error:?}"),
+            "could not open the link: there was no answer: connection reset (transient)"
+        );
+        let invalid = InvalidConfig::new("max_attempts", 0, "at least 1");
+        assert_eq!(format!("{invalid:?}"), "max_attempts = 0 cannot be used: at least 1");
+    }
 
     #[test]
     fn display_names_operation_and_place_and_leaves_the_source_to_the_chain() {

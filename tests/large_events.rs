@@ -9,11 +9,12 @@
 
 #[path = "support/broker.rs"]
 mod broker;
+#[path = "support/processes.rs"]
+mod processes;
 #[path = "support/waiting.rs"]
 mod waiting;
 
 use std::collections::BTreeMap;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,11 +23,9 @@ use longshore::config::DEFAULT_MEMORY_BUDGET_BYTES;
 use longshore::transport::event_hubs::{EventHubsPublisher, EventHubsTransport, Namespace};
 use longshore::transport::{Publisher, SendTarget};
 use longshore::{BatchConsumer, Event, EventContext, OutgoingEvent};
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
+use processes::{line, number, process, role};
 use waiting::within;
 
-const ROLE: &str = "LONGSHORE_LARGE_ROLE";
 const ENDPOINT: &str = "LONGSHORE_LARGE_ENDPOINT";
 const CONNECTION_STRING: &str = "LONGSHORE_LARGE_CONNECTION_STRING";
 const PARTITIONS: &str = "LONGSHORE_LARGE_PARTITIONS";
@@ -35,36 +34,6 @@ const EVENT_BYTES: usize = 1_000_000;
 
 /// Beside the budget: the program, its tasks, and the copies of an event on its way.
 const BESIDE_KIB: u64 = 96 * 1024;
-
-fn number(variable: &str, otherwise: usize) -> usize {
-    let number = std::env::var(variable).ok();
-    number.map_or(otherwise, |number| number.parse().expect("a number"))
-}
-
-/// This program in a role; what it prints, line by line.
-fn process(role: &str, environment: &[(&str, String)]) -> (Child, Lines<BufReader<ChildStdout>>) {
-    let mut child = Command::new(std::env::current_exe().expect("a program"))
-        .args(["--exact", "a_process_of_the_tests", "--ignored", "--nocapture"])
-        .env(ROLE, role)
-        .envs(environment.iter().map(|(name, value)| (name, value)))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("started");
-    let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-    (child, lines)
-}
-
-/// The next line that begins with this word; the rest of it.
-async fn line(lines: &mut Lines<BufReader<ChildStdout>>, word: &str) -> String {
-    loop {
-        let line = within("a line", lines.next_line()).await.expect("read").expect("it goes on");
-        if let Some(rest) = line.split_once(word).map(|(_, rest)| rest) {
-            return rest.trim().to_owned();
-        }
-    }
-}
 
 /// The most memory a process has had resident, so far.
 fn peak_kib(process: u32) -> u64 {
@@ -76,9 +45,9 @@ fn peak_kib(process: u32) -> u64 {
 #[ignore = "no test: what the other processes are"]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_of_the_tests() {
-    match std::env::var(ROLE).as_deref() {
-        Ok("broker") => be_the_broker().await,
-        Ok("worker") => be_the_worker().await,
+    match role().as_deref() {
+        Some("broker") => be_the_broker().await,
+        Some("worker") => be_the_worker().await,
         _ => {}
     }
 }

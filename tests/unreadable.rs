@@ -3,6 +3,8 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -12,23 +14,15 @@ use longshore::consumer::{PartitionPhase, StopReason};
 use longshore::dead_letter::memory::MemoryDeadLetterSink;
 use longshore::dead_letter::{DeadLetter, DeadLetterSink};
 use longshore::event::{Incarnation, Position, SequenceNumber};
+use longshore::transport::memory::MemoryTransport;
+use longshore::transport::{Link, OpenLink, Transport};
 use longshore::{
-    ConsumerOptions, Error, ErrorClass, Event, EventConsumer, EventContext, OutgoingEvent,
+    BatchConsumer, ConsumerOptions, Error, ErrorClass, Event, EventConsumer, EventContext,
+    OutgoingEvent,
 };
-use support::{Harness, drained, until, within};
+use support::forward::{Over, OverTransport};
+use support::{Harness, drained, settled, until, within};
 use tokio::time::{Instant, sleep};
-
-fn publish(harness: &Harness, readable: usize) {
-    for _ in 0..readable {
-        harness.hub.publish(0, OutgoingEvent::new("fine"));
-    }
-}
-
-fn publish_unreadable(harness: &Harness, unreadable: usize) {
-    for _ in 0..unreadable {
-        harness.hub.publish_unreadable(0);
-    }
-}
 
 fn options(prefetch_events: u32) -> ConsumerOptions {
     let mut options = ConsumerOptions::default();
@@ -48,14 +42,6 @@ fn letters(harness: &Harness) -> Vec<(i64, i64, i64)> {
     places
 }
 
-async fn settled(handle: &longshore::ConsumerHandle, number: i64) {
-    until("everything settled", || {
-        let settled = handle.snapshot().partitions.first().and_then(|one| one.settled_to);
-        settled.is_some_and(|settled| settled.0 == number)
-    })
-    .await;
-}
-
 fn exactly(numbers: impl Iterator<Item = i64>) -> Vec<(i64, i64, i64)> {
     numbers.map(|number| (number, number, number)).collect()
 }
@@ -64,10 +50,10 @@ fn exactly(numbers: impl Iterator<Item = i64>) -> Vec<(i64, i64, i64)> {
 async fn many_in_a_row_pass_whatever_the_prefetch_and_each_is_named() {
     for prefetch in [1, 2, 3, 300] {
         let harness = Harness::new(1);
-        publish(&harness, 3);
-        publish_unreadable(&harness, 300);
-        publish(&harness, 2);
-        publish_unreadable(&harness, 300);
+        harness.publish(0, 3);
+        harness.publish_unreadable(0, 300);
+        harness.publish(0, 2);
+        harness.publish_unreadable(0, 300);
         let began = Instant::now();
         let handle = harness.start_recording(options(prefetch));
         settled(&handle, 604).await;
@@ -75,7 +61,7 @@ async fn many_in_a_row_pass_whatever_the_prefetch_and_each_is_named() {
         assert_eq!(harness.seen.numbers(), [0, 1, 2, 303, 304], "{prefetch}");
         assert_eq!(letters(&harness), exactly((3..303).chain(305..605)), "{prefetch}");
         // What comes later comes.
-        publish(&harness, 1);
+        harness.publish(0, 1);
         settled(&handle, 605).await;
         let exit = within("the drain", drained(handle)).await;
         assert!(exit.is_clean(), "{exit:?}");
@@ -87,14 +73,14 @@ async fn many_in_a_row_pass_whatever_the_prefetch_and_each_is_named() {
 async fn across_gaps_a_letter_names_the_range() {
     for (prefetch, window) in [(1, 4_096), (300, 4_096), (300, 1)] {
         let harness = Harness::new(1);
-        publish(&harness, 1);
+        harness.publish(0, 1);
         harness.hub.skip_numbers(0, 5);
-        publish_unreadable(&harness, 2);
+        harness.publish_unreadable(0, 2);
         harness.hub.skip_numbers(0, 1);
-        publish(&harness, 1);
+        harness.publish(0, 1);
         // Numbers 0, 6, 7, 9; and at the end 13, 14.
         harness.hub.skip_numbers(0, 3);
-        publish_unreadable(&harness, 2);
+        harness.publish_unreadable(0, 2);
         let began = Instant::now();
         let mut options = options(prefetch);
         options.window_events = window;
@@ -142,11 +128,11 @@ async fn a_row_of_which_only_the_range_is_known_is_settled_as_one() {
     for (held, window) in [(8, 16), (7, 16), (8, 1), (7, 1)] {
         let harness = Harness::new(1);
         // Numbers 0; 6, 7; 9. Either of the two in the middle may be the one that goes by 7.
-        publish(&harness, 1);
+        harness.publish(0, 1);
         harness.hub.skip_numbers(0, 5);
-        publish_unreadable(&harness, 2);
+        harness.publish_unreadable(0, 2);
         harness.hub.skip_numbers(0, 1);
-        publish(&harness, 1);
+        harness.publish(0, 1);
         let (open, is_open) = tokio::sync::watch::channel(false);
         let sink = Holds { number: held, is_open, letters: harness.letters.clone() };
         let seen = harness.seen.clone();
@@ -186,11 +172,11 @@ async fn a_row_is_not_taken_for_what_an_earlier_owner_settled() {
     let harness = Harness::new(1);
     // An earlier owner saw the log end with 4, could not write the letters of 3 and 4, and wrote that
     // of 5. With 8 behind it there is one row of 1 to 8, of which the first goes by 5.
-    publish(&harness, 1);
+    harness.publish(0, 1);
     harness.hub.skip_numbers(0, 2);
-    publish_unreadable(&harness, 3);
+    harness.publish_unreadable(0, 3);
     harness.hub.skip_numbers(0, 2);
-    publish_unreadable(&harness, 1);
+    harness.publish_unreadable(0, 1);
     let settled_run =
         |first, last| SettledRun { first: SequenceNumber(first), last: SequenceNumber(last) };
     let mut earlier = Checkpoint {
@@ -224,8 +210,8 @@ async fn a_row_is_not_taken_for_what_an_earlier_owner_settled() {
 #[tokio::test(start_paused = true)]
 async fn a_run_that_does_not_end_is_cut_and_loses_nothing() {
     let harness = Harness::new(1);
-    publish_unreadable(&harness, 3_000);
-    publish(&harness, 1);
+    harness.publish_unreadable(0, 3_000);
+    harness.publish(0, 1);
     let handle = harness.start_recording(options(300));
     settled(&handle, 3_000).await;
     assert_eq!(harness.seen.numbers(), [3_000]);
@@ -241,8 +227,8 @@ async fn a_run_that_does_not_end_is_cut_and_loses_nothing() {
 #[tokio::test(start_paused = true)]
 async fn lost_links_and_other_starts_change_nothing() {
     let harness = Harness::new(1);
-    publish_unreadable(&harness, 10);
-    publish(&harness, 10);
+    harness.publish_unreadable(0, 10);
+    harness.publish(0, 10);
     harness.hub.trim(0, 5);
     let handle = harness.start_recording(options(4));
     for _ in 0..20 {
@@ -258,9 +244,9 @@ async fn lost_links_and_other_starts_change_nothing() {
 #[tokio::test(start_paused = true)]
 async fn one_event_after_the_other_waits_for_the_letter() {
     let harness = Harness::new(1);
-    publish(&harness, 1);
-    publish_unreadable(&harness, 2);
-    publish(&harness, 1);
+    harness.publish(0, 1);
+    harness.publish_unreadable(0, 2);
+    harness.publish(0, 1);
     let seen = harness.seen.clone();
     let sink = Arc::clone(&harness.letters);
     let handle = EventConsumer::builder(
@@ -288,8 +274,8 @@ async fn one_event_after_the_other_waits_for_the_letter() {
 #[tokio::test(start_paused = true)]
 async fn without_a_sink_the_partition_stops_at_it() {
     let harness = Harness::new(1);
-    publish(&harness, 1);
-    publish_unreadable(&harness, 1);
+    harness.publish(0, 1);
+    harness.publish_unreadable(0, 1);
     let transport = Arc::new(harness.hub.transport("$Default"));
     let mut handle = longshore::BatchConsumer::builder(transport, harness.checkpoints.clone())
         .event_handler(|_: Event, _: EventContext| async {})
@@ -317,8 +303,8 @@ impl DeadLetterSink for Panics {
 #[tokio::test(start_paused = true)]
 async fn a_worker_that_panics_again_and_again_stops_and_says_so() {
     let harness = Harness::new(2);
-    publish(&harness, 1);
-    publish_unreadable(&harness, 1);
+    harness.publish(0, 1);
+    harness.publish_unreadable(0, 1);
     harness.hub.publish(1, OutgoingEvent::new("of the other partition"));
     let seen = harness.seen.clone();
     let transport = Arc::new(harness.hub.transport("$Default"));
@@ -346,4 +332,91 @@ async fn a_worker_that_panics_again_and_again_stops_and_says_so() {
     };
     assert_eq!((*times, message.as_str()), (4, "the sink has a defect"));
     assert!(!exit.is_clean());
+}
+
+/// The first links say nothing more behind an event that cannot be read.
+#[derive(Debug)]
+struct Stalling {
+    inner: MemoryTransport,
+    stalls: Arc<AtomicUsize>,
+}
+
+impl OverTransport for Stalling {
+    fn below(&self) -> &dyn Transport {
+        &self.inner
+    }
+
+    fn open(&self, options: OpenLink) -> BoxFuture<'static, Result<Box<dyn Link>, Error>> {
+        let left =
+            self.stalls.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+        let opening = self.inner.open(options);
+        async move {
+            let inner = opening.await?;
+            let link: Box<dyn Link> =
+                if left.is_ok() { Box::new(StallingLink { inner, stalls: false }) } else { inner };
+            Ok(link)
+        }
+        .boxed()
+    }
+}
+
+struct StallingLink {
+    inner: Box<dyn Link>,
+    stalls: bool,
+}
+
+impl Link for StallingLink {
+    fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        max_events: usize,
+        into: &mut Vec<Event>,
+    ) -> Poll<Result<usize, Error>> {
+        if self.stalls {
+            return Poll::Pending;
+        }
+        let polled = self.inner.poll_receive(cx, max_events, into);
+        self.stalls = matches!(polled, Poll::Ready(Err(_)));
+        polled
+    }
+
+    fn restart(
+        self: Box<Self>,
+        options: OpenLink,
+    ) -> BoxFuture<'static, Result<Box<dyn Link>, Error>> {
+        self.inner.restart(options)
+    }
+
+    fn close(self: Box<Self>) -> BoxFuture<'static, ()> {
+        self.inner.close()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn links_that_stall_at_one_event_are_not_taken_for_the_end_of_the_log() {
+    for stalls in 0..6 {
+        let harness = Harness::new(1);
+        harness.publish(0, 1);
+        harness.publish_unreadable(0, 1);
+        harness.publish(0, 2);
+        let transport = Over(Stalling {
+            inner: harness.hub.transport("$Default"),
+            stalls: Arc::new(AtomicUsize::new(stalls)),
+        });
+        let letters_to: Arc<dyn DeadLetterSink> = harness.letters.clone();
+        let seen = harness.seen.clone();
+        let handle = BatchConsumer::builder(Arc::new(transport), harness.checkpoints.clone())
+            .seed(7)
+            .dead_letters(letters_to)
+            .event_handler(move |event: Event, _: EventContext| {
+                seen.record(&event);
+                async {}
+            })
+            .expect("valid")
+            .start();
+        settled(&handle, 3).await;
+        assert_eq!(harness.seen.numbers(), [0, 2, 3], "{stalls}");
+        assert_eq!(letters(&harness), [(1, 1, 1)], "{stalls}");
+        drained(handle).await;
+    }
 }

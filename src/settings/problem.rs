@@ -75,7 +75,7 @@ impl fmt::Display for Problem {
 }
 
 /// A configuration that cannot be used, with all that is wrong with it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct SettingsError {
     problems: Vec<Problem>,
     warnings: Vec<String>,
@@ -111,6 +111,13 @@ impl fmt::Display for SettingsError {
             write!(f, "{gap}{problem}")?;
         }
         self.warnings.iter().try_for_each(|warning| write!(f, "; {warning}"))
+    }
+}
+
+/// In words: what a `main` that returns it prints.
+impl fmt::Debug for SettingsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

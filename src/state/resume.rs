@@ -69,6 +69,11 @@ impl ResumePosition {
         self.start
     }
 
+    /// Another place in the same incarnation.
+    pub fn at(&self, start: LinkStart) -> Self {
+        Self { incarnation: self.incarnation, start }
+    }
+
     /// Whether the hub is the one that was read so far.
     ///
     /// # Errors

@@ -9,6 +9,11 @@
 //! A position between two of them says nothing of either: whoever settles one settles all of them, and
 //! whoever finds one settled looks whether all of the range is.
 //!
+//! Where a link falls silent behind a run, the run may end with the log, or the link stalls. Two links
+//! that say the same may both have stalled; so the last event of the log is looked at as well. What is
+//! not noticed: two stalls behind the same event, with events behind it that can be read, in a log
+//! whose last event cannot.
+//!
 //! The client renews the credit of a link when it accepts events, and it accepts none that it cannot
 //! decode. A link that lost half of its credit so may fall silent with events waiting, so it is opened
 //! again before, behind the last event read and with more credit: what was counted is counted again.
@@ -40,8 +45,11 @@ pub enum AtEnd {
     Places(Vec<Place>),
     /// There may be more to come: look again.
     Wait,
-    /// Open the link again: where it brings the same, there is nothing else.
+    /// Open the link again: it may be the link that is at fault.
     OpenAgain,
+    /// Two links say the same. Both may have stalled, so look at the last event of the log: where it
+    /// cannot be read either, it is the last of the run, else the run does not end with the log.
+    LookAtLast,
 }
 
 /// Deliveries in a row that could not be read, on one link.
@@ -87,15 +95,22 @@ impl UnreadableRun {
     pub fn on_silence(&mut self, end: SequenceNumber, after: SequenceNumber) -> AtEnd {
         let gap = u64::try_from(end.0.saturating_sub(after.0)).unwrap_or(0);
         let now = Some((self.failures, end));
-        if self.failures >= gap || self.seen_before == now {
-            let run = std::mem::take(self);
-            return AtEnd::Places(places(run.failures, after, end));
+        if self.failures >= gap {
+            return AtEnd::Places(self.end_at(end, after));
+        }
+        if self.seen_before == now {
+            return AtEnd::LookAtLast;
         }
         if self.seen == now {
             return AtEnd::OpenAgain;
         }
         self.seen = now;
         AtEnd::Wait
+    }
+
+    /// The last event of the log is the last of the run.
+    pub fn end_at(&mut self, end: SequenceNumber, after: SequenceNumber) -> Vec<Place> {
+        places(std::mem::take(self).failures, after, end)
     }
 
     /// The run is longer than a link can be made for. Its first events are after `after`, and none
@@ -207,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_the_log_is_believed_when_the_count_fits_or_two_links_say_the_same() {
+    fn the_end_of_the_log_is_believed_when_the_count_fits_or_the_last_event_is_of_the_run() {
         let mut fits = run(2);
         assert_eq!(fits.on_silence(number(9), number(7)), AtEnd::Places(vec![exact(8), exact(9)]));
         assert!(fits.is_empty());
@@ -220,10 +235,10 @@ mod tests {
         wide.on_link_opened();
         (0..3).for_each(|_| wide.on_unreadable());
         let within = |of| Place { number: number(of), first: number(8), last: number(11) };
-        assert_eq!(
-            wide.on_silence(number(11), number(7)),
-            AtEnd::Places(vec![within(9), within(10), within(11)])
-        );
+        assert_eq!(wide.on_silence(number(11), number(7)), AtEnd::LookAtLast);
+        assert_eq!(wide.len(), 3, "what two links counted stands while the last one is looked at");
+        let places = wide.end_at(number(11), number(7));
+        assert_eq!(places, [within(9), within(10), within(11)]);
     }
 
     #[test]
@@ -271,19 +286,26 @@ mod tests {
     }
 
     proptest! {
-        /// A log with gaps; a client that loses credit; links opened again as the state says. Every
-        /// event that can be read comes once, every other one has a place that holds its number.
+        /// A log with gaps; a client that loses credit; links that stall; links opened again as the
+        /// state says. Every event that can be read comes once, every other one has a place that
+        /// holds its number. Stalls are for logs whose last event can be read: see the file's head.
         #[test]
         fn nothing_is_lost_or_passed(
             log in proptest::collection::vec((1_i64..4, any::<bool>()), 0..200),
             prefetch in 1_u32..12,
+            stalls in proptest::collection::vec(0_usize..8, 0..12),
         ) {
+            let mut stalls = stalls.into_iter();
             let mut next = 0;
             let log: Vec<(i64, bool)> = log.into_iter().map(|(step, readable)| {
                 next += step;
                 (next, readable)
             }).collect();
             let end = number(log.last().map_or(0, |(number, _)| *number));
+            let last_is_readable = log.last().is_some_and(|(_, readable)| *readable);
+            let mut stall = move || stalls.next().filter(|_| last_is_readable).unwrap_or(usize::MAX);
+            // What the link brings before it stalls.
+            let mut brings = stall();
             let (mut after, mut run) = (number(0), UnreadableRun::default());
             let mut credit = LinkCredit::new(prefetch);
             let mut received: Vec<Place> = Vec::new();
@@ -292,7 +314,9 @@ mod tests {
             while after < end {
                 turns += 1;
                 prop_assert!(turns < 100_000, "it goes on for ever");
-                match log.get(at) {
+                let comes = log.get(at).filter(|_| brings > 0);
+                brings = brings.saturating_sub(usize::from(brings < usize::MAX));
+                match comes {
                     Some((of, true)) => {
                         received.extend(run.end_before(number(*of), after));
                         received.push(exact(*of));
@@ -310,7 +334,15 @@ mod tests {
                             credit = LinkCredit::new(again.unwrap_or(1));
                             run.on_link_opened();
                             at = log.partition_point(|(of, _)| *of <= after.0);
+                            brings = stall();
                         }
+                    }
+                    // The watch over silent links.
+                    None if run.is_empty() => {
+                        at = log.partition_point(|(of, _)| *of <= after.0);
+                        credit = LinkCredit::new(prefetch);
+                        run.on_link_opened();
+                        brings = stall();
                     }
                     None => match run.on_silence(end, after) {
                         AtEnd::Places(places) => {
@@ -318,12 +350,17 @@ mod tests {
                             after = end;
                         }
                         AtEnd::Wait => {}
-                        AtEnd::OpenAgain => {
+                        AtEnd::LookAtLast if !last_is_readable => {
+                            received.extend(run.end_at(end, after));
+                            after = end;
+                        }
+                        AtEnd::OpenAgain | AtEnd::LookAtLast => {
                             credit = LinkCredit::new(
                                 credit_for_run(run.len(), prefetch).unwrap_or(MAX_RUN_CREDIT),
                             );
                             run.on_link_opened();
                             at = log.partition_point(|(of, _)| *of <= after.0);
+                            brings = stall();
                         }
                     },
                 }

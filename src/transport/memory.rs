@@ -4,6 +4,8 @@
 //! Partitions are logs behind a lock each. A link holds its place in the log and is woken when
 //! something is published; a fault ends links as the service would end them.
 
+mod credit;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -13,6 +15,8 @@ use std::time::SystemTime;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+
+use credit::Credit;
 
 use super::{
     HubProperties, Link, LinkStart, LogProperties, OpenLink, Publisher, SendReceipt, SendTarget,
@@ -83,6 +87,8 @@ impl fmt::Debug for MemoryHub {
             .finish()
     }
 }
+
+const OPEN_LINK: &str = "open the link";
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -285,6 +291,36 @@ impl Log {
         SequenceNumber(number)
     }
 
+    /// Attaches a link, or once more: a higher owner level keeps it away, and lower ones are ended.
+    fn attach(&mut self, id: u64, group: &ConsumerGroup, options: &OpenLink) -> Result<()> {
+        self.links.remove(&id);
+        let highest = self
+            .links
+            .values()
+            .filter(|link| link.ended.is_none() && link.consumer_group == *group)
+            .filter_map(|link| link.owner_level)
+            .max();
+        if highest.is_some() && options.owner_level < highest {
+            let message = "a receiver of a higher owner level has the partition";
+            let error = Error::new(ErrorClass::PartitionLost, OPEN_LINK, message);
+            return Err(error.with_partition(&self.partition));
+        }
+        if options.owner_level.is_some() {
+            self.end_links(|link| {
+                (link.consumer_group == *group).then_some(ErrorClass::PartitionLost)
+            });
+        }
+        let link = OpenedLink {
+            consumer_group: group.clone(),
+            owner_level: options.owner_level,
+            waker: None,
+            ended: None,
+            hung: false,
+        };
+        self.links.insert(id, link);
+        Ok(())
+    }
+
     /// Ends the links for which `why` gives a class.
     fn end_links(&mut self, why: impl Fn(&OpenedLink) -> Option<ErrorClass>) {
         for link in self.links.values_mut().filter(|link| link.ended.is_none()) {
@@ -362,43 +398,13 @@ impl Transport for MemoryTransport {
     }
 
     fn open(&self, options: OpenLink) -> BoxFuture<'static, Result<Box<dyn Link>>> {
-        const OPERATION: &str = "open the link";
         let this = self.clone();
         async move {
-            this.hub.fault(OPERATION, |faults| &mut faults.failing_opens)?;
+            this.hub.fault(OPEN_LINK, |faults| &mut faults.failing_opens)?;
             let hub = this.hub.clone();
-            let mut log = lock(hub.log(&options.partition, OPERATION)?);
-            let group = &this.consumer_group;
-            let highest = log
-                .links
-                .values()
-                .filter(|link| link.ended.is_none() && link.consumer_group == *group)
-                .filter_map(|link| link.owner_level)
-                .max();
-            if highest.is_some() && options.owner_level < highest {
-                return Err(Error::new(
-                    ErrorClass::PartitionLost,
-                    OPERATION,
-                    "a receiver of a higher owner level has the partition",
-                )
-                .with_partition(&log.partition));
-            }
-            if options.owner_level.is_some() {
-                log.end_links(|link| {
-                    (link.consumer_group == *group).then_some(ErrorClass::PartitionLost)
-                });
-            }
+            let mut log = lock(hub.log(&options.partition, OPEN_LINK)?);
             let id = this.hub.0.next_link.fetch_add(1, Ordering::Relaxed);
-            log.links.insert(
-                id,
-                OpenedLink {
-                    consumer_group: group.clone(),
-                    owner_level: options.owner_level,
-                    waker: None,
-                    ended: None,
-                    hung: false,
-                },
-            );
+            log.attach(id, &this.consumer_group, &options)?;
             let next = log.index_of(options.start);
             let index = this.hub.0.ids.iter().position(|known| *known == options.partition);
             drop(log);
@@ -426,29 +432,6 @@ struct MemoryLink {
     /// The next event's index, counted from the first event ever.
     next: usize,
     credit: Credit,
-}
-
-/// The credit of a link, as the client of Event Hubs has it: it is renewed when half of it was
-/// accepted, and what cannot be decoded is not accepted.
-struct Credit {
-    most: usize,
-    left: usize,
-    accepted: usize,
-}
-
-impl Credit {
-    fn new(prefetch_events: u32) -> Self {
-        let most = usize::try_from(prefetch_events).unwrap_or(usize::MAX).max(1);
-        Self { most, left: most, accepted: 0 }
-    }
-
-    fn on_accepted(&mut self, events: usize) {
-        self.left = self.left.saturating_sub(events);
-        self.accepted += events;
-        if self.accepted >= self.most / 2 {
-            (self.left, self.accepted) = (self.most, 0);
-        }
-    }
 }
 
 impl Link for MemoryLink {
@@ -493,6 +476,30 @@ impl Link for MemoryLink {
             link.waker = Some(cx.waker().clone());
         }
         Poll::Pending
+    }
+
+    fn restart(
+        mut self: Box<Self>,
+        options: OpenLink,
+    ) -> BoxFuture<'static, Result<Box<dyn Link>>> {
+        async move {
+            self.hub.fault(OPEN_LINK, |faults| &mut faults.failing_opens)?;
+            let hub = self.hub.clone();
+            let mut log = lock(hub.log(&options.partition, OPEN_LINK)?);
+            let link = log.links.get(&self.id).filter(|link| !link.hung);
+            let Some(group) = link.map(|link| link.consumer_group.clone()) else {
+                let message = "the link gives no answer";
+                let error = Error::new(ErrorClass::Transient, OPEN_LINK, message);
+                return Err(error.with_partition(&log.partition));
+            };
+            log.attach(self.id, &group, &options)?;
+            self.next = log.index_of(options.start);
+            drop(log);
+            self.credit = Credit::new(options.prefetch_events);
+            let link: Box<dyn Link> = self;
+            Ok(link)
+        }
+        .boxed()
     }
 
     fn close(self: Box<Self>) -> BoxFuture<'static, ()> {

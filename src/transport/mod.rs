@@ -158,6 +158,15 @@ pub trait Link: Send {
         into: &mut Vec<Event>,
     ) -> Poll<Result<usize>>;
 
+    /// Begins anew where `options` say, with their prefetch, over the connection that is there. What
+    /// this link holds is dropped and comes again, as far as it is behind the new start. The future
+    /// owns what it needs; where it is dropped, the link is gone.
+    ///
+    /// # Errors
+    /// Any class; the link is gone. An adapter that attaches at the first receive reports what goes
+    /// wrong there.
+    fn restart(self: Box<Self>, options: OpenLink) -> BoxFuture<'static, Result<Box<dyn Link>>>;
+
     /// Detaches, within a time the adapter bounds.
     fn close(self: Box<Self>) -> BoxFuture<'static, ()>;
 }

@@ -49,12 +49,12 @@ pub enum LinkNews {
 pub struct TracedTransport<T> {
     inner: T,
     journal: Arc<Journal>,
-    links: AtomicU64,
+    links: Arc<AtomicU64>,
 }
 
 impl<T> TracedTransport<T> {
     pub fn new(inner: T, journal: Journal) -> Over<Self> {
-        Over(Self { inner, journal: Arc::new(journal), links: AtomicU64::new(0) })
+        Over(Self { inner, journal: Arc::new(journal), links: Arc::default() })
     }
 }
 
@@ -64,9 +64,24 @@ impl<T: Transport> OverTransport for TracedTransport<T> {
     }
 
     fn open(&self, options: OpenLink) -> BoxFuture<'static, Result<Box<dyn Link>>> {
-        let said = Said {
-            journal: Arc::clone(&self.journal),
-            link: self.links.fetch_add(1, Ordering::Relaxed),
+        let said = Said::begin(&self.journal, &self.links, &options);
+        said.listen(self.inner.open(options)).boxed()
+    }
+}
+
+/// Where a link's news go.
+struct Said {
+    journal: Arc<Journal>,
+    links: Arc<AtomicU64>,
+    link: u64,
+}
+
+impl Said {
+    fn begin(journal: &Arc<Journal>, links: &Arc<AtomicU64>, options: &OpenLink) -> Self {
+        let said = Self {
+            journal: Arc::clone(journal),
+            links: Arc::clone(links),
+            link: links.fetch_add(1, Ordering::Relaxed),
         };
         let after = match options.start {
             LinkStart::After(number) => Some(number.0),
@@ -78,31 +93,25 @@ impl<T: Transport> OverTransport for TracedTransport<T> {
             after,
             level: options.owner_level,
         });
-        let opening = self.inner.open(options);
-        async move {
-            match opening.await {
-                Ok(inner) => {
-                    said.say(LinkNews::Opened);
-                    let link: Box<dyn Link> = Box::new(TracedLink { inner, said });
-                    Ok(link)
-                }
-                Err(error) => {
-                    said.end(&error);
-                    Err(error)
-                }
+        said
+    }
+
+    async fn listen(
+        self,
+        opening: impl Future<Output = Result<Box<dyn Link>>>,
+    ) -> Result<Box<dyn Link>> {
+        match opening.await {
+            Ok(inner) => {
+                self.say(LinkNews::Opened);
+                Ok(Box::new(TracedLink { inner, said: self }))
+            }
+            Err(error) => {
+                self.end(&error);
+                Err(error)
             }
         }
-        .boxed()
     }
-}
 
-/// Where a link's news go.
-struct Said {
-    journal: Arc<Journal>,
-    link: u64,
-}
-
-impl Said {
     fn say(&self, what: LinkNews) {
         self.journal.append(&LinkLine { link: self.link, at: now(), what });
     }
@@ -135,6 +144,14 @@ impl Link for TracedLink {
             self.said.end(error);
         }
         polled
+    }
+
+    /// In the journal it is the end of one link and another one.
+    fn restart(self: Box<Self>, options: OpenLink) -> BoxFuture<'static, Result<Box<dyn Link>>> {
+        let Self { inner, said } = *self;
+        said.say(LinkNews::Closed);
+        let said = Said::begin(&said.journal, &said.links, &options);
+        said.listen(inner.restart(options)).boxed()
     }
 
     fn close(self: Box<Self>) -> BoxFuture<'static, ()> {

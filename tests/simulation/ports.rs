@@ -263,6 +263,27 @@ impl Link for SimLink {
         }
     }
 
+    /// It stays one link for the oracle: nobody else has the partition in between.
+    fn restart(
+        mut self: Box<Self>,
+        options: OpenLink,
+    ) -> BoxFuture<'static, Result<Box<dyn Link>, Error>> {
+        async move {
+            let fate = self.worker.depart(To::Broker).await;
+            self.worker.world.trace(|| format!("{} restarts {options:?}", self.worker.name));
+            if fate == Fate::Refused {
+                return Err(failed("open the link"));
+            }
+            if let Some(link) = self.inner.take() {
+                self.inner = Some(link.restart(options).await?);
+            }
+            self.worker.arrive(To::Broker).await;
+            let link: Box<dyn Link> = self;
+            Ok(link)
+        }
+        .boxed()
+    }
+
     fn close(self: Box<Self>) -> BoxFuture<'static, ()> {
         async {}.boxed()
     }

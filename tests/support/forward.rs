@@ -118,6 +118,18 @@ impl<T: OverCheckpoints> CheckpointStore for Over<T> {
         .boxed()
     }
 
+    fn overwrite_unreadable<'a>(
+        &'a self,
+        key: &'a CheckpointKey,
+        checkpoint: &'a Checkpoint,
+    ) -> BoxFuture<'a, Result<VersionToken, StoreError>> {
+        async move {
+            self.0.before().await?;
+            self.0.below().overwrite_unreadable(key, checkpoint).await
+        }
+        .boxed()
+    }
+
     fn list<'a>(&'a self, scope: &'a CheckpointScope) -> BoxFuture<'a, Result<Vec<Listed>, Error>> {
         async move {
             self.0.before().await?;

@@ -89,6 +89,12 @@ impl Harness {
         }
     }
 
+    pub fn publish_unreadable(&self, partition: usize, count: usize) {
+        for _ in 0..count {
+            self.hub.publish_unreadable(partition);
+        }
+    }
+
     pub fn builder(&self) -> BatchConsumerBuilder {
         let letters: Arc<dyn DeadLetterSink> = self.letters.clone();
         self.without_letters().dead_letters(letters)
@@ -132,6 +138,15 @@ impl Harness {
         let checkpoint = self.checkpoint(partition).await?;
         checkpoint.watermark.map(|position| position.sequence_number.0)
     }
+}
+
+/// Waits until everything of the only partition is settled up to this number.
+pub async fn settled(handle: &ConsumerHandle, number: i64) {
+    until("everything settled", || {
+        let settled = handle.snapshot().partitions.first().and_then(|one| one.settled_to);
+        settled.is_some_and(|settled| settled.0 == number)
+    })
+    .await;
 }
 
 pub async fn drained(mut handle: ConsumerHandle) -> ConsumerExit {

@@ -70,6 +70,13 @@ impl<S> Failing<S> {
     pub(super) fn new(inner: S, stop: Stop) -> Self {
         Self { inner, stop }
     }
+
+    fn on_stored<T>(&self, stored: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(StoreError::Failed(error)) = &stored {
+            self.stop.on_error("the state cannot be saved", error);
+        }
+        stored
+    }
 }
 
 impl<S: CheckpointStore> CheckpointStore for Failing<S> {
@@ -86,14 +93,16 @@ impl<S: CheckpointStore> CheckpointStore for Failing<S> {
         checkpoint: &'a Checkpoint,
         expected: &'a Expected,
     ) -> BoxFuture<'a, Result<VersionToken, StoreError>> {
-        async move {
-            let stored = self.inner.store(key, checkpoint, expected).await;
-            if let Err(StoreError::Failed(error)) = &stored {
-                self.stop.on_error("the state cannot be saved", error);
-            }
-            stored
-        }
-        .boxed()
+        async move { self.on_stored(self.inner.store(key, checkpoint, expected).await) }.boxed()
+    }
+
+    fn overwrite_unreadable<'a>(
+        &'a self,
+        key: &'a CheckpointKey,
+        checkpoint: &'a Checkpoint,
+    ) -> BoxFuture<'a, Result<VersionToken, StoreError>> {
+        async move { self.on_stored(self.inner.overwrite_unreadable(key, checkpoint).await) }
+            .boxed()
     }
 
     fn list<'a>(&'a self, scope: &'a CheckpointScope) -> BoxFuture<'a, Result<Vec<Listed>, Error>> {
@@ -175,5 +184,58 @@ impl<P: Publisher> Publisher for FailingPublisher<P> {
 
     fn close(&self) -> BoxFuture<'_, ()> {
         self.inner.close()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A store that has a checkpoint which nobody can read.
+    #[derive(Debug)]
+    struct Unreadable;
+
+    impl CheckpointStore for Unreadable {
+        fn load<'a>(
+            &'a self,
+            _: &'a CheckpointKey,
+        ) -> BoxFuture<'a, Result<Option<StoredCheckpoint>, Error>> {
+            async { Err(Error::new(ErrorClass::BadData, "load the checkpoint", "scrambled")) }
+                .boxed()
+        }
+
+        fn store<'a>(
+            &'a self,
+            _: &'a CheckpointKey,
+            _: &'a Checkpoint,
+            _: &'a Expected,
+        ) -> BoxFuture<'a, Result<VersionToken, StoreError>> {
+            async { Err(StoreError::Conflict) }.boxed()
+        }
+
+        fn overwrite_unreadable<'a>(
+            &'a self,
+            _: &'a CheckpointKey,
+            _: &'a Checkpoint,
+        ) -> BoxFuture<'a, Result<VersionToken, StoreError>> {
+            async { Ok(VersionToken("2".to_owned())) }.boxed()
+        }
+
+        fn list<'a>(&'a self, _: &'a CheckpointScope) -> BoxFuture<'a, Result<Vec<Listed>, Error>> {
+            async { Ok(Vec::new()) }.boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_is_written_over_where_the_store_below_does_so() {
+        let store = Failing::new(Unreadable, Stop::new());
+        let scope = CheckpointScope {
+            namespace: "local".to_owned(),
+            entity: "hub".into(),
+            consumer_group: "$Default".into(),
+        };
+        let key = CheckpointKey { scope, partition: "0".into() };
+        let written = store.overwrite_unreadable(&key, &Checkpoint::default()).await;
+        assert!(written.is_ok(), "{written:?}");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -54,6 +55,8 @@ pub(super) struct Broker {
     ingress: Option<Mutex<Ingress>>,
     pub(super) injections: Injections,
     pub(super) weather: Weather,
+    /// Requests to `$management` so far.
+    pub(super) management_calls: AtomicU64,
 }
 
 impl Broker {
@@ -68,6 +71,7 @@ impl Broker {
             ingress,
             injections: Injections::default(),
             weather: Weather::default(),
+            management_calls: AtomicU64::new(0),
         }
     }
 

@@ -356,6 +356,20 @@ fn an_end_that_overtakes_the_detach_answers_is_all_that_is_answered() {
 }
 
 #[test]
+fn a_receiver_that_detaches_and_does_not_close_is_answered_at_once() {
+    let broker = broker();
+    let mut peer = Peer::open(&broker);
+    for (handle, closed, answers) in [(1, false, 1), (2, true, 0)] {
+        peer.attach(handle, Role::Receiver, "hub/ConsumerGroups/$Default/Partitions/0");
+        peer.frames();
+        frame::put_detach(&mut peer.input, 0, handle, closed, None);
+        let frames = peer.frames();
+        let detaches = frames.iter().filter(|body| matches!(body, Body::Detach(_)));
+        assert_eq!(detaches.count(), answers, "{frames:?}");
+    }
+}
+
+#[test]
 fn a_detach_is_answered_once_and_its_handle_can_be_used_again() {
     let broker = broker();
     let mut peer = Peer::open(&broker);

@@ -47,6 +47,7 @@ pub mod configuration {}
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -310,6 +311,12 @@ impl Emulator {
     /// Makes things go wrong on purpose.
     pub fn faults(&self) -> Faults {
         self.faults.clone()
+    }
+
+    /// Requests for runtime information so far, of hubs and of partitions. The service allows 50 a
+    /// second; this broker answers all of them.
+    pub fn management_calls(&self) -> u64 {
+        self.broker.management_calls.load(Ordering::Relaxed)
     }
 
     /// Stops listening, closes every connection, and writes and syncs the log. Afterwards the data

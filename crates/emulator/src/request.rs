@@ -4,6 +4,7 @@
 //! simply by being in the same session. [`Replies::rank`] knows all three, best first.
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -168,7 +169,10 @@ impl Requests {
         };
         let answer = match self.service {
             Service::Tokens => cbs::answer(&request, now, context),
-            Service::Management => management::answer(&request, &context.broker),
+            Service::Management => {
+                context.broker.management_calls.fetch_add(1, Ordering::Relaxed);
+                management::answer(&request, &context.broker)
+            }
         };
         Ok(Reply {
             service: self.service,

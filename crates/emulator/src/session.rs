@@ -373,8 +373,15 @@ impl Session {
         let key = LinkKey { channel: self.channel, handle, serial: link.serial };
         match std::mem::replace(&mut link.state, LinkState::Leaving) {
             LinkState::Open(endpoint) => {
+                // A receiver that detaches to attach another one waits for the answer. Who closes links
+                // may close their session at once: see `detach_later`.
+                let waits_for_answer = matches!(endpoint, Endpoint::Consumer(_)) && !detach.closed;
                 endpoint.on_detach(key, context);
-                context.detach_later(now, key, detach.closed);
+                if waits_for_answer {
+                    self.on_detach_due(key, detach.closed, context);
+                } else {
+                    context.detach_later(now, key, detach.closed);
+                }
             }
             LinkState::Leaving => {}
             LinkState::Dropped => self.forget_link(handle, context),

@@ -4,7 +4,9 @@
 //! The SDK's own recovery re-attaches a lost link at the position it was first opened with, so
 //! it is switched off: every error surfaces, and [`super::partition_stream`] opens a new link in the
 //! right place. A link has a client, and so a connection, of its own: the SDK caches receivers
-//! by address, and a second one on the same client may pick up the first one's stale link.
+//! by address, and a second one on the same client may pick up the first one's stale link. A link
+//! that begins anew detaches first, which takes its receiver out of that cache, and then attaches
+//! another one on its connection and its session, with the token that it has.
 //! Runtime information goes through one client that all partitions share.
 
 mod classify;
@@ -61,6 +63,8 @@ pub const MANAGEMENT_CALLS_A_SECOND: usize = 45;
 
 /// How long a goodbye may take; the SDK's can hang.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+const OPEN_LINK: &str = "open the link";
 
 async fn within<T>(
     limit: Duration,
@@ -211,25 +215,7 @@ impl Hub {
     async fn open(&self, options: OpenLink) -> Result<Box<dyn Link>> {
         let client = self.namespace.open_consumer(&self.entity, &self.consumer_group).await?;
         let partition = Arc::new(Partition::new(self.entity.clone(), options.partition.clone()));
-        let receiver_options = OpenReceiverOptions {
-            owner_level: options.owner_level,
-            prefetch: Some(options.prefetch_events),
-            start_position: Some(start_position(options.start)),
-            receive_timeout: None,
-        };
-        let id = options.partition.as_str().to_owned();
-        match client.open_receiver_on_partition(id, Some(receiver_options)).await {
-            Ok(receiver) => {
-                let receiver = Arc::new(receiver);
-                let events = events_of(Arc::clone(&receiver), Arc::clone(&partition));
-                let _namespace = self.namespace.clone();
-                Ok(Box::new(EventHubsLink { client, receiver, partition, events, _namespace }))
-            }
-            Err(error) => {
-                close_consumer(client).await;
-                Err(classify::error("open the link", error).with_partition(&partition))
-            }
-        }
+        EventHubsLink::on_client(client, partition, options, self.namespace.clone()).await
     }
 }
 
@@ -279,7 +265,7 @@ impl Transport for EventHubsTransport {
 
     fn open(&self, options: OpenLink) -> BoxFuture<'static, Result<Box<dyn Link>>> {
         let hub = Arc::clone(&self.0);
-        in_a_task("open the link", async move { hub.open(options).await }).boxed()
+        in_a_task(OPEN_LINK, async move { hub.open(options).await }).boxed()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
@@ -344,6 +330,53 @@ struct EventHubsLink {
     _namespace: Namespace,
 }
 
+impl EventHubsLink {
+    /// The link attaches at its first receive.
+    async fn on_client(
+        client: ConsumerClient,
+        partition: Arc<Partition>,
+        options: OpenLink,
+        namespace: Namespace,
+    ) -> Result<Box<dyn Link>> {
+        let receiver_options = OpenReceiverOptions {
+            owner_level: options.owner_level,
+            prefetch: Some(options.prefetch_events),
+            start_position: Some(start_position(options.start)),
+            receive_timeout: None,
+        };
+        let id = options.partition.as_str().to_owned();
+        match client.open_receiver_on_partition(id, Some(receiver_options)).await {
+            Ok(receiver) => {
+                let receiver = Arc::new(receiver);
+                let events = events_of(Arc::clone(&receiver), Arc::clone(&partition));
+                Ok(Box::new(Self { client, receiver, partition, events, _namespace: namespace }))
+            }
+            Err(error) => {
+                close_consumer(client).await;
+                Err(classify::error(OPEN_LINK, error).with_partition(&partition))
+            }
+        }
+    }
+
+    /// Detaches the receiver and waits for the answer: until then its frames need somebody to take
+    /// them, and the SDK attaches it once more where the service closes it meanwhile. That must not
+    /// take the partition from the next one.
+    async fn restarted(self, options: OpenLink) -> Result<Box<dyn Link>> {
+        let Self { client, receiver, partition, events, _namespace: namespace } = self;
+        // It holds the receiver, and has taken the client's own one while it waits.
+        drop(events);
+        if let Some(receiver) = Arc::into_inner(receiver)
+            && timeout(CLOSE_TIMEOUT, receiver.close()).await.is_err()
+        {
+            close_consumer(client).await;
+            let message = "the link that was open before is not let go of";
+            let error = Error::new(ErrorClass::Transient, OPEN_LINK, message);
+            return Err(error.with_partition(&partition));
+        }
+        Self::on_client(client, partition, options, namespace).await
+    }
+}
+
 impl Link for EventHubsLink {
     fn poll_receive(
         &mut self,
@@ -381,6 +414,10 @@ impl Link for EventHubsLink {
             }
         }
         if count > 0 { Poll::Ready(Ok(count)) } else { Poll::Pending }
+    }
+
+    fn restart(self: Box<Self>, options: OpenLink) -> BoxFuture<'static, Result<Box<dyn Link>>> {
+        in_a_task(OPEN_LINK, self.restarted(options)).boxed()
     }
 
     fn close(self: Box<Self>) -> BoxFuture<'static, ()> {

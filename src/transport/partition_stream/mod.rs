@@ -6,13 +6,10 @@
 //! an error that no new link can mend, which ends the stream. All progress is kept in the
 //! struct, so dropping a call to [`PartitionStream::next_events`] loses nothing.
 //!
-//! A link may hang: the SDK waits without a limit for an answer that got lost, and a half-open
-//! connection says nothing at all. So a link that is silent for [`PROBE_AFTER`] is compared
-//! with the end of the log; where events wait that it does not bring, twice in a row, or where
-//! the hub cannot be asked, the link is given up.
+//! A link may hang. So it is watched: see the file `silence`.
 //!
-//! A link begins with little credit, and another one with what its events' size allows takes over
-//! from it while it still brings some: see [`crate::state::prefetch`] and the file `refit`.
+//! A link begins with little credit, and anew with what its events' size allows: see
+//! [`crate::state::prefetch`] and the file `refit`.
 //!
 //! Events that cannot be decoded come out in their place, as events without content
 //! ([`Event::unreadable`]), as soon as their numbers are known as well as they can be: see
@@ -21,7 +18,9 @@
 mod opening;
 mod refit;
 mod runs;
+mod silence;
 mod unread;
+mod watch;
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -38,8 +37,10 @@ use tracing::{error, warn};
 
 use opening::{Opened, Opening};
 use unread::Unread;
+pub use watch::{PROBE_AFTER, PROBE_AGAIN};
+use watch::{Silence, Watched};
 
-use super::{Link, LinkStart, LogProperties, Transport};
+use super::{Link, LogProperties, Transport};
 use crate::config::DEFAULT_REOPEN_BACKOFF;
 use crate::error::{Error, ErrorClass, Result};
 use crate::event::{Event, Partition};
@@ -52,12 +53,6 @@ pub const THROTTLING_WAIT: Duration = Duration::from_secs(4);
 
 /// The shortest wait where the credentials were refused.
 pub const AUTH_WAIT: Duration = Duration::from_secs(30);
-
-/// How long a link may be silent before the hub is asked whether events wait.
-pub const PROBE_AFTER: Duration = Duration::from_secs(20);
-
-/// How long a link that is behind has to bring an event before it is given up.
-pub const PROBE_AGAIN: Duration = Duration::from_secs(5);
 
 /// How a [`PartitionStream`] opens its links.
 #[derive(Clone, Debug)]
@@ -131,13 +126,8 @@ pub struct PartitionStream {
     /// Whether the service refused our position since the last event.
     position_refused: bool,
     prefetch: Prefetch,
-    /// A link with other credit, while the open one still brings events.
-    next: Option<BoxFuture<'static, Result<Opened>>>,
-    /// Whether the open link brought something that cannot be read since `next` was begun: that one
-    /// would bring it again, and nothing would tell that it is the same.
-    next_is_stale: bool,
-    /// The goodbye to a link that another one took over from.
-    goodbye: Option<BoxFuture<'static, ()>>,
+    /// What the open link has to bring first, for it began anew.
+    expected: Option<Event>,
     /// What cannot be read, since the last event that could.
     unread: Unread,
     /// Received, in order, and not given out yet.
@@ -151,46 +141,6 @@ enum State {
     Opening(BoxFuture<'static, Result<Opened>>),
     Open(Watched),
     Ended,
-}
-
-/// An open link, and when it was last heard of.
-struct Watched {
-    link: Box<dyn Link>,
-    heard: Instant,
-    /// When to look whether it is silent.
-    look: Pin<Box<Sleep>>,
-    /// The question to the hub that is under way.
-    probe: Option<BoxFuture<'static, Result<LogProperties>>>,
-    /// Whether the last answer said that events wait which the link does not bring.
-    behind: bool,
-}
-
-impl Watched {
-    fn new(link: Box<dyn Link>) -> Self {
-        let heard = Instant::now();
-        let look = Box::pin(sleep_until(heard + PROBE_AFTER));
-        Self { link, heard, look, probe: None, behind: false }
-    }
-
-    fn on_heard(&mut self) {
-        self.heard = Instant::now();
-        self.probe = None;
-        self.behind = false;
-    }
-
-    fn look_after(&mut self, wait: Duration) {
-        self.look.as_mut().reset(Instant::now() + wait);
-    }
-}
-
-/// What the watch over a link that has nothing to give leads to.
-enum Silence {
-    /// The link is given up.
-    Lost(Error),
-    /// A run of events that cannot be read ends with the log: they are in `ready`.
-    RunEnded,
-    /// The link is opened again.
-    OpenAgain,
 }
 
 impl PartitionStream {
@@ -213,9 +163,7 @@ impl PartitionStream {
             failures: 0,
             position_refused: false,
             prefetch,
-            next: None,
-            next_is_stale: false,
-            goodbye: None,
+            expected: None,
             unread: Unread::default(),
             ready: VecDeque::new(),
             lost_events: 0,
@@ -248,11 +196,6 @@ impl PartitionStream {
         max_events: usize,
         into: &mut Vec<Event>,
     ) -> Poll<Result<usize, StreamEnd>> {
-        if let Some(goodbye) = &mut self.goodbye
-            && goodbye.poll_unpin(cx).is_ready()
-        {
-            self.goodbye = None;
-        }
         loop {
             if !self.ready.is_empty() {
                 let count = self.whole_rows(max_events);
@@ -280,8 +223,13 @@ impl PartitionStream {
     }
 
     fn on_opened(&mut self, opened: Opened) -> Result<(), StreamEnd> {
-        self.next = None;
         if let (Some(lost_at_most), Some(log)) = (opened.lost_at_most, &opened.log) {
+            if self.unread.looks_at.take().is_some() {
+                // What was lost is reckoned from the position, not from the place that was looked at.
+                let goodbye = opened.outcome.ok().map(|link| (link, Duration::ZERO));
+                self.state = self.opening(goodbye);
+                return Ok(());
+            }
             self.on_trimmed(lost_at_most, log);
         }
         match opened.outcome {
@@ -289,6 +237,7 @@ impl PartitionStream {
                 self.links_opened += 1;
                 self.prefetch.on_link_opened(opened.prefetch_events);
                 self.unread.on_link_opened(opened.prefetch_events, opened.log.as_ref());
+                self.expected = opened.expected;
                 self.state = State::Open(Watched::new(link));
                 Ok(())
             }
@@ -306,9 +255,6 @@ impl PartitionStream {
         max_events: usize,
         into: &mut Vec<Event>,
     ) -> Poll<Result<usize, StreamEnd>> {
-        if self.poll_next_link(cx)? {
-            return Poll::Ready(Ok(0));
-        }
         let State::Open(watched) = &mut self.state else {
             return Poll::Ready(Ok(0));
         };
@@ -323,27 +269,46 @@ impl PartitionStream {
                     self.open_again();
                     return Poll::Ready(Ok(0));
                 }
+                Silence::LookAtLast(last) => {
+                    self.look_at_last(last);
+                    return Poll::Ready(Ok(0));
+                }
             },
         };
+        if self.on_looked(error.as_ref())? {
+            into.truncate(first);
+            return Poll::Ready(Ok(0));
+        }
+        if !self.is_expected(into.get(first..).unwrap_or_default(), error.as_ref()) {
+            into.truncate(first);
+            self.open_again();
+            return Poll::Ready(Ok(0));
+        }
         let after = self.unread.after(self.position.next_start());
         let mut count = self.drop_repeats(first, into);
+        let (mut credit, mut last) = (None, None);
         if count > 0 {
             self.failures = 0;
             self.position_refused = false;
-            self.open_with_what_fits(into.get(first..).unwrap_or_default());
-            count = self.end_run(after, first, into);
+            credit = self.fitting_credit(into.get(first..).unwrap_or_default());
+            last = into.last().filter(|_| credit.is_some()).cloned();
+            self.end_run(after, first, into);
+            count = into.len() - first;
         }
         match error {
             None => {
                 if let State::Open(watched) = &mut self.state {
                     watched.on_heard();
                 }
+                if let (Some(credit), Some(last)) = (credit, last) {
+                    self.refit(credit, last);
+                }
             }
             Some(error) if error.class() == ErrorClass::Unreadable => self.on_unreadable(&error)?,
             Some(error) => {
                 let state = std::mem::replace(&mut self.state, State::Ended);
                 if let State::Open(watched) = state {
-                    self.on_link_error(error, watched.link)?;
+                    self.on_error(error, Some(watched.link))?;
                 }
             }
         }
@@ -355,7 +320,7 @@ impl PartitionStream {
         self.lost_events
     }
 
-    /// Links opened so far.
+    /// Links opened so far, those that began anew included.
     pub fn links_opened(&self) -> u64 {
         self.links_opened
     }
@@ -372,56 +337,8 @@ impl PartitionStream {
 
     /// Detaches, within a time the adapter bounds.
     pub async fn close(self) {
-        if let Some(goodbye) = self.goodbye {
-            goodbye.await;
-        }
         if let State::Open(watched) = self.state {
             watched.link.close().await;
-        }
-    }
-
-    /// Watches a link that has nothing to give; ready with what is to be done.
-    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<Silence> {
-        let next = self.position.next_start();
-        loop {
-            let State::Open(watched) = &mut self.state else {
-                return Poll::Pending;
-            };
-            if let Some(probe) = &mut watched.probe {
-                let answer = ready!(probe.poll_unpin(cx));
-                watched.probe = None;
-                let behind = match answer {
-                    Ok(log) if !self.unread.is_empty() => match self.on_silence_in_run(&log) {
-                        Some(silence) => return Poll::Ready(silence),
-                        None => continue,
-                    },
-                    Ok(log) => waits_beyond(next, &log),
-                    // Whatever keeps the hub from answering may keep the link from speaking.
-                    Err(error) if error.class() == ErrorClass::Transient => {
-                        return Poll::Ready(Silence::Lost(error));
-                    }
-                    Err(_) => false,
-                };
-                if behind && watched.behind {
-                    let error = Error::new(
-                        ErrorClass::Transient,
-                        "receive from the link",
-                        "it is silent although events wait",
-                    );
-                    return Poll::Ready(Silence::Lost(error.with_partition(&self.partition)));
-                }
-                watched.behind = behind;
-                watched.look_after(if behind { PROBE_AGAIN } else { PROBE_AFTER });
-            }
-            ready!(watched.look.as_mut().poll(cx));
-            let silent = watched.heard.elapsed();
-            let limit = self.unread.probe_after(PROBE_AFTER);
-            if silent < limit {
-                watched.look_after(limit - silent);
-                continue;
-            }
-            let (transport, id) = (Arc::clone(&self.transport), self.partition.id.clone());
-            watched.probe = Some(async move { transport.log_properties(&id).await }.boxed());
         }
     }
 
@@ -461,6 +378,7 @@ impl PartitionStream {
     /// Waits and opens anew, or ends where that is of no use.
     fn on_error(&mut self, error: Error, link: Option<Box<dyn Link>>) -> Result<(), StreamEnd> {
         self.failures += 1;
+        self.unread.looks_at = None;
         let class = error.class();
         if class == ErrorClass::BadPosition {
             // The log may have been trimmed between our look and the link: one more look.
@@ -510,18 +428,6 @@ impl PartitionStream {
             position: self.position.clone(),
             owner_level: self.options.owner_level,
             prefetch_events,
-        }
-    }
-}
-
-/// Whether the log holds an event that a link at `next` has not brought.
-fn waits_beyond(next: LinkStart, log: &LogProperties) -> bool {
-    match (next, log.last_enqueued) {
-        (_, None) => false,
-        (LinkStart::After(number), Some(end)) => end > number,
-        (LinkStart::FirstEvent, Some(end)) => end >= log.begin,
-        (LinkStart::EnqueuedAt(time), Some(_)) => {
-            log.last_enqueued_time.is_some_and(|enqueued| enqueued >= time)
         }
     }
 }

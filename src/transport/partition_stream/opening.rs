@@ -1,5 +1,5 @@
 //! How a link is opened: say goodbye to the old one, compare the hub with our position, open a new
-//! one there.
+//! one there. Or, where nothing is wrong with the old one, begin it anew.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +8,8 @@ use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
 use crate::error::Result;
-use crate::event::Partition;
-use crate::hub::{HubProperties, LogProperties};
+use crate::event::{Event, Partition, SequenceNumber};
+use crate::hub::{HubProperties, LinkStart, LogProperties};
 use crate::state::resume::{Continuity, ResumePosition};
 use crate::transport::{Link, OpenLink, Transport};
 
@@ -21,8 +21,8 @@ pub(super) struct Opened {
     /// The log before the link was opened, where it was asked.
     pub(super) log: Option<LogProperties>,
     pub(super) prefetch_events: u32,
-    /// Whether the hub said, after the link was opened, that it is still the same.
-    pub(super) is_verified: bool,
+    /// What the link has to bring first, where the hub was not asked.
+    pub(super) expected: Option<Event>,
 }
 
 /// A link to open: on what, behind which position, and how.
@@ -49,7 +49,7 @@ impl Opening {
         let mut lost = None;
         let opened = |outcome, lost_at_most, log| {
             let log = Some(log);
-            Ok(Opened { outcome, lost_at_most, log, prefetch_events, is_verified: true })
+            Ok(Opened { outcome, lost_at_most, log, prefetch_events, expected: None })
         };
         match position.continuity(&hub, &log) {
             Continuity::Unbroken => {}
@@ -80,20 +80,13 @@ impl Opening {
         opened(outcome, lost, log)
     }
 
-    /// Opens a link that takes over from one which is open. The hub is asked as little as can be: the
-    /// old link would have ended, had it changed before.
-    pub(super) async fn take_over(self) -> Result<Opened> {
-        let Self { transport, partition, position, owner_level, prefetch_events } = self;
-        let open = OpenLink::new(partition.id.clone(), position.next_start(), prefetch_events)
-            .with_owner_level(owner_level);
-        let link = transport.open(open).await?;
-        // An error from here on would leave nobody with a link that may have taken the partition.
-        let hub = transport.hub_properties().await;
-        let is_verified = hub.is_ok();
-        let outcome = match hub {
-            Ok(hub) => position.is_of(&hub).map(|()| link),
-            Err(_) => Ok(link),
-        };
-        Ok(Opened { outcome, lost_at_most: None, log: None, prefetch_events, is_verified })
+    /// Begins a link anew, at the last event that it brought, and with other credit.
+    pub(super) async fn restart(self, link: Box<dyn Link>, last: Event) -> Result<Opened> {
+        let Self { partition, owner_level, prefetch_events, .. } = self;
+        let start = LinkStart::After(SequenceNumber(last.sequence_number().0 - 1));
+        let open =
+            OpenLink::new(partition.id, start, prefetch_events).with_owner_level(owner_level);
+        let outcome = Ok(link.restart(open).await?);
+        Ok(Opened { outcome, lost_at_most: None, log: None, prefetch_events, expected: Some(last) })
     }
 }

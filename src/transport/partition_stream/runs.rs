@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use tracing::debug;
 
 use super::unread::RUN_PROBE_AFTER;
-use super::{PartitionStream, Silence, State, StreamEnd};
+use super::watch::Silence;
+use super::{PartitionStream, State, StreamEnd};
 use crate::error::{Error, ErrorClass, error_chain};
 use crate::event::{Event, EventParts, SequenceNumber, Unreadable};
 use crate::hub::{LinkStart, LogProperties};
@@ -20,7 +22,6 @@ impl PartitionStream {
     /// is used up.
     pub(super) fn on_unreadable(&mut self, error: &Error) -> Result<(), StreamEnd> {
         self.failures = 0;
-        self.next_is_stale = true;
         self.unread.run.on_unreadable();
         self.unread.credit.on_unreadable();
         self.unread.panicked |= std::error::Error::source(error)
@@ -42,7 +43,7 @@ impl PartitionStream {
     /// Opens another link behind the last event received, at once and without a word: nothing is
     /// wrong with this one.
     pub(super) fn open_again(&mut self) {
-        self.next = None;
+        self.unread.looks_at = None;
         if let State::Open(watched) = std::mem::replace(&mut self.state, State::Ended) {
             debug!(
                 message_topic = %self.partition.entity,
@@ -55,32 +56,25 @@ impl PartitionStream {
     }
 
     /// Ends a run before the events `into[first..]`, the first that could be read after it. Where
-    /// there was one, everything goes out through `ready`. Returns how many of `into` are left.
-    pub(super) fn end_run(
-        &mut self,
-        after: SequenceNumber,
-        first: usize,
-        into: &mut Vec<Event>,
-    ) -> usize {
+    /// there was one, everything goes out through `ready`.
+    pub(super) fn end_run(&mut self, after: SequenceNumber, first: usize, into: &mut Vec<Event>) {
         let events = into.get(first..).unwrap_or_default();
-        let count = events.len();
-        self.unread.credit.on_read(count);
-        if self.unread.run.is_empty() {
-            return count;
+        self.unread.credit.on_read(events.len());
+        let next = events.first().map(Event::sequence_number);
+        if let Some(next) = next.filter(|_| !self.unread.run.is_empty()) {
+            let places = self.unread.run.end_before(next, after);
+            self.give_out(places);
+            self.ready.extend(into.drain(first..));
         }
-        let Some(next) = events.first().map(Event::sequence_number) else {
-            return count;
-        };
-        let places = self.unread.run.end_before(next, after);
-        self.give_out(places);
-        self.ready.extend(into.drain(first..));
-        0
     }
 
     /// The log, when the link was silent within a run.
     pub(super) fn on_silence_in_run(&mut self, log: &LogProperties) -> Option<Silence> {
         let after = self.unread.after(self.position.next_start());
         self.unread.log_end = log.end();
+        if self.unread.looks_at.is_some() {
+            return Some(Silence::Lost(self.silent_link()));
+        }
         match self.unread.run.on_silence(log.end(), after) {
             AtEnd::Places(places) => {
                 self.receive(&places);
@@ -94,7 +88,46 @@ impl PartitionStream {
                 None
             }
             AtEnd::OpenAgain => Some(Silence::OpenAgain),
+            AtEnd::LookAtLast => Some(Silence::LookAtLast(log.end())),
         }
+    }
+
+    /// Opens a link at the last event of the log. Only whether that can be read counts.
+    pub(super) fn look_at_last(&mut self, last: SequenceNumber) {
+        if let State::Open(watched) = std::mem::replace(&mut self.state, State::Ended) {
+            self.unread.looks_at = Some(last);
+            let mut opening = self.link_of(self.unread.prefetch(self.prefetch.next_credit()));
+            opening.position = self.position.at(LinkStart::After(SequenceNumber(last.0 - 1)));
+            self.state = State::Opening(opening.open(Some((watched.link, Duration::ZERO))).boxed());
+        }
+    }
+
+    /// What the link at the last event of the log said, where there is one. Returns whether that was
+    /// all: what it brought is not given out, or it goes on behind the run.
+    pub(super) fn on_looked(&mut self, error: Option<&Error>) -> Result<bool, StreamEnd> {
+        let Some(last) = self.unread.looks_at else { return Ok(false) };
+        match error {
+            Some(error) if error.class() == ErrorClass::Unreadable => {
+                self.unread.looks_at = None;
+                self.unread.credit.on_unreadable();
+                let after = self.unread.after(self.position.next_start());
+                let places = self.unread.run.end_at(last, after);
+                self.receive(&places);
+                self.give_out(places);
+                if let State::Open(watched) = &mut self.state {
+                    watched.on_heard();
+                }
+            }
+            Some(_) => return Ok(false),
+            None => {
+                let error = self.silent_link();
+                let state = std::mem::replace(&mut self.state, State::Ended);
+                if let State::Open(watched) = state {
+                    self.on_error(error, Some(watched.link))?;
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// Gives out a run that is longer than a link can be made for.

@@ -22,6 +22,8 @@ pub(super) struct Unread {
     before_log: SequenceNumber,
     /// The end of the log, as far as it was seen.
     pub(super) log_end: SequenceNumber,
+    /// The number of the log's last event, while a link is to tell whether that can be read.
+    pub(super) looks_at: Option<SequenceNumber>,
 }
 
 impl Default for Unread {
@@ -33,6 +35,7 @@ impl Default for Unread {
             panicked: false,
             before_log: SequenceNumber(-1),
             log_end: SequenceNumber(-1),
+            looks_at: None,
         }
     }
 }
@@ -44,7 +47,9 @@ impl Unread {
 
     /// `log` is what it was before the link was opened, where it was asked.
     pub(super) fn on_link_opened(&mut self, prefetch_events: u32, log: Option<&LogProperties>) {
-        self.run.on_link_opened();
+        if self.looks_at.is_none() {
+            self.run.on_link_opened();
+        }
         self.credit = LinkCredit::new(prefetch_events);
         if let Some(log) = log {
             self.before_log = SequenceNumber(log.begin.0.saturating_sub(1));
