@@ -108,8 +108,7 @@ metrics_table! {
     CHECKPOINTS = "longshore_checkpoint_writes_total", Counter, "entity, consumer_group, result",
         "Checkpoint writes, by result: ok or failed.";
     LINKS = "longshore_links_opened_total", Counter, ENTITY,
-        "Links opened, those included that began anew with other credit. One or two for each partition that \
-         begins; more means that links were lost.";
+        "Links opened. One for each partition that begins; more means that links were lost.";
     LOST = "longshore_events_lost_total", Counter, ENTITY,
         "Sequence numbers that retention removed before they were received, at most.";
 }

@@ -174,7 +174,7 @@ fn a_checkpoint_that_leaves_out_what_was_settled_above_it_is_rejected() {
 }
 
 #[test]
-fn a_link_that_takes_over_brings_again_what_the_open_one_brings() {
+fn a_link_that_begins_anew_may_bring_again_what_it_brought() {
     let mut story = Story::new();
     story.links.push(link("two", 20, 3, 3));
     story.links.push(link("two", 20, 4, 4));

@@ -234,7 +234,7 @@ impl PartitionStream {
         }
         match opened.outcome {
             Ok(link) => {
-                self.links_opened += 1;
+                self.links_opened += u64::from(opened.expected.is_none());
                 self.prefetch.on_link_opened(opened.prefetch_events);
                 self.unread.on_link_opened(opened.prefetch_events, opened.log.as_ref());
                 self.expected = opened.expected;
@@ -320,7 +320,7 @@ impl PartitionStream {
         self.lost_events
     }
 
-    /// Links opened so far, those that began anew included.
+    /// Links opened so far. One that begins anew with other credit is the same.
     pub fn links_opened(&self) -> u64 {
         self.links_opened
     }
