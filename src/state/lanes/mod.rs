@@ -11,6 +11,7 @@
 //! - [`queues`]: what one partition has waiting, by lane, and the ring in which its lanes take turns.
 //! - [`ring`]: whose turn is next among them.
 //! - [`lists`]: how the events of many lanes are kept.
+//! - [`since`]: since when batches of them wait.
 //! - [`places`]: which lane each event of the window is of.
 //!
 //! Invariants, each held by a property:
@@ -29,6 +30,7 @@ pub mod lists;
 pub mod places;
 pub mod queues;
 pub mod ring;
+pub mod since;
 pub mod table;
 
 use crate::lanes::Lane;

@@ -30,6 +30,7 @@ use crate::lanes::Lane;
 use crate::state::batch_buffer::BatchLimits;
 use crate::state::lanes::lists::{List, Lists, Node};
 use crate::state::lanes::ring::Ring;
+use crate::state::lanes::since::Since;
 use crate::state::lanes::table::{Entry, LaneId, LaneTable, Member, News};
 use crate::state::lanes::{Named, QueueId};
 use crate::state::watermark::Ticket;
@@ -70,7 +71,7 @@ pub struct LaneQueues<T> {
     /// When the lanes of blocked queues open.
     openings: BTreeSet<(Instant, QueueId)>,
     /// Since when the first event of each ready queue could begin, where batches wait for it.
-    since: BTreeSet<(Instant, QueueId)>,
+    since: Since,
     /// What a batch would find, as far as known.
     batch: Share,
     blocked_events: usize,
@@ -149,7 +150,7 @@ impl<T> LaneQueues<T> {
             ring: Ring::new(is_ordered),
             ready: 0,
             openings: BTreeSet::new(),
-            since: BTreeSet::new(),
+            since: Since::default(),
             batch: Share::default(),
             blocked_events: 0,
             is_away: false,
@@ -522,7 +523,7 @@ impl<T> LaneQueues<T> {
     pub fn next_deadline(&self) -> Option<Instant> {
         let opening = self.openings.first().map(|(opens, _)| *opens);
         let timeout = self.limits.map_or(Duration::ZERO, |limits| limits.timeout);
-        let batch = self.since.first().map(|(since, _)| *since + timeout);
+        let batch = self.since.first().map(|since| since + timeout);
         opening.into_iter().chain(batch).min()
     }
 
