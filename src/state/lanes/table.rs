@@ -10,8 +10,9 @@
 //!
 //! A partition that finds a lane full or closed has a turn there. When the lane may take more, the
 //! first turn is told. That is a promise and no reservation: the partition takes at its next step, or
-//! passes (it has no slot), keeps its turn, and the next one is told. When all have passed, the lane
-//! is for whoever comes with a slot. Whoever has no turn cannot take what is promised to another.
+//! passes (it has no slot), keeps its turn, and the next one is told. Who has passed takes when it comes
+//! with a slot, whoever was told since. When all have passed, the lane is for whoever comes with a slot.
+//! Whoever was not told cannot take what is promised to another.
 //!
 //! Time is constant for each step, but for the turns of one lane, of which each partition has at most
 //! one, and the logarithm of the closed lanes where one is closed.
@@ -21,8 +22,8 @@ use std::time::Instant;
 
 use slab::Slab;
 
-use crate::lanes::{Lane, LaneSnapshot, MAX_CLOSED_LANES};
-use crate::state::lanes::QueueId;
+use crate::lanes::{LaneSnapshot, MAX_CLOSED_LANES};
+use crate::state::lanes::{Named, QueueId};
 
 /// Names a lane of the table while somebody has events of it, or it is closed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -71,12 +72,12 @@ pub struct LaneTable {
     unused_openings: BTreeSet<(Instant, LaneId)>,
     in_flight: usize,
     wakes: Vec<Member>,
-    forgotten: Vec<Lane>,
+    forgotten: Vec<Named>,
 }
 
 #[derive(Debug)]
 struct LaneState {
-    name: Lane,
+    name: Named,
     /// Partitions that have events of it.
     users: usize,
     in_flight: usize,
@@ -117,10 +118,15 @@ impl LaneState {
         self.turns.iter().position(|turn| turn.member == member)
     }
 
-    /// How many more may be under way, what is promised to others left out.
+    /// How many more may be under way, what is promised to others left out. What was promised since
+    /// it passed is no obstacle to one that was told before: else it would come with a slot, find the
+    /// lane promised to one that waits for this slot, and so on, around and around.
     fn room(&self, cap: usize, turn: Option<usize>) -> usize {
-        let is_told = turn.and_then(|at| self.turns.get(at)).map(|turn| turn.state);
-        let others = self.told - usize::from(is_told == Some(TurnState::Told));
+        let others = match turn.and_then(|at| self.turns.get(at)).map(|turn| turn.state) {
+            Some(TurnState::Passed) => 0,
+            Some(TurnState::Told) => self.told - 1,
+            Some(TurnState::Waiting) | None => self.told,
+        };
         cap.saturating_sub(self.in_flight + others)
     }
 
@@ -165,7 +171,7 @@ impl LaneTable {
     }
 
     /// A lane that is not known gets a name.
-    pub fn on_new(&mut self, name: Lane) -> LaneId {
+    pub fn on_new(&mut self, name: Named) -> LaneId {
         LaneId(self.lanes.insert(LaneState {
             name,
             users: 0,
@@ -218,7 +224,7 @@ impl LaneTable {
     }
 
     /// The name of a lane that was forgotten.
-    pub fn take_forgotten(&mut self) -> Option<Lane> {
+    pub fn take_forgotten(&mut self) -> Option<Named> {
         self.forgotten.pop()
     }
 
@@ -273,13 +279,26 @@ impl LaneTable {
         entry
     }
 
-    /// What was taken of a lane returns.
-    pub fn on_returned(&mut self, id: LaneId, count: usize) {
+    /// What a partition took of a lane returns.
+    pub fn on_returned(&mut self, id: LaneId, count: usize, member: Member) {
         let Some(lane) = self.lanes.get_mut(id.0) else { return };
         let count = count.min(lane.in_flight);
         lane.in_flight -= count;
         self.in_flight -= count;
-        self.tell(id);
+        let is_alone = lane.turns.len() == 1
+            && lane.closed_until.is_none()
+            && lane.in_flight < self.cap
+            && lane
+                .turns
+                .front()
+                .is_some_and(|turn| turn.member == member && turn.state == TurnState::Waiting);
+        if !is_alone {
+            return self.tell(id);
+        }
+        // It is in its step, and nobody else is there to be told: no promise is needed.
+        if let Some(turn) = lane.turns.pop_front() {
+            tell(&mut self.members, &mut self.wakes, member, turn.queue, News::Open);
+        }
     }
 
     /// Closes a lane until then, or until the later time that it is closed for.
@@ -397,7 +416,14 @@ impl LaneTable {
 
     /// A partition that was told something and has not asked since.
     pub fn take_woken(&mut self) -> Option<Member> {
-        self.wakes.pop()
+        let members = &self.members;
+        let asks = |woken: &Member| members.get(woken.0).is_some_and(|member| member.is_woken);
+        loop {
+            let woken = self.wakes.pop()?;
+            if asks(&woken) {
+                return Some(woken);
+            }
+        }
     }
 
     /// How many more of a lane may begin, what is promised left out.
@@ -406,11 +432,6 @@ impl LaneTable {
             Some(_) => 0,
             None => lane.room(self.cap, None),
         })
-    }
-
-    /// The name of a lane.
-    pub fn name(&self, id: LaneId) -> Option<&Lane> {
-        self.lanes.get(id.0).map(|lane| &lane.name)
     }
 
     /// What of a lane is under way.
