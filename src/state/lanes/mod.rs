@@ -31,6 +31,18 @@ pub mod queues;
 pub mod ring;
 pub mod table;
 
+use crate::lanes::Lane;
+
+/// A lane, and what finds it again in a table of names: carried along, so that it is made once for an
+/// event.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Named {
+    /// The lane.
+    pub lane: Lane,
+    /// Its hash, of the caller's making.
+    pub hash: u64,
+}
+
 /// Names the queue of a lane while the partition has events of it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct QueueId(u32);

@@ -28,10 +28,10 @@ use slab::Slab;
 
 use crate::lanes::Lane;
 use crate::state::batch_buffer::BatchLimits;
-use crate::state::lanes::QueueId;
 use crate::state::lanes::lists::{List, Lists, Node};
 use crate::state::lanes::ring::Ring;
 use crate::state::lanes::table::{Entry, LaneId, LaneTable, Member, News};
+use crate::state::lanes::{Named, QueueId};
 use crate::state::watermark::Ticket;
 
 /// An event that is given out.
@@ -81,7 +81,7 @@ pub struct LaneQueues<T> {
 #[derive(Debug)]
 struct Queue {
     /// None: events without a lane.
-    lane: Option<(LaneId, Lane)>,
+    lane: Option<(LaneId, Named)>,
     /// Events of the window that are of this lane.
     unsettled: usize,
     /// Those of them that count as under way.
@@ -114,7 +114,7 @@ struct Share {
 }
 
 impl Queue {
-    fn new(lane: Option<(LaneId, Lane)>) -> Self {
+    fn new(lane: Option<(LaneId, Named)>) -> Self {
         Self {
             lane,
             unsettled: 0,
@@ -163,7 +163,7 @@ impl<T> LaneQueues<T> {
     }
 
     /// The first event of a lane is about to come.
-    pub fn on_lane(&mut self, id: LaneId, lane: Lane, table: &mut LaneTable) -> QueueId {
+    pub fn on_lane(&mut self, id: LaneId, lane: Named, table: &mut LaneTable) -> QueueId {
         table.on_used(id);
         let key = self.queues.insert(Queue::new(Some((id, lane))));
         QueueId::new(key)
@@ -313,7 +313,7 @@ impl<T> LaneQueues<T> {
         id: QueueId,
         is_held: bool,
         table: &mut LaneTable,
-    ) -> Option<Lane> {
+    ) -> Option<Named> {
         if is_held {
             self.release(id, table);
         }
@@ -352,10 +352,10 @@ impl<T> LaneQueues<T> {
         queue.held = queue.held.saturating_sub(1);
         let Some(lane) = queue.id() else { return };
         if !self.is_ordered {
-            table.on_returned(lane, 1);
+            table.on_returned(lane, 1, self.member);
         } else if queue.held == 0 {
             self.close_behind(id, table);
-            table.on_returned(lane, 1);
+            table.on_returned(lane, 1, self.member);
         }
     }
 
@@ -509,8 +509,8 @@ impl<T> LaneQueues<T> {
         for queue in self.queues.drain() {
             if let Some(lane) = queue.id() {
                 match self.is_ordered {
-                    true => table.on_returned(lane, queue.held.min(1)),
-                    false => table.on_returned(lane, queue.held),
+                    true => table.on_returned(lane, queue.held.min(1), self.member),
+                    false => table.on_returned(lane, queue.held, self.member),
                 }
                 table.on_unused(lane);
             }
@@ -560,7 +560,8 @@ impl<T> LaneQueues<T> {
 
     /// The lane of a queue.
     pub fn lane(&self, id: QueueId) -> Option<&Lane> {
-        self.queues.get(id.key()).and_then(|queue| queue.lane.as_ref()).map(|(_, lane)| lane)
+        let queue = self.queues.get(id.key())?;
+        queue.lane.as_ref().map(|(_, name)| &name.lane)
     }
 
     /// The id of a queue's lane in the table.

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::QueueId;
 use super::queues::{Given, LaneQueues, Waits};
 use super::table::{Entry, LaneId, LaneTable};
+use super::{Named, QueueId};
 use crate::lanes::{Lane, MAX_CLOSED_LANES};
 use crate::state::batch_buffer::{BatchLimits, FlushReason};
 use crate::state::watermark::Ticket;
@@ -63,6 +63,14 @@ fn name(lane: u8) -> Lane {
     Lane::new([lane])
 }
 
+fn named_of(lane: u8) -> Named {
+    named(name(lane))
+}
+
+fn named(lane: Lane) -> Named {
+    Named { lane, hash: 0 }
+}
+
 impl World {
     fn new(parts: usize, is_ordered: bool, takes_batches: bool, cap: usize, slots: usize) -> Self {
         let mut table = LaneTable::new(cap);
@@ -101,8 +109,9 @@ impl World {
         let Self { table, names, parts, .. } = self;
         let part = &mut parts[part];
         *part.names.entry(lane.clone()).or_insert_with(|| {
-            let id = *names.entry(lane.clone()).or_insert_with(|| table.on_new(lane.clone()));
-            part.queues.on_lane(id, lane.clone(), table)
+            let id =
+                *names.entry(lane.clone()).or_insert_with(|| table.on_new(named(lane.clone())));
+            part.queues.on_lane(id, named(lane.clone()), table)
         })
     }
 
@@ -125,7 +134,7 @@ impl World {
         while let Some(at) = self.woken.pop_front() {
             self.step_alone(at);
             while let Some(name) = self.table.take_forgotten() {
-                assert!(self.names.remove(&name).is_some());
+                assert!(self.names.remove(&name.lane).is_some());
             }
             while let Some(member) = self.table.take_woken() {
                 self.woken.push_back(member.index());
@@ -256,7 +265,7 @@ impl World {
                     part.unsettled.get_mut(lane).expect("known").remove(ticket);
                     let is_held = part.held.remove(ticket);
                     let forgotten = part.queues.on_settled(queue, is_held, &mut self.table);
-                    forgotten.map(|lane| part.names.remove(&lane));
+                    forgotten.map(|lane| part.names.remove(&lane.lane));
                 }
             }
         }
@@ -283,7 +292,9 @@ impl World {
         let until = self.now + time;
         let lane_name = name(lane);
         let Self { table, names, .. } = self;
-        let id = *names.entry(lane_name.clone()).or_insert_with(|| table.on_new(lane_name.clone()));
+        let id = *names
+            .entry(lane_name.clone())
+            .or_insert_with(|| table.on_new(named(lane_name.clone())));
         table.close(id, until);
         let closed = self.closed.entry(lane).or_insert(until);
         *closed = until.max(*closed);
@@ -437,7 +448,7 @@ fn clear(world: &mut World, at: usize) {
         part.unsettled.get_mut(&lane).expect("known").remove(&ticket);
         let queue = lane.map_or(QueueId::NO_LANE, |lane| part.names[&name(lane)]);
         let forgotten = part.queues.on_settled(queue, false, &mut world.table);
-        forgotten.map(|lane| part.names.remove(&lane));
+        forgotten.map(|lane| part.names.remove(&lane.lane));
     }
     part.is_away = false;
     world.step(at);
@@ -511,7 +522,7 @@ fn whoever_passes_lets_the_next_one_go_and_keeps_its_turn() {
     let now = Instant::now();
     let mut table = LaneTable::new(1);
     let members = [table.join(), table.join(), table.join()];
-    let id = table.on_new(name(1));
+    let id = table.on_new(named_of(1));
     members.iter().for_each(|_| table.on_used(id));
     let queue = QueueId(1);
     assert_eq!(table.take(id, members[0], queue, now), Entry::Open(1));
@@ -523,7 +534,7 @@ fn whoever_passes_lets_the_next_one_go_and_keeps_its_turn() {
         table.take_news(member, &mut news);
         news.len()
     };
-    table.on_returned(id, 1);
+    table.on_returned(id, 1, members[0]);
     assert_eq!(members.map(|member| heard(&mut table, member)), [1, 0, 0]);
     assert_eq!(table.take(id, members[1], queue, now), Entry::Full, "it is promised");
     table.pass(members[0]);
@@ -538,7 +549,7 @@ fn whoever_passes_lets_the_next_one_go_and_keeps_its_turn() {
     for member in members {
         heard(&mut table, member);
     }
-    table.on_returned(id, 1);
+    table.on_returned(id, 1, members[0]);
     assert_eq!(members.map(|member| heard(&mut table, member)), [1, 0, 0]);
     table.leave_turn(id, members[0]);
     assert_eq!(members.map(|member| heard(&mut table, member)), [0, 1, 0], "it left its turn");
@@ -573,13 +584,13 @@ fn closed_lanes_without_events_are_remembered_up_to_a_bound() {
     let mut table = LaneTable::new(1);
     let count = MAX_CLOSED_LANES + 10;
     for index in 0..count {
-        let id = table.on_new(Lane::new(index.to_le_bytes()));
+        let id = table.on_new(named(Lane::new(index.to_le_bytes())));
         table.close(id, now + Duration::from_millis(1 + index as u64));
     }
     assert_eq!(table.snapshot().known, MAX_CLOSED_LANES);
     let mut forgotten = Vec::new();
     while let Some(lane) = table.take_forgotten() {
-        forgotten.push(lane);
+        forgotten.push(lane.lane);
     }
     forgotten.sort();
     let first: Vec<Lane> = (0..10_usize).map(|index| Lane::new(index.to_le_bytes())).collect();
@@ -595,9 +606,9 @@ fn a_million_lanes_are_forgotten_when_they_are_empty() {
     for index in 0..1_000_000_u32 {
         let lane = Lane::new(index.to_le_bytes());
         let World { table, parts, now, .. } = &mut world;
-        let id = table.on_new(lane.clone());
+        let id = table.on_new(named(lane.clone()));
         let queues = &mut parts[0].queues;
-        let queue = queues.on_lane(id, lane, table);
+        let queue = queues.on_lane(id, named(lane), table);
         let given = Given { ticket: Ticket::FIRST.after(index as usize), item: None };
         queues.on_placed(queue);
         queues.on_event(queue, given, 1, table, *now);
@@ -679,8 +690,8 @@ fn a_large_event_ends_a_batch_and_is_first_in_the_next() {
     let mut table = LaneTable::new(1);
     let mut queues: LaneQueues<u8> = LaneQueues::new(table.join(), true, Some(LIMITS));
     for (index, bytes) in [600, 600, 5_000].into_iter().enumerate() {
-        let id = table.on_new(name(index as u8));
-        let queue = queues.on_lane(id, name(index as u8), &mut table);
+        let id = table.on_new(named_of(index as u8));
+        let queue = queues.on_lane(id, named_of(index as u8), &mut table);
         queues.on_placed(queue);
         let given = Given { ticket: Ticket::FIRST.after(index), item: index as u8 };
         queues.on_event(queue, given, bytes, &mut table, now);
