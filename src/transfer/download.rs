@@ -201,10 +201,11 @@ impl DownloadWorker {
                 .map_err(|error| {
                     failed(&task.url, &format!("the body broke off after {bytes} bytes"), error)
                 })?;
-            let Some(chunk) = chunk else {
+            let Some(mut chunk) = chunk else {
                 break;
             };
             bytes += chunk.len() as u64;
+            meter.on_arrived(chunk.len());
             if bytes > most {
                 return Err(Outcome::dead_letter(Failure::permanent(format!(
                     "{}: the body is longer than the {most} bytes it may have",
@@ -212,10 +213,12 @@ impl DownloadWorker {
                 ))));
             }
             self.progress.on_received(chunk.len() as u64);
-            meter.on_read(chunk.len() as u64).await;
             self.check_rate(task, bytes, started.elapsed().saturating_sub(meter.waited()))?;
-            hasher.update(&chunk);
-            writer.write(chunk).await.map_err(store_failed)?;
+            while !chunk.is_empty() {
+                let part = meter.next_part(&mut chunk).await;
+                hasher.update(&part);
+                writer.write(part).await.map_err(store_failed)?;
+            }
         }
         meter.on_end().await;
         let wrong_length = |expected: u64, who: &str| {

@@ -17,8 +17,9 @@
 //!   request would be late each time. **A wait for all hosts together** is waited for in the slot,
 //!   up to five seconds: no other host has work that could begin.
 //! - **Streams take turns** of equal pieces, first come, first served; so each gets as much as the
-//!   others, whatever the size of the chunks that its network brings. A stream reads a chunk, and
-//!   the next one when that is paid for: what it is ahead of the rate is a chunk.
+//!   others, whatever the size of the chunks that its network brings. A stream reads a chunk, hands
+//!   it on in pieces as they are paid for, and then reads the next one: what it is ahead of the rate
+//!   is a chunk.
 //! - **Changed while running** ([`Rates::set`]): whoever waits asks again at once, under the new
 //!   rates; what was used up stays so.
 //! - Without limits a request costs one load of an atomic, and so does a chunk.
@@ -63,6 +64,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::{Mutex, Notify};
 use tokio::time::{Instant, timeout};
 
@@ -242,25 +244,39 @@ pub(super) struct Meter<'a> {
 }
 
 impl Meter<'_> {
-    /// So many bytes were read; returns when the next may be.
+    /// So many bytes arrived.
+    pub(super) fn on_arrived(&mut self, bytes: usize) {
+        self.owed_bytes = match self.rates.piece_bytes.load(Ordering::Relaxed) {
+            // What was read without a limit is nobody's debt later.
+            0 => 0,
+            _ => self.owed_bytes + bytes as u64,
+        };
+    }
+
+    /// The next part of a chunk that arrived, when it is paid for: all of it where bytes have no
+    /// limit. When the last part is paid for, the next chunk may be read.
     ///
     /// # Cancel safety
-    /// Dropped, what was not paid for is still owed.
-    pub(super) async fn on_read(&mut self, bytes: u64) {
-        match self.rates.piece_bytes.load(Ordering::Relaxed) {
-            // What was read without a limit is nobody's debt later.
-            0 => self.owed_bytes = 0,
-            piece => {
-                self.owed_bytes += bytes;
-                self.pay(piece, piece).await;
-            }
+    /// Dropped, the chunk is whole, and what was not paid for is still owed.
+    pub(super) async fn next_part(&mut self, chunk: &mut Bytes) -> Bytes {
+        let piece = self.rates.piece_bytes.load(Ordering::Relaxed);
+        if piece == 0 {
+            return std::mem::take(chunk);
         }
+        let part = usize::try_from(piece).unwrap_or(usize::MAX).min(chunk.len());
+        if part == chunk.len() {
+            self.pay(piece, piece).await;
+        } else {
+            // One turn for each part.
+            self.pay(piece, self.owed_bytes.max(piece)).await;
+        }
+        chunk.split_to(part)
     }
 
     /// Pays what is owed at the end of a body.
     ///
     /// # Cancel safety
-    /// As [`Self::on_read`].
+    /// Dropped, what was not paid for is still owed.
     pub(super) async fn on_end(&mut self) {
         let piece = self.rates.piece_bytes.load(Ordering::Relaxed).max(1);
         self.pay(piece, 1).await;
