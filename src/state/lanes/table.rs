@@ -10,8 +10,9 @@
 //!
 //! A partition that finds a lane full or closed has a turn there. When the lane may take more, the
 //! first turn is told. That is a promise and no reservation: the partition takes at its next step, or
-//! passes (it has no slot), keeps its turn, and the next one is told. When all have passed, the lane
-//! is for whoever comes with a slot. Whoever has no turn cannot take what is promised to another.
+//! passes (it has no slot), keeps its turn, and the next one is told. Who has passed takes when it comes
+//! with a slot, whoever was told since. When all have passed, the lane is for whoever comes with a slot.
+//! Whoever was not told cannot take what is promised to another.
 //!
 //! Time is constant for each step, but for the turns of one lane, of which each partition has at most
 //! one, and the logarithm of the closed lanes where one is closed.
@@ -117,10 +118,15 @@ impl LaneState {
         self.turns.iter().position(|turn| turn.member == member)
     }
 
-    /// How many more may be under way, what is promised to others left out.
+    /// How many more may be under way, what is promised to others left out. What was promised since
+    /// it passed is no obstacle to one that was told before: else it would come with a slot, find the
+    /// lane promised to one that waits for this slot, and so on, around and around.
     fn room(&self, cap: usize, turn: Option<usize>) -> usize {
-        let is_told = turn.and_then(|at| self.turns.get(at)).map(|turn| turn.state);
-        let others = self.told - usize::from(is_told == Some(TurnState::Told));
+        let others = match turn.and_then(|at| self.turns.get(at)).map(|turn| turn.state) {
+            Some(TurnState::Passed) => 0,
+            Some(TurnState::Told) => self.told - 1,
+            Some(TurnState::Waiting) | None => self.told,
+        };
         cap.saturating_sub(self.in_flight + others)
     }
 
