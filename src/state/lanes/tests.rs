@@ -748,21 +748,21 @@ fn whoever_passed_takes_when_it_has_a_slot_though_the_next_one_was_told() {
     let now = Instant::now();
     let mut table = LaneTable::new(1);
     let members = [table.join(), table.join(), table.join()];
-    let id = table.on_new(name(1));
+    let id = table.on_new(named_of(1));
     members.iter().for_each(|_| table.on_used(id));
     let queue = QueueId(1);
     assert_eq!(table.take(id, members[2], queue, now), Entry::Open(1));
     for member in members {
         assert_eq!(table.enter(id, member, queue, false, now), Entry::Full);
     }
-    table.on_returned(id, 1);
+    table.on_returned(id, 1, members[0]);
     table.pass(members[0]);
     assert_eq!(table.take(id, members[2], queue, now), Entry::Full, "it was not told");
     assert_eq!(table.take(id, members[0], queue, now), Entry::Open(1));
     assert_eq!(table.take(id, members[1], queue, now), Entry::Full, "it comes too late");
     let mut news = Vec::new();
     table.take_news(members[1], &mut news);
-    table.on_returned(id, 1);
+    table.on_returned(id, 1, members[0]);
     news.clear();
     table.take_news(members[1], &mut news);
     assert_eq!(news.len(), 1, "and is the next");
