@@ -37,6 +37,8 @@ struct Part {
     /// Calls of others that passed an event that waited all the time, by lane.
     overtaken: BTreeMap<u8, usize>,
     is_away: bool,
+    /// It got one in line, and has not stepped since.
+    has_slot: bool,
 }
 
 struct World {
@@ -49,7 +51,8 @@ struct World {
     slots: usize,
     /// Who waits for a slot.
     line: VecDeque<usize>,
-    woken: VecDeque<usize>,
+    woken: Vec<usize>,
+    luck: u64,
     calls: Vec<Call>,
     /// Under way, by lane: events, or for ordered lanes calls that hold them.
     in_flight: BTreeMap<u8, usize>,
@@ -83,6 +86,7 @@ impl World {
             held: BTreeSet::new(),
             overtaken: BTreeMap::new(),
             is_away: false,
+            has_slot: false,
         });
         let parts = parts.collect();
         Self {
@@ -94,7 +98,8 @@ impl World {
             cap,
             slots,
             line: VecDeque::new(),
-            woken: VecDeque::new(),
+            woken: Vec::new(),
+            luck: 0,
             calls: Vec::new(),
             in_flight: BTreeMap::new(),
             closed: BTreeMap::new(),
@@ -128,22 +133,36 @@ impl World {
         self.step(at);
     }
 
-    /// A step of one partition, and of all that it wakes.
+    /// A step of one partition, and of all that are woken or get a slot, in any order.
     fn step(&mut self, at: usize) {
-        self.woken.push_back(at);
-        while let Some(at) = self.woken.pop_front() {
-            self.step_alone(at);
-            while let Some(name) = self.table.take_forgotten() {
-                assert!(self.names.remove(&name.lane).is_some());
-            }
-            while let Some(member) = self.table.take_woken() {
-                self.woken.push_back(member.index());
-            }
+        self.woken.push(at);
+        for _ in 0..10_000 {
+            self.tell();
             while self.slots > 0
                 && let Some(next) = self.line.pop_front()
             {
-                self.step_alone(next);
+                self.slots -= 1;
+                self.parts[next].has_slot = true;
+                self.woken.push(next);
             }
+            if self.woken.is_empty() {
+                return;
+            }
+            // Whatever is woken at the same time may run in any order.
+            self.luck = self.luck.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let pick = usize::try_from(self.luck >> 33).expect("small") % self.woken.len();
+            let next = self.woken.swap_remove(pick);
+            self.step_alone(next);
+        }
+        panic!("partitions wake each other for ever, and nothing begins");
+    }
+
+    fn tell(&mut self) {
+        while let Some(name) = self.table.take_forgotten() {
+            assert!(self.names.remove(&name.lane).is_some());
+        }
+        while let Some(member) = self.table.take_woken() {
+            self.woken.push(member.index());
         }
     }
 
@@ -154,19 +173,23 @@ impl World {
         part.queues.set_away(part.is_away, &mut self.table, now);
         let mut wants_slot = false;
         while self.parts[at].queues.is_ready() {
-            if self.slots == 0 {
-                wants_slot = true;
-                break;
+            if !std::mem::take(&mut self.parts[at].has_slot) {
+                if self.slots == 0 {
+                    wants_slot = true;
+                    break;
+                }
+                self.slots -= 1;
             }
-            self.slots -= 1;
             if !self.begin(at) {
                 self.slots += 1;
             }
         }
         self.parts[at].queues.pass(&mut self.table);
-        self.line.retain(|other| *other != at);
-        if wants_slot {
-            self.line.push_back(at);
+        self.slots += usize::from(std::mem::take(&mut self.parts[at].has_slot));
+        match self.line.iter().position(|other| *other == at) {
+            None if wants_slot => self.line.push_back(at),
+            Some(place) if !wants_slot => drop(self.line.remove(place)),
+            _ => {}
         }
     }
 
@@ -463,10 +486,12 @@ proptest! {
         takes_batches in any::<bool>(),
         cap in 1usize..4,
         slots in 1usize..8,
+        luck in any::<u64>(),
         steps in prop::collection::vec(step(), 0..150),
     ) {
         let cap = if is_ordered { 1 } else { cap };
         let mut world = World::new(3, is_ordered, takes_batches, cap, slots);
+        world.luck = luck;
         for step in &steps {
             run(&mut world, step);
             world.check_work_conserving();
@@ -748,21 +773,21 @@ fn whoever_passed_takes_when_it_has_a_slot_though_the_next_one_was_told() {
     let now = Instant::now();
     let mut table = LaneTable::new(1);
     let members = [table.join(), table.join(), table.join()];
-    let id = table.on_new(name(1));
+    let id = table.on_new(named_of(1));
     members.iter().for_each(|_| table.on_used(id));
     let queue = QueueId(1);
     assert_eq!(table.take(id, members[2], queue, now), Entry::Open(1));
     for member in members {
         assert_eq!(table.enter(id, member, queue, false, now), Entry::Full);
     }
-    table.on_returned(id, 1);
+    table.on_returned(id, 1, members[0]);
     table.pass(members[0]);
     assert_eq!(table.take(id, members[2], queue, now), Entry::Full, "it was not told");
     assert_eq!(table.take(id, members[0], queue, now), Entry::Open(1));
     assert_eq!(table.take(id, members[1], queue, now), Entry::Full, "it comes too late");
     let mut news = Vec::new();
     table.take_news(members[1], &mut news);
-    table.on_returned(id, 1);
+    table.on_returned(id, 1, members[0]);
     news.clear();
     table.take_news(members[1], &mut news);
     assert_eq!(news.len(), 1, "and is the next");
