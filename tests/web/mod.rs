@@ -51,7 +51,6 @@ struct Shared {
 struct State {
     answers: HashMap<String, Vec<Answer>>,
     requests: HashMap<String, usize>,
-    asked_at: Vec<Instant>,
     answered: HashMap<String, usize>,
     serving: usize,
     most_at_once: usize,
@@ -99,11 +98,6 @@ impl WebServer {
 
     pub(crate) fn all_requests(&self) -> usize {
         self.shared.state.lock().unwrap().requests.values().sum()
-    }
-
-    /// When each request came, in order.
-    pub(crate) fn asked_at(&self) -> Vec<Instant> {
-        self.shared.state.lock().unwrap().asked_at.clone()
     }
 
     /// The most requests that were answered at the same time.
@@ -158,7 +152,6 @@ fn answer(stream: TcpStream, shared: &Shared) -> io::Result<()> {
     let answer = {
         let mut state = shared.state.lock().unwrap();
         *state.requests.entry(path.clone()).or_default() += 1;
-        state.asked_at.push(Instant::now());
         state.serving += 1;
         state.most_at_once = state.most_at_once.max(state.serving);
         match state.answers.get_mut(&path) {
