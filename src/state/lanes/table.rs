@@ -451,6 +451,8 @@ impl LaneTable {
             closed: self.openings.len() + self.unused_openings.len(),
             in_flight: self.in_flight,
             cap: self.cap,
+            // They are with the partitions.
+            waiting_events: 0,
         }
     }
 }
