@@ -268,6 +268,8 @@ pub struct LaneSnapshot {
     pub in_flight: usize,
     /// How many of a lane may be.
     pub cap: usize,
+    /// Events of this consumer whose lane is full or closed.
+    pub waiting_events: usize,
 }
 
 /// Why the next event of a lane waits.

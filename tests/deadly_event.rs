@@ -14,7 +14,9 @@ use longshore::checkpoint_store::{Checkpoint, CheckpointStore};
 use longshore::config::DEFAULT_MAX_TAKEOVERS;
 use longshore::consumer::{BatchConsumerBuilder, ExitReason, HandlerError, StopReason};
 use longshore::state::takeovers::TRIAL_TIME;
-use longshore::{Batch, BatchConsumer, BatchContext, Error, Event, EventContext, Outcomes};
+use longshore::{
+    Batch, BatchConsumer, BatchContext, Error, Event, EventContext, Lane, LaneRule, Outcomes,
+};
 use support::Harness;
 use support::forward::{Over, OverCheckpoints};
 use tokio::sync::Notify;
@@ -133,16 +135,23 @@ fn process(
 
 /// Runs processes until the deadly event is found.
 fn finds_it(times: Times) {
+    finds_it_with(times, None);
+}
+
+/// The same where events have lanes.
+fn finds_it_with(times: Times, lanes: Option<LaneRule>) {
     let harness = Arc::new(Harness::new(PARTITIONS));
     (0..PARTITIONS).for_each(|partition| harness.publish(partition, EVENTS));
     let handled = Handled::default();
     let mut deaths = 0;
-    while process(
-        &harness,
-        builder(&harness, deaths).dead_letters(harness.letters.clone()),
-        &handled,
-        times,
-    ) {
+    let consumer = |deaths| {
+        let builder = builder(&harness, deaths).dead_letters(harness.letters.clone());
+        match &lanes {
+            Some(rule) => builder.lanes(rule.clone()),
+            None => builder,
+        }
+    };
+    while process(&harness, consumer(deaths), &handled, times) {
         deaths += 1;
         assert!(deaths <= MOST_DEATHS, "it goes on");
     }
@@ -157,6 +166,17 @@ fn finds_it(times: Times) {
 #[test]
 fn it_becomes_a_dead_letter_and_everything_else_is_handled() {
     finds_it(Times::default());
+}
+
+#[test]
+fn lanes_do_not_hide_it_and_a_trial_does_not_wait_for_them() {
+    let third = |event: &Event| {
+        let third = event.sequence_number().0 % 3;
+        (third > 0).then(|| Lane::new(third.to_string()))
+    };
+    for rule in [LaneRule::ordered(third), LaneRule::limited(2, third), LaneRule::per_partition()] {
+        finds_it_with(Times::default(), Some(rule));
+    }
 }
 
 #[test]

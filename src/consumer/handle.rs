@@ -156,16 +156,19 @@ impl ConsumerHandle {
     /// Where the consumer stands now.
     pub fn snapshot(&self) -> ConsumerSnapshot {
         let now = self.shared.service_now();
+        let partitions: Vec<PartitionSnapshot> = lock(&self.shared.partitions)
+            .iter()
+            .map(|(id, status)| status.snapshot(id, now))
+            .collect();
+        let waiting_events = partitions.iter().map(|one| one.lane_waiting_events).sum();
+        let lanes = self.shared.lanes.as_ref().map(|lanes| lanes.snapshot());
         ConsumerSnapshot {
             counts: self.shared.counters.read(),
             slots: self.shared.slots.limit(),
             memory_used_bytes: self.shared.budget.used_bytes(),
             slots_in_use: self.shared.slots.in_use(),
-            lanes: self.shared.lanes.as_ref().map(|lanes| lanes.snapshot()),
-            partitions: lock(&self.shared.partitions)
-                .iter()
-                .map(|(id, status)| status.snapshot(id, now))
-                .collect(),
+            lanes: lanes.map(|lanes| LaneSnapshot { waiting_events, ..lanes }),
+            partitions,
         }
     }
 

@@ -1,29 +1,61 @@
 //! The lanes that all partitions of a consumer, or of a set, share.
 
-use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
 use std::fmt;
+use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use hashbrown::HashTable;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::lock::lock;
 use crate::error::InvalidConfig;
 use crate::lanes::{Lane, LaneRule, LaneSnapshot, MAX_LANE_CLOSING};
+use crate::state::lanes::Named;
 use crate::state::lanes::table::{LaneId, LaneTable, Member};
+
+/// What lanes are known by, and found with a hash that is made once for an event.
+#[derive(Debug)]
+pub(crate) struct Names<I>(HashTable<(Named, I)>);
+
+impl<I> Default for Names<I> {
+    fn default() -> Self {
+        Self(HashTable::new())
+    }
+}
+
+impl<I: Copy> Names<I> {
+    pub(crate) fn get(&self, name: &Named) -> Option<I> {
+        self.0.find(name.hash, |(known, _)| known == name).map(|(_, id)| *id)
+    }
+
+    /// Adds a name that is not there.
+    pub(crate) fn insert(&mut self, name: Named, id: I) {
+        self.0.insert_unique(name.hash, (name, id), |(known, _)| known.hash);
+    }
+
+    pub(crate) fn remove(&mut self, name: &Named) {
+        if let Ok(entry) = self.0.find_entry(name.hash, |(known, _)| known == name) {
+            entry.remove();
+        }
+    }
+}
 
 /// The table of lanes behind a lock, with a wake-up for each partition.
 pub(crate) struct SharedLanes {
     rule: LaneRule,
+    /// Who publishes chooses the names: nobody may know what collides.
+    hasher: RandomState,
     lanes: Mutex<Lanes>,
 }
 
 /// What is behind the lock.
 pub(crate) struct Lanes {
     pub(crate) table: LaneTable,
-    names: HashMap<Lane, LaneId>,
+    names: Names<LaneId>,
     /// By the number of the member.
     wakes: Vec<Option<Arc<Wake>>>,
 }
@@ -54,9 +86,9 @@ impl Wake {
 
 impl Lanes {
     /// The id of a lane, which is new where nobody has events of it.
-    pub(crate) fn id(&mut self, name: &Lane) -> LaneId {
+    pub(crate) fn id(&mut self, name: &Named) -> LaneId {
         if let Some(id) = self.names.get(name) {
-            return *id;
+            return id;
         }
         let id = self.table.on_new(name.clone());
         self.names.insert(name.clone(), id);
@@ -79,12 +111,18 @@ impl Lanes {
 impl SharedLanes {
     pub(crate) fn new(rule: LaneRule) -> Self {
         let table = LaneTable::new(rule.cap());
-        let lanes = Lanes { table, names: HashMap::new(), wakes: Vec::new() };
-        Self { rule, lanes: Mutex::new(lanes) }
+        let lanes = Lanes { table, names: Names::default(), wakes: Vec::new() };
+        Self { rule, hasher: RandomState::new(), lanes: Mutex::new(lanes) }
     }
 
     pub(crate) fn rule(&self) -> &LaneRule {
         &self.rule
+    }
+
+    /// A lane as names are kept.
+    pub(crate) fn named(&self, lane: Lane) -> Named {
+        let hash = self.hasher.hash_one(lane.as_bytes());
+        Named { lane, hash }
     }
 
     /// Runs a step of the table. No user's code runs in it, and nothing waits.
@@ -116,11 +154,11 @@ impl SharedLanes {
             let bound = format!("it must be at most {MAX_LANE_CLOSING:?}");
             return Err(InvalidConfig::new("lane_closing", format!("{time:?}"), bound));
         }
-        let now = Instant::now();
+        let (now, name) = (Instant::now(), self.named(lane.clone()));
         if !time.is_zero() {
             self.step(|lanes| {
                 lanes.table.on_time(now.into_std());
-                let id = lanes.id(lane);
+                let id = lanes.id(&name);
                 lanes.table.close(id, (now + time).into_std());
             });
         }
@@ -129,9 +167,10 @@ impl SharedLanes {
 
     /// Opens a lane that is closed.
     pub(crate) fn open(&self, lane: &Lane) {
+        let name = self.named(lane.clone());
         self.step(|lanes| {
-            if let Some(id) = lanes.names.get(lane) {
-                lanes.table.open(*id);
+            if let Some(id) = lanes.names.get(&name) {
+                lanes.table.open(id);
             }
         });
     }

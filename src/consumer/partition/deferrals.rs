@@ -49,11 +49,13 @@ impl Deferrals {
     }
 
     /// The handler ended: what a settler said before that.
+    #[inline]
     pub(super) fn take_early(&mut self, ticket: Ticket) -> Option<Outcome> {
         if self.early.is_empty() { None } else { self.early.remove(&ticket) }
     }
 
     /// Events received in a row ended without their settlers.
+    #[inline]
     pub(super) fn forget_early(&mut self, first: Ticket, count: usize) {
         if !self.early.is_empty() {
             (0..count).for_each(|index| drop(self.early.remove(&first.after(index))));

@@ -8,7 +8,7 @@
 //! rule's function may panic: then the event waits for a retry as if its handler had, and is asked
 //! again.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,15 +16,15 @@ use std::time::Instant;
 use crate::consumer::handling::call::panic_text;
 use crate::consumer::handling::slots::Slot;
 use crate::consumer::handling::unit::{Failures, Tracked, TrackedBatch, Unit};
-use crate::consumer::lanes::{Lanes, SharedLanes, Wake};
+use crate::consumer::lanes::{Lanes, Names, SharedLanes, Wake};
 use crate::error::ErrorClass;
 use crate::event::{Event, Partition};
 use crate::lanes::{HoldingLane, Lane, LaneHold, LaneSource};
 use crate::outcome::Failure;
 use crate::state::batch_buffer::{BatchLimits, FlushReason, Taken};
-use crate::state::lanes::QueueId;
 use crate::state::lanes::places::Places;
 use crate::state::lanes::queues::{Given, LaneQueues, Waits};
+use crate::state::lanes::{Named, QueueId};
 use crate::state::watermark::Ticket;
 
 /// What may begin in a step.
@@ -47,10 +47,10 @@ pub(super) struct PartitionLanes {
     wake: Arc<Wake>,
     takes_batches: bool,
     queues: LaneQueues<Tracked>,
-    names: HashMap<Lane, QueueId>,
+    names: Names<QueueId>,
     places: Places,
     /// The lane of the whole partition, where that is the rule.
-    of_partition: Option<Lane>,
+    of_partition: Option<Named>,
     changes: Vec<Change>,
     /// Events among the changes.
     coming: usize,
@@ -71,7 +71,7 @@ enum Change {
     },
     /// An event came of a lane that had none here.
     CameNew {
-        lane: Lane,
+        lane: Named,
         tracked: Tracked,
         bytes: usize,
     },
@@ -98,7 +98,7 @@ impl PartitionLanes {
         let (member, wake) = shared.join();
         let rule = shared.rule();
         let of_partition = match rule.source() {
-            LaneSource::Partition => Some(Lane::of_partition(partition)),
+            LaneSource::Partition => Some(shared.named(Lane::of_partition(partition))),
             LaneSource::Key | LaneSource::Function(_) => None,
         };
         Self {
@@ -106,7 +106,7 @@ impl PartitionLanes {
             takes_batches: limits.is_some(),
             queues: LaneQueues::new(member, rule.is_ordered(), limits),
             shared,
-            names: HashMap::new(),
+            names: Names::default(),
             places: Places::default(),
             of_partition,
             changes: Vec::new(),
@@ -134,7 +134,7 @@ impl PartitionLanes {
         };
         let queue = match &lane {
             None => Some(QueueId::NO_LANE),
-            Some(lane) => self.names.get(lane).copied(),
+            Some(lane) => self.names.get(lane),
         };
         self.coming += 1;
         self.changes.push(match (queue, lane) {
@@ -357,9 +357,9 @@ impl PartitionLanes {
         self.queues.on_event(queue, given, bytes, &mut lanes.table, now);
     }
 
-    fn queue_of(&mut self, lane: Lane, lanes: &mut Lanes) -> QueueId {
+    fn queue_of(&mut self, lane: Named, lanes: &mut Lanes) -> QueueId {
         if let Some(queue) = self.names.get(&lane) {
-            return *queue;
+            return queue;
         }
         let id = lanes.id(&lane);
         let queue = self.queues.on_lane(id, lane.clone(), &mut lanes.table);
@@ -453,16 +453,19 @@ impl Drop for PartitionLanes {
 /// Asks for the lane of an event.
 fn ask(
     shared: &SharedLanes,
-    of_partition: Option<&Lane>,
+    of_partition: Option<&Named>,
     event: &Event,
-) -> Result<Option<Lane>, Failure> {
+) -> Result<Option<Named>, Failure> {
     if let Some(lane) = of_partition {
         return Ok(Some(lane.clone()));
     }
-    catch_unwind(AssertUnwindSafe(|| shared.rule().lane_of(event))).map_err(|panic| {
-        let text = format!("the lane function panicked: {}", panic_text(&*panic));
-        Failure::new(ErrorClass::Unknown, text)
-    })
+    match catch_unwind(AssertUnwindSafe(|| shared.rule().lane_of(event))) {
+        Ok(lane) => Ok(lane.map(|lane| shared.named(lane))),
+        Err(panic) => {
+            let text = format!("the lane function panicked: {}", panic_text(&*panic));
+            Err(Failure::new(ErrorClass::Unknown, text))
+        }
+    }
 }
 
 fn event(tracked: Tracked, failures: &Failures) -> Unit {

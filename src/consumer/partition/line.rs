@@ -35,6 +35,7 @@ impl Line {
     }
 
     /// Takes a slot that is ours, or free. Where there is none, our place in line is taken.
+    #[inline]
     pub(super) fn take_slot(&mut self) -> Option<Slot> {
         if let Some(slot) = self.slot.take() {
             return Some(slot);

@@ -11,6 +11,7 @@
 //! - [`queues`]: what one partition has waiting, by lane, and the ring in which its lanes take turns.
 //! - [`ring`]: whose turn is next among them.
 //! - [`lists`]: how the events of many lanes are kept.
+//! - [`since`]: since when batches of them wait.
 //! - [`places`]: which lane each event of the window is of.
 //!
 //! Invariants, each held by a property:
@@ -29,7 +30,20 @@ pub mod lists;
 pub mod places;
 pub mod queues;
 pub mod ring;
+pub mod since;
 pub mod table;
+
+use crate::lanes::Lane;
+
+/// A lane, and what finds it again in a table of names: carried along, so that it is made once for an
+/// event.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Named {
+    /// The lane.
+    pub lane: Lane,
+    /// Its hash, of the caller's making.
+    pub hash: u64,
+}
 
 /// Names the queue of a lane while the partition has events of it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -44,7 +44,10 @@ impl Places {
     /// An event belongs to this queue, and is not under way.
     pub fn set(&mut self, ticket: Ticket, queue: QueueId) {
         let Some(index) = ticket.since(self.first) else { return };
-        if index >= self.words.len() {
+        if index == self.words.len() {
+            return self.words.push_back(queue.0);
+        }
+        if index > self.words.len() {
             self.words.resize(index + 1, NOWHERE);
         }
         if let Some(word) = self.words.get_mut(index) {

@@ -28,10 +28,11 @@ use slab::Slab;
 
 use crate::lanes::Lane;
 use crate::state::batch_buffer::BatchLimits;
-use crate::state::lanes::QueueId;
 use crate::state::lanes::lists::{List, Lists, Node};
 use crate::state::lanes::ring::Ring;
+use crate::state::lanes::since::Since;
 use crate::state::lanes::table::{Entry, LaneId, LaneTable, Member, News};
+use crate::state::lanes::{Named, QueueId};
 use crate::state::watermark::Ticket;
 
 /// An event that is given out.
@@ -70,7 +71,7 @@ pub struct LaneQueues<T> {
     /// When the lanes of blocked queues open.
     openings: BTreeSet<(Instant, QueueId)>,
     /// Since when the first event of each ready queue could begin, where batches wait for it.
-    since: BTreeSet<(Instant, QueueId)>,
+    since: Since,
     /// What a batch would find, as far as known.
     batch: Share,
     blocked_events: usize,
@@ -81,7 +82,7 @@ pub struct LaneQueues<T> {
 #[derive(Debug)]
 struct Queue {
     /// None: events without a lane.
-    lane: Option<(LaneId, Lane)>,
+    lane: Option<(LaneId, Named)>,
     /// Events of the window that are of this lane.
     unsettled: usize,
     /// Those of them that count as under way.
@@ -114,7 +115,7 @@ struct Share {
 }
 
 impl Queue {
-    fn new(lane: Option<(LaneId, Lane)>) -> Self {
+    fn new(lane: Option<(LaneId, Named)>) -> Self {
         Self {
             lane,
             unsettled: 0,
@@ -149,7 +150,7 @@ impl<T> LaneQueues<T> {
             ring: Ring::new(is_ordered),
             ready: 0,
             openings: BTreeSet::new(),
-            since: BTreeSet::new(),
+            since: Since::default(),
             batch: Share::default(),
             blocked_events: 0,
             is_away: false,
@@ -163,7 +164,7 @@ impl<T> LaneQueues<T> {
     }
 
     /// The first event of a lane is about to come.
-    pub fn on_lane(&mut self, id: LaneId, lane: Lane, table: &mut LaneTable) -> QueueId {
+    pub fn on_lane(&mut self, id: LaneId, lane: Named, table: &mut LaneTable) -> QueueId {
         table.on_used(id);
         let key = self.queues.insert(Queue::new(Some((id, lane))));
         QueueId::new(key)
@@ -313,7 +314,7 @@ impl<T> LaneQueues<T> {
         id: QueueId,
         is_held: bool,
         table: &mut LaneTable,
-    ) -> Option<Lane> {
+    ) -> Option<Named> {
         if is_held {
             self.release(id, table);
         }
@@ -352,10 +353,10 @@ impl<T> LaneQueues<T> {
         queue.held = queue.held.saturating_sub(1);
         let Some(lane) = queue.id() else { return };
         if !self.is_ordered {
-            table.on_returned(lane, 1);
+            table.on_returned(lane, 1, self.member);
         } else if queue.held == 0 {
             self.close_behind(id, table);
-            table.on_returned(lane, 1);
+            table.on_returned(lane, 1, self.member);
         }
     }
 
@@ -509,8 +510,8 @@ impl<T> LaneQueues<T> {
         for queue in self.queues.drain() {
             if let Some(lane) = queue.id() {
                 match self.is_ordered {
-                    true => table.on_returned(lane, queue.held.min(1)),
-                    false => table.on_returned(lane, queue.held),
+                    true => table.on_returned(lane, queue.held.min(1), self.member),
+                    false => table.on_returned(lane, queue.held, self.member),
                 }
                 table.on_unused(lane);
             }
@@ -522,7 +523,7 @@ impl<T> LaneQueues<T> {
     pub fn next_deadline(&self) -> Option<Instant> {
         let opening = self.openings.first().map(|(opens, _)| *opens);
         let timeout = self.limits.map_or(Duration::ZERO, |limits| limits.timeout);
-        let batch = self.since.first().map(|(since, _)| *since + timeout);
+        let batch = self.since.first().map(|since| since + timeout);
         opening.into_iter().chain(batch).min()
     }
 
@@ -560,7 +561,8 @@ impl<T> LaneQueues<T> {
 
     /// The lane of a queue.
     pub fn lane(&self, id: QueueId) -> Option<&Lane> {
-        self.queues.get(id.key()).and_then(|queue| queue.lane.as_ref()).map(|(_, lane)| lane)
+        let queue = self.queues.get(id.key())?;
+        queue.lane.as_ref().map(|(_, name)| &name.lane)
     }
 
     /// The id of a queue's lane in the table.

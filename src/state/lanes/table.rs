@@ -22,8 +22,8 @@ use std::time::Instant;
 
 use slab::Slab;
 
-use crate::lanes::{Lane, LaneSnapshot, MAX_CLOSED_LANES};
-use crate::state::lanes::QueueId;
+use crate::lanes::{LaneSnapshot, MAX_CLOSED_LANES};
+use crate::state::lanes::{Named, QueueId};
 
 /// Names a lane of the table while somebody has events of it, or it is closed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -72,12 +72,12 @@ pub struct LaneTable {
     unused_openings: BTreeSet<(Instant, LaneId)>,
     in_flight: usize,
     wakes: Vec<Member>,
-    forgotten: Vec<Lane>,
+    forgotten: Vec<Named>,
 }
 
 #[derive(Debug)]
 struct LaneState {
-    name: Lane,
+    name: Named,
     /// Partitions that have events of it.
     users: usize,
     in_flight: usize,
@@ -171,7 +171,7 @@ impl LaneTable {
     }
 
     /// A lane that is not known gets a name.
-    pub fn on_new(&mut self, name: Lane) -> LaneId {
+    pub fn on_new(&mut self, name: Named) -> LaneId {
         LaneId(self.lanes.insert(LaneState {
             name,
             users: 0,
@@ -224,7 +224,7 @@ impl LaneTable {
     }
 
     /// The name of a lane that was forgotten.
-    pub fn take_forgotten(&mut self) -> Option<Lane> {
+    pub fn take_forgotten(&mut self) -> Option<Named> {
         self.forgotten.pop()
     }
 
@@ -279,13 +279,26 @@ impl LaneTable {
         entry
     }
 
-    /// What was taken of a lane returns.
-    pub fn on_returned(&mut self, id: LaneId, count: usize) {
+    /// What a partition took of a lane returns.
+    pub fn on_returned(&mut self, id: LaneId, count: usize, member: Member) {
         let Some(lane) = self.lanes.get_mut(id.0) else { return };
         let count = count.min(lane.in_flight);
         lane.in_flight -= count;
         self.in_flight -= count;
-        self.tell(id);
+        let is_alone = lane.turns.len() == 1
+            && lane.closed_until.is_none()
+            && lane.in_flight < self.cap
+            && lane
+                .turns
+                .front()
+                .is_some_and(|turn| turn.member == member && turn.state == TurnState::Waiting);
+        if !is_alone {
+            return self.tell(id);
+        }
+        // It is in its step, and nobody else is there to be told: no promise is needed.
+        if let Some(turn) = lane.turns.pop_front() {
+            tell(&mut self.members, &mut self.wakes, member, turn.queue, News::Open);
+        }
     }
 
     /// Closes a lane until then, or until the later time that it is closed for.
@@ -403,7 +416,14 @@ impl LaneTable {
 
     /// A partition that was told something and has not asked since.
     pub fn take_woken(&mut self) -> Option<Member> {
-        self.wakes.pop()
+        let members = &self.members;
+        let asks = |woken: &Member| members.get(woken.0).is_some_and(|member| member.is_woken);
+        loop {
+            let woken = self.wakes.pop()?;
+            if asks(&woken) {
+                return Some(woken);
+            }
+        }
     }
 
     /// How many more of a lane may begin, what is promised left out.
@@ -412,11 +432,6 @@ impl LaneTable {
             Some(_) => 0,
             None => lane.room(self.cap, None),
         })
-    }
-
-    /// The name of a lane.
-    pub fn name(&self, id: LaneId) -> Option<&Lane> {
-        self.lanes.get(id.0).map(|lane| &lane.name)
     }
 
     /// What of a lane is under way.
@@ -436,6 +451,8 @@ impl LaneTable {
             closed: self.openings.len() + self.unused_openings.len(),
             in_flight: self.in_flight,
             cap: self.cap,
+            // They are with the partitions.
+            waiting_events: 0,
         }
     }
 }

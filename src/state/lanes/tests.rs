@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::QueueId;
 use super::queues::{Given, LaneQueues, Waits};
 use super::table::{Entry, LaneId, LaneTable};
+use super::{Named, QueueId};
 use crate::lanes::{Lane, MAX_CLOSED_LANES};
 use crate::state::batch_buffer::{BatchLimits, FlushReason};
 use crate::state::watermark::Ticket;
@@ -37,6 +37,8 @@ struct Part {
     /// Calls of others that passed an event that waited all the time, by lane.
     overtaken: BTreeMap<u8, usize>,
     is_away: bool,
+    /// It got one in line, and has not stepped since.
+    has_slot: bool,
 }
 
 struct World {
@@ -49,7 +51,8 @@ struct World {
     slots: usize,
     /// Who waits for a slot.
     line: VecDeque<usize>,
-    woken: VecDeque<usize>,
+    woken: Vec<usize>,
+    luck: u64,
     calls: Vec<Call>,
     /// Under way, by lane: events, or for ordered lanes calls that hold them.
     in_flight: BTreeMap<u8, usize>,
@@ -61,6 +64,14 @@ struct World {
 
 fn name(lane: u8) -> Lane {
     Lane::new([lane])
+}
+
+fn named_of(lane: u8) -> Named {
+    named(name(lane))
+}
+
+fn named(lane: Lane) -> Named {
+    Named { lane, hash: 0 }
 }
 
 impl World {
@@ -75,6 +86,7 @@ impl World {
             held: BTreeSet::new(),
             overtaken: BTreeMap::new(),
             is_away: false,
+            has_slot: false,
         });
         let parts = parts.collect();
         Self {
@@ -86,7 +98,8 @@ impl World {
             cap,
             slots,
             line: VecDeque::new(),
-            woken: VecDeque::new(),
+            woken: Vec::new(),
+            luck: 0,
             calls: Vec::new(),
             in_flight: BTreeMap::new(),
             closed: BTreeMap::new(),
@@ -101,8 +114,9 @@ impl World {
         let Self { table, names, parts, .. } = self;
         let part = &mut parts[part];
         *part.names.entry(lane.clone()).or_insert_with(|| {
-            let id = *names.entry(lane.clone()).or_insert_with(|| table.on_new(lane.clone()));
-            part.queues.on_lane(id, lane.clone(), table)
+            let id =
+                *names.entry(lane.clone()).or_insert_with(|| table.on_new(named(lane.clone())));
+            part.queues.on_lane(id, named(lane.clone()), table)
         })
     }
 
@@ -119,22 +133,36 @@ impl World {
         self.step(at);
     }
 
-    /// A step of one partition, and of all that it wakes.
+    /// A step of one partition, and of all that are woken or get a slot, in any order.
     fn step(&mut self, at: usize) {
-        self.woken.push_back(at);
-        while let Some(at) = self.woken.pop_front() {
-            self.step_alone(at);
-            while let Some(name) = self.table.take_forgotten() {
-                assert!(self.names.remove(&name).is_some());
-            }
-            while let Some(member) = self.table.take_woken() {
-                self.woken.push_back(member.index());
-            }
+        self.woken.push(at);
+        for _ in 0..10_000 {
+            self.tell();
             while self.slots > 0
                 && let Some(next) = self.line.pop_front()
             {
-                self.step_alone(next);
+                self.slots -= 1;
+                self.parts[next].has_slot = true;
+                self.woken.push(next);
             }
+            if self.woken.is_empty() {
+                return;
+            }
+            // Whatever is woken at the same time may run in any order.
+            self.luck = self.luck.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let pick = usize::try_from(self.luck >> 33).expect("small") % self.woken.len();
+            let next = self.woken.swap_remove(pick);
+            self.step_alone(next);
+        }
+        panic!("partitions wake each other for ever, and nothing begins");
+    }
+
+    fn tell(&mut self) {
+        while let Some(name) = self.table.take_forgotten() {
+            assert!(self.names.remove(&name.lane).is_some());
+        }
+        while let Some(member) = self.table.take_woken() {
+            self.woken.push(member.index());
         }
     }
 
@@ -145,19 +173,23 @@ impl World {
         part.queues.set_away(part.is_away, &mut self.table, now);
         let mut wants_slot = false;
         while self.parts[at].queues.is_ready() {
-            if self.slots == 0 {
-                wants_slot = true;
-                break;
+            if !std::mem::take(&mut self.parts[at].has_slot) {
+                if self.slots == 0 {
+                    wants_slot = true;
+                    break;
+                }
+                self.slots -= 1;
             }
-            self.slots -= 1;
             if !self.begin(at) {
                 self.slots += 1;
             }
         }
         self.parts[at].queues.pass(&mut self.table);
-        self.line.retain(|other| *other != at);
-        if wants_slot {
-            self.line.push_back(at);
+        self.slots += usize::from(std::mem::take(&mut self.parts[at].has_slot));
+        match self.line.iter().position(|other| *other == at) {
+            None if wants_slot => self.line.push_back(at),
+            Some(place) if !wants_slot => drop(self.line.remove(place)),
+            _ => {}
         }
     }
 
@@ -256,7 +288,7 @@ impl World {
                     part.unsettled.get_mut(lane).expect("known").remove(ticket);
                     let is_held = part.held.remove(ticket);
                     let forgotten = part.queues.on_settled(queue, is_held, &mut self.table);
-                    forgotten.map(|lane| part.names.remove(&lane));
+                    forgotten.map(|lane| part.names.remove(&lane.lane));
                 }
             }
         }
@@ -283,7 +315,9 @@ impl World {
         let until = self.now + time;
         let lane_name = name(lane);
         let Self { table, names, .. } = self;
-        let id = *names.entry(lane_name.clone()).or_insert_with(|| table.on_new(lane_name.clone()));
+        let id = *names
+            .entry(lane_name.clone())
+            .or_insert_with(|| table.on_new(named(lane_name.clone())));
         table.close(id, until);
         let closed = self.closed.entry(lane).or_insert(until);
         *closed = until.max(*closed);
@@ -437,7 +471,7 @@ fn clear(world: &mut World, at: usize) {
         part.unsettled.get_mut(&lane).expect("known").remove(&ticket);
         let queue = lane.map_or(QueueId::NO_LANE, |lane| part.names[&name(lane)]);
         let forgotten = part.queues.on_settled(queue, false, &mut world.table);
-        forgotten.map(|lane| part.names.remove(&lane));
+        forgotten.map(|lane| part.names.remove(&lane.lane));
     }
     part.is_away = false;
     world.step(at);
@@ -452,10 +486,12 @@ proptest! {
         takes_batches in any::<bool>(),
         cap in 1usize..4,
         slots in 1usize..8,
+        luck in any::<u64>(),
         steps in prop::collection::vec(step(), 0..150),
     ) {
         let cap = if is_ordered { 1 } else { cap };
         let mut world = World::new(3, is_ordered, takes_batches, cap, slots);
+        world.luck = luck;
         for step in &steps {
             run(&mut world, step);
             world.check_work_conserving();
@@ -511,7 +547,7 @@ fn whoever_passes_lets_the_next_one_go_and_keeps_its_turn() {
     let now = Instant::now();
     let mut table = LaneTable::new(1);
     let members = [table.join(), table.join(), table.join()];
-    let id = table.on_new(name(1));
+    let id = table.on_new(named_of(1));
     members.iter().for_each(|_| table.on_used(id));
     let queue = QueueId(1);
     assert_eq!(table.take(id, members[0], queue, now), Entry::Open(1));
@@ -523,7 +559,7 @@ fn whoever_passes_lets_the_next_one_go_and_keeps_its_turn() {
         table.take_news(member, &mut news);
         news.len()
     };
-    table.on_returned(id, 1);
+    table.on_returned(id, 1, members[0]);
     assert_eq!(members.map(|member| heard(&mut table, member)), [1, 0, 0]);
     assert_eq!(table.take(id, members[1], queue, now), Entry::Full, "it is promised");
     table.pass(members[0]);
@@ -538,7 +574,7 @@ fn whoever_passes_lets_the_next_one_go_and_keeps_its_turn() {
     for member in members {
         heard(&mut table, member);
     }
-    table.on_returned(id, 1);
+    table.on_returned(id, 1, members[0]);
     assert_eq!(members.map(|member| heard(&mut table, member)), [1, 0, 0]);
     table.leave_turn(id, members[0]);
     assert_eq!(members.map(|member| heard(&mut table, member)), [0, 1, 0], "it left its turn");
@@ -573,13 +609,13 @@ fn closed_lanes_without_events_are_remembered_up_to_a_bound() {
     let mut table = LaneTable::new(1);
     let count = MAX_CLOSED_LANES + 10;
     for index in 0..count {
-        let id = table.on_new(Lane::new(index.to_le_bytes()));
+        let id = table.on_new(named(Lane::new(index.to_le_bytes())));
         table.close(id, now + Duration::from_millis(1 + index as u64));
     }
     assert_eq!(table.snapshot().known, MAX_CLOSED_LANES);
     let mut forgotten = Vec::new();
     while let Some(lane) = table.take_forgotten() {
-        forgotten.push(lane);
+        forgotten.push(lane.lane);
     }
     forgotten.sort();
     let first: Vec<Lane> = (0..10_usize).map(|index| Lane::new(index.to_le_bytes())).collect();
@@ -595,9 +631,9 @@ fn a_million_lanes_are_forgotten_when_they_are_empty() {
     for index in 0..1_000_000_u32 {
         let lane = Lane::new(index.to_le_bytes());
         let World { table, parts, now, .. } = &mut world;
-        let id = table.on_new(lane.clone());
+        let id = table.on_new(named(lane.clone()));
         let queues = &mut parts[0].queues;
-        let queue = queues.on_lane(id, lane, table);
+        let queue = queues.on_lane(id, named(lane), table);
         let given = Given { ticket: Ticket::FIRST.after(index as usize), item: None };
         queues.on_placed(queue);
         queues.on_event(queue, given, 1, table, *now);
@@ -679,8 +715,8 @@ fn a_large_event_ends_a_batch_and_is_first_in_the_next() {
     let mut table = LaneTable::new(1);
     let mut queues: LaneQueues<u8> = LaneQueues::new(table.join(), true, Some(LIMITS));
     for (index, bytes) in [600, 600, 5_000].into_iter().enumerate() {
-        let id = table.on_new(name(index as u8));
-        let queue = queues.on_lane(id, name(index as u8), &mut table);
+        let id = table.on_new(named_of(index as u8));
+        let queue = queues.on_lane(id, named_of(index as u8), &mut table);
         queues.on_placed(queue);
         let given = Given { ticket: Ticket::FIRST.after(index), item: index as u8 };
         queues.on_event(queue, given, bytes, &mut table, now);
@@ -737,21 +773,21 @@ fn whoever_passed_takes_when_it_has_a_slot_though_the_next_one_was_told() {
     let now = Instant::now();
     let mut table = LaneTable::new(1);
     let members = [table.join(), table.join(), table.join()];
-    let id = table.on_new(name(1));
+    let id = table.on_new(named_of(1));
     members.iter().for_each(|_| table.on_used(id));
     let queue = QueueId(1);
     assert_eq!(table.take(id, members[2], queue, now), Entry::Open(1));
     for member in members {
         assert_eq!(table.enter(id, member, queue, false, now), Entry::Full);
     }
-    table.on_returned(id, 1);
+    table.on_returned(id, 1, members[0]);
     table.pass(members[0]);
     assert_eq!(table.take(id, members[2], queue, now), Entry::Full, "it was not told");
     assert_eq!(table.take(id, members[0], queue, now), Entry::Open(1));
     assert_eq!(table.take(id, members[1], queue, now), Entry::Full, "it comes too late");
     let mut news = Vec::new();
     table.take_news(members[1], &mut news);
-    table.on_returned(id, 1);
+    table.on_returned(id, 1, members[0]);
     news.clear();
     table.take_news(members[1], &mut news);
     assert_eq!(news.len(), 1, "and is the next");

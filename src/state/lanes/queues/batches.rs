@@ -34,16 +34,18 @@ impl<T> LaneQueues<T> {
         let since = came.filter(|_| is_ready).max(queue.ready_since.filter(|_| is_ready));
         if queue.since != since {
             if let Some(before) = std::mem::replace(&mut queue.since, since) {
-                self.since.remove(&(before, id));
+                self.since.remove(before);
             }
-            since.map(|since| self.since.insert((since, id)));
+            if let Some(since) = since {
+                self.since.add(since);
+            }
         }
     }
 
     /// Why a batch is ready, if one is; `pressed`: it need not fill.
     pub fn ready_batch(&self, pressed: bool, now: Instant) -> Option<FlushReason> {
         let limits = self.limits.filter(|_| self.ready > 0)?;
-        let oldest = self.since.first().map(|(since, _)| *since);
+        let oldest = self.since.first();
         if self.batch.events >= limits.max_events {
             Some(FlushReason::Size)
         } else if self.batch.bytes >= limits.max_bytes {
