@@ -10,7 +10,7 @@ use super::storm::{self, Storm};
 use super::worker::{Pace, Work};
 
 /// Leases as short as a clock of whole seconds allows.
-pub const PACE: Pace = Pace {
+const PACE: Pace = Pace {
     heartbeat: Duration::from_millis(300),
     expiry: Duration::from_secs(2),
     look: Duration::from_millis(500),
