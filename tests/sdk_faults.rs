@@ -443,8 +443,7 @@ async fn a_second_consumer_takes_the_partitions_and_only_it_writes_from_then_on(
         assert!(lost, "{partition:?}");
     }
     assert!(clean.is_clean(), "{clean:?}");
-    // Each partition's first link gave way to one with more credit.
-    assert_eq!(clean.counts.links_opened, 4, "the first took nothing back");
+    assert_eq!(clean.counts.links_opened, 2, "the first took nothing back");
 
     for partition in PARTITIONS {
         assert_taken_over(&journal, partition, EVENTS_EACH);
