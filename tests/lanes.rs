@@ -1113,3 +1113,57 @@ async fn a_hand_off_that_is_called_back_goes_on_with_what_waited() {
     assert!(drained(first).await.is_clean());
     assert!(drained(second).await.is_clean());
 }
+
+/// Real threads: partitions step at the same time, and share every lane.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn lanes_hold_where_partitions_step_at_once() {
+    for (cap, rule) in [(1, LaneRule::per_key()), (3, LaneRule::limited(3, keyed_lane))] {
+        let harness = Harness::new(4);
+        // Few events have a rare key, and many a frequent one.
+        for number in 0..12_000_usize {
+            let key = (number * number) % (1 + number % 61);
+            keyed(&harness, number % 4, &format!("key {key}"));
+        }
+        let track = Track::default();
+        let seen = track.clone();
+        let mut options = ConsumerOptions::default();
+        options.retry_backoff = Backoff::doubling(MS, 2 * MS);
+        options.max_attempts = 50;
+        let handle = harness
+            .builder()
+            .options(options)
+            .max_events_in_flight(40)
+            .lanes(rule)
+            .event_handler(move |event: Event, context: EventContext| {
+                let track = seen.clone();
+                async move {
+                    let number = event.sequence_number().0;
+                    track.begin(&key(&event), &event);
+                    for _ in 0..number % 4 {
+                        tokio::task::yield_now().await;
+                    }
+                    track.end(&key(&event));
+                    if context.attempt() == 1 {
+                        let of_partition = format!("{} of {}", key(&event), event.partition().id);
+                        track.begin(&of_partition, &event);
+                    }
+                    let fails = number % 23 == 0 && context.attempt() < 3;
+                    if fails { Err(Failure::transient("not yet")) } else { Ok(()) }
+                }
+            })
+            .expect("valid")
+            .start();
+        until("all", || done(&handle) == 12_000).await;
+        for lane in 0..61 {
+            let lane = format!("key {lane}");
+            assert!(track.most(&lane) <= cap, "{} of {lane} at once", track.most(&lane));
+            for partition in 0..4 {
+                let order = track.of(&format!("{lane} of {partition}"));
+                assert!(cap > 1 || order.is_sorted(), "{lane} of {partition}: {order:?}");
+            }
+        }
+        let lanes = handle.snapshot().lanes.expect("lanes");
+        assert_eq!((lanes.known, lanes.in_flight, lanes.waiting_events), (0, 0, 0));
+        assert!(drained(handle).await.is_clean());
+    }
+}
