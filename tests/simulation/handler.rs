@@ -93,7 +93,12 @@ impl SimHandler {
             }
         }
         let is_slow = !worker.world.is_calm() && random.random_bool(rates.slow);
-        let longest_ms = if is_slow { 60_000 } else { rates.longest_ms };
+        let longest_ms = match &plan.lanes {
+            _ if is_slow => 60_000,
+            // What is left in order is handled one by one; that is hours of heartbeats.
+            Some(_) if worker.world.is_calm() => rates.longest_ms / 20,
+            _ => rates.longest_ms,
+        };
         let mut takes = Duration::from_millis(random.random_range(0..=longest_ms));
         let heeds_cancel = random.random_bool(rates.heeds_cancel);
         // By the event alone, so that what it draws is no other call's.
