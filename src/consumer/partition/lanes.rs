@@ -281,7 +281,9 @@ impl PartitionLanes {
         match begins {
             Begins::Nothing | Begins::Flushed => None,
             Begins::Oldest => {
-                let (_, Given { item, .. }) = self.queues.take_oldest()?;
+                let (queue, given) = self.queues.take_oldest(&mut lanes.table)?;
+                self.places.set_held(given.ticket, queue != QueueId::NO_LANE);
+                let item = given.item;
                 if self.takes_batches {
                     let bytes = item.event.budget_bytes();
                     let reason = FlushReason::Pressure;

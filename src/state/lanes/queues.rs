@@ -438,9 +438,9 @@ impl<T> LaneQueues<T> {
         }
     }
 
-    /// Takes the oldest event, whatever its lane says: nothing else is handled. It is not under way
-    /// in its lane.
-    pub fn take_oldest(&mut self) -> Option<(QueueId, Given<T>)> {
+    /// Takes the oldest event, whatever its lane says: nothing else is handled. It is under way in its
+    /// lane, for its call may outlast its trial.
+    pub fn take_oldest(&mut self, table: &mut LaneTable) -> Option<(QueueId, Given<T>)> {
         let spots = self.queues.iter().filter_map(|(key, queue)| {
             self.events.earliest(&queue.list).map(|spot| (spot, QueueId::new(key)))
         });
@@ -452,6 +452,12 @@ impl<T> LaneQueues<T> {
         }
         if queue.list.len == 0 {
             queue.state = State::Empty;
+        }
+        if let Some(lane) = queue.id() {
+            if !self.is_ordered || queue.held == 0 {
+                table.take_anyway(lane);
+            }
+            queue.held += 1;
         }
         Some((id, Given { ticket, item }))
     }
@@ -509,6 +515,10 @@ impl<T> LaneQueues<T> {
         self.clear(table, now);
         for queue in self.queues.drain() {
             if let Some(lane) = queue.id() {
+                // What was to close it once all of a batch was settled closes it all the same.
+                if let Some(until) = queue.closes_until {
+                    table.close(lane, until);
+                }
                 match self.is_ordered {
                     true => table.on_returned(lane, queue.held.min(1), self.member),
                     false => table.on_returned(lane, queue.held, self.member),

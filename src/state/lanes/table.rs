@@ -279,6 +279,14 @@ impl LaneTable {
         entry
     }
 
+    /// Takes one event of a lane, whatever that may hold.
+    pub fn take_anyway(&mut self, id: LaneId) {
+        if let Some(lane) = self.lanes.get_mut(id.0) {
+            lane.in_flight += 1;
+            self.in_flight += 1;
+        }
+    }
+
     /// What a partition took of a lane returns.
     pub fn on_returned(&mut self, id: LaneId, count: usize, member: Member) {
         let Some(lane) = self.lanes.get_mut(id.0) else { return };

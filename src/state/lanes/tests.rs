@@ -741,13 +741,55 @@ fn the_oldest_event_is_tried_whatever_its_lane_says() {
     world.event(0, Some(2));
     world.close(2, Duration::from_secs(60));
     world.set_away(0, true);
-    let (queue, given) = world.parts[0].queues.take_oldest().expect("some wait");
+    let World { table, parts, names, now, .. } = &mut world;
+    let queues = &mut parts[0].queues;
+    let (queue, given) = queues.take_oldest(table).expect("some wait");
     assert_eq!(given.ticket, Ticket::FIRST.after(1), "the first one runs");
-    assert_eq!(world.parts[0].queues.lane(queue), Some(&name(1)));
-    let (_, given) = world.parts[0].queues.take_oldest().expect("some wait");
+    assert_eq!(queues.lane(queue), Some(&name(1)));
+    let (other, given) = queues.take_oldest(table).expect("some wait");
     assert_eq!(given.item, Some(2));
-    assert!(world.parts[0].queues.take_oldest().is_none());
-    assert_eq!(world.table.in_flight(world.names[&name(2)]), 0, "it is not under way in its lane");
+    assert!(queues.take_oldest(table).is_none());
+    let (first, second) = (names[&name(1)], names[&name(2)]);
+    assert_eq!(
+        (table.in_flight(first), table.in_flight(second)),
+        (1, 1),
+        "trials may be over before"
+    );
+    table.open(second);
+    assert_eq!(table.room(second), 0, "it is under way in its lane");
+    queues.on_settled(queue, true, table);
+    assert_eq!(table.in_flight(first), 1, "the first one runs yet");
+    queues.on_settled(other, true, table);
+    queues.end(table, *now);
+    assert_eq!(table.snapshot().in_flight, 0);
+}
+
+#[test]
+fn a_partition_that_ends_closes_the_lanes_that_its_failures_were_to_close() {
+    // A batch of an ordered lane of which one event failed, and another one is not settled.
+    let limits = BatchLimits { max_events: 2, max_bytes: 1_000, timeout: Duration::ZERO };
+    let now = Instant::now();
+    let mut table = LaneTable::new(1);
+    let mut queues = LaneQueues::new(table.join(), true, Some(limits));
+    let id = table.on_new(named_of(1));
+    let queue = queues.on_lane(id, named_of(1), &mut table);
+    for item in 0..2 {
+        queues.on_placed(queue);
+        let given = Given { ticket: Ticket::FIRST.after(item), item };
+        queues.on_event(queue, given, 10, &mut table, now);
+    }
+    let batch = queues.take_batch(FlushReason::Size, |_, _| {}, &mut table, now);
+    assert_eq!(batch.map(|batch| batch.items.len()), Some(2));
+    let until = now + Duration::from_secs(9);
+    let failed = Given { ticket: Ticket::FIRST, item: 0 };
+    queues.on_back(queue, failed, 10, &mut table, now);
+    queues.on_failed(queue, true, Some(until), &mut table);
+    assert_eq!(table.snapshot().closed, 0, "something of it is under way");
+    queues.end(&mut table, now);
+    assert_eq!((table.snapshot().closed, table.snapshot().known), (1, 1));
+    assert!(table.take_forgotten().is_none());
+    table.on_time(until);
+    assert_eq!(table.snapshot().known, 0);
 }
 
 #[test]
