@@ -238,7 +238,11 @@ impl PartitionStream {
                 self.prefetch.on_link_opened(opened.prefetch_events);
                 self.unread.on_link_opened(opened.prefetch_events, opened.log.as_ref());
                 self.expected = opened.expected;
-                self.state = State::Open(Watched::new(link));
+                let mut watched = Watched::new(link);
+                if self.expected.is_some() {
+                    watched.look_after(PROBE_AGAIN);
+                }
+                self.state = State::Open(watched);
                 Ok(())
             }
             Err(continuity) => {

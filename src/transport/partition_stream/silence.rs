@@ -46,7 +46,14 @@ impl PartitionStream {
             }
             ready!(watched.look.as_mut().poll(cx));
             let silent = watched.heard.elapsed();
-            let limit = self.unread.probe_after(PROBE_AFTER);
+            // A link that began anew has an event to bring at once. One that does not is of another
+            // log, which is shorter, or stalls.
+            let is_unconfirmed = self.expected.is_some();
+            if is_unconfirmed && silent >= PROBE_AGAIN {
+                return Poll::Ready(Silence::OpenAgain);
+            }
+            let usual = if is_unconfirmed { PROBE_AGAIN } else { PROBE_AFTER };
+            let limit = self.unread.probe_after(usual);
             if silent < limit {
                 watched.look_after(limit - silent);
                 continue;

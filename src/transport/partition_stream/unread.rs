@@ -52,7 +52,10 @@ impl Unread {
         }
         self.credit = LinkCredit::new(prefetch_events);
         if let Some(log) = log {
-            self.before_log = SequenceNumber(log.begin.0.saturating_sub(1));
+            // What was counted was counted in the log as it was; it may be shorter by now.
+            if self.looks_at.is_none() {
+                self.before_log = SequenceNumber(log.begin.0.saturating_sub(1));
+            }
             self.log_end = log.end();
         }
     }
@@ -76,5 +79,26 @@ impl Unread {
     /// How long a link may be silent where that is not `usual`.
     pub(super) fn probe_after(&self, usual: Duration) -> Duration {
         if self.run.is_empty() { usual } else { RUN_PROBE_AFTER }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_placed_in_the_log_in_which_it_was_counted() {
+        let last = Some(SequenceNumber(16));
+        let log = |begin| LogProperties::new(SequenceNumber(begin), last, None);
+        let mut unread = Unread::default();
+        unread.on_link_opened(8, Some(&log(0)));
+        (0..9).for_each(|_| unread.run.on_unreadable());
+        unread.looks_at = Some(SequenceNumber(16));
+        // Retention removed some of the nine; nine numbers are left, and are not theirs alone.
+        unread.on_link_opened(8, Some(&log(8)));
+        let after = unread.after(LinkStart::FirstEvent);
+        let places = unread.run.end_at(SequenceNumber(16), after);
+        assert_eq!(places.len(), 9);
+        assert!(places.iter().all(|place| place.first == SequenceNumber(0)), "{places:?}");
     }
 }
