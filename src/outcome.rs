@@ -84,6 +84,16 @@ impl Outcome {
         Outcome::Abort(failure.into())
     }
 
+    /// The same outcome, its failure changed, where it has one.
+    pub fn with_failure(mut self, change: impl FnOnce(&mut Failure)) -> Self {
+        match &mut self {
+            Outcome::Retry(request) => change(&mut request.failure),
+            Outcome::DeadLetter(failure) | Outcome::Abort(failure) => change(failure),
+            Outcome::Done | Outcome::Skip(_) | Outcome::Deferred(_) => {}
+        }
+        self
+    }
+
     /// The outcome as one lower-case word, as metrics spell it.
     pub fn as_str(&self) -> &'static str {
         match self {

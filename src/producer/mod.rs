@@ -4,6 +4,7 @@
 //! [`EntityProducer`] behind it, made at the first send to it.
 
 pub mod entity;
+pub mod results;
 
 use std::collections::BTreeMap;
 use std::fmt;

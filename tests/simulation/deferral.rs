@@ -65,7 +65,7 @@ impl Deferral {
 }
 
 /// What the handler call knows of its ownership.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Ownership {
     pub partition: usize,
     pub epoch: u64,
@@ -74,7 +74,7 @@ pub struct Ownership {
 }
 
 impl Ownership {
-    fn is_ending(&self) -> bool {
+    pub fn is_ending(&self) -> bool {
         self.cancelled.is_cancelled() || self.lost.is_cancelled()
     }
 

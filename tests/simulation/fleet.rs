@@ -13,6 +13,7 @@ use super::lanes::{Choice, LaneId};
 use super::lease_port::SimLeases;
 use super::plan::{Fault, MAX_WORKERS};
 use super::ports::{SimSink, SimStore, SimTransport};
+use super::results::Results;
 use super::worker::Worker;
 use super::world::{World, index};
 
@@ -71,7 +72,8 @@ fn assemble(world: &Arc<World>, number: u64) -> (Arc<Worker>, ConsumerHandle) {
         }
         None => {}
     }
-    let handler = SimHandler(Arc::clone(&worker));
+    let results = worker.world.plan.results.map(|plan| Results::new(&worker, plan));
+    let handler = SimHandler(Arc::clone(&worker), results);
     let consumer = if world.plan.batches {
         builder.batch_handler(handler)
     } else {

@@ -18,10 +18,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::deferral::{Deferral, Ownership, Taken};
 use super::lanes::InLane;
+use super::results::Results;
 use super::worker::Worker;
 use super::world::index;
 
-pub struct SimHandler(pub Arc<Worker>);
+pub struct SimHandler(pub Arc<Worker>, pub Option<Results>);
 
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Ending {
@@ -208,7 +209,14 @@ impl EventHandler for SimHandler {
             lost: context.partition_lost().clone(),
         };
         let lane = InLane::of_call(&self.0, slice::from_ref(&event), ownership.epoch).pop();
-        let call = self.begin(&event, ownership.epoch, lane.flatten());
+        let mut call = self.begin(&event, ownership.epoch, lane.flatten());
+        let result = match &self.1 {
+            Some(results) => results.begin(&event, &ownership).await,
+            None => None,
+        };
+        if result.is_some() {
+            call.deferral = None;
+        }
         let cancelled = call.heeds_cancel.then_some(&ownership.cancelled);
         let taken = self.take(&call, || Some(context.clone().defer()));
         if !self.work(call.takes, call.ending == Ending::Hang, cancelled).await {
@@ -218,7 +226,13 @@ impl EventHandler for SimHandler {
             // Without the hook that prints it.
             resume_unwind(Box::new("simulated"));
         }
-        self.end(call, &ownership, taken)
+        match result {
+            Some(result) if call.ending == Ending::Done => {
+                drop(call.running);
+                result.publish(context, ownership.epoch)
+            }
+            _ => self.end(call, &ownership, taken),
+        }
     }
 }
 

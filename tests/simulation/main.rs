@@ -24,6 +24,7 @@ mod oracle;
 mod plan;
 mod ports;
 mod requests;
+mod results;
 mod run;
 mod worker;
 mod world;
@@ -115,6 +116,9 @@ const EXPECTED: &[&str] = &[
     "closing of a lane asked for",
     "dead letter after a closing",
     "lanes timed",
+    "result acknowledged",
+    "answer to a result lost",
+    "result too large",
 ];
 
 fn variable(name: &str) -> Option<u64> {

@@ -14,6 +14,7 @@ use rand::{Rng, SeedableRng};
 
 use super::families::{add_later_families, faults, quicken};
 use super::lanes::{LaneId, LanePlan, add_lanes};
+use super::results::ResultPlan;
 
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -41,6 +42,8 @@ pub struct Plan {
     pub epochs_ahead: bool,
     /// What the consumers' rule of lanes is; `None`: they have no lanes.
     pub lanes: Option<LanePlan>,
+    /// What the hub of the results is like; `None`: handlers have no results.
+    pub results: Option<ResultPlan>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -305,6 +308,7 @@ impl Plan {
             deadly: None,
             epochs_ahead: false,
             lanes: None,
+            results: None,
         };
         this.deadly = random.random_bool(0.1).then(|| random.random_range(0..events));
         this.options.max_takeovers = Some(*[6, 7, 9].choose(random).unwrap_or(&7));
@@ -312,6 +316,8 @@ impl Plan {
         add_later_families(&mut later, &mut this, events);
         let mut last = SmallRng::seed_from_u64(seed.wrapping_add(0x1a4e).rotate_left(16));
         add_lanes(&mut last, &mut this);
+        let mut newest = SmallRng::seed_from_u64(seed.wrapping_add(0x7e50).rotate_left(48));
+        this.results = ResultPlan::random(&mut newest);
         this
     }
 }
@@ -335,6 +341,7 @@ impl Plan {
             deadly: None,
             epochs_ahead: false,
             lanes: None,
+            results: None,
         }
     }
 }

@@ -192,7 +192,10 @@ async fn change_in_calm(world: &Arc<World>, fleet: &mut Fleet) {
 async fn probe_lanes(world: &Arc<World>, fleet: &mut Fleet) {
     let options = &world.plan.options;
     let waits_for_checkpoints = options.uncheckpointed_events != UncheckpointedEvents::Unlimited;
-    let is_timed = world.plan.lanes.is_some_and(|lanes| lanes.can_be_timed());
+    // Where results have little room, events wait for that with their slots held.
+    let has_room =
+        world.plan.results.is_none_or(|results| results.room > options.max_events_in_flight);
+    let is_timed = has_room && world.plan.lanes.is_some_and(|lanes| lanes.can_be_timed());
     if !is_timed || waits_for_checkpoints || world.has_failed() {
         return;
     }

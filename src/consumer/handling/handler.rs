@@ -200,6 +200,28 @@ impl Settler {
         self.tracked.as_ref().map(|tracked| &tracked.event)
     }
 
+    /// Fires when the work is asked to give up: a drain ran out of time, or the partition is lost.
+    /// [`CANCEL_GRACE`](crate::consumer::CANCEL_GRACE) later the event is given up on, and counts as
+    /// cut ([`PartitionExit::cut_handlers`](crate::consumer::PartitionExit::cut_handlers)).
+    pub fn cancelled(&self) -> &CancellationToken {
+        &self.scope.cancelled
+    }
+
+    /// Fires when another owner has the partition: it gets the event again, so what is done from now
+    /// on may be done twice.
+    pub fn partition_lost(&self) -> &CancellationToken {
+        &self.scope.lost
+    }
+
+    /// Waits until nobody is there to hear the settler: the ownership ended. Whatever it says after
+    /// that changes nothing.
+    ///
+    /// # Cancel safety
+    /// A dropped call changes nothing.
+    pub async fn abandoned(&self) {
+        self.scope.completions.closed().await;
+    }
+
     fn complete(&mut self, outcome: Outcome) {
         if let Some(tracked) = self.tracked.take() {
             // A closed channel means that the ownership ended.

@@ -41,6 +41,8 @@ pub struct Oracle {
     leaving: BTreeSet<String>,
     ended: BTreeSet<String>,
     lanes: Lanes,
+    /// Events whose work was done, by ownership: their results are on their way.
+    worked: BTreeSet<(usize, u64)>,
     pub incarnation: i64,
     pub violations: Vec<String>,
     /// How often what was seen, for the summary.
@@ -206,6 +208,13 @@ impl Oracle {
         if let Some(by) = settled {
             self.judge_repeat(id, by, epoch);
         }
+        if self.worked.contains(&(id, epoch)) && !self.partitions[partition].reused.contains(&epoch)
+        {
+            self.violations.push(format!(
+                "event {id} is handled again by epoch {epoch}, which has done its work: only its \
+                 result was missing"
+            ));
+        }
         self.judge_window(id, epoch);
         self.on_attempt(id, epoch);
         self.on_running(worker, partition);
@@ -284,6 +293,11 @@ impl Oracle {
             return Err(format!("nothing happened to {} that would explain it", first.by));
         }
         Ok("repeat: crash or steal")
+    }
+
+    /// The work of an event is done, and its result handed over.
+    pub fn on_worked(&mut self, id: usize, epoch: u64) {
+        self.worked.insert((id, epoch));
     }
 
     /// An event is finished, skipped, or its dead letter acknowledged.

@@ -1,0 +1,162 @@
+//! What finished work has to tell, published behind it: the slot ends with the work.
+//!
+//! A handler that waits for the answer of a hub holds its slot for a round trip and more. With a
+//! [`ResultPublisher`] it does not:
+//!
+//! 1. It takes [`room`](ResultPublisher::room) for its result before it begins the work. So what was
+//!    done and is not published yet is bounded, and work that nobody could be told of is not begun.
+//! 2. It does the work.
+//! 3. It [defers](crate::consumer::EventContext::defer) its event, hands the result over, and
+//!    returns. Its slot is free.
+//! 4. Results that wait together travel together. The one that is acknowledged settles its event,
+//!    and no other does: the checkpoint waits for it.
+//!
+//! A hand-off waits for results as it waits for handlers. Where a drain runs out of time, the results
+//! that are still here count as cut; where the partition is lost they are dropped. In both cases the
+//! event is delivered again.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use longshore::producer::results::ResultPublisher;
+//! use longshore::{Event, EventContext, Outcome, OutgoingEvent};
+//!
+//! async fn handle(results: Arc<ResultPublisher>, event: Event, context: EventContext) -> Outcome {
+//!     let room = results.room(4_096).await;
+//!     let answer = OutgoingEvent::new(format!("{} bytes", event.body().len()));
+//!     let (settler, deferred) = context.defer();
+//!     results.publish(room, settler, answer, "the event is measured");
+//!     deferred
+//! }
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::sleep;
+use tracing::warn;
+
+use super::EntityProducer;
+use crate::consumer::Settler;
+use crate::error::{Error, ErrorClass};
+use crate::event::OutgoingEvent;
+use crate::outcome::{Failure, Outcome};
+use crate::transport::SendTarget;
+
+/// Most results that were begun and are not acknowledged; see [`ResultPublisher::with_room`].
+pub const MAX_RESULTS: usize = 1_000;
+
+/// Most bytes of them: 8 MiB.
+pub const MAX_RESULT_BYTES: usize = 8 << 20;
+
+/// How long a result waits before the producer is asked anew, after its own patience ended.
+pub const RESULT_WAIT: Duration = Duration::from_secs(1);
+
+/// Publishes the results of events, and settles each event with the answer. Cloning shares it.
+#[derive(Clone, Debug)]
+pub struct ResultPublisher {
+    producer: Arc<EntityProducer>,
+    results: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
+    max_bytes: usize,
+}
+
+/// Room for one result. Dropped, it is another one's.
+#[derive(Debug)]
+#[must_use]
+pub struct Room {
+    _result: OwnedSemaphorePermit,
+    _bytes: OwnedSemaphorePermit,
+}
+
+impl ResultPublisher {
+    /// Publishes to what the producer publishes to, with room for [`MAX_RESULTS`] and
+    /// [`MAX_RESULT_BYTES`].
+    pub fn new(producer: Arc<EntityProducer>) -> Self {
+        Self::with_room(producer, MAX_RESULTS, MAX_RESULT_BYTES)
+    }
+
+    /// With room for so many results, and so many bytes of them; at least one of each. A result that
+    /// is larger than all of the room has all of it.
+    pub fn with_room(producer: Arc<EntityProducer>, results: usize, bytes: usize) -> Self {
+        let max_bytes = bytes.clamp(1, u32::MAX as usize);
+        Self {
+            producer,
+            results: Arc::new(Semaphore::new(results.clamp(1, Semaphore::MAX_PERMITS))),
+            bytes: Arc::new(Semaphore::new(max_bytes)),
+            max_bytes,
+        }
+    }
+
+    /// Room for a result of at most so many bytes, when there is some. Whoever asked first has it
+    /// first.
+    ///
+    /// # Cancel safety
+    /// A dropped call takes nothing.
+    pub async fn room(&self, bytes: usize) -> Room {
+        let bytes = u32::try_from(bytes.clamp(1, self.max_bytes)).unwrap_or(u32::MAX);
+        loop {
+            let result = Arc::clone(&self.results).acquire_owned().await;
+            let bytes = Arc::clone(&self.bytes).acquire_many_owned(bytes).await;
+            // Nobody closes them.
+            if let (Ok(_result), Ok(_bytes)) = (result, bytes) {
+                return Room { _result, _bytes };
+            }
+        }
+    }
+
+    /// Publishes a result, in a task of its own, for as long as it takes; then the settler ends its
+    /// event. `what` says what is done, for messages that go on with ", but not its result".
+    ///
+    /// A hub that is away is waited for. A result that is too large for it makes a dead letter of its
+    /// event; a refusal for good stops the consumer, for every other result would be refused alike.
+    pub fn publish(
+        &self,
+        room: Room,
+        settler: Settler,
+        result: OutgoingEvent,
+        what: impl Into<String>,
+    ) {
+        let (producer, what) = (Arc::clone(&self.producer), what.into());
+        tokio::spawn(async move {
+            let lost = settler.partition_lost().clone();
+            let outcome = tokio::select! {
+                biased;
+                () = lost.cancelled() => lost_outcome(),
+                // Until then it counts as what a drain waits for, and then as cut.
+                () = settler.abandoned() => return,
+                outcome = published(&producer, result, &what) => outcome,
+            };
+            settler.settle(outcome);
+            drop(room);
+        });
+    }
+}
+
+/// Whoever has the partition now gets the event again. That is no failure of it.
+fn lost_outcome() -> Outcome {
+    let failure = Failure::new(ErrorClass::PartitionLost, "its partition was lost");
+    Outcome::close_lane(Duration::ZERO, failure)
+}
+
+/// How the event of this result ends.
+async fn published(producer: &EntityProducer, result: OutgoingEvent, what: &str) -> Outcome {
+    let failure = |error: &Error| {
+        Failure::new(error.class(), format!("{what}, but not its result")).caused_by(error)
+    };
+    loop {
+        match producer.send(SendTarget::Any, result.clone()).await {
+            Ok(_receipt) => return Outcome::Done,
+            Err(error) if error.class().is_retryable() => {
+                warn!(failure = %failure(&error), "a result waits to be published");
+                sleep(RESULT_WAIT).await;
+            }
+            // What the task brought along made it so.
+            Err(error) if error.class() == ErrorClass::TooLarge => {
+                return Outcome::DeadLetter(failure(&error));
+            }
+            Err(error) => return Outcome::abort(failure(&error)),
+        }
+    }
+}
