@@ -76,6 +76,18 @@ impl DurableFolder {
         Ok(folder)
     }
 
+    /// What a failure at `path` means. A folder that is gone comes back by itself nowhere.
+    pub(crate) fn error(&self, operation: &'static str, path: &Path, error: io::Error) -> Error {
+        if error.kind() == ErrorKind::NotFound && !self.root.is_dir() {
+            let message = format!(
+                "{} was removed or unmounted while in use; put it back",
+                self.root.display()
+            );
+            return Error::new(ErrorClass::Permanent, operation, message).with_source(error);
+        }
+        disk_error(operation, &self.root.join(path), error)
+    }
+
     pub(crate) fn root(&self) -> &Path {
         &self.root
     }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use longshore::blob_store::{BlobError, BlobName, BlobStore, BlobWriter};
+use longshore::blob_store::{BlobError, BlobName, BlobNote, BlobStore, BlobWriter, FoundBlob};
 use longshore::checkpoint_store::memory::MemoryCheckpointStore;
 use longshore::config::{ConsumerOptions, Rate, RateLimits};
 use longshore::dead_letter::memory::MemoryDeadLetterSink;
@@ -69,10 +69,10 @@ impl BlobStore for Sink {
         .boxed()
     }
 
-    fn size_bytes<'a>(
+    fn find<'a>(
         &'a self,
         _name: &'a BlobName,
-    ) -> BoxFuture<'a, Result<Option<u64>, BlobError>> {
+    ) -> BoxFuture<'a, Result<Option<FoundBlob>, BlobError>> {
         async { Ok(None) }.boxed()
     }
 }
@@ -83,7 +83,10 @@ impl BlobWriter for Counted {
         async { Ok(()) }.boxed()
     }
 
-    fn commit(self: Box<Self>) -> BoxFuture<'static, Result<(), BlobError>> {
+    fn commit(
+        self: Box<Self>,
+        _note: Option<BlobNote>,
+    ) -> BoxFuture<'static, Result<(), BlobError>> {
         self.committed.fetch_add(1, Ordering::Relaxed);
         async { Ok(()) }.boxed()
     }

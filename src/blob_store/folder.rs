@@ -2,7 +2,9 @@
 //!
 //! A writer collects parts to [`CHUNK_BYTES`] and writes them to a temporary file below
 //! `root/.longshore/`; a commit flushes the file, renames it into place and flushes the
-//! folder, so that a blob is there whole or not at all. Temporary files go when their writer
+//! folder, so that a blob is there whole or not at all. A blob that is no longer than a chunk touches
+//! the disk at its commit, once. What a commit notes is in the extended attribute [`NOTE_ATTRIBUTE`] of
+//! the file, where the file system has such. Temporary files go when their writer
 //! is dropped, when the store is closed or dropped, and, after a crash, when the next process
 //! opens the root. Processes may share a root.
 //!
@@ -10,6 +12,7 @@
 //! guard against somebody who swaps folders for links while a commit runs: who may write to
 //! the root is trusted.
 
+mod attribute;
 mod partial;
 mod root;
 
@@ -22,8 +25,9 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::task::spawn_blocking;
 
+pub use self::attribute::NOTE_ATTRIBUTE;
 use self::root::{Partial, Root};
-use super::{BlobError, BlobName, BlobStore, BlobWriter};
+use super::{BlobError, BlobName, BlobNote, BlobStore, BlobWriter, FoundBlob};
 
 /// How many bytes a writer collects before it writes them: what it holds in memory, beside the
 /// part it was just given.
@@ -73,6 +77,14 @@ impl FolderBlobStore {
         self.root.path()
     }
 
+    /// The length of a committed blob; `None` where there is none. Blocks for a file operation or two.
+    ///
+    /// # Errors
+    /// See [`BlobError`].
+    pub fn length(&self, name: &BlobName) -> Result<Option<u64>, BlobError> {
+        self.root.length(name)
+    }
+
     /// Removes the temporary files of this store, those of open writers too: they fail at their
     /// commit. Dropping the store and all its writers does the same.
     ///
@@ -92,29 +104,43 @@ impl BlobStore for FolderBlobStore {
         size_hint_bytes: Option<u64>,
     ) -> BoxFuture<'a, Result<Box<dyn BlobWriter>, BlobError>> {
         async move {
-            let (root, opened) = (self.root.clone(), name.clone());
-            let partial = blocking("open", name, move || root.open(&opened)).await?;
-            let capacity = size_hint_bytes
-                .and_then(|bytes| usize::try_from(bytes).ok())
-                .map_or(0, |bytes| bytes.min(CHUNK_BYTES));
+            let known = size_hint_bytes.and_then(|bytes| usize::try_from(bytes).ok());
+            let partial = match known {
+                // It goes to the disk as a whole, with one call that blocks.
+                Some(bytes) if bytes < CHUNK_BYTES => PartialState::NotOpened,
+                _ => {
+                    let (root, opened) = (self.root.clone(), name.clone());
+                    let partial = blocking("open", name, move || root.open(&opened)).await?;
+                    PartialState::Open(partial)
+                }
+            };
+            let capacity = known.map_or(0, |bytes| bytes.min(CHUNK_BYTES));
             let writer: Box<dyn BlobWriter> = Box::new(FolderBlobWriter {
                 root: self.root.clone(),
                 sync: self.sync,
                 name: name.clone(),
                 buffer: Vec::with_capacity(capacity),
-                partial: Some(partial),
+                partial,
             });
             Ok(writer)
         }
         .boxed()
     }
 
-    fn size_bytes<'a>(
+    fn find<'a>(
         &'a self,
         name: &'a BlobName,
-    ) -> BoxFuture<'a, Result<Option<u64>, BlobError>> {
-        let (root, sized) = (self.root.clone(), name.clone());
-        blocking("look up", name, move || root.size_bytes(&sized)).boxed()
+    ) -> BoxFuture<'a, Result<Option<FoundBlob>, BlobError>> {
+        let (root, found) = (self.root.clone(), name.clone());
+        blocking("look up", name, move || root.find(&found)).boxed()
+    }
+
+    fn sha256<'a>(
+        &'a self,
+        name: &'a BlobName,
+    ) -> BoxFuture<'a, Result<Option<[u8; 32]>, BlobError>> {
+        let (root, read) = (self.root.clone(), name.clone());
+        blocking("read", name, move || root.sha256(&read)).boxed()
     }
 }
 
@@ -139,19 +165,32 @@ struct FolderBlobWriter {
     name: BlobName,
     /// Shorter than [`CHUNK_BYTES`].
     buffer: Vec<u8>,
-    /// `None` once the writer is spent.
-    partial: Option<Partial>,
+    partial: PartialState,
+}
+
+/// The temporary file of a writer.
+enum PartialState {
+    /// Everything is in the buffer.
+    NotOpened,
+    Open(Partial),
+    /// A call failed or was dropped.
+    Spent,
 }
 
 impl FolderBlobWriter {
-    fn take(&mut self, operation: &'static str) -> Result<Partial, BlobError> {
-        self.partial.take().ok_or_else(|| BlobError::Transient {
-            operation,
-            name: self.name.to_string(),
-            source: io::Error::other(
-                "a call on this writer failed before or was dropped; open the blob anew",
-            ),
-        })
+    /// The temporary file, if there is one yet. The writer is spent until it is put back.
+    fn take(&mut self, operation: &'static str) -> Result<Option<Partial>, BlobError> {
+        match std::mem::replace(&mut self.partial, PartialState::Spent) {
+            PartialState::NotOpened => Ok(None),
+            PartialState::Open(partial) => Ok(Some(partial)),
+            PartialState::Spent => Err(BlobError::Transient {
+                operation,
+                name: self.name.to_string(),
+                source: io::Error::other(
+                    "a call on this writer failed before or was dropped; open the blob anew",
+                ),
+            }),
+        }
     }
 }
 
@@ -160,15 +199,19 @@ impl BlobWriter for FolderBlobWriter {
         async move {
             const OPERATION: &str = "write";
             // Taken while the write runs: dropped in the midst of it, the writer is spent.
-            let (mut file, partial) = self.take(OPERATION)?;
+            let partial = self.take(OPERATION)?;
             if self.buffer.len() + part.len() < CHUNK_BYTES {
                 self.buffer.extend_from_slice(&part);
-                self.partial = Some((file, partial));
+                self.partial = partial.map_or(PartialState::NotOpened, PartialState::Open);
                 return Ok(());
             }
             let mut buffer = std::mem::take(&mut self.buffer);
             let (root, name) = (self.root.clone(), self.name.clone());
             let (buffer, written) = blocking(OPERATION, &self.name, move || {
+                let (mut file, partial) = match partial {
+                    Some(partial) => partial,
+                    None => root.open(&name)?,
+                };
                 file.write_all(&buffer)
                     .and_then(|()| file.write_all(&part))
                     .map_err(|error| root.partial_failed(OPERATION, &name, error))?;
@@ -177,27 +220,38 @@ impl BlobWriter for FolderBlobWriter {
             })
             .await?;
             self.buffer = buffer;
-            self.partial = Some(written);
+            self.partial = PartialState::Open(written);
             Ok(())
         }
         .boxed()
     }
 
-    fn commit(mut self: Box<Self>) -> BoxFuture<'static, Result<(), BlobError>> {
+    fn commit(
+        mut self: Box<Self>,
+        note: Option<BlobNote>,
+    ) -> BoxFuture<'static, Result<(), BlobError>> {
         async move {
             let partial = self.take("commit")?;
             let rest = std::mem::take(&mut self.buffer);
             let (root, name, sync) = (self.root.clone(), self.name.clone(), self.sync);
-            blocking("commit", &self.name, move || root.commit(&name, partial, &rest, sync)).await
+            blocking("commit", &self.name, move || {
+                let partial = match partial {
+                    Some(partial) => partial,
+                    None => root.open(&name)?,
+                };
+                root.commit(&name, partial, &rest, note, sync)
+            })
+            .await
         }
         .boxed()
     }
 
     fn abort(mut self: Box<Self>) -> BoxFuture<'static, ()> {
         async move {
-            let partial = self.partial.take();
-            // Where the runtime is shutting down, the drop removes the file.
-            let _ = spawn_blocking(move || drop(partial)).await;
+            if let Ok(Some(partial)) = self.take("abort") {
+                // Where the runtime is shutting down, the drop removes the file.
+                let _ = spawn_blocking(move || drop(partial)).await;
+            }
         }
         .boxed()
     }

@@ -3,11 +3,15 @@
 //! Nothing is visible under the blob's name before [`BlobWriter::commit`] returned `Ok`.
 
 pub mod folder;
+mod note;
 
 use std::fmt;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+
+pub use note::BlobNote;
 
 /// A relative name of a blob, checked: `/` between parts, no part empty, `.` or `..`, no
 /// backslash, no control character, no leading `/`, at most [`BlobName::MAX_CHARS`] characters.
@@ -119,14 +123,59 @@ pub trait BlobStore: Send + Sync + fmt::Debug + 'static {
         size_hint_bytes: Option<u64>,
     ) -> BoxFuture<'a, Result<Box<dyn BlobWriter>, BlobError>>;
 
-    /// The length of a committed blob in bytes; `None` where there is none.
+    /// What is known of a committed blob; `None` where there is none.
     ///
     /// # Errors
     /// See [`BlobError`].
-    fn size_bytes<'a>(
+    fn find<'a>(
         &'a self,
         name: &'a BlobName,
-    ) -> BoxFuture<'a, Result<Option<u64>, BlobError>>;
+    ) -> BoxFuture<'a, Result<Option<FoundBlob>, BlobError>>;
+
+    /// The SHA-256 of a committed blob, of its bytes as they are now; `None` where there is no such
+    /// blob, or the store does not read blobs.
+    ///
+    /// # Errors
+    /// See [`BlobError`].
+    fn sha256<'a>(
+        &'a self,
+        _name: &'a BlobName,
+    ) -> BoxFuture<'a, Result<Option<[u8; 32]>, BlobError>> {
+        Box::pin(async { Ok(None) })
+    }
+}
+
+/// A blob that is there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct FoundBlob {
+    /// Its length.
+    pub bytes: u64,
+    /// When it was put there, or changed last, where the store knows it.
+    pub modified: Option<SystemTime>,
+    /// What its commit noted, where the store has it.
+    pub note: Option<BlobNote>,
+}
+
+impl FoundBlob {
+    /// A blob of this length, of which nothing else is known.
+    pub fn new(bytes: u64) -> Self {
+        Self { bytes, modified: None, note: None }
+    }
+
+    /// It was changed last at this time.
+    #[must_use]
+    pub fn with_modified(mut self, modified: Option<SystemTime>) -> Self {
+        self.modified = modified;
+        self
+    }
+
+    /// Its commit noted this.
+    #[must_use]
+    pub fn with_note(mut self, note: Option<BlobNote>) -> Self {
+        self.note = note;
+        self
+    }
 }
 
 /// An open blob. Dropped without a commit, it leaves nothing behind.
@@ -138,11 +187,12 @@ pub trait BlobWriter: Send {
     fn write(&mut self, part: Bytes) -> BoxFuture<'_, Result<(), BlobError>>;
 
     /// Makes what was written visible under the blob's name, whole or not at all, replacing
-    /// what was there. `Ok` means durable.
+    /// what was there, with a note where the store has a place for one. `Ok` means durable.
     ///
     /// # Errors
     /// See [`BlobError`].
-    fn commit(self: Box<Self>) -> BoxFuture<'static, Result<(), BlobError>>;
+    fn commit(self: Box<Self>, note: Option<BlobNote>)
+    -> BoxFuture<'static, Result<(), BlobError>>;
 
     /// Throws away what was written.
     fn abort(self: Box<Self>) -> BoxFuture<'static, ()>;

@@ -62,6 +62,14 @@ impl FolderDeadLetterSink {
         self.folder.root()
     }
 
+    /// Reads one record after the other, in no order. Blocks.
+    ///
+    /// # Errors
+    /// Where a folder cannot be listed.
+    pub fn visit(&self, mut on_letter: impl FnMut(StoredDeadLetter)) -> Result<()> {
+        visit(&self.folder, &mut on_letter)
+    }
+
     /// Reads all records, by entity, partition and sequence number; files that cannot be read
     /// come last and hide no other. All are held in memory at once.
     ///
@@ -99,7 +107,7 @@ fn write(root: &DurableFolder, letter: &DeadLetter) -> Result<()> {
         .to_json()
         .and_then(|json| {
             root.replace(&folder, &file, &json)
-                .map_err(|error| disk_error(WRITE, &root.root().join(&folder).join(&file), error))
+                .map_err(|error| root.error(WRITE, &folder.join(&file), error))
         })
         .map_err(|error| {
             error
@@ -126,20 +134,25 @@ fn place(letter: &DeadLetter) -> (PathBuf, String) {
 }
 
 fn read_all(root: &DurableFolder) -> Result<Vec<StoredDeadLetter>> {
-    let failed = |folder: &Path, error| disk_error(LIST, &root.root().join(folder), error);
     let mut letters = Vec::new();
+    visit(root, &mut |letter| letters.push(letter))?;
+    letters.sort_by(|left, right| order(left).cmp(&order(right)));
+    Ok(letters)
+}
+
+fn visit(root: &DurableFolder, on_letter: &mut dyn FnMut(StoredDeadLetter)) -> Result<()> {
+    let failed = |folder: &Path, error| disk_error(LIST, &root.root().join(folder), error);
     let top = Path::new("");
     for entity in root.folders(top).map_err(|error| failed(top, error))? {
         let entity = PathBuf::from(entity);
         for partition in root.folders(&entity).map_err(|error| failed(&entity, error))? {
             let folder = entity.join(partition);
             for file in root.files(&folder, SUFFIX).map_err(|error| failed(&folder, error))? {
-                letters.extend(read(root, &folder, &file));
+                read(root, &folder, &file).into_iter().for_each(&mut *on_letter);
             }
         }
     }
-    letters.sort_by(|left, right| order(left).cmp(&order(right)));
-    Ok(letters)
+    Ok(())
 }
 
 /// One file; `None` where it went away meanwhile.

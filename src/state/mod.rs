@@ -13,6 +13,7 @@ pub mod call_pace;
 pub mod checkpoint_pace;
 pub mod delay_queue;
 pub mod fence;
+pub mod fetch_plan;
 pub mod first_connection;
 pub mod key_placement;
 pub mod lag;

@@ -1,9 +1,11 @@
-//! What one download may cost, in time and in bytes.
+//! What one download may cost, in time and in bytes. Messages name the limit that was reached.
 
 use std::time::Duration;
 
 /// Default of [`DownloadLimits::connect_timeout`].
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Default of [`DownloadLimits::answer_timeout`]: a server may pack a folder before its first byte.
+pub const DEFAULT_ANSWER_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// Default of [`DownloadLimits::read_timeout`].
 pub const DEFAULT_READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// Default of [`DownloadLimits::max_bytes`]: 1 TiB.
@@ -21,9 +23,11 @@ pub struct DownloadLimits {
     /// Longest wait for a name to resolve, and for a connection. Default
     /// [`DEFAULT_CONNECT_TIMEOUT`].
     pub connect_timeout: Duration,
-    /// Longest wait for an answer, and for the next bytes of a body once they are asked for: what a
-    /// stream waits for our own [`Rates`](super::rates::Rates) does not count. Default
-    /// [`DEFAULT_READ_TIMEOUT`].
+    /// Longest wait for an answer, up to the first byte of its body. Default
+    /// [`DEFAULT_ANSWER_TIMEOUT`].
+    pub answer_timeout: Duration,
+    /// Longest wait for the next bytes of a body once they are asked for: what a stream waits for our
+    /// own [`Rates`](super::rates::Rates) does not count. Default [`DEFAULT_READ_TIMEOUT`].
     pub read_timeout: Duration,
     /// Most bytes of a file. Default [`DEFAULT_MAX_BYTES`].
     pub max_bytes: u64,
@@ -36,6 +40,7 @@ impl Default for DownloadLimits {
     fn default() -> Self {
         Self {
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,
+            answer_timeout: DEFAULT_ANSWER_TIMEOUT,
             read_timeout: DEFAULT_READ_TIMEOUT,
             max_bytes: DEFAULT_MAX_BYTES,
             min_bytes_per_second: DEFAULT_MIN_BYTES_PER_SECOND,

@@ -9,6 +9,7 @@ pub struct Progress {
     bytes: AtomicU64,
     bytes_received: AtomicU64,
     skipped: AtomicU64,
+    verified: AtomicU64,
 }
 
 impl Progress {
@@ -23,6 +24,10 @@ impl Progress {
 
     pub(super) fn on_skipped(&self) {
         self.skipped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn on_verified(&self) {
+        self.verified.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Files committed.
@@ -43,5 +48,11 @@ impl Progress {
     /// Tasks there was nothing to do for.
     pub fn skipped(&self) -> u64 {
         self.skipped.load(Ordering::Relaxed)
+    }
+
+    /// Files that were there and are those of their tasks, so that they were not fetched. See
+    /// [`ExistingFiles::Verify`](super::download::ExistingFiles::Verify).
+    pub fn verified(&self) -> u64 {
+        self.verified.load(Ordering::Relaxed)
     }
 }

@@ -44,7 +44,11 @@ pub struct DownloadTask {
     pub metadata: Map<String, Value>,
 }
 
+/// The keys of a task.
+const KEYS: [&str; 6] = ["id", "url", "path", "sha256", "size", "metadata"];
+
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct RawTask {
     id: String,
     url: String,
@@ -90,8 +94,23 @@ pub enum InvalidTask {
         /// What is wrong with it.
         reason: InvalidBlobName,
     },
+    /// It says something that is not known.
+    #[error(
+        "{}: {key:?} is not known, so it is not kept to; a task has id, url, path, sha256, size, and \
+         metadata for whatever is yours",
+        named(id)
+    )]
+    Key {
+        /// The task, where it has a name.
+        id: Option<String>,
+        /// What is not known.
+        key: String,
+    },
     /// The hash is none.
-    #[error("task {id}: {sha256:?} is not a SHA-256; it must have 64 hexadecimal digits")]
+    #[error(
+        "task {id}: {sha256:?} is not a SHA-256; it must have 64 hexadecimal digits, or 44 characters \
+         of base64"
+    )]
     Hash {
         /// The task.
         id: String,
@@ -118,8 +137,9 @@ impl DownloadTask {
         if body.trim_ascii_start().starts_with(b"[") {
             return Err(InvalidTask::Json { reason: "it is a list".to_owned() });
         }
-        let raw: RawTask = serde_json::from_slice(body)
-            .map_err(|error| InvalidTask::Json { reason: error.to_string() })?;
+        let raw: RawTask = serde_json::from_slice(body).map_err(|error| {
+            unknown_key(body).unwrap_or_else(|| InvalidTask::Json { reason: error.to_string() })
+        })?;
         let RawTask { id, url, path, sha256, size, metadata } = raw;
         let url = Url::parse(&url).map_err(|reason| InvalidTask::Url {
             id: id.clone(),
@@ -166,13 +186,56 @@ fn shortened(text: &str) -> String {
     }
 }
 
+fn named(id: &Option<String>) -> String {
+    id.as_ref().map_or_else(|| "the task".to_owned(), |id| format!("task {}", shortened(id)))
+}
+
+/// What the task says that is not known, if that is what is wrong with it: a hash under another name
+/// must not go unchecked.
+fn unknown_key(body: &[u8]) -> Option<InvalidTask> {
+    let json: Map<String, Value> = serde_json::from_slice(body).ok()?;
+    let key = json.keys().find(|key| !KEYS.contains(&key.as_str()))?;
+    let id = json.get("id").and_then(Value::as_str).map(str::to_owned);
+    Some(InvalidTask::Key { id, key: shortened(key) })
+}
+
+/// Reads a hash as people have it: hexadecimal digits in either case, or base64, behind `sha256` or
+/// `sha-256` and any of `:`, `=` and `-`, as checksum files, HTTP (RFC 9530) and HTML write it.
 fn parse_sha256(text: &str) -> Option<[u8; 32]> {
+    let text = text.trim();
+    let after = |name: &str| {
+        let (before, rest) = text.split_at_checked(name.len())?;
+        before.eq_ignore_ascii_case(name).then_some(rest)
+    };
+    let hash = match after("sha-256").or_else(|| after("sha256")) {
+        Some(rest) => {
+            let hash = rest.trim_start_matches([':', '=', '-', ' ']);
+            if hash.len() == rest.len() {
+                return None;
+            }
+            hash.trim_end_matches(':')
+        }
+        None => text,
+    };
+    from_hex(hash).or_else(|| from_base64(hash))
+}
+
+fn from_base64(text: &str) -> Option<[u8; 32]> {
+    use base64::Engine;
+    use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+    // Padded to 44 characters, or not.
+    let bare = text.strip_suffix('=').unwrap_or(text);
+    let bytes = STANDARD_NO_PAD.decode(bare).or_else(|_| URL_SAFE_NO_PAD.decode(bare)).ok()?;
+    bytes.try_into().ok()
+}
+
+fn from_hex(text: &str) -> Option<[u8; 32]> {
     let digits = text.as_bytes();
     if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
         return None;
     }
     let mut hash = [0; 32];
-    for (byte, pair) in hash.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+    for (byte, pair) in hash.iter_mut().zip(digits.chunks_exact(2)) {
         *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
     }
     Some(hash)
@@ -269,9 +332,45 @@ mod tests {
                 "task a: \"12\" is not a SHA-256",
             ),
             (r#"{"id":"a","url":"https://h/","path":"x","size":-1}"#, "invalid value"),
+            (
+                r#"{"id":"a","url":"https://h/","path":"x","SHA256":"12"}"#,
+                "task a: \"SHA256\" is not known",
+            ),
+            (r#"{"url":"https://h/","length":1}"#, "the task: \"length\" is not known"),
+            (r#"{"id":"a","url":"https://h/","url":"https://i/","path":"x"}"#, "duplicate field"),
         ] {
             let error = DownloadTask::from_json(json.as_bytes()).expect_err(json).to_string();
             assert!(error.contains(message), "{json}: {error}");
         }
+    }
+
+    #[test]
+    fn a_hash_is_read_in_the_forms_that_people_have() {
+        let hash: [u8; 32] = std::array::from_fn(|index| (index * 8 + 3) as u8);
+        let digits = hex(&hash);
+        let base64 = {
+            use base64::Engine;
+            base64::engine::general_purpose::STANDARD.encode(hash)
+        };
+        let url_safe = base64.replace('+', "-").replace('/', "_");
+        for text in [
+            digits.clone(),
+            digits.to_uppercase(),
+            format!("sha256:{digits}"),
+            format!("SHA256:{}", digits.to_uppercase()),
+            format!("sha-256={base64}"),
+            format!("sha-256=:{base64}:"),
+            format!("sha256-{base64}"),
+            format!(" {digits} "),
+            base64.trim_end_matches('=').to_owned(),
+            url_safe,
+            base64,
+        ] {
+            assert_eq!(parse_sha256(&text), Some(hash), "{text}");
+        }
+        for wrong in ["", "sha256", "sha256:", &digits[1..], &format!("md5:{digits}"), "ä"] {
+            assert_eq!(parse_sha256(wrong), None, "{wrong}");
+        }
+        assert_eq!(parse_sha256(&format!("sha256{digits}")), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Files through hub, SDK and consumer: what `demo` and `transfer` have in common.
+//! Files through a consumer: what `demo` and `transfer` have in common, and the broker of `demo`.
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -10,7 +10,6 @@ use tokio::time::{Instant, sleep};
 use super::progress::Standing;
 use super::report::Report;
 use super::{CommandError, PaceArgs};
-use longshore::blob_store::BlobStore;
 use longshore::checkpoint_store::CheckpointStore;
 use longshore::config::ConsumerOptions;
 use longshore::consumer::{
@@ -23,7 +22,6 @@ use longshore::event::{OutgoingEvent, PartitionId, SequenceNumber};
 use longshore::lanes::LaneRule;
 use longshore::producer::EntityProducer;
 use longshore::state::backoff::Backoff;
-use longshore::transfer::download::DownloadWorker;
 use longshore::transfer::progress::Progress;
 use longshore::transport::event_hubs::{EventHubsPublisher, EventHubsTransport, Namespace};
 use longshore::transport::{Publisher, SendTarget, Transport};
@@ -152,7 +150,7 @@ pub(super) struct Job {
 
 impl Job {
     pub(super) fn start(
-        broker: &Broker,
+        transport: Arc<dyn Transport>,
         handler: impl EventHandler,
         progress: Arc<Progress>,
         checkpoints: Arc<dyn CheckpointStore>,
@@ -160,12 +158,11 @@ impl Job {
         pace: &PaceArgs,
         lanes: Option<LaneRule>,
     ) -> Result<Self, CommandError> {
-        let transport = broker.transport(TASKS);
         let mut options = ConsumerOptions::default();
         options.max_events_in_flight = pace.concurrency;
         options.max_batch_size = pace.batch_size;
         options.batch_timeout = pace.batch_timeout.0;
-        // The broker is in this process, which may be slow, and is not away.
+        // The log is in this process, which may be slow, and is not away.
         options.connect_timeout = None;
         // A large file takes as long as it takes; a stalled one is noticed by its rate.
         options.handler_timeout = None;
@@ -210,6 +207,12 @@ impl Job {
     /// Waits until every task published so far is settled, or a partition has stopped.
     pub(super) async fn until_settled(&self) -> Result<(), Error> {
         let ends = ends(&*self.transport).await?;
+        self.until_settled_to(&ends).await;
+        Ok(())
+    }
+
+    /// The same for these partitions, up to these events.
+    pub(super) async fn until_settled_to(&self, ends: &[(PartitionId, Option<SequenceNumber>)]) {
         loop {
             let snapshot = self.handle.snapshot();
             if snapshot.counts.received > 0 {
@@ -222,8 +225,11 @@ impl Job {
             // One that stopped will not settle the rest; its exit says why.
             let stopped =
                 snapshot.partitions.iter().any(|known| known.phase == PartitionPhase::Stopped);
-            if stopped || ends.iter().all(|(partition, end)| settled(partition) >= *end) {
-                return Ok(());
+            // Before it has connected it would not be told to stop in good order.
+            let connected = !snapshot.partitions.is_empty();
+            let all = ends.iter().all(|(partition, end)| settled(partition) >= *end);
+            if stopped || connected && all {
+                return;
             }
             sleep(Duration::from_millis(5)).await;
         }
@@ -256,6 +262,11 @@ impl Job {
             () = sleep(CANCEL_GRACE + LAST_WRITES) => self.handle.snapshot().counts,
         };
         self.report(&counts, elapsed)
+    }
+
+    /// What was done so far.
+    pub(super) fn report_now(&self, elapsed: Duration) -> Report {
+        self.report(&self.handle.snapshot().counts, elapsed)
     }
 
     /// What was done, by counts that are known.
@@ -303,15 +314,4 @@ pub(super) fn fault(exit: &ConsumerExit) -> Option<String> {
         }
         other => Some(format!("partition {} stopped: {other:?}", partition.partition)),
     })
-}
-
-/// The worker of both commands.
-pub(super) fn worker(
-    results: impl Publisher,
-    store: Arc<dyn BlobStore>,
-    policy: longshore::transfer::url_policy::UrlPolicy,
-) -> Result<DownloadWorker, CommandError> {
-    let results = Arc::new(producer(results));
-    let limits = longshore::transfer::limits::DownloadLimits::default();
-    Ok(DownloadWorker::new(store, results, policy, limits)?)
 }

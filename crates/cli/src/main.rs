@@ -1,9 +1,9 @@
 //! The `longshore` command: what it takes, what it prints, how it exits.
 //!
-//! Results go to stdout, everything else to stderr. Exit codes: 0, all is done, or a Ctrl-C
-//! was drained; 1, the environment stopped the run (a full disk, a folder that is a file);
-//! 2, the command line or the configuration cannot be used; 3, a part was not done: tasks became
-//! dead letters, partitions were refused; 130, a Ctrl-C that was not drained: a second, or one of
+//! Results go to stdout, everything else to stderr. Exit codes: 0, all is done; 1, the environment
+//! stopped the run (a full disk, a folder that is a file); 2, the command line or the configuration
+//! cannot be used; 3, a part was not done: tasks became dead letters, partitions were refused; 4, a
+//! Ctrl-C was drained and work is left; 130, a Ctrl-C that was not drained: a second, or one of
 //! the demo.
 
 mod checkpoints;
@@ -20,7 +20,6 @@ mod signals;
 mod terminal;
 mod test;
 mod transfer;
-mod urls;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -38,6 +37,12 @@ use longshore::config::{
 };
 use longshore::error::{Error, ErrorClass, error_chain};
 use longshore::settings::value::{bytes_per_second, duration, requests_per_second};
+use longshore::transfer::download::ExistingFiles;
+use longshore::transfer::http::{Credentials, HttpOptions, HttpProxy, Redirects};
+use longshore::transfer::limits::{
+    DEFAULT_ANSWER_TIMEOUT, DEFAULT_CONNECT_TIMEOUT, DEFAULT_MAX_BYTES,
+    DEFAULT_MIN_BYTES_PER_SECOND, DEFAULT_READ_TIMEOUT, DownloadLimits,
+};
 
 /// Moves files driven by Azure Event Hubs, many at once.
 #[derive(Parser, Debug)]
@@ -82,7 +87,7 @@ struct DemoArgs {
 /// A line of the list is a URL, or a JSON task such as {"url": "https://…", "path": "a/b.jpg",
 /// "sha256": "…", "size": 123}, of which only the url must be there. Empty lines and lines that
 /// begin with # are left out. A file is named like the path of its URL, unless the task says
-/// otherwise.
+/// otherwise. The list may have any length: it is read while files move.
 ///
 /// Run the command again after a crash, a Ctrl-C or an edit of the list: it fetches what is
 /// missing and nothing else. A task is known by its line; one whose line changed is a new one.
@@ -91,7 +96,7 @@ struct DemoArgs {
 #[derive(Args, Debug)]
 #[command(after_long_help = EXIT_CODES)]
 struct TransferArgs {
-    /// The list of what to download
+    /// The list of what to download; - reads it from stdin
     #[arg(long, value_name = "FILE")]
     urls: PathBuf,
     /// Where the files go
@@ -110,10 +115,99 @@ struct TransferArgs {
     /// Lets URLs use plain http everywhere: who is on the way can read and change the files
     #[arg(long)]
     allow_http: bool,
+    /// What becomes of a file that is there and that no run of this state put there
+    #[arg(long, value_name = "CHOICE", default_value = "verify")]
+    existing: Existing,
     #[command(flatten)]
     pace: PaceArgs,
     #[command(flatten)]
     limits: LimitArgs,
+    #[command(flatten)]
+    http: HttpArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Existing {
+    /// Leave it alone; where the task says a size, one of another size is replaced
+    Skip,
+    /// Take it where it is known to be right: by the hash of the task, by what an earlier run noted
+    /// of the file, or because the server has one of the same length that is not newer
+    Verify,
+    /// Fetch it
+    Replace,
+}
+
+impl From<Existing> for ExistingFiles {
+    fn from(existing: Existing) -> Self {
+        match existing {
+            Existing::Skip => ExistingFiles::Skip,
+            Existing::Verify => ExistingFiles::Verify,
+            Existing::Replace => ExistingFiles::Replace,
+        }
+    }
+}
+
+#[derive(Args, Debug, Clone)]
+#[command(next_help_heading = "HTTP")]
+struct HttpArgs {
+    /// Longest wait for a name to resolve, and for a connection
+    #[arg(long, value_name = "TIME", default_value_t = DurationArg(DEFAULT_CONNECT_TIMEOUT))]
+    connect_timeout: DurationArg,
+    /// Longest wait for the first byte of an answer
+    #[arg(long, value_name = "TIME", default_value_t = DurationArg(DEFAULT_ANSWER_TIMEOUT))]
+    answer_timeout: DurationArg,
+    /// Longest wait for the next bytes of a file
+    #[arg(long, value_name = "TIME", default_value_t = DurationArg(DEFAULT_READ_TIMEOUT))]
+    read_timeout: DurationArg,
+    /// The average that a download must reach after a minute; 0 for none
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_MIN_BYTES_PER_SECOND)]
+    min_bytes_per_second: u64,
+    /// Most bytes of a file
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_BYTES)]
+    max_bytes: u64,
+    /// Follows no redirect: its task fails and says where the file is
+    #[arg(long)]
+    no_redirects: bool,
+    /// Sends everything through this proxy, http://host:port; it resolves the names. Where it wants
+    /// a password, give the proxy in the variable instead
+    #[arg(long, value_name = "URL", env = "LONGSHORE_HTTP_PROXY", hide_env_values = true)]
+    proxy: Option<String>,
+    /// A TOML file with what is shown to whom: a table for each origin, such as
+    /// ["https://files.example.com"], with bearer, or with user and password
+    #[arg(long, value_name = "FILE")]
+    credentials: Option<PathBuf>,
+}
+
+impl HttpArgs {
+    fn limits(&self) -> DownloadLimits {
+        let mut limits = DownloadLimits::default();
+        limits.connect_timeout = self.connect_timeout.0;
+        limits.answer_timeout = self.answer_timeout.0;
+        limits.read_timeout = self.read_timeout.0;
+        limits.min_bytes_per_second = self.min_bytes_per_second;
+        limits.max_bytes = self.max_bytes;
+        limits
+    }
+
+    fn options(&self) -> Result<HttpOptions, CommandError> {
+        let mut options = HttpOptions::new();
+        if self.no_redirects {
+            options = options.with_redirects(Redirects::Refuse);
+        }
+        if let Some(proxy) = &self.proxy {
+            options = options.with_proxy(HttpProxy::parse(proxy)?);
+        }
+        if let Some(file) = &self.credentials {
+            let text = std::fs::read_to_string(file).map_err(|error| {
+                CommandError::caused(format_args!("{} cannot be read", file.display()), &error)
+            })?;
+            let credentials = Credentials::from_toml(&text).map_err(|error| {
+                CommandError::caused(format_args!("{} cannot be used", file.display()), &error)
+            })?;
+            options = options.with_credentials(credentials);
+        }
+        Ok(options)
+    }
 }
 
 #[derive(Args, Debug, Clone, Copy)]
@@ -168,10 +262,12 @@ struct PaceArgs {
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0    all is done, or a Ctrl-C let the files in flight finish
+  0    all is done
   1    stopped by the environment, such as a full disk: mend it and run it again
   2    the command line cannot be used
   3    done, but some tasks failed
+  4    work is left: a Ctrl-C let the files in flight finish, or the list changed while it was read;
+       run it again
   130  a second Ctrl-C stopped it at once; run it again";
 
 /// A number from 1 to `most`.
@@ -220,6 +316,8 @@ impl fmt::Display for DurationArg {
 enum Ending {
     Done,
     SomeFailed,
+    /// In good order, before all was done.
+    WorkLeft,
     /// The configuration cannot be used.
     Unusable,
     /// A signal stopped it; the exit code says which.
@@ -284,6 +382,7 @@ pub fn main() -> ExitCode {
         Ok(Ending::Done) => ExitCode::SUCCESS,
         Ok(Ending::Unusable) => ExitCode::from(2),
         Ok(Ending::SomeFailed) => ExitCode::from(3),
+        Ok(Ending::WorkLeft) => ExitCode::from(4),
         Ok(Ending::Stopped(code)) => ExitCode::from(code),
         Err(CommandError(message)) => {
             tell(message);

@@ -7,6 +7,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::report::{blocks, size};
 use super::terminal::{Bar, tell};
+use super::transfer::WaitingTasks;
 
 /// How often a run is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -26,17 +27,21 @@ const BAR_MIN_COLUMNS: usize = 12;
 const BAR_MAX_COLUMNS: usize = 30;
 
 /// Where a run stands.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Standing {
     pub(super) files: u64,
     /// Tasks that became dead letters.
     pub(super) failed: u64,
     pub(super) total_files: u64,
+    /// Where the list is read to its end; there are more files else.
+    pub(super) is_total_known: bool,
     /// Received, those of attempts that failed included.
     pub(super) bytes: u64,
     /// Where the size of every file is known.
     pub(super) total_bytes: Option<u64>,
     pub(super) running: usize,
+    /// What waits for another attempt.
+    pub(super) waiting: Option<WaitingTasks>,
 }
 
 impl Standing {
@@ -50,7 +55,11 @@ impl Standing {
             Some(total) if self.settled() < self.total_files => (self.bytes.min(total), total),
             _ => (self.settled(), self.total_files),
         };
-        if total == 0 { 1.0 } else { done as f64 / total as f64 }
+        if total == 0 {
+            if self.is_total_known { 1.0 } else { 0.0 }
+        } else {
+            done as f64 / total as f64
+        }
     }
 }
 
@@ -85,7 +94,7 @@ impl Past {
 /// How long the rest takes: by its bytes where they are known, else by the files so far.
 fn left(elapsed: Duration, standing: &Standing, bytes_per_second: Option<f64>) -> Option<Duration> {
     let settled = standing.settled();
-    if elapsed < ETA_MIN_ELAPSED || settled >= standing.total_files {
+    if elapsed < ETA_MIN_ELAPSED || settled >= standing.total_files || !standing.is_total_known {
         return None;
     }
     let seconds = match (standing.total_bytes, bytes_per_second) {
@@ -107,8 +116,10 @@ fn parts(standing: &Standing, outlook: &Outlook) -> Vec<String> {
     let left = outlook.left.map(|left| format!("ETA {}", clock(left)));
     let failed = (standing.failed > 0).then(|| format!("{} failed", standing.failed));
     let running = (standing.running > 0).then(|| format!("{} running", standing.running));
-    let files = format!("{} of {} files", standing.files, standing.total_files);
-    [Some(files), rate, left, failed, running, Some(size(standing.bytes))]
+    let more = if standing.is_total_known { "" } else { "+" };
+    let files = format!("{} of {}{more} files", standing.files, standing.total_files);
+    let waiting = standing.waiting.as_ref().map(ToString::to_string);
+    [Some(files), rate, left, failed, waiting, running, Some(size(standing.bytes))]
         .into_iter()
         .flatten()
         .collect()
@@ -203,7 +214,7 @@ impl Display {
 
     /// Shows how the run ended: nothing runs any more, and the rate is that of the whole.
     pub(super) fn end(&mut self, standing: &Standing, elapsed: Duration) {
-        let standing = Standing { running: 0, ..*standing };
+        let standing = Standing { running: 0, waiting: None, ..standing.clone() };
         let seconds = elapsed.as_secs_f64();
         let rate = (seconds > 0.0).then(|| standing.bytes as f64 / seconds);
         let outlook = Outlook { bytes_per_second: rate, left: None };
@@ -229,9 +240,11 @@ mod tests {
         files: 2_050,
         failed: 2,
         total_files: 5_000,
+        is_total_known: true,
         bytes: 12_300_000,
         total_bytes: None,
         running: 10,
+        waiting: None,
     };
 
     fn outlook() -> Outlook {
@@ -244,8 +257,15 @@ mod tests {
             log_line(&RUN, &outlook()),
             "2050 of 5000 files, 5.1 MB/s, ETA 1:23, 2 failed, 10 running, 12.3 MB"
         );
-        let begun = Standing { total_files: 3, ..Standing::default() };
+        let begun = Standing { total_files: 3, is_total_known: true, ..Standing::default() };
         assert_eq!(log_line(&begun, &Outlook::default()), "0 of 3 files, 0 bytes");
+        let read = Standing { is_total_known: false, ..begun };
+        assert_eq!(log_line(&read, &Outlook::default()), "0 of 3+ files, 0 bytes");
+        let left = Some(Duration::from_millis(37_200));
+        let waiting = Some(WaitingTasks { count: 1, left, why: "503".to_owned() });
+        let waits = Standing { waiting, is_total_known: true, ..read };
+        let said = log_line(&waits, &Outlook::default());
+        assert_eq!(said, "0 of 3 files, 1 waits 38 s: 503, 0 bytes");
     }
 
     #[test]
@@ -271,13 +291,16 @@ mod tests {
 
     #[test]
     fn the_share_is_that_of_the_bytes_where_they_are_known() {
-        let half = Standing { files: 0, total_files: 2, bytes: 50, ..Standing::default() };
-        assert_eq!(half.share(), 0.0);
-        assert_eq!(Standing { total_bytes: Some(100), ..half }.share(), 0.5);
+        let half =
+            || Standing { total_files: 2, is_total_known: true, bytes: 50, ..Standing::default() };
+        assert_eq!(half().share(), 0.0);
+        assert_eq!(Standing { total_bytes: Some(100), ..half() }.share(), 0.5);
         // Repeated attempts receive more than there is.
-        assert_eq!(Standing { total_bytes: Some(40), ..half }.share(), 1.0);
-        assert_eq!(Standing { total_bytes: Some(100), files: 1, failed: 1, ..half }.share(), 1.0);
-        assert_eq!(Standing::default().share(), 1.0);
+        assert_eq!(Standing { total_bytes: Some(40), ..half() }.share(), 1.0);
+        let ended = Standing { total_bytes: Some(100), files: 1, failed: 1, ..half() };
+        assert_eq!(ended.share(), 1.0);
+        assert_eq!(Standing { is_total_known: true, ..Standing::default() }.share(), 1.0);
+        assert_eq!(Standing::default().share(), 0.0, "nobody knows yet");
     }
 
     #[test]
@@ -296,12 +319,18 @@ mod tests {
         let seconds = |elapsed, standing: &Standing, rate| {
             left(Duration::from_secs(elapsed), standing, rate).map(|left| left.as_secs())
         };
-        let run = Standing { files: 20, total_files: 100, ..Standing::default() };
-        assert_eq!(seconds(10, &run, Some(1.0)), Some(40));
-        assert_eq!(seconds(1, &run, Some(1.0)), None);
-        assert_eq!(seconds(10, &Standing { files: 9, ..run }, Some(1.0)), None);
-        assert_eq!(seconds(10, &Standing { files: 90, failed: 10, ..run }, Some(1.0)), None);
-        let sized = Standing { files: 0, bytes: 400, total_bytes: Some(1_000), ..run };
+        let run = || Standing {
+            files: 20,
+            total_files: 100,
+            is_total_known: true,
+            ..Standing::default()
+        };
+        assert_eq!(seconds(10, &run(), Some(1.0)), Some(40));
+        assert_eq!(seconds(1, &run(), Some(1.0)), None);
+        assert_eq!(seconds(10, &Standing { files: 9, ..run() }, Some(1.0)), None);
+        assert_eq!(seconds(10, &Standing { files: 90, failed: 10, ..run() }, Some(1.0)), None);
+        assert_eq!(seconds(10, &Standing { is_total_known: false, ..run() }, Some(1.0)), None);
+        let sized = Standing { files: 0, bytes: 400, total_bytes: Some(1_000), ..run() };
         assert_eq!(seconds(10, &sized, Some(60.0)), Some(10));
         assert_eq!(seconds(10, &sized, Some(0.0)), None);
         assert_eq!(seconds(10, &Standing { bytes: 1_001, ..sized }, Some(60.0)), None);

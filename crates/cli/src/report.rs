@@ -22,6 +22,9 @@ pub(super) struct Report {
     pub(super) checkpoints: u64,
     /// Whether a Ctrl-C ended the run before all was done.
     pub(super) interrupted: bool,
+    /// Why the run stopped, where something stopped it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) error: Option<String>,
 }
 
 impl Report {

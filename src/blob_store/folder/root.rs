@@ -4,14 +4,16 @@
 //! once its end is known to be below the root, so nothing is ever created outside.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use super::SyncFiles;
+use sha2::{Digest, Sha256};
+
 use super::partial::{HOLDER, PartialFile, PartialFolder};
-use crate::blob_store::{BlobError, BlobName};
+use super::{SyncFiles, attribute};
+use crate::blob_store::{BlobError, BlobName, BlobNote, FoundBlob};
 use crate::durable_folder::{create_root, explain, sync_folder};
 
 /// The longest file name that the usual file systems take, in bytes.
@@ -82,9 +84,13 @@ impl Root {
         name: &BlobName,
         (mut file, partial): Partial,
         rest: &[u8],
+        note: Option<BlobNote>,
         sync: SyncFiles,
     ) -> Result<(), BlobError> {
         const OPERATION: &str = "commit";
+        if let Some(note) = note {
+            attribute::write(&file, &note);
+        }
         let flushed = file.write_all(rest).and_then(|()| match sync {
             SyncFiles::Always => file.sync_all(),
             SyncFiles::Never => Ok(()),
@@ -105,7 +111,31 @@ impl Root {
         }
     }
 
-    pub(super) fn size_bytes(&self, name: &BlobName) -> Result<Option<u64>, BlobError> {
+    pub(super) fn find(&self, name: &BlobName) -> Result<Option<FoundBlob>, BlobError> {
+        let Some((path, metadata)) = self.file_of(name)? else { return Ok(None) };
+        let found = FoundBlob::new(metadata.len())
+            .with_modified(metadata.modified().ok())
+            .with_note(attribute::read(&path));
+        Ok(Some(found))
+    }
+
+    pub(super) fn length(&self, name: &BlobName) -> Result<Option<u64>, BlobError> {
+        Ok(self.file_of(name)?.map(|(_, metadata)| metadata.len()))
+    }
+
+    pub(super) fn sha256(&self, name: &BlobName) -> Result<Option<[u8; 32]>, BlobError> {
+        let Some((path, _)) = self.file_of(name)? else { return Ok(None) };
+        let mut hasher = Sha256::new();
+        let read = File::open(&path).and_then(|mut file| io::copy(&mut file, &mut hasher));
+        match read {
+            Ok(_) => Ok(Some(hasher.finalize().into())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.failed("read", name, &path, error)),
+        }
+    }
+
+    /// Where the bytes of a blob are.
+    fn file_of(&self, name: &BlobName) -> Result<Option<(PathBuf, Metadata)>, BlobError> {
         let Some(folder) = self.folder_of(name, Missing::Leave)? else {
             return Ok(None);
         };
@@ -113,14 +143,16 @@ impl Root {
         let found = fs::symlink_metadata(&path).and_then(|metadata| {
             if metadata.is_symlink() {
                 let real = path.canonicalize()?;
-                Ok((fs::metadata(&real)?, self.holds(&real)))
+                Ok((fs::metadata(&real)?, real))
             } else {
-                Ok((metadata, true))
+                Ok((metadata, path.clone()))
             }
         });
         match found {
-            Ok((_, false)) => Err(refused(name, link_leads_out(last_part(name)), None)),
-            Ok((metadata, true)) => Ok(metadata.is_file().then_some(metadata.len())),
+            Ok((_, real)) if !self.holds(&real) => {
+                Err(refused(name, link_leads_out(last_part(name)), None))
+            }
+            Ok((metadata, real)) => Ok(metadata.is_file().then_some((real, metadata))),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(self.failed("look up", name, &path, error)),
         }

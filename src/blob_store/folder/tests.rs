@@ -21,7 +21,11 @@ fn store() -> (TempDir, FolderBlobStore) {
 async fn put(store: &FolderBlobStore, blob: &str, content: &[u8]) -> Result<(), BlobError> {
     let mut writer = store.open(&name(blob), Some(content.len() as u64)).await?;
     writer.write(Bytes::copy_from_slice(content)).await?;
-    writer.commit().await
+    writer.commit(None).await
+}
+
+async fn size(store: &FolderBlobStore, blob: &BlobName) -> Option<u64> {
+    store.find(blob).await.unwrap().map(|found| found.bytes)
 }
 
 fn read(store: &FolderBlobStore, blob: &str) -> Vec<u8> {
@@ -77,7 +81,7 @@ async fn a_blob_appears_whole_at_its_commit() {
         let (_dir, store) = store();
         let store = store.with_sync(sync);
         let blob = name("a/b/c.bin");
-        assert_eq!(store.size_bytes(&blob).await.unwrap(), None);
+        assert_eq!(size(&store, &blob).await, None);
         let mut writer = store.open(&blob, None).await.unwrap();
         let mut content = Vec::new();
         for length in [1, CHUNK_BYTES - 2, 1, 0, 7, 3 * CHUNK_BYTES, CHUNK_BYTES, 5] {
@@ -86,9 +90,9 @@ async fn a_blob_appears_whole_at_its_commit() {
             writer.write(part.into()).await.unwrap();
             assert!(!store.root().join("a").exists());
         }
-        writer.commit().await.unwrap();
+        writer.commit(None).await.unwrap();
         assert_eq!(read(&store, "a/b/c.bin"), content);
-        assert_eq!(store.size_bytes(&blob).await.unwrap(), Some(content.len() as u64));
+        assert_eq!(size(&store, &blob).await, Some(content.len() as u64));
         assert_eq!(partial_count(&store), 0);
     }
 }
@@ -100,8 +104,54 @@ async fn a_commit_replaces_what_was_there_and_an_empty_blob_is_one() {
     put(&store, "a", b"short").await.unwrap();
     assert_eq!(read(&store, "a"), b"short");
     let writer = store.open(&name("a"), None).await.unwrap();
-    writer.commit().await.unwrap();
-    assert_eq!(store.size_bytes(&name("a")).await.unwrap(), Some(0));
+    writer.commit(None).await.unwrap();
+    assert_eq!(size(&store, &name("a")).await, Some(0));
+}
+
+#[tokio::test]
+async fn a_note_is_committed_with_its_blob_and_replaced_with_it() {
+    let (_dir, store) = store();
+    let blob = name("a/b");
+    let noted = async |content: &'static [u8], note| {
+        let mut writer = store.open(&blob, Some(content.len() as u64)).await.unwrap();
+        writer.write(Bytes::from_static(content)).await.unwrap();
+        writer.commit(note).await.unwrap();
+        store.find(&blob).await.unwrap().unwrap()
+    };
+    let note = BlobNote { work: [1; 16], source: [2; 16], sha256: [3; 32] };
+    let found = noted(b"content", Some(note)).await;
+    assert_eq!((found.bytes, found.note), (7, Some(note)));
+    assert!(found.modified.is_some());
+    let found = noted(b"other", None).await;
+    assert_eq!((found.bytes, found.note), (5, None), "the note went with what it was about");
+}
+
+#[tokio::test]
+async fn the_hash_of_a_blob_is_that_of_the_bytes_that_are_there() {
+    let (_dir, store) = store();
+    assert_eq!(store.sha256(&name("a")).await.unwrap(), None);
+    put(&store, "a", b"abc").await.unwrap();
+    let first = store.sha256(&name("a")).await.unwrap().unwrap();
+    assert_eq!(first[..4], [0xba, 0x78, 0x16, 0xbf]);
+    fs::write(store.root().join("a"), b"abd").unwrap();
+    assert_ne!(store.sha256(&name("a")).await.unwrap(), Some(first));
+}
+
+#[tokio::test]
+async fn a_blob_whose_length_is_known_and_small_touches_the_disk_at_its_commit() {
+    let (_dir, store) = store();
+    let mut writer = store.open(&name("a"), Some(3)).await.unwrap();
+    writer.write("abc".into()).await.unwrap();
+    assert_eq!(partial_count(&store), 0);
+    writer.commit(None).await.unwrap();
+    assert_eq!((read(&store, "a"), partial_count(&store)), (b"abc".to_vec(), 0));
+    // It may become longer than was said.
+    let mut writer = store.open(&name("b"), Some(3)).await.unwrap();
+    writer.write("abc".into()).await.unwrap();
+    writer.write(vec![7; CHUNK_BYTES].into()).await.unwrap();
+    assert_eq!(partial_count(&store), 1);
+    writer.commit(None).await.unwrap();
+    assert_eq!(read(&store, "b").len(), CHUNK_BYTES + 3);
 }
 
 #[tokio::test]
@@ -128,7 +178,7 @@ async fn an_aborted_or_dropped_writer_leaves_nothing() {
     assert_eq!(partial_count(&store), 1);
     drop(dropped);
     assert_eq!(partial_count(&store), 0);
-    assert_eq!(store.size_bytes(&name("a")).await.unwrap(), None);
+    assert_eq!(size(&store, &name("a")).await, None);
 }
 
 #[test]
@@ -147,7 +197,7 @@ fn a_dropped_write_spends_the_writer_and_commits_nothing() {
         busy.await.unwrap().unwrap();
         let error = writer.write("x".into()).await.unwrap_err();
         assert!(matches!(error, BlobError::Transient { .. }), "{error:?}");
-        assert!(writer.commit().await.is_err());
+        assert!(writer.commit(None).await.is_err());
         assert!(!store.root().join("a").exists());
         store.close().await;
         assert_eq!(fs::read_dir(store.root()).unwrap().count(), 0);
@@ -172,7 +222,7 @@ async fn a_closed_store_refuses_blobs_and_leaves_no_temporary_file() {
     store.close().await;
     store.close().await;
     assert_eq!(fs::read_dir(store.root()).unwrap().count(), 0);
-    assert_unusable(writer.commit().await, "close it last");
+    assert_unusable(writer.commit(None).await, "close it last");
     assert_unusable(put(&store, "b", b"x").await, "was closed");
     assert_eq!(fs::read_dir(store.root()).unwrap().count(), 0);
 }
@@ -191,7 +241,7 @@ async fn only_the_temporary_files_of_dead_processes_are_swept() {
     let second = FolderBlobStore::open(&root).unwrap();
     assert!(!dead.exists());
     put(&second, "b", b"y").await.unwrap();
-    writer.commit().await.unwrap();
+    writer.commit(None).await.unwrap();
     drop(second);
     assert_eq!(partial_count(&living), 0);
     drop(living);
@@ -223,7 +273,7 @@ async fn a_file_on_the_way_refuses_the_blob_before_any_byte() {
         let opened = store.open(&name(blob), None).await.map(|_| ());
         assert_refused(opened, "\"file\" is a file");
     }
-    let result = store.size_bytes(&name("a/file/b")).await.map(|_| ());
+    let result = store.find(&name("a/file/b")).await.map(|_| ());
     assert_refused(result, "\"file\" is a file");
     put(&store, "a/other", b"x").await.unwrap();
 }
@@ -235,8 +285,8 @@ async fn what_comes_in_the_way_later_refuses_the_commit() {
     let folder_in_the_way = store.open(&name("folder"), None).await.unwrap();
     fs::write(store.root().join("late"), "").unwrap();
     fs::create_dir(store.root().join("folder")).unwrap();
-    assert_refused(file_in_the_way.commit().await, "\"late\" is a file");
-    assert_refused(folder_in_the_way.commit().await, "a folder has its name");
+    assert_refused(file_in_the_way.commit(None).await, "\"late\" is a file");
+    assert_refused(folder_in_the_way.commit(None).await, "a folder has its name");
     assert_eq!(partial_count(&store), 0);
 }
 
@@ -245,7 +295,7 @@ async fn a_folder_of_the_blobs_name_refuses_it() {
     let (_dir, store) = store();
     put(&store, "a/b", b"x").await.unwrap();
     assert_refused(put(&store, "a", b"x").await, "a folder has its name");
-    assert_eq!(store.size_bytes(&name("a")).await.unwrap(), None);
+    assert_eq!(size(&store, &name("a")).await, None);
 }
 
 #[tokio::test]
@@ -263,8 +313,8 @@ async fn a_link_that_leads_out_is_refused_and_nothing_is_created_behind_it() {
     }
     let late = store.open(&name("late/new/a"), None).await.unwrap();
     symlink(&outside, store.root().join("late")).unwrap();
-    assert_refused(late.commit().await, "leads out");
-    let looked = store.size_bytes(&name("file")).await.map(|_| ());
+    assert_refused(late.commit(None).await, "leads out");
+    let looked = store.find(&name("file")).await.map(|_| ());
     assert_refused(looked, "leads out");
     // In the blob's own place the link is replaced, and what it pointed to is left alone.
     put(&store, "file", b"new").await.unwrap();
@@ -318,7 +368,7 @@ async fn a_root_that_was_removed_is_unusable() {
     let (_dir, store) = store();
     let writer = store.open(&name("a/b"), None).await.unwrap();
     fs::remove_dir_all(store.root()).unwrap();
-    assert_unusable(writer.commit().await, "removed or unmounted");
+    assert_unusable(writer.commit(None).await, "removed or unmounted");
     assert_unusable(put(&store, "a", b"x").await, "removed or unmounted");
 }
 

@@ -7,8 +7,9 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 
 use super::*;
-use crate::blob_store::BlobName;
+use crate::blob_store::{BlobError, BlobName, BlobNote, BlobWriter, FoundBlob};
 use crate::config::{Rate, RateLimits};
+use crate::state::fetch_plan::Answer;
 use crate::transport::memory::MemoryHub;
 
 /// Takes everything and keeps nothing.
@@ -24,10 +25,10 @@ impl BlobStore for Nowhere {
         async { Ok(Box::new(Nowhere) as Box<dyn BlobWriter>) }.boxed()
     }
 
-    fn size_bytes<'a>(
+    fn find<'a>(
         &'a self,
         _name: &'a BlobName,
-    ) -> BoxFuture<'a, Result<Option<u64>, BlobError>> {
+    ) -> BoxFuture<'a, Result<Option<FoundBlob>, BlobError>> {
         async { Ok(None) }.boxed()
     }
 }
@@ -37,7 +38,10 @@ impl BlobWriter for Nowhere {
         async { Ok(()) }.boxed()
     }
 
-    fn commit(self: Box<Self>) -> BoxFuture<'static, Result<(), BlobError>> {
+    fn commit(
+        self: Box<Self>,
+        _note: Option<BlobNote>,
+    ) -> BoxFuture<'static, Result<(), BlobError>> {
         async { Ok(()) }.boxed()
     }
 
@@ -53,7 +57,7 @@ fn worker() -> DownloadWorker {
 }
 
 /// A body of ten kilobytes in ten chunks, each after a time.
-async fn fetched(worker: &DownloadWorker, pause: Duration) -> Result<(u64, [u8; 32]), Outcome> {
+async fn fetched(worker: &DownloadWorker, pause: Duration) -> Result<u64, Outcome> {
     let url = "https://example.com/a".parse().unwrap();
     let task = DownloadTask::new("a", url, BlobName::parse("a").unwrap());
     let chunks = futures::stream::iter(0..10).then(move |_| async move {
@@ -61,8 +65,15 @@ async fn fetched(worker: &DownloadWorker, pause: Duration) -> Result<(u64, [u8; 
         Ok::<_, std::io::Error>(Bytes::from(vec![7; 1_000]))
     });
     let body = reqwest::Body::wrap_stream(chunks);
-    let response = Response::from(http::Response::new(body));
-    worker.store_body(&task, response, worker.rates.meter("example.com".into())).await
+    let response = reqwest::Response::from(http::Response::new(body));
+    let answer = Answer { partial: None, length: None, validator: None };
+    let mut arriving = Arriving::default();
+    arriving.plan.on_answer(answer.clone()).unwrap();
+    let fetched = Fetched { response, answer, host: "example.com".into() };
+    match worker.copy(&task, fetched, &mut arriving, &mut Pace::begin()).await {
+        Ok(()) => Ok(arriving.plan.received()),
+        Err(Stopped::Broke(outcome) | Stopped::Ends(outcome)) => Err(outcome),
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -74,7 +85,7 @@ async fn waits_for_our_own_limits_are_no_fault_of_the_server() {
     limits.bytes_per_second_per_host = Some(Rate::new(10.0).with_burst(0.0));
     worker.rates().set(limits).unwrap();
     let begun = Instant::now();
-    let (bytes, _) = fetched(&worker, Duration::from_secs(1)).await.unwrap();
+    let bytes = fetched(&worker, Duration::from_secs(1)).await.unwrap();
     let seconds = begun.elapsed().as_secs();
     assert!(bytes == 10_000 && (998..=1_011).contains(&seconds), "{bytes} in {seconds} s");
 }

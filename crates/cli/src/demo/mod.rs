@@ -14,7 +14,7 @@ use self::barrier::Barrier;
 use self::chart::{Colours, Row, chart, said};
 use self::files::{Source, collect, hash, make};
 use super::file_server::FileServer;
-use super::job::{Broker, Job, RESULTS, fault, worker};
+use super::job::{Broker, Job, RESULTS, TASKS, fault, producer};
 use super::progress::{Display, Standing};
 use super::report::{Report, size};
 use super::signals::Signals;
@@ -24,6 +24,8 @@ use longshore::blob_store::folder::{FolderBlobStore, SyncFiles};
 use longshore::checkpoint_store::memory::MemoryCheckpointStore;
 use longshore::dead_letter::memory::MemoryDeadLetterSink;
 use longshore::event::OutgoingEvent;
+use longshore::transfer::download::DownloadWorker;
+use longshore::transfer::limits::DownloadLimits;
 use longshore::transfer::task::DownloadTask;
 use longshore::transfer::url_policy::{PrivateAddresses, UrlPolicy};
 
@@ -123,20 +125,37 @@ async fn move_files(
     let store = FolderBlobStore::open(target.path())?.with_sync(SyncFiles::Never);
     let letters = Arc::new(MemoryDeadLetterSink::new());
     let policy = UrlPolicy::new().with_private_addresses(PrivateAddresses::Allow);
-    let worker = worker(broker.publisher(RESULTS), Arc::new(store), policy)?;
+    let results = Arc::new(producer(broker.publisher(RESULTS)));
+    let limits = DownloadLimits::default();
+    let worker = DownloadWorker::new(Arc::new(store), results, policy, limits)?;
     let checkpoints = Arc::new(MemoryCheckpointStore::new());
     let progress = worker.progress();
     let mut job = match way.barrier_events {
-        None => {
-            Job::start(&broker, worker, progress, checkpoints, letters.clone(), &way.pace, None)?
-        }
+        None => Job::start(
+            broker.transport(TASKS),
+            worker,
+            progress,
+            checkpoints,
+            letters.clone(),
+            &way.pace,
+            None,
+        )?,
         Some(events) => {
             let worker = Barrier::new(worker, events);
-            Job::start(&broker, worker, progress, checkpoints, letters.clone(), &way.pace, None)?
+            Job::start(
+                broker.transport(TASKS),
+                worker,
+                progress,
+                checkpoints,
+                letters.clone(),
+                &way.pace,
+                None,
+            )?
         }
     };
     let begin = Standing {
         total_files: sources.len() as u64,
+        is_total_known: true,
         total_bytes: Some(sources.iter().map(|source| source.bytes).sum()),
         ..Standing::default()
     };
@@ -146,14 +165,14 @@ async fn move_files(
             () = job.ended() => Ok(true),
         }
     };
-    let ended_early = display.during(settled, || job.standing(begin)).await?;
+    let ended_early = display.during(settled, || job.standing(begin.clone())).await?;
     if ended_early {
         let exit = job.join().await;
         let why = fault(&exit).unwrap_or_else(|| "the consumer ended early".to_owned());
         return Err(CommandError::new(why));
     }
     let elapsed = job.moving();
-    display.end(&job.standing(begin), elapsed);
+    display.end(&job.standing(begin.clone()), elapsed);
     let (report, exit) = job.finish(elapsed).await;
     broker.shutdown().await?;
     if let Some(letter) = letters.letters().first() {

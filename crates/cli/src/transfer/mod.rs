@@ -1,101 +1,112 @@
 //! `longshore transfer`: a list of URLs becomes files, each once, whatever happens in between.
 //!
-//! The state is a hub of tasks, a hub of results, the consumer's checkpoints, and the dead
-//! letters, all in one folder. A run compares the list with it and publishes what is neither
-//! complete nor waiting; then the consumer does what is waiting. So a run after a crash goes
-//! on, a run after an edit does what is new, and a run after a finished one does nothing.
+//! The list is the log: a thread reads it line by line, and the consumer does what is not done. What is
+//! done is in the results of the state folder, beside the dead letters. So a run after a crash goes on, a
+//! run after an edit does what is new, and a run after a finished one does nothing.
 
+mod ledger;
+mod letters;
+mod line;
 mod lines;
+mod queue;
+mod reader;
+mod results;
 mod state;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use self::lines::{Announcing, Lines};
-use self::state::{Plan, State};
-use super::failing::{Failing, FailingPublisher, Stop};
-use super::job::{Job, RESULTS, SEND_ATTEMPTS, fault, worker};
+pub(super) use self::lines::WaitingTasks;
+use self::lines::{Lines, Waiting};
+use self::queue::{ListEnd, ListQueue, cannot_be_read};
+use self::reader::{ListPlace, ListReader};
+use self::state::{DEAD_LETTERS, State};
+use super::failing::{Failing, Stop};
+use super::job::{Job, fault};
 use super::progress::{Display, Standing};
 use super::report::{Report, size};
 use super::signals::Signals;
-use super::terminal::{give, leave, tell};
-use super::urls::{self, Line};
+use super::terminal::{give, give_all, leave, tell};
 use super::{CommandError, Ending, ReportFormat, TransferArgs};
 use longshore::blob_store::folder::FolderBlobStore;
+use longshore::checkpoint_store::memory::MemoryCheckpointStore;
+use longshore::producer::EntityProducer;
 use longshore::transfer::download::DownloadWorker;
+use longshore::transfer::progress::Progress;
 use longshore::transfer::rates::Rates;
 use longshore::transfer::url_policy::{PrivateAddresses, Schemes, UrlPolicy};
 
-/// Where the dead letters are in the state folder.
-const DEAD_LETTERS: &str = "dead-letters";
-
 pub(super) async fn run(args: TransferArgs) -> Result<Ending, CommandError> {
+    let format = args.report;
+    let mut report = Report::default();
+    let ended = transfer(args, &mut report).await;
+    report.error = ended.as_ref().err().map(|CommandError(why)| why.clone());
+    let written = print(&report, format);
+    match (ended, written) {
+        (Ok(_), Err(why)) => Err(why),
+        (ended, _) => ended,
+    }
+}
+
+/// Does it, and fills in what there is to report, however it ends.
+async fn transfer(args: TransferArgs, report: &mut Report) -> Result<Ending, CommandError> {
     let mut signals = Signals::listen()?;
-    let mut display = Display::new("");
-    display.prepare("comparing the list with what is done…");
-    let Prepared { store, state, lines, plan } = tokio::select! {
-        prepared = Prepared::new(&args) => prepared?,
-        // Nothing is under way yet.
+    let stop = Stop::new();
+    let place = ListPlace::of(&args.urls);
+    // Nothing is created for a list that is not there.
+    let reader = ListReader::open(&place)
+        .map_err(|error| CommandError::new(cannot_be_read(&place.name(), &error)))?;
+    let store = Arc::new(FolderBlobStore::open(&args.to)?);
+    let opening = State::open(&args, store.root(), policy(&args), stop.clone());
+    let State { folder, results, done, letters } = tokio::select! {
+        opened = opening => opened?,
         _code = signals.next() => {
-            print(&Report { interrupted: true, ..Report::default() }, args.report);
-            return Ok(Ending::Done);
+            report.interrupted = true;
+            return Ok(Ending::WorkLeft);
         }
     };
-    let stop = Stop::new();
-    let State { folder, broker, checkpoints, letters } = state;
-    let wanted: HashSet<String> = lines.into_iter().map(|line| line.key).collect();
-    let complete = plan.complete;
-    let already = complete.len() as u64;
-    let begin =
-        Standing { total_files: plan.files, total_bytes: plan.bytes, ..Standing::default() };
-    let results = FailingPublisher::new(
-        broker.publisher(RESULTS),
-        stop.clone(),
-        format!("the state folder {} cannot take the results", folder.display()),
-        SEND_ATTEMPTS,
-    );
-    let rates = Arc::new(Rates::new(args.limits.rates())?);
-    let download = worker(results, store.clone(), policy(&args))?.with_rates(rates).skip_if(
-        move |event, _| {
-            let key = event.message_id().unwrap_or_default();
-            if complete.contains(&*key) {
-                Some("its file is complete".to_owned())
-            } else if !wanted.contains(&*key) {
-                Some("it is not on the list any more".to_owned())
-            } else {
-                None
-            }
-        },
-    );
-    let progress = download.progress();
-    let announcing = Announcing { letters, policy: policy(&args) };
+    let results = Arc::new(results);
+    let queue = ListQueue::start(reader, place.name(), done, Arc::clone(&store), letters.clone())?;
+    let producer = Arc::new(EntityProducer::new(results.clone()).with_attempts(1));
+    let download = DownloadWorker::new(store.clone(), producer, policy(&args), args.http.limits())?
+        .with_http(args.http.options()?)?
+        .with_rates(Arc::new(Rates::new(args.limits.rates())?))
+        .with_existing(args.existing.into());
+    let (progress, waiting) = (download.progress(), Arc::new(Waiting::default()));
     let job = Job::start(
-        &broker,
-        Lines::new(download),
+        Arc::new(queue.clone()),
+        Lines::new(download, letters.clone(), waiting.clone()),
         Arc::clone(&progress),
-        Arc::new(Failing::new(checkpoints, stop.clone())),
-        Arc::new(Failing::new(announcing, stop.clone())),
+        Arc::new(MemoryCheckpointStore::new()),
+        Arc::new(Failing::new(letters.clone(), stop.clone())),
         &args.pace,
         // Also without a limit: a host that is slow, or asks to be left alone, holds up no other.
         Some(DownloadWorker::lane_rule(args.limits.connections_per_host)),
     )?;
-    let supervised = supervise(&job, &stop, &mut signals);
-    let ended = display.during(supervised, || job.standing(begin)).await?;
+    let mut display = Display::new("");
+    let standing = || standing(&job, &queue, &progress, &waiting);
+    let supervised = supervise(&job, &queue, &stop, &mut signals);
+    let ended = display.during(supervised, standing).await?;
     let elapsed = job.elapsed();
-    display.end(&job.standing(begin), elapsed);
-    let (mut report, fault) = match ended.stopped {
+    display.end(&standing(), elapsed);
+    let list = queue.listed();
+    if let Some(code) = ended.at_once {
+        leave();
+        *report = job.report_now(elapsed);
+        report.interrupted = true;
+        return Ok(Ending::Stopped(code));
+    }
+    let (counted, why) = match ended.stopped {
         Some(reason) => (job.give_up(elapsed).await, Some(reason)),
         None => {
-            let (report, exit) = job.finish(elapsed).await;
-            (report, fault(&exit))
+            let (counted, exit) = job.finish(elapsed).await;
+            (counted, fault(&exit))
         }
     };
-    report.skipped = already + progress.skipped().saturating_sub(plan.waiting_complete);
+    *report = counted;
+    report.skipped = list.complete + progress.skipped() + progress.verified();
     report.interrupted = ended.interrupted;
     store.close().await;
-    broker.shutdown().await?;
     drop(display);
-    print(&report, args.report);
     if report.failed > 0 {
         tell(format_args!(
             "{} tasks failed; their records are in {}. Mend what is wrong and run the command \
@@ -104,42 +115,39 @@ pub(super) async fn run(args: TransferArgs) -> Result<Ending, CommandError> {
             folder.join(DEAD_LETTERS).display()
         ));
     }
-    if let Some(reason) = fault {
+    let why = why.or_else(|| results.check().err().map(|CommandError(why)| why));
+    if let Some(reason) = why {
         return Err(CommandError::new(format!(
             "stopped: {reason}. What is complete is kept; mend this and run the command again"
         )));
     }
-    Ok(if report.failed > 0 { Ending::SomeFailed } else { Ending::Done })
-}
-
-/// What a run has before its consumer starts.
-struct Prepared {
-    store: Arc<FolderBlobStore>,
-    state: State,
-    lines: Vec<Line>,
-    plan: Plan,
-}
-
-impl Prepared {
-    /// Reads the list and the state, and publishes what is missing.
-    async fn new(args: &TransferArgs) -> Result<Self, CommandError> {
-        let lines = urls::read(&args.urls)?;
-        let store = Arc::new(FolderBlobStore::open(&args.to)?);
-        let state = State::open(args, store.root()).await?;
-        let plan = state.plan(&lines, &*store).await?;
-        if !plan.missing.is_empty() {
-            let list = args.urls.display().to_string();
-            let tasks = plan.missing.iter().map(|line| line.event(&list)).collect();
-            // Without its sources: they say the same in the words of the protocol.
-            state.broker.publish(tasks).await.map_err(|error| {
-                let folder = state.folder.display();
-                CommandError::new(format!(
-                    "the state folder {folder} cannot take the tasks: {error}"
-                ))
-            })?;
+    match ended.list {
+        Some(ListEnd { changed }) => {
+            letters.on_list_ended(&place.name());
+            if changed {
+                tell(format_args!(
+                    "the list {} was written to while it was read; run the command again for what \
+                     was added or changed",
+                    place.name()
+                ));
+                return Ok(Ending::WorkLeft);
+            }
+            Ok(if report.failed > 0 { Ending::SomeFailed } else { Ending::Done })
         }
-        Ok(Self { store, state, lines, plan })
+        None => Ok(Ending::WorkLeft),
     }
+}
+
+fn standing(job: &Job, queue: &ListQueue, progress: &Progress, waiting: &Waiting) -> Standing {
+    let listed = queue.listed();
+    let found = progress.skipped() + progress.verified();
+    job.standing(Standing {
+        total_files: listed.tasks.saturating_sub(found),
+        total_bytes: listed.bytes.filter(|_| listed.end.is_some() && found == 0),
+        is_total_known: listed.end.is_some(),
+        waiting: waiting.now(),
+        ..Standing::default()
+    })
 }
 
 fn policy(args: &TransferArgs) -> UrlPolicy {
@@ -149,40 +157,60 @@ fn policy(args: &TransferArgs) -> UrlPolicy {
     UrlPolicy::new().with_private_addresses(private).with_schemes(schemes)
 }
 
-fn print(report: &Report, format: Option<ReportFormat>) {
+/// # Errors
+/// Where JSON was asked for and could not be written.
+fn print(report: &Report, format: Option<ReportFormat>) -> Result<(), CommandError> {
     if format == Some(ReportFormat::Json) {
-        match serde_json::to_string(report) {
-            Ok(json) => give(json),
-            Err(error) => tell(format_args!("the report cannot be written: {error}")),
-        }
-        return;
+        let json = crate::terminal::as_json(report)?;
+        return give_all(&(json + "\n")).map_err(|error| {
+            CommandError::new(format!("the report could not be written: {error}"))
+        });
     }
-    give(format_args!(
-        "{} files, {} in {:.2} s ({}/s); {} complete before, {} failed{}",
-        report.files,
-        size(report.bytes),
-        report.seconds,
-        size(report.bytes_per_second() as u64),
-        report.skipped,
-        report.failed,
-        if report.interrupted { "; interrupted" } else { "" }
-    ));
+    if report.error.is_none() || report.files > 0 {
+        give(format_args!(
+            "{} files, {} in {:.2} s ({}/s); {} complete before, {} failed{}",
+            report.files,
+            size(report.bytes),
+            report.seconds,
+            size(report.bytes_per_second() as u64),
+            report.skipped,
+            report.failed,
+            if report.interrupted { "; interrupted, work is left" } else { "" }
+        ));
+    }
+    Ok(())
 }
 
 /// How the waiting ended.
 #[derive(Default)]
 struct Ended {
     interrupted: bool,
+    /// By a second signal, with this exit code.
+    at_once: Option<u8>,
     stopped: Option<String>,
+    /// All of the list is settled.
+    list: Option<ListEnd>,
 }
 
 /// Waits until all is settled, the consumer ends by itself, the environment fails, or a signal
-/// comes; a second signal ends the process.
-async fn supervise(job: &Job, stop: &Stop, signals: &mut Signals) -> Result<Ended, CommandError> {
+/// comes. A second signal is not waited for anything.
+async fn supervise(
+    job: &Job,
+    queue: &ListQueue,
+    stop: &Stop,
+    signals: &mut Signals,
+) -> Result<Ended, CommandError> {
+    let settled = async {
+        let end = queue.ended().await?;
+        job.until_settled_to(&[("0".into(), queue.last())]).await;
+        Ok::<_, String>(end)
+    };
     tokio::select! {
-        settled = job.until_settled() => {
-            settled?;
-            return Ok(Ended::default());
+        settled = settled => {
+            return Ok(match settled {
+                Ok(end) => Ended { list: Some(end), ..Ended::default() },
+                Err(why) => Ended { stopped: Some(why), ..Ended::default() },
+            });
         }
         reason = stop.reason() => {
             return Ok(Ended { stopped: Some(reason), ..Ended::default() });
@@ -197,9 +225,6 @@ async fn supervise(job: &Job, stop: &Stop, signals: &mut Signals) -> Result<Ende
     Ok(tokio::select! {
         () = job.ended() => interrupted,
         reason = stop.reason() => Ended { stopped: Some(reason), ..interrupted },
-        code = signals.next() => {
-            leave();
-            std::process::exit(code.into())
-        }
+        code = signals.next() => Ended { at_once: Some(code), ..interrupted },
     })
 }

@@ -1,51 +1,48 @@
-//! What is kept between runs, and what of the list it leaves to do.
+//! What is kept between runs: results, dead letters, and what a state of the first form held.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::DEAD_LETTERS;
-use crate::job::{Broker, RESULTS, TASKS, patiently};
-use crate::urls::Line;
+use super::ledger::Results;
+use super::letters::Letters;
+use super::line::Key;
+use super::results::ResultsFile;
+use crate::failing::Stop;
+use crate::job::{Broker, RESULTS, patiently};
 use crate::{CommandError, TransferArgs};
-use longshore::blob_store::{BlobName, BlobStore};
-use longshore::checkpoint_store::file::FileCheckpointStore;
-use longshore::checkpoint_store::{Checkpoint, CheckpointKey, CheckpointScope, CheckpointStore};
-use longshore::dead_letter::folder::FolderDeadLetterSink;
-use longshore::error::Error;
 use longshore::event::{Event, Partition, SequenceNumber};
 use longshore::state::resume::ResumePosition;
 use longshore::transfer::task::TransferResult;
+use longshore::transfer::url_policy::UrlPolicy;
 use longshore::transport::partition_stream::{PartitionStream, StreamEnd, StreamOptions};
 use longshore::transport::{LinkStart, Transport};
 
-/// Events read ahead when the state is read.
+/// Where the dead letters are in the state folder.
+pub(super) const DEAD_LETTERS: &str = "dead-letters";
+
+/// Where a state of the first form had its broker's log, and its checkpoints.
+const FORMER: [&str; 2] = ["hub", "checkpoints"];
+
+/// Events read ahead when a state of the first form is read.
 const READ_PREFETCH_EVENTS: u32 = 2_000;
 
 /// What is kept between runs.
 pub(super) struct State {
     pub(super) folder: PathBuf,
-    pub(super) broker: Broker,
-    pub(super) checkpoints: FileCheckpointStore,
-    pub(super) letters: FolderDeadLetterSink,
-}
-
-/// What is to do.
-pub(super) struct Plan {
-    /// Lines to publish.
-    pub(super) missing: Vec<Line>,
-    /// Keys of the list whose files are complete.
-    pub(super) complete: HashSet<String>,
-    /// How many of those wait in the hub all the same, and will be skipped.
-    pub(super) waiting_complete: u64,
-    /// Files to fetch: what is missing and what waits.
-    pub(super) files: u64,
-    /// Their bytes, where each line says its own.
-    pub(super) bytes: Option<u64>,
+    pub(super) results: ResultsFile,
+    /// What earlier runs did.
+    pub(super) done: Results,
+    pub(super) letters: Letters,
 }
 
 impl State {
-    pub(super) async fn open(args: &TransferArgs, target: &Path) -> Result<Self, CommandError> {
+    pub(super) async fn open(
+        args: &TransferArgs,
+        target: &Path,
+        policy: UrlPolicy,
+        stop: Stop,
+    ) -> Result<Self, CommandError> {
         let folder = args.state.clone().unwrap_or_else(|| beside(&args.to, target));
         if std::path::absolute(&folder)?.starts_with(target)
             || resolved(&folder).starts_with(target)
@@ -57,103 +54,53 @@ impl State {
                 target.display()
             )));
         }
-        let what = format!("the state folder {} cannot be used", folder.display());
-        let opened = folder.clone();
-        let (checkpoints, letters) = tokio::task::spawn_blocking(move || {
-            let checkpoints = FileCheckpointStore::open(opened.join("checkpoints"))?;
-            let letters = FolderDeadLetterSink::open(opened.join(DEAD_LETTERS))?;
-            Ok::<_, Error>((checkpoints, letters))
-        })
+        let cannot = |error: CommandError| {
+            let folder = folder.display();
+            CommandError::new(format!("the state folder {folder} cannot be used: {}", error.0))
+        };
+        let letters = Letters::open(folder.join(DEAD_LETTERS), policy).await.map_err(cannot)?;
+        let (results, done) = open_results(&folder, &stop).await?;
+        if !folder.join(FORMER[0]).is_dir() {
+            return Ok(Self { folder, results, done, letters });
+        }
+        // A crash before the old form is gone means that it is read once more.
+        let former = former_results(&folder).await.map_err(cannot)?;
+        results.import(&former).map_err(|error| cannot(error.into()))?;
+        drop(results);
+        for part in FORMER {
+            match std::fs::remove_dir_all(folder.join(part)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(cannot(error.into()));
+                }
+                _ => {}
+            }
+        }
+        let (results, done) = open_results(&folder, &stop).await?;
+        Ok(Self { folder, results, done, letters })
+    }
+}
+
+async fn open_results(folder: &Path, stop: &Stop) -> Result<(ResultsFile, Results), CommandError> {
+    let (folder, stop) = (folder.to_owned(), stop.clone());
+    tokio::task::spawn_blocking(move || ResultsFile::open(&folder, stop))
         .await
         .map_err(|error| CommandError::new(error.to_string()))?
-        .map_err(|error| CommandError::caused(&what, &error))?;
-        let broker = Broker::start(Some(&folder.join("hub")))
-            .await
-            .map_err(|CommandError(why)| CommandError::new(format!("{what}: {why}")))?;
-        Ok(Self { folder, broker, checkpoints, letters })
-    }
+}
 
-    /// Compares the list with what was done and what waits.
-    pub(super) async fn plan(
-        &self,
-        lines: &[Line],
-        store: &dyn BlobStore,
-    ) -> Result<Plan, CommandError> {
-        // The last of each path: what an earlier task put there was replaced.
-        let mut results = HashMap::new();
-        read_all(self.broker.transport(RESULTS), |event| {
-            if let (Some(key), Ok(result)) =
-                (event.message_id(), serde_json::from_slice::<TransferResult>(event.body()))
-            {
-                results.insert(result.path, (key.into_owned(), result.bytes));
-            }
-        })
-        .await?;
-        let tasks = self.broker.transport(TASKS);
-        let checkpoints = self.checkpoints_of(&*tasks).await?;
-        let mut waiting = HashSet::new();
-        read_all(tasks, |event| {
-            let checkpoint = checkpoints.get(event.partition().id.as_str());
-            let settled = checkpoint
-                .is_some_and(|checkpoint| is_settled(checkpoint, event.sequence_number()));
-            if !settled && let Some(key) = event.message_id() {
-                waiting.insert(key.into_owned());
-            }
-        })
-        .await?;
-        let mut plan = Plan {
-            missing: Vec::new(),
-            complete: HashSet::new(),
-            waiting_complete: 0,
-            files: 0,
-            bytes: Some(0),
-        };
-        for line in lines {
-            let result = line.path.as_ref().and_then(|path| results.get_key_value(path));
-            let complete = match result {
-                Some((path, (key, bytes))) if *key == line.key => {
-                    let name = BlobName::parse(path)?;
-                    store.size_bytes(&name).await? == Some(*bytes)
-                }
-                _ => false,
-            };
-            if complete {
-                plan.waiting_complete += u64::from(waiting.contains(&line.key));
-                plan.complete.insert(line.key.clone());
-                continue;
-            }
-            plan.files += 1;
-            plan.bytes = plan.bytes.zip(line.size).map(|(sum, size)| sum.saturating_add(size));
-            if !waiting.contains(&line.key) {
-                plan.missing.push(line.clone());
-            }
+/// What the hub of results holds in a state of the first form: of each path the last.
+async fn former_results(folder: &Path) -> Result<Vec<(Key, TransferResult)>, CommandError> {
+    let broker = Broker::start(Some(&folder.join(FORMER[0]))).await?;
+    let mut results = HashMap::new();
+    read_all(broker.transport(RESULTS), |event| {
+        let key = event.message_id().and_then(|id| Key::parse(&id));
+        let result = serde_json::from_slice::<TransferResult>(event.body());
+        if let (Some(key), Ok(result)) = (key, result) {
+            results.insert(result.path.clone(), (key, result));
         }
-        Ok(plan)
-    }
-
-    async fn checkpoints_of(
-        &self,
-        transport: &dyn Transport,
-    ) -> Result<HashMap<String, Checkpoint>, CommandError> {
-        let hub = patiently(|| transport.hub_properties()).await?;
-        let mut checkpoints = HashMap::new();
-        for partition in hub.partitions {
-            let key = CheckpointKey {
-                scope: CheckpointScope {
-                    namespace: transport.namespace().to_owned(),
-                    entity: transport.entity().clone(),
-                    consumer_group: transport.consumer_group().clone(),
-                },
-                partition,
-            };
-            if let Some(stored) = self.checkpoints.load(&key).await?
-                && stored.checkpoint.incarnation == Some(hub.incarnation)
-            {
-                checkpoints.insert(key.partition.as_str().to_owned(), stored.checkpoint);
-            }
-        }
-        Ok(checkpoints)
-    }
+    })
+    .await?;
+    broker.shutdown().await?;
+    Ok(results.into_values().collect())
 }
 
 /// `downloads` keeps its state in `downloads.longshore`, and a target without a name of its
@@ -177,12 +124,6 @@ fn resolved(folder: &Path) -> PathBuf {
     folder.to_owned()
 }
 
-fn is_settled(checkpoint: &Checkpoint, number: SequenceNumber) -> bool {
-    let below =
-        checkpoint.watermark.as_ref().is_some_and(|watermark| number <= watermark.sequence_number);
-    below || checkpoint.settled_above.iter().any(|run| run.first <= number && number <= run.last)
-}
-
 /// Reads everything a hub holds.
 async fn read_all(
     transport: Arc<dyn Transport>,
@@ -198,7 +139,7 @@ async fn read_all(
         let options = StreamOptions::new(READ_PREFETCH_EVENTS, 0);
         let mut stream = PartitionStream::new(Arc::clone(&transport), partition, position, options);
         let mut events = Vec::new();
-        let mut last = None;
+        let mut last: Option<SequenceNumber> = None;
         while last < Some(end) {
             let read = stream.next_events(1_024, &mut events).await;
             for event in events.drain(..) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -124,6 +124,17 @@ pub(crate) fn spawned(command: &mut Command) -> Child {
 pub(crate) fn start(command: &mut Command) -> Running {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = spawned(command);
+    let stdout = Stream::read(child.stdout.take().unwrap());
+    let stderr = Stream::read(child.stderr.take().unwrap());
+    Running { child, stdout, stderr }
+}
+
+/// The same, with something to read on stdin.
+pub(crate) fn start_with_input(command: &mut Command, input: &[u8]) -> Running {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = spawned(command);
+    let (mut stdin, input) = (child.stdin.take().unwrap(), input.to_vec());
+    thread::spawn(move || drop(stdin.write_all(&input)));
     let stdout = Stream::read(child.stdout.take().unwrap());
     let stderr = Stream::read(child.stderr.take().unwrap());
     Running { child, stdout, stderr }

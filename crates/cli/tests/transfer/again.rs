@@ -1,7 +1,6 @@
 //! The command run again: what is complete is not fetched, what is not is.
 
 use longshore::OutgoingEvent;
-use longshore::event::PartitionId;
 use longshore::transport::event_hubs::EventHubsPublisher;
 use longshore::transport::{Publisher, SendTarget};
 use longshore_emulator::Durability;
@@ -107,7 +106,7 @@ fn a_line_that_was_removed_while_it_waited_is_not_fetched() {
     run.interrupt();
     run.wait_until_said("finishing 1 file");
     web.release();
-    run.end().expect_code(0);
+    run.end().expect_code(4);
     let removed = names.iter().rposition(|name| web.requests(name) == 0).unwrap();
     let kept = names.iter().enumerate().filter(|(number, _)| *number != removed);
     folder.list(kept.map(|(_, name)| web.url(name)));
@@ -172,33 +171,130 @@ fn lines_that_repeat_are_one_task() {
 }
 
 #[test]
-fn a_task_that_was_published_twice_is_fetched_once() {
-    let (web, folder, names) = served(1);
-    folder.list(["# nothing yet"]);
+fn a_dead_letter_goes_when_its_task_is_done_and_when_its_line_is_edited() {
+    let (web, folder, names) = served(2);
+    web.answer(&names[0], [Answer::Status(404)]);
+    let lines = |last: &str| {
+        let urls = names.iter().map(|name| web.url(name));
+        folder.list(urls.chain([last.to_owned()]));
+    };
+    lines("no url");
+    folder.run().expect_code(3);
+    let failed_lines = |folder: &Folder| -> Vec<String> {
+        let letters = folder.dead_letters();
+        letters.iter().map(|letter| letter.properties["line"].to_string()).collect()
+    };
+    assert_eq!(failed_lines(&folder), ["\"list:1\"", "\"list:3\""]);
+    // Tried again, each has one letter and not two.
+    folder.run().expect_code(3);
+    assert_eq!(failed_lines(&folder), ["\"list:1\"", "\"list:3\""]);
+    web.serve(&names[0], b"mended".to_vec());
+    folder.run().expect_code(3);
+    assert_eq!(failed_lines(&folder), ["\"list:3\""]);
+    lines("# mended");
     folder.run().expect_code(0);
+    assert!(folder.dead_letters().is_empty());
+}
+
+#[test]
+fn a_list_from_stdin_is_a_list() {
+    let (web, folder, names) = served(3);
+    let list = names.iter().map(|name| web.url(name) + "\n").collect::<String>();
+    for fetched in [3, 0] {
+        let mut command = crate::command::longshore();
+        command.arg("transfer").current_dir(folder.dir.path());
+        command.args(["--urls", "-", "--to", "files", "--report", "json", "--allow-private"]);
+        let ended = crate::command::start_with_input(&mut command, list.as_bytes()).end();
+        let ended = ended.expect_code(0);
+        assert_eq!((ended.figure("files"), ended.figure("skipped")), (fetched, 3 - fetched));
+    }
+    assert_eq!(web.all_requests(), 3);
+}
+
+#[test]
+fn without_its_state_a_run_knows_the_files_that_a_run_put_there() {
+    let (web, folder, names) = served(3);
+    folder.run().expect_code(0);
+    std::fs::remove_dir_all(folder.state()).unwrap();
+    std::fs::write(folder.target().join(&names[1]), "files/X.bin").unwrap();
+    let again = folder.run().expect_code(0);
+    assert_eq!((again.figure("files"), again.figure("skipped")), (1, 2));
+    assert_eq!(
+        folder.content(&names[1]),
+        names[1].as_bytes(),
+        "it had the length, and not the hash"
+    );
+    assert_eq!(web.all_requests(), 4);
+}
+
+#[test]
+fn a_file_of_somebody_else_is_what_the_choice_says() {
+    for (choice, size, fetched, kept) in [
+        ("skip", None, 0, true),
+        ("skip", Some(12), 1, false),
+        ("replace", None, 1, false),
+        ("verify", None, 1, false),
+    ] {
+        let (web, folder, names) = served(1);
+        std::fs::create_dir_all(folder.target().join("files")).unwrap();
+        std::fs::write(folder.target().join(&names[0]), "another one").unwrap();
+        let mut task = json!({ "url": web.url(&names[0]) });
+        if let Some(size) = size {
+            task["size"] = size.into();
+            web.serve(&names[0], vec![b'x'; size]);
+        }
+        folder.list([task.to_string()]);
+        let mut command = folder.transfer();
+        let run = crate::command::start(command.args(["--allow-private", "--existing", choice]));
+        let ended = run.end().expect_code(0);
+        assert_eq!(ended.figure("files"), fetched, "{choice} {size:?}");
+        let is_kept = folder.content(&names[0]) == b"another one";
+        assert_eq!(is_kept, kept, "{choice} {size:?}");
+    }
+}
+
+#[test]
+fn a_file_with_the_hash_of_its_task_is_not_fetched() {
+    let (web, folder, names) = served(1);
+    std::fs::create_dir_all(folder.target().join("files")).unwrap();
+    std::fs::write(folder.target().join(&names[0]), &names[0]).unwrap();
+    let sha256: String =
+        Sha256::digest(&names[0]).iter().map(|byte| format!("{byte:02x}")).collect();
+    folder.list([json!({ "url": web.url(&names[0]), "sha256": sha256 }).to_string()]);
+    for _ in 0..2 {
+        let ended = folder.run().expect_code(0);
+        assert_eq!((ended.figure("files"), ended.figure("skipped")), (0, 1));
+    }
+    assert_eq!(web.all_requests(), 0);
+}
+
+#[test]
+fn a_state_of_the_first_form_is_gone_on_from() {
+    let (web, folder, names) = served(2);
     let line = web.url(&names[0]);
     let key: String =
         Sha256::digest(&line).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    let body = json!({ "id": key, "url": line, "path": names[0] }).to_string();
-    let task = OutgoingEvent::new(body).with_message_id(key.as_str());
-    // As by a run whose broker took the tasks and was killed before it answered, and another.
+    let body = json!({
+        "id": key, "path": names[0], "bytes": names[0].len(), "sha256": "00", "attempts": 1,
+        "enqueued_at": "then", "finished_at": "then", "seconds": 1.0,
+    });
+    let result = OutgoingEvent::new(body.to_string()).with_message_id(key.as_str());
     let publishing = async {
         let hub = folder.state().join("hub");
         let broker = broker::patient().data_dir(hub).durability(Durability::Disk);
-        let broker = broker.hub("tasks", 4).start().await.unwrap();
-        let publisher = EventHubsPublisher::new(namespace(&broker), "tasks");
-        for partition in ["1", "1", "3"] {
-            let target = SendTarget::Partition(PartitionId::from(partition));
-            publisher.send(target, task.clone()).await.unwrap();
-        }
+        let broker = broker.hub("tasks", 4).hub("results", 1).start().await.unwrap();
+        let publisher = EventHubsPublisher::new(namespace(&broker), "results");
+        publisher.send(SendTarget::Any, result).await.unwrap();
         publisher.close().await;
         broker.shutdown().await.unwrap();
     };
     tokio::runtime::Runtime::new().unwrap().block_on(publishing);
-    folder.list([&line]);
-    let ended = folder.run().expect_code(0);
-    assert_eq!((ended.figure("files"), ended.figure("skipped")), (1, 0));
-    assert_eq!(web.all_requests(), 1);
-    let again = folder.run().expect_code(0);
-    assert_eq!((again.figure("files"), again.figure("skipped")), (0, 1));
+    std::fs::create_dir_all(folder.target().join("files")).unwrap();
+    std::fs::write(folder.target().join(&names[0]), &names[0]).unwrap();
+    for fetched in [1, 0] {
+        let ended = folder.run().expect_code(0);
+        assert_eq!((ended.figure("files"), ended.figure("skipped")), (fetched, 2 - fetched));
+    }
+    assert_eq!((web.requests(&names[0]), web.requests(&names[1])), (0, 1));
+    assert!(!folder.state().join("hub").exists());
 }

@@ -107,7 +107,9 @@ fn a_state_in_the_target_is_refused() {
         let ended = start(folder.transfer().args(["--allow-private", "--state", state])).end();
         let ended =
             ended.expect_code(1).expect_said(state).expect_said("name another with --state");
-        assert_eq!(ended.stdout, "");
+        // Whoever reads it is told as well.
+        let told = ended.report()["error"].as_str().unwrap().to_owned();
+        assert!(told.contains("name another with --state"), "{told}");
     }
     assert!(folder.files().is_empty() && web.all_requests() == 0);
 }
@@ -120,7 +122,7 @@ fn the_current_folder_can_be_the_target() {
     command.args(["transfer", "--urls", "../list", "--to", ".", "--allow-private"]);
     start(command.current_dir(folder.target())).end().expect_code(0);
     assert_eq!(folder.files().into_iter().collect::<Vec<_>>(), ["a.bin"]);
-    assert!(folder.state().join("checkpoints").is_dir());
+    assert!(folder.state().join("results").is_file());
 }
 
 #[test]
@@ -161,22 +163,26 @@ fn a_state_in_use_is_refused_and_its_owner_goes_on() {
 
 #[test]
 fn nobody_who_listens_is_no_reason_to_stop() {
-    let (web, folder) = ready();
-    let faults = (0..200).map(|number| format!("no url {number}"));
-    folder.list(faults.chain([web.url("a.bin")]));
-    let mut run = folder.transfer();
-    let run = run.arg("--allow-private").stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut run = spawned(run);
-    drop((run.stdout.take(), run.stderr.take()));
-    let deadline = Instant::now() + LIMIT;
-    let code = loop {
-        if let Some(status) = run.try_wait().unwrap() {
-            break status.code();
-        }
-        assert!(Instant::now() < deadline, "the command does not end");
-        thread::sleep(Duration::from_millis(10));
-    };
-    assert_eq!(code, Some(3));
-    assert_eq!(folder.dead_letters().len(), 200);
-    assert_eq!(folder.content("a.bin"), b"a");
+    // A report that was asked for and cannot be given is said by the exit code.
+    for (report, expected) in [(&[][..], 3), (&["--report", "json"][..], 1)] {
+        let (web, folder) = ready();
+        let faults = (0..200).map(|number| format!("no url {number}"));
+        folder.list(faults.chain([web.url("a.bin")]));
+        let mut run = longshore();
+        run.current_dir(folder.dir.path());
+        run.args(["transfer", "--urls", "list", "--to", "files", "--allow-private"]).args(report);
+        let mut run = spawned(run.stdout(Stdio::piped()).stderr(Stdio::piped()));
+        drop((run.stdout.take(), run.stderr.take()));
+        let deadline = Instant::now() + LIMIT;
+        let code = loop {
+            if let Some(status) = run.try_wait().unwrap() {
+                break status.code();
+            }
+            assert!(Instant::now() < deadline, "the command does not end");
+            thread::sleep(Duration::from_millis(10));
+        };
+        assert_eq!(code, Some(expected), "{report:?}");
+        assert_eq!(folder.dead_letters().len(), 200);
+        assert_eq!(folder.content("a.bin"), b"a");
+    }
 }

@@ -167,12 +167,26 @@ fn a_busy_server_is_given_the_time_it_asks_for() {
 }
 
 #[test]
-fn a_redirect_is_not_followed() {
+fn a_redirect_is_followed_unless_it_may_not_be() {
     let bad = BadLine::new();
-    bad.web.serve("elsewhere.bin", b"inside".to_vec());
+    bad.web.serve("elsewhere.bin", b"there".to_vec());
     bad.web.answer("moved.bin", [Answer::Redirect(bad.web.url("elsewhere.bin"))]);
-    bad.fails_as_task(&bad.task("moved.bin"), "redirects are not followed");
-    assert_eq!(bad.web.requests("elsewhere.bin"), 0);
+    bad.run(&bad.web.url("moved.bin")).expect_code(0);
+    assert_eq!(bad.folder.content("moved.bin"), b"there");
+    let folder = Folder::new();
+    folder.list([bad.web.url("moved.bin")]);
+    let mut command = folder.transfer();
+    let ended = start(command.args(["--allow-private", "--no-redirects"])).end().expect_code(3);
+    ended.expect_said("redirects are not followed").expect_said("/elsewhere.bin");
+    assert_eq!(bad.web.requests("elsewhere.bin"), 1);
+}
+
+#[test]
+fn a_redirect_to_where_nothing_may_be_fetched_fails() {
+    let bad = BadLine::new();
+    let metadata = "http://169.254.169.254/latest".to_owned();
+    bad.web.answer("moved.bin", [Answer::Redirect(metadata)]);
+    bad.fails_as_task(&bad.task("moved.bin"), "a cloud's metadata service");
 }
 
 #[test]

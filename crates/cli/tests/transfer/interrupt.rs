@@ -1,10 +1,8 @@
 //! Ctrl-C: the first drains, the second stops at once, and nothing is lost or done twice.
 
-use std::fs;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::command::{Folder, LIMIT, Running, files_below, start};
+use crate::command::{Folder, Running, start};
 use crate::web::{Answer, WebServer};
 
 /// At once, on a busy machine. What does not end at once here ends in minutes or never.
@@ -38,7 +36,7 @@ fn an_interrupt_drains_and_the_next_run_finishes() {
     run.interrupt();
     run.wait_until_said("finishing 3 files in flight; Ctrl-C again stops at once");
     web.release();
-    let ended = run.end_within(PROMPT).expect_code(0);
+    let ended = run.end_within(PROMPT).expect_code(4);
     assert_eq!(ended.report()["interrupted"], true);
     assert_eq!((ended.figure("files"), ended.figure("failed")), (3, 0));
     assert_eq!((folder.files().len(), web.all_requests()), (3, 3));
@@ -57,7 +55,8 @@ fn a_second_interrupt_stops_at_once_and_the_next_run_finishes() {
     run.interrupt();
     run.wait_until_said("Ctrl-C again stops at once");
     run.interrupt();
-    run.end_within(PROMPT).expect_code(130);
+    let stopped = run.end_within(PROMPT).expect_code(130);
+    assert_eq!(stopped.report()["interrupted"], true);
     assert_eq!(web.all_requests(), 3);
     web.release();
     let again = folder.run().expect_code(0);
@@ -83,7 +82,7 @@ fn an_interrupt_does_not_wait_for_tasks_that_are_to_be_tried_again() {
     run.interrupt();
     run.wait_until_said("Ctrl-C again stops at once");
     web.release();
-    let ended = run.end_within(PROMPT).expect_code(0);
+    let ended = run.end_within(PROMPT).expect_code(4);
     assert_eq!(ended.report()["interrupted"], true);
     folder.run().expect_code(0);
     assert_eq!(
@@ -91,35 +90,4 @@ fn an_interrupt_does_not_wait_for_tasks_that_are_to_be_tried_again() {
         (b"now".into(), b"held".into())
     );
     assert_eq!((busy.requests("busy.bin"), web.requests("held.bin")), (2, 1));
-}
-
-#[test]
-fn an_interrupt_before_the_first_file_ends_the_run_and_leaves_nothing() {
-    let web = WebServer::start();
-    let folder = Folder::new();
-    let names: Vec<String> = (0..20_000).map(|number| format!("{number}.bin")).collect();
-    folder.list(names.iter().map(|name| web.url(name)));
-    web.serve(&names[0], b"first".to_vec());
-    let run = folder.start();
-    // Tasks are being published: longer than a signal takes.
-    let log = folder.state().join("hub/hubs/tasks/0");
-    let is_begun = || {
-        files_below(&log)
-            .iter()
-            .any(|name| fs::metadata(log.join(name)).is_ok_and(|log| log.len() > 1_000))
-    };
-    let deadline = Instant::now() + LIMIT;
-    while !is_begun() {
-        assert!(Instant::now() < deadline, "no task was published");
-        thread::sleep(Duration::from_millis(2));
-    }
-    run.interrupt();
-    let ended = run.end_within(PROMPT).expect_code(0);
-    assert_eq!(ended.report()["interrupted"], true);
-    assert_eq!((web.all_requests(), folder.files().len()), (0, 0));
-    assert!(!folder.target().join(".longshore").exists());
-    // What was published and is not wanted any more is passed over.
-    folder.list([web.url(&names[0])]);
-    let again = folder.run().expect_code(0);
-    assert_eq!((again.figure("files"), web.all_requests()), (1, 1));
 }

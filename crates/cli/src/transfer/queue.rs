@@ -1,0 +1,360 @@
+//! The list as a log: its lines are the events of one partition, read as far as they are wanted.
+//!
+//! The list is the durable queue, and the results say what of it is done; so nothing is copied before it
+//! begins, and the position in the list needs no checkpoint. A thread reads ahead by a bounded number of
+//! lines. Lines that are done, repeated, or of a file that another line has are told apart there.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::thread;
+use std::time::SystemTime;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::sync::{mpsc, watch};
+
+use super::ledger::{Results, Seen, SeenLines};
+use super::letters::Letters;
+use super::line::{self, Key, MAX_TASK_BYTES};
+use super::reader::{ListReader, RawLine};
+use longshore::blob_store::BlobName;
+use longshore::blob_store::folder::FolderBlobStore;
+use longshore::error::{Error, ErrorClass};
+use longshore::event::{
+    ConsumerGroup, EntityName, Event, EventParts, Incarnation, MessageProperties, Partition,
+    PartitionId, Position, SequenceNumber,
+};
+use longshore::transport::{HubProperties, Link, LinkStart, LogProperties, OpenLink, Transport};
+
+/// The property that says where a task came from.
+pub(super) const LINE: &str = "line";
+
+/// The property that says why a line cannot become a task, for the worker's answer.
+pub(super) const FAULT: &str = "fault";
+
+/// Lines that are read ahead of the consumer.
+const AHEAD_LINES: usize = 1_024;
+
+/// Events that a link can give again.
+const REPEATABLE: usize = 4;
+
+/// How far the list is read.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Listed {
+    /// Lines whose files are to be fetched, faults included.
+    pub(super) tasks: u64,
+    /// Lines whose files were complete before.
+    pub(super) complete: u64,
+    /// The bytes of those that are to be fetched, where each line says its own.
+    pub(super) bytes: Option<u64>,
+    /// At the end: why it could not be read to its end, or that it was.
+    pub(super) end: Option<Result<ListEnd, String>>,
+}
+
+/// What is said at the end of a list.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct ListEnd {
+    /// Somebody wrote to it meanwhile.
+    pub(super) changed: bool,
+}
+
+/// A list that is being read.
+#[derive(Clone, Debug)]
+pub(super) struct ListQueue(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    entity: EntityName,
+    group: ConsumerGroup,
+    incarnation: Incarnation,
+    listed: watch::Sender<Listed>,
+    given: Mutex<Given>,
+}
+
+/// What the links share: there is one at a time.
+#[derive(Debug)]
+struct Given {
+    lines: mpsc::Receiver<Event>,
+    /// The last ones that were given, for a link that begins with them once more.
+    last: VecDeque<Event>,
+}
+
+impl ListQueue {
+    /// Begins to read a list. What `results` and `store` say is complete is not given.
+    ///
+    /// # Errors
+    /// Where no thread can be started.
+    pub(super) fn start(
+        reader: ListReader,
+        name: String,
+        results: Results,
+        store: Arc<FolderBlobStore>,
+        letters: Letters,
+    ) -> std::io::Result<Self> {
+        let (sender, lines) = mpsc::channel(AHEAD_LINES);
+        let entity = EntityName::from("list");
+        let shared = Arc::new(Shared {
+            entity: entity.clone(),
+            group: "$Default".into(),
+            incarnation: Incarnation(0),
+            listed: watch::Sender::new(Listed { bytes: Some(0), ..Listed::default() }),
+            given: Mutex::new(Given { lines, last: VecDeque::new() }),
+        });
+        let reading = Reading {
+            name,
+            partition: Arc::new(Partition::new(entity, "0")),
+            results,
+            store,
+            letters,
+            seen: SeenLines::new(),
+            next: 0,
+            listed: Listed { bytes: Some(0), ..Listed::default() },
+            shared: Arc::clone(&shared),
+        };
+        thread::Builder::new()
+            .name("list".to_owned())
+            .spawn(move || reading.run(reader, &sender))?;
+        Ok(Self(shared))
+    }
+
+    /// How far it is read.
+    pub(super) fn listed(&self) -> Listed {
+        self.0.listed.borrow().clone()
+    }
+
+    /// Waits for the end of the list.
+    pub(super) async fn ended(&self) -> Result<ListEnd, String> {
+        let mut listed = self.0.listed.subscribe();
+        loop {
+            if let Some(end) = &listed.borrow_and_update().end {
+                return end.clone();
+            }
+            if listed.changed().await.is_err() {
+                return Err("the list is read no more".to_owned());
+            }
+        }
+    }
+
+    /// The number of the last task, of those that are read.
+    pub(super) fn last(&self) -> Option<SequenceNumber> {
+        self.0.last()
+    }
+}
+
+/// Says that a list cannot be read.
+pub(super) fn cannot_be_read(name: &str, error: &std::io::Error) -> String {
+    format!("the list {name} cannot be read: {error}")
+}
+
+impl Shared {
+    fn last(&self) -> Option<SequenceNumber> {
+        let tasks = i64::try_from(self.listed.borrow().tasks).unwrap_or(i64::MAX);
+        (tasks > 0).then(|| SequenceNumber(tasks - 1))
+    }
+}
+
+/// The thread that reads.
+struct Reading {
+    name: String,
+    partition: Arc<Partition>,
+    results: Results,
+    store: Arc<FolderBlobStore>,
+    letters: Letters,
+    seen: SeenLines,
+    /// The number of the next event.
+    next: i64,
+    listed: Listed,
+    shared: Arc<Shared>,
+}
+
+impl Reading {
+    fn run(mut self, mut reader: ListReader, sender: &mpsc::Sender<Event>) {
+        let end = loop {
+            match reader.next_line() {
+                Ok(Some(line)) => {
+                    let Some(event) = self.event(&line) else { continue };
+                    self.publish();
+                    // Nobody listens any more: the run ends.
+                    if sender.blocking_send(event).is_err() {
+                        return;
+                    }
+                }
+                Ok(None) => break Ok(ListEnd { changed: reader.has_changed() }),
+                Err(error) => break Err(cannot_be_read(&self.name, &error)),
+            }
+        };
+        self.listed.end = Some(end);
+        self.publish();
+    }
+
+    fn publish(&self) {
+        self.shared.listed.send_replace(self.listed.clone());
+    }
+
+    /// The event of a line, where there is something to do.
+    fn event(&mut self, line: &RawLine<'_>) -> Option<Event> {
+        self.letters.on_listed(&line.key);
+        let read = if line.bytes > MAX_TASK_BYTES as u64 {
+            Err(line::too_long(line.bytes))
+        } else {
+            line::read(line.text, &line.key)
+        };
+        let read = match read {
+            Ok(task) => match self.seen.on_task(&task.path, &line.key, line.number) {
+                Seen::Repeated => return None,
+                Seen::New if self.is_complete(&task.path, &line.key) => {
+                    self.listed.complete += 1;
+                    return None;
+                }
+                Seen::New => Ok(task),
+                Seen::Clashes(first) => Err(format!(
+                    "its file {:?} is that of line {first} already; give it a path of its own, as a \
+                     JSON task",
+                    task.path
+                )),
+            },
+            Err(fault) => Err(fault),
+        };
+        let (body, fault, size) = match read {
+            Ok(task) => (task.json, None, task.size),
+            Err(_) if !self.seen.on_fault(&line.key) => return None,
+            Err(fault) => (line::kept(line.text).to_vec(), Some(fault), None),
+        };
+        let mut parts = EventParts::new(Arc::clone(&self.partition), self.next, body);
+        parts.enqueued_time = SystemTime::now();
+        let mut message = MessageProperties::default();
+        message.message_id = Some(line.key.text().into());
+        parts.message = Some(Box::new(message));
+        parts.properties.insert(LINE.to_owned(), format!("{}:{}", self.name, line.number).into());
+        if let Some(fault) = fault {
+            parts.properties.insert(FAULT.to_owned(), fault.into());
+        }
+        self.next += 1;
+        self.listed.tasks += 1;
+        self.listed.bytes = self.listed.bytes.zip(size).map(|(sum, size)| sum.saturating_add(size));
+        Some(parts.into())
+    }
+
+    /// Whether its file is there, as an earlier run left it. What cannot be looked at is fetched, and
+    /// says then what is wrong.
+    fn is_complete(&self, path: &str, key: &Key) -> bool {
+        let Some(bytes) = self.results.bytes_of(path, key) else { return false };
+        let Ok(name) = BlobName::parse(path) else { return false };
+        matches!(self.store.length(&name), Ok(Some(length)) if length == bytes)
+    }
+}
+
+impl Transport for ListQueue {
+    fn namespace(&self) -> &str {
+        "local"
+    }
+
+    fn entity(&self) -> &EntityName {
+        &self.0.entity
+    }
+
+    fn consumer_group(&self) -> &ConsumerGroup {
+        &self.0.group
+    }
+
+    fn hub_properties(&self) -> BoxFuture<'_, Result<HubProperties, Error>> {
+        async { Ok(HubProperties::new(self.0.incarnation, vec!["0".into()])) }.boxed()
+    }
+
+    fn log_properties<'a>(
+        &'a self,
+        _partition: &'a PartitionId,
+    ) -> BoxFuture<'a, Result<LogProperties, Error>> {
+        async { Ok(LogProperties::new(SequenceNumber(0), self.last(), Some(SystemTime::now()))) }
+            .boxed()
+    }
+
+    fn open(&self, options: OpenLink) -> BoxFuture<'static, Result<Box<dyn Link>, Error>> {
+        let opened = ListLink::open(Arc::clone(&self.0), options.start);
+        async move { opened.map(|link| Box::new(link) as Box<dyn Link>) }.boxed()
+    }
+
+    fn first_event<'a>(
+        &'a self,
+        _partition: &'a PartitionId,
+        _from: LinkStart,
+    ) -> BoxFuture<'a, Result<Position, Error>> {
+        async { Err(Error::new(ErrorClass::Unknown, "look at a line", "a list is read once")) }
+            .boxed()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        async {}.boxed()
+    }
+}
+
+/// Gives the lines to the consumer.
+struct ListLink {
+    shared: Arc<Shared>,
+    /// What was given before and comes again.
+    again: VecDeque<Event>,
+}
+
+impl ListLink {
+    fn open(shared: Arc<Shared>, start: LinkStart) -> Result<Self, Error> {
+        let again = {
+            let given = shared.given.lock().unwrap_or_else(PoisonError::into_inner);
+            let first = match start {
+                LinkStart::After(number) => number.0 + 1,
+                LinkStart::FirstEvent | LinkStart::EnqueuedAt(_) => 0,
+            };
+            let last = &given.last;
+            let is_gone = last.front().is_some_and(|oldest| oldest.sequence_number().0 > first);
+            if is_gone {
+                return Err(Error::new(
+                    ErrorClass::Permanent,
+                    "read the list again",
+                    "it is read once; run the command again",
+                ));
+            }
+            last.iter().filter(|event| event.sequence_number().0 >= first).cloned().collect()
+        };
+        Ok(Self { shared, again })
+    }
+}
+
+impl Link for ListLink {
+    fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        max_events: usize,
+        into: &mut Vec<Event>,
+    ) -> Poll<Result<usize, Error>> {
+        let again = self.again.len().min(max_events);
+        into.extend(self.again.drain(..again));
+        if again > 0 {
+            return Poll::Ready(Ok(again));
+        }
+        let mut given = self.shared.given.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = into.len();
+        match given.lines.poll_recv_many(cx, into, max_events) {
+            // A list that is at its end is a log to which nothing comes.
+            Poll::Pending | Poll::Ready(0) => Poll::Pending,
+            Poll::Ready(count) => {
+                let from = into.len().saturating_sub(REPEATABLE).max(before);
+                given.last.extend(into.get(from..).unwrap_or_default().iter().cloned());
+                let surplus = given.last.len().saturating_sub(REPEATABLE);
+                given.last.drain(..surplus);
+                Poll::Ready(Ok(count))
+            }
+        }
+    }
+
+    fn restart(
+        self: Box<Self>,
+        options: OpenLink,
+    ) -> BoxFuture<'static, Result<Box<dyn Link>, Error>> {
+        let opened = Self::open(self.shared, options.start);
+        async move { opened.map(|link| Box::new(link) as Box<dyn Link>) }.boxed()
+    }
+
+    fn close(self: Box<Self>) -> BoxFuture<'static, ()> {
+        async {}.boxed()
+    }
+}

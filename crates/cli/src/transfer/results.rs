@@ -1,0 +1,299 @@
+//! What runs have done, in a file of the state: a line for each file that was committed.
+//!
+//! A line is on the disk before its task is settled, and lines that come together are flushed together. A
+//! line that a crash cut short is no line. A run has its state for itself.
+
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::task::spawn_blocking;
+
+use super::ledger::{Results, ResultsBuilder};
+use super::line::Key;
+use crate::CommandError;
+use crate::failing::Stop;
+use longshore::error::{Error, ErrorClass};
+use longshore::event::{EntityName, OutgoingEvent};
+use longshore::transfer::task::TransferResult;
+use longshore::transport::{Publisher, SendReceipt, SendTarget};
+
+/// The file in the state folder.
+const FILE: &str = "results";
+
+/// Held locked by the run that has the state.
+const LOCK: &str = "lock";
+
+/// Its first line.
+const HEADER: &str = "# longshore results v1: line, bytes, SHA-256, time, path\n";
+
+const PUBLISH: &str = "write down that a file is complete";
+
+/// The file of a state that this run has.
+#[derive(Debug)]
+pub(super) struct ResultsFile {
+    entity: EntityName,
+    shared: Arc<Shared>,
+    stop: Stop,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// The folder of the state, as the user named it.
+    folder: PathBuf,
+    path: PathBuf,
+    file: Mutex<File>,
+    _lock: File,
+}
+
+impl ResultsFile {
+    /// Opens the file of a state, creates it where it is missing, and reads it.
+    pub(super) fn open(folder: &Path, stop: Stop) -> Result<(Self, Results), CommandError> {
+        let path = folder.join(FILE);
+        let cannot = |error: io::Error| {
+            CommandError::new(format!("the state {} cannot be used: {error}", path.display()))
+        };
+        let lock = lock(folder)?;
+        let mut file =
+            OpenOptions::new().read(true).append(true).create(true).open(&path).map_err(cannot)?;
+        let (results, whole_bytes) = read(&file).map_err(cannot)?;
+        if file.metadata().map_err(cannot)?.len() > whole_bytes {
+            file.set_len(whole_bytes).map_err(cannot)?;
+        }
+        if whole_bytes == 0 {
+            file.write_all(HEADER.as_bytes()).and_then(|()| file.sync_all()).map_err(cannot)?;
+            // The name as well.
+            File::open(folder).and_then(|folder| folder.sync_all()).map_err(cannot)?;
+        }
+        let file = Mutex::new(file);
+        let shared = Shared { folder: folder.to_owned(), path, file, _lock: lock };
+        Ok((Self { entity: "results".into(), shared: Arc::new(shared), stop }, results))
+    }
+
+    /// Writes results that another run wrote down elsewhere.
+    pub(super) fn import(&self, results: &[(Key, TransferResult)]) -> io::Result<()> {
+        let lines = results.iter().map(|(key, result)| line(key, result)).collect::<String>();
+        self.shared.append(lines.as_bytes())
+    }
+
+    /// Whether the state is still where it was.
+    pub(super) fn check(&self) -> Result<(), CommandError> {
+        self.shared.check().map_err(|error| CommandError::new(error.to_string()))
+    }
+
+    async fn write(&self, events: Vec<OutgoingEvent>) -> Result<(), Error> {
+        let mut lines = String::new();
+        for event in &events {
+            let result: Option<TransferResult> = serde_json::from_slice(&event.body).ok();
+            let id = event.message.message_id.as_ref();
+            let key = id.and_then(|id| Key::parse(&id.text()));
+            match key.zip(result) {
+                Some((key, result)) => lines += &line(&key, &result),
+                None => {
+                    return Err(Error::new(ErrorClass::Permanent, PUBLISH, "it is no result"));
+                }
+            }
+        }
+        let shared = Arc::clone(&self.shared);
+        let written = spawn_blocking(move || shared.append(lines.as_bytes())).await;
+        let written = written.unwrap_or_else(|gone| Err(io::Error::other(gone)));
+        written.map_err(|error| {
+            // What was written of it, nobody knows, so it is not written once more.
+            let why = format!(
+                "the state folder {} cannot take the results: {error}",
+                self.shared.folder.display()
+            );
+            self.stop.on_reason(why.clone());
+            Error::new(ErrorClass::Transient, PUBLISH, why)
+        })
+    }
+}
+
+impl Shared {
+    fn append(&self, lines: &[u8]) -> io::Result<()> {
+        self.check()?;
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.write_all(lines)?;
+        file.sync_data()
+    }
+
+    /// A file that was removed takes everything, and keeps nothing.
+    fn check(&self) -> io::Result<()> {
+        let ours = self.file.lock().unwrap_or_else(PoisonError::into_inner).metadata()?;
+        let there = std::fs::metadata(&self.path);
+        if there.is_ok_and(|there| is_same_file(&ours, &there)) {
+            return Ok(());
+        }
+        Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("{} was removed or unmounted while in use; put it back", self.path.display()),
+        ))
+    }
+}
+
+fn is_same_file(one: &Metadata, other: &Metadata) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        (one.dev(), one.ino()) == (other.dev(), other.ino())
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = (one, other);
+        true
+    }
+}
+
+/// A path has no control character, so it is the last field and as it is.
+fn line(key: &Key, result: &TransferResult) -> String {
+    let TransferResult { bytes, sha256, finished_at, path, .. } = result;
+    format!("{}\t{bytes}\t{sha256}\t{finished_at}\t{path}\n", key.text())
+}
+
+/// Has the state for this run alone, for as long as the file is open. It says whose it is.
+fn lock(folder: &Path) -> Result<File, CommandError> {
+    let path = folder.join(LOCK);
+    let cannot = |error: io::Error| {
+        CommandError::new(format!("the state {} cannot be used: {error}", path.display()))
+    };
+    let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+    let mut file = open.map_err(cannot)?;
+    match file.try_lock() {
+        Ok(()) => {
+            // For the reader of a refusal only.
+            let _said = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+            Ok(file)
+        }
+        Err(TryLockError::WouldBlock) => {
+            let mut owner = String::new();
+            let _said = file.read_to_string(&mut owner);
+            let owner = match owner.trim() {
+                "" => "another run".to_owned(),
+                owner => format!("process {owner}"),
+            };
+            Err(CommandError::new(format!(
+                "the state folder {} is in use by {owner}; wait for it, or give this run a state of \
+                 its own with --state",
+                folder.display()
+            )))
+        }
+        Err(TryLockError::Error(error)) => Err(cannot(error)),
+    }
+}
+
+/// The results, and how many bytes of the file are whole lines.
+fn read(file: &File) -> io::Result<(Results, u64)> {
+    let mut file = file;
+    file.seek(SeekFrom::Start(0))?;
+    let mut input = BufReader::with_capacity(1 << 20, file);
+    let (mut results, mut whole_bytes, mut line) = (ResultsBuilder::default(), 0, Vec::new());
+    loop {
+        line.clear();
+        let bytes = input.read_until(b'\n', &mut line)?;
+        if bytes == 0 || !line.ends_with(b"\n") {
+            return Ok((results.build(), whole_bytes));
+        }
+        whole_bytes += bytes as u64;
+        // What cannot be read is as if it were not there: its file is fetched again.
+        if let Some((key, bytes, path)) = std::str::from_utf8(&line).ok().and_then(fields) {
+            results.add(path, &key, bytes);
+        }
+    }
+}
+
+fn fields(line: &str) -> Option<(Key, u64, &str)> {
+    let mut fields = line.trim_end_matches('\n').splitn(5, '\t');
+    let key = Key::parse(fields.next()?)?;
+    let bytes = fields.next()?.parse().ok()?;
+    let (_sha256, _time) = (fields.next()?, fields.next()?);
+    Some((key, bytes, fields.next()?))
+}
+
+impl Publisher for ResultsFile {
+    fn entity(&self) -> &EntityName {
+        &self.entity
+    }
+
+    fn send(
+        &self,
+        _target: SendTarget,
+        event: OutgoingEvent,
+    ) -> BoxFuture<'_, Result<SendReceipt, Error>> {
+        async move { self.write(vec![event]).await.map(|()| SendReceipt::new(None, None)) }.boxed()
+    }
+
+    fn send_batch(
+        &self,
+        _target: SendTarget,
+        events: Vec<OutgoingEvent>,
+    ) -> BoxFuture<'_, Result<(), Error>> {
+        self.write(events).boxed()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        async {}.boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn result(path: &str, bytes: u64) -> TransferResult {
+        let json = serde_json::json!({
+            "id": "x", "path": path, "bytes": bytes, "sha256": "00", "enqueued_at": "then",
+            "finished_at": "now", "seconds": 1.0, "attempts": 1,
+        });
+        serde_json::from_value(json).expect("a result")
+    }
+
+    fn event(path: &str, bytes: u64) -> OutgoingEvent {
+        let body = serde_json::to_vec(&result(path, bytes)).expect("JSON");
+        OutgoingEvent::new(body).with_message_id(Key::of(path.as_bytes()).text())
+    }
+
+    #[tokio::test]
+    async fn what_was_written_is_read_by_the_next_run_and_a_torn_line_is_not() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (file, results) = ResultsFile::open(dir.path(), Stop::new()).expect("open");
+        assert_eq!(results.bytes_of("c", &Key::of(b"c")), None);
+        let twice = ResultsFile::open(dir.path(), Stop::new()).expect_err("in use");
+        let owner = format!("in use by process {}", std::process::id());
+        assert!(twice.0.contains(&owner), "{twice:?}");
+        file.send(SendTarget::Any, event("a b", 1)).await.expect("written");
+        file.send_batch(SendTarget::Any, vec![event("c", 2), event("d", 3)]).await.expect("both");
+        drop(file);
+        let path = dir.path().join(FILE);
+        let mut torn = fs::read(&path).expect("read");
+        torn.truncate(torn.len() - 1);
+        fs::write(&path, torn).expect("written");
+        let (file, results) = ResultsFile::open(dir.path(), Stop::new()).expect("open");
+        let bytes = |path: &str| results.bytes_of(path, &Key::of(path.as_bytes()));
+        assert_eq!((bytes("a b"), bytes("c"), bytes("d")), (Some(1), Some(2), None));
+        file.send(SendTarget::Any, event("d", 4)).await.expect("written");
+        drop(file);
+        let (_file, results) = ResultsFile::open(dir.path(), Stop::new()).expect("open");
+        assert_eq!(
+            results.bytes_of("d", &Key::of(b"d")),
+            Some(4),
+            "the torn line is in nobody's way"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_file_that_was_removed_takes_nothing_and_ends_the_run() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let stop = Stop::new();
+        let (file, _) = ResultsFile::open(dir.path(), stop.clone()).expect("open");
+        fs::remove_file(dir.path().join(FILE)).expect("removed");
+        let error = file.send(SendTarget::Any, event("a", 1)).await.expect_err("nobody keeps it");
+        assert!(error.to_string().contains("removed or unmounted"), "{error}");
+        assert!(stop.reason().await.contains("put it back"));
+        assert!(file.check().is_err());
+    }
+}

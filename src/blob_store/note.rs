@@ -1,0 +1,72 @@
+//! What a commit notes beside a blob, so that whoever comes back finds that the work was done.
+
+use std::fmt;
+
+/// Says which work put a blob where it is. It is committed with the blob, whole or not at all; where a
+/// store has no place for it, it is left out, and the work is done again.
+///
+/// As text it is one line of ASCII:
+/// `v1 work=00112233445566778899aabbccddeeff source=… sha256=…`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BlobNote {
+    /// The one delivery that the blob is the work of.
+    pub work: [u8; 16],
+    /// What it was made from: the same for each delivery of one task.
+    pub source: [u8; 16],
+    /// The hash of the blob's bytes.
+    pub sha256: [u8; 32],
+}
+
+impl BlobNote {
+    /// Reads the text of a note; `None` where it is none, or one of a later version.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.strip_prefix("v1 ")?.trim_end().split(' ');
+        let mut field = |name: &str| parts.next()?.strip_prefix(name)?.strip_prefix('=');
+        Some(Self {
+            work: bytes(field("work")?)?,
+            source: bytes(field("source")?)?,
+            sha256: bytes(field("sha256")?)?,
+        })
+    }
+}
+
+impl fmt::Display for BlobNote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("v1")?;
+        let fields: [(&str, &[u8]); 3] =
+            [("work", &self.work), ("source", &self.source), ("sha256", &self.sha256)];
+        for (name, bytes) in fields {
+            write!(f, " {name}=")?;
+            bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        }
+        Ok(())
+    }
+}
+
+fn bytes<const N: usize>(digits: &str) -> Option<[u8; N]> {
+    if digits.len() != 2 * N || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (index, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(digits.get(2 * index..2 * index + 2)?, 16).ok()?;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_survives_its_text_and_nothing_else_is_one() {
+        let note = BlobNote { work: [1; 16], source: [0xab; 16], sha256: [0xff; 32] };
+        let text = note.to_string();
+        assert_eq!(BlobNote::parse(&text), Some(note));
+        assert_eq!(BlobNote::parse(&format!("{text} more=1")), Some(note), "of a later writer");
+        for other in ["", "v1", "v2 work=", &text[..text.len() - 1], &text.replace("v1", "v2")] {
+            assert_eq!(BlobNote::parse(other), None, "{other}");
+        }
+        assert_eq!(BlobNote::parse(&text.replace("ab", "äb")), None);
+    }
+}

@@ -1,0 +1,287 @@
+//! One file that is fetched over connections that break: what it has, what the next request asks
+//! for, and what an answer to that means.
+//!
+//! ```text
+//!            200, 203                     bytes                 the body ends as announced
+//!  nothing ─────────────> a body runs ──────────> more of it ────────────────────────────> complete
+//!     ^                        ^                      │
+//!     │ 200: another file,     │ 206: the rest        │ the connection breaks,
+//!     │ or no ranges there     │ of the same file     │ and something came
+//!     └────────────────────────┴──── the rest is asked for, with If-Range ───┘
+//! ```
+//!
+//! The rest of a file is asked for only where the server gave a validator that tells two versions
+//! apart byte for byte (RFC 9110, 8.8 and 13.1.5): a strong ETag; or, where there is no ETag at all,
+//! a time of the last change that is at least a second older than the answer. Else a break means to
+//! begin anew.
+
+use std::time::{Duration, SystemTime};
+
+/// Less than this between two breaks is no progress to speak of: the next request waits a little.
+const SMALL_GAIN_BYTES: u64 = 64 * 1024;
+
+/// The first such wait, and the longest; each is twice the one before.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const MAX_PAUSE: Duration = Duration::from_secs(5);
+
+/// What tells one version of a file from every other, as `If-Range` takes it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Validator(String);
+
+impl Validator {
+    /// The validator of an answer with these header fields. A time that is no HTTP date (RFC 9110,
+    /// 5.6.7) says nothing.
+    pub fn of(
+        etag: Option<&str>,
+        last_modified: Option<&str>,
+        date: Option<&str>,
+        read_time: impl Fn(&str) -> Option<SystemTime>,
+    ) -> Option<Self> {
+        if let Some(etag) = etag {
+            let quoted = etag.len() >= 2 && etag.starts_with('"') && etag.ends_with('"');
+            return quoted.then(|| Self(etag.to_owned()));
+        }
+        let changed = last_modified?;
+        let age = read_time(date?)?.duration_since(read_time(changed)?).ok()?;
+        (age >= Duration::from_secs(1)).then(|| Self(changed.to_owned()))
+    }
+
+    /// As `If-Range` takes it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Which bytes of how many an answer 206 holds: `Content-Range`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ContentRange {
+    /// The first byte, from 0.
+    pub first: u64,
+    /// The last byte.
+    pub last: u64,
+    /// The length of the whole, where the server knows it.
+    pub total: Option<u64>,
+}
+
+impl ContentRange {
+    /// Reads `bytes 0-99/1000` or `bytes 0-99/*`; `None` where it is anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (unit, rest) = text.trim().split_once(' ')?;
+        let (range, total) = rest.trim().split_once('/')?;
+        let (first, last) = range.split_once('-')?;
+        let number = |text: &str| {
+            let text = text.trim();
+            let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            digits.then(|| text.parse::<u64>().ok()).flatten()
+        };
+        let (first, last) = (number(first)?, number(last)?);
+        let total = match total.trim() {
+            "*" => None,
+            total => Some(number(total)?),
+        };
+        let fits = first <= last && last < u64::MAX && total.is_none_or(|total| last < total);
+        (unit.eq_ignore_ascii_case("bytes") && fits).then_some(Self { first, last, total })
+    }
+}
+
+/// What the next request asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ask<'a> {
+    /// The file.
+    Whole,
+    /// What of it is missing, as long as it is the same file.
+    Rest {
+        /// The first byte that is missing.
+        from: u64,
+        /// What says that it is the same.
+        validator: &'a Validator,
+    },
+}
+
+/// An answer that has a body of the file.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Answer {
+    /// Of an answer 206: `None` where its `Content-Range` cannot be understood.
+    pub partial: Option<Option<ContentRange>>,
+    /// The length of its body, where it is known.
+    pub length: Option<u64>,
+    /// What tells this version from others.
+    pub validator: Option<Validator>,
+}
+
+/// What the body of an answer is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Body {
+    /// It follows what is there.
+    Follows,
+    /// It is the file from its beginning: what is there is thrown away.
+    BeginsAnew,
+}
+
+/// Why the body of an answer is of no use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Misfit {
+    /// A part of the file where all of it was asked for.
+    NotAskedFor,
+    /// Another part than the one that was asked for, or one of another file. The next request asks
+    /// for the whole.
+    OtherPart,
+}
+
+/// How a body ended that did not break.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// All of the file is there.
+    Complete,
+    /// The server gave a part of what was asked for; the rest is to be asked for.
+    More,
+    /// The length is not what was said.
+    WrongLength {
+        /// What was said.
+        announced: u64,
+    },
+}
+
+/// What follows a break.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AfterBreak {
+    /// The rest is asked for after this pause.
+    GoOn(Duration),
+    /// This attempt failed. What is there is of use to the next one, or nothing is.
+    Failed,
+}
+
+/// See the [module](self).
+#[derive(Clone, Debug, Default)]
+pub struct FetchPlan {
+    /// Bytes that are there, from the first one.
+    received: u64,
+    total: Option<u64>,
+    validator: Option<Validator>,
+    /// What was there when the body began that runs, or ran last.
+    began_at: u64,
+    /// Where that body ends, if it was said.
+    ends_at: Option<u64>,
+    /// The server gave something else where the rest was asked for.
+    whole_only: bool,
+    /// Breaks in a row after which little was there that had not been there before.
+    small_gains: u32,
+}
+
+impl FetchPlan {
+    /// Bytes that are there, from the first one.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// The length of the file, where it is known.
+    pub fn total(&self) -> Option<u64> {
+        self.total
+    }
+
+    /// Whether what is there can be gone on from.
+    pub fn can_go_on(&self) -> bool {
+        matches!(self.ask(), Ask::Rest { .. })
+    }
+
+    /// What to ask for.
+    pub fn ask(&self) -> Ask<'_> {
+        match &self.validator {
+            Some(validator) if self.received > 0 && !self.whole_only => {
+                Ask::Rest { from: self.received, validator }
+            }
+            _ => Ask::Whole,
+        }
+    }
+
+    /// An answer to what was asked for came, with a body.
+    ///
+    /// # Errors
+    /// Why the body is of no use.
+    pub fn on_answer(&mut self, answer: Answer) -> Result<Body, Misfit> {
+        let asked_for_rest = matches!(self.ask(), Ask::Rest { .. });
+        let body = match answer.partial {
+            None => {
+                if asked_for_rest && answer.validator == self.validator {
+                    // The same file, and all of it: this server has no ranges.
+                    self.whole_only = true;
+                }
+                self.begin(answer.length, answer.validator)
+            }
+            Some(range) if asked_for_rest => self.take_part(range, answer.validator)?,
+            // All of it, under another name.
+            Some(Some(ContentRange { first: 0, last, total: Some(total) }))
+                if last + 1 == total =>
+            {
+                self.begin(Some(total), answer.validator)
+            }
+            Some(_) => return Err(Misfit::NotAskedFor),
+        };
+        self.began_at = self.received;
+        Ok(body)
+    }
+
+    fn begin(&mut self, length: Option<u64>, validator: Option<Validator>) -> Body {
+        (self.received, self.total, self.ends_at) = (0, length, length);
+        self.validator = validator;
+        Body::BeginsAnew
+    }
+
+    fn take_part(
+        &mut self,
+        range: Option<ContentRange>,
+        validator: Option<Validator>,
+    ) -> Result<Body, Misfit> {
+        let is_same = validator.is_none() || validator == self.validator;
+        let fits = |range: &ContentRange| {
+            let totals = self.total.zip(range.total);
+            range.first == self.received && totals.is_none_or(|(ours, theirs)| ours == theirs)
+        };
+        let Some(range) = range.filter(|range| is_same && fits(range)) else {
+            self.whole_only = true;
+            return Err(Misfit::OtherPart);
+        };
+        self.total = self.total.or(range.total);
+        self.ends_at = Some(range.last + 1);
+        Ok(Body::Follows)
+    }
+
+    /// The server says that there is no such part (416): the next request asks for the whole.
+    pub fn on_no_such_part(&mut self) {
+        self.whole_only = true;
+    }
+
+    /// Bytes of the body came.
+    pub fn on_bytes(&mut self, bytes: u64) {
+        self.received += bytes;
+    }
+
+    /// The body ended as HTTP says.
+    pub fn on_end(&mut self) -> End {
+        match (self.ends_at, self.total) {
+            (Some(announced), _) if announced != self.received => End::WrongLength { announced },
+            (_, Some(total)) if self.received < total => End::More,
+            _ => End::Complete,
+        }
+    }
+
+    /// The connection broke, or the server stopped sending.
+    pub fn on_break(&mut self) -> AfterBreak {
+        let gain = self.received.saturating_sub(self.began_at);
+        if gain == 0 || !self.can_go_on() {
+            return AfterBreak::Failed;
+        }
+        // A second break without a body in between gains nothing.
+        self.began_at = self.received;
+        if gain >= SMALL_GAIN_BYTES {
+            self.small_gains = 0;
+            return AfterBreak::GoOn(Duration::ZERO);
+        }
+        let pause = FIRST_PAUSE * (1 << self.small_gains.min(10));
+        self.small_gains += 1;
+        AfterBreak::GoOn(pause.min(MAX_PAUSE))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,477 @@
+//! The download worker: one task, one file, one result.
+//!
+//! 1. Read the task.
+//! 2. Ask the policy about its URL.
+//! 3. Take room for the result.
+//! 4. Look whether the file is there already ([`ExistingFiles`]).
+//! 5. Stream the body into the store under a temporary name, hashing and counting. A connection that
+//!    breaks is gone on from where it broke, where the server lets us.
+//! 6. Verify length and hash.
+//! 7. Commit. The slot of the task is free.
+//! 8. Publish the result, beside those of other tasks, and only then is the task settled.
+//!
+//! A task that is wrong becomes a dead letter; a network that fails is retried; a store that
+//! cannot be used stops the consumer, because every other task would fail alike. A body is
+//! never held whole, but for small ones: memory per download is a chunk of the network and a chunk of
+//! the store.
+
+mod arriving;
+mod existing;
+mod kept;
+mod store_failure;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+use tracing::debug;
+
+use self::arriving::Arriving;
+use self::existing::Existing;
+pub use self::existing::ExistingFiles;
+use self::existing::Names;
+use self::kept::{Kept, TaskId};
+use self::store_failure::store_failed;
+use super::host::host_lane;
+use super::http::failure::{failed, silent};
+use super::http::{Fetched, Fetcher, HttpOptions, NotFetched};
+use super::limits::{DownloadLimits, SLOW_START};
+use super::progress::Progress;
+use super::rates::Rates;
+use super::task::{DownloadTask, Finished, TransferResult, hex};
+use super::url_policy::{UrlPolicy, redacted};
+use crate::blob_store::BlobStore;
+use crate::clock::{Clock, SystemClock};
+use crate::config::MAX_SLOTS;
+use crate::consumer::{EventContext, EventHandler};
+use crate::error::{Error, ErrorClass};
+use crate::event::{Event, OutgoingEvent};
+use crate::lanes::LaneRule;
+use crate::outcome::{Failure, Outcome};
+use crate::producer::EntityProducer;
+use crate::producer::results::{ResultPublisher, Room};
+use crate::state::fetch_plan::{AfterBreak, Body, End, Misfit};
+
+/// What a result has beside what its task brings along, in bytes, at most.
+const RESULT_BYTES: usize = 512;
+
+/// Decides whether there is nothing to do for a task: `Some` is the reason.
+type SkipRule = Arc<dyn Fn(&Event, &DownloadTask) -> Option<String> + Send + Sync>;
+
+/// Fetches files; an [`EventHandler`].
+pub struct DownloadWorker {
+    fetcher: Fetcher,
+    limits: DownloadLimits,
+    store: Arc<dyn BlobStore>,
+    results: ResultPublisher,
+    skip: Option<SkipRule>,
+    progress: Arc<Progress>,
+    rates: Arc<Rates>,
+    existing: ExistingFiles,
+    kept: Kept,
+    clock: Arc<dyn Clock>,
+}
+
+impl fmt::Debug for DownloadWorker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DownloadWorker")
+            .field("store", &self.store)
+            .field("limits", &self.limits)
+            .field("rates", &self.rates)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A file that is stored, and what is to be told of it.
+struct Stored {
+    result: OutgoingEvent,
+    task: String,
+    room: Room,
+}
+
+impl DownloadWorker {
+    /// A worker that puts what `policy` allows into `store` and says so to `results`.
+    ///
+    /// # Errors
+    /// Where the HTTP client cannot be set up.
+    pub fn new(
+        store: Arc<dyn BlobStore>,
+        results: Arc<EntityProducer>,
+        policy: UrlPolicy,
+        limits: DownloadLimits,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            fetcher: Fetcher::new(policy, &limits, HttpOptions::default())?,
+            limits,
+            store,
+            results: ResultPublisher::new(results),
+            skip: None,
+            progress: Arc::default(),
+            rates: Arc::default(),
+            existing: ExistingFiles::default(),
+            kept: Kept::default(),
+            clock: Arc::new(SystemClock),
+        })
+    }
+
+    /// Asks in this way: redirects, proxy, credentials.
+    ///
+    /// # Errors
+    /// Where the HTTP client cannot be set up.
+    pub fn with_http(mut self, options: HttpOptions) -> Result<Self, Error> {
+        self.fetcher = self.fetcher.with_options(options)?;
+        Ok(self)
+    }
+
+    /// Sets what becomes of tasks whose file is there; [`ExistingFiles::Replace`] unless set.
+    #[must_use]
+    pub fn with_existing(mut self, existing: ExistingFiles) -> Self {
+        self.existing = existing;
+        self
+    }
+
+    /// Skips the tasks for which `rule` gives a reason.
+    #[must_use]
+    pub fn skip_if(
+        mut self,
+        rule: impl Fn(&Event, &DownloadTask) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        self.skip = Some(Arc::new(rule));
+        self
+    }
+
+    /// Keeps to these rates, which may be those of other workers as well.
+    #[must_use]
+    pub fn with_rates(mut self, rates: Arc<Rates>) -> Self {
+        self.rates = rates;
+        self
+    }
+
+    /// How fast the worker asks and reads. [`Rates::set`] changes it while it runs.
+    pub fn rates(&self) -> Arc<Rates> {
+        Arc::clone(&self.rates)
+    }
+
+    /// The lanes of a consumer of download tasks, for
+    /// [`BatchConsumerBuilder::lanes`](crate::consumer::BatchConsumerBuilder::lanes): the lane of a
+    /// task is the host of its URL, and at most so many of a host are fetched at once, over as many
+    /// connections. `None`: as many as there are slots. A host whose rate is used up, or that said
+    /// when to come back, then holds no slot and no other host up.
+    /// [`ConsumerHandle::set_lane_cap`](crate::ConsumerHandle::set_lane_cap) changes the number while
+    /// it runs; 0 is refused when the consumer is built.
+    pub fn lane_rule(connections_per_host: Option<usize>) -> LaneRule {
+        LaneRule::limited(connections_per_host.unwrap_or(MAX_SLOTS), host_lane)
+    }
+
+    /// What the worker has done, while it runs.
+    pub fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
+    }
+
+    async fn run(&self, event: &Event, context: &EventContext) -> Result<Stored, Outcome> {
+        let task = DownloadTask::from_json(event.body())
+            .map_err(|invalid| Failure::from_error(ErrorClass::BadData, &invalid))
+            .map_err(Outcome::DeadLetter)?;
+        if let Some(reason) = self.skip.as_ref().and_then(|skip| skip(event, &task)) {
+            self.progress.on_skipped();
+            return Err(Outcome::skip(reason));
+        }
+        // Before the work: what is fetched can be told of.
+        let room = self.results.room(event.budget_bytes() + RESULT_BYTES).await;
+        let started = Instant::now();
+        let names = Names::of(event, &task);
+        let existing = Existing {
+            choice: self.existing,
+            fetcher: &self.fetcher,
+            store: &*self.store,
+            rates: &self.rates,
+            progress: &self.progress,
+        };
+        let stored = match existing.of(&task, &names).await {
+            Ok(None) => self.fetch(&task, &names, TaskId::of(event), context).await,
+            Ok(Some(existing)) => Ok(existing),
+            Err(outcome) => Err(outcome),
+        };
+        let (bytes, sha256) = stored.map_err(|outcome| named(&task, outcome))?;
+        debug!(task = %task.id, path = %task.path, bytes, "the file is stored");
+        let finished = Finished {
+            bytes,
+            sha256,
+            elapsed: started.elapsed(),
+            attempts: context.attempt(),
+            at: self.clock.now(),
+        };
+        let id = task.id.clone();
+        Ok(Stored { result: result(event, task, &finished)?, task: id, room })
+    }
+
+    /// Fetches the file, or what an earlier attempt left of it to be fetched, and commits it.
+    async fn fetch(
+        &self,
+        task: &DownloadTask,
+        names: &Names,
+        id: TaskId<'_>,
+        context: &EventContext,
+    ) -> Result<(u64, [u8; 32]), Outcome> {
+        let mut arriving = self.kept.take(&id).unwrap_or_default();
+        let received = match self.receive(task, &mut arriving).await {
+            Ok(()) => verified(task, &arriving),
+            Err(outcome) => Err(outcome),
+        };
+        match received {
+            Ok((bytes, sha256)) => {
+                let note = names.note(sha256);
+                arriving.commit(&*self.store, &task.path, note).await.map_err(store_failed)?;
+                self.progress.on_file(bytes);
+                Ok((bytes, sha256))
+            }
+            Err(outcome) => {
+                if matches!(outcome, Outcome::Retry(_)) && arriving.plan.can_go_on() {
+                    self.kept.put(&id, arriving, context);
+                } else {
+                    arriving.abort().await;
+                }
+                Err(outcome)
+            }
+        }
+    }
+
+    /// Asks for the file, and for the rest of it after each break, until all of it is there.
+    async fn receive(&self, task: &DownloadTask, arriving: &mut Arriving) -> Result<(), Outcome> {
+        let mut pace = Pace::begin();
+        loop {
+            let fetched = match self.fetcher.get(&task.url, arriving.plan.ask(), &self.rates).await
+            {
+                Ok(fetched) => fetched,
+                Err(NotFetched::NoSuchPart) => {
+                    arriving.plan.on_no_such_part();
+                    continue;
+                }
+                Err(NotFetched::Ends(outcome)) => return Err(outcome),
+            };
+            match arriving.plan.on_answer(fetched.answer.clone()) {
+                Ok(Body::Follows) => self.check_length(task, arriving)?,
+                Ok(Body::BeginsAnew) => {
+                    self.check_length(task, arriving)?;
+                    arriving.begin_anew(&*self.store, &task.path).await.map_err(store_failed)?;
+                }
+                Err(Misfit::OtherPart) => continue,
+                Err(Misfit::NotAskedFor) => {
+                    return Err(Outcome::retry(Failure::transient(format!(
+                        "{}: the server answered 206 Partial Content where all of the file was \
+                         asked for",
+                        redacted(&task.url)
+                    ))));
+                }
+            }
+            match self.copy(task, fetched, arriving, &mut pace).await {
+                Ok(()) => match arriving.plan.on_end() {
+                    End::Complete => return Ok(()),
+                    End::More => {}
+                    End::WrongLength { announced } => {
+                        return Err(Outcome::retry(Failure::transient(wrong_length(
+                            task,
+                            arriving.plan.received(),
+                            announced,
+                            "the server",
+                        ))));
+                    }
+                },
+                Err(Stopped::Ends(outcome)) => return Err(outcome),
+                Err(Stopped::Broke(outcome)) => match arriving.plan.on_break() {
+                    AfterBreak::GoOn(pause) => {
+                        debug!(
+                            task = %task.id,
+                            bytes = arriving.plan.received(),
+                            "the connection broke; the rest is asked for"
+                        );
+                        sleep(pause).await;
+                    }
+                    AfterBreak::Failed => return Err(outcome),
+                },
+            }
+        }
+    }
+
+    /// Reads the body of an answer into the store.
+    async fn copy(
+        &self,
+        task: &DownloadTask,
+        fetched: Fetched,
+        arriving: &mut Arriving,
+        pace: &mut Pace,
+    ) -> Result<(), Stopped> {
+        let Fetched { mut response, host, .. } = fetched;
+        let mut meter = self.rates.meter(host);
+        let most = task.size.unwrap_or(self.limits.max_bytes).min(self.limits.max_bytes);
+        loop {
+            let received = arriving.plan.received();
+            // Not the client's own timeout, which counts what we wait before we read as silence.
+            let silence = self.limits.read_timeout;
+            let chunk = timeout(silence, response.chunk())
+                .await
+                .map_err(|_elapsed| {
+                    let what = format!("after {received} bytes no more came");
+                    Stopped::Broke(silent(&task.url, &what, silence, "read-timeout"))
+                })?
+                .map_err(|error| {
+                    let what = format!("the body broke off after {received} bytes");
+                    Stopped::Broke(failed(&task.url, &what, error))
+                })?;
+            let Some(mut chunk) = chunk else {
+                break;
+            };
+            let bytes = chunk.len() as u64;
+            meter.on_arrived(chunk.len());
+            if received + bytes > most {
+                return Err(Stopped::Ends(Outcome::dead_letter(Failure::permanent(format!(
+                    "{}: the body is longer than the {most} bytes it may have",
+                    redacted(&task.url)
+                )))));
+            }
+            self.progress.on_received(bytes);
+            pace.received += bytes;
+            self.check_rate(task, pace, meter.waited())?;
+            while !chunk.is_empty() {
+                let part = meter.next_part(&mut chunk).await;
+                arriving.write(part).await.map_err(store_failed)?;
+            }
+            arriving.plan.on_bytes(bytes);
+        }
+        meter.on_end().await;
+        pace.waited += meter.waited();
+        Ok(())
+    }
+
+    /// Refuses a body that cannot be right before its first byte.
+    fn check_length(&self, task: &DownloadTask, arriving: &Arriving) -> Result<(), Outcome> {
+        let Some(announced) = arriving.plan.total() else {
+            return Ok(());
+        };
+        let fault = if announced > self.limits.max_bytes {
+            format!("at most {} may be (max-bytes)", self.limits.max_bytes)
+        } else if task.size.is_some_and(|size| size != announced) {
+            format!("the task said {}", task.size.unwrap_or_default())
+        } else {
+            return Ok(());
+        };
+        Err(Outcome::dead_letter(Failure::permanent(format!(
+            "{}: the server announced {announced} bytes where {fault}",
+            redacted(&task.url)
+        ))))
+    }
+
+    fn check_rate(
+        &self,
+        task: &DownloadTask,
+        pace: &Pace,
+        waited: Duration,
+    ) -> Result<(), Outcome> {
+        let elapsed = pace.begun.elapsed().saturating_sub(pace.waited + waited);
+        let least = self.limits.min_bytes_per_second.saturating_mul(elapsed.as_secs());
+        if elapsed < SLOW_START || pace.received >= least {
+            return Ok(());
+        }
+        Err(Outcome::retry(Failure::transient(format!(
+            "{}: {} bytes in {} s are fewer than {} a second (min-bytes-per-second)",
+            redacted(&task.url),
+            pace.received,
+            elapsed.as_secs(),
+            self.limits.min_bytes_per_second
+        ))))
+    }
+}
+
+impl EventHandler for DownloadWorker {
+    async fn handle(&self, event: Event, context: EventContext) -> Outcome {
+        match self.run(&event, &context).await {
+            Ok(Stored { result, task, room }) => {
+                let (settler, deferred) = context.defer();
+                let what = format!("task {task}: the file is stored");
+                self.results.publish(room, settler, result, what);
+                deferred
+            }
+            Err(outcome) => outcome,
+        }
+    }
+}
+
+/// How fast one attempt is, over all its connections.
+struct Pace {
+    begun: Instant,
+    received: u64,
+    /// For our own rates.
+    waited: Duration,
+}
+
+impl Pace {
+    fn begin() -> Self {
+        Self { begun: Instant::now(), received: 0, waited: Duration::ZERO }
+    }
+}
+
+/// Why a body was not read to its end.
+enum Stopped {
+    /// Its connection broke, or it fell silent; what becomes of the task where that cannot be gone on
+    /// from.
+    Broke(Outcome),
+    /// What becomes of the task.
+    Ends(Outcome),
+}
+
+impl From<Outcome> for Stopped {
+    fn from(outcome: Outcome) -> Self {
+        Self::Ends(outcome)
+    }
+}
+
+/// Length and hash of what arrived, where they are what the task says.
+fn verified(task: &DownloadTask, arriving: &Arriving) -> Result<(u64, [u8; 32]), Outcome> {
+    let (bytes, sha256) = (arriving.plan.received(), arriving.sha256());
+    if let Some(expected) = task.size.filter(|expected| *expected != bytes) {
+        let message = wrong_length(task, bytes, expected, "the task");
+        return Err(Outcome::dead_letter(Failure::permanent(message)));
+    }
+    match task.sha256 {
+        Some(expected) if expected != sha256 => {
+            Err(Outcome::dead_letter(Failure::permanent(format!(
+                "{}: the SHA-256 is {}, not {}",
+                redacted(&task.url),
+                hex(&sha256),
+                hex(&expected)
+            ))))
+        }
+        _ => Ok((bytes, sha256)),
+    }
+}
+
+fn wrong_length(task: &DownloadTask, bytes: u64, expected: u64, who: &str) -> String {
+    format!("{}: {bytes} bytes came where {who} said {expected}", redacted(&task.url))
+}
+
+/// The event that tells of a file.
+fn result(
+    event: &Event,
+    task: DownloadTask,
+    finished: &Finished,
+) -> Result<OutgoingEvent, Outcome> {
+    let result = TransferResult::new(event, task, finished);
+    let body = serde_json::to_vec(&result)
+        .map_err(|error| Outcome::dead_letter(Failure::from_error(ErrorClass::BadData, &error)))?;
+    let mut outgoing = OutgoingEvent::new(body);
+    outgoing.properties = event.properties().clone();
+    outgoing.message.message_id =
+        event.message_properties().and_then(|message| message.message_id.clone());
+    outgoing.message.content_type = Some("application/json".to_owned());
+    Ok(outgoing)
+}
+
+/// Puts the task's name before the reason.
+fn named(task: &DownloadTask, outcome: Outcome) -> Outcome {
+    outcome
+        .with_failure(|failure| failure.message = format!("task {}: {}", task.id, failure.message))
+}
+
+#[cfg(test)]
+mod tests;

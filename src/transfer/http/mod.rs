@@ -1,0 +1,273 @@
+//! HTTP for files from URLs that are not trusted.
+//!
+//! A host is resolved by the [`UrlPolicy`], and connections go to the addresses it returned and to no
+//! others. Redirects are followed hop by hop, each URL judged like the first, and asked with the
+//! credentials of its own origin. A host that named a time is asked by nobody before that. What a
+//! status means is in `answer`; what is asked for next, in [`crate::state::fetch_plan`].
+
+mod answer;
+pub(super) mod failure;
+mod options;
+mod pins;
+mod resting;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderValue, IF_RANGE, RANGE};
+use reqwest::{Client, RequestBuilder, Response};
+use tokio::time::{Instant, timeout};
+use url::Url;
+
+use self::answer::{AskedFor, Head, Meaning, meaning};
+use self::failure::{failed, is_unanswered, silent};
+pub use self::options::{
+    Authorization, Credentials, HttpOptions, HttpProxy, MAX_REDIRECTS, Redirects,
+};
+use self::pins::Pinned;
+use self::resting::Resting;
+use super::host::host_name;
+use super::limits::DownloadLimits;
+use super::rates::Rates;
+use super::url_policy::{UrlPolicy, UrlRefused, redacted};
+use crate::error::{Error, ErrorClass};
+use crate::outcome::{Failure, Outcome};
+use crate::state::fetch_plan::{Answer, Ask};
+
+/// Fetches what the policy allows.
+pub(super) struct Fetcher {
+    policy: UrlPolicy,
+    options: HttpOptions,
+    limits: DownloadLimits,
+    http: Pinned,
+    https: Pinned,
+    resting: Resting,
+}
+
+/// An answer that has a body of the file.
+pub(super) struct Fetched {
+    pub(super) response: Response,
+    pub(super) answer: Answer,
+    /// Whose rates its bytes count for.
+    pub(super) host: Arc<str>,
+}
+
+/// Why there is none.
+pub(super) enum NotFetched {
+    /// What becomes of the task.
+    Ends(Outcome),
+    /// The rest was asked for, and there is no such part.
+    NoSuchPart,
+}
+
+impl From<Outcome> for NotFetched {
+    fn from(outcome: Outcome) -> Self {
+        Self::Ends(outcome)
+    }
+}
+
+impl Fetcher {
+    pub(super) fn new(
+        policy: UrlPolicy,
+        limits: &DownloadLimits,
+        options: HttpOptions,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            policy,
+            http: Pinned::new(limits, &options)?,
+            https: Pinned::new(limits, &options)?,
+            limits: *limits,
+            options,
+            resting: Resting::default(),
+        })
+    }
+
+    /// The same, asking in another way.
+    pub(super) fn with_options(self, options: HttpOptions) -> Result<Self, Error> {
+        Self::new(self.policy, &self.limits, options)
+    }
+
+    /// What the server says of a file without its bytes; `None` where it says nothing of use.
+    ///
+    /// # Errors
+    /// What becomes of the task where the host wants to be left alone, or may not be asked.
+    pub(super) async fn head(&self, url: &Url, rates: &Rates) -> Result<Option<Head>, Outcome> {
+        let mut at = url.clone();
+        for _ in 0..=MAX_REDIRECTS {
+            let host: Arc<str> = host_name(&at).unwrap_or_default().into();
+            let clients = self.clients(&at).await?;
+            self.resting(&host, &at)?;
+            rates.begin(&host).await?;
+            let Ok(Ok(response)) = self.send(clients.reusing.head(at.clone()), &at).await else {
+                return Ok(None);
+            };
+            match meaning(&at, &response, AskedFor::Whole, SystemTime::now()) {
+                Meaning::File(_) => return Ok(Some(Head::of(response.headers()))),
+                Meaning::Rest(wait, outcome) => {
+                    self.resting.on_named(&host, Instant::now(), wait);
+                    return Err(outcome);
+                }
+                Meaning::Elsewhere(to) if self.options.redirects() == Redirects::Follow => at = to,
+                _ => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Asks for a file, or for the rest of it, when the rates let it.
+    ///
+    /// # Errors
+    /// What becomes of the task instead.
+    pub(super) async fn get(
+        &self,
+        url: &Url,
+        ask: Ask<'_>,
+        rates: &Rates,
+    ) -> Result<Fetched, NotFetched> {
+        let asked_for = match ask {
+            Ask::Whole => AskedFor::Whole,
+            Ask::Rest { .. } => AskedFor::Rest,
+        };
+        let mut at = url.clone();
+        for _ in 0..=MAX_REDIRECTS {
+            // Without a host it is refused before it can matter.
+            let host: Arc<str> = host_name(&at).unwrap_or_default().into();
+            let response = match self.ask(&at, &host, ask, rates).await {
+                Ok(response) => response,
+                Err(outcome) if at == *url => return Err(outcome.into()),
+                Err(outcome) => return Err(redirected(url, outcome).into()),
+            };
+            let status = response.status();
+            match meaning(&at, &response, asked_for, SystemTime::now()) {
+                Meaning::File(answer) => return Ok(Fetched { response, answer, host }),
+                Meaning::NoSuchPart => return Err(NotFetched::NoSuchPart),
+                Meaning::Ends(outcome) => return Err(outcome.into()),
+                Meaning::Rest(wait, outcome) => {
+                    self.resting.on_named(&host, Instant::now(), wait);
+                    return Err(outcome.into());
+                }
+                Meaning::Elsewhere(to) if self.options.redirects() == Redirects::Refuse => {
+                    let message = format!(
+                        "{}: the server answered {status}, and redirects are not followed; the file \
+                         is at {}",
+                        redacted(&at),
+                        redacted(&to)
+                    );
+                    return Err(Outcome::dead_letter(Failure::permanent(message)).into());
+                }
+                Meaning::Elsewhere(to) => at = to,
+            }
+        }
+        Err(Outcome::dead_letter(Failure::permanent(format!(
+            "{}: there are more than {MAX_REDIRECTS} redirects, the last one to {}",
+            redacted(url),
+            redacted(&at)
+        )))
+        .into())
+    }
+
+    /// One request to one URL, and its answer, whatever that says.
+    async fn ask(
+        &self,
+        url: &Url,
+        host: &Arc<str>,
+        ask: Ask<'_>,
+        rates: &Rates,
+    ) -> Result<Response, Outcome> {
+        let clients = self.clients(url).await?;
+        self.resting(host, url)?;
+        rates.begin(host).await?;
+        // The rates may have taken their time, in which somebody else was told to wait.
+        self.resting(host, url)?;
+        let request = |client: &Client| {
+            let request = client.get(url.clone());
+            match ask {
+                Ask::Whole => request,
+                Ask::Rest { from, validator } => request
+                    .header(RANGE, format!("bytes={from}-"))
+                    .header(IF_RANGE, validator.as_str()),
+            }
+        };
+        match self.send(request(&clients.reusing), url).await? {
+            Ok(response) => Ok(response),
+            // At once, and it counts for nothing.
+            Err(error) if is_unanswered(&error) => self
+                .send(request(&clients.fresh), url)
+                .await?
+                .map_err(|error| failed(url, "no answer", error)),
+            Err(error) => Err(failed(url, "no answer", error)),
+        }
+    }
+
+    async fn send(
+        &self,
+        request: RequestBuilder,
+        url: &Url,
+    ) -> Result<reqwest::Result<Response>, Outcome> {
+        let mut request = request.header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        if let Some(shown) = self.options.credentials().of(url) {
+            request = request.header(AUTHORIZATION, shown.clone());
+        }
+        let limit = self.limits.answer_timeout;
+        timeout(limit, request.send())
+            .await
+            .map_err(|_elapsed| silent(url, "no answer", limit, "answer-timeout"))
+    }
+
+    /// The clients for a URL that the policy allows, whose host they know.
+    async fn clients(&self, url: &Url) -> Result<&Pinned, Outcome> {
+        let pinned = if url.scheme() == "https" { &self.https } else { &self.http };
+        let checked = self.policy.check_url(url).map_err(refused)?;
+        let host = checked.url().host_str().unwrap_or_default();
+        if self.options.proxy().is_none() && !pinned.knows(host) {
+            let limit = self.limits.connect_timeout;
+            let addresses = timeout(limit, self.policy.resolve(url))
+                .await
+                .map_err(|_elapsed| {
+                    silent(url, "the host name was not resolved", limit, "connect-timeout")
+                })?
+                .map_err(refused)?;
+            pinned.set(host, addresses);
+        }
+        Ok(pinned)
+    }
+
+    /// # Errors
+    /// The host named a time that is not over.
+    fn resting(&self, host: &str, url: &Url) -> Result<(), Outcome> {
+        match self.resting.left(host, Instant::now()) {
+            None => Ok(()),
+            Some(left) => Err(rests(url, host, left)),
+        }
+    }
+}
+
+/// Says where the URL came from that something is said of.
+fn redirected(from: &Url, outcome: Outcome) -> Outcome {
+    outcome.with_failure(|failure| {
+        failure.message = format!("{} led elsewhere: {}", redacted(from), failure.message);
+    })
+}
+
+fn rests(url: &Url, host: &str, left: Duration) -> Outcome {
+    let what = format!("{host} asked to be left alone");
+    let message = format!("{}: {what} for {} s more", redacted(url), left.as_secs());
+    let failure = Failure::new(ErrorClass::Throttling, message);
+    if left > answer::MAX_RETRY_AFTER {
+        Outcome::dead_letter(failure)
+    } else {
+        Outcome::close_lane(left, failure)
+    }
+}
+
+fn refused(refused: UrlRefused) -> Outcome {
+    let failure = Failure::from_error(refused.class(), &refused);
+    if failure.class.is_retryable() {
+        Outcome::retry(failure)
+    } else {
+        Outcome::DeadLetter(failure)
+    }
+}
+
+#[cfg(test)]
+mod tests;

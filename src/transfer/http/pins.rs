@@ -1,0 +1,116 @@
+//! Clients that connect to the addresses that the policy allowed, and to no others.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::{Client, ClientBuilder, redirect};
+use tokio::time::Instant;
+
+use super::options::HttpOptions;
+use crate::error::{Error, ErrorClass};
+use crate::transfer::limits::DownloadLimits;
+
+/// How long an answer of the resolver is used for further files of the same host.
+const RESOLVED_FOR: Duration = Duration::from_secs(30);
+
+/// Most hosts remembered at once; beyond that, those whose time is up are forgotten, then all.
+const MAX_PINNED_HOSTS: usize = 4_096;
+
+/// The clients of one scheme, and what they may connect to. Plain and TLS are apart: an address that
+/// is good for one scheme may be refused for the other.
+pub(super) struct Pinned {
+    /// Keeps connections for the next request.
+    pub(super) reusing: Client,
+    /// Opens a connection for each request.
+    pub(super) fresh: Client,
+    pins: Arc<Pins>,
+}
+
+/// The addresses each host may be reached at.
+#[derive(Debug, Default)]
+struct Pins(Mutex<HashMap<String, Pin>>);
+
+#[derive(Debug)]
+struct Pin {
+    addresses: Vec<SocketAddr>,
+    until: Instant,
+}
+
+impl Pins {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Pin>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct PinnedResolver(Arc<Pins>);
+
+impl Resolve for PinnedResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let addresses = self.0.lock().get(name.as_str()).map(|pin| pin.addresses.clone());
+        Box::pin(async move {
+            match addresses {
+                Some(addresses) => Ok(Box::new(addresses.into_iter()) as Addrs),
+                None => Err("the host was not resolved under the policy".into()),
+            }
+        })
+    }
+}
+
+impl Pinned {
+    pub(super) fn new(limits: &DownloadLimits, options: &HttpOptions) -> Result<Self, Error> {
+        let pins = Arc::new(Pins::default());
+        let build = |builder: ClientBuilder| {
+            builder.build().map_err(|error| {
+                Error::new(ErrorClass::Permanent, "build the HTTP client", "it cannot be set up")
+                    .with_source(error.without_url())
+            })
+        };
+        let reusing = build(builder(limits, options, &pins))?;
+        let fresh = build(builder(limits, options, &pins).pool_max_idle_per_host(0))?;
+        Ok(Self { reusing, fresh, pins })
+    }
+
+    /// Whether the addresses of a host are known, and still good.
+    pub(super) fn knows(&self, host: &str) -> bool {
+        self.pins.lock().get(host).is_some_and(|pin| pin.until > Instant::now())
+    }
+
+    /// The host may be reached at these addresses.
+    pub(super) fn set(&self, host: &str, addresses: Vec<SocketAddr>) {
+        let now = Instant::now();
+        let mut pins = self.pins.lock();
+        if pins.len() >= MAX_PINNED_HOSTS {
+            pins.retain(|_, pin| pin.until > now);
+        }
+        if pins.len() >= MAX_PINNED_HOSTS {
+            pins.clear();
+        }
+        pins.insert(host.to_owned(), Pin { addresses, until: now + RESOLVED_FOR });
+    }
+}
+
+/// No redirects of the client's own, which would pass the policy by; no proxy from the environment; no
+/// decompression, so that what is counted is what is stored; and headers that others shrug off are
+/// none of our business.
+fn builder(limits: &DownloadLimits, options: &HttpOptions, pins: &Arc<Pins>) -> ClientBuilder {
+    let builder = Client::builder()
+        .redirect(redirect::Policy::none())
+        .no_gzip()
+        .no_brotli()
+        .no_zstd()
+        .no_deflate()
+        .referer(false)
+        .http1_ignore_invalid_headers_in_responses(true)
+        .http1_allow_spaces_after_header_name_in_responses(true)
+        .http1_allow_obsolete_multiline_headers_in_responses(true)
+        .connect_timeout(limits.connect_timeout)
+        .user_agent(concat!("longshore/", env!("CARGO_PKG_VERSION")));
+    match options.proxy() {
+        // It resolves the names, and its own is resolved by the system.
+        Some(proxy) => builder.no_proxy().proxy(proxy.to_client()),
+        None => builder.no_proxy().dns_resolver(Arc::new(PinnedResolver(Arc::clone(pins)))),
+    }
+}
