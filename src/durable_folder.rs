@@ -78,7 +78,7 @@ impl DurableFolder {
 
     /// What a failure at `path` means. A folder that is gone comes back by itself nowhere.
     pub(crate) fn error(&self, operation: &'static str, path: &Path, error: io::Error) -> Error {
-        if error.kind() == ErrorKind::NotFound && !self.root.is_dir() {
+        if !self.root.is_dir() {
             let message = format!(
                 "{} was removed or unmounted while in use; put it back",
                 self.root.display()

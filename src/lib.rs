@@ -108,6 +108,7 @@ pub mod transport;
 #[cfg(feature = "blob")]
 mod blob_container;
 mod durable_folder;
+mod hex;
 
 #[doc = include_str!("../docs/guarantees.md")]
 pub mod guarantees {}

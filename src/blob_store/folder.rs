@@ -40,6 +40,9 @@ pub enum SyncFiles {
     /// A committed blob outlives the loss of power.
     #[default]
     Always,
+    /// It does once [`FolderBlobStore::flush`] has returned. The bytes are on the disk at the commit, their
+    /// names are not: of many files in few folders, each folder is flushed once.
+    AtFlush,
     /// A committed blob outlives the process, but after a loss of power it may be gone, or be
     /// empty. Faster, most of all for small files; right where the files can be fetched anew.
     /// A full disk that shows itself only when data is flushed goes unseen.
@@ -83,6 +86,15 @@ impl FolderBlobStore {
     /// See [`BlobError`].
     pub fn length(&self, name: &BlobName) -> Result<Option<u64>, BlobError> {
         self.root.length(name)
+    }
+
+    /// Brings the names of all blobs that are committed to the disk, where that is left to this call
+    /// ([`SyncFiles::AtFlush`]). Blocks.
+    ///
+    /// # Errors
+    /// As of a commit. What was not flushed is flushed by the next call.
+    pub fn flush(&self) -> Result<(), BlobError> {
+        self.root.flush()
     }
 
     /// Removes the temporary files of this store, those of open writers too: they fail at their
@@ -234,14 +246,8 @@ impl BlobWriter for FolderBlobWriter {
             let partial = self.take("commit")?;
             let rest = std::mem::take(&mut self.buffer);
             let (root, name, sync) = (self.root.clone(), self.name.clone(), self.sync);
-            blocking("commit", &self.name, move || {
-                let partial = match partial {
-                    Some(partial) => partial,
-                    None => root.open(&name)?,
-                };
-                root.commit(&name, partial, &rest, note, sync)
-            })
-            .await
+            blocking("commit", &self.name, move || root.commit(&name, partial, &rest, note, sync))
+                .await
         }
         .boxed()
     }

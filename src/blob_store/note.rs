@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::hex::{self, from_hex};
+
 /// Says which work put a blob where it is. It is committed with the blob, whole or not at all; where a
 /// store has no place for it, it is left out, and the work is done again.
 ///
@@ -23,35 +25,25 @@ impl BlobNote {
         let mut parts = text.strip_prefix("v1 ")?.trim_end().split(' ');
         let mut field = |name: &str| parts.next()?.strip_prefix(name)?.strip_prefix('=');
         Some(Self {
-            work: bytes(field("work")?)?,
-            source: bytes(field("source")?)?,
-            sha256: bytes(field("sha256")?)?,
+            work: from_hex(field("work")?)?,
+            source: from_hex(field("source")?)?,
+            sha256: from_hex(field("sha256")?)?,
         })
     }
 }
 
 impl fmt::Display for BlobNote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("v1")?;
+        let mut text = String::with_capacity(160);
+        text.push_str("v1");
         let fields: [(&str, &[u8]); 3] =
-            [("work", &self.work), ("source", &self.source), ("sha256", &self.sha256)];
+            [(" work=", &self.work), (" source=", &self.source), (" sha256=", &self.sha256)];
         for (name, bytes) in fields {
-            write!(f, " {name}=")?;
-            bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+            text.push_str(name);
+            hex::push(&mut text, bytes);
         }
-        Ok(())
+        f.write_str(&text)
     }
-}
-
-fn bytes<const N: usize>(digits: &str) -> Option<[u8; N]> {
-    if digits.len() != 2 * N || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-        return None;
-    }
-    let mut bytes = [0; N];
-    for (index, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(digits.get(2 * index..2 * index + 2)?, 16).ok()?;
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]

@@ -24,6 +24,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value as Json, json};
 
 use super::value::{Described, Descriptor, MAX_NESTING, MessageId, Value};
+use crate::hex::from_hex;
+pub(super) use crate::hex::hex;
 
 impl Value {
     /// The value as JSON, with its type: see the table of dead letters.
@@ -166,21 +168,6 @@ fn survives_json(number: f64) -> bool {
 
 pub(super) fn base64(bytes: &[u8]) -> String {
     BASE64.encode(bytes)
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let mut bytes = [0; N];
-    if text.len() != 2 * N || !text.is_ascii() {
-        return None;
-    }
-    for (index, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(2 * index..2 * index + 2)?, 16).ok()?;
-    }
-    Some(bytes)
 }
 
 /// The usual notation: hexadecimal in groups of 8, 4, 4, 4 and 12 digits.

@@ -11,6 +11,7 @@ use url::Url;
 
 use crate::blob_store::{BlobName, InvalidBlobName};
 use crate::event::Event;
+pub use crate::hex::{from_hex, hex};
 use crate::timestamp::rfc3339;
 
 /// A file to fetch.
@@ -59,6 +60,19 @@ struct RawTask {
     size: Option<u64>,
     #[serde(default)]
     metadata: Map<String, Value>,
+}
+
+#[derive(Serialize)]
+struct WrittenTask<'a> {
+    id: &'a str,
+    url: &'a str,
+    path: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sha256: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    metadata: &'a Map<String, Value>,
 }
 
 /// Why a task cannot be understood. Names the task where it has a name.
@@ -159,20 +173,16 @@ impl DownloadTask {
 
     /// The task as the body of an event.
     pub fn to_json(&self) -> Vec<u8> {
-        let mut object = Map::new();
-        object.insert("id".to_owned(), self.id.as_str().into());
-        object.insert("url".to_owned(), self.url.as_str().into());
-        object.insert("path".to_owned(), self.path.as_str().into());
-        if let Some(sha256) = &self.sha256 {
-            object.insert("sha256".to_owned(), hex(sha256).into());
-        }
-        if let Some(size) = self.size {
-            object.insert("size".to_owned(), size.into());
-        }
-        if !self.metadata.is_empty() {
-            object.insert("metadata".to_owned(), Value::Object(self.metadata.clone()));
-        }
-        Value::Object(object).to_string().into_bytes()
+        let written = WrittenTask {
+            id: &self.id,
+            url: self.url.as_str(),
+            path: self.path.as_str(),
+            sha256: self.sha256.as_ref().map(|sha256| hex(sha256)),
+            size: self.size,
+            metadata: &self.metadata,
+        };
+        // Texts and numbers, which JSON holds.
+        serde_json::to_vec(&written).unwrap_or_default()
     }
 }
 
@@ -227,23 +237,6 @@ fn from_base64(text: &str) -> Option<[u8; 32]> {
     let bare = text.strip_suffix('=').unwrap_or(text);
     let bytes = STANDARD_NO_PAD.decode(bare).or_else(|_| URL_SAFE_NO_PAD.decode(bare)).ok()?;
     bytes.try_into().ok()
-}
-
-fn from_hex(text: &str) -> Option<[u8; 32]> {
-    let digits = text.as_bytes();
-    if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
-        return None;
-    }
-    let mut hash = [0; 32];
-    for (byte, pair) in hash.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(hash)
-}
-
-/// Bytes in hexadecimal digits, lower case.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What a finished task is answered with.

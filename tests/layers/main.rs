@@ -12,6 +12,7 @@ const VALUES: &[&str] = &[
     "clock",
     "error",
     "event",
+    "hex",
     "hub",
     "lanes",
     "lease",

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest, Sha256};
 
@@ -40,13 +40,15 @@ pub(super) struct Root {
     partials: PartialFolder,
     /// Folders whose own entries, and those of all above, are on the disk.
     durable: Mutex<BTreeSet<PathBuf>>,
+    /// Folders with names that are to be flushed.
+    unflushed: Mutex<BTreeSet<PathBuf>>,
 }
 
 impl Root {
     pub(super) fn create(path: &Path) -> Result<Self, BlobError> {
         let opened = create_root(path).and_then(|path| {
             let partials = PartialFolder::open(&path)?;
-            Ok(Self { path, partials, durable: Mutex::default() })
+            Ok(Self { path, partials, durable: Mutex::default(), unflushed: Mutex::default() })
         });
         opened.map_err(|error| BlobError::Unusable {
             reason: explain(&place_of_fault(path, &error), &error),
@@ -64,12 +66,7 @@ impl Root {
     }
 
     pub(super) fn open(&self, name: &BlobName) -> Result<Partial, BlobError> {
-        if self.partials.is_closed() {
-            return Err(BlobError::Unusable {
-                reason: "it was closed; open it anew".to_owned(),
-                source: None,
-            });
-        }
+        self.check_open()?;
         // What stands in the way is told now, before anyone fetches the bytes.
         let target = match self.folder_of(name, Missing::Leave)? {
             Some(folder) => folder.join(last_part(name)),
@@ -79,20 +76,39 @@ impl Root {
         self.partials.create_file().map_err(|error| self.partial_failed("open", name, error))
     }
 
+    fn check_open(&self) -> Result<(), BlobError> {
+        if self.partials.is_closed() {
+            return Err(BlobError::Unusable {
+                reason: "it was closed; open it anew".to_owned(),
+                source: None,
+            });
+        }
+        Ok(())
+    }
+
+    /// `partial` is the temporary file, where there is one already.
     pub(super) fn commit(
         &self,
         name: &BlobName,
-        (mut file, partial): Partial,
+        partial: Option<Partial>,
         rest: &[u8],
         note: Option<BlobNote>,
         sync: SyncFiles,
     ) -> Result<(), BlobError> {
         const OPERATION: &str = "commit";
+        let (mut file, partial) = match partial {
+            Some(partial) => partial,
+            None => {
+                self.check_open()?;
+                let created = self.partials.create_file();
+                created.map_err(|error| self.partial_failed("open", name, error))?
+            }
+        };
         if let Some(note) = note {
             attribute::write(&file, &note);
         }
         let flushed = file.write_all(rest).and_then(|()| match sync {
-            SyncFiles::Always => file.sync_all(),
+            SyncFiles::Always | SyncFiles::AtFlush => file.sync_all(),
             SyncFiles::Never => Ok(()),
         });
         flushed.map_err(|error| self.partial_failed(OPERATION, name, error))?;
@@ -107,8 +123,34 @@ impl Root {
             SyncFiles::Always => self
                 .make_durable(&folder)
                 .map_err(|error| self.failed(OPERATION, name, &folder, error)),
+            SyncFiles::AtFlush => {
+                let mut unflushed = self.unflushed();
+                if !unflushed.contains(&folder) {
+                    unflushed.insert(folder);
+                }
+                Ok(())
+            }
             SyncFiles::Never => Ok(()),
         }
+    }
+
+    fn unflushed(&self) -> MutexGuard<'_, BTreeSet<PathBuf>> {
+        self.unflushed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Flushes the folders of what was committed.
+    pub(super) fn flush(&self) -> Result<(), BlobError> {
+        let mut folders = std::mem::take(&mut *self.unflushed());
+        while let Some(folder) = folders.first() {
+            if let Err(error) = self.make_durable(folder) {
+                let reason = explain(folder, &error);
+                // Those that were not are left for the next call.
+                self.unflushed().append(&mut folders);
+                return Err(BlobError::Unusable { reason, source: Some(error) });
+            }
+            folders.pop_first();
+        }
+        Ok(())
     }
 
     pub(super) fn find(&self, name: &BlobName) -> Result<Option<FoundBlob>, BlobError> {
@@ -168,21 +210,21 @@ impl Root {
         for part in parts {
             let next = folder.join(part);
             let failed = |error| self.failed("create the folders of", name, &next, error);
-            if missing == Missing::Create {
+            let mut looked = fs::symlink_metadata(&next);
+            if looked.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+                if missing == Missing::Leave {
+                    return Ok(None);
+                }
                 match fs::create_dir(&next) {
+                    // Somebody else did.
                     Err(error) if error.kind() != ErrorKind::AlreadyExists => {
                         return Err(failed(error));
                     }
                     _ => {}
                 }
+                looked = fs::symlink_metadata(&next);
             }
-            let metadata = match fs::symlink_metadata(&next) {
-                Ok(metadata) => metadata,
-                Err(error) if error.kind() == ErrorKind::NotFound && missing == Missing::Leave => {
-                    return Ok(None);
-                }
-                Err(error) => return Err(failed(error)),
-            };
+            let metadata = looked.map_err(failed)?;
             folder = if metadata.is_dir() {
                 next
             } else if metadata.is_symlink() {

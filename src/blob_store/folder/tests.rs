@@ -77,7 +77,7 @@ fn assert_unusable(result: Result<(), BlobError>, text: &str) {
 
 #[tokio::test]
 async fn a_blob_appears_whole_at_its_commit() {
-    for sync in [SyncFiles::Always, SyncFiles::Never] {
+    for sync in [SyncFiles::Always, SyncFiles::AtFlush, SyncFiles::Never] {
         let (_dir, store) = store();
         let store = store.with_sync(sync);
         let blob = name("a/b/c.bin");
@@ -94,7 +94,21 @@ async fn a_blob_appears_whole_at_its_commit() {
         assert_eq!(read(&store, "a/b/c.bin"), content);
         assert_eq!(size(&store, &blob).await, Some(content.len() as u64));
         assert_eq!(partial_count(&store), 0);
+        store.flush().unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_flush_that_fails_is_said_and_made_up_for() {
+    let (dir, store) = store();
+    let store = store.with_sync(SyncFiles::AtFlush);
+    put(&store, "a/b", b"x").await.unwrap();
+    put(&store, "c/d", b"y").await.unwrap();
+    let aside = dir.path().join("aside");
+    fs::rename(store.root().join("a"), &aside).unwrap();
+    assert!(matches!(store.flush(), Err(BlobError::Unusable { .. })));
+    fs::rename(&aside, store.root().join("a")).unwrap();
+    store.flush().unwrap();
 }
 
 #[tokio::test]

@@ -101,8 +101,10 @@ impl DownloadWorker {
         policy: UrlPolicy,
         limits: DownloadLimits,
     ) -> Result<Self, Error> {
+        let fetcher = Fetcher::new(policy, &limits, HttpOptions::default());
+        fetcher.prepare()?;
         Ok(Self {
-            fetcher: Fetcher::new(policy, &limits, HttpOptions::default())?,
+            fetcher,
             limits,
             store,
             results: ResultPublisher::new(results),
@@ -116,12 +118,10 @@ impl DownloadWorker {
     }
 
     /// Asks in this way: redirects, proxy, credentials.
-    ///
-    /// # Errors
-    /// Where the HTTP client cannot be set up.
-    pub fn with_http(mut self, options: HttpOptions) -> Result<Self, Error> {
-        self.fetcher = self.fetcher.with_options(options)?;
-        Ok(self)
+    #[must_use]
+    pub fn with_http(mut self, options: HttpOptions) -> Self {
+        self.fetcher = self.fetcher.with_options(options);
+        self
     }
 
     /// Sets what becomes of tasks whose file is there; [`ExistingFiles::Replace`] unless set.

@@ -24,7 +24,7 @@ use self::failure::{failed, is_unanswered, silent};
 pub use self::options::{
     Authorization, Credentials, HttpOptions, HttpProxy, MAX_REDIRECTS, Redirects,
 };
-use self::pins::Pinned;
+use self::pins::{Pinned, Security};
 use self::resting::Resting;
 use super::host::host_name;
 use super::limits::DownloadLimits;
@@ -67,23 +67,27 @@ impl From<Outcome> for NotFetched {
 }
 
 impl Fetcher {
-    pub(super) fn new(
-        policy: UrlPolicy,
-        limits: &DownloadLimits,
-        options: HttpOptions,
-    ) -> Result<Self, Error> {
-        Ok(Self {
+    pub(super) fn new(policy: UrlPolicy, limits: &DownloadLimits, options: HttpOptions) -> Self {
+        Self {
             policy,
-            http: Pinned::new(limits, &options)?,
-            https: Pinned::new(limits, &options)?,
+            http: Pinned::new(Security::Plain, limits, &options),
+            https: Pinned::new(Security::Tls, limits, &options),
             limits: *limits,
             options,
             resting: Resting::default(),
-        })
+        }
+    }
+
+    /// Makes what can be made at once.
+    ///
+    /// # Errors
+    /// Where the HTTP client cannot be set up.
+    pub(super) fn prepare(&self) -> Result<(), Error> {
+        self.http.reusing().map(drop)
     }
 
     /// The same, asking in another way.
-    pub(super) fn with_options(self, options: HttpOptions) -> Result<Self, Error> {
+    pub(super) fn with_options(self, options: HttpOptions) -> Self {
         Self::new(self.policy, &self.limits, options)
     }
 
@@ -98,7 +102,9 @@ impl Fetcher {
             let clients = self.clients(&at).await?;
             self.resting(&host, &at)?;
             rates.begin(&host).await?;
-            let Ok(Ok(response)) = self.send(clients.reusing.head(at.clone()), &at).await else {
+            let Ok(Ok(response)) =
+                self.send(clients.reusing().map_err(unusable)?.head(at.clone()), &at).await
+            else {
                 return Ok(None);
             };
             match meaning(&at, &response, AskedFor::Whole, SystemTime::now()) {
@@ -188,11 +194,11 @@ impl Fetcher {
                     .header(IF_RANGE, validator.as_str()),
             }
         };
-        match self.send(request(&clients.reusing), url).await? {
+        match self.send(request(clients.reusing().map_err(unusable)?), url).await? {
             Ok(response) => Ok(response),
             // At once, and it counts for nothing.
             Err(error) if is_unanswered(&error) => self
-                .send(request(&clients.fresh), url)
+                .send(request(clients.fresh().map_err(unusable)?), url)
                 .await?
                 .map_err(|error| failed(url, "no answer", error)),
             Err(error) => Err(failed(url, "no answer", error)),
@@ -240,6 +246,11 @@ impl Fetcher {
             Some(left) => Err(rests(url, host, left)),
         }
     }
+}
+
+/// Every other task would fail alike.
+fn unusable(error: Error) -> Outcome {
+    Outcome::abort(Failure::from_error(error.class(), &error))
 }
 
 /// Says where the URL came from that something is said of.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -19,14 +19,24 @@ const RESOLVED_FOR: Duration = Duration::from_secs(30);
 /// Most hosts remembered at once; beyond that, those whose time is up are forgotten, then all.
 const MAX_PINNED_HOSTS: usize = 4_096;
 
+/// Whether there is TLS.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Security {
+    Plain,
+    Tls,
+}
+
 /// The clients of one scheme, and what they may connect to. Plain and TLS are apart: an address that
 /// is good for one scheme may be refused for the other.
 pub(super) struct Pinned {
-    /// Keeps connections for the next request.
-    pub(super) reusing: Client,
-    /// Opens a connection for each request.
-    pub(super) fresh: Client,
+    security: Security,
+    limits: DownloadLimits,
+    options: HttpOptions,
     pins: Arc<Pins>,
+    /// Keeps connections for the next request.
+    reusing: OnceLock<Client>,
+    /// Opens a connection for each request.
+    fresh: OnceLock<Client>,
 }
 
 /// The addresses each host may be reached at.
@@ -60,17 +70,48 @@ impl Resolve for PinnedResolver {
 }
 
 impl Pinned {
-    pub(super) fn new(limits: &DownloadLimits, options: &HttpOptions) -> Result<Self, Error> {
-        let pins = Arc::new(Pins::default());
-        let build = |builder: ClientBuilder| {
-            builder.build().map_err(|error| {
-                Error::new(ErrorClass::Permanent, "build the HTTP client", "it cannot be set up")
-                    .with_source(error.without_url())
-            })
-        };
-        let reusing = build(builder(limits, options, &pins))?;
-        let fresh = build(builder(limits, options, &pins).pool_max_idle_per_host(0))?;
-        Ok(Self { reusing, fresh, pins })
+    pub(super) fn new(security: Security, limits: &DownloadLimits, options: &HttpOptions) -> Self {
+        Self {
+            security,
+            limits: *limits,
+            options: options.clone(),
+            pins: Arc::default(),
+            reusing: OnceLock::new(),
+            fresh: OnceLock::new(),
+        }
+    }
+
+    /// The client that keeps connections for the next request. It is made when it is asked for first:
+    /// reading the certificates that the system trusts takes tens of milliseconds.
+    ///
+    /// # Errors
+    /// Where it cannot be set up.
+    pub(super) fn reusing(&self) -> Result<&Client, Error> {
+        self.client(&self.reusing, |builder| builder)
+    }
+
+    /// The client that opens a connection for each request.
+    ///
+    /// # Errors
+    /// Where it cannot be set up.
+    pub(super) fn fresh(&self) -> Result<&Client, Error> {
+        self.client(&self.fresh, |builder| builder.pool_max_idle_per_host(0))
+    }
+
+    fn client<'a>(
+        &self,
+        place: &'a OnceLock<Client>,
+        change: impl FnOnce(ClientBuilder) -> ClientBuilder,
+    ) -> Result<&'a Client, Error> {
+        if let Some(client) = place.get() {
+            return Ok(client);
+        }
+        let client = change(self.builder()).build().map_err(|error| {
+            Error::new(ErrorClass::Permanent, "build the HTTP client", "it cannot be set up")
+                .with_source(error.without_url())
+        })?;
+        // Of two that were made at the same time one is kept.
+        Ok(place.get_or_init(|| client))
     }
 
     /// Whether the addresses of a host are known, and still good.
@@ -90,27 +131,36 @@ impl Pinned {
         }
         pins.insert(host.to_owned(), Pin { addresses, until: now + RESOLVED_FOR });
     }
-}
 
-/// No redirects of the client's own, which would pass the policy by; no proxy from the environment; no
-/// decompression, so that what is counted is what is stored; and headers that others shrug off are
-/// none of our business.
-fn builder(limits: &DownloadLimits, options: &HttpOptions, pins: &Arc<Pins>) -> ClientBuilder {
-    let builder = Client::builder()
-        .redirect(redirect::Policy::none())
-        .no_gzip()
-        .no_brotli()
-        .no_zstd()
-        .no_deflate()
-        .referer(false)
-        .http1_ignore_invalid_headers_in_responses(true)
-        .http1_allow_spaces_after_header_name_in_responses(true)
-        .http1_allow_obsolete_multiline_headers_in_responses(true)
-        .connect_timeout(limits.connect_timeout)
-        .user_agent(concat!("longshore/", env!("CARGO_PKG_VERSION")));
-    match options.proxy() {
-        // It resolves the names, and its own is resolved by the system.
-        Some(proxy) => builder.no_proxy().proxy(proxy.to_client()),
-        None => builder.no_proxy().dns_resolver(Arc::new(PinnedResolver(Arc::clone(pins)))),
+    /// No redirects of the client's own, which would pass the policy by; no proxy from the environment;
+    /// no decompression, so that what is counted is what is stored; and headers that others shrug off
+    /// are none of our business.
+    fn builder(&self) -> ClientBuilder {
+        let builder = Client::builder()
+            .redirect(redirect::Policy::none())
+            .no_proxy()
+            .no_gzip()
+            .no_brotli()
+            .no_zstd()
+            .no_deflate()
+            .referer(false)
+            .http1_ignore_invalid_headers_in_responses(true)
+            .http1_allow_spaces_after_header_name_in_responses(true)
+            .http1_allow_obsolete_multiline_headers_in_responses(true)
+            .connect_timeout(self.limits.connect_timeout)
+            .user_agent(concat!("longshore/", env!("CARGO_PKG_VERSION")));
+        match self.options.proxy() {
+            // It resolves the names, and its own is resolved by the system.
+            Some(proxy) => builder.proxy(proxy.to_client()),
+            None => {
+                let resolver = PinnedResolver(Arc::clone(&self.pins));
+                let builder = builder.dns_resolver(Arc::new(resolver));
+                match self.security {
+                    Security::Tls => builder,
+                    // Nobody is to be trusted where nobody proves anything.
+                    Security::Plain => builder.tls_certs_only([]),
+                }
+            }
+        }
     }
 }

@@ -80,7 +80,7 @@ fn to(status: u16, location: &str) -> String {
 
 fn fetcher(options: HttpOptions) -> Fetcher {
     let policy = UrlPolicy::new().with_private_addresses(PrivateAddresses::Allow);
-    Fetcher::new(policy, &DownloadLimits::default(), options).unwrap()
+    Fetcher::new(policy, &DownloadLimits::default(), options)
 }
 
 async fn get(fetcher: &Fetcher, url: &Url) -> Result<String, Outcome> {

@@ -108,6 +108,11 @@ impl Letters {
         Ok(Self { sink, policy, known: Arc::new(Mutex::new(known)) })
     }
 
+    /// Whether earlier runs left any.
+    pub(super) fn are_known(&self) -> bool {
+        !self.lock().letters.is_empty()
+    }
+
     /// A line is on the list of this run.
     pub(super) fn on_listed(&self, line: &Key) {
         let mut known = self.lock();

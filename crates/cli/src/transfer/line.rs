@@ -10,7 +10,8 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use sha2::{Digest, Sha256};
 use url::Url;
 
-use longshore::transfer::task::{DownloadTask, hex};
+use longshore::blob_store::BlobName;
+use longshore::transfer::task::{DownloadTask, InvalidTask, from_hex, hex};
 
 /// The longest a task may be: with its result, which repeats its metadata, it must fit into a
 /// message of 1 MiB.
@@ -40,14 +41,7 @@ impl Key {
 
     /// Reads what [`Self::text`] writes.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let mut key = [0; 16];
-        if text.len() != 32 || !text.is_ascii() {
-            return None;
-        }
-        for (index, byte) in key.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(text.get(2 * index..2 * index + 2)?, 16).ok()?;
-        }
-        Some(Self(key))
+        from_hex(text).map(Self)
     }
 
     pub(super) fn text(&self) -> String {
@@ -112,9 +106,10 @@ fn url_task(line: &[u8], key: &Key) -> Result<DownloadTask, String> {
         }
     })?;
     let url = exact_url(text)?;
-    let path = file_path(&url)?;
-    let json = serde_json::json!({ "id": key.text(), "url": url.as_str(), "path": path });
-    DownloadTask::from_json(json.to_string().as_bytes()).map_err(|invalid| invalid.to_string())
+    let id = key.text();
+    let path = BlobName::parse(&file_path(&url)?)
+        .map_err(|reason| InvalidTask::Path { id: id.clone(), reason }.to_string())?;
+    Ok(DownloadTask::new(id, url, path))
 }
 
 /// A JSON task may leave out its id, which is then its key, and its path, which is then its

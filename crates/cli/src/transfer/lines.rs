@@ -58,6 +58,9 @@ impl EventHandler for Lines {
 impl Lines {
     /// Its file is where it belongs.
     fn on_file(&self, event: &Event) {
+        if !self.letters.are_known() {
+            return;
+        }
         let key = event.message_id().and_then(|id| Key::parse(&id));
         if let (Some(key), Ok(task)) = (key, DownloadTask::from_json(event.body())) {
             self.letters.on_done(&key, task.path.as_str());

@@ -12,6 +12,7 @@ mod queue;
 mod reader;
 mod results;
 mod state;
+mod target;
 
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ use self::lines::{Lines, Waiting};
 use self::queue::{ListEnd, ListQueue, cannot_be_read};
 use self::reader::{ListPlace, ListReader};
 use self::state::{DEAD_LETTERS, State};
+use self::target::Target;
 use super::failing::{Failing, Stop};
 use super::job::{Job, fault};
 use super::progress::{Display, Standing};
@@ -27,7 +29,7 @@ use super::report::{Report, size};
 use super::signals::Signals;
 use super::terminal::{give, give_all, leave, tell};
 use super::{CommandError, Ending, ReportFormat, TransferArgs};
-use longshore::blob_store::folder::FolderBlobStore;
+use longshore::blob_store::folder::{FolderBlobStore, SyncFiles};
 use longshore::checkpoint_store::memory::MemoryCheckpointStore;
 use longshore::producer::EntityProducer;
 use longshore::transfer::download::DownloadWorker;
@@ -55,8 +57,9 @@ async fn transfer(args: TransferArgs, report: &mut Report) -> Result<Ending, Com
     // Nothing is created for a list that is not there.
     let reader = ListReader::open(&place)
         .map_err(|error| CommandError::new(cannot_be_read(&place.name(), &error)))?;
-    let store = Arc::new(FolderBlobStore::open(&args.to)?);
-    let opening = State::open(&args, store.root(), policy(&args), stop.clone());
+    let store = FolderBlobStore::open(&args.to)?.with_sync(SyncFiles::AtFlush);
+    let store = Arc::new(store);
+    let opening = State::open(&args, &store, policy(&args), stop.clone());
     let State { folder, results, done, letters } = tokio::select! {
         opened = opening => opened?,
         _code = signals.next() => {
@@ -64,13 +67,14 @@ async fn transfer(args: TransferArgs, report: &mut Report) -> Result<Ending, Com
             return Ok(Ending::WorkLeft);
         }
     };
-    let results = Arc::new(results);
-    let queue = ListQueue::start(reader, place.name(), done, Arc::clone(&store), letters.clone())?;
+    let (results, target) = (Arc::new(results), Target::new(Arc::clone(&store)));
+    let queue = ListQueue::start(reader, place.name(), done, target.clone(), letters.clone())?;
     let producer = Arc::new(EntityProducer::new(results.clone()).with_attempts(1));
-    let download = DownloadWorker::new(store.clone(), producer, policy(&args), args.http.limits())?
-        .with_http(args.http.options()?)?
-        .with_rates(Arc::new(Rates::new(args.limits.rates())?))
-        .with_existing(args.existing.into());
+    let download =
+        DownloadWorker::new(Arc::new(target), producer, policy(&args), args.http.limits())?
+            .with_http(args.http.options()?)
+            .with_rates(Arc::new(Rates::new(args.limits.rates())?))
+            .with_existing(args.existing.into());
     let (progress, waiting) = (download.progress(), Arc::new(Waiting::default()));
     let job = Job::start(
         Arc::new(queue.clone()),

@@ -18,8 +18,7 @@ use super::ledger::{Results, Seen, SeenLines};
 use super::letters::Letters;
 use super::line::{self, Key, MAX_TASK_BYTES};
 use super::reader::{ListReader, RawLine};
-use longshore::blob_store::BlobName;
-use longshore::blob_store::folder::FolderBlobStore;
+use super::target::Target;
 use longshore::error::{Error, ErrorClass};
 use longshore::event::{
     ConsumerGroup, EntityName, Event, EventParts, Incarnation, MessageProperties, Partition,
@@ -33,8 +32,11 @@ pub(super) const LINE: &str = "line";
 /// The property that says why a line cannot become a task, for the worker's answer.
 pub(super) const FAULT: &str = "fault";
 
-/// Lines that are read ahead of the consumer.
-const AHEAD_LINES: usize = 1_024;
+/// Lines that travel to the consumer together: a thread is woken for each time.
+const TOGETHER: usize = 64;
+
+/// How many times that many are read ahead of the consumer.
+const AHEAD: usize = 16;
 
 /// Events that a link can give again.
 const REPEATABLE: usize = 4;
@@ -75,13 +77,15 @@ struct Shared {
 /// What the links share: there is one at a time.
 #[derive(Debug)]
 struct Given {
-    lines: mpsc::Receiver<Event>,
+    lines: mpsc::Receiver<Vec<Event>>,
+    /// Of those that came, the ones that are not given.
+    next: VecDeque<Event>,
     /// The last ones that were given, for a link that begins with them once more.
     last: VecDeque<Event>,
 }
 
 impl ListQueue {
-    /// Begins to read a list. What `results` and `store` say is complete is not given.
+    /// Begins to read a list. What `results` and `target` say is complete is not given.
     ///
     /// # Errors
     /// Where no thread can be started.
@@ -89,23 +93,24 @@ impl ListQueue {
         reader: ListReader,
         name: String,
         results: Results,
-        store: Arc<FolderBlobStore>,
+        target: Target,
         letters: Letters,
     ) -> std::io::Result<Self> {
-        let (sender, lines) = mpsc::channel(AHEAD_LINES);
+        let (sender, lines) = mpsc::channel(AHEAD);
         let entity = EntityName::from("list");
         let shared = Arc::new(Shared {
             entity: entity.clone(),
             group: "$Default".into(),
             incarnation: Incarnation(0),
             listed: watch::Sender::new(Listed { bytes: Some(0), ..Listed::default() }),
-            given: Mutex::new(Given { lines, last: VecDeque::new() }),
+            given: Mutex::new(Given { lines, next: VecDeque::new(), last: VecDeque::new() }),
         });
         let reading = Reading {
             name,
             partition: Arc::new(Partition::new(entity, "0")),
             results,
-            store,
+            target,
+            has_letters: letters.are_known(),
             letters,
             seen: SeenLines::new(),
             next: 0,
@@ -159,8 +164,10 @@ struct Reading {
     name: String,
     partition: Arc<Partition>,
     results: Results,
-    store: Arc<FolderBlobStore>,
+    target: Target,
     letters: Letters,
+    /// Whether earlier runs left any.
+    has_letters: bool,
     seen: SeenLines,
     /// The number of the next event.
     next: i64,
@@ -169,23 +176,29 @@ struct Reading {
 }
 
 impl Reading {
-    fn run(mut self, mut reader: ListReader, sender: &mpsc::Sender<Event>) {
+    fn run(mut self, mut reader: ListReader, sender: &mpsc::Sender<Vec<Event>>) {
+        let mut together = Vec::new();
         let end = loop {
             match reader.next_line() {
-                Ok(Some(line)) => {
-                    let Some(event) = self.event(&line) else { continue };
-                    self.publish();
-                    // Nobody listens any more: the run ends.
-                    if sender.blocking_send(event).is_err() {
-                        return;
-                    }
-                }
+                Ok(Some(line)) => together.extend(self.event(&line)),
                 Ok(None) => break Ok(ListEnd { changed: reader.has_changed() }),
                 Err(error) => break Err(cannot_be_read(&self.name, &error)),
+            }
+            // Where nothing is under way, the consumer may be waiting for it.
+            let is_awaited = sender.capacity() == AHEAD && !together.is_empty();
+            if is_awaited || together.len() >= TOGETHER {
+                self.publish();
+                // Nobody listens any more: the run ends.
+                if sender.blocking_send(std::mem::take(&mut together)).is_err() {
+                    return;
+                }
             }
         };
         self.listed.end = Some(end);
         self.publish();
+        if !together.is_empty() {
+            let _nobody_listens = sender.blocking_send(together);
+        }
     }
 
     fn publish(&self) {
@@ -194,7 +207,9 @@ impl Reading {
 
     /// The event of a line, where there is something to do.
     fn event(&mut self, line: &RawLine<'_>) -> Option<Event> {
-        self.letters.on_listed(&line.key);
+        if self.has_letters {
+            self.letters.on_listed(&line.key);
+        }
         let read = if line.bytes > MAX_TASK_BYTES as u64 {
             Err(line::too_long(line.bytes))
         } else {
@@ -239,9 +254,12 @@ impl Reading {
     /// Whether its file is there, as an earlier run left it. What cannot be looked at is fetched, and
     /// says then what is wrong.
     fn is_complete(&self, path: &str, key: &Key) -> bool {
-        let Some(bytes) = self.results.bytes_of(path, key) else { return false };
-        let Ok(name) = BlobName::parse(path) else { return false };
-        matches!(self.store.length(&name), Ok(Some(length)) if length == bytes)
+        let length = self.target.look(path);
+        let is_complete = length.is_some() && length == self.results.bytes_of(path, key);
+        if is_complete {
+            self.target.forget(path);
+        }
+        is_complete
     }
 }
 
@@ -332,18 +350,22 @@ impl Link for ListLink {
             return Poll::Ready(Ok(again));
         }
         let mut given = self.shared.given.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = into.len();
-        match given.lines.poll_recv_many(cx, into, max_events) {
-            // A list that is at its end is a log to which nothing comes.
-            Poll::Pending | Poll::Ready(0) => Poll::Pending,
-            Poll::Ready(count) => {
-                let from = into.len().saturating_sub(REPEATABLE).max(before);
-                given.last.extend(into.get(from..).unwrap_or_default().iter().cloned());
-                let surplus = given.last.len().saturating_sub(REPEATABLE);
-                given.last.drain(..surplus);
-                Poll::Ready(Ok(count))
+        let Given { lines, next, last } = &mut *given;
+        if next.is_empty() {
+            match lines.poll_recv(cx) {
+                Poll::Ready(Some(together)) => next.extend(together),
+                // A list that is at its end is a log to which nothing comes.
+                Poll::Ready(None) | Poll::Pending => return Poll::Pending,
             }
         }
+        let count = next.len().min(max_events);
+        let before = into.len();
+        into.extend(next.drain(..count));
+        let from = into.len().saturating_sub(REPEATABLE).max(before);
+        last.extend(into.get(from..).unwrap_or_default().iter().cloned());
+        let surplus = last.len().saturating_sub(REPEATABLE);
+        last.drain(..surplus);
+        Poll::Ready(Ok(count))
     }
 
     fn restart(

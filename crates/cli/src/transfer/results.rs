@@ -7,15 +7,18 @@ use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::task::spawn_blocking;
+use tokio::time::sleep;
 
 use super::ledger::{Results, ResultsBuilder};
 use super::line::Key;
 use crate::CommandError;
 use crate::failing::Stop;
+use longshore::blob_store::folder::FolderBlobStore;
 use longshore::error::{Error, ErrorClass};
 use longshore::event::{EntityName, OutgoingEvent};
 use longshore::transfer::task::TransferResult;
@@ -30,6 +33,9 @@ const LOCK: &str = "lock";
 /// Its first line.
 const HEADER: &str = "# longshore results v1: line, bytes, SHA-256, time, path\n";
 
+/// How long a result waits for others, so that many are flushed at once. No slot waits for it.
+const GATHERING: Duration = Duration::from_millis(5);
+
 const PUBLISH: &str = "write down that a file is complete";
 
 /// The file of a state that this run has.
@@ -42,6 +48,7 @@ pub(super) struct ResultsFile {
 
 #[derive(Debug)]
 struct Shared {
+    store: Arc<FolderBlobStore>,
     /// The folder of the state, as the user named it.
     folder: PathBuf,
     path: PathBuf,
@@ -50,8 +57,12 @@ struct Shared {
 }
 
 impl ResultsFile {
-    /// Opens the file of a state, creates it where it is missing, and reads it.
-    pub(super) fn open(folder: &Path, stop: Stop) -> Result<(Self, Results), CommandError> {
+    /// Opens the file of a state, creates it where it is missing, and reads it. `store` has the files.
+    pub(super) fn open(
+        folder: &Path,
+        store: Arc<FolderBlobStore>,
+        stop: Stop,
+    ) -> Result<(Self, Results), CommandError> {
         let path = folder.join(FILE);
         let cannot = |error: io::Error| {
             CommandError::new(format!("the state {} cannot be used: {error}", path.display()))
@@ -69,7 +80,7 @@ impl ResultsFile {
             File::open(folder).and_then(|folder| folder.sync_all()).map_err(cannot)?;
         }
         let file = Mutex::new(file);
-        let shared = Shared { folder: folder.to_owned(), path, file, _lock: lock };
+        let shared = Shared { store, folder: folder.to_owned(), path, file, _lock: lock };
         Ok((Self { entity: "results".into(), shared: Arc::new(shared), stop }, results))
     }
 
@@ -98,8 +109,12 @@ impl ResultsFile {
             }
         }
         let shared = Arc::clone(&self.shared);
-        let written = spawn_blocking(move || shared.append(lines.as_bytes())).await;
-        let written = written.unwrap_or_else(|gone| Err(io::Error::other(gone)));
+        let written = spawn_blocking(move || {
+            // Their names are on the disk before anything says that they are there.
+            shared.store.flush().map_err(io::Error::other)?;
+            shared.append(lines.as_bytes())
+        });
+        let written = written.await.unwrap_or_else(|gone| Err(io::Error::other(gone)));
         written.map_err(|error| {
             // What was written of it, nobody knows, so it is not written once more.
             let why = format!(
@@ -222,7 +237,12 @@ impl Publisher for ResultsFile {
         _target: SendTarget,
         event: OutgoingEvent,
     ) -> BoxFuture<'_, Result<SendReceipt, Error>> {
-        async move { self.write(vec![event]).await.map(|()| SendReceipt::new(None, None)) }.boxed()
+        async move {
+            // Those that come meanwhile are written together.
+            sleep(GATHERING).await;
+            self.write(vec![event]).await.map(|()| SendReceipt::new(None, None))
+        }
+        .boxed()
     }
 
     fn send_batch(
@@ -230,7 +250,11 @@ impl Publisher for ResultsFile {
         _target: SendTarget,
         events: Vec<OutgoingEvent>,
     ) -> BoxFuture<'_, Result<(), Error>> {
-        self.write(events).boxed()
+        async move {
+            sleep(GATHERING).await;
+            self.write(events).await
+        }
+        .boxed()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
@@ -243,6 +267,15 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    fn store(dir: &Path) -> Arc<FolderBlobStore> {
+        let store = FolderBlobStore::open(dir.join("files")).expect("a store");
+        Arc::new(store.with_sync(longshore::blob_store::folder::SyncFiles::AtFlush))
+    }
+
+    fn open(dir: &Path) -> Result<(ResultsFile, Results), CommandError> {
+        ResultsFile::open(dir, store(dir), Stop::new())
+    }
 
     fn result(path: &str, bytes: u64) -> TransferResult {
         let json = serde_json::json!({
@@ -260,9 +293,9 @@ mod tests {
     #[tokio::test]
     async fn what_was_written_is_read_by_the_next_run_and_a_torn_line_is_not() {
         let dir = tempfile::tempdir().expect("a folder");
-        let (file, results) = ResultsFile::open(dir.path(), Stop::new()).expect("open");
+        let (file, results) = open(dir.path()).expect("open");
         assert_eq!(results.bytes_of("c", &Key::of(b"c")), None);
-        let twice = ResultsFile::open(dir.path(), Stop::new()).expect_err("in use");
+        let twice = open(dir.path()).expect_err("in use");
         let owner = format!("in use by process {}", std::process::id());
         assert!(twice.0.contains(&owner), "{twice:?}");
         file.send(SendTarget::Any, event("a b", 1)).await.expect("written");
@@ -272,12 +305,12 @@ mod tests {
         let mut torn = fs::read(&path).expect("read");
         torn.truncate(torn.len() - 1);
         fs::write(&path, torn).expect("written");
-        let (file, results) = ResultsFile::open(dir.path(), Stop::new()).expect("open");
+        let (file, results) = open(dir.path()).expect("open");
         let bytes = |path: &str| results.bytes_of(path, &Key::of(path.as_bytes()));
         assert_eq!((bytes("a b"), bytes("c"), bytes("d")), (Some(1), Some(2), None));
         file.send(SendTarget::Any, event("d", 4)).await.expect("written");
         drop(file);
-        let (_file, results) = ResultsFile::open(dir.path(), Stop::new()).expect("open");
+        let (_file, results) = open(dir.path()).expect("open");
         assert_eq!(
             results.bytes_of("d", &Key::of(b"d")),
             Some(4),
@@ -289,7 +322,8 @@ mod tests {
     async fn a_file_that_was_removed_takes_nothing_and_ends_the_run() {
         let dir = tempfile::tempdir().expect("a folder");
         let stop = Stop::new();
-        let (file, _) = ResultsFile::open(dir.path(), stop.clone()).expect("open");
+        let (file, _) =
+            ResultsFile::open(dir.path(), store(dir.path()), stop.clone()).expect("open");
         fs::remove_file(dir.path().join(FILE)).expect("removed");
         let error = file.send(SendTarget::Any, event("a", 1)).await.expect_err("nobody keeps it");
         assert!(error.to_string().contains("removed or unmounted"), "{error}");

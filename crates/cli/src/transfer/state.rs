@@ -11,6 +11,7 @@ use super::results::ResultsFile;
 use crate::failing::Stop;
 use crate::job::{Broker, RESULTS, patiently};
 use crate::{CommandError, TransferArgs};
+use longshore::blob_store::folder::FolderBlobStore;
 use longshore::event::{Event, Partition, SequenceNumber};
 use longshore::state::resume::ResumePosition;
 use longshore::transfer::task::TransferResult;
@@ -39,10 +40,11 @@ pub(super) struct State {
 impl State {
     pub(super) async fn open(
         args: &TransferArgs,
-        target: &Path,
+        store: &Arc<FolderBlobStore>,
         policy: UrlPolicy,
         stop: Stop,
     ) -> Result<Self, CommandError> {
+        let target = store.root();
         let folder = args.state.clone().unwrap_or_else(|| beside(&args.to, target));
         if std::path::absolute(&folder)?.starts_with(target)
             || resolved(&folder).starts_with(target)
@@ -59,7 +61,7 @@ impl State {
             CommandError::new(format!("the state folder {folder} cannot be used: {}", error.0))
         };
         let letters = Letters::open(folder.join(DEAD_LETTERS), policy).await.map_err(cannot)?;
-        let (results, done) = open_results(&folder, &stop).await?;
+        let (results, done) = open_results(&folder, store, &stop).await?;
         if !folder.join(FORMER[0]).is_dir() {
             return Ok(Self { folder, results, done, letters });
         }
@@ -75,14 +77,18 @@ impl State {
                 _ => {}
             }
         }
-        let (results, done) = open_results(&folder, &stop).await?;
+        let (results, done) = open_results(&folder, store, &stop).await?;
         Ok(Self { folder, results, done, letters })
     }
 }
 
-async fn open_results(folder: &Path, stop: &Stop) -> Result<(ResultsFile, Results), CommandError> {
-    let (folder, stop) = (folder.to_owned(), stop.clone());
-    tokio::task::spawn_blocking(move || ResultsFile::open(&folder, stop))
+async fn open_results(
+    folder: &Path,
+    store: &Arc<FolderBlobStore>,
+    stop: &Stop,
+) -> Result<(ResultsFile, Results), CommandError> {
+    let (folder, store, stop) = (folder.to_owned(), Arc::clone(store), stop.clone());
+    tokio::task::spawn_blocking(move || ResultsFile::open(&folder, store, stop))
         .await
         .map_err(|error| CommandError::new(error.to_string()))?
 }

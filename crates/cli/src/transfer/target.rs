@@ -1,0 +1,75 @@
+//! The target of a run: a folder of files, of which it is known which are there.
+//!
+//! The thread that reads the list looks for the file of each line. So the worker asks only for those that
+//! were there, and for the others no thread waits.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use longshore::blob_store::folder::FolderBlobStore;
+use longshore::blob_store::{BlobError, BlobName, BlobStore, BlobWriter, FoundBlob};
+
+/// See the [module](self). Cloning shares it.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    pub(super) store: Arc<FolderBlobStore>,
+    /// The names of files that were there.
+    there: Arc<Mutex<HashSet<String>>>,
+}
+
+impl Target {
+    pub(super) fn new(store: Arc<FolderBlobStore>) -> Self {
+        Self { store, there: Arc::default() }
+    }
+
+    /// Looks for a file; its length where it is there. What cannot be looked at is looked at by the
+    /// worker, who says what is wrong. Blocks.
+    pub(super) fn look(&self, path: &str) -> Option<u64> {
+        let looked = BlobName::parse(path).map(|name| self.store.length(&name));
+        let length = match looked {
+            Ok(Ok(length)) => length,
+            Ok(Err(_)) | Err(_) => None,
+        };
+        if !matches!(looked, Ok(Ok(None))) {
+            self.there.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned());
+        }
+        length
+    }
+
+    /// A file of a line that is done: nobody asks for it.
+    pub(super) fn forget(&self, path: &str) {
+        self.there.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
+    }
+}
+
+impl BlobStore for Target {
+    fn open<'a>(
+        &'a self,
+        name: &'a BlobName,
+        size_hint_bytes: Option<u64>,
+    ) -> BoxFuture<'a, Result<Box<dyn BlobWriter>, BlobError>> {
+        self.store.open(name, size_hint_bytes)
+    }
+
+    fn find<'a>(
+        &'a self,
+        name: &'a BlobName,
+    ) -> BoxFuture<'a, Result<Option<FoundBlob>, BlobError>> {
+        let there = self.there.lock().unwrap_or_else(PoisonError::into_inner);
+        if there.contains(name.as_str()) {
+            self.store.find(name)
+        } else {
+            async { Ok(None) }.boxed()
+        }
+    }
+
+    fn sha256<'a>(
+        &'a self,
+        name: &'a BlobName,
+    ) -> BoxFuture<'a, Result<Option<[u8; 32]>, BlobError>> {
+        self.store.sha256(name)
+    }
+}
