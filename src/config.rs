@@ -3,10 +3,17 @@
 //! A default lives in one `DEFAULT_` constant. [`ConsumerOptions::validate`] checks each value
 //! and the pairs that depend on each other, and names field, value and bound.
 
+mod download;
+mod http;
 mod rates;
 
 use std::time::Duration;
 
+pub use download::{
+    DEFAULT_ANSWER_TIMEOUT, DEFAULT_DOWNLOAD_CONNECT_TIMEOUT, DEFAULT_MAX_BYTES,
+    DEFAULT_MIN_BYTES_PER_SECOND, DEFAULT_READ_TIMEOUT, DownloadLimits, SLOW_START,
+};
+pub use http::{Authorization, Credentials, HttpOptions, HttpProxy, MAX_REDIRECTS, Redirects};
 pub(crate) use rates::Unit;
 pub use rates::{
     DEFAULT_BYTE_BURST, DEFAULT_REQUEST_BURST, MAX_BYTES_PER_SECOND, MAX_REQUESTS_PER_SECOND,

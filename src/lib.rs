@@ -108,6 +108,7 @@ pub mod transport;
 #[cfg(feature = "blob")]
 mod blob_container;
 mod durable_folder;
+#[cfg_attr(not(feature = "transfer"), allow(unreachable_pub, dead_code, reason = "shown by tasks"))]
 mod hex;
 
 #[doc = include_str!("../docs/guarantees.md")]

@@ -74,6 +74,12 @@ impl Outcome {
         })
     }
 
+    /// Try again after `wait`, which says nothing about the event: no attempt is used up, and others of
+    /// its lane are not held up by it, where the lane is not ordered.
+    pub fn postpone(wait: Duration, failure: impl Into<Failure>) -> Self {
+        Outcome::Retry(RetryRequest { delay: RetryDelay::Postponed(wait), failure: failure.into() })
+    }
+
     /// Write the event to the dead-letter sink.
     pub fn dead_letter(failure: impl Into<Failure>) -> Self {
         Outcome::DeadLetter(failure.into())
@@ -150,6 +156,8 @@ pub enum RetryDelay {
     Backoff,
     /// After this long.
     After(Duration),
+    /// After this long, and the attempt is not counted.
+    Postponed(Duration),
     /// After this long, and no event of the same lane before that: the event goes back to the front
     /// of its lane, and the lane is closed. The attempt is not counted. An event without a lane waits
     /// alone. At most [`MAX_LANE_CLOSING`](crate::lanes::MAX_LANE_CLOSING): a longer time is

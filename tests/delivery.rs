@@ -996,3 +996,38 @@ async fn a_second_join_says_so() {
     };
     assert!(error.to_string().contains("the exit was taken before"), "{error}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_is_postponed_uses_up_no_attempt_and_holds_up_no_other() {
+    let harness = Harness::new(1);
+    harness.publish(0, 3);
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&seen);
+    let handle = harness
+        .builder()
+        .max_attempts(2)
+        .event_handler(move |event: Event, context: EventContext| {
+            let number = event.sequence_number().0;
+            let mut seen = noted.lock().expect("lock");
+            seen.push((number, context.attempt()));
+            let calls = seen.iter().filter(|(other, _)| *other == number).count();
+            let postponed = number == 0 && calls <= 10;
+            async move {
+                if postponed {
+                    let failure = Failure::transient("not now");
+                    Outcome::postpone(Duration::from_secs(5), failure)
+                } else {
+                    Outcome::Done
+                }
+            }
+        })
+        .expect("valid")
+        .start();
+    until("the others", || handle.snapshot().counts.done == 2).await;
+    until("all", || handle.snapshot().counts.done == 3).await;
+    let exit = drained(handle).await;
+    assert!(exit.is_clean(), "{exit:?}");
+    let seen = seen.lock().expect("lock");
+    assert!(seen.iter().all(|(_, attempt)| *attempt == 1), "{seen:?}");
+    assert_eq!(seen.len(), 13);
+}

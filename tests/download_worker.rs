@@ -338,3 +338,56 @@ async fn a_store_that_cannot_be_used_stops_the_consumer_and_loses_no_task() {
     assert!(within("the drain", drained(handle)).await.is_clean());
     assert_eq!(harness.results().len(), 30);
 }
+
+#[tokio::test]
+async fn a_slot_is_free_when_its_file_is_stored() {
+    // Nobody takes results, and there are ten slots for thirty files.
+    let harness = Harness::with_permits(0);
+    for number in 0..30 {
+        harness.publish_file(&format!("{number}.bin"));
+    }
+    let handle = harness.start();
+    until("all files", || (0..30).all(|number| harness.file(&format!("{number}.bin")).is_some()))
+        .await;
+    assert_eq!(settled_to(&handle), None);
+    assert_eq!(harness.results().len(), 0);
+    harness.results.permits.add_permits(30);
+    until("the settlement", || settled_to(&handle) == Some(29)).await;
+    assert!(within("the drain", drained(handle)).await.is_clean());
+    assert_eq!(harness.results().len(), 30);
+    assert_eq!(harness.web.all_requests(), 30);
+}
+
+#[tokio::test]
+async fn a_result_that_a_drain_cut_is_published_by_the_next_run_without_a_fetch() {
+    let harness = Harness::with_permits(0);
+    harness.publish_file("a.bin");
+    let mut handle = harness.start();
+    until("its result waits", || harness.results.asked() == 1).await;
+    handle.stop();
+    let exit = within("the cut", handle.join()).await;
+    assert_eq!(exit.partitions[0].cut_handlers, 1, "{exit:?}");
+    assert_eq!(exit.counts.done, 0);
+    harness.results.permits.add_permits(10);
+    let handle = harness.start();
+    until("the settlement", || settled_to(&handle) == Some(0)).await;
+    assert!(within("the drain", drained(handle)).await.is_clean());
+    assert_eq!(harness.web.requests("a.bin"), 1);
+    let results = harness.results();
+    assert_eq!(results.iter().filter(|result| result.path == "a.bin").count(), results.len());
+    assert_eq!(results[0].bytes, 5);
+}
+
+#[tokio::test]
+async fn the_same_task_published_again_is_fetched_again() {
+    let harness = Harness::new();
+    harness.publish_file("a.bin");
+    let handle = harness.start();
+    until("the settlement", || settled_to(&handle) == Some(0)).await;
+    harness.web.serve("a.bin", b"changed".to_vec());
+    harness.tasks.publish(0, OutgoingEvent::new(harness.task("a.bin").to_string()));
+    until("the second", || settled_to(&handle) == Some(1)).await;
+    within("the drain", drained(handle)).await;
+    assert_eq!(harness.file("a.bin"), Some(b"changed".to_vec()));
+    assert_eq!(harness.web.requests("a.bin"), 2);
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use longshore::Error;
-use longshore::config::{Rate, RateLimits};
+use longshore::config::{DownloadLimits, Rate, RateLimits, Redirects};
 use longshore::credential::{Credential, SecretAddress, SecretStore};
 use longshore::secret::Secret;
 use longshore::settings::{Settings, SettingsError, TransportKind};
@@ -577,5 +577,43 @@ fn the_limits_of_transfer_workers_are_read_and_what_cannot_be_kept_is_refused() 
         let problem = problem(load(&[(KEY, BOUND), (key, value)]));
         assert!(problem.starts_with(&format!("{key} = {value} ")), "{problem}");
         assert!(problem.contains(must), "{problem}");
+    }
+}
+
+#[test]
+fn how_downloads_ask_is_read_and_no_secret_is_repeated() {
+    let credentials = File::new("[\"https://files.example.com\"]\nbearer = \"hush\"\n");
+    let path = credentials.path().to_str().unwrap().to_owned();
+    let settings = load(&[
+        (KEY, BOUND),
+        ("LONGSHORE_DOWNLOAD_READ_TIMEOUT", "45s"),
+        ("LONGSHORE_DOWNLOAD_MAX_BYTES", "1000"),
+        ("LONGSHORE_DOWNLOAD_REDIRECTS", "refuse"),
+        ("LONGSHORE_DOWNLOAD_PROXY", "http://me:hush@proxy:3128"),
+        ("LONGSHORE_DOWNLOAD_CREDENTIALS", &path),
+    ])
+    .unwrap();
+    let mut limits = DownloadLimits::default();
+    limits.read_timeout = Duration::from_secs(45);
+    limits.max_bytes = 1_000;
+    assert_eq!(settings.download_limits(), limits);
+    assert_eq!(settings.http_options().redirects(), Redirects::Refuse);
+    assert!(settings.http_options().proxy().is_some());
+    let debug = format!("{settings:?}");
+    assert!(!debug.contains("hush"), "{debug}");
+    assert_eq!(load(&[(KEY, BOUND)]).unwrap().download_limits(), DownloadLimits::default());
+    let odd = File::new("[\"https://h\"]\ntoken = \"hush\"\n");
+    let odd = odd.path().to_str().unwrap().to_owned();
+    for (key, value, must) in [
+        ("LONGSHORE_DOWNLOAD_ANSWER_TIMEOUT", "0s", "from 10ms"),
+        ("LONGSHORE_DOWNLOAD_MAX_BYTES", "0", "1 or more"),
+        ("LONGSHORE_DOWNLOAD_REDIRECTS", "some", "follow or refuse"),
+        ("LONGSHORE_DOWNLOAD_PROXY", "socks5://me:hush@p:1", "http://host:port"),
+        ("LONGSHORE_DOWNLOAD_CREDENTIALS", "/nowhere", "a file that can be read"),
+        ("LONGSHORE_DOWNLOAD_CREDENTIALS", &odd, "https://h"),
+    ] {
+        let problem = problem(load(&[(KEY, BOUND), (key, value)]));
+        assert!(problem.contains(key) && problem.contains(must), "{problem}");
+        assert!(!problem.contains("hush"), "{problem}");
     }
 }

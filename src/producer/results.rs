@@ -89,6 +89,12 @@ impl ResultPublisher {
         }
     }
 
+    /// The same publisher with other room, which is its own.
+    #[must_use]
+    pub fn resized(self, results: usize, bytes: usize) -> Self {
+        Self::with_room(self.producer, results, bytes)
+    }
+
     /// Room for a result of at most so many bytes, when there is some. Whoever asked first has it
     /// first.
     ///

@@ -1,9 +1,12 @@
 //! Every key, described once; the table in `docs/configuration.md` is generated from here.
 
+mod nearest;
+
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::knob::{Kind, Knob, LeaseTime, MAX_BYTES, RateLimit};
+pub(super) use self::nearest::nearest;
+use super::knob::{DownloadLimit, Kind, Knob, LeaseTime, MAX_BYTES, RateLimit};
 use super::value;
 use crate::config::{
     LostPartition, MAX_SLOTS, MAX_WINDOW_EVENTS, Ordering, OwnerLevel, PositionLost,
@@ -55,6 +58,15 @@ const fn lease_time(
     help: &'static str,
 ) -> Key {
     key(name, default, Kind::LeaseTime(lease_time), help)
+}
+
+const fn download(
+    name: &'static str,
+    default: &'static str,
+    limit: DownloadLimit,
+    help: &'static str,
+) -> Key {
+    key(name, default, Kind::Download(limit), help)
 }
 
 const fn rate_limit(name: &'static str, rate_limit: RateLimit, help: &'static str) -> Key {
@@ -216,6 +228,27 @@ pub(super) const CONNECTIONS_PER_HOST: Key = key(
     "Files that a transfer worker fetches at once of each host.",
 );
 
+pub(super) const DOWNLOAD_REDIRECTS: Key = key(
+    "LONGSHORE_DOWNLOAD_REDIRECTS",
+    "follow",
+    Kind::Choice(&["follow", "refuse"]),
+    "Whether a download goes where its server sends it, each URL on the way under the same policy.",
+);
+pub(super) const DOWNLOAD_PROXY: Key = Key {
+    name: "LONGSHORE_DOWNLOAD_PROXY",
+    aliases: &[],
+    default: "",
+    is_secret: true,
+    help: "An HTTP proxy for all downloads; it resolves the names of hosts.",
+    kind: Kind::Text("http://host:port, with user name and password where it wants them"),
+};
+pub(super) const DOWNLOAD_CREDENTIALS: Key = key(
+    "LONGSHORE_DOWNLOAD_CREDENTIALS",
+    "",
+    Kind::Text("a TOML file with a table for each origin, with bearer, or user and password"),
+    "What downloads show to whom; an origin is shown its own and no others.",
+);
+
 /// Every key, in the order of the documentation.
 pub const ALL: &[Key] = &[
     TRANSPORT,
@@ -321,7 +354,7 @@ pub const ALL: &[Key] = &[
         Knob::Other {
             allowed: "unlimited, or a number from 6",
             set: |o, text| {
-                o.max_takeovers = limit(text, MIN_TAKEOVERS)?;
+                o.max_takeovers = value::limit(text, MIN_TAKEOVERS)?;
                 Some(())
             },
         },
@@ -345,7 +378,7 @@ pub const ALL: &[Key] = &[
         Knob::Other {
             allowed: "unlimited, or a number from 1",
             set: |o, text| {
-                o.uncheckpointed_events = limit(text, 1)?
+                o.uncheckpointed_events = value::limit(text, 1)?
                     .map_or(UncheckpointedEvents::Unlimited, UncheckpointedEvents::PauseAt);
                 Some(())
             },
@@ -476,37 +509,44 @@ pub const ALL: &[Key] = &[
         "The same, from each host.",
     ),
     CONNECTIONS_PER_HOST,
+    download(
+        "LONGSHORE_DOWNLOAD_CONNECT_TIMEOUT",
+        "10s",
+        DownloadLimit::Time(|o, time| o.connect_timeout = time),
+        "Longest wait of a download for a name to resolve, and for a connection.",
+    ),
+    download(
+        "LONGSHORE_DOWNLOAD_ANSWER_TIMEOUT",
+        "5m",
+        DownloadLimit::Time(|o, time| o.answer_timeout = time),
+        "Longest wait for the first byte of an answer.",
+    ),
+    download(
+        "LONGSHORE_DOWNLOAD_READ_TIMEOUT",
+        "30s",
+        DownloadLimit::Time(|o, time| o.read_timeout = time),
+        "Longest wait for the next bytes of a file.",
+    ),
+    download(
+        "LONGSHORE_DOWNLOAD_MIN_BYTES_PER_SECOND",
+        "1024",
+        DownloadLimit::Bytes { least: 0, set: |o, bytes| o.min_bytes_per_second = bytes },
+        "The average that a download must reach after a minute.",
+    ),
+    download(
+        "LONGSHORE_DOWNLOAD_MAX_BYTES",
+        "1099511627776",
+        DownloadLimit::Bytes { least: 1, set: |o, bytes| o.max_bytes = bytes },
+        "Most bytes of a file.",
+    ),
+    DOWNLOAD_REDIRECTS,
+    DOWNLOAD_PROXY,
+    DOWNLOAD_CREDENTIALS,
 ];
 
 /// The key of this name or alias.
 pub(super) fn find(name: &str) -> Option<&'static Key> {
     ALL.iter().find(|key| key.name == name || key.aliases.contains(&name))
-}
-
-/// The known name that `name` was probably meant to be.
-pub(super) fn nearest(name: &str) -> Option<&'static str> {
-    let name = name.to_ascii_uppercase();
-    let names = ALL.iter().flat_map(|key| key.aliases.iter().copied().chain([key.name]));
-    let (distance, nearest) =
-        names.map(|known| (distance(&name, known), known)).min_by_key(|(distance, _)| *distance)?;
-    (distance <= name.len() / 3).then_some(nearest)
-}
-
-/// How many letters to put in, take out or change (Levenshtein).
-fn distance(left: &str, right: &str) -> usize {
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (taken, letter) in left.bytes().enumerate() {
-        let mut diagonal = taken;
-        if let Some(first) = row.first_mut() {
-            *first = taken + 1;
-        }
-        for (at, other) in right.bytes().enumerate() {
-            let changed = diagonal + usize::from(letter != other);
-            diagonal = row[at + 1];
-            row[at + 1] = changed.min(row[at] + 1).min(diagonal + 1);
-        }
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 /// The table of the documentation.
@@ -526,18 +566,10 @@ pub fn markdown() -> String {
     text
 }
 
-/// A number that is not below `least`, or `unlimited`, which is none.
-fn limit<T: std::str::FromStr + PartialOrd>(text: &str, least: T) -> Option<Option<T>> {
-    if text == "unlimited" {
-        return Some(None);
-    }
-    text.parse().ok().filter(|number| *number >= least).map(Some)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{ConsumerOptions, LeaseOptions, MAX_DURATION, RateLimits};
+    use crate::config::{ConsumerOptions, DownloadLimits, LeaseOptions, MAX_DURATION, RateLimits};
 
     const BEGIN: &str = "<!-- written by a test of src/settings/keys.rs -->\n\n";
     const END: &str = "\n<!-- end -->";
@@ -558,6 +590,23 @@ mod tests {
             markdown(),
             "run `LONGSHORE_WRITE_DOCS=1 cargo test the_documentation_is_true`"
         );
+    }
+
+    #[test]
+    fn limits_of_downloads_have_a_key_each_and_the_defaults_of_the_table() {
+        let mut limits = DownloadLimits::default();
+        let mut keys = Vec::new();
+        for key in ALL {
+            let Kind::Download(limit) = key.kind else { continue };
+            assert!(limit.apply(&mut limits, key.default), "{}", key.name);
+            assert!(!limit.apply(&mut limits, "-1") && !limit.apply(&mut limits, "much"));
+            keys.push(key.name.replace("LONGSHORE_DOWNLOAD_", "LONGSHORE_"));
+        }
+        assert_eq!(limits, DownloadLimits::default());
+        keys.sort_unstable();
+        let mut fields = keys_of(&limits);
+        fields.sort_unstable();
+        assert_eq!(keys, fields);
     }
 
     /// The keys of the fields of a value: `Debug` names each once, in the order of the table.
@@ -715,6 +764,7 @@ mod tests {
         assert_eq!(nearest("EVENTHUB_CONECTION_STRING"), Some("EVENTHUB_CONNECTION_STRING"));
         assert_eq!(nearest("longshore_max_batch"), Some("LONGSHORE_MAX_BATCH_SIZE"));
         assert_eq!(nearest("COLOUR"), None);
+        use super::nearest::distance;
         assert_eq!((distance("", "abc"), distance("kitten", "sitting")), (3, 3));
     }
 }

@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use super::value;
 use crate::config::{
-    ConsumerOptions, LeaseOptions, MAX_DURATION, MAX_SLOTS, Rate, RateLimits, Unit,
+    ConsumerOptions, DownloadLimits, LeaseOptions, MAX_DURATION, MAX_SLOTS, Rate, RateLimits, Unit,
 };
 use crate::state::backoff::Backoff;
 
 /// Most bytes a setting takes.
 pub(super) const MAX_BYTES: usize = isize::MAX.unsigned_abs();
+
+/// The shortest time that a download may be given.
+const MIN_DOWNLOAD_TIME: Duration = Duration::from_millis(10);
 
 /// What a value may be.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +27,8 @@ pub(super) enum Kind {
     LeaseTime(LeaseTime),
     /// A limit of transfer workers.
     RateLimit(RateLimit),
+    /// A limit of each download.
+    Download(DownloadLimit),
     /// Slots, or fewer.
     Slots,
 }
@@ -38,6 +43,7 @@ impl Kind {
             Kind::Knob(knob) => knob.allowed(),
             Kind::LeaseTime(LeaseTime { least, .. }) => a_time_from(least),
             Kind::RateLimit(RateLimit { unit, .. }) => value::allowed_rate(unit),
+            Kind::Download(limit) => limit.allowed(),
             Kind::Slots => format!("from 1 to {MAX_SLOTS}"),
         }
     }
@@ -73,6 +79,35 @@ impl RateLimit {
         let rate = value::rate(text, self.unit)?;
         (self.set)(limits, Some(rate));
         Ok(())
+    }
+}
+
+/// How a value becomes a limit of downloads.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum DownloadLimit {
+    Time(fn(&mut DownloadLimits, Duration)),
+    Bytes { least: u64, set: fn(&mut DownloadLimits, u64) },
+}
+
+impl DownloadLimit {
+    fn allowed(self) -> String {
+        match self {
+            Self::Time(_) => a_time_from(MIN_DOWNLOAD_TIME),
+            Self::Bytes { least, .. } => format!("{least} or more"),
+        }
+    }
+
+    /// Sets the limit; false where the value is not allowed.
+    pub(super) fn apply(self, limits: &mut DownloadLimits, text: &str) -> bool {
+        match self {
+            Self::Time(set) => {
+                time(MIN_DOWNLOAD_TIME, text).map(|time| set(limits, time)).is_some()
+            }
+            Self::Bytes { least, set } => {
+                let bytes = text.parse().ok().filter(|bytes| *bytes >= least);
+                bytes.map(|bytes| set(limits, bytes)).is_some()
+            }
+        }
     }
 }
 

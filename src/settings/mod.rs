@@ -48,7 +48,7 @@ pub use stores::{CheckpointPlace, Stores};
 use self::hub::{Namespace, Protocol};
 use self::resolve::{Entities, Resolved};
 use self::stores::Place;
-use crate::config::{ConsumerOptions, LeaseOptions, RateLimits};
+use crate::config::{ConsumerOptions, DownloadLimits, HttpOptions, LeaseOptions, RateLimits};
 use crate::credential::{Credential, SecretAddress};
 use crate::error::Error;
 use crate::event::{ConsumerGroup, EntityName};
@@ -118,6 +118,8 @@ pub struct Settings {
     lease_options: LeaseOptions,
     rate_limits: RateLimits,
     connections_per_host: Option<usize>,
+    download_limits: DownloadLimits,
+    http_options: HttpOptions,
     warnings: Vec<String>,
 }
 
@@ -201,6 +203,16 @@ impl Settings {
     /// How many files a transfer worker fetches at once of each host; `None` where nothing says so.
     pub fn connections_per_host(&self) -> Option<usize> {
         self.connections_per_host
+    }
+
+    /// What one download of a transfer worker may cost.
+    pub fn download_limits(&self) -> DownloadLimits {
+        self.download_limits
+    }
+
+    /// How a transfer worker asks: redirects, proxy, credentials.
+    pub fn http_options(&self) -> &HttpOptions {
+        &self.http_options
     }
 
     /// Where checkpoints are kept.

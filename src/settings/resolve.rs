@@ -13,7 +13,10 @@ use super::proxy;
 use super::source::{Value, Values, WORKER_PREFIX};
 use super::stores::{Container, Place};
 use super::{Access, ProxyAddress, Settings, TransportKind, Verification, value};
-use crate::config::{ConsumerOptions, LeaseOptions, RateLimits};
+use crate::config::{
+    ConsumerOptions, Credentials, DownloadLimits, HttpOptions, HttpProxy, LeaseOptions, RateLimits,
+    Redirects,
+};
 use crate::credential::{Credential, SecretAddress};
 use crate::event::{ConsumerGroup, EntityName};
 
@@ -121,6 +124,8 @@ impl Resolved {
         let lease_options = self.lease_options();
         let rate_limits = self.rate_limits();
         let connections_per_host = self.connections_per_host();
+        let download_limits = self.download_limits();
+        let http_options = self.http_options();
         if !self.problems.is_empty() {
             return Err(SettingsError::new(self.problems, self.values.warnings));
         }
@@ -138,6 +143,8 @@ impl Resolved {
             lease_options,
             rate_limits,
             connections_per_host,
+            download_limits,
+            http_options,
             warnings: self.values.warnings,
         })
     }
@@ -404,6 +411,41 @@ impl Resolved {
             self.read(key, |text| rate.apply(&mut limits, text));
         }
         limits
+    }
+
+    fn download_limits(&mut self) -> DownloadLimits {
+        let mut limits = DownloadLimits::default();
+        for key in keys::ALL {
+            let Kind::Download(limit) = key.kind else { continue };
+            self.read(key, |text| {
+                let is_set = limit.apply(&mut limits, text);
+                is_set.then_some(()).ok_or_else(|| format!("it must be {}", key.allowed()))
+            });
+        }
+        limits
+    }
+
+    fn http_options(&mut self) -> HttpOptions {
+        let mut options = HttpOptions::new();
+        if self.choice(&keys::DOWNLOAD_REDIRECTS) == Some("refuse") {
+            options = options.with_redirects(Redirects::Refuse);
+        }
+        let proxy = self.read(&keys::DOWNLOAD_PROXY, |text| {
+            HttpProxy::parse(text).map_err(|error| error.bound)
+        });
+        if let Some(proxy) = proxy {
+            options = options.with_proxy(proxy);
+        }
+        let credentials = self.read(&keys::DOWNLOAD_CREDENTIALS, |path| {
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| format!("it must be a file that can be read: {error}"))?;
+            Credentials::from_toml(&text)
+                .map_err(|error| format!("{}: {}", error.value, error.bound))
+        });
+        match credentials {
+            Some(credentials) => options.with_credentials(credentials),
+            None => options,
+        }
     }
 
     fn connections_per_host(&mut self) -> Option<usize> {

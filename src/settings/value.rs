@@ -128,6 +128,14 @@ pub fn start_position(text: &str) -> Option<StartPosition> {
     Some(StartPosition::EnqueuedAt(SystemTime::from(time)))
 }
 
+/// A number that is not below `least`, or `unlimited`, which is none.
+pub(super) fn limit<T: std::str::FromStr + PartialOrd>(text: &str, least: T) -> Option<Option<T>> {
+    if text == "unlimited" {
+        return Some(None);
+    }
+    text.parse().ok().filter(|number| *number >= least).map(Some)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

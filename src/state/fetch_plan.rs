@@ -15,7 +15,7 @@
 //! a time of the last change that is at least a second older than the answer. Else a break means to
 //! begin anew.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// Less than this between two breaks is no progress to speak of: the next request waits a little.
 const SMALL_GAIN_BYTES: u64 = 64 * 1024;
@@ -26,29 +26,53 @@ const MAX_PAUSE: Duration = Duration::from_secs(5);
 
 /// What tells one version of a file from every other, as `If-Range` takes it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Validator(String);
+pub enum Validator {
+    /// A strong ETag.
+    ETag(String),
+    /// The time of the last change.
+    LastModified(String),
+}
 
 impl Validator {
-    /// The validator of an answer with these header fields. A time that is no HTTP date (RFC 9110,
-    /// 5.6.7) says nothing.
-    pub fn of(
-        etag: Option<&str>,
-        last_modified: Option<&str>,
-        date: Option<&str>,
-        read_time: impl Fn(&str) -> Option<SystemTime>,
-    ) -> Option<Self> {
-        if let Some(etag) = etag {
-            let quoted = etag.len() >= 2 && etag.starts_with('"') && etag.ends_with('"');
-            return quoted.then(|| Self(etag.to_owned()));
-        }
-        let changed = last_modified?;
-        let age = read_time(date?)?.duration_since(read_time(changed)?).ok()?;
-        (age >= Duration::from_secs(1)).then(|| Self(changed.to_owned()))
-    }
-
     /// As `If-Range` takes it.
     pub fn as_str(&self) -> &str {
-        &self.0
+        match self {
+            Self::ETag(text) | Self::LastModified(text) => text,
+        }
+    }
+}
+
+/// What an answer says of the version of its file.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Version {
+    /// Its ETag, strong or weak.
+    pub etag: Option<String>,
+    /// When it was changed last.
+    pub last_modified: Option<String>,
+    /// How much older the change is than the answer, where both times can be read.
+    pub age: Option<Duration>,
+}
+
+impl Version {
+    /// What tells this version from every other, where anything does.
+    pub fn validator(&self) -> Option<Validator> {
+        if let Some(etag) = &self.etag {
+            let quoted = etag.len() >= 2 && etag.starts_with('"') && etag.ends_with('"');
+            return quoted.then(|| Validator::ETag(etag.clone()));
+        }
+        let is_old = self.age.is_some_and(|age| age >= Duration::from_secs(1));
+        self.last_modified.clone().filter(|_| is_old).map(Validator::LastModified)
+    }
+
+    /// Whether it may be the version that this validator is of. One that says nothing may be: it
+    /// answers a request that asked for that version alone.
+    fn may_be(&self, validator: &Validator) -> bool {
+        match validator {
+            Validator::ETag(etag) => self.etag.as_ref().is_none_or(|said| said == etag),
+            Validator::LastModified(time) => {
+                self.etag.is_none() && self.last_modified.as_ref().is_none_or(|said| said == time)
+            }
+        }
     }
 }
 
@@ -105,8 +129,10 @@ pub struct Answer {
     pub partial: Option<Option<ContentRange>>,
     /// The length of its body, where it is known.
     pub length: Option<u64>,
-    /// What tells this version from others.
-    pub validator: Option<Validator>,
+    /// What it says of the version.
+    pub version: Version,
+    /// Whose it is: where redirects led. Versions of two resources say nothing of each other.
+    pub resource: String,
 }
 
 /// What the body of an answer is.
@@ -158,12 +184,17 @@ pub struct FetchPlan {
     received: u64,
     total: Option<u64>,
     validator: Option<Validator>,
+    resource: String,
     /// What was there when the body began that runs, or ran last.
     began_at: u64,
     /// Where that body ends, if it was said.
     ends_at: Option<u64>,
     /// The server gave something else where the rest was asked for.
     whole_only: bool,
+    /// All of the file came where the rest was asked for, in this attempt.
+    began_again: bool,
+    /// The file is put together from several bodies.
+    is_joined: bool,
     /// Breaks in a row after which little was there that had not been there before.
     small_gains: u32,
 }
@@ -177,6 +208,11 @@ impl FetchPlan {
     /// The length of the file, where it is known.
     pub fn total(&self) -> Option<u64> {
         self.total
+    }
+
+    /// Whether what is there came in several bodies.
+    pub fn is_joined(&self) -> bool {
+        self.is_joined
     }
 
     /// Whether what is there can be gone on from.
@@ -202,18 +238,19 @@ impl FetchPlan {
         let asked_for_rest = matches!(self.ask(), Ask::Rest { .. });
         let body = match answer.partial {
             None => {
-                if asked_for_rest && answer.validator == self.validator {
+                if asked_for_rest {
                     // The same file, and all of it: this server has no ranges.
-                    self.whole_only = true;
+                    self.whole_only |= answer.version.validator() == self.validator;
+                    self.began_again = true;
                 }
-                self.begin(answer.length, answer.validator)
+                self.begin(answer.length, &answer)
             }
-            Some(range) if asked_for_rest => self.take_part(range, answer.validator)?,
+            Some(range) if asked_for_rest => self.take_part(range, &answer)?,
             // All of it, under another name.
             Some(Some(ContentRange { first: 0, last, total: Some(total) }))
                 if last + 1 == total =>
             {
-                self.begin(Some(total), answer.validator)
+                self.begin(Some(total), &answer)
             }
             Some(_) => return Err(Misfit::NotAskedFor),
         };
@@ -221,21 +258,27 @@ impl FetchPlan {
         Ok(body)
     }
 
-    fn begin(&mut self, length: Option<u64>, validator: Option<Validator>) -> Body {
+    fn begin(&mut self, length: Option<u64>, answer: &Answer) -> Body {
         (self.received, self.total, self.ends_at) = (0, length, length);
-        self.validator = validator;
+        self.validator = answer.version.validator();
+        self.resource.clone_from(&answer.resource);
+        self.is_joined = false;
         Body::BeginsAnew
     }
 
-    fn take_part(
-        &mut self,
-        range: Option<ContentRange>,
-        validator: Option<Validator>,
-    ) -> Result<Body, Misfit> {
-        let is_same = validator.is_none() || validator == self.validator;
+    fn take_part(&mut self, range: Option<ContentRange>, answer: &Answer) -> Result<Body, Misfit> {
+        let is_same = answer.resource == self.resource
+            && self.validator.as_ref().is_some_and(|ours| answer.version.may_be(ours));
         let fits = |range: &ContentRange| {
-            let totals = self.total.zip(range.total);
-            range.first == self.received && totals.is_none_or(|(ours, theirs)| ours == theirs)
+            let total = match (self.total, range.total) {
+                (Some(ours), Some(theirs)) => ours == theirs,
+                // Nobody knows where the file ends.
+                (None, None) => false,
+                _ => true,
+            };
+            let bytes = range.last - range.first + 1;
+            let length = answer.length.is_none_or(|length| length == bytes);
+            range.first == self.received && total && length
         };
         let Some(range) = range.filter(|range| is_same && fits(range)) else {
             self.whole_only = true;
@@ -243,6 +286,7 @@ impl FetchPlan {
         };
         self.total = self.total.or(range.total);
         self.ends_at = Some(range.last + 1);
+        self.is_joined = true;
         Ok(Body::Follows)
     }
 
@@ -268,7 +312,8 @@ impl FetchPlan {
     /// The connection broke, or the server stopped sending.
     pub fn on_break(&mut self) -> AfterBreak {
         let gain = self.received.saturating_sub(self.began_at);
-        if gain == 0 || !self.can_go_on() {
+        // A server whose file is another one each time would be asked for ever.
+        if gain == 0 || !self.can_go_on() || std::mem::take(&mut self.began_again) {
             return AfterBreak::Failed;
         }
         // A second break without a body in between gains nothing.

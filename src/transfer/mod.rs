@@ -5,13 +5,20 @@
 //! [`UrlPolicy`](url_policy::UrlPolicy), streams the body into a blob store under a temporary
 //! name, verifies it, commits it, and publishes a result behind it. The task is settled only after
 //! the result is acknowledged. [`Rates`](rates::Rates) limit how fast it asks and reads,
-//! [`HttpOptions`](http::HttpOptions) say how.
+//! [`HttpOptions`](crate::config::HttpOptions) say how.
 
 pub mod download;
 mod host;
-pub mod http;
-pub mod limits;
+mod http;
 pub mod progress;
 pub mod rates;
 pub mod task;
 pub mod url_policy;
+
+/// The limits of a download, which are settings.
+pub mod limits {
+    pub use crate::config::{
+        DEFAULT_ANSWER_TIMEOUT, DEFAULT_DOWNLOAD_CONNECT_TIMEOUT, DEFAULT_MAX_BYTES,
+        DEFAULT_MIN_BYTES_PER_SECOND, DEFAULT_READ_TIMEOUT, DownloadLimits, SLOW_START,
+    };
+}

@@ -32,17 +32,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use self::terminal::tell;
 
 use longshore::config::{
-    DEFAULT_BATCH_TIMEOUT, DEFAULT_MAX_BATCH_SIZE, DEFAULT_MAX_EVENTS_IN_FLIGHT, MAX_DURATION,
-    MAX_SLOTS, MAX_WINDOW_EVENTS, Rate, RateLimits,
+    Credentials, DEFAULT_ANSWER_TIMEOUT, DEFAULT_BATCH_TIMEOUT, DEFAULT_DOWNLOAD_CONNECT_TIMEOUT,
+    DEFAULT_MAX_BATCH_SIZE, DEFAULT_MAX_BYTES, DEFAULT_MAX_EVENTS_IN_FLIGHT,
+    DEFAULT_MIN_BYTES_PER_SECOND, DEFAULT_READ_TIMEOUT, DownloadLimits, HttpOptions, HttpProxy,
+    MAX_DURATION, MAX_SLOTS, MAX_WINDOW_EVENTS, Rate, RateLimits, Redirects,
 };
 use longshore::error::{Error, ErrorClass, error_chain};
 use longshore::settings::value::{bytes_per_second, duration, requests_per_second};
 use longshore::transfer::download::ExistingFiles;
-use longshore::transfer::http::{Credentials, HttpOptions, HttpProxy, Redirects};
-use longshore::transfer::limits::{
-    DEFAULT_ANSWER_TIMEOUT, DEFAULT_CONNECT_TIMEOUT, DEFAULT_MAX_BYTES,
-    DEFAULT_MIN_BYTES_PER_SECOND, DEFAULT_READ_TIMEOUT, DownloadLimits,
-};
 
 /// Moves files driven by Azure Event Hubs, many at once.
 #[derive(Parser, Debug)]
@@ -151,7 +148,7 @@ impl From<Existing> for ExistingFiles {
 #[command(next_help_heading = "HTTP")]
 struct HttpArgs {
     /// Longest wait for a name to resolve, and for a connection
-    #[arg(long, value_name = "TIME", default_value_t = DurationArg(DEFAULT_CONNECT_TIMEOUT))]
+    #[arg(long, value_name = "TIME", default_value_t = DurationArg(DEFAULT_DOWNLOAD_CONNECT_TIMEOUT))]
     connect_timeout: DurationArg,
     /// Longest wait for the first byte of an answer
     #[arg(long, value_name = "TIME", default_value_t = DurationArg(DEFAULT_ANSWER_TIMEOUT))]

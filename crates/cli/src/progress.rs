@@ -8,6 +8,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::report::{blocks, size};
 use super::terminal::{Bar, tell};
 use super::transfer::WaitingTasks;
+use longshore::transfer::progress::LargeFile;
 
 /// How often a run is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -26,6 +27,9 @@ const ETA_MIN_ELAPSED: Duration = Duration::from_secs(2);
 const BAR_MIN_COLUMNS: usize = 12;
 const BAR_MAX_COLUMNS: usize = 30;
 
+/// Most large files that have a bar of their own.
+const MAX_LARGE_BARS: usize = 6;
+
 /// Where a run stands.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Standing {
@@ -42,6 +46,8 @@ pub(super) struct Standing {
     pub(super) running: usize,
     /// What waits for another attempt.
     pub(super) waiting: Option<WaitingTasks>,
+    /// Large files that are under way.
+    pub(super) large: Vec<LargeFile>,
 }
 
 impl Standing {
@@ -125,6 +131,24 @@ fn parts(standing: &Standing, outlook: &Outlook) -> Vec<String> {
         .collect()
 }
 
+/// A bar for a large file, its name cut where the columns do not hold it.
+fn large_line(file: &LargeFile, columns: usize) -> String {
+    let figures = format!("  {} of {}  ", size(file.bytes), size(file.total));
+    let share = if file.total == 0 { 1.0 } else { file.bytes as f64 / file.total as f64 };
+    let bar = BAR_MIN_COLUMNS.min(columns);
+    let full = blocks(share, bar);
+    let room = columns.saturating_sub(2 + bar + figures.chars().count());
+    let letters = file.path.chars().count();
+    // The end of a path tells files apart.
+    let name: String = match letters.checked_sub(room) {
+        Some(surplus) if surplus > 0 => {
+            ['…'].into_iter().chain(file.path.chars().skip(surplus + 1)).take(room).collect()
+        }
+        _ => file.path.clone(),
+    };
+    format!("  {full:░<bar$}{figures}{name}").chars().take(columns).collect()
+}
+
 /// A line for a log.
 fn log_line(standing: &Standing, outlook: &Outlook) -> String {
     parts(standing, outlook).join(", ")
@@ -162,6 +186,8 @@ pub(super) struct Display {
     /// Before the bar, padded as the caller likes.
     name: String,
     bar: Option<Bar>,
+    /// Of large files, below it.
+    large: Vec<Bar>,
     past: Past,
     started: Instant,
     /// When the log got its last line.
@@ -172,7 +198,14 @@ impl Display {
     pub(super) fn new(name: impl Into<String>) -> Self {
         let now = Instant::now();
         let bar = Bar::new();
-        Self { name: name.into(), bar, past: Past::default(), started: now, last_line: now }
+        Self {
+            name: name.into(),
+            bar,
+            large: Vec::new(),
+            past: Past::default(),
+            started: now,
+            last_line: now,
+        }
     }
 
     /// Says on a terminal what is done before the run; a log has no use for it.
@@ -206,6 +239,15 @@ impl Display {
         let outlook = self.past.on_standing(now - self.started, standing);
         if let Some(bar) = &self.bar {
             bar.show(|columns| live_line(&self.name, standing, &outlook, columns));
+            let shown = standing.large.len().min(MAX_LARGE_BARS);
+            self.large.truncate(shown);
+            while self.large.len() < shown {
+                let Some(bar) = Bar::new() else { break };
+                self.large.push(bar);
+            }
+            for (bar, file) in self.large.iter().zip(&standing.large) {
+                bar.show(|columns| large_line(file, columns));
+            }
         } else if now - self.last_line >= LINE_INTERVAL {
             self.last_line = now;
             self.log(standing, &outlook);
@@ -214,7 +256,9 @@ impl Display {
 
     /// Shows how the run ended: nothing runs any more, and the rate is that of the whole.
     pub(super) fn end(&mut self, standing: &Standing, elapsed: Duration) {
-        let standing = Standing { running: 0, waiting: None, ..standing.clone() };
+        self.large.clear();
+        let standing =
+            Standing { running: 0, waiting: None, large: Vec::new(), ..standing.clone() };
         let seconds = elapsed.as_secs_f64();
         let rate = (seconds > 0.0).then(|| standing.bytes as f64 / seconds);
         let outlook = Outlook { bytes_per_second: rate, left: None };
@@ -245,6 +289,7 @@ mod tests {
         total_bytes: None,
         running: 10,
         waiting: None,
+        large: Vec::new(),
     };
 
     fn outlook() -> Outlook {
@@ -286,6 +331,24 @@ mod tests {
         );
         for columns in 0..200 {
             assert!(line(columns).chars().count() <= columns, "{columns}");
+        }
+    }
+
+    #[test]
+    fn a_large_file_has_a_bar_and_the_end_of_its_name() {
+        let file = |bytes| {
+            let mut file = LargeFile::default();
+            file.path = "archive/2026/november/disk.img".to_owned();
+            (file.bytes, file.total) = (bytes, 4_000_000_000);
+            file
+        };
+        assert_eq!(
+            large_line(&file(1_000_000_000), 80),
+            "  ███░░░░░░░░░  1.0 GB of 4.0 GB  archive/2026/november/disk.img"
+        );
+        assert_eq!(large_line(&file(0), 45), "  ░░░░░░░░░░░░  0 bytes of 4.0 GB  …/disk.img");
+        for columns in 0..100 {
+            assert!(large_line(&file(7), columns).chars().count() <= columns, "{columns}");
         }
     }
 

@@ -42,13 +42,20 @@ pub(super) struct Root {
     durable: Mutex<BTreeSet<PathBuf>>,
     /// Folders with names that are to be flushed.
     unflushed: Mutex<BTreeSet<PathBuf>>,
+    flushing: Mutex<()>,
 }
 
 impl Root {
     pub(super) fn create(path: &Path) -> Result<Self, BlobError> {
         let opened = create_root(path).and_then(|path| {
             let partials = PartialFolder::open(&path)?;
-            Ok(Self { path, partials, durable: Mutex::default(), unflushed: Mutex::default() })
+            Ok(Self {
+                path,
+                partials,
+                durable: Mutex::default(),
+                unflushed: Mutex::default(),
+                flushing: Mutex::default(),
+            })
         });
         opened.map_err(|error| BlobError::Unusable {
             reason: explain(&place_of_fault(path, &error), &error),
@@ -138,8 +145,9 @@ impl Root {
         self.unflushed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Flushes the folders of what was committed.
+    /// Flushes the folders of what was committed; one call at a time, for each answers for all before it.
     pub(super) fn flush(&self) -> Result<(), BlobError> {
+        let _alone = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut folders = std::mem::take(&mut *self.unflushed());
         while let Some(folder) = folders.first() {
             if let Err(error) = self.make_durable(folder) {

@@ -132,7 +132,7 @@ async fn a_note_is_committed_with_its_blob_and_replaced_with_it() {
         writer.commit(note).await.unwrap();
         store.find(&blob).await.unwrap().unwrap()
     };
-    let note = BlobNote { work: [1; 16], source: [2; 16], sha256: [3; 32] };
+    let note = BlobNote { work: [1; 16], source: [2; 16], bytes: 7, sha256: [3; 32] };
     let found = noted(b"content", Some(note)).await;
     assert_eq!((found.bytes, found.note), (7, Some(note)));
     assert!(found.modified.is_some());

@@ -176,7 +176,8 @@ impl PartitionWorker {
         self.shared.counters.retried.add(1);
         let attempt = self.failures.attempt(tracked.ticket).number;
         let closes_lane = matches!(request.delay, RetryDelay::LaneCloses(_));
-        if attempt >= self.shared.options.max_attempts && !closes_lane {
+        let is_attempt = !closes_lane && !matches!(request.delay, RetryDelay::Postponed(_));
+        if attempt >= self.shared.options.max_attempts && is_attempt {
             return self.dead_letter(tracked, request.failure, now);
         }
         let delay = self.delay(&tracked, request.delay, attempt);
@@ -190,10 +191,10 @@ impl PartitionWorker {
             failure = %request.failure,
             "the event is tried again"
         );
-        if closes_lane {
-            self.failures.on_postponed(tracked.ticket);
-        } else {
+        if is_attempt {
             self.failures.on_failed(tracked.ticket, self.shared.clock.now());
+        } else {
+            self.failures.on_postponed(tracked.ticket);
         }
         let due = (now + delay).into_std();
         let tracked = if self.tenure.is_ending() {
@@ -210,7 +211,7 @@ impl PartitionWorker {
     fn delay(&self, tracked: &Tracked, delay: RetryDelay, attempt: u32) -> Duration {
         match delay {
             RetryDelay::Now => Duration::ZERO,
-            RetryDelay::After(delay) => delay.min(MAX_DURATION),
+            RetryDelay::After(delay) | RetryDelay::Postponed(delay) => delay.min(MAX_DURATION),
             RetryDelay::Backoff => {
                 self.shared.options.retry_backoff.delay(attempt, self.shared.random())
             }

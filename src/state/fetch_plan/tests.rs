@@ -4,8 +4,12 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn strong(version: usize) -> Option<Validator> {
-    Some(Validator(format!("\"v{version}\"")))
+fn strong(version: usize) -> Version {
+    Version { etag: Some(format!("\"v{version}\"")), ..Version::default() }
+}
+
+fn answer(partial: Option<Option<ContentRange>>, length: Option<u64>, version: Version) -> Answer {
+    Answer { partial, length, version, resource: "https://h/a".to_owned() }
 }
 
 /// What the server does with a request.
@@ -81,9 +85,11 @@ impl Fetch {
     fn request(&mut self, step: &Move) -> Came {
         self.version += usize::from(step.changes);
         let (length, whole) = (self.length(), content(self.version, self.length()));
-        let validator = strong(self.version).filter(|_| self.validators);
+        let version = if self.validators { strong(self.version) } else { Version::default() };
         let asked = match self.plan.ask() {
-            Ask::Rest { from, validator: asked } if Some(asked) == validator.as_ref() => Some(from),
+            Ask::Rest { from, validator } if version.validator().as_ref() == Some(validator) => {
+                Some(from)
+            }
             _ => None,
         };
         let part = |first: u64, end: u64| {
@@ -108,9 +114,8 @@ impl Fetch {
             }
         };
         let says_length = !matches!(step.how, How::Chunked);
-        let answer =
-            Answer { partial, length: says_length.then_some(body.len() as u64), validator };
-        match self.plan.on_answer(answer) {
+        let length = says_length.then_some(body.len() as u64);
+        match self.plan.on_answer(answer(partial, length, version)) {
             Ok(Body::Follows) => {}
             Ok(Body::BeginsAnew) => self.there.clear(),
             Err(Misfit::OtherPart) => return Came::GoesOn,
@@ -165,16 +170,16 @@ proptest! {
 #[test]
 fn every_break_with_a_gain_goes_on_and_small_ones_ever_more_slowly() {
     let mut plan = FetchPlan::default();
-    let whole = |length| Answer { partial: None, length: Some(length), validator: strong(1) };
-    assert_eq!(plan.on_answer(whole(10_000_000)), Ok(Body::BeginsAnew));
+    let whole = answer(None, Some(10_000_000), strong(1));
+    assert_eq!(plan.on_answer(whole), Ok(Body::BeginsAnew));
     assert_eq!(plan.on_break(), AfterBreak::Failed, "nothing came");
     let mut pauses = Vec::new();
     let mut go_on = |plan: &mut FetchPlan, bytes| {
         let from = plan.received();
         if from > 0 {
             let range = ContentRange { first: from, last: 9_999_999, total: None };
-            let answer = Answer { partial: Some(Some(range)), length: None, validator: None };
-            assert_eq!(plan.on_answer(answer), Ok(Body::Follows));
+            let rest = answer(Some(Some(range)), None, Version::default());
+            assert_eq!(plan.on_answer(rest), Ok(Body::Follows));
         }
         plan.on_bytes(bytes);
         match plan.on_break() {
@@ -193,8 +198,8 @@ fn every_break_with_a_gain_goes_on_and_small_ones_ever_more_slowly() {
 fn a_body_that_is_shorter_or_longer_than_was_said_is_no_file() {
     for bytes in [0, 9, 11] {
         let mut plan = FetchPlan::default();
-        let answer = Answer { partial: None, length: Some(10), validator: None };
-        assert_eq!(plan.on_answer(answer), Ok(Body::BeginsAnew));
+        let whole = answer(None, Some(10), Version::default());
+        assert_eq!(plan.on_answer(whole), Ok(Body::BeginsAnew));
         plan.on_bytes(bytes);
         assert_eq!(plan.on_end(), End::WrongLength { announced: 10 });
         assert!(!plan.can_go_on());
@@ -203,22 +208,81 @@ fn a_body_that_is_shorter_or_longer_than_was_said_is_no_file() {
 
 #[test]
 fn only_what_tells_versions_apart_byte_for_byte_is_a_validator() {
-    let time = |text: &str| {
-        let seconds = text.strip_prefix("t")?.parse().ok()?;
-        Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
-    };
-    let of = |etag, changed, date| {
-        Validator::of(etag, changed, date, time).map(|validator| validator.as_str().to_owned())
+    let of = |etag: Option<&str>, changed: Option<&str>, age: Option<u64>| {
+        let version = Version {
+            etag: etag.map(str::to_owned),
+            last_modified: changed.map(str::to_owned),
+            age: age.map(Duration::from_secs),
+        };
+        version.validator().map(|validator| validator.as_str().to_owned())
     };
     assert_eq!(of(Some("\"a\""), None, None).as_deref(), Some("\"a\""));
     for weak in ["W/\"a\"", "a", "\"", ""] {
-        assert_eq!(of(Some(weak), Some("t1"), Some("t9")), None, "{weak}");
+        assert_eq!(of(Some(weak), Some("then"), Some(9)), None, "{weak}");
     }
-    assert_eq!(of(None, Some("t1"), Some("t2")).as_deref(), Some("t1"));
-    for (changed, date) in [("t2", "t2"), ("t3", "t2"), ("yesterday", "t2"), ("t1", "today")] {
-        assert_eq!(of(None, Some(changed), Some(date)), None, "{changed} {date}");
+    assert_eq!(of(None, Some("then"), Some(1)).as_deref(), Some("then"));
+    for age in [None, Some(0)] {
+        assert_eq!(of(None, Some("then"), age), None, "{age:?}");
     }
-    assert_eq!(of(None, Some("t1"), None), None);
+}
+
+/// A file of ten bytes of which four are there.
+fn begun(version: Version, total: Option<u64>) -> FetchPlan {
+    let mut plan = FetchPlan::default();
+    assert_eq!(plan.on_answer(answer(None, total, version)), Ok(Body::BeginsAnew));
+    plan.on_bytes(4);
+    assert_eq!(plan.on_break(), AfterBreak::GoOn(FIRST_PAUSE));
+    plan
+}
+
+#[test]
+fn a_part_of_another_version_or_resource_or_without_an_end_is_not_joined() {
+    let range = |total| Some(Some(ContentRange { first: 4, last: 9, total }));
+    let weak = Version { etag: Some("W/\"v1\"".to_owned()), ..Version::default() };
+    let dated = Version {
+        last_modified: Some("then".to_owned()),
+        age: Some(Duration::from_secs(9)),
+        ..Version::default()
+    };
+    let now = Version {
+        last_modified: Some("now".to_owned()),
+        age: Some(Duration::ZERO),
+        ..Version::default()
+    };
+    let elsewhere = |version| Answer {
+        resource: "https://h/b".to_owned(),
+        ..answer(range(Some(10)), Some(6), version)
+    };
+    for (ours, total, theirs) in [
+        (strong(1), Some(10), answer(range(Some(10)), Some(6), strong(2))),
+        (strong(1), Some(10), answer(range(Some(10)), Some(6), weak)),
+        (dated.clone(), Some(10), answer(range(Some(10)), Some(6), now)),
+        (dated, Some(10), answer(range(Some(10)), Some(6), strong(1))),
+        (strong(1), Some(10), elsewhere(strong(1))),
+        (strong(1), None, answer(range(None), Some(6), strong(1))),
+        (strong(1), Some(10), answer(range(Some(10)), Some(7), strong(1))),
+        (strong(1), Some(11), answer(range(Some(10)), Some(6), strong(1))),
+    ] {
+        let mut plan = begun(ours, total);
+        assert_eq!(plan.on_answer(theirs.clone()), Err(Misfit::OtherPart), "{theirs:?}");
+        assert_eq!(plan.ask(), Ask::Whole);
+    }
+    let mut plan = begun(strong(1), None);
+    let rest = answer(range(Some(10)), Some(6), Version::default());
+    assert_eq!(plan.on_answer(rest), Ok(Body::Follows));
+    plan.on_bytes(6);
+    assert_eq!((plan.on_end(), plan.is_joined()), (End::Complete, true));
+}
+
+#[test]
+fn a_file_that_is_another_one_each_time_is_not_asked_for_without_end() {
+    let mut plan = begun(strong(1), Some(10_000_000));
+    for version in 2..5 {
+        let whole = answer(None, Some(10_000_000), strong(version));
+        assert_eq!(plan.on_answer(whole), Ok(Body::BeginsAnew));
+        plan.on_bytes(1_000_000);
+        assert_eq!(plan.on_break(), AfterBreak::Failed, "a failed attempt each");
+    }
 }
 
 #[test]

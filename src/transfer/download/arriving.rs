@@ -31,11 +31,12 @@ impl Arriving {
 
     pub(super) async fn write(&mut self, part: Bytes) -> Result<(), BlobError> {
         self.hasher.update(&part);
-        match &mut self.writer {
-            Some(writer) => writer.write(part).await,
-            // Each body that begins opens one.
-            None => Ok(()),
-        }
+        self.writer()?.write(part).await
+    }
+
+    /// Each body that begins has opened one.
+    fn writer(&mut self) -> Result<&mut Box<dyn BlobWriter>, BlobError> {
+        self.writer.as_mut().ok_or_else(not_open)
     }
 
     /// The hash of what was written.
@@ -43,17 +44,8 @@ impl Arriving {
         self.hasher.clone().finalize().into()
     }
 
-    pub(super) async fn commit(
-        self,
-        store: &dyn BlobStore,
-        name: &BlobName,
-        note: BlobNote,
-    ) -> Result<(), BlobError> {
-        let writer = match self.writer {
-            Some(writer) => writer,
-            None => store.open(name, Some(0)).await?,
-        };
-        writer.commit(Some(note)).await
+    pub(super) async fn commit(self, note: BlobNote) -> Result<(), BlobError> {
+        self.writer.ok_or_else(not_open)?.commit(Some(note)).await
     }
 
     pub(super) async fn abort(self) {
@@ -61,4 +53,8 @@ impl Arriving {
             writer.abort().await;
         }
     }
+}
+
+fn not_open() -> BlobError {
+    BlobError::Unusable { reason: "no blob is open for what comes".to_owned(), source: None }
 }

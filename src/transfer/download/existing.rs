@@ -27,7 +27,7 @@ pub enum ExistingFiles {
     /// another size is replaced.
     Skip,
     /// It is taken for the file of the task where that is known, and its result is published; else it is
-    /// fetched. Known is it by the hash that the task says, or by what the store noted of where it is
+    /// fetched. It is known by the hash that the task says, or by what the store noted of where it is
     /// from, its hash included. Where neither says anything, the server is asked: the same length,
     /// and no change after the file was put there.
     Verify,
@@ -60,8 +60,8 @@ impl Names {
         }
     }
 
-    pub(super) fn note(&self, sha256: [u8; 32]) -> BlobNote {
-        BlobNote { work: self.work, source: self.source, sha256 }
+    pub(super) fn note(&self, bytes: u64, sha256: [u8; 32]) -> BlobNote {
+        BlobNote { work: self.work, source: self.source, bytes, sha256 }
     }
 }
 
@@ -102,6 +102,9 @@ impl Existing<'_> {
         };
         if let Some(note) = found.note
             && note.work == names.work
+            && note.bytes == found.bytes
+            // Somebody may have changed it, or its bytes may never have come to the disk.
+            && self.store.sha256(&task.path).await.map_err(store_failed)?.is_none_or(|is| is == note.sha256)
         {
             debug!(task = %task.id, path = %task.path, "its file was committed before");
             return Ok(Some((found.bytes, note.sha256)));

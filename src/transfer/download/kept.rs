@@ -2,7 +2,10 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use tokio::task::spawn_blocking;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::arriving::Arriving;
@@ -11,6 +14,10 @@ use crate::event::{Event, Partition, SequenceNumber};
 
 /// Most files that are kept; the oldest goes first. Each is an open temporary file.
 const MAX_KEPT: usize = 64;
+
+/// How long one is kept: longer than the back-off between two attempts. Whoever comes later begins anew;
+/// and of a task that was given up nobody comes.
+const KEPT_FOR: Duration = Duration::from_secs(10 * 60);
 
 /// The event of a task.
 pub(super) struct TaskId<'a> {
@@ -32,6 +39,7 @@ struct File {
     partition: Partition,
     number: SequenceNumber,
     arriving: Arriving,
+    since: Instant,
     /// Fires when the task does not come back to this worker.
     gone: [CancellationToken; 2],
 }
@@ -50,10 +58,12 @@ impl Kept {
         if self.count.load(Ordering::Acquire) == 0 {
             return None;
         }
-        let mut files = self.live();
+        let (mut files, gone) = self.live();
         let index = files.iter().position(|file| id.is(file));
         let taken = index.map(|index| files.remove(index).arriving);
         self.count.store(files.len(), Ordering::Release);
+        drop(files);
+        throw_away(gone);
         taken
     }
 
@@ -62,20 +72,34 @@ impl Kept {
             partition: id.partition.clone(),
             number: id.number,
             arriving,
+            since: Instant::now(),
             gone: [context.partition_lost().clone(), context.cancelled().clone()],
         };
-        let mut files = self.live();
+        let (mut files, mut gone) = self.live();
         if files.len() >= MAX_KEPT {
-            files.remove(0);
+            gone.push(files.remove(0));
         }
         files.push(file);
         self.count.store(files.len(), Ordering::Release);
+        drop(files);
+        throw_away(gone);
     }
 
-    /// The files whose tasks may come back; the others are thrown away.
-    fn live(&self) -> MutexGuard<'_, Vec<File>> {
+    /// The files whose tasks may come back, and the others.
+    fn live(&self) -> (MutexGuard<'_, Vec<File>>, Vec<File>) {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        files.retain(|file| !file.gone.iter().any(CancellationToken::is_cancelled));
-        files
+        let is_gone = |file: &mut File| {
+            file.since.elapsed() > KEPT_FOR || file.gone.iter().any(CancellationToken::is_cancelled)
+        };
+        let gone = files.extract_if(.., is_gone).collect();
+        (files, gone)
+    }
+}
+
+/// To remove a file blocks.
+fn throw_away(files: Vec<File>) {
+    if !files.is_empty() {
+        // Where the runtime is shutting down, they are dropped with it.
+        drop(spawn_blocking(move || drop(files)));
     }
 }

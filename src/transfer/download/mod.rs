@@ -35,15 +35,14 @@ use self::kept::{Kept, TaskId};
 use self::store_failure::store_failed;
 use super::host::host_lane;
 use super::http::failure::{failed, silent};
-use super::http::{Fetched, Fetcher, HttpOptions, NotFetched};
-use super::limits::{DownloadLimits, SLOW_START};
+use super::http::{Fetched, Fetcher, NotFetched};
 use super::progress::Progress;
-use super::rates::Rates;
+use super::rates::{Meter, Rates};
 use super::task::{DownloadTask, Finished, TransferResult, hex};
 use super::url_policy::{UrlPolicy, redacted};
 use crate::blob_store::BlobStore;
 use crate::clock::{Clock, SystemClock};
-use crate::config::MAX_SLOTS;
+use crate::config::{DownloadLimits, HttpOptions, MAX_SLOTS, SLOW_START};
 use crate::consumer::{EventContext, EventHandler};
 use crate::error::{Error, ErrorClass};
 use crate::event::{Event, OutgoingEvent};
@@ -55,6 +54,9 @@ use crate::state::fetch_plan::{AfterBreak, Body, End, Misfit};
 
 /// What a result has beside what its task brings along, in bytes, at most.
 const RESULT_BYTES: usize = 512;
+
+/// How long a task waits for room with its slot, and then without.
+const ROOM_WAIT: Duration = Duration::from_secs(5);
 
 /// Decides whether there is nothing to do for a task: `Some` is the reason.
 type SkipRule = Arc<dyn Fn(&Event, &DownloadTask) -> Option<String> + Send + Sync>;
@@ -131,6 +133,16 @@ impl DownloadWorker {
         self
     }
 
+    /// Sets how many tasks may be under way, or done with their results not acknowledged, and how many
+    /// bytes their results may have; [`MAX_RESULTS`](crate::producer::results::MAX_RESULTS) and
+    /// [`MAX_RESULT_BYTES`](crate::producer::results::MAX_RESULT_BYTES) unless set. No more slots than
+    /// that are used.
+    #[must_use]
+    pub fn with_result_room(mut self, results: usize, bytes: usize) -> Self {
+        self.results = self.results.resized(results, bytes);
+        self
+    }
+
     /// Skips the tasks for which `rule` gives a reason.
     #[must_use]
     pub fn skip_if(
@@ -178,7 +190,13 @@ impl DownloadWorker {
             return Err(Outcome::skip(reason));
         }
         // Before the work: what is fetched can be told of.
-        let room = self.results.room(event.budget_bytes() + RESULT_BYTES).await;
+        let room = self.results.room(event.budget_bytes() + RESULT_BYTES);
+        let Ok(room) = timeout(ROOM_WAIT, room).await else {
+            // The slot is somebody else's, and the task is not at fault.
+            let message = "results wait for their hub, and there is no room for more";
+            let failure = Failure::new(ErrorClass::Throttling, message);
+            return Err(Outcome::postpone(ROOM_WAIT, failure));
+        };
         let started = Instant::now();
         let names = Names::of(event, &task);
         let existing = Existing {
@@ -216,30 +234,31 @@ impl DownloadWorker {
     ) -> Result<(u64, [u8; 32]), Outcome> {
         let mut arriving = self.kept.take(&id).unwrap_or_default();
         let received = match self.receive(task, &mut arriving).await {
-            Ok(()) => verified(task, &arriving),
-            Err(outcome) => Err(outcome),
+            Ok(()) => verified(task, &arriving).map_err(Stopped::Ends),
+            Err(stopped) => Err(stopped),
         };
         match received {
             Ok((bytes, sha256)) => {
-                let note = names.note(sha256);
-                arriving.commit(&*self.store, &task.path, note).await.map_err(store_failed)?;
+                arriving.commit(names.note(bytes, sha256)).await.map_err(store_failed)?;
                 self.progress.on_file(bytes);
                 Ok((bytes, sha256))
             }
-            Err(outcome) => {
-                if matches!(outcome, Outcome::Retry(_)) && arriving.plan.can_go_on() {
-                    self.kept.put(&id, arriving, context);
-                } else {
-                    arriving.abort().await;
-                }
+            Err(Stopped::Broke(outcome))
+                if matches!(outcome, Outcome::Retry(_)) && arriving.plan.can_go_on() =>
+            {
+                self.kept.put(&id, arriving, context);
+                Err(outcome)
+            }
+            Err(Stopped::Broke(outcome) | Stopped::Ends(outcome)) => {
+                arriving.abort().await;
                 Err(outcome)
             }
         }
     }
 
     /// Asks for the file, and for the rest of it after each break, until all of it is there.
-    async fn receive(&self, task: &DownloadTask, arriving: &mut Arriving) -> Result<(), Outcome> {
-        let mut pace = Pace::begin();
+    async fn receive(&self, task: &DownloadTask, arriving: &mut Arriving) -> Result<(), Stopped> {
+        let mut pace = Pace::default();
         loop {
             let fetched = match self.fetcher.get(&task.url, arriving.plan.ask(), &self.rates).await
             {
@@ -248,7 +267,7 @@ impl DownloadWorker {
                     arriving.plan.on_no_such_part();
                     continue;
                 }
-                Err(NotFetched::Ends(outcome)) => return Err(outcome),
+                Err(NotFetched::Ends(outcome)) => return Err(Stopped::Broke(outcome)),
             };
             match arriving.plan.on_answer(fetched.answer.clone()) {
                 Ok(Body::Follows) => self.check_length(task, arriving)?,
@@ -258,27 +277,30 @@ impl DownloadWorker {
                 }
                 Err(Misfit::OtherPart) => continue,
                 Err(Misfit::NotAskedFor) => {
-                    return Err(Outcome::retry(Failure::transient(format!(
+                    return Err(Stopped::Ends(Outcome::retry(Failure::transient(format!(
                         "{}: the server answered 206 Partial Content where all of the file was \
                          asked for",
                         redacted(&task.url)
-                    ))));
+                    )))));
                 }
             }
-            match self.copy(task, fetched, arriving, &mut pace).await {
+            let (begun, before) = (Instant::now(), arriving.plan.received());
+            let mut meter = self.rates.meter(Arc::clone(&fetched.host));
+            let copied = self.copy(task, fetched, arriving, &mut meter, &pace).await;
+            pace.spent += begun.elapsed().saturating_sub(meter.waited());
+            pace.received += arriving.plan.received().saturating_sub(before);
+            match copied {
                 Ok(()) => match arriving.plan.on_end() {
                     End::Complete => return Ok(()),
                     End::More => {}
                     End::WrongLength { announced } => {
-                        return Err(Outcome::retry(Failure::transient(wrong_length(
-                            task,
-                            arriving.plan.received(),
-                            announced,
-                            "the server",
-                        ))));
+                        // What is too much of it is there as well: it is of no use.
+                        let received = arriving.plan.received();
+                        let message = wrong_length(task, received, announced, "the server");
+                        return Err(Stopped::Ends(Outcome::retry(Failure::transient(message))));
                     }
                 },
-                Err(Stopped::Ends(outcome)) => return Err(outcome),
+                Err(Stopped::Ends(outcome)) => return Err(Stopped::Ends(outcome)),
                 Err(Stopped::Broke(outcome)) => match arriving.plan.on_break() {
                     AfterBreak::GoOn(pause) => {
                         debug!(
@@ -288,7 +310,7 @@ impl DownloadWorker {
                         );
                         sleep(pause).await;
                     }
-                    AfterBreak::Failed => return Err(outcome),
+                    AfterBreak::Failed => return Err(Stopped::Broke(outcome)),
                 },
             }
         }
@@ -300,10 +322,13 @@ impl DownloadWorker {
         task: &DownloadTask,
         fetched: Fetched,
         arriving: &mut Arriving,
-        pace: &mut Pace,
+        meter: &mut Meter<'_>,
+        pace: &Pace,
     ) -> Result<(), Stopped> {
-        let Fetched { mut response, host, .. } = fetched;
-        let mut meter = self.rates.meter(host);
+        let Fetched { mut response, .. } = fetched;
+        let (begun, mut came) = (Instant::now(), 0);
+        let (received, total) = (arriving.plan.received(), arriving.plan.total());
+        let large = self.progress.on_body(task.path.as_str(), received, total);
         let most = task.size.unwrap_or(self.limits.max_bytes).min(self.limits.max_bytes);
         loop {
             let received = arriving.plan.received();
@@ -331,16 +356,19 @@ impl DownloadWorker {
                 )))));
             }
             self.progress.on_received(bytes);
-            pace.received += bytes;
-            self.check_rate(task, pace, meter.waited())?;
+            came += bytes;
+            let spent = pace.spent + begun.elapsed().saturating_sub(meter.waited());
+            self.check_rate(task, pace.received + came, spent)?;
             while !chunk.is_empty() {
                 let part = meter.next_part(&mut chunk).await;
                 arriving.write(part).await.map_err(store_failed)?;
             }
             arriving.plan.on_bytes(bytes);
+            if let Some(large) = &large {
+                large.on_bytes(arriving.plan.received());
+            }
         }
         meter.on_end().await;
-        pace.waited += meter.waited();
         Ok(())
     }
 
@@ -362,24 +390,17 @@ impl DownloadWorker {
         ))))
     }
 
-    fn check_rate(
-        &self,
-        task: &DownloadTask,
-        pace: &Pace,
-        waited: Duration,
-    ) -> Result<(), Outcome> {
-        let elapsed = pace.begun.elapsed().saturating_sub(pace.waited + waited);
-        let least = self.limits.min_bytes_per_second.saturating_mul(elapsed.as_secs());
-        if elapsed < SLOW_START || pace.received >= least {
+    fn check_rate(&self, task: &DownloadTask, bytes: u64, spent: Duration) -> Result<(), Stopped> {
+        let least = self.limits.min_bytes_per_second.saturating_mul(spent.as_secs());
+        if spent < SLOW_START || bytes >= least {
             return Ok(());
         }
-        Err(Outcome::retry(Failure::transient(format!(
-            "{}: {} bytes in {} s are fewer than {} a second (min-bytes-per-second)",
+        Err(Stopped::Broke(Outcome::retry(Failure::transient(format!(
+            "{}: {bytes} bytes in {} s are fewer than {} a second (min-bytes-per-second)",
             redacted(&task.url),
-            pace.received,
-            elapsed.as_secs(),
+            spent.as_secs(),
             self.limits.min_bytes_per_second
-        ))))
+        )))))
     }
 }
 
@@ -397,18 +418,12 @@ impl EventHandler for DownloadWorker {
     }
 }
 
-/// How fast one attempt is, over all its connections.
+/// How fast the bodies of one attempt came so far.
+#[derive(Default)]
 struct Pace {
-    begun: Instant,
     received: u64,
-    /// For our own rates.
-    waited: Duration,
-}
-
-impl Pace {
-    fn begin() -> Self {
-        Self { begun: Instant::now(), received: 0, waited: Duration::ZERO }
-    }
+    /// From the head of an answer to the end of its body, without what our own rates took.
+    spent: Duration,
 }
 
 /// Why a body was not read to its end.
@@ -434,6 +449,13 @@ fn verified(task: &DownloadTask, arriving: &Arriving) -> Result<(u64, [u8; 32]),
         return Err(Outcome::dead_letter(Failure::permanent(message)));
     }
     match task.sha256 {
+        // Somebody joined what does not belong together. The next attempt begins anew.
+        Some(expected) if expected != sha256 && arriving.plan.is_joined() => {
+            Err(Outcome::retry(Failure::transient(format!(
+                "{}: the SHA-256 of what came over several connections is not that of the task",
+                redacted(&task.url)
+            ))))
+        }
         Some(expected) if expected != sha256 => {
             Err(Outcome::dead_letter(Failure::permanent(format!(
                 "{}: the SHA-256 is {}, not {}",

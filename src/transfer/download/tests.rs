@@ -9,7 +9,7 @@ use futures::{FutureExt, StreamExt};
 use super::*;
 use crate::blob_store::{BlobError, BlobName, BlobNote, BlobWriter, FoundBlob};
 use crate::config::{Rate, RateLimits};
-use crate::state::fetch_plan::Answer;
+use crate::state::fetch_plan::{Answer, Version};
 use crate::transport::memory::MemoryHub;
 
 /// Takes everything and keeps nothing.
@@ -66,11 +66,14 @@ async fn fetched(worker: &DownloadWorker, pause: Duration) -> Result<u64, Outcom
     });
     let body = reqwest::Body::wrap_stream(chunks);
     let response = reqwest::Response::from(http::Response::new(body));
-    let answer = Answer { partial: None, length: None, validator: None };
+    let (version, resource) = (Version::default(), String::new());
+    let answer = Answer { partial: None, length: None, version, resource };
     let mut arriving = Arriving::default();
     arriving.plan.on_answer(answer.clone()).unwrap();
     let fetched = Fetched { response, answer, host: "example.com".into() };
-    match worker.copy(&task, fetched, &mut arriving, &mut Pace::begin()).await {
+    arriving.begin_anew(&*worker.store, &task.path).await.map_err(store_failed)?;
+    let mut meter = worker.rates.meter(Arc::clone(&fetched.host));
+    match worker.copy(&task, fetched, &mut arriving, &mut meter, &Pace::default()).await {
         Ok(()) => Ok(arriving.plan.received()),
         Err(Stopped::Broke(outcome) | Stopped::Ends(outcome)) => Err(outcome),
     }

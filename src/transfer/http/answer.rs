@@ -26,7 +26,7 @@ use url::Url;
 
 use crate::error::ErrorClass;
 use crate::outcome::{Failure, Outcome};
-use crate::state::fetch_plan::{Answer, ContentRange, Validator};
+use crate::state::fetch_plan::{Answer, ContentRange, Version};
 use crate::transfer::url_policy::redacted;
 
 /// The longest wait a server may ask for: a day. Its events hold the window meanwhile; a task that would
@@ -101,10 +101,14 @@ fn of_head(
     let failure = |class| Failure::new(class, format!("{from}: the server answered {status}"));
     let named = || retry_after(headers, now);
     match status.as_u16() {
-        200 | 203 => Meaning::File(Answer { partial: None, length, validator: validator(headers) }),
+        200 | 203 => {
+            let (version, resource) = (version(headers), resource(url));
+            Meaning::File(Answer { partial: None, length, version, resource })
+        }
         206 => {
             let range = text(headers, CONTENT_RANGE).and_then(ContentRange::parse);
-            Meaning::File(Answer { partial: Some(range), length, validator: validator(headers) })
+            let (version, resource) = (version(headers), resource(url));
+            Meaning::File(Answer { partial: Some(range), length, version, resource })
         }
         301 | 302 | 303 | 307 | 308 => match location(url, headers) {
             Some(to) => Meaning::Elsewhere(to),
@@ -146,8 +150,9 @@ fn of_head(
 /// about its host.
 fn may_pass(named: Option<Duration>, failure: Failure) -> Outcome {
     match named {
-        Some(wait) => Outcome::retry_after(wait.min(MAX_RETRY_AFTER), failure),
-        None => Outcome::retry(failure),
+        // No shorter than what it would wait unasked.
+        Some(wait) if wait >= BUSY_WAIT => Outcome::retry_after(wait.min(MAX_RETRY_AFTER), failure),
+        _ => Outcome::retry(failure),
     }
 }
 
@@ -155,10 +160,20 @@ fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     headers.get(name)?.to_str().ok().map(str::trim)
 }
 
-fn validator(headers: &HeaderMap) -> Option<Validator> {
-    // An ETag that is no text is there all the same, and no validator.
-    let etag = headers.get(ETAG).map(|etag| etag.to_str().unwrap_or_default().trim());
-    Validator::of(etag, text(headers, LAST_MODIFIED), text(headers, DATE), http_date)
+fn version(headers: &HeaderMap) -> Version {
+    // One that is no text counts as a weak one: it is no validator, and neither is the time beside it.
+    let etag = headers.get(ETAG).map(|etag| etag.to_str().unwrap_or_default().trim().to_owned());
+    let last_modified = text(headers, LAST_MODIFIED);
+    let answered = text(headers, DATE).and_then(http_date);
+    let age = answered
+        .zip(last_modified.and_then(http_date))
+        .and_then(|(answered, changed)| answered.duration_since(changed).ok());
+    Version { etag, last_modified: last_modified.map(str::to_owned), age }
+}
+
+/// Without its query, which is another one for each signature.
+fn resource(url: &Url) -> String {
+    redacted(url)
 }
 
 /// Where an answer sends us. What is no text in UTF-8 is no URL.

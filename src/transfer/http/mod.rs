@@ -7,7 +7,6 @@
 
 mod answer;
 pub(super) mod failure;
-mod options;
 mod pins;
 mod resting;
 
@@ -21,17 +20,14 @@ use url::Url;
 
 use self::answer::{AskedFor, Head, Meaning, meaning};
 use self::failure::{failed, is_unanswered, silent};
-pub use self::options::{
-    Authorization, Credentials, HttpOptions, HttpProxy, MAX_REDIRECTS, Redirects,
-};
 use self::pins::{Pinned, Security};
 use self::resting::Resting;
 use super::host::host_name;
-use super::limits::DownloadLimits;
 use super::rates::Rates;
 use super::url_policy::{UrlPolicy, UrlRefused, redacted};
+use crate::config::{DownloadLimits, HttpOptions, MAX_REDIRECTS, Redirects};
 use crate::error::{Error, ErrorClass};
-use crate::outcome::{Failure, Outcome};
+use crate::outcome::{Failure, Outcome, RetryDelay};
 use crate::state::fetch_plan::{Answer, Ask};
 
 /// Fetches what the policy allows.
@@ -111,7 +107,7 @@ impl Fetcher {
                 Meaning::File(_) => return Ok(Some(Head::of(response.headers()))),
                 Meaning::Rest(wait, outcome) => {
                     self.resting.on_named(&host, Instant::now(), wait);
-                    return Err(outcome);
+                    return Err(if at == *url { outcome } else { redirected(url, outcome) });
                 }
                 Meaning::Elsewhere(to) if self.options.redirects() == Redirects::Follow => at = to,
                 _ => return Ok(None),
@@ -147,11 +143,11 @@ impl Fetcher {
             match meaning(&at, &response, asked_for, SystemTime::now()) {
                 Meaning::File(answer) => return Ok(Fetched { response, answer, host }),
                 Meaning::NoSuchPart => return Err(NotFetched::NoSuchPart),
-                Meaning::Ends(outcome) => return Err(outcome.into()),
                 Meaning::Rest(wait, outcome) => {
                     self.resting.on_named(&host, Instant::now(), wait);
-                    return Err(outcome.into());
+                    return Err(if at == *url { outcome } else { redirected(url, outcome) }.into());
                 }
+                Meaning::Ends(outcome) if at != *url => return Err(redirected(url, outcome).into()),
                 Meaning::Elsewhere(to) if self.options.redirects() == Redirects::Refuse => {
                     let message = format!(
                         "{}: the server answered {status}, and redirects are not followed; the file \
@@ -161,6 +157,7 @@ impl Fetcher {
                     );
                     return Err(Outcome::dead_letter(Failure::permanent(message)).into());
                 }
+                Meaning::Ends(outcome) => return Err(outcome.into()),
                 Meaning::Elsewhere(to) => at = to,
             }
         }
@@ -196,11 +193,13 @@ impl Fetcher {
         };
         match self.send(request(clients.reusing().map_err(unusable)?), url).await? {
             Ok(response) => Ok(response),
-            // At once, and it counts for nothing.
-            Err(error) if is_unanswered(&error) => self
-                .send(request(clients.fresh().map_err(unusable)?), url)
-                .await?
-                .map_err(|error| failed(url, "no answer", error)),
+            // As soon as the rates let it, and it counts for nothing.
+            Err(error) if is_unanswered(&error) => {
+                rates.begin(host).await?;
+                self.resting(host, url)?;
+                let sent = self.send(request(clients.fresh().map_err(unusable)?), url).await?;
+                sent.map_err(|error| failed(url, "no answer", error))
+            }
             Err(error) => Err(failed(url, "no answer", error)),
         }
     }
@@ -211,8 +210,11 @@ impl Fetcher {
         url: &Url,
     ) -> Result<reqwest::Result<Response>, Outcome> {
         let mut request = request.header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        if let Some(shown) = self.options.credentials().of(url) {
-            request = request.header(AUTHORIZATION, shown.clone());
+        if let Some(shown) = self.options.credentials().of(url)
+            && let Ok(mut shown) = HeaderValue::from_str(shown.reveal())
+        {
+            shown.set_sensitive(true);
+            request = request.header(AUTHORIZATION, shown);
         }
         let limit = self.limits.answer_timeout;
         timeout(limit, request.send())
@@ -253,11 +255,18 @@ fn unusable(error: Error) -> Outcome {
     Outcome::abort(Failure::from_error(error.class(), &error))
 }
 
-/// Says where the URL came from that something is said of.
+/// Says where the URL came from that something is said of. The lane of the task is that of the host it
+/// names; what another host says of itself closes it for nobody else.
 fn redirected(from: &Url, outcome: Outcome) -> Outcome {
-    outcome.with_failure(|failure| {
+    let mut outcome = outcome.with_failure(|failure| {
         failure.message = format!("{} led elsewhere: {}", redacted(from), failure.message);
-    })
+    });
+    if let Outcome::Retry(request) = &mut outcome
+        && let RetryDelay::LaneCloses(wait) = request.delay
+    {
+        request.delay = RetryDelay::Postponed(wait);
+    }
+    outcome
 }
 
 fn rests(url: &Url, host: &str, left: Duration) -> Outcome {

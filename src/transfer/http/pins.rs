@@ -6,12 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::{Client, ClientBuilder, redirect};
+use reqwest::{Client, ClientBuilder, Proxy, redirect};
 use tokio::time::Instant;
 
-use super::options::HttpOptions;
+use crate::config::{DownloadLimits, HttpOptions};
 use crate::error::{Error, ErrorClass};
-use crate::transfer::limits::DownloadLimits;
 
 /// How long an answer of the resolver is used for further files of the same host.
 const RESOLVED_FOR: Duration = Duration::from_secs(30);
@@ -129,6 +128,8 @@ impl Pinned {
         if pins.len() >= MAX_PINNED_HOSTS {
             pins.clear();
         }
+        // The port is the URL's, and another one of the same host has another.
+        let addresses = addresses.into_iter().map(|address| (address.ip(), 0).into()).collect();
         pins.insert(host.to_owned(), Pin { addresses, until: now + RESOLVED_FOR });
     }
 
@@ -151,7 +152,10 @@ impl Pinned {
             .user_agent(concat!("longshore/", env!("CARGO_PKG_VERSION")));
         match self.options.proxy() {
             // It resolves the names, and its own is resolved by the system.
-            Some(proxy) => builder.proxy(proxy.to_client()),
+            Some(proxy) => {
+                let url = proxy.url().clone();
+                builder.proxy(Proxy::custom(move |_target| Some(url.clone())))
+            }
             None => {
                 let resolver = PinnedResolver(Arc::clone(&self.pins));
                 let builder = builder.dns_resolver(Arc::new(resolver));

@@ -24,7 +24,7 @@ pub(super) struct Resting {
 }
 
 impl Resting {
-    /// A host asks to be left alone for so long. What it asked for before goes on.
+    /// A host asks to be left alone for so long. Where it named a later time before, that holds.
     pub(super) fn on_named(&self, host: &Arc<str>, now: Instant, wait: Duration) {
         let until = now + wait.min(MAX_DURATION);
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);

@@ -7,8 +7,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
+use crate::config::{Authorization, Credentials};
 use crate::error::ErrorClass;
-use crate::outcome::RetryDelay;
 use crate::transfer::url_policy::PrivateAddresses;
 
 /// A request as the server sees it.
@@ -192,9 +192,7 @@ async fn a_host_that_named_a_time_is_asked_by_nobody_before_it() {
 async fn the_rest_of_a_file_is_asked_for_with_what_tells_that_it_is_the_same() {
     let part = "HTTP/1.1 206 Part\r\nContent-Range: bytes 3-5/6\r\nContent-Length: 3\r\n\r\ndef";
     let server = Server::start(move |_| Some(part.to_owned())).await;
-    let time = |_: &str| None;
-    let validator =
-        crate::state::fetch_plan::Validator::of(Some("\"v1\""), None, None, time).unwrap();
+    let validator = crate::state::fetch_plan::Validator::ETag("\"v1\"".to_owned());
     let ask = Ask::Rest { from: 3, validator: &validator };
     let fetcher = fetcher(HttpOptions::new());
     let Ok(fetched) = fetcher.get(&server.url("/a"), ask, &Rates::default()).await else {

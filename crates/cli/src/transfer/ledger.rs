@@ -51,13 +51,14 @@ impl Hasher for AsItIs {
 
 /// A result of an earlier run.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Done {
-    path: PathPrint,
+pub(super) struct Done {
     key: u64,
-    bytes: u64,
+    path: PathPrint,
+    /// The length of the file.
+    pub(super) bytes: u64,
 }
 
-/// What earlier runs did: for each path the last result.
+/// What earlier runs did: for each path the last result. In the order of the keys.
 #[derive(Debug, Default)]
 pub(super) struct Results(Vec<Done>);
 
@@ -81,20 +82,18 @@ impl ResultsBuilder {
             }
             same
         });
+        all.sort_unstable();
         all.shrink_to_fit();
         Results(all)
     }
 }
 
 impl Results {
-    /// The length that the file of this line had, where it was the last one at its path.
-    pub(super) fn bytes_of(&self, path: &str, key: &Key) -> Option<u64> {
-        if self.0.is_empty() {
-            return None;
-        }
-        let path = PathPrint::of(path);
-        let index = self.0.binary_search_by_key(&path, |done| done.path).ok()?;
-        self.0.get(index).filter(|done| done.key == first_of(&key.0)).map(|done| done.bytes)
+    /// What became of this line, where its file was the last one at its path.
+    pub(super) fn of_line(&self, key: &Key) -> Option<&Done> {
+        let key = first_of(&key.0);
+        let index = self.0.partition_point(|done| done.key < key);
+        self.0.get(index).filter(|done| done.key == key)
     }
 }
 
@@ -111,6 +110,15 @@ pub(super) enum Seen {
 
 type Shard = HashMap<PathPrint, (u32, u32), BuildHasherDefault<AsItIs>>;
 
+/// The table of a path: by bits that choose neither the place within it, nor the control byte.
+fn shard(path: PathPrint) -> usize {
+    usize::try_from(path.0 >> 32).unwrap_or_default() % SHARDS
+}
+
+fn short(key: &Key) -> u32 {
+    u32::try_from(first_of(&key.0) >> 32).unwrap_or_default()
+}
+
 /// The lines that were read.
 pub(super) struct SeenLines {
     /// By path: a fingerprint of the key, and the number.
@@ -126,12 +134,26 @@ impl SeenLines {
 
     /// A line that is a task.
     pub(super) fn on_task(&mut self, path: &str, key: &Key, number: u64) -> Seen {
-        let path = PathPrint::of(path);
-        // The lowest bits choose the place within a table, the uppermost its control byte.
-        let shard = usize::try_from(path.0 >> 32).unwrap_or_default() % SHARDS;
-        let key = u32::try_from(first_of(&key.0) >> 32).unwrap_or_default();
+        self.on_print(PathPrint::of(path), key, number)
+    }
+
+    /// A line whose file was done before; its path need not be known.
+    pub(super) fn on_done(&mut self, done: &Done, key: &Key, number: u64) -> Seen {
+        self.on_print(done.path, key, number)
+    }
+
+    /// Whether it is this line that has the path of what was done.
+    pub(super) fn is_of(&self, done: &Done, key: &Key) -> bool {
+        let shard = self.tasks.get(shard(done.path));
+        shard
+            .and_then(|shard| shard.get(&done.path))
+            .is_some_and(|(before, _)| *before == short(key))
+    }
+
+    fn on_print(&mut self, path: PathPrint, key: &Key, number: u64) -> Seen {
+        let key = short(key);
         let number = u32::try_from(number).unwrap_or(u32::MAX);
-        let Some(shard) = self.tasks.get_mut(shard) else { return Seen::New };
+        let Some(shard) = self.tasks.get_mut(shard(path)) else { return Seen::New };
         match shard.get(&path) {
             None => {
                 shard.insert(path, (key, number));
@@ -164,11 +186,10 @@ mod tests {
         }
         let results = results.build();
         assert_eq!(results.0.len(), 2);
-        assert_eq!(results.bytes_of("a", &key("two")), Some(3));
-        assert_eq!(results.bytes_of("a", &key("one")), None, "another one took its place");
-        assert_eq!(results.bytes_of("b", &key("x")), Some(2));
-        assert_eq!(results.bytes_of("c", &key("x")), None);
-        assert_eq!(Results::default().bytes_of("a", &key("one")), None);
+        let bytes = |line: &str| results.of_line(&key(line)).map(|done| done.bytes);
+        assert_eq!((bytes("two"), bytes("x")), (Some(3), Some(2)));
+        assert_eq!(bytes("one"), None, "another one took its place");
+        assert_eq!(Results::default().of_line(&key("one")), None);
     }
 
     #[test]
@@ -179,6 +200,16 @@ mod tests {
         }
         assert_eq!(seen.on_task("7", &key("x"), 2_000), Seen::Repeated);
         assert_eq!(seen.on_task("7", &key("y"), 2_001), Seen::Clashes(7));
+        let mut results = ResultsBuilder::default();
+        results.add("7", &key("x"), 1);
+        results.add("new", &key("z"), 1);
+        let results = results.build();
+        let of = |line: &str| *results.of_line(&key(line)).expect("done");
+        assert_eq!(seen.on_done(&of("x"), &key("x"), 2_002), Seen::Repeated);
+        assert!(!seen.is_of(&of("z"), &key("z")));
+        assert_eq!(seen.on_done(&of("z"), &key("z"), 2_003), Seen::New);
+        assert!(seen.is_of(&of("z"), &key("z")) && !seen.is_of(&of("z"), &key("y")));
+        assert_eq!(seen.on_task("new", &key("y"), 2_004), Seen::Clashes(2_003));
         assert!(seen.on_fault(&key("no url")) && !seen.on_fault(&key("no url")));
     }
 }

@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use tokio::task::spawn_blocking;
 
 use super::line::Key;
-use super::queue::LINE;
+use super::queue::{LINE, LIST};
 use crate::CommandError;
 use crate::terminal::tell;
 use longshore::dead_letter::folder::FolderDeadLetterSink;
@@ -51,8 +51,7 @@ struct KnownLetter {
 impl Known {
     fn add(&mut self, file: PathBuf, record: &DeadLetterRecord) {
         let index = self.letters.len();
-        let line = record.properties.get(LINE).and_then(|line| line.as_str());
-        let list = line.and_then(|line| line.rsplit_once(':')).map(|(list, _)| list.to_owned());
+        let list = record.properties.get(LIST).and_then(|list| list.as_str()).map(str::to_owned);
         self.letters.push(KnownLetter { file: Some(file), list, is_listed: false });
         let id = record.message.message_id.as_ref();
         if let Some(key) = id.and_then(|id| Key::parse(&id.text())) {
@@ -132,7 +131,7 @@ impl Letters {
         remove(files);
     }
 
-    /// The list was read to its end: who edited a line settled what was said of it.
+    /// This list was read to its end: who edited a line settled what was said of it.
     pub(super) fn on_list_ended(&self, list: &str) {
         let files = self.lock().take_unlisted(list);
         remove(files);

@@ -6,13 +6,15 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use tokio::time::Instant;
 
 use super::letters::{Letters, place};
 use super::line::Key;
 use super::queue::FAULT;
 use longshore::consumer::{EventContext, EventHandler};
-use longshore::error::ErrorClass;
+use longshore::dead_letter::{DeadLetter, DeadLetterSink};
+use longshore::error::{Error, ErrorClass};
 use longshore::event::{Event, SequenceNumber};
 use longshore::outcome::{Failure, Outcome, RetryDelay};
 use longshore::transfer::download::DownloadWorker;
@@ -68,6 +70,20 @@ impl Lines {
     }
 }
 
+/// A sink of dead letters: whose task has one waits no more.
+#[derive(Debug)]
+pub(super) struct Ending<S> {
+    pub(super) letters: S,
+    pub(super) waiting: Arc<Waiting>,
+}
+
+impl<S: DeadLetterSink> DeadLetterSink for Ending<S> {
+    fn write<'a>(&'a self, letter: &'a DeadLetter) -> BoxFuture<'a, Result<(), Error>> {
+        self.waiting.on_begun(letter.event.sequence_number());
+        self.letters.write(letter)
+    }
+}
+
 /// Tasks that wait for another attempt.
 #[derive(Debug, Default)]
 pub(super) struct Waiting(Mutex<HashMap<SequenceNumber, PutOff>>);
@@ -110,9 +126,9 @@ impl Waiting {
 
     fn on_put_off(&self, number: SequenceNumber, delay: RetryDelay, failure: &Failure) {
         let until = match delay {
-            RetryDelay::After(delay) | RetryDelay::LaneCloses(delay) => {
-                Some(Instant::now() + delay)
-            }
+            RetryDelay::After(delay)
+            | RetryDelay::LaneCloses(delay)
+            | RetryDelay::Postponed(delay) => Some(Instant::now() + delay),
             _ => None,
         };
         self.lock().insert(number, PutOff { until, why: reason(&failure.message) });

@@ -32,6 +32,7 @@ use super::{CommandError, Ending, ReportFormat, TransferArgs};
 use longshore::blob_store::folder::{FolderBlobStore, SyncFiles};
 use longshore::checkpoint_store::memory::MemoryCheckpointStore;
 use longshore::producer::EntityProducer;
+use longshore::producer::results::{MAX_RESULT_BYTES, MAX_RESULTS};
 use longshore::transfer::download::DownloadWorker;
 use longshore::transfer::progress::Progress;
 use longshore::transfer::rates::Rates;
@@ -41,7 +42,9 @@ pub(super) async fn run(args: TransferArgs) -> Result<Ending, CommandError> {
     let format = args.report;
     let mut report = Report::default();
     let ended = transfer(args, &mut report).await;
-    report.error = ended.as_ref().err().map(|CommandError(why)| why.clone());
+    if let Err(CommandError(why)) = &ended {
+        report.error = Some(why.clone());
+    }
     let written = print(&report, format);
     match (ended, written) {
         (Ok(_), Err(why)) => Err(why),
@@ -53,10 +56,27 @@ pub(super) async fn run(args: TransferArgs) -> Result<Ending, CommandError> {
 async fn transfer(args: TransferArgs, report: &mut Report) -> Result<Ending, CommandError> {
     let mut signals = Signals::listen()?;
     let stop = Stop::new();
+    let http = match args.http.options() {
+        Ok(http) => http,
+        Err(CommandError(why)) => {
+            tell(&why);
+            report.error = Some(why);
+            return Ok(Ending::Unusable);
+        }
+    };
     let place = ListPlace::of(&args.urls);
-    // Nothing is created for a list that is not there.
-    let reader = ListReader::open(&place)
-        .map_err(|error| CommandError::new(cannot_be_read(&place.name(), &error)))?;
+    // Nothing is created for a list that is not there. Who is to write it may take a while.
+    let opened = place.clone();
+    let opening = tokio::task::spawn_blocking(move || ListReader::open(&opened));
+    let reader = tokio::select! {
+        opened = opening => opened.unwrap_or_else(|gone| Err(std::io::Error::other(gone))),
+        _code = signals.next() => {
+            report.interrupted = true;
+            return Ok(Ending::WorkLeft);
+        }
+    };
+    let reader =
+        reader.map_err(|error| CommandError::new(cannot_be_read(&place.name(), &error)))?;
     let store = FolderBlobStore::open(&args.to)?.with_sync(SyncFiles::AtFlush);
     let store = Arc::new(store);
     let opening = State::open(&args, &store, policy(&args), stop.clone());
@@ -68,11 +88,12 @@ async fn transfer(args: TransferArgs, report: &mut Report) -> Result<Ending, Com
         }
     };
     let (results, target) = (Arc::new(results), Target::new(Arc::clone(&store)));
-    let queue = ListQueue::start(reader, place.name(), done, target.clone(), letters.clone())?;
+    let queue = ListQueue::start(reader, place.clone(), done, target.clone(), letters.clone())?;
     let producer = Arc::new(EntityProducer::new(results.clone()).with_attempts(1));
     let download =
         DownloadWorker::new(Arc::new(target), producer, policy(&args), args.http.limits())?
-            .with_http(args.http.options()?)
+            .with_http(http)
+            .with_result_room(MAX_RESULTS.max(args.pace.concurrency), MAX_RESULT_BYTES)
             .with_rates(Arc::new(Rates::new(args.limits.rates())?))
             .with_existing(args.existing.into());
     let (progress, waiting) = (download.progress(), Arc::new(Waiting::default()));
@@ -81,7 +102,10 @@ async fn transfer(args: TransferArgs, report: &mut Report) -> Result<Ending, Com
         Lines::new(download, letters.clone(), waiting.clone()),
         Arc::clone(&progress),
         Arc::new(MemoryCheckpointStore::new()),
-        Arc::new(Failing::new(letters.clone(), stop.clone())),
+        Arc::new(Failing::new(
+            lines::Ending { letters: letters.clone(), waiting: Arc::clone(&waiting) },
+            stop.clone(),
+        )),
         &args.pace,
         // Also without a limit: a host that is slow, or asks to be left alone, holds up no other.
         Some(DownloadWorker::lane_rule(args.limits.connections_per_host)),
@@ -96,6 +120,7 @@ async fn transfer(args: TransferArgs, report: &mut Report) -> Result<Ending, Com
     if let Some(code) = ended.at_once {
         leave();
         *report = job.report_now(elapsed);
+        report.skipped = list.complete + progress.skipped() + progress.verified();
         report.interrupted = true;
         return Ok(Ending::Stopped(code));
     }
@@ -127,7 +152,6 @@ async fn transfer(args: TransferArgs, report: &mut Report) -> Result<Ending, Com
     }
     match ended.list {
         Some(ListEnd { changed }) => {
-            letters.on_list_ended(&place.name());
             if changed {
                 tell(format_args!(
                     "the list {} was written to while it was read; run the command again for what \
@@ -135,6 +159,9 @@ async fn transfer(args: TransferArgs, report: &mut Report) -> Result<Ending, Com
                     place.name()
                 ));
                 return Ok(Ending::WorkLeft);
+            }
+            if let Some(list) = place.identity() {
+                letters.on_list_ended(&list);
             }
             Ok(if report.failed > 0 { Ending::SomeFailed } else { Ending::Done })
         }
@@ -150,6 +177,7 @@ fn standing(job: &Job, queue: &ListQueue, progress: &Progress, waiting: &Waiting
         total_bytes: listed.bytes.filter(|_| listed.end.is_some() && found == 0),
         is_total_known: listed.end.is_some(),
         waiting: waiting.now(),
+        large: progress.large_files(),
         ..Standing::default()
     })
 }

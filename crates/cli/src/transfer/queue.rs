@@ -3,8 +3,11 @@
 //! The list is the durable queue, and the results say what of it is done; so nothing is copied before it
 //! begins, and the position in the list needs no checkpoint. A thread reads ahead by a bounded number of
 //! lines. Lines that are done, repeated, or of a file that another line has are told apart there.
+//!
+//! Whether the file of a line that is done is still there is looked at behind all other lines, in a second
+//! reading of the list: what is new is not to wait for a million looks.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::thread;
@@ -12,12 +15,13 @@ use std::time::SystemTime;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use tokio::sync::mpsc::error::SendError;
 use tokio::sync::{mpsc, watch};
 
 use super::ledger::{Results, Seen, SeenLines};
 use super::letters::Letters;
-use super::line::{self, Key, MAX_TASK_BYTES};
-use super::reader::{ListReader, RawLine};
+use super::line::{self, Key, MAX_TASK_BYTES, Task};
+use super::reader::{ListPlace, ListReader, RawLine};
 use super::target::Target;
 use longshore::error::{Error, ErrorClass};
 use longshore::event::{
@@ -29,13 +33,19 @@ use longshore::transport::{HubProperties, Link, LinkStart, LogProperties, OpenLi
 /// The property that says where a task came from.
 pub(super) const LINE: &str = "line";
 
+/// The property that says which list it is: its path without links.
+pub(super) const LIST: &str = "list";
+
 /// The property that says why a line cannot become a task, for the worker's answer.
 pub(super) const FAULT: &str = "fault";
 
 /// Lines that travel to the consumer together: a thread is woken for each time.
 const TOGETHER: usize = 64;
 
-/// How many times that many are read ahead of the consumer.
+/// So many bytes of them travel at once, whatever their number.
+const TOGETHER_BYTES: usize = 256 * 1024;
+
+/// How many times that much is read ahead of the consumer.
 const AHEAD: usize = 16;
 
 /// Events that a link can give again.
@@ -70,7 +80,7 @@ struct Shared {
     entity: EntityName,
     group: ConsumerGroup,
     incarnation: Incarnation,
-    listed: watch::Sender<Listed>,
+    listed: watch::Receiver<Listed>,
     given: Mutex<Given>,
 }
 
@@ -91,22 +101,27 @@ impl ListQueue {
     /// Where no thread can be started.
     pub(super) fn start(
         reader: ListReader,
-        name: String,
+        place: ListPlace,
         results: Results,
         target: Target,
         letters: Letters,
     ) -> std::io::Result<Self> {
         let (sender, lines) = mpsc::channel(AHEAD);
+        let (told, listed) = watch::channel(Listed { bytes: Some(0), ..Listed::default() });
         let entity = EntityName::from("list");
         let shared = Arc::new(Shared {
             entity: entity.clone(),
             group: "$Default".into(),
             incarnation: Incarnation(0),
-            listed: watch::Sender::new(Listed { bytes: Some(0), ..Listed::default() }),
+            listed,
             given: Mutex::new(Given { lines, next: VecDeque::new(), last: VecDeque::new() }),
         });
         let reading = Reading {
-            name,
+            name: place.name(),
+            list: place.identity(),
+            place,
+            is_behind: false,
+            again: HashSet::new(),
             partition: Arc::new(Partition::new(entity, "0")),
             results,
             target,
@@ -115,7 +130,7 @@ impl ListQueue {
             seen: SeenLines::new(),
             next: 0,
             listed: Listed { bytes: Some(0), ..Listed::default() },
-            shared: Arc::clone(&shared),
+            told,
         };
         thread::Builder::new()
             .name("list".to_owned())
@@ -130,7 +145,7 @@ impl ListQueue {
 
     /// Waits for the end of the list.
     pub(super) async fn ended(&self) -> Result<ListEnd, String> {
-        let mut listed = self.0.listed.subscribe();
+        let mut listed = self.0.listed.clone();
         loop {
             if let Some(end) = &listed.borrow_and_update().end {
                 return end.clone();
@@ -159,9 +174,30 @@ impl Shared {
     }
 }
 
+/// Lines that travel to the consumer at once.
+#[derive(Default)]
+struct Together {
+    events: Vec<Event>,
+    bytes: usize,
+}
+
+impl Together {
+    fn extend(&mut self, event: Option<Event>) {
+        self.bytes += event.as_ref().map_or(0, |event| event.body().len());
+        self.events.extend(event);
+    }
+}
+
 /// The thread that reads.
 struct Reading {
     name: String,
+    /// What it is, whatever it is called; none where it is read once.
+    list: Option<String>,
+    place: ListPlace,
+    /// Whether files of lines that are done are left to the second reading.
+    is_behind: bool,
+    /// Lines that are done, and whose files are gone.
+    again: HashSet<Key>,
     partition: Arc<Partition>,
     results: Results,
     target: Target,
@@ -172,43 +208,111 @@ struct Reading {
     /// The number of the next event.
     next: i64,
     listed: Listed,
-    shared: Arc<Shared>,
+    told: watch::Sender<Listed>,
 }
 
 impl Reading {
     fn run(mut self, mut reader: ListReader, sender: &mpsc::Sender<Vec<Event>>) {
-        let mut together = Vec::new();
+        let mut together = Together::default();
         let end = loop {
+            // Who types a list is not to wait for more lines than there are.
+            let waits = !reader.has_line() && !together.events.is_empty();
+            if waits && self.send(sender, &mut together).is_err() {
+                return;
+            }
             match reader.next_line() {
                 Ok(Some(line)) => together.extend(self.event(&line)),
+                Ok(None) if self.is_behind => {
+                    break self.look_behind(&reader, sender, &mut together);
+                }
                 Ok(None) => break Ok(ListEnd { changed: reader.has_changed() }),
                 Err(error) => break Err(cannot_be_read(&self.name, &error)),
             }
-            // Where nothing is under way, the consumer may be waiting for it.
-            let is_awaited = sender.capacity() == AHEAD && !together.is_empty();
-            if is_awaited || together.len() >= TOGETHER {
-                self.publish();
-                // Nobody listens any more: the run ends.
-                if sender.blocking_send(std::mem::take(&mut together)).is_err() {
-                    return;
-                }
+            if self.give(sender, &mut together).is_err() {
+                return;
             }
         };
         self.listed.end = Some(end);
         self.publish();
-        if !together.is_empty() {
-            let _nobody_listens = sender.blocking_send(together);
+        if !together.events.is_empty() {
+            let _nobody_listens = self.send(sender, &mut together);
         }
     }
 
+    /// Gives what is read to the consumer, where it is enough.
+    ///
+    /// # Errors
+    /// Nobody listens any more: the run ends.
+    fn give(
+        &self,
+        sender: &mpsc::Sender<Vec<Event>>,
+        together: &mut Together,
+    ) -> Result<(), SendError<Vec<Event>>> {
+        // Where nothing is under way, the consumer may be waiting for it.
+        let is_awaited = sender.capacity() == AHEAD && !together.events.is_empty();
+        let is_full = together.events.len() >= TOGETHER || together.bytes >= TOGETHER_BYTES;
+        if is_awaited || is_full { self.send(sender, together) } else { Ok(()) }
+    }
+
+    fn send(
+        &self,
+        sender: &mpsc::Sender<Vec<Event>>,
+        together: &mut Together,
+    ) -> Result<(), SendError<Vec<Event>>> {
+        self.publish();
+        sender.blocking_send(std::mem::take(together).events)
+    }
+
+    /// Reads the list once more, and looks whether the files of lines that are done are there.
+    fn look_behind(
+        &mut self,
+        first: &ListReader,
+        sender: &mpsc::Sender<Vec<Event>>,
+        together: &mut Together,
+    ) -> Result<ListEnd, String> {
+        let name = self.name.clone();
+        let failed = |error| cannot_be_read(&name, &error);
+        let mut reader = ListReader::open(&self.place).map_err(failed)?;
+        while let Some(line) = reader.next_line().map_err(failed)? {
+            self.give(sender, together).map_err(|_gone| "the run ended".to_owned())?;
+            let Some(done) = self.results.of_line(&line.key).copied() else { continue };
+            let Ok(task) = line::read(line.text, &line.key) else { continue };
+            let is_gone = self.seen.is_of(&done, &line.key)
+                && self.target.look(&task.path) != Some(done.bytes)
+                && self.again.insert(line.key);
+            if is_gone {
+                self.listed.complete = self.listed.complete.saturating_sub(1);
+                together.extend(Some(self.next_event(&line, Ok(task))));
+            } else {
+                self.target.forget(&task.path);
+            }
+        }
+        Ok(ListEnd { changed: first.has_changed() || reader.has_changed() })
+    }
+
     fn publish(&self) {
-        self.shared.listed.send_replace(self.listed.clone());
+        self.told.send_replace(self.listed.clone());
     }
 
     /// The event of a line, where there is something to do.
     fn event(&mut self, line: &RawLine<'_>) -> Option<Event> {
         if self.has_letters {
             self.letters.on_listed(&line.key);
+        }
+        // Stdin is read once.
+        if self.place != ListPlace::Stdin
+            && let Some(done) = self.results.of_line(&line.key)
+        {
+            match self.seen.on_done(done, &line.key, line.number) {
+                Seen::Repeated => return None,
+                Seen::New => {
+                    self.listed.complete += 1;
+                    self.is_behind = true;
+                    return None;
+                }
+                // Said below.
+                Seen::Clashes(_) => {}
+            }
         }
         let read = if line.bytes > MAX_TASK_BYTES as u64 {
             Err(line::too_long(line.bytes))
@@ -231,9 +335,16 @@ impl Reading {
             },
             Err(fault) => Err(fault),
         };
+        if read.is_err() && !self.seen.on_fault(&line.key) {
+            return None;
+        }
+        Some(self.next_event(line, read))
+    }
+
+    /// The next event: a task, or a line with what is wrong with it.
+    fn next_event(&mut self, line: &RawLine<'_>, read: Result<Task, String>) -> Event {
         let (body, fault, size) = match read {
             Ok(task) => (task.json, None, task.size),
-            Err(_) if !self.seen.on_fault(&line.key) => return None,
             Err(fault) => (line::kept(line.text).to_vec(), Some(fault), None),
         };
         let mut parts = EventParts::new(Arc::clone(&self.partition), self.next, body);
@@ -241,6 +352,9 @@ impl Reading {
         let mut message = MessageProperties::default();
         message.message_id = Some(line.key.text().into());
         parts.message = Some(Box::new(message));
+        if let Some(list) = &self.list {
+            parts.properties.insert(LIST.to_owned(), list.as_str().into());
+        }
         parts.properties.insert(LINE.to_owned(), format!("{}:{}", self.name, line.number).into());
         if let Some(fault) = fault {
             parts.properties.insert(FAULT.to_owned(), fault.into());
@@ -248,14 +362,15 @@ impl Reading {
         self.next += 1;
         self.listed.tasks += 1;
         self.listed.bytes = self.listed.bytes.zip(size).map(|(sum, size)| sum.saturating_add(size));
-        Some(parts.into())
+        parts.into()
     }
 
     /// Whether its file is there, as an earlier run left it. What cannot be looked at is fetched, and
     /// says then what is wrong.
     fn is_complete(&self, path: &str, key: &Key) -> bool {
         let length = self.target.look(path);
-        let is_complete = length.is_some() && length == self.results.bytes_of(path, key);
+        let done = self.results.of_line(key);
+        let is_complete = length.is_some() && length == done.map(|done| done.bytes);
         if is_complete {
             self.target.forget(path);
         }

@@ -32,6 +32,17 @@ impl ListPlace {
     }
 }
 
+impl ListPlace {
+    /// What the list is, whatever it is called from where; `None` of stdin, which is another one each
+    /// time.
+    pub(crate) fn identity(&self) -> Option<String> {
+        match self {
+            Self::Stdin => None,
+            Self::File(path) => Some(path.canonicalize().ok()?.display().to_string()),
+        }
+    }
+}
+
 /// A line without its end and the white space around it.
 pub(super) struct RawLine<'a> {
     /// Counted from 1.
@@ -84,6 +95,11 @@ impl ListReader {
             input.consume(3);
         }
         Ok(Self { input, file, line: Vec::new(), number: 0 })
+    }
+
+    /// Whether a line can be had without waiting for more of the list.
+    pub(super) fn has_line(&self) -> bool {
+        self.input.buffer().contains(&b'\n')
     }
 
     /// The next line that is not empty and no comment; `None` at the end.

@@ -28,7 +28,7 @@ use longshore::transport::{Publisher, SendReceipt, SendTarget};
 const FILE: &str = "results";
 
 /// Held locked by the run that has the state.
-const LOCK: &str = "lock";
+const LOCK: &str = ".longshore.lock";
 
 /// Its first line.
 const HEADER: &str = "# longshore results v1: line, bytes, SHA-256, time, path\n";
@@ -70,6 +70,12 @@ impl ResultsFile {
         let lock = lock(folder)?;
         let mut file =
             OpenOptions::new().read(true).append(true).create(true).open(&path).map_err(cannot)?;
+        if !is_ours(&file).map_err(cannot)? {
+            return Err(CommandError::new(format!(
+                "{} is no file of this command; move it away, or name another folder with --state",
+                path.display()
+            )));
+        }
         let (results, whole_bytes) = read(&file).map_err(cannot)?;
         if file.metadata().map_err(cannot)?.len() > whole_bytes {
             file.set_len(whole_bytes).map_err(cannot)?;
@@ -116,7 +122,7 @@ impl ResultsFile {
         });
         let written = written.await.unwrap_or_else(|gone| Err(io::Error::other(gone)));
         written.map_err(|error| {
-            // What was written of it, nobody knows, so it is not written once more.
+            // Whatever failed ends the run: what was fetched behind it would be fetched for nothing.
             let why = format!(
                 "the state folder {} cannot take the results: {error}",
                 self.shared.folder.display()
@@ -131,8 +137,13 @@ impl Shared {
     fn append(&self, lines: &[u8]) -> io::Result<()> {
         self.check()?;
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        file.write_all(lines)?;
-        file.sync_data()
+        let before = file.metadata()?.len();
+        let written = file.write_all(lines).and_then(|()| file.sync_data());
+        if written.is_err() {
+            // A part of a line would spoil the next one.
+            let _ = file.set_len(before);
+        }
+        written
     }
 
     /// A file that was removed takes everything, and keeps nothing.
@@ -197,6 +208,15 @@ fn lock(folder: &Path) -> Result<File, CommandError> {
         }
         Err(TryLockError::Error(error)) => Err(cannot(error)),
     }
+}
+
+/// Whether it begins as a file of ours does, as far as it goes.
+fn is_ours(file: &File) -> io::Result<bool> {
+    let mut file = file;
+    file.seek(SeekFrom::Start(0))?;
+    let mut begin = Vec::new();
+    file.take(HEADER.len() as u64).read_to_end(&mut begin)?;
+    Ok(HEADER.as_bytes().starts_with(&begin))
 }
 
 /// The results, and how many bytes of the file are whole lines.
@@ -294,7 +314,7 @@ mod tests {
     async fn what_was_written_is_read_by_the_next_run_and_a_torn_line_is_not() {
         let dir = tempfile::tempdir().expect("a folder");
         let (file, results) = open(dir.path()).expect("open");
-        assert_eq!(results.bytes_of("c", &Key::of(b"c")), None);
+        assert_eq!(results.of_line(&Key::of(b"c")), None);
         let twice = open(dir.path()).expect_err("in use");
         let owner = format!("in use by process {}", std::process::id());
         assert!(twice.0.contains(&owner), "{twice:?}");
@@ -306,16 +326,13 @@ mod tests {
         torn.truncate(torn.len() - 1);
         fs::write(&path, torn).expect("written");
         let (file, results) = open(dir.path()).expect("open");
-        let bytes = |path: &str| results.bytes_of(path, &Key::of(path.as_bytes()));
+        let bytes = |path: &str| results.of_line(&Key::of(path.as_bytes())).map(|done| done.bytes);
         assert_eq!((bytes("a b"), bytes("c"), bytes("d")), (Some(1), Some(2), None));
         file.send(SendTarget::Any, event("d", 4)).await.expect("written");
         drop(file);
         let (_file, results) = open(dir.path()).expect("open");
-        assert_eq!(
-            results.bytes_of("d", &Key::of(b"d")),
-            Some(4),
-            "the torn line is in nobody's way"
-        );
+        let bytes = results.of_line(&Key::of(b"d")).map(|done| done.bytes);
+        assert_eq!(bytes, Some(4), "the torn line is in nobody's way");
     }
 
     #[tokio::test]

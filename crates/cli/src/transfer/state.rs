@@ -9,7 +9,7 @@ use super::letters::Letters;
 use super::line::Key;
 use super::results::ResultsFile;
 use crate::failing::Stop;
-use crate::job::{Broker, RESULTS, patiently};
+use crate::job::{Broker, RESULTS, TASKS, patiently};
 use crate::{CommandError, TransferArgs};
 use longshore::blob_store::folder::FolderBlobStore;
 use longshore::event::{Event, Partition, SequenceNumber};
@@ -23,7 +23,11 @@ use longshore::transport::{LinkStart, Transport};
 pub(super) const DEAD_LETTERS: &str = "dead-letters";
 
 /// Where a state of the first form had its broker's log, and its checkpoints.
-const FORMER: [&str; 2] = ["hub", "checkpoints"];
+const FORMER_HUB: &str = "hub";
+const FORMER_CHECKPOINTS: &str = "checkpoints";
+
+/// The log, when what it held is taken over.
+const TAKEN_OVER: &str = ".longshore-hub-taken-over";
 
 /// Events read ahead when a state of the first form is read.
 const READ_PREFETCH_EVENTS: u32 = 2_000;
@@ -62,24 +66,39 @@ impl State {
         };
         let letters = Letters::open(folder.join(DEAD_LETTERS), policy).await.map_err(cannot)?;
         let (results, done) = open_results(&folder, store, &stop).await?;
-        if !folder.join(FORMER[0]).is_dir() {
+        let hub = folder.join(FORMER_HUB);
+        let is_former =
+            hub.join("hubs").join(RESULTS).is_dir() && hub.join("hubs").join(TASKS).is_dir();
+        if is_former {
+            // A crash before the log is aside means that it is read once more.
+            let former = former_results(&hub).await.map_err(cannot)?;
+            results.import(&former).map_err(|error| cannot(error.into()))?;
+        }
+        let removed = remove_former(&folder, is_former);
+        removed.map_err(|error| cannot(error.into()))?;
+        if !is_former {
             return Ok(Self { folder, results, done, letters });
         }
-        // A crash before the old form is gone means that it is read once more.
-        let former = former_results(&folder).await.map_err(cannot)?;
-        results.import(&former).map_err(|error| cannot(error.into()))?;
         drop(results);
-        for part in FORMER {
-            match std::fs::remove_dir_all(folder.join(part)) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(cannot(error.into()));
-                }
-                _ => {}
-            }
-        }
         let (results, done) = open_results(&folder, store, &stop).await?;
         Ok(Self { folder, results, done, letters })
     }
+}
+
+/// Removes what a state of the first form had beside its dead letters, once it is taken over.
+fn remove_former(folder: &Path, is_former: bool) -> std::io::Result<()> {
+    let aside = folder.join(TAKEN_OVER);
+    if is_former {
+        std::fs::rename(folder.join(FORMER_HUB), &aside)?;
+    }
+    if !aside.is_dir() {
+        return Ok(());
+    }
+    let checkpoints = folder.join(FORMER_CHECKPOINTS);
+    if checkpoints.is_dir() {
+        std::fs::remove_dir_all(checkpoints)?;
+    }
+    std::fs::remove_dir_all(aside)
 }
 
 async fn open_results(
@@ -94,8 +113,8 @@ async fn open_results(
 }
 
 /// What the hub of results holds in a state of the first form: of each path the last.
-async fn former_results(folder: &Path) -> Result<Vec<(Key, TransferResult)>, CommandError> {
-    let broker = Broker::start(Some(&folder.join(FORMER[0]))).await?;
+async fn former_results(hub: &Path) -> Result<Vec<(Key, TransferResult)>, CommandError> {
+    let broker = Broker::start(Some(hub)).await?;
     let mut results = HashMap::new();
     read_all(broker.transport(RESULTS), |event| {
         let key = event.message_id().and_then(|id| Key::parse(&id));

@@ -4,7 +4,8 @@
 //! were there, and for the others no thread waits.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -16,13 +17,14 @@ use longshore::blob_store::{BlobError, BlobName, BlobStore, BlobWriter, FoundBlo
 #[derive(Clone, Debug)]
 pub(super) struct Target {
     pub(super) store: Arc<FolderBlobStore>,
-    /// The names of files that were there.
-    there: Arc<Mutex<HashSet<String>>>,
+    /// The names of files that were there, by their hash. Where two have one, a file is looked for in vain.
+    there: Arc<Mutex<HashSet<u64>>>,
+    hasher: RandomState,
 }
 
 impl Target {
     pub(super) fn new(store: Arc<FolderBlobStore>) -> Self {
-        Self { store, there: Arc::default() }
+        Self { store, there: Arc::default(), hasher: RandomState::new() }
     }
 
     /// Looks for a file; its length where it is there. What cannot be looked at is looked at by the
@@ -34,14 +36,18 @@ impl Target {
             Ok(Err(_)) | Err(_) => None,
         };
         if !matches!(looked, Ok(Ok(None))) {
-            self.there.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned());
+            self.names().insert(self.hasher.hash_one(path));
         }
         length
     }
 
     /// A file of a line that is done: nobody asks for it.
     pub(super) fn forget(&self, path: &str) {
-        self.there.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
+        self.names().remove(&self.hasher.hash_one(path));
+    }
+
+    fn names(&self) -> MutexGuard<'_, HashSet<u64>> {
+        self.there.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -58,8 +64,7 @@ impl BlobStore for Target {
         &'a self,
         name: &'a BlobName,
     ) -> BoxFuture<'a, Result<Option<FoundBlob>, BlobError>> {
-        let there = self.there.lock().unwrap_or_else(PoisonError::into_inner);
-        if there.contains(name.as_str()) {
+        if self.names().contains(&self.hasher.hash_one(name.as_str())) {
             self.store.find(name)
         } else {
             async { Ok(None) }.boxed()

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -131,13 +131,20 @@ pub(crate) fn start(command: &mut Command) -> Running {
 
 /// The same, with something to read on stdin.
 pub(crate) fn start_with_input(command: &mut Command, input: &[u8]) -> Running {
+    let (running, mut stdin) = start_to_write(command);
+    let input = input.to_vec();
+    thread::spawn(move || drop(stdin.write_all(&input)));
+    running
+}
+
+/// The same, with its stdin.
+pub(crate) fn start_to_write(command: &mut Command) -> (Running, ChildStdin) {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = spawned(command);
-    let (mut stdin, input) = (child.stdin.take().unwrap(), input.to_vec());
-    thread::spawn(move || drop(stdin.write_all(&input)));
+    let stdin = child.stdin.take().unwrap();
     let stdout = Stream::read(child.stdout.take().unwrap());
     let stderr = Stream::read(child.stderr.take().unwrap());
-    Running { child, stdout, stderr }
+    (Running { child, stdout, stderr }, stdin)
 }
 
 /// What a command writes, read while it runs.

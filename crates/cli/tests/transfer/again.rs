@@ -298,3 +298,84 @@ fn a_state_of_the_first_form_is_gone_on_from() {
     assert_eq!((web.requests(&names[0]), web.requests(&names[1])), (0, 1));
     assert!(!folder.state().join("hub").exists());
 }
+
+#[test]
+fn lines_that_are_done_do_not_hold_up_new_ones_and_are_looked_at_all_the_same() {
+    let (web, folder, names) = served(200);
+    folder.run().expect_code(0);
+    let lost: Vec<&String> = names.iter().step_by(50).collect();
+    for name in &lost {
+        std::fs::remove_file(folder.target().join(name)).unwrap();
+    }
+    web.serve("new.bin", b"new".to_vec());
+    // Twice in the list, and a second line with the file of one that is done.
+    let clash = format!("{}?again", web.url(&names[7]));
+    let urls = names.iter().map(|name| web.url(name));
+    folder.list(urls.chain([web.url(lost[0]), web.url("new.bin"), clash]));
+    let again = folder.run().expect_code(3).expect_said("is that of line 8 already");
+    assert_eq!((again.figure("files"), again.figure("failed")), (5, 1));
+    assert_eq!(again.figure("skipped"), 196);
+    for name in lost {
+        assert_eq!((web.requests(name), folder.content(name)), (2, name.clone().into_bytes()));
+    }
+    assert_eq!(web.all_requests(), 205);
+}
+
+#[test]
+fn lines_of_a_slow_list_are_fetched_as_they_come() {
+    let (web, folder, names) = served(3);
+    let mut command = crate::command::longshore();
+    command.arg("transfer").current_dir(folder.dir.path());
+    command.args(["--urls", "-", "--to", "files", "--report", "json", "--allow-private"]);
+    let (run, mut stdin) = crate::command::start_to_write(&mut command);
+    for name in &names {
+        use std::io::Write;
+        writeln!(stdin, "{}", web.url(name)).unwrap();
+        web.wait_until_answered(name);
+    }
+    drop(stdin);
+    assert_eq!(run.end().expect_code(0).figure("files"), 3);
+}
+
+#[test]
+fn the_letters_of_one_list_are_not_settled_by_another() {
+    let (web, folder, names) = served(1);
+    let run = |list: &str, input: &str| {
+        let mut command = crate::command::longshore();
+        command.arg("transfer").current_dir(folder.dir.path());
+        command.args(["--urls", list, "--to", "files", "--report", "json", "--allow-private"]);
+        crate::command::start_with_input(&mut command, input.as_bytes()).end()
+    };
+    run("-", "no url\n").expect_code(3);
+    std::fs::create_dir(folder.path("other")).unwrap();
+    std::fs::write(folder.path("other/list"), "no url either\n").unwrap();
+    run("other/list", "").expect_code(3);
+    assert_eq!(folder.dead_letters().len(), 2);
+    run("-", &web.url(&names[0])).expect_code(0);
+    folder.list([web.url(&names[0])]);
+    run("list", "").expect_code(0);
+    assert_eq!(folder.dead_letters().len(), 2, "nobody settled them");
+    std::fs::write(folder.path("other/list"), "# mended\n").unwrap();
+    run("./other/../other/list", "").expect_code(0);
+    assert_eq!(folder.dead_letters().len(), 1);
+}
+
+#[test]
+fn a_folder_of_somebody_else_is_no_state() {
+    let (web, folder, names) = served(1);
+    std::fs::create_dir(folder.path("mine")).unwrap();
+    std::fs::write(folder.path("mine/results"), "precious").unwrap();
+    std::fs::create_dir_all(folder.path("mine/hub/deep")).unwrap();
+    std::fs::create_dir_all(folder.path("mine/checkpoints")).unwrap();
+    let mut command = folder.transfer();
+    command.args(["--allow-private", "--state", "mine"]);
+    let ended = crate::command::start(&mut command).end().expect_code(1);
+    ended.expect_said("mine/results is no file of this command");
+    assert_eq!(std::fs::read_to_string(folder.path("mine/results")).unwrap(), "precious");
+    std::fs::remove_file(folder.path("mine/results")).unwrap();
+    let mut command = folder.transfer();
+    command.args(["--allow-private", "--state", "mine"]);
+    crate::command::start(&mut command).end().expect_code(0);
+    assert!(folder.path("mine/hub/deep").is_dir() && folder.path("mine/checkpoints").is_dir());
+    assert_eq!(web.requests(&names[0]), 1);
+}

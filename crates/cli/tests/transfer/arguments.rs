@@ -186,3 +186,21 @@ fn nobody_who_listens_is_no_reason_to_stop() {
         assert_eq!(folder.content("a.bin"), b"a");
     }
 }
+
+#[test]
+fn a_proxy_and_credentials_that_cannot_be_used_are_refused_before_anything_begins() {
+    for (argument, value, said) in [
+        ("--proxy", "socks5://me:hush@h:1", "http://host:port"),
+        ("--credentials", "nowhere.toml", "nowhere.toml cannot be read"),
+        ("--credentials", "odd.toml", "odd.toml cannot be used"),
+    ] {
+        let (web, folder) = ready();
+        fs::write(folder.path("odd.toml"), "[\"https://h\"]\ntoken = \"hush\"\n").unwrap();
+        let mut command = folder.transfer();
+        let ended = start(command.args(["--allow-private", argument, value])).end().expect_code(2);
+        let ended = ended.expect_said(said);
+        assert!(!ended.stderr.contains("hush") && !ended.stdout.contains("hush"), "{ended:?}");
+        assert_eq!(web.all_requests(), 0);
+        assert!(!folder.target().exists() && !folder.state().exists(), "{argument}");
+    }
+}

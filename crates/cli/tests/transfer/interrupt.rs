@@ -91,3 +91,19 @@ fn an_interrupt_does_not_wait_for_tasks_that_are_to_be_tried_again() {
     );
     assert_eq!((busy.requests("busy.bin"), web.requests("held.bin")), (2, 1));
 }
+
+#[test]
+fn an_interrupt_is_heard_while_nobody_writes_the_list() {
+    let folder = Folder::new();
+    let mut command = crate::command::longshore();
+    command.arg("transfer").current_dir(folder.dir.path());
+    command.args(["--urls", "-", "--to", "files", "--report", "json"]);
+    let (run, stdin) = crate::command::start_to_write(&mut command);
+    // It listens for signals before anything else, which shows nowhere.
+    std::thread::sleep(Duration::from_millis(500));
+    run.interrupt();
+    let ended = run.end_within(PROMPT).expect_code(4);
+    assert_eq!(ended.report()["interrupted"], true);
+    drop(stdin);
+    assert!(!folder.target().exists() && !folder.state().exists());
+}

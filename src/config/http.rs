@@ -3,20 +3,20 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use reqwest::header::HeaderValue;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use url::{Origin, Url};
 
 use crate::error::InvalidConfig;
 use crate::secret::Secret;
-use crate::transfer::url_policy::redacted;
 
 /// What to do about an answer that says where the file is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum Redirects {
-    /// Follow it, as far as the [`UrlPolicy`](crate::transfer::url_policy::UrlPolicy) allows each
-    /// URL on the way, and at most [`MAX_REDIRECTS`] times. Each is asked with its own credentials.
+    /// Follow it, as far as the policy for URLs allows each one on the way, and at most
+    /// [`MAX_REDIRECTS`] times. Each is asked with its own credentials.
     #[default]
     Follow,
     /// The task becomes a dead letter that names the other URL.
@@ -63,15 +63,18 @@ impl HttpOptions {
         self
     }
 
-    pub(super) fn redirects(&self) -> Redirects {
+    /// What becomes of redirects.
+    pub fn redirects(&self) -> Redirects {
         self.redirects
     }
 
-    pub(super) fn proxy(&self) -> Option<&HttpProxy> {
+    /// The proxy, where there is one.
+    pub fn proxy(&self) -> Option<&HttpProxy> {
         self.proxy.as_ref()
     }
 
-    pub(super) fn credentials(&self) -> &Credentials {
+    /// What is shown to whom.
+    pub fn credentials(&self) -> &Credentials {
         &self.credentials
     }
 }
@@ -94,16 +97,16 @@ impl HttpProxy {
         if known && bare { Ok(Self(url)) } else { Err(fault()) }
     }
 
-    pub(super) fn to_client(&self) -> reqwest::Proxy {
-        let url = self.0.clone();
-        // For both schemes; it was looked at when it was read.
-        reqwest::Proxy::custom(move |_target| Some(url.clone()))
+    /// The whole URL, password included: for the client that connects, and for no log.
+    #[cfg(feature = "transfer")]
+    pub(crate) fn url(&self) -> &Url {
+        &self.0
     }
 }
 
 impl fmt::Debug for HttpProxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "HttpProxy({})", redacted(&self.0))
+        write!(f, "HttpProxy({})", shown(&self.0))
     }
 }
 
@@ -127,14 +130,14 @@ pub enum Authorization {
 ///
 /// ```
 /// use longshore::Secret;
-/// use longshore::transfer::http::{Authorization, Credentials};
+/// use longshore::config::{Authorization, Credentials};
 ///
 /// let credentials = Credentials::default()
 ///     .with("https://files.example.com", Authorization::Bearer(Secret::new("…")))?;
 /// # Ok::<(), longshore::error::InvalidConfig>(())
 /// ```
 #[derive(Clone, Debug, Default)]
-pub struct Credentials(HashMap<Origin, HeaderValue>);
+pub struct Credentials(HashMap<Origin, Secret>);
 
 impl Credentials {
     /// Adds what an origin is shown, such as `https://files.example.com` or
@@ -211,33 +214,38 @@ impl Credentials {
         })
     }
 
-    /// What this URL's origin is shown.
-    pub(super) fn of(&self, url: &Url) -> Option<&HeaderValue> {
+    /// What this URL's origin is shown: the value of the header `Authorization`.
+    #[cfg(any(feature = "transfer", test))]
+    pub(crate) fn of(&self, url: &Url) -> Option<&Secret> {
         if self.0.is_empty() { None } else { self.0.get(&url.origin()) }
     }
 }
 
-fn header(shown: &Authorization) -> Option<HeaderValue> {
+/// The value of the header, where one holds it (RFC 9110, 5.5).
+fn header(shown: &Authorization) -> Option<Secret> {
     let text = match shown {
         Authorization::Bearer(token) => format!("Bearer {}", token.reveal()),
         Authorization::Basic { user, .. } if user.contains(':') => return None,
         Authorization::Basic { user, password } => {
-            use base64::Engine;
-            let pair = format!("{user}:{}", password.reveal());
-            format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
+            format!("Basic {}", STANDARD.encode(format!("{user}:{}", password.reveal())))
         }
     };
-    let mut header = HeaderValue::from_str(&text).ok()?;
-    header.set_sensitive(true);
-    Some(header)
+    text.bytes().all(|byte| (b' '..=b'~').contains(&byte)).then(|| Secret::new(text))
 }
 
 /// A hostile text may be long, and may have a secret where a host should be.
 fn shortened(origin: &str) -> String {
     match Url::parse(origin) {
-        Ok(url) => redacted(&url),
+        Ok(url) => shown(&url),
         Err(_) => "(no URL)".to_owned(),
     }
+}
+
+/// Scheme, host and port, and the path: no user name, password or query.
+fn shown(url: &Url) -> String {
+    let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
+    let host = url.host_str().unwrap_or_default();
+    format!("{}://{host}{port}{}", url.scheme(), url.path())
 }
 
 #[cfg(test)]
@@ -246,7 +254,7 @@ mod tests {
 
     fn shown(credentials: &Credentials, url: &str) -> Option<String> {
         let header = credentials.of(&Url::parse(url).expect("a URL"))?;
-        Some(header.to_str().expect("text").to_owned())
+        Some(header.reveal().to_owned())
     }
 
     #[test]

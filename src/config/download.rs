@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Default of [`DownloadLimits::connect_timeout`].
-pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+pub const DEFAULT_DOWNLOAD_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Default of [`DownloadLimits::answer_timeout`]: a server may pack a folder before its first byte.
 pub const DEFAULT_ANSWER_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// Default of [`DownloadLimits::read_timeout`].
@@ -21,13 +21,13 @@ pub const SLOW_START: Duration = Duration::from_secs(60);
 #[non_exhaustive]
 pub struct DownloadLimits {
     /// Longest wait for a name to resolve, and for a connection. Default
-    /// [`DEFAULT_CONNECT_TIMEOUT`].
+    /// [`DEFAULT_DOWNLOAD_CONNECT_TIMEOUT`].
     pub connect_timeout: Duration,
     /// Longest wait for an answer, up to the first byte of its body. Default
     /// [`DEFAULT_ANSWER_TIMEOUT`].
     pub answer_timeout: Duration,
     /// Longest wait for the next bytes of a body once they are asked for: what a stream waits for our
-    /// own [`Rates`](super::rates::Rates) does not count. Default [`DEFAULT_READ_TIMEOUT`].
+    /// own rates does not count. Default [`DEFAULT_READ_TIMEOUT`].
     pub read_timeout: Duration,
     /// Most bytes of a file. Default [`DEFAULT_MAX_BYTES`].
     pub max_bytes: u64,
@@ -39,7 +39,7 @@ pub struct DownloadLimits {
 impl Default for DownloadLimits {
     fn default() -> Self {
         Self {
-            connect_timeout: DEFAULT_CONNECT_TIMEOUT,
+            connect_timeout: DEFAULT_DOWNLOAD_CONNECT_TIMEOUT,
             answer_timeout: DEFAULT_ANSWER_TIMEOUT,
             read_timeout: DEFAULT_READ_TIMEOUT,
             max_bytes: DEFAULT_MAX_BYTES,
