@@ -13,6 +13,7 @@
 //! the root is trusted.
 
 mod attribute;
+mod look;
 mod partial;
 mod root;
 
@@ -26,6 +27,7 @@ use futures::future::BoxFuture;
 use tokio::task::spawn_blocking;
 
 pub use self::attribute::NOTE_ATTRIBUTE;
+use self::look::{LookPace, timed};
 use self::root::{Partial, Root};
 use super::{BlobError, BlobName, BlobNote, BlobStore, BlobWriter, FoundBlob};
 
@@ -54,6 +56,7 @@ pub enum SyncFiles {
 pub struct FolderBlobStore {
     root: Arc<Root>,
     sync: SyncFiles,
+    look_pace: LookPace,
 }
 
 impl FolderBlobStore {
@@ -65,7 +68,8 @@ impl FolderBlobStore {
     /// # Errors
     /// [`BlobError::Unusable`] where the folder is a file or may not be written.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, BlobError> {
-        Ok(Self { root: Arc::new(Root::create(&root.into())?), sync: SyncFiles::default() })
+        let root = Arc::new(Root::create(&root.into())?);
+        Ok(Self { root, sync: SyncFiles::default(), look_pace: LookPace::default() })
     }
 
     /// Sets whether commits wait for the disk; [`SyncFiles::Always`] unless set.
@@ -143,8 +147,17 @@ impl BlobStore for FolderBlobStore {
         &'a self,
         name: &'a BlobName,
     ) -> BoxFuture<'a, Result<Option<FoundBlob>, BlobError>> {
-        let (root, found) = (self.root.clone(), name.clone());
-        blocking("look up", name, move || root.find(&found)).boxed()
+        async move {
+            let (found, took) = if self.look_pace.is_quick() {
+                timed(|| self.root.find(name))
+            } else {
+                let (root, looked) = (self.root.clone(), name.clone());
+                blocking("look up", name, move || Ok(timed(|| root.find(&looked)))).await?
+            };
+            self.look_pace.on_looked(took);
+            found
+        }
+        .boxed()
     }
 
     fn sha256<'a>(

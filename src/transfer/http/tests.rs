@@ -232,3 +232,65 @@ async fn a_server_that_is_not_there_is_transient_and_what_is_no_url_is_permanent
     let outcome = of("ftp://127.0.0.1/x").await;
     assert!(matches!(&outcome, Outcome::DeadLetter(_)), "{outcome:?}");
 }
+
+#[cfg(feature = "event-hubs")]
+#[tokio::test]
+async fn a_certificate_that_is_not_trusted_is_permanent_at_once() {
+    use tokio_rustls::TlsAcceptor;
+    use tokio_rustls::rustls::ServerConfig;
+    use tokio_rustls::rustls::crypto::aws_lc_rs;
+    use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
+
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key.into())
+        .unwrap();
+    let (acceptor, listener) =
+        (TlsAcceptor::from(Arc::new(config)), TcpListener::bind(("127.0.0.1", 0)).await.unwrap());
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let _refused = acceptor.accept(stream).await;
+        }
+    });
+    let url = Url::parse(&format!("https://localhost:{port}/a?sig=hush")).unwrap();
+    let outcome = get(&fetcher(HttpOptions::new()), &url).await.unwrap_err();
+    assert!(matches!(&outcome, Outcome::DeadLetter(_)), "{outcome:?}");
+    let failure = failure(outcome);
+    assert_eq!(failure.class, ErrorClass::Permanent);
+    assert!(failure.message.contains("the certificate of localhost is not trusted"), "{failure}");
+    assert!(!failure.message.contains("hush"), "{failure}");
+}
+
+#[tokio::test]
+async fn a_proxy_is_asked_for_everything_and_shown_its_password() {
+    let proxy = Server::start(|_| Some(ok("", "through the proxy"))).await;
+    let address = proxy.origin.replace("http://", "http://me:hush@");
+    let options = HttpOptions::new().with_proxy(crate::config::HttpProxy::parse(&address).unwrap());
+    // Nobody has this name, and nobody needs it.
+    let url = Url::parse("http://files.invalid/a").unwrap();
+    let policy = UrlPolicy::new().with_schemes(crate::transfer::url_policy::Schemes::HttpAndHttps);
+    let fetcher = Fetcher::new(policy, &DownloadLimits::default(), options);
+    assert_eq!(get(&fetcher, &url).await.as_deref(), Ok("through the proxy"));
+    let head = &proxy.heads()[0];
+    assert!(head.starts_with("get http://files.invalid/a "), "{head}");
+    assert!(head.contains("proxy-authorization: basic"), "{head}");
+    // What the name alone tells is judged all the same.
+    let inside = Url::parse("http://169.254.169.254/latest").unwrap();
+    assert!(matches!(get(&fetcher, &inside).await, Err(Outcome::DeadLetter(_))));
+}
+
+#[tokio::test]
+async fn a_host_has_its_port_whatever_another_url_of_it_had() {
+    let first = Server::start(|_| Some(ok("", "first"))).await;
+    let second = Server::start(|_| Some(ok("", "second"))).await;
+    let fetcher = fetcher(HttpOptions::new());
+    for (server, body) in [(&first, "first"), (&second, "second"), (&first, "first")] {
+        let url = server.url("/a").to_string().replace("127.0.0.1", "localhost");
+        assert_eq!(get(&fetcher, &Url::parse(&url).unwrap()).await.as_deref(), Ok(body));
+    }
+}
