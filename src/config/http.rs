@@ -129,11 +129,11 @@ pub enum Authorization {
 /// leads to it.
 ///
 /// ```
-/// use longshore::Secret;
+/// use longshore::secret::Secret;
 /// use longshore::config::{Authorization, Credentials};
 ///
 /// let credentials = Credentials::default()
-///     .with("https://files.example.com", Authorization::Bearer(Secret::new("…")))?;
+///     .with("https://files.example.com", Authorization::Bearer(Secret::new("a-token")))?;
 /// # Ok::<(), longshore::error::InvalidConfig>(())
 /// ```
 #[derive(Clone, Debug, Default)]

@@ -13,6 +13,7 @@ use crate::blob_store::{BlobName, InvalidBlobName};
 use crate::event::Event;
 pub use crate::hex::{from_hex, hex};
 use crate::timestamp::rfc3339;
+use crate::transfer::url_policy::redacted_text;
 
 /// A file to fetch.
 ///
@@ -108,6 +109,16 @@ pub enum InvalidTask {
         /// What is wrong with it.
         reason: InvalidBlobName,
     },
+    /// A value is of another kind.
+    #[error("{}: {key:?} must be {must}", named(id))]
+    Value {
+        /// The task, where it has a name.
+        id: Option<String>,
+        /// The key.
+        key: &'static str,
+        /// What it must be.
+        must: &'static str,
+    },
     /// It says something that is not known.
     #[error(
         "{}: {key:?} is not known, so it is not kept to; a task has id, url, path, sha256, size, and \
@@ -152,12 +163,12 @@ impl DownloadTask {
             return Err(InvalidTask::Json { reason: "it is a list".to_owned() });
         }
         let raw: RawTask = serde_json::from_slice(body).map_err(|error| {
-            unknown_key(body).unwrap_or_else(|| InvalidTask::Json { reason: error.to_string() })
+            fault_of_key(body).unwrap_or_else(|| InvalidTask::Json { reason: error.to_string() })
         })?;
         let RawTask { id, url, path, sha256, size, metadata } = raw;
         let url = Url::parse(&url).map_err(|reason| InvalidTask::Url {
             id: id.clone(),
-            url: shortened(&url),
+            url: shortened(&redacted_text(&url)),
             reason,
         })?;
         let path = BlobName::parse(&path)
@@ -200,13 +211,29 @@ fn named(id: &Option<String>) -> String {
     id.as_ref().map_or_else(|| "the task".to_owned(), |id| format!("task {}", shortened(id)))
 }
 
-/// What the task says that is not known, if that is what is wrong with it: a hash under another name
-/// must not go unchecked.
-fn unknown_key(body: &[u8]) -> Option<InvalidTask> {
+/// What is wrong with one of the keys, if that is what is wrong with the task: one that is not known, for a
+/// hash under another name must not go unchecked, or a value of another kind.
+fn fault_of_key(body: &[u8]) -> Option<InvalidTask> {
     let json: Map<String, Value> = serde_json::from_slice(body).ok()?;
-    let key = json.keys().find(|key| !KEYS.contains(&key.as_str()))?;
     let id = json.get("id").and_then(Value::as_str).map(str::to_owned);
-    Some(InvalidTask::Key { id, key: shortened(key) })
+    if let Some(key) = json.keys().find(|key| !KEYS.contains(&key.as_str())) {
+        return Some(InvalidTask::Key { id, key: shortened(key) });
+    }
+    let is_wrong = |key: &str| {
+        json.get(key).is_some_and(|value| match key {
+            "size" => !value.is_u64() && !value.is_null(),
+            "metadata" => !value.is_object(),
+            "sha256" => !value.is_string() && !value.is_null(),
+            _ => !value.is_string(),
+        })
+    };
+    let key = KEYS.into_iter().find(|key| is_wrong(key))?;
+    let must = match key {
+        "size" => "a whole number of bytes, without quotes",
+        "metadata" => "an object",
+        _ => "a text in quotes",
+    };
+    Some(InvalidTask::Value { id, key, must })
 }
 
 /// Reads a hash as people have it: hexadecimal digits in either case, or base64, behind `sha256` or
@@ -324,7 +351,18 @@ mod tests {
                 r#"{"id":"a","url":"https://h/","path":"x","sha256":"12"}"#,
                 "task a: \"12\" is not a SHA-256",
             ),
-            (r#"{"id":"a","url":"https://h/","path":"x","size":-1}"#, "invalid value"),
+            (
+                r#"{"id":"a","url":"https://h/","path":"x","size":-1}"#,
+                "task a: \"size\" must be a whole number of bytes",
+            ),
+            (
+                r#"{"id":7,"url":"https://h/","path":"x"}"#,
+                "the task: \"id\" must be a text in quotes",
+            ),
+            (
+                r#"{"id":"a","url":"https://h/","path":"x","metadata":null}"#,
+                "task a: \"metadata\" must be an object",
+            ),
             (
                 r#"{"id":"a","url":"https://h/","path":"x","SHA256":"12"}"#,
                 "task a: \"SHA256\" is not known",

@@ -404,6 +404,24 @@ pub fn redacted(url: &Url) -> String {
     text
 }
 
+/// A text that should be a URL and may not be one, for a message: what [`redacted`] leaves out of one is
+/// left out of it.
+pub fn redacted_text(text: &str) -> String {
+    let end = text.find(['?', '#']).unwrap_or(text.len());
+    let shown = text.get(..end).unwrap_or_default();
+    let (before, rest) = match shown.split_once(':') {
+        Some((scheme, rest)) => (format!("{scheme}:"), rest),
+        None => (String::new(), shown),
+    };
+    let slashes = rest.len() - rest.trim_start_matches(['/', '\\']).len();
+    let (slashes, rest) = rest.split_at(slashes);
+    let authority = rest.find(['/', '\\']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(authority);
+    let host = authority.rsplit_once('@').map_or(authority, |(_user, host)| host);
+    let hidden = if end < text.len() { "…" } else { "" };
+    format!("{before}{slashes}{host}{path}{hidden}")
+}
+
 const HOSTS_FIELD: &str = "allowed_hosts";
 
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -191,7 +191,8 @@ impl HttpArgs {
         if self.no_redirects {
             options = options.with_redirects(Redirects::Refuse);
         }
-        if let Some(proxy) = &self.proxy {
+        // A variable that is empty is one that is not set.
+        if let Some(proxy) = self.proxy.as_ref().filter(|proxy| !proxy.trim().is_empty()) {
             options = options.with_proxy(HttpProxy::parse(proxy)?);
         }
         if let Some(file) = &self.credentials {

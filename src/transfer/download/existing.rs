@@ -24,7 +24,7 @@ pub enum ExistingFiles {
     #[default]
     Replace,
     /// It is left alone: the task is skipped, without a result. Where the task says a size, a file of
-    /// another size is replaced.
+    /// another size is replaced; and of what a worker put there, it is known what it is (`Verify`).
     Skip,
     /// It is taken for the file of the task where that is known, and its result is published; else it is
     /// fetched. It is known by the hash that the task says, or by what the store noted of where it is
@@ -111,11 +111,14 @@ impl Existing<'_> {
         }
         let fits = task.size.is_none_or(|size| size == found.bytes);
         match self.choice {
-            ExistingFiles::Skip if fits => {
+            // What a worker put there is no file of somebody else.
+            ExistingFiles::Skip if fits && found.note.is_none() => {
                 self.progress.on_skipped();
                 Err(Outcome::skip("its file is there"))
             }
-            ExistingFiles::Verify if fits => self.verify(task, names, found).await,
+            ExistingFiles::Skip | ExistingFiles::Verify if fits => {
+                self.verify(task, names, found).await
+            }
             _ => Ok(None),
         }
     }

@@ -292,7 +292,15 @@ impl DownloadWorker {
             match copied {
                 Ok(()) => match arriving.plan.on_end() {
                     End::Complete => return Ok(()),
-                    End::More => {}
+                    // Whoever gives little at a time is asked as seldom as one who breaks off.
+                    End::More => match arriving.plan.on_break() {
+                        AfterBreak::GoOn(pause) => sleep(pause).await,
+                        AfterBreak::Failed => {
+                            let what = format!("{}: no more of it comes", redacted(&task.url));
+                            let failure = Failure::transient(what);
+                            return Err(Stopped::Broke(Outcome::retry(failure)));
+                        }
+                    },
                     End::WrongLength { announced } => {
                         // What is too much of it is there as well: it is of no use.
                         let received = arriving.plan.received();

@@ -198,9 +198,9 @@ impl Fetcher {
                 rates.begin(host).await?;
                 self.resting(host, url)?;
                 let sent = self.send(request(clients.fresh().map_err(unusable)?), url).await?;
-                sent.map_err(|error| failed(url, "no answer", error))
+                sent.map_err(|error| failed(url, self.no_answer(), error))
             }
-            Err(error) => Err(failed(url, "no answer", error)),
+            Err(error) => Err(failed(url, self.no_answer(), error)),
         }
     }
 
@@ -220,6 +220,14 @@ impl Fetcher {
         timeout(limit, request.send())
             .await
             .map_err(|_elapsed| silent(url, "no answer", limit, "answer-timeout"))
+    }
+
+    /// Who is to be looked at where a request fails.
+    fn no_answer(&self) -> &'static str {
+        match self.options.proxy() {
+            Some(_) => "no answer through the proxy",
+            None => "no answer",
+        }
     }
 
     /// The clients for a URL that the policy allows, whose host they know.

@@ -588,3 +588,19 @@ fn refusals_say_why_in_plain_words() {
         "http://example.com/a is refused: it is plain http; use https, or allow http in the policy"
     );
 }
+
+#[test]
+fn of_a_text_that_is_no_url_no_secret_is_shown() {
+    for (text, shown) in [
+        ("no url", "no url"),
+        ("http://u:hush@127.0.0.1:99999/x?sig=hush", "http://127.0.0.1:99999/x…"),
+        ("http://u:hush@h/a b?sig=hush", "http://h/a b…"),
+        ("http:/u:hush@h/?sig=hush", "http:/h/…"),
+        ("u:hush@h", "u:h"),
+        ("https://h/a@b#hush", "https://h/a@b…"),
+        ("", ""),
+        ("://@", "://"),
+    ] {
+        assert_eq!(redacted_text(text), shown);
+    }
+}

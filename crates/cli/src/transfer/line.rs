@@ -12,6 +12,7 @@ use url::Url;
 
 use longshore::blob_store::BlobName;
 use longshore::transfer::task::{DownloadTask, InvalidTask, from_hex, hex};
+use longshore::transfer::url_policy::redacted_text;
 
 /// The longest a task may be: with its result, which repeats its metadata, it must fit into a
 /// message of 1 MiB.
@@ -162,7 +163,8 @@ impl<'de> Deserialize<'de> for Keys {
 
 /// A URL that is asked for as it stands: what a browser would mend is a fault.
 fn exact_url(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|error| format!("{text:?} is not a URL: {error}"))?;
+    let shown = redacted_text(text);
+    let url = Url::parse(text).map_err(|error| format!("{shown:?} is not a URL: {error}"))?;
     let fault = if text.chars().any(char::is_whitespace) {
         "it has white space; write %20 for a space, and one URL on a line"
     } else if text.chars().any(char::is_control) {
@@ -174,7 +176,7 @@ fn exact_url(text: &str) -> Result<Url, String> {
     } else {
         return Ok(url);
     };
-    Err(format!("{text:?} is not a URL: {fault}"))
+    Err(format!("{shown:?} is not a URL: {fault}"))
 }
 
 fn has_two_slashes(text: &str) -> bool {

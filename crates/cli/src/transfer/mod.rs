@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 pub(super) use self::lines::WaitingTasks;
 use self::lines::{Lines, Waiting};
-use self::queue::{ListEnd, ListQueue, cannot_be_read};
+use self::queue::{ListQueue, cannot_be_read};
 use self::reader::{ListPlace, ListReader};
 use self::state::{DEAD_LETTERS, State};
 use self::target::Target;
@@ -87,7 +87,9 @@ async fn transfer(args: TransferArgs, report: &mut Report) -> Result<Ending, Com
             return Ok(Ending::WorkLeft);
         }
     };
-    let (results, target) = (Arc::new(results), Target::new(Arc::clone(&store)));
+    let kept = place.identity().into_iter().chain(args.http.credentials.clone());
+    let (results, target) = (Arc::new(results), Target::new(Arc::clone(&store), kept));
+    let stamp = reader.stamp();
     let queue = ListQueue::start(reader, place.clone(), done, target.clone(), letters.clone())?;
     let producer = Arc::new(EntityProducer::new(results.clone()).with_attempts(1));
     let download =
@@ -150,22 +152,22 @@ async fn transfer(args: TransferArgs, report: &mut Report) -> Result<Ending, Com
             "stopped: {reason}. What is complete is kept; mend this and run the command again"
         )));
     }
-    match ended.list {
-        Some(ListEnd { changed }) => {
-            if changed {
+    match ended.is_all_settled {
+        true => {
+            if stamp.has_changed() {
                 tell(format_args!(
-                    "the list {} was written to while it was read; run the command again for what \
-                     was added or changed",
+                    "the list {} was written to while its files moved; run the command again for \
+                     what was added or changed",
                     place.name()
                 ));
                 return Ok(Ending::WorkLeft);
             }
             if let Some(list) = place.identity() {
-                letters.on_list_ended(&list);
+                letters.on_list_ended(&list.display().to_string());
             }
             Ok(if report.failed > 0 { Ending::SomeFailed } else { Ending::Done })
         }
-        None => Ok(Ending::WorkLeft),
+        false => Ok(Ending::WorkLeft),
     }
 }
 
@@ -221,7 +223,7 @@ struct Ended {
     at_once: Option<u8>,
     stopped: Option<String>,
     /// All of the list is settled.
-    list: Option<ListEnd>,
+    is_all_settled: bool,
 }
 
 /// Waits until all is settled, the consumer ends by itself, the environment fails, or a signal
@@ -233,14 +235,14 @@ async fn supervise(
     signals: &mut Signals,
 ) -> Result<Ended, CommandError> {
     let settled = async {
-        let end = queue.ended().await?;
+        queue.ended().await?;
         job.until_settled_to(&[("0".into(), queue.last())]).await;
-        Ok::<_, String>(end)
+        Ok::<_, String>(())
     };
     tokio::select! {
         settled = settled => {
             return Ok(match settled {
-                Ok(end) => Ended { list: Some(end), ..Ended::default() },
+                Ok(()) => Ended { is_all_settled: true, ..Ended::default() },
                 Err(why) => Ended { stopped: Some(why), ..Ended::default() },
             });
         }

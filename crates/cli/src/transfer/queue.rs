@@ -61,14 +61,7 @@ pub(super) struct Listed {
     /// The bytes of those that are to be fetched, where each line says its own.
     pub(super) bytes: Option<u64>,
     /// At the end: why it could not be read to its end, or that it was.
-    pub(super) end: Option<Result<ListEnd, String>>,
-}
-
-/// What is said at the end of a list.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct ListEnd {
-    /// Somebody wrote to it meanwhile.
-    pub(super) changed: bool,
+    pub(super) end: Option<Result<(), String>>,
 }
 
 /// A list that is being read.
@@ -118,7 +111,8 @@ impl ListQueue {
         });
         let reading = Reading {
             name: place.name(),
-            list: place.identity(),
+            list: place.identity().map(|list| list.display().to_string()),
+            can_be_read_again: reader.stamp().can_be_read_again(),
             place,
             is_behind: false,
             again: HashSet::new(),
@@ -144,7 +138,7 @@ impl ListQueue {
     }
 
     /// Waits for the end of the list.
-    pub(super) async fn ended(&self) -> Result<ListEnd, String> {
+    pub(super) async fn ended(&self) -> Result<(), String> {
         let mut listed = self.0.listed.clone();
         loop {
             if let Some(end) = &listed.borrow_and_update().end {
@@ -194,6 +188,7 @@ struct Reading {
     /// What it is, whatever it is called; none where it is read once.
     list: Option<String>,
     place: ListPlace,
+    can_be_read_again: bool,
     /// Whether files of lines that are done are left to the second reading.
     is_behind: bool,
     /// Lines that are done, and whose files are gone.
@@ -223,9 +218,9 @@ impl Reading {
             match reader.next_line() {
                 Ok(Some(line)) => together.extend(self.event(&line)),
                 Ok(None) if self.is_behind => {
-                    break self.look_behind(&reader, sender, &mut together);
+                    break self.look_behind(sender, &mut together);
                 }
-                Ok(None) => break Ok(ListEnd { changed: reader.has_changed() }),
+                Ok(None) => break Ok(()),
                 Err(error) => break Err(cannot_be_read(&self.name, &error)),
             }
             if self.give(sender, &mut together).is_err() {
@@ -266,10 +261,9 @@ impl Reading {
     /// Reads the list once more, and looks whether the files of lines that are done are there.
     fn look_behind(
         &mut self,
-        first: &ListReader,
         sender: &mpsc::Sender<Vec<Event>>,
         together: &mut Together,
-    ) -> Result<ListEnd, String> {
+    ) -> Result<(), String> {
         let name = self.name.clone();
         let failed = |error| cannot_be_read(&name, &error);
         let mut reader = ListReader::open(&self.place).map_err(failed)?;
@@ -287,7 +281,7 @@ impl Reading {
                 self.target.forget(&task.path);
             }
         }
-        Ok(ListEnd { changed: first.has_changed() || reader.has_changed() })
+        Ok(())
     }
 
     fn publish(&self) {
@@ -299,8 +293,7 @@ impl Reading {
         if self.has_letters {
             self.letters.on_listed(&line.key);
         }
-        // Stdin is read once.
-        if self.place != ListPlace::Stdin
+        if self.can_be_read_again
             && let Some(done) = self.results.of_line(&line.key)
         {
             match self.seen.on_done(done, &line.key, line.number) {
@@ -320,6 +313,11 @@ impl Reading {
             line::read(line.text, &line.key)
         };
         let read = match read {
+            Ok(task) if self.target.is_kept(&task.path) => Err(format!(
+                "its file {:?} is the list, or the file with the credentials; give it a path of its \
+                 own, as a JSON task",
+                task.path
+            )),
             Ok(task) => match self.seen.on_task(&task.path, &line.key, line.number) {
                 Seen::Repeated => return None,
                 Seen::New if self.is_complete(&task.path, &line.key) => {

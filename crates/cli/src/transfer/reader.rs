@@ -33,12 +33,12 @@ impl ListPlace {
 }
 
 impl ListPlace {
-    /// What the list is, whatever it is called from where; `None` of stdin, which is another one each
-    /// time.
-    pub(crate) fn identity(&self) -> Option<String> {
+    /// What the list is, whatever it is called from where; `None` of stdin and of pipes, which are
+    /// another list each time.
+    pub(crate) fn identity(&self) -> Option<PathBuf> {
         match self {
             Self::Stdin => None,
-            Self::File(path) => Some(path.canonicalize().ok()?.display().to_string()),
+            Self::File(path) => path.canonicalize().ok().filter(|real| real.is_file()),
         }
     }
 }
@@ -75,7 +75,8 @@ impl ListReader {
                 if metadata.is_dir() {
                     return Err(io::Error::new(io::ErrorKind::IsADirectory, "Is a directory"));
                 }
-                (Box::new(file), Some((path.clone(), metadata)))
+                let file_again = metadata.is_file().then(|| (path.clone(), metadata));
+                (Box::new(file), file_again)
             }
         };
         let mut input = BufReader::with_capacity(BUFFER_BYTES, input);
@@ -164,16 +165,29 @@ impl ListReader {
         }))
     }
 
-    /// Whether somebody wrote to the list since it was opened.
+    /// What the list was when it was opened.
+    pub(super) fn stamp(&self) -> ListStamp {
+        ListStamp(self.file.clone())
+    }
+}
+
+/// What a list was when it was opened; nothing where it is no file that can be read again.
+#[derive(Clone, Debug)]
+pub(super) struct ListStamp(Option<(PathBuf, Metadata)>);
+
+impl ListStamp {
+    /// Whether the list can be read again: it is neither stdin nor a pipe.
+    pub(super) fn can_be_read_again(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Whether somebody wrote to the list since, or put another one in its place.
     pub(super) fn has_changed(&self) -> bool {
-        let Some((path, before)) = &self.file else { return false };
-        match std::fs::metadata(path) {
-            Ok(now) if before.is_file() => {
-                now.len() != before.len() || now.modified().ok() != before.modified().ok()
-            }
-            // A pipe has no past to compare with, and what is gone was read.
-            _ => false,
-        }
+        let Some((path, before)) = &self.0 else { return false };
+        // What is gone was read.
+        std::fs::metadata(path).is_ok_and(|now| {
+            now.len() != before.len() || now.modified().ok() != before.modified().ok()
+        })
     }
 }
 
@@ -252,9 +266,9 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("list");
         fs::write(&path, "one\n").expect("written");
-        let reader = ListReader::open(&ListPlace::File(path.clone())).expect("open");
-        assert!(!reader.has_changed());
+        let stamp = ListReader::open(&ListPlace::File(path.clone())).expect("open").stamp();
+        assert!(stamp.can_be_read_again() && !stamp.has_changed());
         fs::write(&path, "one\ntwo\n").expect("written");
-        assert!(reader.has_changed());
+        assert!(stamp.has_changed());
     }
 }

@@ -60,6 +60,14 @@ impl State {
                 target.display()
             )));
         }
+        if target.starts_with(resolved(&folder)) {
+            return Err(CommandError::new(format!(
+                "the target {} is in the state folder {}, where a task could write to it; name \
+                 another with --state",
+                target.display(),
+                folder.display()
+            )));
+        }
         let cannot = |error: CommandError| {
             let folder = folder.display();
             CommandError::new(format!("the state folder {folder} cannot be used: {}", error.0))

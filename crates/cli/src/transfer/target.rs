@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt;
@@ -19,12 +20,27 @@ pub(super) struct Target {
     pub(super) store: Arc<FolderBlobStore>,
     /// The names of files that were there, by their hash. Where two have one, a file is looked for in vain.
     there: Arc<Mutex<HashSet<u64>>>,
+    /// Files below it that no task may replace.
+    kept: Arc<Vec<String>>,
     hasher: RandomState,
 }
 
 impl Target {
-    pub(super) fn new(store: Arc<FolderBlobStore>) -> Self {
-        Self { store, there: Arc::default(), hasher: RandomState::new() }
+    /// The files of `kept` that lie below it are replaced by no task.
+    pub(super) fn new(
+        store: Arc<FolderBlobStore>,
+        kept: impl IntoIterator<Item = PathBuf>,
+    ) -> Self {
+        let below = |file: PathBuf| {
+            Some(file.canonicalize().ok()?.strip_prefix(store.root()).ok()?.to_str()?.to_owned())
+        };
+        let kept = Arc::new(kept.into_iter().filter_map(below).collect());
+        Self { store, there: Arc::default(), kept, hasher: RandomState::new() }
+    }
+
+    /// Whether no task may have this file.
+    pub(super) fn is_kept(&self, path: &str) -> bool {
+        self.kept.iter().any(|kept| kept == path)
     }
 
     /// Looks for a file; its length where it is there. What cannot be looked at is looked at by the

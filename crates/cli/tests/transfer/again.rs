@@ -379,3 +379,76 @@ fn a_folder_of_somebody_else_is_no_state() {
     assert!(folder.path("mine/hub/deep").is_dir() && folder.path("mine/checkpoints").is_dir());
     assert_eq!(web.requests(&names[0]), 1);
 }
+
+#[test]
+fn a_list_from_a_pipe_is_read_once() {
+    let (web, folder, names) = served(2);
+    let pipe = folder.path("list");
+    std::fs::remove_file(&pipe).unwrap();
+    let made = crate::command::spawned(std::process::Command::new("mkfifo").arg(&pipe)).wait();
+    assert!(made.unwrap().success());
+    let list = names.iter().map(|name| web.url(name) + "\n").collect::<String>();
+    for fetched in [2, 1] {
+        let (pipe, list) = (pipe.clone(), list.clone());
+        let writer = std::thread::spawn(move || std::fs::write(pipe, list));
+        let ended = folder.run().expect_code(0);
+        writer.join().unwrap().unwrap();
+        assert_eq!((ended.figure("files"), ended.figure("skipped")), (fetched, 2 - fetched));
+        std::fs::remove_file(folder.target().join(&names[0])).unwrap();
+    }
+}
+
+#[test]
+fn what_a_run_put_there_is_no_file_of_somebody_else() {
+    let (web, folder, names) = served(1);
+    let skip = || {
+        let mut command = folder.transfer();
+        command.args(["--allow-private", "--existing", "skip"]);
+        crate::command::start(&mut command).end().expect_code(0)
+    };
+    skip();
+    // Cut, it has the note of the run.
+    let file = std::fs::File::options().write(true).open(folder.target().join(&names[0]));
+    file.unwrap().set_len(3).unwrap();
+    assert_eq!(skip().figure("files"), 1);
+    assert_eq!(folder.content(&names[0]), names[0].as_bytes());
+    // Another line has its place.
+    web.serve("other", b"other");
+    folder.list([json!({ "url": web.url("other"), "path": names[0] }).to_string()]);
+    assert_eq!(skip().figure("files"), 1);
+    assert_eq!(folder.content(&names[0]), b"other");
+}
+
+#[test]
+fn no_task_replaces_the_list_or_the_credentials() {
+    let (web, folder, _names) = served(0);
+    std::fs::create_dir(folder.target()).unwrap();
+    for name in ["list.txt", "secrets.toml", "z"] {
+        web.serve(name, b"new");
+    }
+    let lines = ["list.txt", "secrets.toml", "z"].map(|name| web.url(name));
+    std::fs::write(folder.target().join("list.txt"), lines.join("\n")).unwrap();
+    std::fs::write(folder.target().join("secrets.toml"), "").unwrap();
+    let mut command = crate::command::longshore();
+    command.arg("transfer").current_dir(folder.target());
+    command.args(["--urls", "list.txt", "--to", ".", "--report", "json", "--allow-private"]);
+    command.args(["--credentials", "secrets.toml"]);
+    let ended = crate::command::start(&mut command).end().expect_code(3);
+    assert_eq!((ended.figure("files"), ended.figure("failed")), (1, 2));
+    assert_eq!(folder.content("list.txt"), lines.join("\n").into_bytes());
+    assert_eq!(folder.content("secrets.toml"), b"");
+    ended.expect_said("\"list.txt\" is the list, or the file with the credentials");
+}
+
+#[test]
+fn a_list_that_grows_while_its_files_move_leaves_work() {
+    let (web, folder, names) = served(1);
+    web.answer(&names[0], [Answer::Held(names[0].as_bytes().to_vec())]);
+    let run = folder.start();
+    web.wait_until_holding(1);
+    web.serve("late.bin", b"late");
+    folder.list([web.url(&names[0]), web.url("late.bin")]);
+    web.release();
+    run.end().expect_code(4).expect_said("was written to while its files moved");
+    assert_eq!(folder.run().expect_code(0).figure("files"), 1);
+}

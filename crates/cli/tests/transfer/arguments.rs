@@ -204,3 +204,13 @@ fn a_proxy_and_credentials_that_cannot_be_used_are_refused_before_anything_begin
         assert!(!folder.target().exists() && !folder.state().exists(), "{argument}");
     }
 }
+
+#[test]
+fn a_target_in_the_state_is_refused() {
+    let (web, folder) = ready();
+    let mut command = longshore();
+    command.args(["transfer", "--urls", "list", "--to", "st/dead-letters", "--state", "st"]);
+    let ended = start(command.arg("--allow-private").current_dir(folder.dir.path())).end();
+    ended.expect_code(1).expect_said("is in the state folder st");
+    assert_eq!(web.all_requests(), 0);
+}

@@ -357,3 +357,21 @@ fn a_path_with_a_file_where_a_folder_must_be_fails() {
 fn hash(body: &[u8]) -> String {
     Sha256::digest(body).iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[test]
+fn secrets_of_a_line_that_is_no_url_are_not_told() {
+    let bad = BadLine::new();
+    let letter = bad.fails("http://u:hush@127.0.0.1:99999/x?sig=hush", "invalid port number");
+    assert!(!letter.error.message.contains("hush"), "{:?}", letter.error);
+    let bad = BadLine::new();
+    let letter = bad.fails("http://u:hush@h/a b?sig=hush", "write %20");
+    assert!(!letter.error.message.contains("hush"), "{:?}", letter.error);
+}
+
+#[test]
+fn a_value_of_another_kind_is_named() {
+    let bad = BadLine::new();
+    let mut task = bad.task("a.bin");
+    task["size"] = "9".into();
+    bad.fails_as_task(&task, "\"size\" must be a whole number of bytes, without quotes");
+}
