@@ -17,7 +17,8 @@ mod look;
 mod partial;
 mod root;
 
-use std::io::{self, Write as _};
+use std::fs::File;
+use std::io::{self, IoSlice, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -34,6 +35,9 @@ use super::{BlobError, BlobName, BlobNote, BlobStore, BlobWriter, FoundBlob};
 /// How many bytes a writer collects before it writes them: what it holds in memory, beside the
 /// part it was just given.
 pub const CHUNK_BYTES: usize = 256 * 1024;
+
+/// A part that is smaller is copied behind other small ones.
+const SMALL_PART_BYTES: usize = 4 * 1024;
 
 /// Whether a commit waits until the disk has the file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -130,12 +134,11 @@ impl BlobStore for FolderBlobStore {
                     PartialState::Open(partial)
                 }
             };
-            let capacity = known.map_or(0, |bytes| bytes.min(CHUNK_BYTES));
             let writer: Box<dyn BlobWriter> = Box::new(FolderBlobWriter {
                 root: self.root.clone(),
                 sync: self.sync,
                 name: name.clone(),
-                buffer: Vec::with_capacity(capacity),
+                parts: Parts::default(),
                 partial,
             });
             Ok(writer)
@@ -189,13 +192,64 @@ struct FolderBlobWriter {
     sync: SyncFiles,
     name: BlobName,
     /// Shorter than [`CHUNK_BYTES`].
-    buffer: Vec<u8>,
+    parts: Parts,
     partial: PartialState,
+}
+
+/// Parts of a blob as they came, to be written together.
+#[derive(Default)]
+struct Parts {
+    parts: Vec<Part>,
+    bytes: usize,
+}
+
+enum Part {
+    AsItCame(Bytes),
+    /// Many small ones: each would hold the buffer that it was read into.
+    Joined(Vec<u8>),
+}
+
+impl Part {
+    fn slice(&self) -> IoSlice<'_> {
+        match self {
+            Self::AsItCame(part) => IoSlice::new(part),
+            Self::Joined(joined) => IoSlice::new(joined),
+        }
+    }
+}
+
+impl Parts {
+    fn add(&mut self, part: Bytes) {
+        self.bytes += part.len();
+        if part.len() >= SMALL_PART_BYTES {
+            return self.parts.push(Part::AsItCame(part));
+        }
+        match self.parts.last_mut() {
+            Some(Part::Joined(joined)) => joined.extend_from_slice(&part),
+            _ => self.parts.push(Part::Joined(part.to_vec())),
+        }
+    }
+
+    fn write_to(&self, file: &mut File) -> io::Result<()> {
+        let mut slices: Vec<IoSlice<'_>> = self.parts.iter().map(Part::slice).collect();
+        let mut left = slices.as_mut_slice();
+        // What is empty would be taken for the end of what can be written.
+        IoSlice::advance_slices(&mut left, 0);
+        while !left.is_empty() {
+            match file.write_vectored(left) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => IoSlice::advance_slices(&mut left, written),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The temporary file of a writer.
 enum PartialState {
-    /// Everything is in the buffer.
+    /// Nothing is written yet.
     NotOpened,
     Open(Partial),
     /// A call failed or was dropped.
@@ -225,26 +279,24 @@ impl BlobWriter for FolderBlobWriter {
             const OPERATION: &str = "write";
             // Taken while the write runs: dropped in the midst of it, the writer is spent.
             let partial = self.take(OPERATION)?;
-            if self.buffer.len() + part.len() < CHUNK_BYTES {
-                self.buffer.extend_from_slice(&part);
+            self.parts.add(part);
+            if self.parts.bytes < CHUNK_BYTES {
                 self.partial = partial.map_or(PartialState::NotOpened, PartialState::Open);
                 return Ok(());
             }
-            let mut buffer = std::mem::take(&mut self.buffer);
+            let parts = std::mem::take(&mut self.parts);
             let (root, name) = (self.root.clone(), self.name.clone());
-            let (buffer, written) = blocking(OPERATION, &self.name, move || {
+            let written = blocking(OPERATION, &self.name, move || {
                 let (mut file, partial) = match partial {
                     Some(partial) => partial,
                     None => root.open(&name)?,
                 };
-                file.write_all(&buffer)
-                    .and_then(|()| file.write_all(&part))
+                parts
+                    .write_to(&mut file)
                     .map_err(|error| root.partial_failed(OPERATION, &name, error))?;
-                buffer.clear();
-                Ok((buffer, (file, partial)))
+                Ok((file, partial))
             })
             .await?;
-            self.buffer = buffer;
             self.partial = PartialState::Open(written);
             Ok(())
         }
@@ -257,9 +309,10 @@ impl BlobWriter for FolderBlobWriter {
     ) -> BoxFuture<'static, Result<(), BlobError>> {
         async move {
             let partial = self.take("commit")?;
-            let rest = std::mem::take(&mut self.buffer);
+            let rest = std::mem::take(&mut self.parts);
             let (root, name, sync) = (self.root.clone(), self.name.clone(), self.sync);
-            blocking("commit", &self.name, move || root.commit(&name, partial, &rest, note, sync))
+            let write = move |file: &mut File| rest.write_to(file);
+            blocking("commit", &self.name, move || root.commit(&name, partial, write, note, sync))
                 .await
         }
         .boxed()

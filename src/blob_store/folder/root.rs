@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, Metadata};
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -93,12 +93,12 @@ impl Root {
         Ok(())
     }
 
-    /// `partial` is the temporary file, where there is one already.
+    /// `partial` is the temporary file, where there is one already, and `write` writes what it lacks.
     pub(super) fn commit(
         &self,
         name: &BlobName,
         partial: Option<Partial>,
-        rest: &[u8],
+        write: impl FnOnce(&mut File) -> io::Result<()>,
         note: Option<BlobNote>,
         sync: SyncFiles,
     ) -> Result<(), BlobError> {
@@ -114,7 +114,7 @@ impl Root {
         if let Some(note) = note {
             attribute::write(&file, &note);
         }
-        let flushed = file.write_all(rest).and_then(|()| match sync {
+        let flushed = write(&mut file).and_then(|()| match sync {
             SyncFiles::Always | SyncFiles::AtFlush => file.sync_all(),
             SyncFiles::Never => Ok(()),
         });
