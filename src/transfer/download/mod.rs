@@ -16,6 +16,7 @@
 //! the store.
 
 mod arriving;
+mod checks;
 mod existing;
 mod kept;
 mod store_failure;
@@ -24,10 +25,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use reqwest::Response;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
 use self::arriving::Arriving;
+use self::checks::{check_length, check_rate, verified, wrong_length};
 use self::existing::Existing;
 pub use self::existing::ExistingFiles;
 use self::existing::Names;
@@ -38,11 +41,11 @@ use super::http::failure::{failed, silent};
 use super::http::{Fetched, Fetcher, NotFetched};
 use super::progress::Progress;
 use super::rates::{Meter, Rates};
-use super::task::{DownloadTask, Finished, TransferResult, hex};
+use super::task::{DownloadTask, Finished, TransferResult};
 use super::url_policy::{UrlPolicy, redacted};
 use crate::blob_store::BlobStore;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{DownloadLimits, HttpOptions, MAX_SLOTS, SLOW_START};
+use crate::config::{DownloadLimits, HttpOptions, MAX_SLOTS};
 use crate::consumer::{EventContext, EventHandler};
 use crate::error::{Error, ErrorClass};
 use crate::event::{Event, OutgoingEvent};
@@ -260,8 +263,8 @@ impl DownloadWorker {
     async fn receive(&self, task: &DownloadTask, arriving: &mut Arriving) -> Result<(), Stopped> {
         let mut pace = Pace::default();
         loop {
-            let fetched = match self.fetcher.get(&task.url, arriving.plan.ask(), &self.rates).await
-            {
+            let asked = self.fetcher.get(&task.url, arriving.plan.ask(), &self.rates).await;
+            let Fetched { response, answer, host } = match asked {
                 Ok(fetched) => fetched,
                 Err(NotFetched::NoSuchPart) => {
                     arriving.plan.on_no_such_part();
@@ -269,10 +272,10 @@ impl DownloadWorker {
                 }
                 Err(NotFetched::Ends(outcome)) => return Err(Stopped::Broke(outcome)),
             };
-            match arriving.plan.on_answer(fetched.answer.clone()) {
-                Ok(Body::Follows) => self.check_length(task, arriving)?,
+            match arriving.plan.on_answer(answer) {
+                Ok(Body::Follows) => check_length(task, arriving, &self.limits)?,
                 Ok(Body::BeginsAnew) => {
-                    self.check_length(task, arriving)?;
+                    check_length(task, arriving, &self.limits)?;
                     arriving.begin_anew(&*self.store, &task.path).await.map_err(store_failed)?;
                 }
                 Err(Misfit::OtherPart) => continue,
@@ -285,8 +288,8 @@ impl DownloadWorker {
                 }
             }
             let (begun, before) = (Instant::now(), arriving.plan.received());
-            let mut meter = self.rates.meter(Arc::clone(&fetched.host));
-            let copied = self.copy(task, fetched, arriving, &mut meter, &pace).await;
+            let mut meter = self.rates.meter(host);
+            let copied = self.copy(task, response, arriving, &mut meter, &pace).await;
             pace.spent += begun.elapsed().saturating_sub(meter.waited());
             pace.received += arriving.plan.received().saturating_sub(before);
             match copied {
@@ -328,12 +331,11 @@ impl DownloadWorker {
     async fn copy(
         &self,
         task: &DownloadTask,
-        fetched: Fetched,
+        mut response: Response,
         arriving: &mut Arriving,
         meter: &mut Meter<'_>,
         pace: &Pace,
     ) -> Result<(), Stopped> {
-        let Fetched { mut response, .. } = fetched;
         let (begun, mut came) = (Instant::now(), 0);
         let (received, total) = (arriving.plan.received(), arriving.plan.total());
         let large = self.progress.on_body(task.path.as_str(), received, total);
@@ -366,7 +368,7 @@ impl DownloadWorker {
             self.progress.on_received(bytes);
             came += bytes;
             let spent = pace.spent + begun.elapsed().saturating_sub(meter.waited());
-            self.check_rate(task, pace.received + came, spent)?;
+            check_rate(task, pace.received + came, spent, &self.limits)?;
             while !chunk.is_empty() {
                 let part = meter.next_part(&mut chunk).await;
                 arriving.write(part).await.map_err(store_failed)?;
@@ -378,37 +380,6 @@ impl DownloadWorker {
         }
         meter.on_end().await;
         Ok(())
-    }
-
-    /// Refuses a body that cannot be right before its first byte.
-    fn check_length(&self, task: &DownloadTask, arriving: &Arriving) -> Result<(), Outcome> {
-        let Some(announced) = arriving.plan.total() else {
-            return Ok(());
-        };
-        let fault = if announced > self.limits.max_bytes {
-            format!("at most {} may be (max-bytes)", self.limits.max_bytes)
-        } else if task.size.is_some_and(|size| size != announced) {
-            format!("the task said {}", task.size.unwrap_or_default())
-        } else {
-            return Ok(());
-        };
-        Err(Outcome::dead_letter(Failure::permanent(format!(
-            "{}: the server announced {announced} bytes where {fault}",
-            redacted(&task.url)
-        ))))
-    }
-
-    fn check_rate(&self, task: &DownloadTask, bytes: u64, spent: Duration) -> Result<(), Stopped> {
-        let least = self.limits.min_bytes_per_second.saturating_mul(spent.as_secs());
-        if spent < SLOW_START || bytes >= least {
-            return Ok(());
-        }
-        Err(Stopped::Broke(Outcome::retry(Failure::transient(format!(
-            "{}: {bytes} bytes in {} s are fewer than {} a second (min-bytes-per-second)",
-            redacted(&task.url),
-            spent.as_secs(),
-            self.limits.min_bytes_per_second
-        )))))
     }
 }
 
@@ -447,37 +418,6 @@ impl From<Outcome> for Stopped {
     fn from(outcome: Outcome) -> Self {
         Self::Ends(outcome)
     }
-}
-
-/// Length and hash of what arrived, where they are what the task says.
-fn verified(task: &DownloadTask, arriving: &Arriving) -> Result<(u64, [u8; 32]), Outcome> {
-    let (bytes, sha256) = (arriving.plan.received(), arriving.sha256());
-    if let Some(expected) = task.size.filter(|expected| *expected != bytes) {
-        let message = wrong_length(task, bytes, expected, "the task");
-        return Err(Outcome::dead_letter(Failure::permanent(message)));
-    }
-    match task.sha256 {
-        // Somebody joined what does not belong together. The next attempt begins anew.
-        Some(expected) if expected != sha256 && arriving.plan.is_joined() => {
-            Err(Outcome::retry(Failure::transient(format!(
-                "{}: the SHA-256 of what came over several connections is not that of the task",
-                redacted(&task.url)
-            ))))
-        }
-        Some(expected) if expected != sha256 => {
-            Err(Outcome::dead_letter(Failure::permanent(format!(
-                "{}: the SHA-256 is {}, not {}",
-                redacted(&task.url),
-                hex(&sha256),
-                hex(&expected)
-            ))))
-        }
-        _ => Ok((bytes, sha256)),
-    }
-}
-
-fn wrong_length(task: &DownloadTask, bytes: u64, expected: u64, who: &str) -> String {
-    format!("{}: {bytes} bytes came where {who} said {expected}", redacted(&task.url))
 }
 
 /// The event that tells of a file.

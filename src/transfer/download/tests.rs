@@ -69,11 +69,10 @@ async fn fetched(worker: &DownloadWorker, pause: Duration) -> Result<u64, Outcom
     let (version, resource) = (Version::default(), String::new());
     let answer = Answer { partial: None, length: None, version, resource };
     let mut arriving = Arriving::default();
-    arriving.plan.on_answer(answer.clone()).unwrap();
-    let fetched = Fetched { response, answer, host: "example.com".into() };
+    arriving.plan.on_answer(answer).unwrap();
     arriving.begin_anew(&*worker.store, &task.path).await.map_err(store_failed)?;
-    let mut meter = worker.rates.meter(Arc::clone(&fetched.host));
-    match worker.copy(&task, fetched, &mut arriving, &mut meter, &Pace::default()).await {
+    let mut meter = worker.rates.meter("example.com".into());
+    match worker.copy(&task, response, &mut arriving, &mut meter, &Pace::default()).await {
         Ok(()) => Ok(arriving.plan.received()),
         Err(Stopped::Broke(outcome) | Stopped::Ends(outcome)) => Err(outcome),
     }

@@ -107,7 +107,7 @@ impl Fetcher {
                 Meaning::File(_) => return Ok(Some(Head::of(response.headers()))),
                 Meaning::Rest(wait, outcome) => {
                     self.resting.on_named(&host, Instant::now(), wait);
-                    return Err(if at == *url { outcome } else { redirected(url, outcome) });
+                    return Err(redirected(url, &at, outcome));
                 }
                 Meaning::Elsewhere(to) if self.options.redirects() == Redirects::Follow => at = to,
                 _ => return Ok(None),
@@ -136,8 +136,7 @@ impl Fetcher {
             let host: Arc<str> = host_name(&at).unwrap_or_default().into();
             let response = match self.ask(&at, &host, ask, rates).await {
                 Ok(response) => response,
-                Err(outcome) if at == *url => return Err(outcome.into()),
-                Err(outcome) => return Err(redirected(url, outcome).into()),
+                Err(outcome) => return Err(redirected(url, &at, outcome).into()),
             };
             let status = response.status();
             match meaning(&at, &response, asked_for, SystemTime::now()) {
@@ -145,9 +144,9 @@ impl Fetcher {
                 Meaning::NoSuchPart => return Err(NotFetched::NoSuchPart),
                 Meaning::Rest(wait, outcome) => {
                     self.resting.on_named(&host, Instant::now(), wait);
-                    return Err(if at == *url { outcome } else { redirected(url, outcome) }.into());
+                    return Err(redirected(url, &at, outcome).into());
                 }
-                Meaning::Ends(outcome) if at != *url => return Err(redirected(url, outcome).into()),
+                Meaning::Ends(outcome) => return Err(redirected(url, &at, outcome).into()),
                 Meaning::Elsewhere(to) if self.options.redirects() == Redirects::Refuse => {
                     let message = format!(
                         "{}: the server answered {status}, and redirects are not followed; the file \
@@ -157,7 +156,6 @@ impl Fetcher {
                     );
                     return Err(Outcome::dead_letter(Failure::permanent(message)).into());
                 }
-                Meaning::Ends(outcome) => return Err(outcome.into()),
                 Meaning::Elsewhere(to) => at = to,
             }
         }
@@ -263,9 +261,12 @@ fn unusable(error: Error) -> Outcome {
     Outcome::abort(Failure::from_error(error.class(), &error))
 }
 
-/// Says where the URL came from that something is said of. The lane of the task is that of the host it
-/// names; what another host says of itself closes it for nobody else.
-fn redirected(from: &Url, outcome: Outcome) -> Outcome {
+/// Says where the URL came from that something is said of, where it is another. The lane of the task is
+/// that of the host it names; what another host says of itself closes it for nobody else.
+fn redirected(from: &Url, at: &Url, outcome: Outcome) -> Outcome {
+    if at == from {
+        return outcome;
+    }
     let mut outcome = outcome.with_failure(|failure| {
         failure.message = format!("{} led elsewhere: {}", redacted(from), failure.message);
     });

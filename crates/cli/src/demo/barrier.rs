@@ -9,16 +9,17 @@ use longshore::consumer::{EventContext, EventHandler};
 use longshore::event::Event;
 use longshore::outcome::Outcome;
 
-/// Begins no event of a batch before every event of the batches before has ended.
+/// Begins no event of a batch before every event of the batches before has ended. Without a size, there
+/// are no batches.
 pub(super) struct Barrier<H> {
     handler: H,
-    batch_events: usize,
+    batch_events: Option<usize>,
     begun: AtomicUsize,
     ended: watch::Sender<usize>,
 }
 
 impl<H> Barrier<H> {
-    pub(super) fn new(handler: H, batch_events: usize) -> Self {
+    pub(super) fn new(handler: H, batch_events: Option<usize>) -> Self {
         Self { handler, batch_events, begun: AtomicUsize::new(0), ended: watch::Sender::new(0) }
     }
 }
@@ -34,8 +35,11 @@ impl Drop for End<'_> {
 
 impl<H: EventHandler> EventHandler for Barrier<H> {
     async fn handle(&self, event: Event, context: EventContext) -> Outcome {
+        let Some(batch_events) = self.batch_events else {
+            return self.handler.handle(event, context).await;
+        };
         let number = self.begun.fetch_add(1, Ordering::Relaxed);
-        let before = number - number % self.batch_events;
+        let before = number - number % batch_events;
         let _end = End(&self.ended);
         let mut ended = self.ended.subscribe();
         // The sender is in `self`: it does not go away.
@@ -76,7 +80,7 @@ mod tests {
         let mut consumer =
             BatchConsumer::builder(transport, Arc::new(MemoryCheckpointStore::new()))
                 .max_events_in_flight(4)
-                .event_handler(Barrier::new(handler, 10))
+                .event_handler(Barrier::new(handler, Some(10)))
                 .unwrap()
                 .start();
         while consumer.snapshot().counts.done < EVENTS as u64 {

@@ -130,29 +130,15 @@ async fn move_files(
     let worker = DownloadWorker::new(Arc::new(store), results, policy, limits)?;
     let checkpoints = Arc::new(MemoryCheckpointStore::new());
     let progress = worker.progress();
-    let mut job = match way.barrier_events {
-        None => Job::start(
-            broker.transport(TASKS),
-            worker,
-            progress,
-            checkpoints,
-            letters.clone(),
-            &way.pace,
-            None,
-        )?,
-        Some(events) => {
-            let worker = Barrier::new(worker, events);
-            Job::start(
-                broker.transport(TASKS),
-                worker,
-                progress,
-                checkpoints,
-                letters.clone(),
-                &way.pace,
-                None,
-            )?
-        }
-    };
+    let mut job = Job::start(
+        broker.transport(TASKS),
+        Barrier::new(worker, way.barrier_events),
+        progress,
+        checkpoints,
+        letters.clone(),
+        &way.pace,
+        None,
+    )?;
     let begin = Standing {
         total_files: sources.len() as u64,
         is_total_known: true,

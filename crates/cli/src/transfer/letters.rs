@@ -114,20 +114,12 @@ impl Letters {
 
     /// A line is on the list of this run.
     pub(super) fn on_listed(&self, line: &Key) {
-        let mut known = self.lock();
-        if !known.letters.is_empty() {
-            known.on_listed(line);
-        }
+        self.lock().on_listed(line);
     }
 
     /// The file of a line is there: what was said of it, and of other lines with its path, is settled.
     pub(super) fn on_done(&self, line: &Key, path: &str) {
-        let mut known = self.lock();
-        if known.letters.is_empty() {
-            return;
-        }
-        let files = known.take(Some(line), Some(path));
-        drop(known);
+        let files = self.lock().take(Some(line), Some(path));
         remove(files);
     }
 

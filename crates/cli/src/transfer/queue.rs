@@ -119,7 +119,6 @@ impl ListQueue {
             partition: Arc::new(Partition::new(entity, "0")),
             results,
             target,
-            has_letters: letters.are_known(),
             letters,
             seen: SeenLines::new(),
             next: 0,
@@ -197,8 +196,6 @@ struct Reading {
     results: Results,
     target: Target,
     letters: Letters,
-    /// Whether earlier runs left any.
-    has_letters: bool,
     seen: SeenLines,
     /// The number of the next event.
     next: i64,
@@ -290,9 +287,7 @@ impl Reading {
 
     /// The event of a line, where there is something to do.
     fn event(&mut self, line: &RawLine<'_>) -> Option<Event> {
-        if self.has_letters {
-            self.letters.on_listed(&line.key);
-        }
+        self.letters.on_listed(&line.key);
         if self.can_be_read_again
             && let Some(done) = self.results.of_line(&line.key)
         {
