@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::Stopped;
 use super::arriving::Arriving;
 use crate::config::{DownloadLimits, SLOW_START};
 use crate::outcome::{Failure, Outcome};
@@ -37,17 +36,17 @@ pub(super) fn check_rate(
     bytes: u64,
     spent: Duration,
     limits: &DownloadLimits,
-) -> Result<(), Stopped> {
+) -> Result<(), Outcome> {
     let least = limits.min_bytes_per_second.saturating_mul(spent.as_secs());
     if spent < SLOW_START || bytes >= least {
         return Ok(());
     }
-    Err(Stopped::Broke(Outcome::retry(Failure::transient(format!(
+    Err(Outcome::retry(Failure::transient(format!(
         "{}: {bytes} bytes in {} s are fewer than {} a second (min-bytes-per-second)",
         redacted(&task.url),
         spent.as_secs(),
         limits.min_bytes_per_second
-    )))))
+    ))))
 }
 
 /// Length and hash of what arrived, where they are what the task says.

@@ -368,7 +368,7 @@ impl DownloadWorker {
             self.progress.on_received(bytes);
             came += bytes;
             let spent = pace.spent + begun.elapsed().saturating_sub(meter.waited());
-            check_rate(task, pace.received + came, spent, &self.limits)?;
+            check_rate(task, pace.received + came, spent, &self.limits).map_err(Stopped::Broke)?;
             while !chunk.is_empty() {
                 let part = meter.next_part(&mut chunk).await;
                 arriving.write(part).await.map_err(store_failed)?;
