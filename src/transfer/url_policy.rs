@@ -177,6 +177,12 @@ impl UrlPolicy {
     /// # Errors
     /// Says what is refused.
     pub fn check_url(&self, url: &Url) -> Result<CheckedUrl, UrlRefused> {
+        let (host, port) = self.check(url)?;
+        Ok(CheckedUrl { url: url.clone(), host: host.to_owned(), port })
+    }
+
+    /// The same, and what to connect to: nothing is copied.
+    pub(super) fn check<'a>(&self, url: &'a Url) -> Result<(Host<&'a str>, u16), UrlRefused> {
         let refused = |reason| Err(UrlRefused::new(url, reason));
         let secure = match url.scheme() {
             "https" => true,
@@ -189,19 +195,15 @@ impl UrlPolicy {
         let (Some(host), Some(port)) = (url.host(), url.port_or_known_default()) else {
             return refused(Reason::NoHost);
         };
-        let host = host.to_owned();
-        if self
-            .hosts
-            .as_ref()
-            .is_some_and(|patterns| !patterns.iter().any(|pattern| pattern.matches(&host)))
+        if let Some(patterns) = &self.hosts
+            && !patterns.iter().any(|pattern| pattern.matches(&host))
         {
             return refused(Reason::Host);
         }
         if port == 0 || self.ports.as_ref().is_some_and(|ports| !ports.contains(&port)) {
             return refused(Reason::Port(port));
         }
-        let checked = CheckedUrl { url: url.clone(), host, port };
-        match &checked.host {
+        match &host {
             Host::Domain(name) if is_localhost(name) => {
                 self.check_kind(url, AddressKind::Loopback, None)?;
             }
@@ -215,7 +217,7 @@ impl UrlPolicy {
             Host::Ipv4(address) => self.check_address(url, (*address).into())?,
             Host::Ipv6(address) => self.check_address(url, (*address).into())?,
         }
-        Ok(checked)
+        Ok((host, port))
     }
 
     /// Checks a URL, resolves its host once, and checks every address: the ones to connect to,
@@ -228,7 +230,7 @@ impl UrlPolicy {
     /// # Cancel safety
     /// Nothing is lost.
     pub async fn resolve(&self, url: &Url) -> Result<Vec<SocketAddr>, UrlRefused> {
-        let CheckedUrl { host, port, .. } = self.check_url(url)?;
+        let (host, port) = self.check(url)?;
         let name = match host {
             Host::Ipv4(address) => return Ok(vec![(address, port).into()]),
             Host::Ipv6(address) => return Ok(vec![(address, port).into()]),
@@ -238,7 +240,7 @@ impl UrlPolicy {
             source: Some(source),
             ..UrlRefused::new(url, Reason::Unresolved)
         };
-        let mut addresses = self.resolver.resolve(&name, port).await.map_err(unresolved)?;
+        let mut addresses = self.resolver.resolve(name, port).await.map_err(unresolved)?;
         if addresses.is_empty() {
             return Err(unresolved(io::Error::new(
                 io::ErrorKind::NotFound,
@@ -454,17 +456,18 @@ impl HostPattern {
         }
     }
 
-    fn matches(&self, host: &Host) -> bool {
+    fn matches(&self, host: &Host<&str>) -> bool {
         match (self, host) {
             (Self::Exactly(Host::Domain(allowed)), Host::Domain(name)) => {
                 allowed == without_root(name)
             }
-            (Self::Exactly(allowed), address) => allowed == address,
+            (Self::Exactly(Host::Ipv4(allowed)), Host::Ipv4(address)) => allowed == address,
+            (Self::Exactly(Host::Ipv6(allowed)), Host::Ipv6(address)) => allowed == address,
             (Self::Below(suffix), Host::Domain(name)) => {
                 let name = without_root(name);
                 name.len() > suffix.len() && name.ends_with(suffix.as_str())
             }
-            (Self::Below(_), _) => false,
+            _ => false,
         }
     }
 }

@@ -97,8 +97,8 @@ fn of_head(
     asked_for: AskedFor,
     now: SystemTime,
 ) -> Meaning {
-    let from = redacted(url);
-    let failure = |class| Failure::new(class, format!("{from}: the server answered {status}"));
+    let said = || format!("{}: the server answered {status}", redacted(url));
+    let failure = |class| Failure::new(class, said());
     let named = || retry_after(headers, now);
     match status.as_u16() {
         200 | 203 => {
@@ -113,7 +113,8 @@ fn of_head(
         301 | 302 | 303 | 307 | 308 => match location(url, headers) {
             Some(to) => Meaning::Elsewhere(to),
             None => Meaning::Ends(Outcome::dead_letter(Failure::permanent(format!(
-                "{from}: the server answered {status}, and says nothing of where the file is"
+                "{}, and says nothing of where the file is",
+                said()
             )))),
         },
         416 if asked_for == AskedFor::Rest => Meaning::NoSuchPart,

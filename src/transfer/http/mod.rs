@@ -231,8 +231,8 @@ impl Fetcher {
     /// The clients for a URL that the policy allows, whose host they know.
     async fn clients(&self, url: &Url) -> Result<&Pinned, Outcome> {
         let pinned = if url.scheme() == "https" { &self.https } else { &self.http };
-        let checked = self.policy.check_url(url).map_err(refused)?;
-        let host = checked.url().host_str().unwrap_or_default();
+        self.policy.check(url).map_err(refused)?;
+        let host = url.host_str().unwrap_or_default();
         if self.options.proxy().is_none() && !pinned.knows(host) {
             let limit = self.limits.connect_timeout;
             let addresses = timeout(limit, self.policy.resolve(url))
