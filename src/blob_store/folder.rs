@@ -3,7 +3,8 @@
 //! A writer collects parts to [`CHUNK_BYTES`] and writes them to a temporary file below
 //! `root/.longshore/`; a commit flushes the file, renames it into place and flushes the
 //! folder, so that a blob is there whole or not at all. A blob that is no longer than a chunk touches
-//! the disk at its commit, once. What a commit notes is in the extended attribute [`NOTE_ATTRIBUTE`] of
+//! the disk at its commit, once. A blob that comes in blocks is written where each of them belongs, and
+//! hashed behind them, from what the system still has in memory of it. What a commit notes is in the extended attribute [`NOTE_ATTRIBUTE`] of
 //! the file, where the file system has such. Temporary files go when their writer
 //! is dropped, when the store is closed or dropped, and, after a crash, when the next process
 //! opens the root. Processes may share a root.
@@ -13,9 +14,11 @@
 //! the root is trusted.
 
 mod attribute;
+mod blocks;
 mod look;
 mod partial;
 mod root;
+mod unfinished;
 
 use std::fs::File;
 use std::io::{self, IoSlice, Write as _};
@@ -28,9 +31,12 @@ use futures::future::BoxFuture;
 use tokio::task::spawn_blocking;
 
 pub use self::attribute::NOTE_ATTRIBUTE;
+use self::blocks::FolderBlockWriter;
 use self::look::{LookPace, timed};
 use self::root::{Partial, Root};
-use super::{BlobError, BlobName, BlobNote, BlobStore, BlobWriter, FoundBlob};
+use super::{
+    BlobError, BlobName, BlobNote, BlobStore, BlobWriter, BlockWriter, FoundBlob, LeftBlocks,
+};
 
 /// How many bytes a writer collects before it writes them: what it holds in memory, beside the
 /// part it was just given.
@@ -142,6 +148,47 @@ impl BlobStore for FolderBlobStore {
                 partial,
             });
             Ok(writer)
+        }
+        .boxed()
+    }
+
+    fn open_blocks<'a>(
+        &'a self,
+        name: &'a BlobName,
+        source: &'a [u8; 16],
+        version: &'a str,
+        bytes: u64,
+    ) -> BoxFuture<'a, Result<Option<Box<dyn BlockWriter>>, BlobError>> {
+        let (root, opened, sync) = (self.root.clone(), name.clone(), self.sync);
+        let (source, version) = (*source, version.to_owned());
+        let open = move || {
+            let writer = FolderBlockWriter::begin(root, opened, sync, &source, &version, bytes)?;
+            Ok(Some(Box::new(writer) as Box<dyn BlockWriter>))
+        };
+        blocking("open", name, open).boxed()
+    }
+
+    fn resume_blocks<'a>(
+        &'a self,
+        name: &'a BlobName,
+        source: &'a [u8; 16],
+    ) -> BoxFuture<'a, Result<Option<LeftBlocks>, BlobError>> {
+        async move {
+            let look = |root: &Root, source: &[u8; 16]| root.unfinished().has(source);
+            let (root, resumed) = (self.root.clone(), *source);
+            let (there, took) = if self.look_pace.is_quick() {
+                timed(|| look(&root, source))
+            } else {
+                let root = root.clone();
+                blocking("look up", name, move || Ok(timed(|| look(&root, &resumed)))).await?
+            };
+            self.look_pace.on_looked(took);
+            if !there {
+                return Ok(None);
+            }
+            let (opened, sync) = (name.clone(), self.sync);
+            let resume = move || FolderBlockWriter::resume(root, opened, sync, &resumed);
+            blocking("open", name, resume).await
         }
         .boxed()
     }

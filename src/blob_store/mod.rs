@@ -6,6 +6,7 @@ pub mod folder;
 mod note;
 
 use std::fmt;
+use std::ops::Range;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -123,6 +124,37 @@ pub trait BlobStore: Send + Sync + fmt::Debug + 'static {
         size_hint_bytes: Option<u64>,
     ) -> BoxFuture<'a, Result<Box<dyn BlobWriter>, BlobError>>;
 
+    /// Opens a blob of `bytes` bytes that is written in blocks of any order, under a temporary name;
+    /// `None` where the store takes bytes in their order only. `source` names what the blob is made
+    /// from, and `version` which state of it, in one line of text: a later
+    /// [`resume_blocks`](Self::resume_blocks) gives both back. What was left of the blob before is
+    /// thrown away.
+    ///
+    /// # Errors
+    /// See [`BlobError`].
+    fn open_blocks<'a>(
+        &'a self,
+        _name: &'a BlobName,
+        _source: &'a [u8; 16],
+        _version: &'a str,
+        _bytes: u64,
+    ) -> BoxFuture<'a, Result<Option<Box<dyn BlockWriter>>, BlobError>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    /// Opens what was left of a blob that came in blocks and was neither committed nor aborted, by
+    /// whatever process; `None` where there is nothing, or somebody writes it.
+    ///
+    /// # Errors
+    /// See [`BlobError`].
+    fn resume_blocks<'a>(
+        &'a self,
+        _name: &'a BlobName,
+        _source: &'a [u8; 16],
+    ) -> BoxFuture<'a, Result<Option<LeftBlocks>, BlobError>> {
+        Box::pin(async { Ok(None) })
+    }
+
     /// What is known of a committed blob; `None` where there is none.
     ///
     /// # Errors
@@ -188,6 +220,54 @@ pub trait BlobWriter: Send {
 
     /// Makes what was written visible under the blob's name, whole or not at all, replacing
     /// what was there, with a note where the store has a place for one. `Ok` means durable.
+    ///
+    /// # Errors
+    /// See [`BlobError`].
+    fn commit(self: Box<Self>, note: Option<BlobNote>)
+    -> BoxFuture<'static, Result<(), BlobError>>;
+
+    /// Throws away what was written.
+    fn abort(self: Box<Self>) -> BoxFuture<'static, ()>;
+}
+
+/// What is there of a blob that came in blocks.
+pub struct LeftBlocks {
+    /// Takes the rest.
+    pub writer: Box<dyn BlockWriter>,
+    /// The length of the blob.
+    pub bytes: u64,
+    /// What [`BlobStore::open_blocks`] was told of the version.
+    pub version: String,
+    /// What is there, checked; in any order.
+    pub there: Vec<Range<u64>>,
+}
+
+impl fmt::Debug for LeftBlocks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LeftBlocks").field("bytes", &self.bytes).finish_non_exhaustive()
+    }
+}
+
+/// An open blob that takes its bytes in any order. Dropped, what was written may be kept for
+/// [`BlobStore::resume_blocks`].
+pub trait BlockWriter: Send + Sync {
+    /// Writes parts that follow one another, the first one at this place. Calls may run side by side, and
+    /// no two write to one place.
+    ///
+    /// # Errors
+    /// See [`BlobError`]; what was written of it is not known.
+    fn write_at(&self, at: u64, parts: Vec<Bytes>) -> BoxFuture<'_, Result<(), BlobError>>;
+
+    /// Everything before this byte is written, and is hashed now. One call at a time.
+    ///
+    /// # Errors
+    /// See [`BlobError`]; it may be said once more.
+    fn on_written_to(&self, frontier: u64) -> BoxFuture<'_, Result<(), BlobError>>;
+
+    /// The SHA-256 of everything that [`Self::on_written_to`] was told of.
+    fn sha256(&self) -> [u8; 32];
+
+    /// As [`BlobWriter::commit`].
     ///
     /// # Errors
     /// See [`BlobError`].

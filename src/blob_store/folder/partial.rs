@@ -87,14 +87,19 @@ impl PartialFolder {
         &self.path
     }
 
+    /// The folder below the root that nobody's blobs are in.
+    pub(super) fn holder(&self) -> &Path {
+        &self.holder
+    }
+
     pub(super) fn create_file(&self) -> io::Result<(File, PartialFile)> {
         if self.is_closed() {
             return Err(io::Error::other("the store was closed"));
         }
         let number = self.next_file.fetch_add(1, Ordering::Relaxed);
         let path = self.path.join(number.to_string());
-        let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
-        Ok((file, PartialFile { path: Some(path) }))
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+        Ok((file, PartialFile { path: Some(path), dropped: Dropped::Removed }))
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -118,13 +123,31 @@ impl Drop for PartialFolder {
     }
 }
 
-/// A temporary file's name; dropped, the file is removed.
+/// What becomes of a temporary file whose name is dropped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Dropped {
+    Removed,
+    Kept,
+}
+
+/// A temporary file's name; dropped, the file is removed, unless it is kept for who comes later.
 #[derive(Debug)]
 pub(super) struct PartialFile {
     path: Option<PathBuf>,
+    dropped: Dropped,
 }
 
 impl PartialFile {
+    /// The name of a file that stays where it is dropped.
+    pub(super) fn kept(path: PathBuf) -> Self {
+        Self { path: Some(path), dropped: Dropped::Kept }
+    }
+
+    /// Removes the file.
+    pub(super) fn remove(mut self) {
+        self.dropped = Dropped::Removed;
+    }
+
     /// Gives the file its final name, in place of what was there.
     pub(super) fn rename_to(mut self, target: &Path) -> io::Result<()> {
         if let Some(path) = &self.path {
@@ -137,7 +160,7 @@ impl PartialFile {
 
 impl Drop for PartialFile {
     fn drop(&mut self) {
-        if let Some(path) = &self.path {
+        if let (Some(path), Dropped::Removed) = (&self.path, self.dropped) {
             let _ = fs::remove_file(path);
         }
     }

@@ -8,10 +8,12 @@ use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 
 use super::partial::{HOLDER, PartialFile, PartialFolder};
+use super::unfinished::UnfinishedFolder;
 use super::{SyncFiles, attribute};
 use crate::blob_store::{BlobError, BlobName, BlobNote, FoundBlob};
 use crate::durable_folder::{create_root, explain, sync_folder};
@@ -38,6 +40,7 @@ pub(super) struct Root {
     /// Without links, absolute.
     path: PathBuf,
     partials: PartialFolder,
+    unfinished: UnfinishedFolder,
     /// Folders whose own entries, and those of all above, are on the disk.
     durable: Mutex<BTreeSet<PathBuf>>,
     /// Folders with names that are to be flushed.
@@ -49,9 +52,12 @@ impl Root {
     pub(super) fn create(path: &Path) -> Result<Self, BlobError> {
         let opened = create_root(path).and_then(|path| {
             let partials = PartialFolder::open(&path)?;
+            let unfinished = UnfinishedFolder::of(partials.holder());
+            unfinished.sweep(SystemTime::now());
             Ok(Self {
                 path,
                 partials,
+                unfinished,
                 durable: Mutex::default(),
                 unflushed: Mutex::default(),
                 flushing: Mutex::default(),
@@ -73,14 +79,23 @@ impl Root {
     }
 
     pub(super) fn open(&self, name: &BlobName) -> Result<Partial, BlobError> {
+        self.check_way_to(name)?;
+        self.partials.create_file().map_err(|error| self.partial_failed("open", name, error))
+    }
+
+    /// What stands in the way is told now, before anyone fetches the bytes.
+    pub(super) fn check_way_to(&self, name: &BlobName) -> Result<(), BlobError> {
         self.check_open()?;
-        // What stands in the way is told now, before anyone fetches the bytes.
         let target = match self.folder_of(name, Missing::Leave)? {
             Some(folder) => folder.join(last_part(name)),
             None => self.path.join(name.as_str()),
         };
-        check_target(name, &target)?;
-        self.partials.create_file().map_err(|error| self.partial_failed("open", name, error))
+        check_target(name, &target)
+    }
+
+    /// Blobs that came in part.
+    pub(super) fn unfinished(&self) -> &UnfinishedFolder {
+        &self.unfinished
     }
 
     fn check_open(&self) -> Result<(), BlobError> {

@@ -1,0 +1,203 @@
+//! A blob that is written in blocks of any order, into a file that stays where it is not committed
+//! ([`unfinished`](super::unfinished)).
+
+use std::fs::File;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use sha2::{Digest, Sha256};
+use tokio::task::spawn_blocking;
+
+use super::partial::PartialFile;
+use super::root::Root;
+use super::unfinished::{Journal, Left, Unfinished};
+use super::{SyncFiles, blocking};
+use crate::blob_store::{BlobError, BlobName, BlobNote, BlockWriter, LeftBlocks};
+
+/// How much is read for the hash at a time.
+const READ_BYTES: usize = 256 * 1024;
+
+pub(super) struct FolderBlockWriter {
+    root: Arc<Root>,
+    sync: SyncFiles,
+    name: BlobName,
+    file: Arc<File>,
+    partial: PartialFile,
+    /// Of a blob that is kept where it comes in part only.
+    journal: Option<Arc<Journal>>,
+    hashed: Arc<Mutex<Hashed>>,
+}
+
+/// The hash of the first bytes.
+#[derive(Default)]
+struct Hashed {
+    hasher: Sha256,
+    to: u64,
+}
+
+fn lock(hashed: &Mutex<Hashed>) -> MutexGuard<'_, Hashed> {
+    hashed.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl FolderBlockWriter {
+    /// Begins anew, whatever was left of the blob. Blocks.
+    pub(super) fn begin(
+        root: Arc<Root>,
+        name: BlobName,
+        sync: SyncFiles,
+        source: &[u8; 16],
+        version: &str,
+        bytes: u64,
+    ) -> Result<Self, BlobError> {
+        root.check_way_to(&name)?;
+        match root.unfinished().begin(source, version, bytes) {
+            Ok(Some(unfinished)) => Ok(Self::of(root, name, sync, unfinished)),
+            // Somebody fetches the same, or nothing can be kept: then it is as other temporary files are.
+            Ok(None) | Err(_) => {
+                let (file, partial) = root.open(&name)?;
+                let file = Arc::new(file);
+                Ok(Self { root, sync, name, file, partial, journal: None, hashed: Arc::default() })
+            }
+        }
+    }
+
+    /// Goes on with what was left of the blob. Blocks.
+    pub(super) fn resume(
+        root: Arc<Root>,
+        name: BlobName,
+        sync: SyncFiles,
+        source: &[u8; 16],
+    ) -> Result<Option<LeftBlocks>, BlobError> {
+        root.check_way_to(&name)?;
+        // What cannot be read is fetched again.
+        let left = root.unfinished().resume(source).ok().flatten();
+        Ok(left.map(|Left { unfinished, bytes, version, there }| {
+            let writer = Box::new(Self::of(root, name, sync, unfinished));
+            LeftBlocks { writer, bytes, version, there }
+        }))
+    }
+
+    fn of(root: Arc<Root>, name: BlobName, sync: SyncFiles, unfinished: Unfinished) -> Self {
+        let Unfinished { file, partial, journal } = unfinished;
+        let (file, journal) = (Arc::new(file), Some(Arc::new(journal)));
+        Self { root, sync, name, file, partial, journal, hashed: Arc::default() }
+    }
+}
+
+impl BlockWriter for FolderBlockWriter {
+    fn write_at(&self, at: u64, parts: Vec<Bytes>) -> BoxFuture<'_, Result<(), BlobError>> {
+        let (file, root, name) = (self.file.clone(), self.root.clone(), self.name.clone());
+        let journal = self.journal.clone();
+        let write = move || {
+            let mut to = at;
+            for part in &parts {
+                write_all_at(&file, part, to)
+                    .map_err(|error| root.partial_failed("write", &name, error))?;
+                to += part.len() as u64;
+            }
+            if let Some(journal) = journal {
+                // Without it a later run fetches it again.
+                let _noted = journal.on_written(at, &parts);
+            }
+            Ok(())
+        };
+        blocking("write", &self.name, write).boxed()
+    }
+
+    fn on_written_to(&self, frontier: u64) -> BoxFuture<'_, Result<(), BlobError>> {
+        let (file, root, name) = (self.file.clone(), self.root.clone(), self.name.clone());
+        let hashed = Arc::clone(&self.hashed);
+        let hash = move || {
+            let mut hashed = lock(&hashed);
+            let mut buffer = vec![0; READ_BYTES];
+            while hashed.to < frontier {
+                let most = usize::try_from(frontier - hashed.to).unwrap_or(usize::MAX);
+                let part = &mut buffer[..most.min(READ_BYTES)];
+                read_exact_at(&file, part, hashed.to)
+                    .map_err(|error| root.partial_failed("read", &name, error))?;
+                hashed.hasher.update(&*part);
+                hashed.to += part.len() as u64;
+            }
+            Ok(())
+        };
+        blocking("read", &self.name, hash).boxed()
+    }
+
+    fn sha256(&self) -> [u8; 32] {
+        lock(&self.hashed).hasher.clone().finalize().into()
+    }
+
+    fn commit(
+        self: Box<Self>,
+        note: Option<BlobNote>,
+    ) -> BoxFuture<'static, Result<(), BlobError>> {
+        async move {
+            let Self { root, sync, name, file, partial, journal, .. } = *self;
+            let committed = name.clone();
+            let commit = move || {
+                let busy = |_file| io::Error::other("a write of it still runs");
+                let file = Arc::try_unwrap(file).map_err(busy);
+                let file =
+                    file.map_err(|error| root.partial_failed("commit", &committed, error))?;
+                let commit = |_file: &mut File| Ok(());
+                let done = root.commit(&committed, Some((file, partial)), commit, note, sync);
+                // Where it is refused, nobody comes back for it.
+                if let (Ok(()) | Err(BlobError::Refused { .. }), Some(journal)) = (&done, journal) {
+                    journal.remove();
+                }
+                done
+            };
+            blocking("commit", &name, commit).await
+        }
+        .boxed()
+    }
+
+    fn abort(self: Box<Self>) -> BoxFuture<'static, ()> {
+        async move {
+            // Where the runtime is shutting down, the drop removes the file.
+            let Self { partial, journal, .. } = *self;
+            let _ = spawn_blocking(move || {
+                partial.remove();
+                journal.iter().for_each(|journal| journal.remove());
+            })
+            .await;
+        }
+        .boxed()
+    }
+}
+
+#[cfg(unix)]
+pub(super) fn write_all_at(file: &File, part: &[u8], at: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, part, at)
+}
+
+#[cfg(unix)]
+pub(super) fn read_exact_at(file: &File, part: &mut [u8], at: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, part, at)
+}
+
+#[cfg(windows)]
+pub(super) fn write_all_at(file: &File, mut part: &[u8], mut at: u64) -> io::Result<()> {
+    while !part.is_empty() {
+        match std::os::windows::fs::FileExt::seek_write(file, part, at)? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            written => (part, at) = (&part[written..], at + written as u64),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(windows)]
+pub(super) fn read_exact_at(file: &File, part: &mut [u8], at: u64) -> io::Result<()> {
+    let mut read = 0;
+    while read < part.len() {
+        match std::os::windows::fs::FileExt::seek_read(file, &mut part[read..], at + read as u64)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            more => read += more,
+        }
+    }
+    Ok(())
+}
