@@ -12,6 +12,12 @@ pub const DEFAULT_READ_TIMEOUT: Duration = Duration::from_secs(30);
 pub const DEFAULT_MAX_BYTES: u64 = 1 << 40;
 /// Default of [`DownloadLimits::min_bytes_per_second`].
 pub const DEFAULT_MIN_BYTES_PER_SECOND: u64 = 1_024;
+/// Default of [`DownloadLimits::connections`].
+pub const DEFAULT_CONNECTIONS: usize = 10;
+/// Default of [`DownloadLimits::block_bytes`]: 8 MiB.
+pub const DEFAULT_BLOCK_BYTES: u64 = 8 << 20;
+/// The shortest block: 64 KiB. Each block is a request.
+pub const MIN_BLOCK_BYTES: u64 = 64 << 10;
 
 /// How long a download may be slower than [`DownloadLimits::min_bytes_per_second`] on average.
 pub const SLOW_START: Duration = Duration::from_secs(60);
@@ -34,6 +40,13 @@ pub struct DownloadLimits {
     /// The average a download must reach after [`SLOW_START`], without what it waits for our own
     /// rates. Default [`DEFAULT_MIN_BYTES_PER_SECOND`].
     pub min_bytes_per_second: u64,
+    /// So many connections fetch files at once. Each file has one, whatever their number; what is left
+    /// is for the blocks of large files. 1: every file comes over one connection. Default
+    /// [`DEFAULT_CONNECTIONS`].
+    pub connections: usize,
+    /// The length of a block. A file of two blocks and more comes in blocks, over several connections,
+    /// where its server gives parts of it. Default [`DEFAULT_BLOCK_BYTES`].
+    pub block_bytes: u64,
 }
 
 impl Default for DownloadLimits {
@@ -44,6 +57,8 @@ impl Default for DownloadLimits {
             read_timeout: DEFAULT_READ_TIMEOUT,
             max_bytes: DEFAULT_MAX_BYTES,
             min_bytes_per_second: DEFAULT_MIN_BYTES_PER_SECOND,
+            connections: DEFAULT_CONNECTIONS,
+            block_bytes: DEFAULT_BLOCK_BYTES,
         }
     }
 }

@@ -1,16 +1,17 @@
 //! Every key, described once; the table in `docs/configuration.md` is generated from here.
 
 mod nearest;
+mod transfers;
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 pub(super) use self::nearest::nearest;
-use super::knob::{DownloadLimit, Kind, Knob, LeaseTime, MAX_BYTES, RateLimit};
+use super::knob::{Kind, Knob, LeaseTime, MAX_BYTES};
 use super::value;
 use crate::config::{
     LostPartition, MAX_SLOTS, MAX_WINDOW_EVENTS, Ordering, OwnerLevel, PositionLost,
-    UncheckpointedEvents, Unit,
+    UncheckpointedEvents,
 };
 use crate::state::takeovers::MIN_TAKEOVERS;
 
@@ -58,19 +59,6 @@ const fn lease_time(
     help: &'static str,
 ) -> Key {
     key(name, default, Kind::LeaseTime(lease_time), help)
-}
-
-const fn download(
-    name: &'static str,
-    default: &'static str,
-    limit: DownloadLimit,
-    help: &'static str,
-) -> Key {
-    key(name, default, Kind::Download(limit), help)
-}
-
-const fn rate_limit(name: &'static str, rate_limit: RateLimit, help: &'static str) -> Key {
-    key(name, "", Kind::RateLimit(rate_limit), help)
 }
 
 const A_NAME: &str = "1 to 256 letters, digits, '.', '-' and '_'";
@@ -488,57 +476,18 @@ pub const ALL: &[Key] = &[
         LeaseTime { least: TEN_MILLISECONDS, set: |o, time| o.hand_off_timeout = time },
         "How long a hand-off waits for handlers before it is put off.",
     ),
-    rate_limit(
-        "LONGSHORE_REQUESTS_PER_SECOND",
-        RateLimit { unit: Unit::Requests, set: |o, rate| o.requests_per_second = rate },
-        "Requests that a transfer worker makes, to all hosts together.",
-    ),
-    rate_limit(
-        "LONGSHORE_REQUESTS_PER_SECOND_PER_HOST",
-        RateLimit { unit: Unit::Requests, set: |o, rate| o.requests_per_second_per_host = rate },
-        "The same, to each host.",
-    ),
-    rate_limit(
-        "LONGSHORE_BYTES_PER_SECOND",
-        RateLimit { unit: Unit::Bytes, set: |o, rate| o.bytes_per_second = rate },
-        "Bytes that a transfer worker reads, from all hosts together.",
-    ),
-    rate_limit(
-        "LONGSHORE_BYTES_PER_SECOND_PER_HOST",
-        RateLimit { unit: Unit::Bytes, set: |o, rate| o.bytes_per_second_per_host = rate },
-        "The same, from each host.",
-    ),
+    transfers::REQUESTS_PER_SECOND,
+    transfers::REQUESTS_PER_SECOND_PER_HOST,
+    transfers::BYTES_PER_SECOND,
+    transfers::BYTES_PER_SECOND_PER_HOST,
     CONNECTIONS_PER_HOST,
-    download(
-        "LONGSHORE_DOWNLOAD_CONNECT_TIMEOUT",
-        "10s",
-        DownloadLimit::Time(|o, time| o.connect_timeout = time),
-        "Longest wait of a download for a name to resolve, and for a connection.",
-    ),
-    download(
-        "LONGSHORE_DOWNLOAD_ANSWER_TIMEOUT",
-        "5m",
-        DownloadLimit::Time(|o, time| o.answer_timeout = time),
-        "Longest wait for the first byte of an answer.",
-    ),
-    download(
-        "LONGSHORE_DOWNLOAD_READ_TIMEOUT",
-        "30s",
-        DownloadLimit::Time(|o, time| o.read_timeout = time),
-        "Longest wait for the next bytes of a file.",
-    ),
-    download(
-        "LONGSHORE_DOWNLOAD_MIN_BYTES_PER_SECOND",
-        "1024",
-        DownloadLimit::Bytes { least: 0, set: |o, bytes| o.min_bytes_per_second = bytes },
-        "The average that a download must reach after a minute.",
-    ),
-    download(
-        "LONGSHORE_DOWNLOAD_MAX_BYTES",
-        "1099511627776",
-        DownloadLimit::Bytes { least: 1, set: |o, bytes| o.max_bytes = bytes },
-        "Most bytes of a file.",
-    ),
+    transfers::DOWNLOAD_CONNECT_TIMEOUT,
+    transfers::DOWNLOAD_ANSWER_TIMEOUT,
+    transfers::DOWNLOAD_READ_TIMEOUT,
+    transfers::DOWNLOAD_MIN_BYTES_PER_SECOND,
+    transfers::DOWNLOAD_MAX_BYTES,
+    transfers::DOWNLOAD_CONNECTIONS,
+    transfers::DOWNLOAD_BLOCK_BYTES,
     DOWNLOAD_REDIRECTS,
     DOWNLOAD_PROXY,
     DOWNLOAD_CREDENTIALS,
@@ -569,7 +518,9 @@ pub fn markdown() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{ConsumerOptions, DownloadLimits, LeaseOptions, MAX_DURATION, RateLimits};
+    use crate::config::{
+        ConsumerOptions, DownloadLimits, LeaseOptions, MAX_DURATION, RateLimits, Unit,
+    };
 
     const BEGIN: &str = "<!-- written by a test of src/settings/keys.rs -->\n\n";
     const END: &str = "\n<!-- end -->";

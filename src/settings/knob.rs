@@ -87,6 +87,7 @@ impl RateLimit {
 pub(super) enum DownloadLimit {
     Time(fn(&mut DownloadLimits, Duration)),
     Bytes { least: u64, set: fn(&mut DownloadLimits, u64) },
+    Slots(fn(&mut DownloadLimits, usize)),
 }
 
 impl DownloadLimit {
@@ -94,6 +95,7 @@ impl DownloadLimit {
         match self {
             Self::Time(_) => a_time_from(MIN_DOWNLOAD_TIME),
             Self::Bytes { least, .. } => format!("{least} or more"),
+            Self::Slots(_) => format!("1 to {MAX_SLOTS}"),
         }
     }
 
@@ -107,6 +109,7 @@ impl DownloadLimit {
                 let bytes = text.parse().ok().filter(|bytes| *bytes >= least);
                 bytes.map(|bytes| set(limits, bytes)).is_some()
             }
+            Self::Slots(set) => slots(text).map(|slots| set(limits, slots)).is_some(),
         }
     }
 }

@@ -15,6 +15,7 @@
 //! a time of the last change that is at least a second older than the answer. Else a break means to
 //! begin anew.
 
+use std::ops::Range;
 use std::time::Duration;
 
 /// Less than this between two breaks is no progress to speak of: the next request waits a little.
@@ -120,6 +121,41 @@ pub enum Ask<'a> {
         /// What says that it is the same.
         validator: &'a Validator,
     },
+    /// A part of it, as long as it is the same file.
+    Part {
+        /// The first byte of the part.
+        from: u64,
+        /// The byte behind its last one.
+        to: u64,
+        /// What says that it is the same.
+        validator: &'a Validator,
+    },
+}
+
+/// One version of a file, whose parts may come over several connections.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FileVersion {
+    /// What tells it from every other version.
+    pub validator: Validator,
+    /// Its length.
+    pub total: u64,
+    /// Whose it is, as [`Answer::resource`].
+    pub resource: String,
+}
+
+impl FileVersion {
+    /// The bytes that an answer to a request for `asked` holds; `None` where they are others, or those
+    /// of another file.
+    pub fn part(&self, answer: &Answer, asked: &Range<u64>) -> Option<Range<u64>> {
+        let range = answer.partial.flatten()?;
+        let is_same = answer.resource == self.resource && answer.version.may_be(&self.validator);
+        let part = range.first..range.last.checked_add(1)?;
+        let fits = part.start == asked.start
+            && part.end <= asked.end
+            && range.total.is_none_or(|total| total == self.total)
+            && answer.length.is_none_or(|length| length == part.end - part.start);
+        (is_same && fits).then_some(part)
+    }
 }
 
 /// An answer that has a body of the file.
@@ -133,6 +169,8 @@ pub struct Answer {
     pub version: Version,
     /// Whose it is: where redirects led. Versions of two resources say nothing of each other.
     pub resource: String,
+    /// Whether the server says that it gives parts of it: `Accept-Ranges: bytes`.
+    pub has_ranges: bool,
 }
 
 /// What the body of an answer is.
@@ -189,6 +227,8 @@ pub struct FetchPlan {
     began_at: u64,
     /// Where that body ends, if it was said.
     ends_at: Option<u64>,
+    /// The server says that it gives parts.
+    has_ranges: bool,
     /// The server gave something else where the rest was asked for.
     whole_only: bool,
     /// All of the file came where the rest was asked for, in this attempt.
@@ -213,6 +253,19 @@ impl FetchPlan {
     /// Whether what is there came in several bodies.
     pub fn is_joined(&self) -> bool {
         self.is_joined
+    }
+
+    /// The version that comes, where parts of it can be asked for side by side: its length is known,
+    /// it can be told from every other, and the server says that it gives parts.
+    pub fn version_in_parts(&self) -> Option<FileVersion> {
+        let (validator, total) = self.validator.clone().zip(self.total)?;
+        let resource = self.resource.clone();
+        (self.has_ranges && !self.whole_only).then_some(FileVersion { validator, total, resource })
+    }
+
+    /// Parts of the file did not fit together: all of it is asked for, and nothing else.
+    pub fn on_no_parts(&mut self) {
+        *self = Self { whole_only: true, ..Self::default() };
     }
 
     /// Whether what is there can be gone on from.
@@ -262,6 +315,7 @@ impl FetchPlan {
         (self.received, self.total, self.ends_at) = (0, length, length);
         self.validator = answer.version.validator();
         self.resource.clone_from(&answer.resource);
+        self.has_ranges = answer.has_ranges;
         self.is_joined = false;
         Body::BeginsAnew
     }
@@ -322,10 +376,15 @@ impl FetchPlan {
             self.small_gains = 0;
             return AfterBreak::GoOn(Duration::ZERO);
         }
-        let pause = FIRST_PAUSE * (1 << self.small_gains.min(10));
+        let pause = pause(self.small_gains);
         self.small_gains += 1;
-        AfterBreak::GoOn(pause.min(MAX_PAUSE))
+        AfterBreak::GoOn(pause)
     }
+}
+
+/// The pause after a break, behind so many like it.
+pub(super) fn pause(before: u32) -> Duration {
+    (FIRST_PAUSE * (1 << before.min(10))).min(MAX_PAUSE)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 //! the result is acknowledged. [`Rates`](rates::Rates) limit how fast it asks and reads,
 //! [`HttpOptions`](crate::config::HttpOptions) say how.
 
+mod connections;
 pub mod download;
 mod host;
 mod http;
@@ -18,7 +19,8 @@ pub mod url_policy;
 /// The limits of a download, which are settings.
 pub mod limits {
     pub use crate::config::{
-        DEFAULT_ANSWER_TIMEOUT, DEFAULT_DOWNLOAD_CONNECT_TIMEOUT, DEFAULT_MAX_BYTES,
-        DEFAULT_MIN_BYTES_PER_SECOND, DEFAULT_READ_TIMEOUT, DownloadLimits, SLOW_START,
+        DEFAULT_ANSWER_TIMEOUT, DEFAULT_BLOCK_BYTES, DEFAULT_CONNECTIONS,
+        DEFAULT_DOWNLOAD_CONNECT_TIMEOUT, DEFAULT_MAX_BYTES, DEFAULT_MIN_BYTES_PER_SECOND,
+        DEFAULT_READ_TIMEOUT, DownloadLimits, MIN_BLOCK_BYTES, SLOW_START,
     };
 }

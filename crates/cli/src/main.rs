@@ -32,10 +32,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use self::terminal::tell;
 
 use longshore::config::{
-    Credentials, DEFAULT_ANSWER_TIMEOUT, DEFAULT_BATCH_TIMEOUT, DEFAULT_DOWNLOAD_CONNECT_TIMEOUT,
-    DEFAULT_MAX_BATCH_SIZE, DEFAULT_MAX_BYTES, DEFAULT_MAX_EVENTS_IN_FLIGHT,
-    DEFAULT_MIN_BYTES_PER_SECOND, DEFAULT_READ_TIMEOUT, DownloadLimits, HttpOptions, HttpProxy,
-    MAX_DURATION, MAX_SLOTS, MAX_WINDOW_EVENTS, Rate, RateLimits, Redirects,
+    Credentials, DEFAULT_ANSWER_TIMEOUT, DEFAULT_BATCH_TIMEOUT, DEFAULT_BLOCK_BYTES,
+    DEFAULT_DOWNLOAD_CONNECT_TIMEOUT, DEFAULT_MAX_BATCH_SIZE, DEFAULT_MAX_BYTES,
+    DEFAULT_MAX_EVENTS_IN_FLIGHT, DEFAULT_MIN_BYTES_PER_SECOND, DEFAULT_READ_TIMEOUT,
+    DownloadLimits, HttpOptions, HttpProxy, MAX_DURATION, MAX_SLOTS, MAX_WINDOW_EVENTS,
+    MIN_BLOCK_BYTES, Rate, RateLimits, Redirects,
 };
 use longshore::error::{Error, ErrorClass, error_chain};
 use longshore::settings::value::{bytes_per_second, duration, requests_per_second};
@@ -227,9 +228,18 @@ struct LimitArgs {
     #[arg(long, value_name = "RATE", value_parser = bytes_per_second)]
     #[arg(allow_negative_numbers = true)]
     bytes_per_second_per_host: Option<Rate>,
-    /// Files fetched at once of each host. Default: as many as --concurrency
+    /// Connections at once to all hosts: one for each file, and what is left for blocks of large files.
+    /// 1 fetches every file over one connection. Default: as many as --concurrency
+    #[arg(long, value_name = "N", value_parser = count(MAX_SLOTS), allow_negative_numbers = true)]
+    connections: Option<usize>,
+    /// The same, to each host; no more files are fetched of it at once
     #[arg(long, value_name = "N", value_parser = count(MAX_SLOTS), allow_negative_numbers = true)]
     connections_per_host: Option<usize>,
+    /// The length of a block. A file of two blocks and more comes over several connections, where
+    /// its server allows it
+    #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_BLOCK_BYTES)]
+    #[arg(value_parser = clap::value_parser!(u64).range(MIN_BLOCK_BYTES..))]
+    block_bytes: u64,
 }
 
 impl LimitArgs {

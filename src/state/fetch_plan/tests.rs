@@ -9,7 +9,8 @@ fn strong(version: usize) -> Version {
 }
 
 fn answer(partial: Option<Option<ContentRange>>, length: Option<u64>, version: Version) -> Answer {
-    Answer { partial, length, version, resource: "https://h/a".to_owned() }
+    let resource = "https://h/a".to_owned();
+    Answer { partial, length, version, resource, has_ranges: true }
 }
 
 /// What the server does with a request.

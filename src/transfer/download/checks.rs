@@ -11,10 +11,10 @@ use crate::transfer::url_policy::redacted;
 /// Refuses a body that cannot be right before its first byte.
 pub(super) fn check_length(
     task: &DownloadTask,
-    arriving: &Arriving,
+    announced: Option<u64>,
     limits: &DownloadLimits,
 ) -> Result<(), Outcome> {
-    let Some(announced) = arriving.plan.total() else {
+    let Some(announced) = announced else {
         return Ok(());
     };
     let fault = if announced > limits.max_bytes {
@@ -54,14 +54,14 @@ pub(super) fn verified(
     task: &DownloadTask,
     arriving: &Arriving,
 ) -> Result<(u64, [u8; 32]), Outcome> {
-    let (bytes, sha256) = (arriving.plan.received(), arriving.sha256());
+    let (bytes, sha256) = (arriving.received(), arriving.sha256());
     if let Some(expected) = task.size.filter(|expected| *expected != bytes) {
         let message = wrong_length(task, bytes, expected, "the task");
         return Err(Outcome::dead_letter(Failure::permanent(message)));
     }
     match task.sha256 {
         // Somebody joined what does not belong together. The next attempt begins anew.
-        Some(expected) if expected != sha256 && arriving.plan.is_joined() => {
+        Some(expected) if expected != sha256 && arriving.is_joined() => {
             Err(Outcome::retry(Failure::transient(format!(
                 "{}: the SHA-256 of what came over several connections is not that of the task",
                 redacted(&task.url)

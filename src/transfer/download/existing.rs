@@ -60,6 +60,10 @@ impl Names {
         }
     }
 
+    pub(super) fn source(&self) -> &[u8; 16] {
+        &self.source
+    }
+
     pub(super) fn note(&self, bytes: u64, sha256: [u8; 32]) -> BlobNote {
         BlobNote { work: self.work, source: self.source, bytes, sha256 }
     }

@@ -19,30 +19,32 @@ mod arriving;
 mod checks;
 mod existing;
 mod kept;
+mod net;
+mod receiving;
+mod side_by_side;
 mod store_failure;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::Response;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 use tracing::debug;
 
-use self::arriving::Arriving;
-use self::checks::{check_length, check_rate, verified, wrong_length};
 use self::existing::Existing;
 pub use self::existing::ExistingFiles;
 use self::existing::Names;
 use self::kept::{Kept, TaskId};
+use self::net::{Net, Stopped};
+use self::receiving::Receiving;
 use self::store_failure::store_failed;
-use super::host::host_lane;
-use super::http::failure::{failed, silent};
-use super::http::{Fetched, Fetcher, NotFetched};
+use super::connections::Connections;
+use super::host::{host_lane, host_name};
+use super::http::Fetcher;
 use super::progress::Progress;
-use super::rates::{Meter, Rates};
+use super::rates::Rates;
 use super::task::{DownloadTask, Finished, TransferResult};
-use super::url_policy::{UrlPolicy, redacted};
+use super::url_policy::UrlPolicy;
 use crate::blob_store::BlobStore;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{DownloadLimits, HttpOptions, MAX_SLOTS};
@@ -53,7 +55,6 @@ use crate::lanes::LaneRule;
 use crate::outcome::{Failure, Outcome};
 use crate::producer::EntityProducer;
 use crate::producer::results::{ResultPublisher, Room};
-use crate::state::fetch_plan::{AfterBreak, Body, End, Misfit};
 
 /// What a result has beside what its task brings along, in bytes, at most.
 const RESULT_BYTES: usize = 512;
@@ -75,6 +76,7 @@ pub struct DownloadWorker {
     rates: Arc<Rates>,
     existing: ExistingFiles,
     kept: Kept,
+    connections: Connections,
     clock: Arc<dyn Clock>,
 }
 
@@ -118,6 +120,7 @@ impl DownloadWorker {
             rates: Arc::default(),
             existing: ExistingFiles::default(),
             kept: Kept::default(),
+            connections: Connections::new(limits.connections, None),
             clock: Arc::new(SystemClock),
         })
     }
@@ -160,6 +163,15 @@ impl DownloadWorker {
     #[must_use]
     pub fn with_rates(mut self, rates: Arc<Rates>) -> Self {
         self.rates = rates;
+        self
+    }
+
+    /// Fetches blocks of large files over no more connections than this to one host, those of other
+    /// files included. Give the same number to [`lane_rule`](Self::lane_rule), which limits how many
+    /// files of a host are fetched at once. `None`, no limit, unless set.
+    #[must_use]
+    pub fn with_connections_per_host(mut self, most: Option<usize>) -> Self {
+        self.connections = self.connections.with_most_per_host(most);
         self
     }
 
@@ -227,6 +239,16 @@ impl DownloadWorker {
         Ok(Stored { result: result(event, task, &finished)?, task: id, room })
     }
 
+    fn net(&self) -> Net<'_> {
+        Net {
+            fetcher: &self.fetcher,
+            rates: &self.rates,
+            progress: &self.progress,
+            limits: &self.limits,
+            connections: &self.connections,
+        }
+    }
+
     /// Fetches the file, or what an earlier attempt left of it to be fetched, and commits it.
     async fn fetch(
         &self,
@@ -235,12 +257,12 @@ impl DownloadWorker {
         id: TaskId<'_>,
         context: &EventContext,
     ) -> Result<(u64, [u8; 32]), Outcome> {
+        let host = host_name(&task.url).unwrap_or_default();
+        let _connection = self.connections.of_file(&host);
         let mut arriving = self.kept.take(&id).unwrap_or_default();
-        let received = match self.receive(task, &mut arriving).await {
-            Ok(()) => verified(task, &arriving).map_err(Stopped::Ends),
-            Err(stopped) => Err(stopped),
-        };
-        match received {
+        let (net, store, source) = (self.net(), &*self.store, names.source());
+        let receiving = Receiving { net, store, task, source, host: &host };
+        match receiving.all_of(&mut arriving).await {
             Ok((bytes, sha256)) => {
                 arriving.commit(names.note(bytes, sha256)).await.map_err(store_failed)?;
                 self.progress.on_file(bytes);
@@ -252,134 +274,15 @@ impl DownloadWorker {
                 self.kept.put(&id, arriving, context);
                 Err(outcome)
             }
+            // The store keeps what is there, for whoever comes.
+            Err(Stopped::Broke(outcome @ Outcome::Retry(_))) if arriving.in_blocks().is_some() => {
+                Err(outcome)
+            }
             Err(Stopped::Broke(outcome) | Stopped::Ends(outcome)) => {
                 arriving.abort().await;
                 Err(outcome)
             }
         }
-    }
-
-    /// Asks for the file, and for the rest of it after each break, until all of it is there.
-    async fn receive(&self, task: &DownloadTask, arriving: &mut Arriving) -> Result<(), Stopped> {
-        let mut pace = Pace::default();
-        loop {
-            let asked = self.fetcher.get(&task.url, arriving.plan.ask(), &self.rates).await;
-            let Fetched { response, answer, host } = match asked {
-                Ok(fetched) => fetched,
-                Err(NotFetched::NoSuchPart) => {
-                    arriving.plan.on_no_such_part();
-                    continue;
-                }
-                Err(NotFetched::Ends(outcome)) => return Err(Stopped::Broke(outcome)),
-            };
-            match arriving.plan.on_answer(answer) {
-                Ok(Body::Follows) => check_length(task, arriving, &self.limits)?,
-                Ok(Body::BeginsAnew) => {
-                    check_length(task, arriving, &self.limits)?;
-                    arriving.begin_anew(&*self.store, &task.path).await.map_err(store_failed)?;
-                }
-                Err(Misfit::OtherPart) => continue,
-                Err(Misfit::NotAskedFor) => {
-                    return Err(Stopped::Ends(Outcome::retry(Failure::transient(format!(
-                        "{}: the server answered 206 Partial Content where all of the file was \
-                         asked for",
-                        redacted(&task.url)
-                    )))));
-                }
-            }
-            let (begun, before) = (Instant::now(), arriving.plan.received());
-            let mut meter = self.rates.meter(host);
-            let copied = self.copy(task, response, arriving, &mut meter, &pace).await;
-            pace.spent += begun.elapsed().saturating_sub(meter.waited());
-            pace.received += arriving.plan.received().saturating_sub(before);
-            match copied {
-                Ok(()) => match arriving.plan.on_end() {
-                    End::Complete => return Ok(()),
-                    // Whoever gives little at a time is asked as seldom as one who breaks off.
-                    End::More => match arriving.plan.on_break() {
-                        AfterBreak::GoOn(pause) => sleep(pause).await,
-                        AfterBreak::Failed => {
-                            let what = format!("{}: no more of it comes", redacted(&task.url));
-                            let failure = Failure::transient(what);
-                            return Err(Stopped::Broke(Outcome::retry(failure)));
-                        }
-                    },
-                    End::WrongLength { announced } => {
-                        // What is too much of it is there as well: it is of no use.
-                        let received = arriving.plan.received();
-                        let message = wrong_length(task, received, announced, "the server");
-                        return Err(Stopped::Ends(Outcome::retry(Failure::transient(message))));
-                    }
-                },
-                Err(Stopped::Ends(outcome)) => return Err(Stopped::Ends(outcome)),
-                Err(Stopped::Broke(outcome)) => match arriving.plan.on_break() {
-                    AfterBreak::GoOn(pause) => {
-                        debug!(
-                            task = %task.id,
-                            bytes = arriving.plan.received(),
-                            "the connection broke; the rest is asked for"
-                        );
-                        sleep(pause).await;
-                    }
-                    AfterBreak::Failed => return Err(Stopped::Broke(outcome)),
-                },
-            }
-        }
-    }
-
-    /// Reads the body of an answer into the store.
-    async fn copy(
-        &self,
-        task: &DownloadTask,
-        mut response: Response,
-        arriving: &mut Arriving,
-        meter: &mut Meter<'_>,
-        pace: &Pace,
-    ) -> Result<(), Stopped> {
-        let (begun, mut came) = (Instant::now(), 0);
-        let (received, total) = (arriving.plan.received(), arriving.plan.total());
-        let large = self.progress.on_body(task.path.as_str(), received, total);
-        let most = task.size.unwrap_or(self.limits.max_bytes).min(self.limits.max_bytes);
-        loop {
-            let received = arriving.plan.received();
-            // Not the client's own timeout, which counts what we wait before we read as silence.
-            let silence = self.limits.read_timeout;
-            let chunk = timeout(silence, response.chunk())
-                .await
-                .map_err(|_elapsed| {
-                    let what = format!("after {received} bytes no more came");
-                    Stopped::Broke(silent(&task.url, &what, silence, "read-timeout"))
-                })?
-                .map_err(|error| {
-                    let what = format!("the body broke off after {received} bytes");
-                    Stopped::Broke(failed(&task.url, &what, error))
-                })?;
-            let Some(mut chunk) = chunk else {
-                break;
-            };
-            let bytes = chunk.len() as u64;
-            meter.on_arrived(chunk.len());
-            if received + bytes > most {
-                return Err(Stopped::Ends(Outcome::dead_letter(Failure::permanent(format!(
-                    "{}: the body is longer than the {most} bytes it may have",
-                    redacted(&task.url)
-                )))));
-            }
-            self.progress.on_received(bytes);
-            came += bytes;
-            let spent = pace.spent + begun.elapsed().saturating_sub(meter.waited());
-            check_rate(task, pace.received + came, spent, &self.limits).map_err(Stopped::Broke)?;
-            while !chunk.is_empty() {
-                let part = meter.next_part(&mut chunk).await;
-                arriving.write(part).await.map_err(store_failed)?;
-            }
-            arriving.plan.on_bytes(bytes);
-            if let Some(large) = &large {
-                large.on_bytes(arriving.plan.received());
-            }
-        }
-        meter.on_end().await;
-        Ok(())
     }
 }
 
@@ -394,29 +297,6 @@ impl EventHandler for DownloadWorker {
             }
             Err(outcome) => outcome,
         }
-    }
-}
-
-/// How fast the bodies of one attempt came so far.
-#[derive(Default)]
-struct Pace {
-    received: u64,
-    /// From the head of an answer to the end of its body, without what our own rates took.
-    spent: Duration,
-}
-
-/// Why a body was not read to its end.
-enum Stopped {
-    /// Its connection broke, or it fell silent; what becomes of the task where that cannot be gone on
-    /// from.
-    Broke(Outcome),
-    /// What becomes of the task.
-    Ends(Outcome),
-}
-
-impl From<Outcome> for Stopped {
-    fn from(outcome: Outcome) -> Self {
-        Self::Ends(outcome)
     }
 }
 

@@ -6,6 +6,8 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 
+use super::arriving::Arriving;
+use super::receiving::Pace;
 use super::*;
 use crate::blob_store::{BlobError, BlobName, BlobNote, BlobWriter, FoundBlob};
 use crate::config::{Rate, RateLimits};
@@ -61,18 +63,20 @@ async fn fetched(worker: &DownloadWorker, pause: Duration) -> Result<u64, Outcom
     let url = "https://example.com/a".parse().unwrap();
     let task = DownloadTask::new("a", url, BlobName::parse("a").unwrap());
     let chunks = futures::stream::iter(0..10).then(move |_| async move {
-        sleep(pause).await;
+        tokio::time::sleep(pause).await;
         Ok::<_, std::io::Error>(Bytes::from(vec![7; 1_000]))
     });
     let body = reqwest::Body::wrap_stream(chunks);
     let response = reqwest::Response::from(http::Response::new(body));
     let (version, resource) = (Version::default(), String::new());
-    let answer = Answer { partial: None, length: None, version, resource };
+    let answer = Answer { partial: None, length: None, version, resource, has_ranges: false };
     let mut arriving = Arriving::default();
     arriving.plan.on_answer(answer).unwrap();
     arriving.begin_anew(&*worker.store, &task.path).await.map_err(store_failed)?;
     let mut meter = worker.rates.meter("example.com".into());
-    match worker.copy(&task, response, &mut arriving, &mut meter, &Pace::default()).await {
+    let (net, store, host) = (worker.net(), &*worker.store, "example.com");
+    let receiving = Receiving { net, store, task: &task, source: &[0; 16], host };
+    match receiving.copy(response, &mut arriving, &mut meter, &Pace::default()).await {
         Ok(()) => Ok(arriving.plan.received()),
         Err(Stopped::Broke(outcome) | Stopped::Ends(outcome)) => Err(outcome),
     }

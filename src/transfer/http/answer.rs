@@ -16,8 +16,8 @@
 use std::time::{Duration, SystemTime};
 
 use reqwest::header::{
-    CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, HeaderMap, HeaderName, LAST_MODIFIED, LOCATION,
-    RETRY_AFTER,
+    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, HeaderMap, HeaderName, LAST_MODIFIED,
+    LOCATION, RETRY_AFTER,
 };
 use reqwest::{Response, StatusCode};
 use time::OffsetDateTime;
@@ -101,14 +101,10 @@ fn of_head(
     let failure = |class| Failure::new(class, said());
     let named = || retry_after(headers, now);
     match status.as_u16() {
-        200 | 203 => {
-            let (version, resource) = (version(headers), resource(url));
-            Meaning::File(Answer { partial: None, length, version, resource })
-        }
+        200 | 203 => Meaning::File(answer(url, headers, length, None)),
         206 => {
             let range = text(headers, CONTENT_RANGE).and_then(ContentRange::parse);
-            let (version, resource) = (version(headers), resource(url));
-            Meaning::File(Answer { partial: Some(range), length, version, resource })
+            Meaning::File(answer(url, headers, length, Some(range)))
         }
         301 | 302 | 303 | 307 | 308 => match location(url, headers) {
             Some(to) => Meaning::Elsewhere(to),
@@ -145,6 +141,19 @@ fn of_head(
         500..=599 => Meaning::Ends(may_pass(named(), failure(ErrorClass::Transient))),
         _ => Meaning::Ends(Outcome::dead_letter(failure(ErrorClass::Permanent))),
     }
+}
+
+fn answer(
+    url: &Url,
+    headers: &HeaderMap,
+    length: Option<u64>,
+    partial: Option<Option<ContentRange>>,
+) -> Answer {
+    // A list of units (RFC 9110, 14.3); in practice one.
+    let has_ranges = text(headers, ACCEPT_RANGES).is_some_and(|units| {
+        units.split(',').any(|unit| unit.trim().eq_ignore_ascii_case("bytes"))
+    });
+    Answer { partial, length, version: version(headers), resource: resource(url), has_ranges }
 }
 
 /// Another attempt; not before the time that the server named, which is a word about this file, and not

@@ -128,7 +128,7 @@ impl Fetcher {
     ) -> Result<Fetched, NotFetched> {
         let asked_for = match ask {
             Ask::Whole => AskedFor::Whole,
-            Ask::Rest { .. } => AskedFor::Rest,
+            Ask::Rest { .. } | Ask::Part { .. } => AskedFor::Rest,
         };
         let mut at = url.clone();
         for _ in 0..=MAX_REDIRECTS {
@@ -187,9 +187,16 @@ impl Fetcher {
                 Ask::Rest { from, validator } => request
                     .header(RANGE, format!("bytes={from}-"))
                     .header(IF_RANGE, validator.as_str()),
+                Ask::Part { from, to, validator } => request
+                    .header(RANGE, format!("bytes={from}-{}", to.saturating_sub(1)))
+                    .header(IF_RANGE, validator.as_str()),
             }
         };
-        match self.send(request(clients.reusing().map_err(unusable)?), url).await? {
+        let client = match ask {
+            Ask::Part { .. } => clients.apart(),
+            Ask::Whole | Ask::Rest { .. } => clients.reusing(),
+        };
+        match self.send(request(client.map_err(unusable)?), url).await? {
             Ok(response) => Ok(response),
             // As soon as the rates let it, and it counts for nothing.
             Err(error) if is_unanswered(&error) => {

@@ -36,6 +36,8 @@ pub(super) struct Pinned {
     reusing: OnceLock<Client>,
     /// Opens a connection for each request.
     fresh: OnceLock<Client>,
+    /// Has a connection for each request that is under way.
+    apart: OnceLock<Client>,
 }
 
 /// The addresses each host may be reached at.
@@ -77,6 +79,7 @@ impl Pinned {
             pins: Arc::default(),
             reusing: OnceLock::new(),
             fresh: OnceLock::new(),
+            apart: OnceLock::new(),
         }
     }
 
@@ -95,6 +98,15 @@ impl Pinned {
     /// Where it cannot be set up.
     pub(super) fn fresh(&self) -> Result<&Client, Error> {
         self.client(&self.fresh, |builder| builder.pool_max_idle_per_host(0))
+    }
+
+    /// The client for parts of one file: over one connection, as HTTP/2 would have them, they would come
+    /// no faster than the whole.
+    ///
+    /// # Errors
+    /// Where it cannot be set up.
+    pub(super) fn apart(&self) -> Result<&Client, Error> {
+        self.client(&self.apart, ClientBuilder::http1_only)
     }
 
     fn client<'a>(

@@ -92,12 +92,15 @@ async fn transfer(args: TransferArgs, report: &mut Report) -> Result<Ending, Com
     let stamp = reader.stamp();
     let queue = ListQueue::start(reader, place.clone(), done, target.clone(), letters.clone())?;
     let producer = Arc::new(EntityProducer::new(results.clone()).with_attempts(1));
-    let download =
-        DownloadWorker::new(Arc::new(target), producer, policy(&args), args.http.limits())?
-            .with_http(http)
-            .with_result_room(MAX_RESULTS.max(args.pace.concurrency), MAX_RESULT_BYTES)
-            .with_rates(Arc::new(Rates::new(args.limits.rates())?))
-            .with_existing(args.existing.into());
+    let mut limits = args.http.limits();
+    limits.connections = args.limits.connections.unwrap_or(args.pace.concurrency);
+    limits.block_bytes = args.limits.block_bytes;
+    let download = DownloadWorker::new(Arc::new(target), producer, policy(&args), limits)?
+        .with_http(http)
+        .with_connections_per_host(args.limits.connections_per_host)
+        .with_result_room(MAX_RESULTS.max(args.pace.concurrency), MAX_RESULT_BYTES)
+        .with_rates(Arc::new(Rates::new(args.limits.rates())?))
+        .with_existing(args.existing.into());
     let (progress, waiting) = (download.progress(), Arc::new(Waiting::default()));
     let job = Job::start(
         Arc::new(queue.clone()),

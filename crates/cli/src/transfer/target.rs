@@ -12,7 +12,9 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use longshore::blob_store::folder::FolderBlobStore;
-use longshore::blob_store::{BlobError, BlobName, BlobStore, BlobWriter, FoundBlob};
+use longshore::blob_store::{
+    BlobError, BlobName, BlobStore, BlobWriter, BlockWriter, FoundBlob, LeftBlocks,
+};
 
 /// See the [module](self). Cloning shares it.
 #[derive(Clone, Debug)]
@@ -74,6 +76,24 @@ impl BlobStore for Target {
         size_hint_bytes: Option<u64>,
     ) -> BoxFuture<'a, Result<Box<dyn BlobWriter>, BlobError>> {
         self.store.open(name, size_hint_bytes)
+    }
+
+    fn open_blocks<'a>(
+        &'a self,
+        name: &'a BlobName,
+        source: &'a [u8; 16],
+        version: &'a str,
+        bytes: u64,
+    ) -> BoxFuture<'a, Result<Option<Box<dyn BlockWriter>>, BlobError>> {
+        self.store.open_blocks(name, source, version, bytes)
+    }
+
+    fn resume_blocks<'a>(
+        &'a self,
+        name: &'a BlobName,
+        source: &'a [u8; 16],
+    ) -> BoxFuture<'a, Result<Option<LeftBlocks>, BlobError>> {
+        self.store.resume_blocks(name, source)
     }
 
     fn find<'a>(

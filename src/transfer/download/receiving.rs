@@ -1,0 +1,227 @@
+//! The bytes of one file: over one connection at a time, each going on where the last one broke; or, of
+//! a large file, over several at once ([`side_by_side`](super::side_by_side)).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::Response;
+use tokio::time::{Instant, sleep};
+use tracing::debug;
+
+use super::arriving::{Arriving, InBlocks};
+use super::checks::{check_length, check_rate, verified, wrong_length};
+use super::net::{Net, Stopped};
+use super::side_by_side::{NotThere, SideBySide};
+use super::store_failure::store_failed;
+use crate::blob_store::BlobStore;
+use crate::config::DownloadLimits;
+use crate::outcome::{Failure, Outcome};
+use crate::state::block_plan::Blocks;
+use crate::state::fetch_plan::{AfterBreak, Body, End, Misfit};
+use crate::transfer::http::{Fetched, NotFetched};
+use crate::transfer::rates::Meter;
+use crate::transfer::task::DownloadTask;
+use crate::transfer::url_policy::redacted;
+
+/// A file that is fetched.
+pub(super) struct Receiving<'a> {
+    pub(super) net: Net<'a>,
+    pub(super) store: &'a dyn BlobStore,
+    pub(super) task: &'a DownloadTask,
+    /// What names the file and all that it must be.
+    pub(super) source: &'a [u8; 16],
+    /// The host of the task's URL.
+    pub(super) host: &'a str,
+}
+
+/// How fast the bodies of one attempt came so far.
+#[derive(Default)]
+pub(super) struct Pace {
+    received: u64,
+    /// From the head of an answer to the end of its body, without what our own rates took.
+    spent: Duration,
+}
+
+impl Receiving<'_> {
+    /// All of the file, checked.
+    pub(super) async fn all_of(&self, arriving: &mut Arriving) -> Result<(u64, [u8; 32]), Stopped> {
+        if arriving.received() == 0 {
+            let (store, name, blocks) = (self.store, &self.task.path, self.blocks());
+            let resumed = arriving.resume(store, name, self.source, blocks).await;
+            resumed.map_err(store_failed)?;
+        }
+        self.receive(arriving).await?;
+        match verified(self.task, arriving) {
+            // Its blocks may be at fault.
+            Err(Outcome::Retry(_)) if arriving.in_blocks().is_some() => {
+                arriving.on_no_parts().await;
+                self.receive(arriving).await?;
+                verified(self.task, arriving).map_err(Stopped::Ends)
+            }
+            checked => checked.map_err(Stopped::Ends),
+        }
+    }
+
+    /// Asks for the file, and for the rest of it after each break, until all of it is there.
+    async fn receive(&self, arriving: &mut Arriving) -> Result<(), Stopped> {
+        let Self { net, task, .. } = self;
+        let mut pace = Pace::default();
+        if let Some(blocks) = arriving.in_blocks() {
+            check_length(task, Some(blocks.version.total), net.limits)?;
+            match self.in_blocks(blocks, None).await {
+                // It may be another file by now, which may come in blocks.
+                Err(NotThere::NoParts) => arriving.begin_without().await,
+                Err(NotThere::Stopped(stopped)) => return Err(stopped),
+                Ok(()) => return Ok(()),
+            }
+        }
+        loop {
+            let asked = net.fetcher.get(&task.url, arriving.plan.ask(), net.rates).await;
+            let Fetched { response, answer, host: answered } = match asked {
+                Ok(fetched) => fetched,
+                Err(NotFetched::NoSuchPart) => {
+                    arriving.plan.on_no_such_part();
+                    continue;
+                }
+                Err(NotFetched::Ends(outcome)) => return Err(Stopped::Broke(outcome)),
+            };
+            match arriving.plan.on_answer(answer) {
+                Ok(Body::Follows) => check_length(task, arriving.plan.total(), net.limits)?,
+                Ok(Body::BeginsAnew) => {
+                    check_length(task, arriving.plan.total(), net.limits)?;
+                    if self.begin_in_blocks(arriving).await?
+                        && let Some(blocks) = arriving.in_blocks()
+                    {
+                        let first = Some((response, answered));
+                        match self.in_blocks(blocks, first).await {
+                            Err(NotThere::NoParts) => arriving.on_no_parts().await,
+                            Err(NotThere::Stopped(stopped)) => return Err(stopped),
+                            Ok(()) => return Ok(()),
+                        }
+                        continue;
+                    }
+                    arriving.begin_anew(self.store, &task.path).await.map_err(store_failed)?;
+                }
+                Err(Misfit::OtherPart) => continue,
+                Err(Misfit::NotAskedFor) => {
+                    return Err(Stopped::Ends(Outcome::retry(Failure::transient(format!(
+                        "{}: the server answered 206 Partial Content where all of the file was \
+                         asked for",
+                        redacted(&task.url)
+                    )))));
+                }
+            }
+            let (begun, before) = (Instant::now(), arriving.plan.received());
+            let mut meter = net.rates.meter(answered);
+            let copied = self.copy(response, arriving, &mut meter, &pace).await;
+            pace.spent += begun.elapsed().saturating_sub(meter.waited());
+            pace.received += arriving.plan.received().saturating_sub(before);
+            match copied {
+                Ok(()) => match arriving.plan.on_end() {
+                    End::Complete => return Ok(()),
+                    // Whoever gives little at a time is asked as seldom as one who breaks off.
+                    End::More => match arriving.plan.on_break() {
+                        AfterBreak::GoOn(pause) => sleep(pause).await,
+                        AfterBreak::Failed => {
+                            let what = format!("{}: no more of it comes", redacted(&task.url));
+                            let failure = Failure::transient(what);
+                            return Err(Stopped::Broke(Outcome::retry(failure)));
+                        }
+                    },
+                    End::WrongLength { announced } => {
+                        // What is too much of it is there as well: it is of no use.
+                        let received = arriving.plan.received();
+                        let message = wrong_length(task, received, announced, "the server");
+                        return Err(Stopped::Ends(Outcome::retry(Failure::transient(message))));
+                    }
+                },
+                Err(Stopped::Ends(outcome)) => return Err(Stopped::Ends(outcome)),
+                Err(Stopped::Broke(outcome)) => match arriving.plan.on_break() {
+                    AfterBreak::GoOn(pause) => {
+                        debug!(
+                            task = %task.id,
+                            bytes = arriving.plan.received(),
+                            "the connection broke; the rest is asked for"
+                        );
+                        sleep(pause).await;
+                    }
+                    AfterBreak::Failed => return Err(Stopped::Broke(outcome)),
+                },
+            }
+        }
+    }
+
+    /// Whether the file is one that comes in blocks; then it is opened for them.
+    async fn begin_in_blocks(&self, arriving: &mut Arriving) -> Result<bool, Outcome> {
+        let (net, blocks) = (&self.net, self.blocks());
+        let is_large = |total| total >= blocks.block_bytes.saturating_mul(2);
+        let version = arriving.plan.version_in_parts();
+        let version = version.filter(|of| is_large(of.total) && net.connections.are_shared());
+        let Some(version) = version else { return Ok(false) };
+        let (name, source) = (&self.task.path, self.source);
+        let begun = arriving.begin_in_blocks(self.store, name, source, version, blocks).await;
+        begun.map_err(store_failed)
+    }
+
+    fn blocks(&self) -> Blocks {
+        let DownloadLimits { block_bytes, connections, .. } = *self.net.limits;
+        // Twice what is under way: one that is slow holds nobody up for long.
+        Blocks { block_bytes, window_blocks: connections as u64 * 2 }
+    }
+
+    /// Fetches what is missing of a file that comes in blocks.
+    async fn in_blocks(
+        &self,
+        blocks: &InBlocks,
+        first: Option<(Response, Arc<str>)>,
+    ) -> Result<(), NotThere> {
+        let Self { net, task, host, .. } = *self;
+        let (received, total) = (blocks.plan().received(), Some(blocks.version.total));
+        let large = net.progress.on_body(task.path.as_str(), received, total);
+        SideBySide { net, task, host, blocks, large }.run(first).await
+    }
+
+    /// Reads the body of an answer into the store.
+    pub(super) async fn copy(
+        &self,
+        mut response: Response,
+        arriving: &mut Arriving,
+        meter: &mut Meter<'_>,
+        pace: &Pace,
+    ) -> Result<(), Stopped> {
+        let Self { net, task, .. } = self;
+        let (begun, mut came) = (Instant::now(), 0);
+        let (received, total) = (arriving.plan.received(), arriving.plan.total());
+        let large = net.progress.on_body(task.path.as_str(), received, total);
+        let most = task.size.unwrap_or(net.limits.max_bytes).min(net.limits.max_bytes);
+        loop {
+            let received = arriving.plan.received();
+            let chunk = net.next_chunk(&mut response, task, received).await;
+            let Some(mut chunk) = chunk.map_err(Stopped::Broke)? else {
+                break;
+            };
+            let bytes = chunk.len() as u64;
+            meter.on_arrived(chunk.len());
+            if received + bytes > most {
+                return Err(Stopped::Ends(Outcome::dead_letter(Failure::permanent(format!(
+                    "{}: the body is longer than the {most} bytes it may have",
+                    redacted(&task.url)
+                )))));
+            }
+            net.progress.on_received(bytes);
+            came += bytes;
+            let spent = pace.spent + begun.elapsed().saturating_sub(meter.waited());
+            check_rate(task, pace.received + came, spent, net.limits).map_err(Stopped::Broke)?;
+            while !chunk.is_empty() {
+                let part = meter.next_part(&mut chunk).await;
+                arriving.write(part).await.map_err(store_failed)?;
+            }
+            arriving.plan.on_bytes(bytes);
+            if let Some(large) = &large {
+                large.on_bytes(arriving.plan.received());
+            }
+        }
+        meter.on_end().await;
+        Ok(())
+    }
+}

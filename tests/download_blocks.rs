@@ -1,0 +1,415 @@
+//! A large file over several connections at once, from servers that allow it, and from servers that
+//! say so and do something else.
+#![allow(missing_docs)]
+
+mod support;
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use longshore::blob_store::folder::FolderBlobStore;
+use longshore::checkpoint_store::memory::MemoryCheckpointStore;
+use longshore::config::ConsumerOptions;
+use longshore::dead_letter::memory::MemoryDeadLetterSink;
+use longshore::producer::EntityProducer;
+use longshore::state::backoff::Backoff;
+use longshore::transfer::download::DownloadWorker;
+use longshore::transfer::limits::DownloadLimits;
+use longshore::transfer::task::hex;
+use longshore::transfer::url_policy::{PrivateAddresses, UrlPolicy};
+use longshore::transport::memory::MemoryHub;
+use longshore::{BatchConsumer, ConsumerHandle, OutgoingEvent};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use support::{drained, until, within};
+
+const BLOCK: u64 = 64 * 1024;
+/// Eleven blocks and a bit.
+const LENGTH: u64 = 11 * BLOCK + 4_321;
+
+/// What a server does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    /// Each request at so many bytes a second.
+    Right(u32),
+    /// It says nothing of ranges.
+    NoAcceptRanges,
+    WeakETag,
+    /// The body of each request breaks after so many bytes.
+    Breaks(u64),
+    /// It answers a request for a part with the whole.
+    IgnoresRange,
+    /// A second connection is told that there are too many.
+    OneAtATime,
+    /// Its URL is good for one request; after that all is 403, for a while.
+    OnceOnly,
+    /// The parts are of another file than they say.
+    WrongBytes,
+    /// A part says another length of the whole.
+    OtherTotal,
+    /// After the third request it is another file.
+    Changes,
+    /// The third request has no answer but a head.
+    FallsSilent,
+    /// A part is shorter than what was asked for.
+    ShortParts,
+    /// After so many bytes, of all requests together, nobody gets any more.
+    StopsAfter(u64),
+}
+
+struct Server {
+    address: SocketAddr,
+    kind: Mutex<Kind>,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    requests: usize,
+    /// Those for a part.
+    parts: usize,
+    serving: usize,
+    most_at_once: usize,
+    /// Bytes of bodies.
+    sent: u64,
+}
+
+/// The bytes of a version of the file.
+fn content(version: u8) -> Vec<u8> {
+    (0..LENGTH).map(|at| (at * 31 / 7) as u8 ^ (at >> 9) as u8 ^ version).collect()
+}
+
+impl Server {
+    fn start(kind: Kind) -> Arc<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let server = Arc::new(Self { address, kind: Mutex::new(kind), seen: Mutex::default() });
+        let serving = Arc::clone(&server);
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let server = Arc::clone(&serving);
+                // A client that has what it wanted goes away.
+                thread::spawn(move || drop(server.serve(stream)));
+            }
+        });
+        server
+    }
+
+    fn kind(&self) -> Kind {
+        *self.kind.lock().expect("lock")
+    }
+
+    /// It does something else from now on, and counts anew.
+    fn becomes(&self, kind: Kind) {
+        *self.kind.lock().expect("lock") = kind;
+        *self.seen.lock().expect("lock") = Seen::default();
+    }
+
+    fn serve(&self, stream: TcpStream) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        let mut lines = BufReader::new(stream.try_clone()?).lines();
+        loop {
+            let (mut range, mut if_range, mut is_first) = (None, None, true);
+            loop {
+                let Some(line) = lines.next().transpose()? else { return Ok(()) };
+                if line.is_empty() {
+                    break;
+                }
+                let lower = line.to_ascii_lowercase();
+                if let Some(asked) = lower.strip_prefix("range: bytes=") {
+                    let (from, to) = asked.split_once('-').expect("a range");
+                    let to = to.parse::<u64>().map_or(LENGTH, |last| last + 1);
+                    range = Some(from.parse().expect("a number")..to.min(LENGTH));
+                }
+                if let Some(validator) = lower.strip_prefix("if-range: ") {
+                    if_range = Some(validator.to_owned());
+                }
+                is_first = false;
+            }
+            assert!(!is_first, "a request without a line");
+            let number = {
+                let mut seen = self.seen.lock().expect("lock");
+                seen.requests += 1;
+                seen.parts += usize::from(range.is_some());
+                seen.serving += 1;
+                seen.most_at_once = seen.most_at_once.max(seen.serving);
+                seen.requests
+            };
+            let goes_on = self.answer(&stream, number, range, if_range.as_deref());
+            let mut seen = self.seen.lock().expect("lock");
+            seen.serving = seen.serving.saturating_sub(1);
+            drop(seen);
+            if !goes_on? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Answers a request; false where the connection breaks.
+    fn answer(
+        &self,
+        mut stream: &TcpStream,
+        number: usize,
+        range: Option<Range<u64>>,
+        if_range: Option<&str>,
+    ) -> io::Result<bool> {
+        let serving = self.seen.lock().expect("lock").serving;
+        let refusal = match self.kind() {
+            Kind::OneAtATime if serving > 1 => Some("429 Too Many"),
+            Kind::OnceOnly if (2..6).contains(&number) => Some("403 Forbidden"),
+            _ => None,
+        };
+        if let Some(refusal) = refusal {
+            write!(stream, "HTTP/1.1 {refusal}\r\nContent-Length: 0\r\n\r\n")?;
+            return Ok(true);
+        }
+        let version = u8::from(self.kind() == Kind::Changes && number > 3);
+        let strength = if self.kind() == Kind::WeakETag { "W/" } else { "" };
+        let etag = format!("{strength}\"v{version}\"");
+        let ranges = if self.kind() == Kind::NoAcceptRanges { "none" } else { "bytes" };
+        let range = range
+            .filter(|_| if_range.is_none_or(|validator| validator == etag))
+            .filter(|_| self.kind() != Kind::IgnoresRange);
+        let (status, mut given) = match &range {
+            Some(range) => ("206 Part", range.clone()),
+            None => ("200 All", 0..LENGTH),
+        };
+        if self.kind() == Kind::ShortParts && range.is_some() {
+            given.end = given.end.min(given.start + BLOCK / 3);
+        }
+        let bytes = given.end - given.start;
+        write!(
+            stream,
+            "HTTP/1.1 {status}\r\nETag: {etag}\r\nAccept-Ranges: {ranges}\r\nContent-Length: {bytes}\r\n"
+        )?;
+        if range.is_some() {
+            let total = LENGTH + u64::from(self.kind() == Kind::OtherTotal);
+            write!(stream, "Content-Range: bytes {}-{}/{total}\r\n", given.start, given.end - 1)?;
+        }
+        write!(stream, "\r\n")?;
+        if self.kind() == Kind::FallsSilent && number == 3 {
+            thread::sleep(Duration::from_secs(20));
+            return Ok(false);
+        }
+        let wrong = u8::from(self.kind() == Kind::WrongBytes && range.is_some()) * 0x55;
+        let body: Vec<u8> = content(version)[given.start as usize..given.end as usize]
+            .iter()
+            .map(|byte| byte ^ wrong)
+            .collect();
+        let (mut body, mut breaks) = (&body[..], false);
+        if let Kind::Breaks(after) = self.kind()
+            && body.len() as u64 > after
+        {
+            (body, breaks) = (&body[..after as usize], true);
+        }
+        let pace = if let Kind::Right(pace) = self.kind() { pace } else { 4_000_000 };
+        for part in body.chunks(16 * 1024) {
+            thread::sleep(Duration::from_secs_f64(part.len() as f64 / f64::from(pace)));
+            loop {
+                let mut seen = self.seen.lock().expect("lock");
+                match self.kind() {
+                    Kind::StopsAfter(most) if seen.sent >= most => {}
+                    _ => break seen.sent += part.len() as u64,
+                }
+                drop(seen);
+                thread::sleep(Duration::from_millis(50));
+            }
+            stream.write_all(part)?;
+        }
+        Ok(!breaks)
+    }
+}
+
+/// What became of a file.
+struct Came {
+    file: Option<Vec<u8>>,
+    letters: Vec<String>,
+    requests: usize,
+    parts: usize,
+    most_at_once: usize,
+    attempts: usize,
+}
+
+/// A worker that has one task.
+fn start(
+    url: &str,
+    folder: &Path,
+    (connections, per_host): (usize, Option<usize>),
+    sha256: Option<&[u8]>,
+) -> (ConsumerHandle, Arc<MemoryDeadLetterSink>) {
+    let (tasks, results) = (MemoryHub::new("tasks", 1), MemoryHub::new("results", 1));
+    let mut limits = DownloadLimits::default();
+    limits.block_bytes = BLOCK;
+    limits.connections = connections;
+    limits.read_timeout = Duration::from_secs(1);
+    let worker = DownloadWorker::new(
+        Arc::new(FolderBlobStore::open(folder).expect("a store")),
+        Arc::new(EntityProducer::new(Arc::new(results.publisher()))),
+        UrlPolicy::new().with_private_addresses(PrivateAddresses::Allow),
+        limits,
+    );
+    let worker = worker.expect("a worker").with_connections_per_host(per_host);
+    let mut task = json!({ "id": "a", "url": url, "path": "a" });
+    if let Some(sha256) = sha256 {
+        task["sha256"] = hex(sha256).into();
+    }
+    tasks.publish(0, OutgoingEvent::new(task.to_string()));
+    let letters = Arc::new(MemoryDeadLetterSink::default());
+    let mut options = ConsumerOptions::default();
+    options.retry_backoff = Backoff::doubling(Duration::from_millis(10), Duration::from_millis(20));
+    let transport = Arc::new(tasks.transport("$Default"));
+    let handle = BatchConsumer::builder(transport, Arc::new(MemoryCheckpointStore::new()))
+        .dead_letters(letters.clone())
+        .options(options)
+        .event_handler(worker)
+        .expect("valid")
+        .start();
+    (handle, letters)
+}
+
+async fn settled(handle: &ConsumerHandle) {
+    until("the file or its letter", || {
+        handle
+            .snapshot()
+            .partitions
+            .first()
+            .is_some_and(|partition| partition.settled_to.is_some_and(|number| number.0 == 0))
+    })
+    .await;
+}
+
+async fn fetched(
+    kind: Kind,
+    connections: usize,
+    per_host: Option<usize>,
+    sha256: Option<&[u8]>,
+) -> Came {
+    let server = Server::start(kind);
+    let folder = tempfile::tempdir().expect("a folder");
+    let url = format!("http://{}/a", server.address);
+    let (handle, letters) = start(&url, folder.path(), (connections, per_host), sha256);
+    settled(&handle).await;
+    let exit = within("the drain", drained(handle)).await;
+    let left: HashSet<_> = fs::read_dir(folder.path())
+        .expect("readable")
+        .map(|entry| entry.expect("an entry").file_name())
+        .filter(|name| name != "a" && name != ".longshore")
+        .collect();
+    assert!(left.is_empty(), "{kind:?} left {left:?}");
+    let unfinished = fs::read_dir(folder.path().join(".longshore/unfinished"));
+    let unfinished = unfinished.map_or(0, Iterator::count);
+    assert!(unfinished == 0, "{kind:?} left {unfinished} files that are not finished");
+    let seen = server.seen.lock().expect("lock");
+    Came {
+        file: fs::read(folder.path().join("a")).ok(),
+        letters: letters.letters().iter().map(|letter| letter.failure.message.clone()).collect(),
+        requests: seen.requests,
+        parts: seen.parts,
+        most_at_once: seen.most_at_once,
+        attempts: 1 + exit.counts.retried as usize,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_file_comes_over_as_many_connections_as_there_are() {
+    let right = content(0);
+    // Slow enough for all connections to be under way at once.
+    let came = fetched(Kind::Right(400_000), 6, None, None).await;
+    assert!(came.file == Some(right.clone()), "{:?}", came.letters);
+    assert_eq!((came.most_at_once, came.attempts), (6, 1));
+    // The first body brings what nobody else has; each other block is asked for once.
+    assert!(came.parts <= 11, "{} parts", came.parts);
+    assert_eq!(came.requests, came.parts + 1);
+
+    let came = fetched(Kind::Right(2_000_000), 6, Some(2), None).await;
+    assert!(came.file == Some(right.clone()) && came.most_at_once == 2, "{}", came.most_at_once);
+    for (connections, per_host) in [(1, None), (6, Some(1))] {
+        let came = fetched(Kind::Right(20_000_000), connections, per_host, None).await;
+        assert!(came.file == Some(right.clone()));
+        assert_eq!((came.requests, came.parts), (1, 0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_a_server_does_with_parts_the_file_is_right() {
+    let right = content(0);
+    let hash = Sha256::digest(&right);
+    for kind in [
+        Kind::NoAcceptRanges,
+        Kind::WeakETag,
+        Kind::Breaks(20_000),
+        Kind::IgnoresRange,
+        Kind::OneAtATime,
+        Kind::OnceOnly,
+        Kind::OtherTotal,
+        Kind::FallsSilent,
+        Kind::ShortParts,
+        Kind::WrongBytes,
+    ] {
+        let came = fetched(kind, 4, None, Some(&hash)).await;
+        assert!(came.file == Some(right.clone()), "{kind:?}: {:?}", came.letters);
+        if matches!(kind, Kind::NoAcceptRanges | Kind::WeakETag) {
+            assert_eq!((came.requests, came.parts), (1, 0), "{kind:?}");
+        }
+        assert!(came.requests <= 60, "{kind:?}: {} requests", came.requests);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_versions_are_never_joined() {
+    let came = fetched(Kind::Changes, 4, None, None).await;
+    assert!(came.file == Some(content(1)), "{:?}", came.letters);
+    // What was there of the other version was of no use.
+    assert!(came.requests >= 5);
+    let hash = Sha256::digest(content(0));
+    let came = fetched(Kind::Changes, 4, None, Some(&hash)).await;
+    assert!(came.file.is_none());
+    assert!(
+        came.letters.iter().any(|letter| letter.contains("the SHA-256 is")),
+        "{:?}",
+        came.letters
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_worker_left_of_a_file_is_not_fetched_again() {
+    const CAME: u64 = 7 * BLOCK;
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::start(Kind::StopsAfter(CAME));
+    let url = format!("http://{}/a", server.address);
+    let (mut handle, _) = start(&url, folder.path(), (3, None), None);
+    until("most of it", || server.seen.lock().expect("lock").sent >= CAME).await;
+    let kept = folder.path().join(".longshore/unfinished");
+    until("it is written", || {
+        let journal = fs::read_dir(&kept).into_iter().flatten().flatten();
+        let journal = journal.map(|entry| entry.path()).find(|path| path.extension().is_some());
+        let text = journal.and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
+        text.lines().count() >= 5
+    })
+    .await;
+    // The call of the handler is dropped.
+    handle.stop();
+    within("the stop", handle.join()).await;
+
+    server.becomes(Kind::Right(50_000_000));
+    let (handle, letters) = start(&url, folder.path(), (3, None), None);
+    settled(&handle).await;
+    let file = fs::read(folder.path().join("a")).ok();
+    assert!(file == Some(content(0)), "{:?}", letters.letters());
+    let (sent, requests) = {
+        let seen = server.seen.lock().expect("lock");
+        (seen.sent, seen.requests)
+    };
+    // What was under way, and not written, comes again: a block a stream at most.
+    assert!(sent <= LENGTH - CAME + 5 * BLOCK, "{sent} bytes in {requests} requests");
+    assert_eq!(fs::read_dir(&kept).map_or(0, Iterator::count), 0);
+    assert!(within("the drain", drained(handle)).await.is_clean());
+}
