@@ -301,12 +301,9 @@ async fn fetched(
     let left: HashSet<_> = fs::read_dir(folder.path())
         .expect("readable")
         .map(|entry| entry.expect("an entry").file_name())
-        .filter(|name| name != "a" && name != ".longshore")
+        .filter(|name| name != "a")
         .collect();
     assert!(left.is_empty(), "{kind:?} left {left:?}");
-    let unfinished = fs::read_dir(folder.path().join(".longshore/unfinished"));
-    let unfinished = unfinished.map_or(0, Iterator::count);
-    assert!(unfinished == 0, "{kind:?} left {unfinished} files that are not finished");
     let seen = server.seen.lock().expect("lock");
     Came {
         file: fs::read(folder.path().join("a")).ok(),
@@ -324,13 +321,16 @@ async fn a_large_file_comes_over_as_many_connections_as_there_are() {
     // Slow enough for all connections to be under way at once.
     let came = fetched(Kind::Right(400_000), 6, None, None).await;
     assert!(came.file == Some(right.clone()), "{:?}", came.letters);
-    assert_eq!((came.most_at_once, came.attempts), (6, 1));
+    // The server may hear late that the first body is read no further.
+    assert!((6..=7).contains(&came.most_at_once), "{}", came.most_at_once);
+    assert_eq!(came.attempts, 1);
     // The first body brings what nobody else has; each other block is asked for once.
     assert!(came.parts <= 11, "{} parts", came.parts);
     assert_eq!(came.requests, came.parts + 1);
 
     let came = fetched(Kind::Right(2_000_000), 6, Some(2), None).await;
-    assert!(came.file == Some(right.clone()) && came.most_at_once == 2, "{}", came.most_at_once);
+    assert!(came.file == Some(right.clone()));
+    assert!((2..=3).contains(&came.most_at_once), "{}", came.most_at_once);
     for (connections, per_host) in [(1, None), (6, Some(1))] {
         let came = fetched(Kind::Right(20_000_000), connections, per_host, None).await;
         assert!(came.file == Some(right.clone()));

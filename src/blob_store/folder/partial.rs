@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::unfinished;
 use crate::durable_folder::random_name;
 
 /// The folder below the root that no blob may be in.
@@ -111,6 +112,8 @@ impl PartialFolder {
         let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(held) = lock.take() {
             remove(&self.path);
+            // Both stay where something is in them.
+            let _ = fs::remove_dir(self.holder.join(unfinished::FOLDER));
             let _ = fs::remove_dir(&self.holder);
             drop(held);
         }

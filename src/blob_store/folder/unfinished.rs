@@ -29,7 +29,7 @@ use super::partial::PartialFile;
 use crate::hex::hex;
 
 /// The folder below the one for temporary files.
-const FOLDER: &str = "unfinished";
+pub(super) const FOLDER: &str = "unfinished";
 
 const HEADER: &str = "longshore unfinished v1";
 

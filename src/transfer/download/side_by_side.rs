@@ -72,6 +72,8 @@ struct Running<'a> {
     streams: FuturesUnordered<BoxFuture<'a, Ended>>,
     /// Streams among them.
     count: usize,
+    /// The one that has the file's own connection.
+    own: Option<StreamId>,
     /// Most of them: fewer once the server refused one.
     most: usize,
     /// After a break in vain, nothing is asked for before.
@@ -81,12 +83,20 @@ struct Running<'a> {
     is_hashing: bool,
 }
 
+impl Running<'_> {
+    fn on_ended(&mut self, stream: StreamId) {
+        self.count -= 1;
+        self.own = self.own.filter(|own| *own != stream);
+    }
+}
+
 impl<'a> SideBySide<'a> {
     /// Fetches what is missing. `first` is the body of an answer to a request for all of the file.
     pub(super) async fn run(&'a self, first: Option<(Response, Arc<str>)>) -> Result<(), NotThere> {
         let mut running = Running {
             streams: FuturesUnordered::new(),
             count: 0,
+            own: None,
             most: usize::MAX,
             not_before: None,
             hashed: 0,
@@ -95,7 +105,7 @@ impl<'a> SideBySide<'a> {
         if let Some((response, host)) = first
             && let Some((stream, _)) = self.take()
         {
-            running.count += 1;
+            (running.count, running.own) = (1, Some(stream));
             running.streams.push(self.first_body(stream, response, host).boxed());
         }
         while !self.is_there(&running) {
@@ -129,16 +139,17 @@ impl<'a> SideBySide<'a> {
             if !self.blocks.plan().can_take() {
                 break;
             }
-            // Its own, which is counted with the file.
-            let connection = match running.count {
-                0 => None,
-                _ => match self.net.connections.of_block(self.host) {
+            // Its own is counted with the file.
+            let connection = match running.own {
+                None => None,
+                Some(_) => match self.net.connections.of_block(self.host) {
                     Some(connection) => Some(connection),
                     None => break,
                 },
             };
             let Some((stream, range)) = self.take() else { break };
             running.count += 1;
+            running.own = running.own.or(Some(stream));
             running.streams.push(self.block(stream, range, connection).boxed());
         }
         let frontier = self.blocks.plan().frontier();
@@ -163,11 +174,11 @@ impl<'a> SideBySide<'a> {
             Ended::NoParts => return Err(NotThere::NoParts),
             Ended::Failed(outcome) => return Err(ends(outcome)),
             Ended::Done(stream) => {
-                running.count -= 1;
+                running.on_ended(stream);
                 self.blocks.plan().on_end(stream);
             }
             Ended::Broke(stream, outcome) => {
-                running.count -= 1;
+                running.on_ended(stream);
                 match self.blocks.plan().on_break(stream) {
                     AfterBreak::GoOn(Duration::ZERO) => {}
                     AfterBreak::GoOn(pause) => running.not_before = Some(Instant::now() + pause),
@@ -176,7 +187,7 @@ impl<'a> SideBySide<'a> {
                 debug!(task = %self.task.id, "a connection broke; its block is asked for again");
             }
             Ended::Refused(stream, outcome) => {
-                running.count -= 1;
+                running.on_ended(stream);
                 self.blocks.plan().on_end(stream);
                 if running.count == 0 {
                     return Err(match outcome {
