@@ -174,6 +174,9 @@ impl BlobStore for FolderBlobStore {
         source: &'a [u8; 16],
     ) -> BoxFuture<'a, Result<Option<LeftBlocks>, BlobError>> {
         async move {
+            if self.root.unfinished().is_known_empty() {
+                return Ok(None);
+            }
             let look = |root: &Root, source: &[u8; 16]| root.unfinished().has(source);
             let (root, resumed) = (self.root.clone(), *source);
             let (there, took) = if self.look_pace.is_quick() {

@@ -201,6 +201,12 @@ impl Root {
 
     /// Where the bytes of a blob are.
     fn file_of(&self, name: &BlobName) -> Result<Option<(PathBuf, Metadata)>, BlobError> {
+        check_name(name)?;
+        // Wherever links lead: where nothing is, nothing is refused either.
+        let path = self.path.join(name.as_str());
+        if fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+            return Ok(None);
+        }
         let Some(folder) = self.folder_of(name, Missing::Leave)? else {
             return Ok(None);
         };

@@ -18,8 +18,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, Digest};
@@ -44,10 +44,16 @@ const MAX_LINE_BYTES: u64 = 64 * 1024;
 /// How much is read at a time to be checked.
 const READ_BYTES: usize = 256 * 1024;
 
+/// How long it is taken for known that there is nothing at all. Whoever comes after another process waits
+/// for its lease for longer.
+const EMPTY_FOR: Duration = Duration::from_millis(100);
+
 /// The folder of what came in part.
 #[derive(Debug)]
 pub(super) struct UnfinishedFolder {
     path: PathBuf,
+    /// When it was found to be empty.
+    empty_at: Mutex<Option<Instant>>,
 }
 
 /// A blob that comes, or came in part. Dropped, what is there stays.
@@ -73,7 +79,16 @@ pub(super) struct Journal {
 
 impl UnfinishedFolder {
     pub(super) fn of(holder: &Path) -> Self {
-        Self { path: holder.join(FOLDER) }
+        Self { path: holder.join(FOLDER), empty_at: Mutex::default() }
+    }
+
+    /// Whether it was empty a moment ago. Asked for each file, and most folders are: no system call.
+    pub(super) fn is_known_empty(&self) -> bool {
+        self.empty_at().is_some_and(|at| at.elapsed() < EMPTY_FOR)
+    }
+
+    fn empty_at(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.empty_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Removes what nobody came back for. What cannot be looked at stays.
@@ -97,8 +112,12 @@ impl UnfinishedFolder {
         }
     }
 
-    /// Whether something was left of a blob. Cheap: it is asked for each file.
+    /// Whether something was left of a blob.
     pub(super) fn has(&self, source: &[u8; 16]) -> bool {
+        if fs::read_dir(&self.path).map_or(true, |mut entries| entries.next().is_none()) {
+            *self.empty_at() = Some(Instant::now());
+            return false;
+        }
         fs::symlink_metadata(self.paths(source).1).is_ok_and(|metadata| metadata.is_file())
     }
 
@@ -144,6 +163,7 @@ impl UnfinishedFolder {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
+        *self.empty_at() = None;
         let (path, journal_path) = self.paths(source);
         let file = open(&path, true)?;
         if !is_ours(&file, &path) {
@@ -286,7 +306,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = UnfinishedFolder::of(dir.path());
         assert!(!folder.has(&SOURCE) && folder.resume(&SOURCE).unwrap().is_none());
+        assert!(folder.is_known_empty());
         let unfinished = begin(&folder, "[1]").unwrap();
+        assert!(!folder.is_known_empty());
         for (at, bytes) in [(0, &b"abcd"[..]), (40, b"efgh"), (60, b"ijkl")] {
             write(&unfinished, at, bytes);
         }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use reqwest::Response;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
@@ -47,8 +48,8 @@ impl Receiving<'_> {
     pub(super) async fn all_of(&self, arriving: &mut Arriving) -> Result<(u64, [u8; 32]), Stopped> {
         if arriving.received() == 0 {
             let (store, name, blocks) = (self.store, &self.task.path, self.blocks());
-            let resumed = arriving.resume(store, name, self.source, blocks).await;
-            resumed.map_err(store_failed)?;
+            let resumed = arriving.resume(store, name, self.source, blocks);
+            resumed.await.map_err(store_failed)?;
         }
         self.receive(arriving).await?;
         match verified(self.task, arriving) {
@@ -68,7 +69,7 @@ impl Receiving<'_> {
         let mut pace = Pace::default();
         if let Some(blocks) = arriving.in_blocks() {
             check_length(task, Some(blocks.version.total), net.limits)?;
-            match self.in_blocks(blocks, None).await {
+            match self.in_blocks(blocks, None).boxed().await {
                 // It may be another file by now, which may come in blocks.
                 Err(NotThere::NoParts) => arriving.begin_without().await,
                 Err(NotThere::Stopped(stopped)) => return Err(stopped),
@@ -93,7 +94,7 @@ impl Receiving<'_> {
                         && let Some(blocks) = arriving.in_blocks()
                     {
                         let first = Some((response, answered));
-                        match self.in_blocks(blocks, first).await {
+                        match self.in_blocks(blocks, first).boxed().await {
                             Err(NotThere::NoParts) => arriving.on_no_parts().await,
                             Err(NotThere::Stopped(stopped)) => return Err(stopped),
                             Ok(()) => return Ok(()),
@@ -159,8 +160,8 @@ impl Receiving<'_> {
         let version = version.filter(|of| is_large(of.total) && net.connections.are_shared());
         let Some(version) = version else { return Ok(false) };
         let (name, source) = (&self.task.path, self.source);
-        let begun = arriving.begin_in_blocks(self.store, name, source, version, blocks).await;
-        begun.map_err(store_failed)
+        let begun = arriving.begin_in_blocks(self.store, name, source, version, blocks);
+        begun.boxed().await.map_err(store_failed)
     }
 
     fn blocks(&self) -> Blocks {
@@ -169,7 +170,8 @@ impl Receiving<'_> {
         Blocks { block_bytes, window_blocks: connections as u64 * 2 }
     }
 
-    /// Fetches what is missing of a file that comes in blocks.
+    /// Fetches what is missing of a file that comes in blocks. It is boxed where it is called: what most files
+    /// do not need is not to make the call of each larger.
     async fn in_blocks(
         &self,
         blocks: &InBlocks,

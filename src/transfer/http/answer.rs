@@ -174,10 +174,12 @@ fn version(headers: &HeaderMap) -> Version {
     // One that is no text counts as a weak one: it is no validator, and neither is the time beside it.
     let etag = headers.get(ETAG).map(|etag| etag.to_str().unwrap_or_default().trim().to_owned());
     let last_modified = text(headers, LAST_MODIFIED);
-    let answered = text(headers, DATE).and_then(http_date);
-    let age = answered
-        .zip(last_modified.and_then(http_date))
-        .and_then(|(answered, changed)| answered.duration_since(changed).ok());
+    // It matters where there is no ETag.
+    let age = || {
+        let answered = text(headers, DATE).and_then(http_date)?;
+        answered.duration_since(last_modified.and_then(http_date)?).ok()
+    };
+    let age = if etag.is_none() { age() } else { None };
     Version { etag, last_modified: last_modified.map(str::to_owned), age }
 }
 

@@ -33,8 +33,9 @@ const LOCK: &str = ".longshore.lock";
 /// Its first line.
 const HEADER: &str = "# longshore results v1: line, bytes, SHA-256, time, path\n";
 
-/// How long a result waits for others, so that many are flushed at once. No slot waits for it.
-const GATHERING: Duration = Duration::from_millis(5);
+/// How long a result waits for others, so that many are flushed at once, and the folders of their files with
+/// them. No slot waits for it; the end of a run does.
+const GATHERING: Duration = Duration::from_millis(20);
 
 const PUBLISH: &str = "write down that a file is complete";
 
