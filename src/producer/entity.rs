@@ -115,7 +115,7 @@ impl Drop for Send {
 #[derive(Debug)]
 struct Waiting {
     event: OutgoingEvent,
-    answer: oneshot::Sender<Result<SendReceipt>>,
+    answer: oneshot::Sender<Result<SendReceipt, Unsent>>,
     /// Until it is answered.
     _under_way: Arc<Send>,
 }
@@ -178,13 +178,25 @@ impl EntityProducer {
     /// # Cancel safety
     /// A dropped call may have published, or may still.
     pub async fn send(&self, target: SendTarget, event: OutgoingEvent) -> Result<SendReceipt> {
+        self.send_or_return(target, event).await.map_err(|unsent| unsent.error)
+    }
+
+    /// As [`Self::send`], and gives back what was not published, so that nobody has to keep a copy of it.
+    pub(super) async fn send_or_return(
+        &self,
+        target: SendTarget,
+        event: OutgoingEvent,
+    ) -> Result<SendReceipt, Unsent> {
         let answered = {
-            let under_way = self.under_way.begin("publish an event")?;
+            let under_way = match self.under_way.begin("publish an event") {
+                Ok(under_way) => under_way,
+                Err(error) => return Err(Unsent { error, event: Some(event.into()) }),
+            };
             self.enqueue(&target, [event], &under_way).pop()
         };
         match answered {
-            Some(answered) => answered.await.unwrap_or_else(|_closed| Err(shut_down())),
-            None => Err(shut_down()),
+            Some(answered) => answered.await.unwrap_or_else(|_closed| Err(Unsent::shut_down())),
+            None => Err(Unsent::shut_down()),
         }
     }
 
@@ -203,9 +215,9 @@ impl EntityProducer {
         };
         let mut sent = Ok(());
         for answer in answered {
-            let answer = answer.await.unwrap_or_else(|_closed| Err(shut_down()));
+            let answer = answer.await.unwrap_or_else(|_closed| Err(Unsent::shut_down()));
             // All are waited for: a caller that goes on finds none under way.
-            sent = sent.and(answer.map(drop));
+            sent = sent.and(answer.map(drop).map_err(|unsent| unsent.error));
         }
         sent
     }
@@ -235,7 +247,7 @@ impl EntityProducer {
         target: &SendTarget,
         events: impl IntoIterator<Item = OutgoingEvent>,
         under_way: &Arc<Send>,
-    ) -> Vec<oneshot::Receiver<Result<SendReceipt>>> {
+    ) -> Vec<oneshot::Receiver<Result<SendReceipt, Unsent>>> {
         let mut answers = Vec::new();
         let mut started = Vec::new();
         let look = {
@@ -273,8 +285,19 @@ impl EntityProducer {
     }
 }
 
-fn shut_down() -> Error {
-    Error::new(ErrorClass::Transient, "publish an event", "the runtime shuts down")
+/// An event that was not published, and why.
+#[derive(Debug)]
+pub(super) struct Unsent {
+    pub(super) error: Error,
+    /// `None` where it went with the runtime.
+    pub(super) event: Option<Box<OutgoingEvent>>,
+}
+
+impl Unsent {
+    fn shut_down() -> Self {
+        let error = Error::new(ErrorClass::Transient, "publish an event", "the runtime shuts down");
+        Self { error, event: None }
+    }
 }
 
 /// What the tasks of the lanes share.
@@ -348,8 +371,9 @@ impl Shared {
     }
 
     fn answer_one(&self, send: Queued<Waiting>, sent: Result<SendReceipt>) {
+        let Waiting { event, answer, .. } = send.item;
         // Nobody may be left to hear it.
-        let _heard = send.item.answer.send(sent);
+        let _heard = answer.send(sent.map_err(|error| Unsent { error, event: Some(event.into()) }));
         let started = send.key.and_then(|key| lock(&self.lanes).on_answered(&key));
         self.start(started);
     }

@@ -38,6 +38,7 @@ use tokio::time::sleep;
 use tracing::warn;
 
 use super::EntityProducer;
+use super::entity::Unsent;
 use crate::consumer::Settler;
 use crate::error::{Error, ErrorClass};
 use crate::event::OutgoingEvent;
@@ -147,22 +148,26 @@ fn lost_outcome() -> Outcome {
 }
 
 /// How the event of this result ends.
-async fn published(producer: &EntityProducer, result: OutgoingEvent, what: &str) -> Outcome {
+async fn published(producer: &EntityProducer, mut result: OutgoingEvent, what: &str) -> Outcome {
     let failure = |error: &Error| {
         Failure::new(error.class(), format!("{what}, but not its result")).caused_by(error)
     };
     loop {
-        match producer.send(SendTarget::Any, result.clone()).await {
+        let Unsent { error, event } = match producer.send_or_return(SendTarget::Any, result).await {
             Ok(_receipt) => return Outcome::Done,
-            Err(error) if error.class().is_retryable() => {
+            Err(unsent) => unsent,
+        };
+        match event {
+            Some(event) if error.class().is_retryable() => {
                 warn!(failure = %failure(&error), "a result waits to be published");
                 sleep(RESULT_WAIT).await;
+                result = *event;
             }
             // What the task brought along made it so.
-            Err(error) if error.class() == ErrorClass::TooLarge => {
+            Some(_) if error.class() == ErrorClass::TooLarge => {
                 return Outcome::DeadLetter(failure(&error));
             }
-            Err(error) => return Outcome::abort(failure(&error)),
+            _ => return Outcome::abort(failure(&error)),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! `longshore transfer` over 1,000 files of an ordinary web server, killed again and again.
+//! `longshore transfer` over files of an ordinary web server, killed again and again: 1,000 small ones, and a
+//! large one.
 //!
 //! What may be fetched twice: a file that is committed is known to the next run, by its result or by
 //! what its commit noted. So a kill costs at most the files in flight, which are at most the slots.
@@ -128,6 +129,8 @@ struct Request {
     /// In seconds since 1970, to the millisecond.
     began: f64,
     status: u16,
+    /// Of its body.
+    bytes: u64,
 }
 
 impl Request {
@@ -137,9 +140,9 @@ impl Request {
         let ended: f64 = next().parse().unwrap();
         let took: f64 = next().parse().unwrap();
         let status = next().parse().unwrap();
-        let _bytes = next();
+        let bytes = next().parse().unwrap();
         let name = next().trim_start_matches('/').to_owned();
-        Self { name, began: ended - took, status }
+        Self { name, began: ended - took, status, bytes }
     }
 }
 
@@ -238,4 +241,60 @@ fn a_thousand_files_survive_five_kills() {
     let idle = begin().end().expect_code(0);
     assert_eq!((idle.figure("files"), idle.figure("skipped")), (0, FILES as u64));
     assert_eq!(nginx.requests().len(), requests.len(), "a finished run fetches nothing");
+}
+
+/// Bytes of the only blob that came in part, by its journal.
+fn journaled(target: &Path) -> u64 {
+    let unfinished = fs::read_dir(target.join(".longshore/unfinished")).into_iter().flatten();
+    let mut journals = unfinished
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "journal"));
+    let Some(journal) = journals.next() else { return 0 };
+    let text = fs::read_to_string(journal).unwrap_or_default();
+    // Two lines say what it is of, and a kill may have cut the last one.
+    let whole = text.rsplit_once('\n').map_or("", |(whole, _torn)| whole);
+    let parts = whole.lines().skip(2).map(|line| {
+        let mut fields = line.split(' ').map(|field| field.parse::<u64>().unwrap_or_default());
+        let (from, to) = (fields.next().unwrap(), fields.next().unwrap());
+        to - from
+    });
+    parts.sum()
+}
+
+#[test]
+fn what_came_of_a_large_file_is_not_fetched_again_after_a_kill() {
+    const LENGTH: u64 = 12_000_017;
+    let seed: u64 = rand::random();
+    println!("seed {seed}");
+    let server = tempfile::tempdir().unwrap();
+    let mut body = vec![0; LENGTH as usize];
+    SmallRng::seed_from_u64(seed).fill_bytes(&mut body);
+    fs::create_dir_all(server.path().join("www")).unwrap();
+    fs::write(server.path().join("www/large.bin"), &body).unwrap();
+    let nginx = Nginx::start(server.path());
+    let folder = Folder::new();
+    folder.list([format!("http://{}/large.bin", nginx.port.address())]);
+    let begin = || -> Running {
+        let blocks = ["--allow-private", "--block-bytes", "524288"];
+        start(folder.transfer().args(blocks))
+    };
+
+    let run = begin();
+    let deadline = Instant::now() + LIMIT;
+    while journaled(&folder.target()) < LENGTH * 3 / 5 {
+        assert!(Instant::now() < deadline, "only {} bytes came", journaled(&folder.target()));
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert!(run.kill(), "the run was faster; make the server slower");
+    let (at, there) = (now(), journaled(&folder.target()));
+    let ended = begin().end().expect_code(0);
+    println!("{there} of {LENGTH} bytes; then: {}", ended.report());
+
+    assert!(folder.content("large.bin") == body);
+    assert_eq!(folder.files(), ["large.bin".to_owned()].into(), "files, and no temporary ones");
+    let later: Vec<Request> =
+        nginx.requests().into_iter().filter(|request| request.began > at).collect();
+    assert!(later.iter().all(|request| request.status == 206), "{later:?}");
+    let fetched: u64 = later.iter().map(|request| request.bytes).sum();
+    assert_eq!(fetched, LENGTH - there, "what was missing, once");
 }

@@ -3,6 +3,7 @@
 //! A line is on the disk before its task is settled, and lines that come together are flushed together. A
 //! line that a crash cut short is no line. A run has its state for itself.
 
+use std::borrow::Cow;
 use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use serde::Deserialize;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
@@ -93,7 +95,11 @@ impl ResultsFile {
 
     /// Writes results that another run wrote down elsewhere.
     pub(super) fn import(&self, results: &[(Key, TransferResult)]) -> io::Result<()> {
-        let lines = results.iter().map(|(key, result)| line(key, result)).collect::<String>();
+        let mut lines = String::new();
+        for (key, TransferResult { bytes, sha256, finished_at, path, .. }) in results {
+            let (sha256, finished_at) = (sha256.into(), finished_at.into());
+            Told { bytes: *bytes, sha256, finished_at, path: path.into() }.write(key, &mut lines);
+        }
         self.shared.append(lines.as_bytes())
     }
 
@@ -105,11 +111,11 @@ impl ResultsFile {
     async fn write(&self, events: Vec<OutgoingEvent>) -> Result<(), Error> {
         let mut lines = String::new();
         for event in &events {
-            let result: Option<TransferResult> = serde_json::from_slice(&event.body).ok();
+            let told: Option<Told<'_>> = serde_json::from_slice(&event.body).ok();
             let id = event.message.message_id.as_ref();
             let key = id.and_then(|id| Key::parse(&id.text()));
-            match key.zip(result) {
-                Some((key, result)) => lines += &line(&key, &result),
+            match key.zip(told) {
+                Some((key, told)) => told.write(&key, &mut lines),
                 None => {
                     return Err(Error::new(ErrorClass::Permanent, PUBLISH, "it is no result"));
                 }
@@ -174,10 +180,28 @@ fn is_same_file(one: &Metadata, other: &Metadata) -> bool {
     }
 }
 
-/// A path has no control character, so it is the last field and as it is.
-fn line(key: &Key, result: &TransferResult) -> String {
-    let TransferResult { bytes, sha256, finished_at, path, .. } = result;
-    format!("{}\t{bytes}\t{sha256}\t{finished_at}\t{path}\n", key.text())
+/// What of a [`TransferResult`] is written down.
+#[derive(Deserialize)]
+struct Told<'a> {
+    bytes: u64,
+    #[serde(borrow)]
+    sha256: Cow<'a, str>,
+    #[serde(borrow)]
+    finished_at: Cow<'a, str>,
+    #[serde(borrow)]
+    path: Cow<'a, str>,
+}
+
+impl Told<'_> {
+    /// A path has no control character, so it is the last field and as it is.
+    fn write(&self, key: &Key, lines: &mut String) {
+        use std::fmt::Write as _;
+
+        let Self { bytes, sha256, finished_at, path } = self;
+        let key = key.text();
+        // A text takes everything.
+        let _written = writeln!(lines, "{key}\t{bytes}\t{sha256}\t{finished_at}\t{path}");
+    }
 }
 
 /// Has the state for this run alone, for as long as the file is open. It says whose it is.
