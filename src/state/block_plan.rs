@@ -91,11 +91,6 @@ impl BlockPlan {
         }
     }
 
-    /// The length of the file.
-    pub fn total(&self) -> u64 {
-        self.total
-    }
-
     /// Everything before it is here.
     pub fn frontier(&self) -> u64 {
         let missing = self.missing.keys().next().copied();
@@ -114,11 +109,6 @@ impl BlockPlan {
     /// Whether all of it is here.
     pub fn is_complete(&self) -> bool {
         self.missing.is_empty() && self.taken.values().all(Range::is_empty)
-    }
-
-    /// Streams that have taken something.
-    pub fn streams(&self) -> usize {
-        self.taken.len()
     }
 
     /// Whether something is missing that may be taken now.

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -17,7 +18,7 @@ use super::unfinished::{Journal, Left, Unfinished};
 use super::{SyncFiles, blocking};
 use crate::blob_store::{BlobError, BlobName, BlobNote, BlockWriter, LeftBlocks};
 
-/// How much is read for the hash at a time.
+/// How much is read at a time.
 const READ_BYTES: usize = 256 * 1024;
 
 pub(super) struct FolderBlockWriter {
@@ -112,16 +113,12 @@ impl BlockWriter for FolderBlockWriter {
         let hashed = Arc::clone(&self.hashed);
         let hash = move || {
             let mut hashed = lock(&hashed);
-            let mut buffer = vec![0; READ_BYTES];
-            while hashed.to < frontier {
-                let most = usize::try_from(frontier - hashed.to).unwrap_or(usize::MAX);
-                let part = &mut buffer[..most.min(READ_BYTES)];
-                read_exact_at(&file, part, hashed.to)
-                    .map_err(|error| root.partial_failed("read", &name, error))?;
-                hashed.hasher.update(&*part);
-                hashed.to += part.len() as u64;
-            }
-            Ok(())
+            let Hashed { hasher, to } = &mut *hashed;
+            let read = read_parts(&file, *to..frontier, |part| {
+                hasher.update(part);
+                *to += part.len() as u64;
+            });
+            read.map_err(|error| root.partial_failed("read", &name, error))
         };
         blocking("read", &self.name, hash).boxed()
     }
@@ -140,8 +137,10 @@ impl BlockWriter for FolderBlockWriter {
             let commit = move || {
                 let busy = |_file| io::Error::other("a write of it still runs");
                 let file = Arc::try_unwrap(file).map_err(busy);
-                let file =
-                    file.map_err(|error| root.partial_failed("commit", &committed, error))?;
+                // Until it has its name, nobody else takes it for what an earlier attempt left.
+                let locked = file.and_then(|file| Ok((file.try_clone()?, file)));
+                let (_locked, file) =
+                    locked.map_err(|error| root.partial_failed("commit", &committed, error))?;
                 let commit = |_file: &mut File| Ok(());
                 let done = root.commit(&committed, Some((file, partial)), commit, note, sync);
                 // Where it is refused, nobody comes back for it.
@@ -158,15 +157,35 @@ impl BlockWriter for FolderBlockWriter {
     fn abort(self: Box<Self>) -> BoxFuture<'static, ()> {
         async move {
             // Where the runtime is shutting down, the drop removes the file.
-            let Self { partial, journal, .. } = *self;
+            let Self { partial, journal, file, .. } = *self;
             let _ = spawn_blocking(move || {
                 partial.remove();
                 journal.iter().for_each(|journal| journal.remove());
+                // It was locked until then.
+                drop(file);
             })
             .await;
         }
         .boxed()
     }
+}
+
+/// Reads a part of a file, piece by piece.
+pub(super) fn read_parts(
+    file: &File,
+    range: Range<u64>,
+    mut on_part: impl FnMut(&[u8]),
+) -> io::Result<()> {
+    let mut buffer = vec![0; READ_BYTES];
+    let mut at = range.start;
+    while at < range.end {
+        let most = usize::try_from(range.end - at).unwrap_or(usize::MAX).min(READ_BYTES);
+        let part = buffer.get_mut(..most).unwrap_or_default();
+        read_exact_at(file, part, at)?;
+        on_part(part);
+        at += part.len() as u64;
+    }
+    Ok(())
 }
 
 #[cfg(unix)]
@@ -175,7 +194,7 @@ pub(super) fn write_all_at(file: &File, part: &[u8], at: u64) -> io::Result<()> 
 }
 
 #[cfg(unix)]
-pub(super) fn read_exact_at(file: &File, part: &mut [u8], at: u64) -> io::Result<()> {
+fn read_exact_at(file: &File, part: &mut [u8], at: u64) -> io::Result<()> {
     std::os::unix::fs::FileExt::read_exact_at(file, part, at)
 }
 
@@ -191,7 +210,7 @@ pub(super) fn write_all_at(file: &File, mut part: &[u8], mut at: u64) -> io::Res
 }
 
 #[cfg(windows)]
-pub(super) fn read_exact_at(file: &File, part: &mut [u8], at: u64) -> io::Result<()> {
+fn read_exact_at(file: &File, part: &mut [u8], at: u64) -> io::Result<()> {
     let mut read = 0;
     while read < part.len() {
         match std::os::windows::fs::FileExt::seek_read(file, &mut part[read..], at + read as u64)? {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tempfile::TempDir;
 
@@ -425,4 +426,31 @@ fn errors_of_the_disk_are_the_stores_and_others_the_blobs_or_pass() {
     for code in [5, 24, 4] {
         assert!(matches!(map(code), BlobError::Transient { .. }));
     }
+}
+
+#[tokio::test]
+async fn a_blob_that_is_committed_is_nobody_elses_to_begin_anew() {
+    const SOURCE: [u8; 16] = [7; 16];
+    let (_dir, store) = store();
+    let (root, is_over) = (store.root.clone(), Arc::new(AtomicBool::new(false)));
+    // Another worker that has the same task, as fast as it can.
+    let other = std::thread::spawn({
+        let is_over = is_over.clone();
+        move || {
+            while !is_over.load(Ordering::Relaxed) {
+                drop(root.unfinished().begin(&SOURCE, "[2]", 9));
+            }
+        }
+    });
+    let mut whole = 0;
+    for round in 0..300 {
+        let blob = name(&format!("{round}"));
+        let writer = store.open_blocks(&blob, &SOURCE, "[1]", 5).await.unwrap().unwrap();
+        writer.write_at(0, vec![Bytes::from_static(b"whole")]).await.unwrap();
+        writer.commit(None).await.unwrap();
+        whole += usize::from(read(&store, blob.as_str()) == b"whole");
+    }
+    is_over.store(true, Ordering::Relaxed);
+    other.join().unwrap();
+    assert_eq!(whole, 300);
 }

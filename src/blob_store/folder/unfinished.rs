@@ -24,7 +24,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, Digest};
 
-use super::blocks::read_exact_at;
+use super::blocks::read_parts;
 use super::partial::PartialFile;
 use crate::hex::hex;
 
@@ -40,9 +40,6 @@ const KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// The longest line of a journal that is read: a version is no longer.
 const MAX_LINE_BYTES: u64 = 64 * 1024;
-
-/// How much is read at a time to be checked.
-const READ_BYTES: usize = 256 * 1024;
 
 /// How long it is taken for known that there is nothing at all. Whoever comes after another process waits
 /// for its lease for longer.
@@ -100,8 +97,7 @@ impl UnfinishedFolder {
                 .is_ok_and(|modified| now.duration_since(modified).is_ok_and(|age| age > KEPT_FOR));
             let path = entry.path();
             let is_free = || {
-                let bytes = OpenOptions::new().write(true).open(path.with_extension(""));
-                bytes.map_or_else(
+                open(&path.with_extension(""), false).map_or_else(
                     |error| error.kind() == ErrorKind::NotFound,
                     |file| file.try_lock().is_ok(),
                 )
@@ -254,15 +250,7 @@ fn part(line: &str) -> Option<(Range<u64>, u64)> {
 /// The checksum of bytes that were written.
 fn checksum(file: &File, range: &Range<u64>) -> io::Result<u64> {
     let mut digest = Digest::new(CrcAlgorithm::Crc64Nvme);
-    let mut buffer = vec![0; READ_BYTES];
-    let mut at = range.start;
-    while at < range.end {
-        let most = usize::try_from(range.end - at).unwrap_or(usize::MAX).min(READ_BYTES);
-        let part = buffer.get_mut(..most).unwrap_or_default();
-        read_exact_at(file, part, at)?;
-        digest.update(part);
-        at += part.len() as u64;
-    }
+    read_parts(file, range.clone(), |part| digest.update(part))?;
     Ok(digest.finalize())
 }
 
@@ -365,6 +353,22 @@ mod tests {
         std::os::unix::fs::symlink(dir.path().join("other"), &bytes).unwrap();
         assert!(folder.begin(&SOURCE, "[1]", 1).is_err() && folder.resume(&SOURCE).is_err());
         assert_eq!(fs::read(dir.path().join("other")).unwrap(), b"mine");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_pipe_in_its_place_holds_nobody_up() {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+        let dir = tempfile::tempdir().unwrap();
+        let folder = UnfinishedFolder::of(dir.path());
+        drop(begin(&folder, "[1]").unwrap());
+        let (bytes, _) = folder.paths(&SOURCE);
+        fs::remove_file(&bytes).unwrap();
+        mknodat(CWD, &bytes, FileType::Fifo, Mode::RWXU, 0).unwrap();
+        folder.sweep(SystemTime::now() + KEPT_FOR + Duration::from_secs(60));
+        drop(folder.resume(&SOURCE));
+        drop(folder.begin(&SOURCE, "[1]", 1));
     }
 
     #[test]

@@ -101,11 +101,6 @@ impl Arriving {
         }
     }
 
-    /// What is there is of no use.
-    pub(super) async fn begin_without(&mut self) {
-        self.throw_away().await;
-    }
-
     /// Blocks did not fit together: the file is fetched anew, in its order.
     pub(super) async fn on_no_parts(&mut self) {
         self.throw_away().await;
@@ -154,7 +149,8 @@ impl Arriving {
         self.throw_away().await;
     }
 
-    async fn throw_away(&mut self) {
+    /// What is there is of no use.
+    pub(super) async fn throw_away(&mut self) {
         match std::mem::take(&mut self.writing) {
             Writing::NotBegun => {}
             Writing::InOrder(writer, _) => writer.abort().await,

@@ -71,7 +71,7 @@ impl Receiving<'_> {
             check_length(task, Some(blocks.version.total), net.limits)?;
             match self.in_blocks(blocks, None).boxed().await {
                 // It may be another file by now, which may come in blocks.
-                Err(NotThere::NoParts) => arriving.begin_without().await,
+                Err(NotThere::NoParts) => arriving.throw_away().await,
                 Err(NotThere::Stopped(stopped)) => return Err(stopped),
                 Ok(()) => return Ok(()),
             }
