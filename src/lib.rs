@@ -67,8 +67,9 @@
 //! ```
 //!
 //! - `event-hubs` (default): Azure Event Hubs over the Azure SDK, AMQP over TCP and over WebSocket.
-//! - `blob`: checkpoints and leases in Azure Blob Storage, so that workers share the partitions.
-//! - `transfer`: workers that move files over HTTP.
+//! - `blob`: checkpoints, leases and files in Azure Blob Storage: workers share the partitions, and move
+//!   files from and to containers.
+//! - `transfer`: workers that download and upload files.
 //! - `identity`: Microsoft Entra ID, by developer tools, managed identity or workload identity.
 //! - `key-vault`: connection strings of `event-hubs`, which it includes, from Azure Key Vault;
 //!   `identity` or a credential of one's own opens it.

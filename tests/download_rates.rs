@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use longshore::blob_store::{BlobError, BlobName, BlobNote, BlobStore, BlobWriter, FoundBlob};
+use longshore::blob_store::{BlobError, BlobName, BlobStore, BlobWriter, Commit, FoundBlob};
 use longshore::checkpoint_store::memory::MemoryCheckpointStore;
 use longshore::config::{ConsumerOptions, Rate, RateLimits};
 use longshore::dead_letter::memory::MemoryDeadLetterSink;
@@ -83,10 +83,7 @@ impl BlobWriter for Counted {
         async { Ok(()) }.boxed()
     }
 
-    fn commit(
-        self: Box<Self>,
-        _note: Option<BlobNote>,
-    ) -> BoxFuture<'static, Result<(), BlobError>> {
+    fn commit(self: Box<Self>, _commit: Commit) -> BoxFuture<'static, Result<(), BlobError>> {
         self.committed.fetch_add(1, Ordering::Relaxed);
         async { Ok(()) }.boxed()
     }

@@ -308,7 +308,8 @@ async fn headers_and_metadata_come_back_with_the_result() {
     assert_eq!((result.id.as_str(), result.path.as_str()), ("a.bin", "a.bin"));
     assert_eq!((result.bytes, result.attempts), (3, 1));
     let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-    assert_eq!(result.sha256, abc);
+    assert_eq!(result.sha256.as_deref(), Some(abc));
+    assert_eq!(result.crc64.as_deref(), Some("05e5cabb3fc1faeb"));
     assert!(result.enqueued_at <= result.finished_at && result.finished_at.ends_with('Z'));
 }
 

@@ -93,7 +93,7 @@ impl Failures {
 }
 
 /// Status and error code of an answer; `None` where there was none.
-fn answer(error: &SdkError) -> Option<(u16, &str)> {
+pub(super) fn answer(error: &SdkError) -> Option<(u16, &str)> {
     match error.kind() {
         ErrorKind::HttpResponse { status, error_code, .. } => {
             Some((u16::from(*status), error_code.as_deref().unwrap_or_default()))

@@ -6,6 +6,8 @@
 
 mod address;
 mod answer;
+pub(crate) mod content;
+pub(crate) mod content_failure;
 mod failure;
 pub(crate) mod names;
 mod token;
@@ -39,6 +41,9 @@ use crate::secret::Secret;
 
 /// How long one request may take, its connection included.
 pub const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a request that carries content may take: 8 MiB at 28 KB/s.
+pub(crate) const CONTENT_REQUEST_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
 const OPEN: &str = "open the container";
 
@@ -78,23 +83,25 @@ impl fmt::Debug for Container {
 
 impl Container {
     /// Opens a container by an address with a shared access signature. Sends no request yet.
-    pub(crate) fn with_signature(container_url: &Secret) -> Result<Self, Error> {
+    pub(crate) fn with_signature(container_url: &Secret, timeout: Duration) -> Result<Self, Error> {
         let address = ContainerAddress::with_signature(container_url.reveal()).map_err(invalid)?;
-        Self::open(address, None)
+        Self::open(address, None, timeout)
     }
 
     /// Opens a container with a credential of Microsoft Entra ID. Sends no request yet.
     pub(crate) fn with_credential(
         container_url: &str,
         credential: Arc<dyn TokenCredential>,
+        timeout: Duration,
     ) -> Result<Self, Error> {
         let address = ContainerAddress::without_signature(container_url).map_err(invalid)?;
-        Self::open(address, Some(credential))
+        Self::open(address, Some(credential), timeout)
     }
 
     fn open(
         address: ContainerAddress,
         credential: Option<Arc<dyn TokenCredential>>,
+        timeout: Duration,
     ) -> Result<Self, Error> {
         let http = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
@@ -102,7 +109,7 @@ impl Container {
             .no_brotli()
             .no_zstd()
             .no_deflate()
-            .timeout(DEFAULT_REQUEST_TIMEOUT)
+            .timeout(timeout)
             .build()
             .map_err(|error| {
                 Error::new(ErrorClass::Permanent, OPEN, "TLS cannot be set up").with_source(error)

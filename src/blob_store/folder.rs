@@ -17,11 +17,13 @@ mod attribute;
 mod blocks;
 mod look;
 mod partial;
+mod read;
 mod root;
 mod unfinished;
 
 use std::fs::File;
 use std::io::{self, IoSlice, Write as _};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -35,7 +37,8 @@ use self::blocks::FolderBlockWriter;
 use self::look::{LookPace, timed};
 use self::root::{Partial, Root};
 use super::{
-    BlobError, BlobName, BlobNote, BlobStore, BlobWriter, BlockWriter, FoundBlob, LeftBlocks,
+    BlobError, BlobName, BlobSource, BlobStore, BlobWriter, Commit, FoundBlob, LeftBlocks, MadeOf,
+    OpenBlocks, ReadBlob,
 };
 
 /// How many bytes a writer collects before it writes them: what it holds in memory, beside the
@@ -155,15 +158,14 @@ impl BlobStore for FolderBlobStore {
     fn open_blocks<'a>(
         &'a self,
         name: &'a BlobName,
-        source: &'a [u8; 16],
-        version: &'a str,
-        bytes: u64,
-    ) -> BoxFuture<'a, Result<Option<Box<dyn BlockWriter>>, BlobError>> {
+        made: &'a MadeOf<'a>,
+    ) -> BoxFuture<'a, Result<Option<OpenBlocks>, BlobError>> {
         let (root, opened, sync) = (self.root.clone(), name.clone(), self.sync);
+        let MadeOf { source, version, bytes, .. } = *made;
         let (source, version) = (*source, version.to_owned());
         let open = move || {
             let writer = FolderBlockWriter::begin(root, opened, sync, &source, &version, bytes)?;
-            Ok(Some(Box::new(writer) as Box<dyn BlockWriter>))
+            Ok(Some(OpenBlocks { writer: Box::new(writer), there: Vec::new() }))
         };
         blocking("open", name, open).boxed()
     }
@@ -219,6 +221,30 @@ impl BlobStore for FolderBlobStore {
     ) -> BoxFuture<'a, Result<Option<[u8; 32]>, BlobError>> {
         let (root, read) = (self.root.clone(), name.clone());
         blocking("read", name, move || root.sha256(&read)).boxed()
+    }
+}
+
+impl BlobSource for FolderBlobStore {
+    fn read<'a>(
+        &'a self,
+        name: &'a BlobName,
+        part: Option<Range<u64>>,
+    ) -> BoxFuture<'a, Result<Option<ReadBlob>, BlobError>> {
+        let (root, opened) = (self.root.clone(), name.clone());
+        let open = move || {
+            let Some(file) = root.open_to_read(&opened)? else { return Ok(None) };
+            let metadata = file.metadata().map_err(|source| BlobError::Transient {
+                operation: "read",
+                name: opened.to_string(),
+                source,
+            })?;
+            Ok(Some(read::read(file, &metadata, &opened, part)))
+        };
+        blocking("read", name, open).boxed()
+    }
+
+    fn shown(&self, name: &BlobName) -> String {
+        self.root().join(name.as_str()).display().to_string()
     }
 }
 
@@ -355,7 +381,7 @@ impl BlobWriter for FolderBlobWriter {
 
     fn commit(
         mut self: Box<Self>,
-        note: Option<BlobNote>,
+        Commit { note, .. }: Commit,
     ) -> BoxFuture<'static, Result<(), BlobError>> {
         async move {
             let partial = self.take("commit")?;

@@ -1,18 +1,26 @@
-//! The port to where files go: open a blob, write its parts, commit or abort.
+//! The ports to where files go, and to where they come from: [`BlobStore`] opens a blob, writes its
+//! parts, commits or aborts; [`BlobSource`] reads.
 //!
 //! Nothing is visible under the blob's name before [`BlobWriter::commit`] returned `Ok`.
 
+#[cfg(feature = "blob")]
+#[cfg_attr(docsrs, doc(cfg(feature = "blob")))]
+pub mod container;
 pub mod folder;
 mod note;
+mod source;
+pub(crate) mod sums;
 
 use std::fmt;
 use std::ops::Range;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
 pub use note::BlobNote;
+pub use source::{BlobSource, ReadBlob};
+pub use sums::Sums;
 
 /// A relative name of a blob, checked: `/` between parts, no part empty, `.` or `..`, no
 /// backslash, no control character, no leading `/`, at most [`BlobName::MAX_CHARS`] characters.
@@ -109,6 +117,24 @@ pub enum BlobError {
         /// The cause.
         source: std::io::Error,
     },
+    /// The store is busy.
+    #[error("could not {operation} {name}: the store is busy")]
+    Busy {
+        /// What was tried.
+        operation: &'static str,
+        /// The blob.
+        name: String,
+        /// How long the store wants to be left alone, where it said so.
+        wait: Option<Duration>,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// Somebody else changed the blob since it was looked at.
+    #[error("{name} was written by somebody else meanwhile")]
+    Changed {
+        /// The blob.
+        name: String,
+    },
 }
 
 /// Keeps files by name.
@@ -124,26 +150,34 @@ pub trait BlobStore: Send + Sync + fmt::Debug + 'static {
         size_hint_bytes: Option<u64>,
     ) -> BoxFuture<'a, Result<Box<dyn BlobWriter>, BlobError>>;
 
-    /// Opens a blob of `bytes` bytes that is written in blocks of any order, under a temporary name;
-    /// `None` where the store takes bytes in their order only. `source` names what the blob is made
-    /// from, and `version` which state of it, in one line of text: a later
-    /// [`resume_blocks`](Self::resume_blocks) gives both back. What was left of the blob before is
-    /// thrown away.
+    /// The length of the blocks that a blob of `bytes` bytes is written in, where `wanted` is what its
+    /// reader would like.
+    fn block_bytes(&self, _bytes: u64, wanted: u64) -> u64 {
+        wanted
+    }
+
+    /// How far behind the first byte that is missing others may be written.
+    fn window_bytes(&self, _with_sha256: bool) -> u64 {
+        u64::MAX
+    }
+
+    /// Opens a blob that is written in blocks of any order, under a temporary name; `None` where the
+    /// store takes bytes in their order only. What is there of the same blob from before may be kept, and
+    /// is told; whatever else was left of it is thrown away.
     ///
     /// # Errors
     /// See [`BlobError`].
     fn open_blocks<'a>(
         &'a self,
         _name: &'a BlobName,
-        _source: &'a [u8; 16],
-        _version: &'a str,
-        _bytes: u64,
-    ) -> BoxFuture<'a, Result<Option<Box<dyn BlockWriter>>, BlobError>> {
+        _made: &'a MadeOf<'a>,
+    ) -> BoxFuture<'a, Result<Option<OpenBlocks>, BlobError>> {
         Box::pin(async { Ok(None) })
     }
 
     /// Opens what was left of a blob that came in blocks and was neither committed nor aborted, by
-    /// whatever process; `None` where there is nothing, or somebody writes it.
+    /// whatever process; `None` where there is nothing, somebody writes it, or the store knows what it
+    /// has only once it is told the version ([`open_blocks`](Self::open_blocks)).
     ///
     /// # Errors
     /// See [`BlobError`].
@@ -175,10 +209,46 @@ pub trait BlobStore: Send + Sync + fmt::Debug + 'static {
     ) -> BoxFuture<'a, Result<Option<[u8; 32]>, BlobError>> {
         Box::pin(async { Ok(None) })
     }
+
+    /// Whether the SHA-256 of every blob is to be computed, so that whoever looks at it later can tell
+    /// whether it is whole. Where not, it is computed where somebody asks for it.
+    fn wants_sha256(&self) -> bool {
+        true
+    }
+}
+
+/// What a blob is made from.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct MadeOf<'a> {
+    /// Names the source, and what is to be made of it.
+    pub source: &'a [u8; 16],
+    /// Which state of the source, in one line of text.
+    pub version: &'a str,
+    /// The length of the blob.
+    pub bytes: u64,
+    /// The length of its blocks; the last one may be shorter.
+    pub block_bytes: u64,
+    /// Its SHA-256 is asked for.
+    pub with_sha256: bool,
+}
+
+impl<'a> MadeOf<'a> {
+    /// A blob of `bytes` bytes in blocks of `block_bytes`, whose SHA-256 is asked for.
+    pub fn new(source: &'a [u8; 16], version: &'a str, bytes: u64, block_bytes: u64) -> Self {
+        Self { source, version, bytes, block_bytes, with_sha256: true }
+    }
+
+    /// Whether its SHA-256 is asked for.
+    #[must_use]
+    pub fn with_sha256(mut self, with_sha256: bool) -> Self {
+        self.with_sha256 = with_sha256;
+        self
+    }
 }
 
 /// A blob that is there.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct FoundBlob {
     /// Its length.
@@ -187,12 +257,21 @@ pub struct FoundBlob {
     pub modified: Option<SystemTime>,
     /// What its commit noted, where the store has it.
     pub note: Option<BlobNote>,
+    /// Which state of the blob it is, where the store can tell: for [`Commit::expected`].
+    pub version: Option<String>,
 }
 
 impl FoundBlob {
     /// A blob of this length, of which nothing else is known.
     pub fn new(bytes: u64) -> Self {
-        Self { bytes, modified: None, note: None }
+        Self { bytes, modified: None, note: None, version: None }
+    }
+
+    /// It is in this state.
+    #[must_use]
+    pub fn with_version(mut self, version: Option<String>) -> Self {
+        self.version = version;
+        self
     }
 
     /// It was changed last at this time.
@@ -219,15 +298,73 @@ pub trait BlobWriter: Send {
     fn write(&mut self, part: Bytes) -> BoxFuture<'_, Result<(), BlobError>>;
 
     /// Makes what was written visible under the blob's name, whole or not at all, replacing
-    /// what was there, with a note where the store has a place for one. `Ok` means durable.
+    /// what was there. `Ok` means durable.
     ///
     /// # Errors
     /// See [`BlobError`].
-    fn commit(self: Box<Self>, note: Option<BlobNote>)
-    -> BoxFuture<'static, Result<(), BlobError>>;
+    fn commit(self: Box<Self>, commit: Commit) -> BoxFuture<'static, Result<(), BlobError>>;
 
     /// Throws away what was written.
     fn abort(self: Box<Self>) -> BoxFuture<'static, ()>;
+}
+
+/// What goes with a commit. A store leaves out what it has no place for.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Commit {
+    /// Which work the blob is of.
+    pub note: Option<BlobNote>,
+    /// What must be there for the blob to take its place.
+    pub expected: ExpectedBlob,
+    /// What kind of content it is, as HTTP says it.
+    pub content_type: Option<String>,
+}
+
+impl Commit {
+    /// A commit with this note.
+    pub fn new(note: BlobNote) -> Self {
+        Self { note: Some(note), ..Self::default() }
+    }
+
+    /// It replaces this and nothing else.
+    #[must_use]
+    pub fn with_expected(mut self, expected: ExpectedBlob) -> Self {
+        self.expected = expected;
+        self
+    }
+
+    /// Its content is of this kind.
+    #[must_use]
+    pub fn with_content_type(mut self, content_type: Option<String>) -> Self {
+        self.content_type = content_type;
+        self
+    }
+}
+
+/// What a commit may replace.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum ExpectedBlob {
+    /// Whatever is there.
+    #[default]
+    Anything,
+    /// Nothing: there is no such blob.
+    Absent,
+    /// The blob as it was found: [`FoundBlob::version`].
+    Version(String),
+}
+
+/// A blob that is open for its blocks.
+pub struct OpenBlocks {
+    /// Takes what is missing.
+    pub writer: Box<dyn BlockWriter>,
+    /// What is there of it already; in any order.
+    pub there: Vec<Range<u64>>,
+}
+
+impl fmt::Debug for OpenBlocks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenBlocks").field("there", &self.there).finish_non_exhaustive()
+    }
 }
 
 /// What is there of a blob that came in blocks.
@@ -249,10 +386,21 @@ impl fmt::Debug for LeftBlocks {
 }
 
 /// An open blob that takes its bytes in any order. Dropped, what was written may be kept for
-/// [`BlobStore::resume_blocks`].
+/// [`BlobStore::open_blocks`] or [`BlobStore::resume_blocks`].
 pub trait BlockWriter: Send + Sync {
-    /// Writes parts that follow one another, the first one at this place. Calls may run side by side, and
-    /// no two write to one place.
+    /// Waits until there is memory for what is written to the block of this byte. Called before the first
+    /// write to a block, in the order in which blocks are begun.
+    fn reserve(&self, _at: u64) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+
+    /// The same without a wait: whether there is memory.
+    fn try_reserve(&self, _at: u64) -> bool {
+        true
+    }
+
+    /// Writes parts that follow one another, the first one at this place, within one block. Calls may run
+    /// side by side, and no two write to one place.
     ///
     /// # Errors
     /// See [`BlobError`]; what was written of it is not known.
@@ -264,15 +412,19 @@ pub trait BlockWriter: Send + Sync {
     /// See [`BlobError`]; it may be said once more.
     fn on_written_to(&self, frontier: u64) -> BoxFuture<'_, Result<(), BlobError>>;
 
-    /// The SHA-256 of everything that [`Self::on_written_to`] was told of.
-    fn sha256(&self) -> [u8; 32];
+    /// The sums of everything that [`Self::on_written_to`] was told of.
+    fn sums(&self) -> Sums;
 
     /// As [`BlobWriter::commit`].
     ///
     /// # Errors
     /// See [`BlobError`].
-    fn commit(self: Box<Self>, note: Option<BlobNote>)
-    -> BoxFuture<'static, Result<(), BlobError>>;
+    fn commit(self: Box<Self>, commit: Commit) -> BoxFuture<'static, Result<(), BlobError>>;
+
+    /// Stops here, and keeps what can be kept: waits for blocks that are on their way.
+    fn keep(self: Box<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(async {})
+    }
 
     /// Throws away what was written.
     fn abort(self: Box<Self>) -> BoxFuture<'static, ()>;

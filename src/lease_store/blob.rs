@@ -26,7 +26,7 @@ use super::{
     Ownership, StoreError, StoredMember, StoredOwnership, VersionToken,
 };
 use crate::blob_container::names::{self, MAX_NAME_CHARS, Spelling};
-use crate::blob_container::{Container, Found, Metadata, WriteFailure};
+use crate::blob_container::{Container, DEFAULT_REQUEST_TIMEOUT, Found, Metadata, WriteFailure};
 use crate::error::{Error, ErrorClass};
 use crate::event::PartitionId;
 use crate::secret::Secret;
@@ -65,7 +65,7 @@ impl BlobLeaseStore {
     /// # Errors
     /// `Permanent` where the address cannot be used; the error shows it without the signature.
     pub fn with_signature(container_url: &Secret) -> Result<Self, Error> {
-        Ok(Self { container: Container::with_signature(container_url)? })
+        Ok(Self { container: Container::with_signature(container_url, DEFAULT_REQUEST_TIMEOUT)? })
     }
 
     /// Opens the container `https://ACCOUNT.blob.core.windows.net/CONTAINER` with a credential of
@@ -78,7 +78,13 @@ impl BlobLeaseStore {
         container_url: &str,
         credential: Arc<dyn TokenCredential>,
     ) -> Result<Self, Error> {
-        Ok(Self { container: Container::with_credential(container_url, credential)? })
+        Ok(Self {
+            container: Container::with_credential(
+                container_url,
+                credential,
+                DEFAULT_REQUEST_TIMEOUT,
+            )?,
+        })
     }
 
     async fn compare_and_swap(

@@ -5,15 +5,20 @@
 //! [`UrlPolicy`](url_policy::UrlPolicy), streams the body into a blob store under a temporary
 //! name, verifies it, commits it, and publishes a result behind it. The task is settled only after
 //! the result is acknowledged. [`Rates`](rates::Rates) limit how fast it asks and reads,
-//! [`HttpOptions`](crate::config::HttpOptions) say how.
+//! [`HttpOptions`](crate::config::HttpOptions) say how. [`UploadWorker`](upload::UploadWorker) does the
+//! same with files of a folder or a container: the results of the one are tasks of the other.
 
 mod connections;
 pub mod download;
 mod host;
 mod http;
+mod moving;
 pub mod progress;
 pub mod rates;
+mod source;
+mod store_failure;
 pub mod task;
+pub mod upload;
 pub mod url_policy;
 
 /// The limits of a download, which are settings.

@@ -3,13 +3,16 @@
 //! Everything in a task comes from outside. Parsing checks the form; the URL's policy and the
 //! store check the rest.
 
+mod upload;
+
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use url::Url;
 
-use crate::blob_store::{BlobName, InvalidBlobName};
+pub use self::upload::UploadTask;
+use crate::blob_store::{BlobName, InvalidBlobName, Sums};
 use crate::event::Event;
 pub use crate::hex::{from_hex, hex};
 use crate::timestamp::rfc3339;
@@ -126,6 +129,14 @@ pub enum InvalidTask {
         named(id)
     )]
     Key {
+        /// The task, where it has a name.
+        id: Option<String>,
+        /// What is not known.
+        key: String,
+    },
+    /// An upload task says something that is not known.
+    #[error("{}", upload::unknown_key(id, key))]
+    UploadKey {
         /// The task, where it has a name.
         id: Option<String>,
         /// What is not known.
@@ -276,8 +287,13 @@ pub struct TransferResult {
     pub path: String,
     /// Its length in bytes.
     pub bytes: u64,
-    /// Its SHA-256, in hexadecimal digits.
-    pub sha256: String,
+    /// Its CRC-64/NVME, in 16 hexadecimal digits, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crc64: Option<String>,
+    /// Its SHA-256, in hexadecimal digits: always of a file in a folder, of one in a container where the
+    /// task has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
     /// When the task was enqueued, in RFC 3339.
     pub enqueued_at: String,
     /// When the file was committed, in RFC 3339.
@@ -294,24 +310,32 @@ pub struct TransferResult {
 /// What is known when a file is committed.
 pub(super) struct Finished {
     pub(super) bytes: u64,
-    pub(super) sha256: [u8; 32],
+    pub(super) sums: Sums,
     pub(super) elapsed: Duration,
     pub(super) attempts: u32,
     pub(super) at: SystemTime,
 }
 
-impl TransferResult {
-    pub(super) fn new(event: &Event, task: DownloadTask, finished: &Finished) -> Self {
-        Self {
-            id: task.id,
-            path: task.path.as_str().to_owned(),
+/// What of a task its result repeats.
+pub(super) struct Moved<'a> {
+    pub(super) id: &'a str,
+    pub(super) path: &'a BlobName,
+    pub(super) metadata: &'a Map<String, Value>,
+}
+
+impl Moved<'_> {
+    pub(super) fn result(&self, event: &Event, finished: &Finished) -> TransferResult {
+        TransferResult {
+            id: self.id.to_owned(),
+            path: self.path.as_str().to_owned(),
             bytes: finished.bytes,
-            sha256: hex(&finished.sha256),
+            crc64: finished.sums.crc64.map(|crc64| hex(&crc64.to_be_bytes())),
+            sha256: finished.sums.sha256.map(|sha256| hex(&sha256)),
             enqueued_at: rfc3339(event.enqueued_time()),
             finished_at: rfc3339(finished.at),
             seconds: finished.elapsed.as_secs_f64(),
             attempts: finished.attempts,
-            metadata: task.metadata,
+            metadata: self.metadata.clone(),
         }
     }
 }

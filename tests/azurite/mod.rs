@@ -151,8 +151,49 @@ impl Container {
 
     fn blob(&self, name: &str) -> String {
         let mut url = Url::parse(&self.url(ALL)).expect("valid");
-        url.path_segments_mut().expect("a base").push(name);
+        url.path_segments_mut().expect("a base").extend(name.split('/'));
         url.into()
+    }
+
+    /// The bytes of a blob; `None` where there is no such blob.
+    pub async fn content(&self, name: &str) -> Option<Vec<u8>> {
+        let answer = send(reqwest::Method::GET, &self.blob(name), &[]).await;
+        if answer.status() == 404 {
+            return None;
+        }
+        assert_eq!(answer.status(), 200);
+        Some(answer.bytes().await.expect("a body").to_vec())
+    }
+
+    /// What the service says of a blob in a header.
+    pub async fn header(&self, name: &str, header: &str) -> Option<String> {
+        let answer = send(reqwest::Method::HEAD, &self.blob(name), &[]).await;
+        Some(answer.headers().get(header)?.to_str().expect("text").to_owned())
+    }
+
+    /// Makes an empty append blob.
+    pub async fn append_blob(&self, name: &str) {
+        let headers = [("x-ms-blob-type", "AppendBlob")];
+        assert_eq!(send(reqwest::Method::PUT, &self.blob(name), &headers).await.status(), 201);
+    }
+
+    /// Stages a block of one byte under this id, as another program does.
+    pub async fn stage(&self, name: &str, id: &str) {
+        let mut url = Url::parse(&self.blob(name)).expect("valid");
+        let id = STANDARD.encode(id);
+        url.query_pairs_mut().append_pair("comp", "block").append_pair("blockid", &id);
+        let request = reqwest::Client::new().put(url).header("x-ms-version", SERVICE_VERSION);
+        assert_eq!(request.body("x").send().await.expect("an answer").status(), 201);
+    }
+
+    /// How many blocks are staged for a blob.
+    pub async fn staged(&self, name: &str) -> usize {
+        let mut url = Url::parse(&self.blob(name)).expect("valid");
+        url.query_pairs_mut()
+            .append_pair("comp", "blocklist")
+            .append_pair("blocklisttype", "uncommitted");
+        let answer = send(reqwest::Method::GET, url.as_str(), &[]).await;
+        answer.text().await.expect("a body").matches("<Block>").count()
     }
 }
 

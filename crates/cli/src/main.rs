@@ -31,6 +31,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use self::terminal::tell;
 
+use longshore::blob_store::container::{DEFAULT_TRANSFER_BUDGET, MIN_TRANSFER_BUDGET};
 use longshore::config::{
     Credentials, DEFAULT_ANSWER_TIMEOUT, DEFAULT_BATCH_TIMEOUT, DEFAULT_BLOCK_BYTES,
     DEFAULT_DOWNLOAD_CONNECT_TIMEOUT, DEFAULT_MAX_BATCH_SIZE, DEFAULT_MAX_BYTES,
@@ -97,11 +98,14 @@ struct TransferArgs {
     /// The list of what to download; - reads it from stdin
     #[arg(long, value_name = "FILE")]
     urls: PathBuf,
-    /// Where the files go
-    #[arg(long, value_name = "DIR")]
-    to: PathBuf,
-    /// Where the state is kept between runs. Default: beside the target, with .longshore behind
-    /// its name
+    /// Where the files go: a folder, or a container of Azure Blob Storage by its address,
+    /// https://ACCOUNT.blob.core.windows.net/CONTAINER?SIGNATURE. Others see the signature on the
+    /// command line: give the address in the variable instead. Without a signature, the account
+    /// that the Azure CLI is signed in with opens it
+    #[arg(long, value_name = "PLACE", env = "LONGSHORE_TRANSFER_TO", hide_env_values = true)]
+    to: transfer::To,
+    /// Where the state is kept between runs. Default: beside a target folder, or here for a
+    /// container, with .longshore behind its name
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
     /// What stdout gets at the end, instead of a sentence
@@ -235,6 +239,10 @@ struct LimitArgs {
     /// The same, to each host; no more files are fetched of it at once
     #[arg(long, value_name = "N", value_parser = count(MAX_SLOTS), allow_negative_numbers = true)]
     connections_per_host: Option<usize>,
+    /// Memory for blocks on their way into a container
+    #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_TRANSFER_BUDGET)]
+    #[arg(value_parser = clap::value_parser!(u64).range(MIN_TRANSFER_BUDGET..))]
+    transfer_budget: u64,
     /// The length of a block. A file of two blocks and more comes over several connections, where
     /// its server allows it
     #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_BLOCK_BYTES)]

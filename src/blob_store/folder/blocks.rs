@@ -9,14 +9,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use sha2::{Digest, Sha256};
 use tokio::task::spawn_blocking;
 
 use super::partial::PartialFile;
 use super::root::Root;
 use super::unfinished::{Journal, Left, Unfinished};
 use super::{SyncFiles, blocking};
-use crate::blob_store::{BlobError, BlobName, BlobNote, BlockWriter, LeftBlocks};
+use crate::blob_store::sums::Summing;
+use crate::blob_store::{BlobError, BlobName, BlockWriter, Commit, LeftBlocks, Sums};
 
 /// How much is read at a time.
 const READ_BYTES: usize = 256 * 1024;
@@ -32,11 +32,16 @@ pub(super) struct FolderBlockWriter {
     hashed: Arc<Mutex<Hashed>>,
 }
 
-/// The hash of the first bytes.
-#[derive(Default)]
+/// The sums of the first bytes.
 struct Hashed {
-    hasher: Sha256,
+    summing: Summing,
     to: u64,
+}
+
+impl Default for Hashed {
+    fn default() -> Self {
+        Self { summing: Summing::new(true), to: 0 }
+    }
 }
 
 fn lock(hashed: &Mutex<Hashed>) -> MutexGuard<'_, Hashed> {
@@ -113,9 +118,9 @@ impl BlockWriter for FolderBlockWriter {
         let hashed = Arc::clone(&self.hashed);
         let hash = move || {
             let mut hashed = lock(&hashed);
-            let Hashed { hasher, to } = &mut *hashed;
+            let Hashed { summing, to } = &mut *hashed;
             let read = read_parts(&file, *to..frontier, |part| {
-                hasher.update(part);
+                summing.update(part);
                 *to += part.len() as u64;
             });
             read.map_err(|error| root.partial_failed("read", &name, error))
@@ -123,15 +128,13 @@ impl BlockWriter for FolderBlockWriter {
         blocking("read", &self.name, hash).boxed()
     }
 
-    fn sha256(&self) -> [u8; 32] {
-        lock(&self.hashed).hasher.clone().finalize().into()
+    fn sums(&self) -> Sums {
+        lock(&self.hashed).summing.sums()
     }
 
-    fn commit(
-        self: Box<Self>,
-        note: Option<BlobNote>,
-    ) -> BoxFuture<'static, Result<(), BlobError>> {
+    fn commit(self: Box<Self>, commit: Commit) -> BoxFuture<'static, Result<(), BlobError>> {
         async move {
+            let Commit { note, .. } = commit;
             let Self { root, sync, name, file, partial, journal, .. } = *self;
             let committed = name.clone();
             let commit = move || {
@@ -194,7 +197,7 @@ pub(super) fn write_all_at(file: &File, part: &[u8], at: u64) -> io::Result<()> 
 }
 
 #[cfg(unix)]
-fn read_exact_at(file: &File, part: &mut [u8], at: u64) -> io::Result<()> {
+pub(super) fn read_exact_at(file: &File, part: &mut [u8], at: u64) -> io::Result<()> {
     std::os::unix::fs::FileExt::read_exact_at(file, part, at)
 }
 
@@ -210,7 +213,7 @@ pub(super) fn write_all_at(file: &File, mut part: &[u8], mut at: u64) -> io::Res
 }
 
 #[cfg(windows)]
-fn read_exact_at(file: &File, part: &mut [u8], at: u64) -> io::Result<()> {
+pub(super) fn read_exact_at(file: &File, part: &mut [u8], at: u64) -> io::Result<()> {
     let mut read = 0;
     while read < part.len() {
         match std::os::windows::fs::FileExt::seek_read(file, &mut part[read..], at + read as u64)? {

@@ -199,6 +199,16 @@ impl Root {
         }
     }
 
+    /// Opens a blob for reading; `None` where there is none.
+    pub(super) fn open_to_read(&self, name: &BlobName) -> Result<Option<File>, BlobError> {
+        let Some((path, _)) = self.file_of(name)? else { return Ok(None) };
+        match File::open(&path) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.failed("read", name, &path, error)),
+        }
+    }
+
     /// Where the bytes of a blob are.
     fn file_of(&self, name: &BlobName) -> Result<Option<(PathBuf, Metadata)>, BlobError> {
         check_name(name)?;

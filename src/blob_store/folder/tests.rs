@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use super::root::blob_error;
 use super::*;
+use crate::blob_store::{BlobNote, Sums};
 
 fn name(name: &str) -> BlobName {
     BlobName::parse(name).unwrap()
@@ -22,7 +23,7 @@ fn store() -> (TempDir, FolderBlobStore) {
 async fn put(store: &FolderBlobStore, blob: &str, content: &[u8]) -> Result<(), BlobError> {
     let mut writer = store.open(&name(blob), Some(content.len() as u64)).await?;
     writer.write(Bytes::copy_from_slice(content)).await?;
-    writer.commit(None).await
+    writer.commit(Commit::default()).await
 }
 
 async fn size(store: &FolderBlobStore, blob: &BlobName) -> Option<u64> {
@@ -91,7 +92,7 @@ async fn a_blob_appears_whole_at_its_commit() {
             writer.write(part.into()).await.unwrap();
             assert!(!store.root().join("a").exists());
         }
-        writer.commit(None).await.unwrap();
+        writer.commit(Commit::default()).await.unwrap();
         assert_eq!(read(&store, "a/b/c.bin"), content);
         assert_eq!(size(&store, &blob).await, Some(content.len() as u64));
         assert_eq!(partial_count(&store), 0);
@@ -119,7 +120,7 @@ async fn a_commit_replaces_what_was_there_and_an_empty_blob_is_one() {
     put(&store, "a", b"short").await.unwrap();
     assert_eq!(read(&store, "a"), b"short");
     let writer = store.open(&name("a"), None).await.unwrap();
-    writer.commit(None).await.unwrap();
+    writer.commit(Commit::default()).await.unwrap();
     assert_eq!(size(&store, &name("a")).await, Some(0));
 }
 
@@ -130,10 +131,15 @@ async fn a_note_is_committed_with_its_blob_and_replaced_with_it() {
     let noted = async |content: &'static [u8], note| {
         let mut writer = store.open(&blob, Some(content.len() as u64)).await.unwrap();
         writer.write(Bytes::from_static(content)).await.unwrap();
-        writer.commit(note).await.unwrap();
+        writer.commit(Commit { note, ..Commit::default() }).await.unwrap();
         store.find(&blob).await.unwrap().unwrap()
     };
-    let note = BlobNote { work: [1; 16], source: [2; 16], bytes: 7, sha256: [3; 32] };
+    let note = BlobNote {
+        work: [1; 16],
+        source: [2; 16],
+        bytes: 7,
+        sums: Sums::new(Some(4), Some([3; 32])),
+    };
     let found = noted(b"content", Some(note)).await;
     assert_eq!((found.bytes, found.note), (7, Some(note)));
     assert!(found.modified.is_some());
@@ -158,14 +164,14 @@ async fn a_blob_whose_length_is_known_and_small_touches_the_disk_at_its_commit()
     let mut writer = store.open(&name("a"), Some(3)).await.unwrap();
     writer.write("abc".into()).await.unwrap();
     assert_eq!(partial_count(&store), 0);
-    writer.commit(None).await.unwrap();
+    writer.commit(Commit::default()).await.unwrap();
     assert_eq!((read(&store, "a"), partial_count(&store)), (b"abc".to_vec(), 0));
     // It may become longer than was said.
     let mut writer = store.open(&name("b"), Some(3)).await.unwrap();
     writer.write("abc".into()).await.unwrap();
     writer.write(vec![7; CHUNK_BYTES].into()).await.unwrap();
     assert_eq!(partial_count(&store), 1);
-    writer.commit(None).await.unwrap();
+    writer.commit(Commit::default()).await.unwrap();
     assert_eq!(read(&store, "b").len(), CHUNK_BYTES + 3);
 }
 
@@ -212,7 +218,7 @@ fn a_dropped_write_spends_the_writer_and_commits_nothing() {
         busy.await.unwrap().unwrap();
         let error = writer.write("x".into()).await.unwrap_err();
         assert!(matches!(error, BlobError::Transient { .. }), "{error:?}");
-        assert!(writer.commit(None).await.is_err());
+        assert!(writer.commit(Commit::default()).await.is_err());
         assert!(!store.root().join("a").exists());
         store.close().await;
         assert_eq!(fs::read_dir(store.root()).unwrap().count(), 0);
@@ -237,7 +243,7 @@ async fn a_closed_store_refuses_blobs_and_leaves_no_temporary_file() {
     store.close().await;
     store.close().await;
     assert_eq!(fs::read_dir(store.root()).unwrap().count(), 0);
-    assert_unusable(writer.commit(None).await, "close it last");
+    assert_unusable(writer.commit(Commit::default()).await, "close it last");
     assert_unusable(put(&store, "b", b"x").await, "was closed");
     assert_eq!(fs::read_dir(store.root()).unwrap().count(), 0);
 }
@@ -256,7 +262,7 @@ async fn only_the_temporary_files_of_dead_processes_are_swept() {
     let second = FolderBlobStore::open(&root).unwrap();
     assert!(!dead.exists());
     put(&second, "b", b"y").await.unwrap();
-    writer.commit(None).await.unwrap();
+    writer.commit(Commit::default()).await.unwrap();
     drop(second);
     assert_eq!(partial_count(&living), 0);
     drop(living);
@@ -300,8 +306,8 @@ async fn what_comes_in_the_way_later_refuses_the_commit() {
     let folder_in_the_way = store.open(&name("folder"), None).await.unwrap();
     fs::write(store.root().join("late"), "").unwrap();
     fs::create_dir(store.root().join("folder")).unwrap();
-    assert_refused(file_in_the_way.commit(None).await, "\"late\" is a file");
-    assert_refused(folder_in_the_way.commit(None).await, "a folder has its name");
+    assert_refused(file_in_the_way.commit(Commit::default()).await, "\"late\" is a file");
+    assert_refused(folder_in_the_way.commit(Commit::default()).await, "a folder has its name");
     assert_eq!(partial_count(&store), 0);
 }
 
@@ -328,7 +334,7 @@ async fn a_link_that_leads_out_is_refused_and_nothing_is_created_behind_it() {
     }
     let late = store.open(&name("late/new/a"), None).await.unwrap();
     symlink(&outside, store.root().join("late")).unwrap();
-    assert_refused(late.commit(None).await, "leads out");
+    assert_refused(late.commit(Commit::default()).await, "leads out");
     let looked = store.find(&name("file")).await.map(|_| ());
     assert_refused(looked, "leads out");
     // In the blob's own place the link is replaced, and what it pointed to is left alone.
@@ -383,7 +389,7 @@ async fn a_root_that_was_removed_is_unusable() {
     let (_dir, store) = store();
     let writer = store.open(&name("a/b"), None).await.unwrap();
     fs::remove_dir_all(store.root()).unwrap();
-    assert_unusable(writer.commit(None).await, "removed or unmounted");
+    assert_unusable(writer.commit(Commit::default()).await, "removed or unmounted");
     assert_unusable(put(&store, "a", b"x").await, "removed or unmounted");
 }
 
@@ -445,9 +451,10 @@ async fn a_blob_that_is_committed_is_nobody_elses_to_begin_anew() {
     let mut whole = 0;
     for round in 0..300 {
         let blob = name(&format!("{round}"));
-        let writer = store.open_blocks(&blob, &SOURCE, "[1]", 5).await.unwrap().unwrap();
+        let made = MadeOf::new(&SOURCE, "[1]", 5, 5);
+        let OpenBlocks { writer, .. } = store.open_blocks(&blob, &made).await.unwrap().unwrap();
         writer.write_at(0, vec![Bytes::from_static(b"whole")]).await.unwrap();
-        writer.commit(None).await.unwrap();
+        writer.commit(Commit::default()).await.unwrap();
         whole += usize::from(read(&store, blob.as_str()) == b"whole");
     }
     is_over.store(true, Ordering::Relaxed);

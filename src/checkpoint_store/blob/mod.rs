@@ -61,7 +61,7 @@ impl BlobCheckpointStore {
     /// # Errors
     /// `Permanent` where the address cannot be used; the error shows it without the signature.
     pub fn with_signature(container_url: &Secret) -> Result<Self, Error> {
-        Ok(Self { container: Container::with_signature(container_url)? })
+        Ok(Self { container: Container::with_signature(container_url, DEFAULT_REQUEST_TIMEOUT)? })
     }
 
     /// Opens the container `https://ACCOUNT.blob.core.windows.net/CONTAINER` with a credential of
@@ -74,7 +74,13 @@ impl BlobCheckpointStore {
         container_url: &str,
         credential: Arc<dyn TokenCredential>,
     ) -> Result<Self, Error> {
-        Ok(Self { container: Container::with_credential(container_url, credential)? })
+        Ok(Self {
+            container: Container::with_credential(
+                container_url,
+                credential,
+                DEFAULT_REQUEST_TIMEOUT,
+            )?,
+        })
     }
 
     /// The container's address, without a signature.

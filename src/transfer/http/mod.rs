@@ -18,7 +18,8 @@ use reqwest::{Client, RequestBuilder, Response};
 use tokio::time::{Instant, timeout};
 use url::Url;
 
-use self::answer::{AskedFor, Head, Meaning, meaning};
+pub(super) use self::answer::Head;
+use self::answer::{AskedFor, Meaning, meaning};
 use self::failure::{failed, is_unanswered, silent};
 use self::pins::{Pinned, Security};
 use self::resting::Resting;

@@ -4,6 +4,7 @@
 //! done is in the results of the state folder, beside the dead letters. So a run after a crash goes on, a
 //! run after an edit does what is new, and a run after a finished one does nothing.
 
+mod files;
 mod ledger;
 mod letters;
 mod line;
@@ -16,6 +17,8 @@ mod target;
 
 use std::sync::Arc;
 
+use self::files::Files;
+pub(super) use self::files::To;
 pub(super) use self::lines::WaitingTasks;
 use self::lines::{Lines, Waiting};
 use self::queue::{ListQueue, cannot_be_read};
@@ -29,7 +32,6 @@ use super::report::{Report, size};
 use super::signals::Signals;
 use super::terminal::{give, give_all, leave, tell};
 use super::{CommandError, Ending, ReportFormat, TransferArgs};
-use longshore::blob_store::folder::{FolderBlobStore, SyncFiles};
 use longshore::checkpoint_store::memory::MemoryCheckpointStore;
 use longshore::producer::EntityProducer;
 use longshore::producer::results::{MAX_RESULT_BYTES, MAX_RESULTS};
@@ -77,9 +79,10 @@ async fn transfer(args: TransferArgs, report: &mut Report) -> Result<Ending, Com
     };
     let reader =
         reader.map_err(|error| CommandError::new(cannot_be_read(&place.name(), &error)))?;
-    let store = FolderBlobStore::open(&args.to)?.with_sync(SyncFiles::AtFlush);
-    let store = Arc::new(store);
-    let opening = State::open(&args, &store, policy(&args), stop.clone());
+    let connections = args.limits.connections.unwrap_or(args.pace.concurrency);
+    let streams = connections.max(args.pace.concurrency);
+    let files = Files::open(&args.to, streams, args.limits.transfer_budget)?;
+    let opening = State::open(&args, &files, policy(&args), stop.clone());
     let State { folder, results, done, letters } = tokio::select! {
         opened = opening => opened?,
         _code = signals.next() => {
@@ -88,12 +91,12 @@ async fn transfer(args: TransferArgs, report: &mut Report) -> Result<Ending, Com
         }
     };
     let kept = place.identity().into_iter().chain(args.http.credentials.clone());
-    let (results, target) = (Arc::new(results), Target::new(Arc::clone(&store), kept));
+    let (results, target) = (Arc::new(results), Target::new(files.clone(), kept));
     let stamp = reader.stamp();
     let queue = ListQueue::start(reader, place.clone(), done, target.clone(), letters.clone())?;
     let producer = Arc::new(EntityProducer::new(results.clone()).with_attempts(1));
     let mut limits = args.http.limits();
-    limits.connections = args.limits.connections.unwrap_or(args.pace.concurrency);
+    limits.connections = connections;
     limits.block_bytes = args.limits.block_bytes;
     let download = DownloadWorker::new(Arc::new(target), producer, policy(&args), limits)?
         .with_http(http)
@@ -139,7 +142,7 @@ async fn transfer(args: TransferArgs, report: &mut Report) -> Result<Ending, Com
     *report = counted;
     report.skipped = list.complete + progress.skipped() + progress.verified();
     report.interrupted = ended.interrupted;
-    store.close().await;
+    files.close().await;
     drop(display);
     if report.failed > 0 {
         tell(format_args!(

@@ -269,7 +269,7 @@ impl Reading {
             let Some(done) = self.results.of_line(&line.key).copied() else { continue };
             let Ok(task) = line::read(line.text, &line.key) else { continue };
             let is_gone = self.seen.is_of(&done, &line.key)
-                && self.target.look(&task.path) != Some(done.bytes)
+                && self.target.look(&task.path, Some(done.bytes)) != Some(done.bytes)
                 && self.again.insert(line.key);
             if is_gone {
                 self.listed.complete = self.listed.complete.saturating_sub(1);
@@ -361,8 +361,8 @@ impl Reading {
     /// Whether its file is there, as an earlier run left it. What cannot be looked at is fetched, and
     /// says then what is wrong.
     fn is_complete(&self, path: &str, key: &Key) -> bool {
-        let length = self.target.look(path);
         let done = self.results.of_line(key);
+        let length = self.target.look(path, done.map(|done| done.bytes));
         let is_complete = length.is_some() && length == done.map(|done| done.bytes);
         if is_complete {
             self.target.forget(path);

@@ -16,11 +16,11 @@ use serde::Deserialize;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
+use super::files::Files;
 use super::ledger::{Results, ResultsBuilder};
 use super::line::Key;
 use crate::CommandError;
 use crate::failing::Stop;
-use longshore::blob_store::folder::FolderBlobStore;
 use longshore::error::{Error, ErrorClass};
 use longshore::event::{EntityName, OutgoingEvent};
 use longshore::transfer::task::TransferResult;
@@ -51,7 +51,7 @@ pub(super) struct ResultsFile {
 
 #[derive(Debug)]
 struct Shared {
-    store: Arc<FolderBlobStore>,
+    files: Files,
     /// The folder of the state, as the user named it.
     folder: PathBuf,
     path: PathBuf,
@@ -60,10 +60,10 @@ struct Shared {
 }
 
 impl ResultsFile {
-    /// Opens the file of a state, creates it where it is missing, and reads it. `store` has the files.
+    /// Opens the file of a state, creates it where it is missing, and reads it. `files` has what they tell of.
     pub(super) fn open(
         folder: &Path,
-        store: Arc<FolderBlobStore>,
+        files: Files,
         stop: Stop,
     ) -> Result<(Self, Results), CommandError> {
         let path = folder.join(FILE);
@@ -89,7 +89,7 @@ impl ResultsFile {
             File::open(folder).and_then(|folder| folder.sync_all()).map_err(cannot)?;
         }
         let file = Mutex::new(file);
-        let shared = Shared { store, folder: folder.to_owned(), path, file, _lock: lock };
+        let shared = Shared { files, folder: folder.to_owned(), path, file, _lock: lock };
         Ok((Self { entity: "results".into(), shared: Arc::new(shared), stop }, results))
     }
 
@@ -97,7 +97,8 @@ impl ResultsFile {
     pub(super) fn import(&self, results: &[(Key, TransferResult)]) -> io::Result<()> {
         let mut lines = String::new();
         for (key, TransferResult { bytes, sha256, finished_at, path, .. }) in results {
-            let (sha256, finished_at) = (sha256.into(), finished_at.into());
+            let sha256 = sha256.as_deref().map(Cow::from);
+            let finished_at = finished_at.into();
             Told { bytes: *bytes, sha256, finished_at, path: path.into() }.write(key, &mut lines);
         }
         self.shared.append(lines.as_bytes())
@@ -124,7 +125,7 @@ impl ResultsFile {
         let shared = Arc::clone(&self.shared);
         let written = spawn_blocking(move || {
             // Their names are on the disk before anything says that they are there.
-            shared.store.flush().map_err(io::Error::other)?;
+            shared.files.flush().map_err(io::Error::other)?;
             shared.append(lines.as_bytes())
         });
         let written = written.await.unwrap_or_else(|gone| Err(io::Error::other(gone)));
@@ -184,8 +185,8 @@ fn is_same_file(one: &Metadata, other: &Metadata) -> bool {
 #[derive(Deserialize)]
 struct Told<'a> {
     bytes: u64,
-    #[serde(borrow)]
-    sha256: Cow<'a, str>,
+    #[serde(default, borrow)]
+    sha256: Option<Cow<'a, str>>,
     #[serde(borrow)]
     finished_at: Cow<'a, str>,
     #[serde(borrow)]
@@ -199,6 +200,7 @@ impl Told<'_> {
 
         let Self { bytes, sha256, finished_at, path } = self;
         let key = key.text();
+        let sha256 = sha256.as_deref().unwrap_or("-");
         // A text takes everything.
         let _written = writeln!(lines, "{key}\t{bytes}\t{sha256}\t{finished_at}\t{path}");
     }
@@ -311,15 +313,15 @@ impl Publisher for ResultsFile {
 mod tests {
     use std::fs;
 
+    use super::super::files::To;
     use super::*;
 
-    fn store(dir: &Path) -> Arc<FolderBlobStore> {
-        let store = FolderBlobStore::open(dir.join("files")).expect("a store");
-        Arc::new(store.with_sync(longshore::blob_store::folder::SyncFiles::AtFlush))
+    fn files(dir: &Path) -> Files {
+        Files::open(&To::Folder(dir.join("files")), 1, 1 << 20).expect("a store")
     }
 
     fn open(dir: &Path) -> Result<(ResultsFile, Results), CommandError> {
-        ResultsFile::open(dir, store(dir), Stop::new())
+        ResultsFile::open(dir, files(dir), Stop::new())
     }
 
     fn result(path: &str, bytes: u64) -> TransferResult {
@@ -365,7 +367,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let stop = Stop::new();
         let (file, _) =
-            ResultsFile::open(dir.path(), store(dir.path()), stop.clone()).expect("open");
+            ResultsFile::open(dir.path(), files(dir.path()), stop.clone()).expect("open");
         fs::remove_file(dir.path().join(FILE)).expect("removed");
         let error = file.send(SendTarget::Any, event("a", 1)).await.expect_err("nobody keeps it");
         assert!(error.to_string().contains("removed or unmounted"), "{error}");

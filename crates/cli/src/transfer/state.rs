@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::files::Files;
 use super::ledger::Results;
 use super::letters::Letters;
 use super::line::Key;
@@ -11,7 +12,6 @@ use super::results::ResultsFile;
 use crate::failing::Stop;
 use crate::job::{Broker, RESULTS, TASKS, patiently};
 use crate::{CommandError, TransferArgs};
-use longshore::blob_store::folder::FolderBlobStore;
 use longshore::event::{Event, Partition, SequenceNumber};
 use longshore::state::resume::ResumePosition;
 use longshore::transfer::task::TransferResult;
@@ -44,36 +44,20 @@ pub(super) struct State {
 impl State {
     pub(super) async fn open(
         args: &TransferArgs,
-        store: &Arc<FolderBlobStore>,
+        files: &Files,
         policy: UrlPolicy,
         stop: Stop,
     ) -> Result<Self, CommandError> {
-        let target = store.root();
-        let folder = args.state.clone().unwrap_or_else(|| beside(&args.to, target));
-        if std::path::absolute(&folder)?.starts_with(target)
-            || resolved(&folder).starts_with(target)
-        {
-            return Err(CommandError::new(format!(
-                "the state folder {} is in the target {}, where a task could write to it; name \
-                 another with --state",
-                folder.display(),
-                target.display()
-            )));
-        }
-        if target.starts_with(resolved(&folder)) {
-            return Err(CommandError::new(format!(
-                "the target {} is in the state folder {}, where a task could write to it; name \
-                 another with --state",
-                target.display(),
-                folder.display()
-            )));
+        let folder = args.state.clone().unwrap_or_else(|| files.state(&args.to));
+        if let Some(target) = files.root() {
+            check_apart(&folder, target)?;
         }
         let cannot = |error: CommandError| {
             let folder = folder.display();
             CommandError::new(format!("the state folder {folder} cannot be used: {}", error.0))
         };
         let letters = Letters::open(folder.join(DEAD_LETTERS), policy).await.map_err(cannot)?;
-        let (results, done) = open_results(&folder, store, &stop).await?;
+        let (results, done) = open_results(&folder, files, &stop).await?;
         let hub = folder.join(FORMER_HUB);
         let is_former =
             hub.join("hubs").join(RESULTS).is_dir() && hub.join("hubs").join(TASKS).is_dir();
@@ -88,7 +72,7 @@ impl State {
             return Ok(Self { folder, results, done, letters });
         }
         drop(results);
-        let (results, done) = open_results(&folder, store, &stop).await?;
+        let (results, done) = open_results(&folder, files, &stop).await?;
         Ok(Self { folder, results, done, letters })
     }
 }
@@ -111,11 +95,11 @@ fn remove_former(folder: &Path, is_former: bool) -> std::io::Result<()> {
 
 async fn open_results(
     folder: &Path,
-    store: &Arc<FolderBlobStore>,
+    files: &Files,
     stop: &Stop,
 ) -> Result<(ResultsFile, Results), CommandError> {
-    let (folder, store, stop) = (folder.to_owned(), Arc::clone(store), stop.clone());
-    tokio::task::spawn_blocking(move || ResultsFile::open(&folder, store, stop))
+    let (folder, files, stop) = (folder.to_owned(), files.clone(), stop.clone());
+    tokio::task::spawn_blocking(move || ResultsFile::open(&folder, files, stop))
         .await
         .map_err(|error| CommandError::new(error.to_string()))?
 }
@@ -136,13 +120,26 @@ async fn former_results(hub: &Path) -> Result<Vec<(Key, TransferResult)>, Comman
     Ok(results.into_values().collect())
 }
 
-/// `downloads` keeps its state in `downloads.longshore`, and a target without a name of its
-/// own, like `.`, beside the folder that it is.
-fn beside(given: &Path, target: &Path) -> PathBuf {
-    let named = if given.file_name().is_some() { given } else { target };
-    let mut name = named.file_name().unwrap_or_default().to_owned();
-    name.push(".longshore");
-    named.with_file_name(name)
+/// # Errors
+/// One of the two is within the other.
+fn check_apart(folder: &Path, target: &Path) -> Result<(), CommandError> {
+    if std::path::absolute(folder)?.starts_with(target) || resolved(folder).starts_with(target) {
+        return Err(CommandError::new(format!(
+            "the state folder {} is in the target {}, where a task could write to it; name \
+             another with --state",
+            folder.display(),
+            target.display()
+        )));
+    }
+    if target.starts_with(resolved(folder)) {
+        return Err(CommandError::new(format!(
+            "the target {} is in the state folder {}, where a task could write to it; name \
+             another with --state",
+            target.display(),
+            folder.display()
+        )));
+    }
+    Ok(())
 }
 
 /// Where a folder is, whose last parts may not exist yet.

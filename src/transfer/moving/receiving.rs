@@ -5,30 +5,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use reqwest::Response;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
 use super::arriving::{Arriving, InBlocks};
 use super::checks::{check_length, check_rate, verified, wrong_length};
+use super::job::Job;
 use super::net::{Net, Stopped};
 use super::side_by_side::{NotThere, SideBySide};
-use super::store_failure::store_failed;
-use crate::blob_store::BlobStore;
-use crate::config::DownloadLimits;
+use crate::blob_store::{BlobStore, Sums};
 use crate::outcome::{Failure, Outcome};
 use crate::state::block_plan::Blocks;
-use crate::state::fetch_plan::{AfterBreak, Body, End, Misfit};
-use crate::transfer::http::{Fetched, NotFetched};
+use crate::state::fetch_plan::{self as plan, AfterBreak, End, Misfit};
+use crate::transfer::http::NotFetched;
 use crate::transfer::rates::Meter;
-use crate::transfer::task::DownloadTask;
-use crate::transfer::url_policy::redacted;
+use crate::transfer::source::{Body, Opened};
+use crate::transfer::store_failure::store_failed;
 
 /// A file that is fetched.
 pub(super) struct Receiving<'a> {
     pub(super) net: Net<'a>,
     pub(super) store: &'a dyn BlobStore,
-    pub(super) task: &'a DownloadTask,
+    pub(super) job: &'a Job<'a>,
     /// What names the file and all that it must be.
     pub(super) source: &'a [u8; 16],
     /// The host of the task's URL.
@@ -45,19 +43,20 @@ pub(super) struct Pace {
 
 impl Receiving<'_> {
     /// All of the file, checked.
-    pub(super) async fn all_of(&self, arriving: &mut Arriving) -> Result<(u64, [u8; 32]), Stopped> {
+    pub(super) async fn all_of(&self, arriving: &mut Arriving) -> Result<(u64, Sums), Stopped> {
         if arriving.received() == 0 {
-            let (store, name, blocks) = (self.store, &self.task.path, self.blocks());
+            let (store, name) = (self.store, self.job.path);
+            let blocks = self.blocks(self.net.limits.block_bytes);
             let resumed = arriving.resume(store, name, self.source, blocks);
             resumed.await.map_err(store_failed)?;
         }
         self.receive(arriving).await?;
-        match verified(self.task, arriving) {
+        match verified(self.job, arriving) {
             // Its blocks may be at fault.
             Err(Outcome::Retry(_)) if arriving.in_blocks().is_some() => {
                 arriving.on_no_parts().await;
                 self.receive(arriving).await?;
-                verified(self.task, arriving).map_err(Stopped::Ends)
+                verified(self.job, arriving).map_err(Stopped::Ends)
             }
             checked => checked.map_err(Stopped::Ends),
         }
@@ -65,10 +64,10 @@ impl Receiving<'_> {
 
     /// Asks for the file, and for the rest of it after each break, until all of it is there.
     async fn receive(&self, arriving: &mut Arriving) -> Result<(), Stopped> {
-        let Self { net, task, .. } = self;
+        let Self { net, job, .. } = self;
         let mut pace = Pace::default();
         if let Some(blocks) = arriving.in_blocks() {
-            check_length(task, Some(blocks.version.total), net.limits)?;
+            check_length(job, Some(blocks.version.total), net.limits)?;
             match self.in_blocks(blocks, None).boxed().await {
                 // It may be another file by now, which may come in blocks.
                 Err(NotThere::NoParts) => arriving.throw_away().await,
@@ -77,9 +76,9 @@ impl Receiving<'_> {
             }
         }
         loop {
-            let asked = net.fetcher.get(&task.url, arriving.plan.ask(), net.rates).await;
-            let Fetched { response, answer, host: answered } = match asked {
-                Ok(fetched) => fetched,
+            let asked = job.source.get(arriving.plan.ask(), net.rates).await;
+            let Opened { body, answer, host: answered, content_type } = match asked {
+                Ok(opened) => opened,
                 Err(NotFetched::NoSuchPart) => {
                     arriving.plan.on_no_such_part();
                     continue;
@@ -87,13 +86,14 @@ impl Receiving<'_> {
                 Err(NotFetched::Ends(outcome)) => return Err(Stopped::Broke(outcome)),
             };
             match arriving.plan.on_answer(answer) {
-                Ok(Body::Follows) => check_length(task, arriving.plan.total(), net.limits)?,
-                Ok(Body::BeginsAnew) => {
-                    check_length(task, arriving.plan.total(), net.limits)?;
+                Ok(plan::Body::Follows) => check_length(job, arriving.plan.total(), net.limits)?,
+                Ok(plan::Body::BeginsAnew) => {
+                    arriving.content_type = content_type;
+                    check_length(job, arriving.plan.total(), net.limits)?;
                     if self.begin_in_blocks(arriving).await?
                         && let Some(blocks) = arriving.in_blocks()
                     {
-                        let first = Some((response, answered));
+                        let first = Some((body, answered));
                         match self.in_blocks(blocks, first).boxed().await {
                             Err(NotThere::NoParts) => arriving.on_no_parts().await,
                             Err(NotThere::Stopped(stopped)) => return Err(stopped),
@@ -101,20 +101,21 @@ impl Receiving<'_> {
                         }
                         continue;
                     }
-                    arriving.begin_anew(self.store, &task.path).await.map_err(store_failed)?;
+                    let begun = arriving.begin_anew(self.store, job.path, self.with_sha256());
+                    begun.await.map_err(store_failed)?;
                 }
                 Err(Misfit::OtherPart) => continue,
                 Err(Misfit::NotAskedFor) => {
                     return Err(Stopped::Ends(Outcome::retry(Failure::transient(format!(
                         "{}: the server answered 206 Partial Content where all of the file was \
                          asked for",
-                        redacted(&task.url)
+                        job.source
                     )))));
                 }
             }
             let (begun, before) = (Instant::now(), arriving.plan.received());
             let mut meter = net.rates.meter(answered);
-            let copied = self.copy(response, arriving, &mut meter, &pace).await;
+            let copied = self.copy(body, arriving, &mut meter, &pace).await;
             pace.spent += begun.elapsed().saturating_sub(meter.waited());
             pace.received += arriving.plan.received().saturating_sub(before);
             match copied {
@@ -124,7 +125,7 @@ impl Receiving<'_> {
                     End::More => match arriving.plan.on_break() {
                         AfterBreak::GoOn(pause) => sleep(pause).await,
                         AfterBreak::Failed => {
-                            let what = format!("{}: no more of it comes", redacted(&task.url));
+                            let what = format!("{}: no more of it comes", job.source);
                             let failure = Failure::transient(what);
                             return Err(Stopped::Broke(Outcome::retry(failure)));
                         }
@@ -132,7 +133,7 @@ impl Receiving<'_> {
                     End::WrongLength { announced } => {
                         // What is too much of it is there as well: it is of no use.
                         let received = arriving.plan.received();
-                        let message = wrong_length(task, received, announced, "the server");
+                        let message = wrong_length(job, received, announced, "the server");
                         return Err(Stopped::Ends(Outcome::retry(Failure::transient(message))));
                     }
                 },
@@ -140,7 +141,7 @@ impl Receiving<'_> {
                 Err(Stopped::Broke(outcome)) => match arriving.plan.on_break() {
                     AfterBreak::GoOn(pause) => {
                         debug!(
-                            task = %task.id,
+                            task = %job.id,
                             bytes = arriving.plan.received(),
                             "the connection broke; the rest is asked for"
                         );
@@ -154,20 +155,29 @@ impl Receiving<'_> {
 
     /// Whether the file is one that comes in blocks; then it is opened for them.
     async fn begin_in_blocks(&self, arriving: &mut Arriving) -> Result<bool, Outcome> {
-        let (net, blocks) = (&self.net, self.blocks());
-        let is_large = |total| total >= blocks.block_bytes.saturating_mul(2);
+        let Self { net, store, job, .. } = self;
+        let wanted = net.limits.block_bytes;
+        let is_large = |total: u64| total >= wanted.saturating_mul(2);
         let version = arriving.plan.version_in_parts();
         let version = version.filter(|of| is_large(of.total) && net.connections.are_shared());
         let Some(version) = version else { return Ok(false) };
-        let (name, source) = (&self.task.path, self.source);
-        let begun = arriving.begin_in_blocks(self.store, name, source, version, blocks);
+        let blocks = self.blocks(store.block_bytes(version.total, wanted));
+        let with_sha256 = self.with_sha256();
+        let begun =
+            arriving.begin_in_blocks(*store, job.path, self.source, version, blocks, with_sha256);
         begun.boxed().await.map_err(store_failed)
     }
 
-    fn blocks(&self) -> Blocks {
-        let DownloadLimits { block_bytes, connections, .. } = *self.net.limits;
+    fn blocks(&self, block_bytes: u64) -> Blocks {
         // Twice what is under way: one that is slow holds nobody up for long.
-        Blocks { block_bytes, window_blocks: connections as u64 * 2 }
+        let wanted = self.net.limits.connections as u64 * 2;
+        let most = self.store.window_bytes(self.with_sha256()) / block_bytes.max(1);
+        Blocks { block_bytes, window_blocks: wanted.min(most.max(1)) }
+    }
+
+    /// Whether the hash of the file is of use to anybody.
+    fn with_sha256(&self) -> bool {
+        self.job.sha256.is_some() || self.store.wants_sha256()
     }
 
     /// Fetches what is missing of a file that comes in blocks. It is boxed where it is called: what most files
@@ -175,30 +185,30 @@ impl Receiving<'_> {
     async fn in_blocks(
         &self,
         blocks: &InBlocks,
-        first: Option<(Response, Arc<str>)>,
+        first: Option<(Body<'_>, Arc<str>)>,
     ) -> Result<(), NotThere> {
-        let Self { net, task, host, .. } = *self;
+        let Self { net, job, host, .. } = *self;
         let (received, total) = (blocks.plan().received(), Some(blocks.version.total));
-        let large = net.progress.on_body(task.path.as_str(), received, total);
-        SideBySide { net, task, host, blocks, large }.run(first).await
+        let large = net.progress.on_body(job.path.as_str(), received, total);
+        SideBySide { net, job, host, blocks, large }.run(first).await
     }
 
     /// Reads the body of an answer into the store.
     pub(super) async fn copy(
         &self,
-        mut response: Response,
+        mut body: Body<'_>,
         arriving: &mut Arriving,
         meter: &mut Meter<'_>,
         pace: &Pace,
     ) -> Result<(), Stopped> {
-        let Self { net, task, .. } = self;
+        let Self { net, job, .. } = self;
         let (begun, mut came) = (Instant::now(), 0);
         let (received, total) = (arriving.plan.received(), arriving.plan.total());
-        let large = net.progress.on_body(task.path.as_str(), received, total);
-        let most = task.size.unwrap_or(net.limits.max_bytes).min(net.limits.max_bytes);
+        let large = net.progress.on_body(job.path.as_str(), received, total);
+        let most = job.size.unwrap_or(net.limits.max_bytes).min(net.limits.max_bytes);
         loop {
             let received = arriving.plan.received();
-            let chunk = net.next_chunk(&mut response, task, received).await;
+            let chunk = body.next(received, net.limits.read_timeout).await;
             let Some(mut chunk) = chunk.map_err(Stopped::Broke)? else {
                 break;
             };
@@ -207,13 +217,13 @@ impl Receiving<'_> {
             if received + bytes > most {
                 return Err(Stopped::Ends(Outcome::dead_letter(Failure::permanent(format!(
                     "{}: the body is longer than the {most} bytes it may have",
-                    redacted(&task.url)
+                    job.source
                 )))));
             }
             net.progress.on_received(bytes);
             came += bytes;
             let spent = pace.spent + begun.elapsed().saturating_sub(meter.waited());
-            check_rate(task, pace.received + came, spent, net.limits).map_err(Stopped::Broke)?;
+            check_rate(job, pace.received + came, spent, net.limits).map_err(Stopped::Broke)?;
             while !chunk.is_empty() {
                 let part = meter.next_part(&mut chunk).await;
                 arriving.write(part).await.map_err(store_failed)?;

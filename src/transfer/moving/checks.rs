@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use super::arriving::Arriving;
+use super::job::Job;
+use crate::blob_store::Sums;
 use crate::config::{DownloadLimits, SLOW_START};
+use crate::hex::hex;
 use crate::outcome::{Failure, Outcome};
-use crate::transfer::task::{DownloadTask, hex};
-use crate::transfer::url_policy::redacted;
 
 /// Refuses a body that cannot be right before its first byte.
 pub(super) fn check_length(
-    task: &DownloadTask,
+    job: &Job<'_>,
     announced: Option<u64>,
     limits: &DownloadLimits,
 ) -> Result<(), Outcome> {
@@ -19,20 +20,20 @@ pub(super) fn check_length(
     };
     let fault = if announced > limits.max_bytes {
         format!("at most {} may be (max-bytes)", limits.max_bytes)
-    } else if task.size.is_some_and(|size| size != announced) {
-        format!("the task said {}", task.size.unwrap_or_default())
+    } else if job.size.is_some_and(|size| size != announced) {
+        format!("the task said {}", job.size.unwrap_or_default())
     } else {
         return Ok(());
     };
     Err(Outcome::dead_letter(Failure::permanent(format!(
         "{}: the server announced {announced} bytes where {fault}",
-        redacted(&task.url)
+        job.source
     ))))
 }
 
 /// Refuses a body that comes too slowly.
 pub(super) fn check_rate(
-    task: &DownloadTask,
+    job: &Job<'_>,
     bytes: u64,
     spent: Duration,
     limits: &DownloadLimits,
@@ -43,42 +44,45 @@ pub(super) fn check_rate(
     }
     Err(Outcome::retry(Failure::transient(format!(
         "{}: {bytes} bytes in {} s are fewer than {} a second (min-bytes-per-second)",
-        redacted(&task.url),
+        job.source,
         spent.as_secs(),
         limits.min_bytes_per_second
     ))))
 }
 
-/// Length and hash of what arrived, where they are what the task says.
-pub(super) fn verified(
-    task: &DownloadTask,
-    arriving: &Arriving,
-) -> Result<(u64, [u8; 32]), Outcome> {
-    let (bytes, sha256) = (arriving.received(), arriving.sha256());
-    if let Some(expected) = task.size.filter(|expected| *expected != bytes) {
-        let message = wrong_length(task, bytes, expected, "the task");
+/// Length and sums of what arrived, where they are what the task says.
+pub(super) fn verified(job: &Job<'_>, arriving: &Arriving) -> Result<(u64, Sums), Outcome> {
+    let (bytes, sums) = (arriving.received(), arriving.sums());
+    if let Some(expected) = job.size.filter(|expected| *expected != bytes) {
+        let message = wrong_length(job, bytes, expected, "the task");
         return Err(Outcome::dead_letter(Failure::permanent(message)));
     }
-    match task.sha256 {
+    if let Some((expected, is)) = job.crc64.zip(sums.crc64)
+        && expected != is
+    {
+        let message = format!("{}: the CRC-64 is {is:016x}, not {expected:016x}", job.source);
+        return Err(Outcome::dead_letter(Failure::permanent(message)));
+    }
+    match job.sha256.zip(sums.sha256) {
         // Somebody joined what does not belong together. The next attempt begins anew.
-        Some(expected) if expected != sha256 && arriving.is_joined() => {
+        Some((expected, sha256)) if expected != sha256 && arriving.is_joined() => {
             Err(Outcome::retry(Failure::transient(format!(
                 "{}: the SHA-256 of what came over several connections is not that of the task",
-                redacted(&task.url)
+                job.source
             ))))
         }
-        Some(expected) if expected != sha256 => {
+        Some((expected, sha256)) if expected != sha256 => {
             Err(Outcome::dead_letter(Failure::permanent(format!(
                 "{}: the SHA-256 is {}, not {}",
-                redacted(&task.url),
+                job.source,
                 hex(&sha256),
                 hex(&expected)
             ))))
         }
-        _ => Ok((bytes, sha256)),
+        _ => Ok((bytes, sums)),
     }
 }
 
-pub(super) fn wrong_length(task: &DownloadTask, bytes: u64, expected: u64, who: &str) -> String {
-    format!("{}: {bytes} bytes came where {who} said {expected}", redacted(&task.url))
+pub(super) fn wrong_length(job: &Job<'_>, bytes: u64, expected: u64, who: &str) -> String {
+    format!("{}: {bytes} bytes came where {who} said {expected}", job.source)
 }

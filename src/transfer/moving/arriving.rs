@@ -1,13 +1,14 @@
-//! A file on its way into the store: what of it is there, and its hash so far.
+//! A file on its way into the store: what of it is there, and its sums so far.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
+use crate::blob_store::sums::Summing;
 use crate::blob_store::{
-    BlobError, BlobName, BlobNote, BlobStore, BlobWriter, BlockWriter, LeftBlocks,
+    BlobError, BlobName, BlobStore, BlobWriter, BlockWriter, Commit, LeftBlocks, MadeOf,
+    OpenBlocks, Sums,
 };
 use crate::state::block_plan::{BlockPlan, Blocks};
 use crate::state::fetch_plan::{FetchPlan, FileVersion, Validator};
@@ -17,6 +18,8 @@ use crate::state::fetch_plan::{FetchPlan, FileVersion, Validator};
 pub(super) struct Arriving {
     /// Of what comes in its order, over one connection at a time.
     pub(super) plan: FetchPlan,
+    /// What kind of content the source says it is.
+    pub(super) content_type: Option<String>,
     writing: Writing,
 }
 
@@ -24,7 +27,7 @@ pub(super) struct Arriving {
 enum Writing {
     #[default]
     NotBegun,
-    InOrder(Box<dyn BlobWriter>, Sha256),
+    InOrder(Box<dyn BlobWriter>, Box<Summing>),
     InBlocks(InBlocks),
 }
 
@@ -48,15 +51,16 @@ impl Arriving {
         &mut self,
         store: &dyn BlobStore,
         name: &BlobName,
+        with_sha256: bool,
     ) -> Result<(), BlobError> {
         self.throw_away().await;
         let writer = store.open(name, self.plan.total()).await?;
-        self.writing = Writing::InOrder(writer, Sha256::new());
+        self.writing = Writing::InOrder(writer, Box::new(Summing::new(with_sha256)));
         Ok(())
     }
 
-    /// Throws away what is there, and opens the blob for blocks of any order, where the store takes such.
-    /// Returns whether it does.
+    /// Throws away what is there, and opens the blob for blocks of any order, where the store takes such:
+    /// it may have some of them from before. Returns whether it does.
     pub(super) async fn begin_in_blocks(
         &mut self,
         store: &dyn BlobStore,
@@ -64,11 +68,15 @@ impl Arriving {
         source: &[u8; 16],
         version: FileVersion,
         blocks: Blocks,
+        with_sha256: bool,
     ) -> Result<bool, BlobError> {
         self.throw_away().await;
-        let opened = store.open_blocks(name, source, &text_of(&version), version.total).await?;
-        let Some(writer) = opened else { return Ok(false) };
-        let plan = Mutex::new(BlockPlan::new(version.total, blocks));
+        let text = text_of(&version);
+        let made =
+            MadeOf::new(source, &text, version.total, blocks.block_bytes).with_sha256(with_sha256);
+        let opened = store.open_blocks(name, &made).await?;
+        let Some(OpenBlocks { writer, there }) = opened else { return Ok(false) };
+        let plan = Mutex::new(BlockPlan::new(version.total, blocks).with_there(there));
         self.writing = Writing::InBlocks(InBlocks { version, writer, plan });
         Ok(true)
     }
@@ -109,8 +117,8 @@ impl Arriving {
 
     pub(super) async fn write(&mut self, part: Bytes) -> Result<(), BlobError> {
         match &mut self.writing {
-            Writing::InOrder(writer, hasher) => {
-                hasher.update(&part);
+            Writing::InOrder(writer, summing) => {
+                summing.update(&part);
                 writer.write(part).await
             }
             // Each body that begins has opened one.
@@ -123,12 +131,12 @@ impl Arriving {
         self.in_blocks().map_or_else(|| self.plan.received(), |blocks| blocks.plan().received())
     }
 
-    /// The hash of what was written.
-    pub(super) fn sha256(&self) -> [u8; 32] {
+    /// The sums of what was written.
+    pub(super) fn sums(&self) -> Sums {
         match &self.writing {
-            Writing::NotBegun => Sha256::new().finalize().into(),
-            Writing::InOrder(_, hasher) => hasher.clone().finalize().into(),
-            Writing::InBlocks(blocks) => blocks.writer.sha256(),
+            Writing::NotBegun => Sums::default(),
+            Writing::InOrder(_, summing) => summing.sums(),
+            Writing::InBlocks(blocks) => blocks.writer.sums(),
         }
     }
 
@@ -137,16 +145,23 @@ impl Arriving {
         self.in_blocks().is_some() || self.plan.is_joined()
     }
 
-    pub(super) async fn commit(self, note: BlobNote) -> Result<(), BlobError> {
+    pub(super) async fn commit(self, commit: Commit) -> Result<(), BlobError> {
         match self.writing {
             Writing::NotBegun => Err(not_open()),
-            Writing::InOrder(writer, _) => writer.commit(Some(note)).await,
-            Writing::InBlocks(blocks) => blocks.writer.commit(Some(note)).await,
+            Writing::InOrder(writer, _) => writer.commit(commit).await,
+            Writing::InBlocks(blocks) => blocks.writer.commit(commit).await,
         }
     }
 
     pub(super) async fn abort(mut self) {
         self.throw_away().await;
+    }
+
+    /// Stops here; the store keeps what it can of blocks.
+    pub(super) async fn keep(self) {
+        if let Writing::InBlocks(blocks) = self.writing {
+            blocks.writer.keep().await;
+        }
     }
 
     /// What is there is of no use.

@@ -1,7 +1,6 @@
 //! Bodies without a network, in virtual time.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use axum::http;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
@@ -9,9 +8,10 @@ use futures::{FutureExt, StreamExt};
 use super::arriving::Arriving;
 use super::receiving::Pace;
 use super::*;
-use crate::blob_store::{BlobError, BlobName, BlobNote, BlobWriter, FoundBlob};
+use crate::blob_store::{BlobError, BlobName, BlobSource, BlobWriter, FoundBlob, ReadBlob};
 use crate::config::{Rate, RateLimits};
 use crate::state::fetch_plan::{Answer, Version};
+use crate::transfer::source::{Body, Source};
 use crate::transport::memory::MemoryHub;
 
 /// Takes everything and keeps nothing.
@@ -35,15 +35,26 @@ impl BlobStore for Nowhere {
     }
 }
 
+impl BlobSource for Nowhere {
+    fn read<'a>(
+        &'a self,
+        _name: &'a BlobName,
+        _part: Option<std::ops::Range<u64>>,
+    ) -> BoxFuture<'a, Result<Option<ReadBlob>, BlobError>> {
+        async { Ok(None) }.boxed()
+    }
+
+    fn shown(&self, name: &BlobName) -> String {
+        name.to_string()
+    }
+}
+
 impl BlobWriter for Nowhere {
     fn write(&mut self, _part: Bytes) -> BoxFuture<'_, Result<(), BlobError>> {
         async { Ok(()) }.boxed()
     }
 
-    fn commit(
-        self: Box<Self>,
-        _note: Option<BlobNote>,
-    ) -> BoxFuture<'static, Result<(), BlobError>> {
+    fn commit(self: Box<Self>, _commit: Commit) -> BoxFuture<'static, Result<(), BlobError>> {
         async { Ok(()) }.boxed()
     }
 
@@ -52,31 +63,37 @@ impl BlobWriter for Nowhere {
     }
 }
 
-fn worker() -> DownloadWorker {
+fn mover() -> Mover {
     let results = EntityProducer::new(Arc::new(MemoryHub::new("results", 1).publisher()));
-    let limits = DownloadLimits::default();
-    DownloadWorker::new(Arc::new(Nowhere), Arc::new(results), UrlPolicy::new(), limits).unwrap()
+    Mover::new(Arc::new(Nowhere), Arc::new(results), DownloadLimits::default())
 }
 
 /// A body of ten kilobytes in ten chunks, each after a time.
-async fn fetched(worker: &DownloadWorker, pause: Duration) -> Result<u64, Outcome> {
-    let url = "https://example.com/a".parse().unwrap();
-    let task = DownloadTask::new("a", url, BlobName::parse("a").unwrap());
+async fn fetched(mover: &Mover, pause: Duration) -> Result<u64, Outcome> {
+    let path = BlobName::parse("a").unwrap();
+    let job = Job {
+        id: "a",
+        source: Source::Blob { from: &Nowhere, name: &path },
+        path: &path,
+        sha256: None,
+        crc64: None,
+        size: None,
+        named: Named::Blob("a"),
+    };
     let chunks = futures::stream::iter(0..10).then(move |_| async move {
         tokio::time::sleep(pause).await;
-        Ok::<_, std::io::Error>(Bytes::from(vec![7; 1_000]))
+        Ok(Bytes::from(vec![7; 1_000]))
     });
-    let body = reqwest::Body::wrap_stream(chunks);
-    let response = reqwest::Response::from(http::Response::new(body));
+    let body = Body::Blob { pieces: chunks.boxed(), shown: "a".to_owned() };
     let (version, resource) = (Version::default(), String::new());
     let answer = Answer { partial: None, length: None, version, resource, has_ranges: false };
     let mut arriving = Arriving::default();
     arriving.plan.on_answer(answer).unwrap();
-    arriving.begin_anew(&*worker.store, &task.path).await.map_err(store_failed)?;
-    let mut meter = worker.rates.meter("example.com".into());
-    let (net, store, host) = (worker.net(), &*worker.store, "example.com");
-    let receiving = Receiving { net, store, task: &task, source: &[0; 16], host };
-    match receiving.copy(response, &mut arriving, &mut meter, &Pace::default()).await {
+    arriving.begin_anew(&Nowhere, &path, true).await.map_err(store_failed)?;
+    let mut meter = mover.rates.meter("example.com".into());
+    let (net, host) = (mover.net(), "example.com");
+    let receiving = Receiving { net, store: &Nowhere, job: &job, source: &[0; 16], host };
+    match receiving.copy(body, &mut arriving, &mut meter, &Pace::default()).await {
         Ok(()) => Ok(arriving.plan.received()),
         Err(Stopped::Broke(outcome) | Stopped::Ends(outcome)) => Err(outcome),
     }
@@ -84,14 +101,14 @@ async fn fetched(worker: &DownloadWorker, pause: Duration) -> Result<u64, Outcom
 
 #[tokio::test(start_paused = true)]
 async fn waits_for_our_own_limits_are_no_fault_of_the_server() {
-    let worker = worker();
+    let mover = mover();
     let mut limits = RateLimits::default();
     // A chunk takes a hundred seconds: longer than silence may last, and slower than a body
     // may be.
     limits.bytes_per_second_per_host = Some(Rate::new(10.0).with_burst(0.0));
-    worker.rates().set(limits).unwrap();
+    mover.rates.set(limits).unwrap();
     let begun = Instant::now();
-    let bytes = fetched(&worker, Duration::from_secs(1)).await.unwrap();
+    let bytes = fetched(&mover, Duration::from_secs(1)).await.unwrap();
     let seconds = begun.elapsed().as_secs();
     assert!(bytes == 10_000 && (998..=1_011).contains(&seconds), "{bytes} in {seconds} s");
 }
@@ -99,12 +116,12 @@ async fn waits_for_our_own_limits_are_no_fault_of_the_server() {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_is_slow_or_silent_is_told_so_with_a_limit_or_without() {
     for limited in [false, true] {
-        let worker = worker();
+        let mover = mover();
         let mut limits = RateLimits::default();
         limits.bytes_per_second = limited.then(|| Rate::new(500.0));
-        worker.rates().set(limits).unwrap();
+        mover.rates.set(limits).unwrap();
         for (pause, why) in [(20, "in 60 s are fewer than 1024"), (31, "no more came in 30 s")] {
-            match fetched(&worker, Duration::from_secs(pause)).await {
+            match fetched(&mover, Duration::from_secs(pause)).await {
                 Err(Outcome::Retry(retry)) => {
                     assert!(retry.failure.message.contains(why), "{}", retry.failure);
                 }

@@ -17,22 +17,21 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt, OptionFuture};
 use futures::stream::{FuturesUnordered, StreamExt};
-use reqwest::Response;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
 use super::arriving::InBlocks;
 use super::checks::check_rate;
+use super::job::Job;
 use super::net::{Net, Stopped};
-use super::store_failure::store_failed;
 use crate::outcome::{Failure, Outcome};
 use crate::state::block_plan::StreamId;
 use crate::state::fetch_plan::{AfterBreak, Ask};
 use crate::transfer::connections::Connection;
-use crate::transfer::http::{Fetched, NotFetched};
+use crate::transfer::http::NotFetched;
 use crate::transfer::progress::LargeUnderWay;
-use crate::transfer::task::DownloadTask;
-use crate::transfer::url_policy::redacted;
+use crate::transfer::source::{Body, Opened};
+use crate::transfer::store_failure::store_failed;
 
 /// What a stream collects before it writes.
 const WRITE_BYTES: u64 = 256 * 1024;
@@ -61,7 +60,7 @@ enum Ended {
 /// A file that is fetched.
 pub(super) struct SideBySide<'a> {
     pub(super) net: Net<'a>,
-    pub(super) task: &'a DownloadTask,
+    pub(super) job: &'a Job<'a>,
     pub(super) host: &'a str,
     pub(super) blocks: &'a InBlocks,
     pub(super) large: Option<LargeUnderWay<'a>>,
@@ -92,7 +91,7 @@ impl Running<'_> {
 
 impl<'a> SideBySide<'a> {
     /// Fetches what is missing. `first` is the body of an answer to a request for all of the file.
-    pub(super) async fn run(&'a self, first: Option<(Response, Arc<str>)>) -> Result<(), NotThere> {
+    pub(super) async fn run(&'a self, first: Option<(Body<'a>, Arc<str>)>) -> Result<(), NotThere> {
         let mut running = Running {
             streams: FuturesUnordered::new(),
             count: 0,
@@ -102,11 +101,12 @@ impl<'a> SideBySide<'a> {
             hashed: 0,
             is_hashing: false,
         };
-        if let Some((response, host)) = first
+        // Where the beginning is there, the body of all of it is of no use.
+        if let Some((body, host)) = first.filter(|_| self.blocks.plan().frontier() == 0)
             && let Some((stream, _)) = self.take()
         {
             (running.count, running.own) = (1, Some(stream));
-            running.streams.push(self.first_body(stream, response, host).boxed());
+            running.streams.push(self.first_body(stream, body, host).boxed());
         }
         while !self.is_there(&running) {
             // Before it looks, so that none that is given back is missed.
@@ -148,9 +148,19 @@ impl<'a> SideBySide<'a> {
                 },
             };
             let Some((stream, range)) = self.take() else { break };
+            // Memory is taken in the order of the blocks, so that the first one never waits for those
+            // that wait for it.
+            let has_memory = self.blocks.writer.try_reserve(range.start);
+            if !has_memory && connection.is_some() {
+                self.blocks.plan().on_end(stream);
+                break;
+            }
             running.count += 1;
             running.own = running.own.or(Some(stream));
             running.streams.push(self.block(stream, range, connection).boxed());
+            if !has_memory {
+                break;
+            }
         }
         let frontier = self.blocks.plan().frontier();
         if !running.is_hashing && frontier > running.hashed {
@@ -184,7 +194,7 @@ impl<'a> SideBySide<'a> {
                     AfterBreak::GoOn(pause) => running.not_before = Some(Instant::now() + pause),
                     AfterBreak::Failed => return Err(breaks(outcome)),
                 }
-                debug!(task = %self.task.id, "a connection broke; its block is asked for again");
+                debug!(task = %self.job.id, "a connection broke; its block is asked for again");
             }
             Ended::Refused(stream, outcome) => {
                 running.on_ended(stream);
@@ -198,16 +208,23 @@ impl<'a> SideBySide<'a> {
                     });
                 }
                 running.most = running.count;
-                debug!(task = %self.task.id, streams = running.count, "no more connections are given");
+                debug!(task = %self.job.id, streams = running.count, "no more connections are given");
             }
         }
         Ok(())
     }
 
     /// The body of all of the file, as far as nobody else has what it brings.
-    async fn first_body(&self, stream: StreamId, response: Response, host: Arc<str>) -> Ended {
+    async fn first_body(&self, stream: StreamId, body: Body<'_>, host: Arc<str>) -> Ended {
+        self.reserve(stream).await;
         let goes_on = || self.blocks.plan().take_next(stream).is_some();
-        self.body(stream, response, host, goes_on).await
+        self.body(stream, body, host, goes_on).await
+    }
+
+    /// Waits for the memory of the block that a stream has taken.
+    async fn reserve(&self, stream: StreamId) {
+        let at = self.blocks.plan().left(stream).start;
+        self.blocks.writer.reserve(at).await;
     }
 
     /// A request for a block, and its body.
@@ -217,11 +234,12 @@ impl<'a> SideBySide<'a> {
         range: Range<u64>,
         _connection: Option<Connection<'_>>,
     ) -> Ended {
+        self.reserve(stream).await;
         let version = &self.blocks.version;
         let ask = Ask::Part { from: range.start, to: range.end, validator: &version.validator };
-        match self.net.fetcher.get(&self.task.url, ask, self.net.rates).await {
-            Ok(Fetched { response, answer, host }) => match version.part(&answer, &range) {
-                Some(_) => self.body(stream, response, host, || false).await,
+        match self.job.source.get(ask, self.net.rates).await {
+            Ok(Opened { body, answer, host, .. }) => match version.part(&answer, &range) {
+                Some(_) => self.body(stream, body, host, || false).await,
                 None => Ended::NoParts,
             },
             Err(NotFetched::NoSuchPart) => Ended::NoParts,
@@ -233,16 +251,17 @@ impl<'a> SideBySide<'a> {
     async fn body(
         &self,
         stream: StreamId,
-        mut response: Response,
+        mut body: Body<'_>,
         host: Arc<str>,
         goes_on: impl Fn() -> bool,
     ) -> Ended {
-        let Self { net, task, .. } = self;
+        let Self { net, job, .. } = self;
+
         let (begun, mut came) = (Instant::now(), 0);
         let mut meter = net.rates.meter(host);
         let mut collected = Collected::default();
         loop {
-            let chunk = net.next_chunk(&mut response, task, self.received()).await;
+            let chunk = body.next(self.received(), net.limits.read_timeout).await;
             let mut chunk = match chunk {
                 Ok(Some(chunk)) => chunk,
                 ended => {
@@ -255,8 +274,7 @@ impl<'a> SideBySide<'a> {
                         Err(outcome) => Ended::Broke(stream, outcome),
                         Ok(_) if self.blocks.plan().left(stream).is_empty() => Ended::Done(stream),
                         Ok(_) => {
-                            let what =
-                                format!("{}: less came than was asked for", redacted(&task.url));
+                            let what = format!("{}: less came than was asked for", job.source);
                             Ended::Broke(stream, Outcome::retry(Failure::transient(what)))
                         }
                     };
@@ -266,7 +284,7 @@ impl<'a> SideBySide<'a> {
             net.progress.on_received(chunk.len() as u64);
             came += chunk.len() as u64;
             let spent = begun.elapsed().saturating_sub(meter.waited());
-            let rate = check_rate(task, came, spent, net.limits);
+            let rate = check_rate(job, came, spent, net.limits);
             while !chunk.is_empty() {
                 let left = self.blocks.plan().left(stream);
                 let room = (left.end - left.start).saturating_sub(collected.bytes);
@@ -280,8 +298,11 @@ impl<'a> SideBySide<'a> {
                 {
                     return Ended::Failed(outcome);
                 }
-                if self.blocks.plan().left(stream).is_empty() && !goes_on() {
-                    return Ended::Done(stream);
+                if self.blocks.plan().left(stream).is_empty() {
+                    if !goes_on() {
+                        return Ended::Done(stream);
+                    }
+                    self.reserve(stream).await;
                 }
             }
             if let Err(outcome) = rate {

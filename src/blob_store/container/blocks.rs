@@ -1,0 +1,257 @@
+//! A blob whose blocks come in any order: each is sent when it is whole, or, where the hash of the blob
+//! is asked for, when everything before it is hashed.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::block_id::{BlockId, UploadKey};
+use super::memory::{Buffer, Memory};
+use super::sha256::KeptSha256;
+use super::upload::{Content, Upload};
+use super::{joined, out_of_place};
+use crate::blob_container::content::Staged;
+use crate::blob_store::sums::{crc64, joined_crc64};
+use crate::blob_store::{BlobError, BlockWriter, Commit, MadeOf, OpenBlocks, Sums};
+
+/// How long blocks on their way are waited for where the blob is left as it is: shorter than a hand-off
+/// should take.
+const KEEP_TIMEOUT: Duration = Duration::from_secs(1);
+
+pub(super) struct ContainerBlockWriter {
+    upload: Upload,
+    key: UploadKey,
+    memory: Arc<Memory>,
+    total: u64,
+    block_bytes: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Blocks that come, or wait to be hashed, by where they begin.
+    here: BTreeMap<u64, Buffer>,
+    /// Blocks that are on their way or staged, by where they begin.
+    ids: BTreeMap<u64, BlockId>,
+    /// The hash of what is before `hashed`, where it is asked for.
+    sha256: Option<KeptSha256>,
+    hashed: u64,
+    staging: JoinSet<Result<(), BlobError>>,
+}
+
+/// What is staged of an upload already.
+#[derive(Default)]
+struct There {
+    ids: BTreeMap<u64, BlockId>,
+    sha256: Option<KeptSha256>,
+    hashed: u64,
+}
+
+impl ContainerBlockWriter {
+    /// Opens the blob, with what is staged of it already.
+    pub(super) async fn open(
+        upload: Upload,
+        memory: Arc<Memory>,
+        made: &MadeOf<'_>,
+    ) -> Result<OpenBlocks, BlobError> {
+        let key = UploadKey::of(made);
+        let There { ids, sha256, hashed } = There::of(upload.staged().await?, key, made);
+        let length = |at: u64| made.block_bytes.min(made.bytes - at);
+        let there = ids.keys().map(|at| *at..*at + length(*at)).collect();
+        let state = Mutex::new(State { ids, sha256, hashed, ..State::default() });
+        let (total, block_bytes) = (made.bytes, made.block_bytes);
+        let writer = Box::new(Self { upload, key, memory, total, block_bytes, state });
+        Ok(OpenBlocks { writer, there })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The block of a byte.
+    fn block(&self, at: u64) -> Range<u64> {
+        let begin = at - at % self.block_bytes;
+        begin..(begin + self.block_bytes).min(self.total)
+    }
+
+    fn length(&self, at: u64) -> usize {
+        let block = self.block(at);
+        usize::try_from(block.end - block.start).unwrap_or(usize::MAX)
+    }
+
+    fn write(&self, at: u64, parts: Vec<Bytes>) -> Result<(), BlobError> {
+        let begin = self.block(at).start;
+        let mut state = self.state();
+        let buffer = state.here.get_mut(&begin);
+        let Some(buffer) = buffer.filter(|buffer| begin + buffer.bytes().len() as u64 == at) else {
+            return Err(out_of_place(&self.upload.name, at));
+        };
+        for mut part in parts {
+            buffer.fill(&mut part);
+            if !part.is_empty() {
+                return Err(out_of_place(&self.upload.name, at));
+            }
+        }
+        if buffer.room() == 0 && state.sha256.is_none() {
+            self.send(&mut state, begin, [0; 32]);
+        }
+        state.check(&self.upload)
+    }
+
+    /// Sends a block that is whole.
+    fn send(&self, state: &mut State, at: u64, sha256_state: [u8; 32]) {
+        let Some(block) = state.here.remove(&at) else { return };
+        let bytes = block.freeze();
+        let id = BlockId { upload: self.key, at, crc64: crc64(&bytes), sha256_state };
+        state.ids.insert(at, id);
+        let upload = self.upload.clone();
+        state.staging.spawn(async move { upload.stage(id, bytes).await });
+    }
+
+    /// Hashes what is here up to a byte, and sends the blocks that are hashed to their end.
+    fn hash_to(&self, frontier: u64) -> Result<(), BlobError> {
+        let mut state = self.state();
+        let state = &mut *state;
+        while let Some(sha256) = &mut state.sha256
+            && state.hashed < frontier
+        {
+            let block = self.block(state.hashed);
+            let from = usize::try_from(state.hashed - block.start).unwrap_or(usize::MAX);
+            let to = usize::try_from(frontier.min(block.end) - block.start).unwrap_or(usize::MAX);
+            let bytes = state.here.get(&block.start).and_then(|here| here.bytes().get(from..to));
+            let Some(bytes) = bytes else {
+                return Err(out_of_place(&self.upload.name, state.hashed));
+            };
+            sha256.update(bytes);
+            state.hashed = frontier.min(block.end);
+            if state.hashed == block.end {
+                // The last block may end within a step: nothing follows it.
+                let kept = sha256.state().unwrap_or_default();
+                self.send(state, block.start, kept);
+            }
+        }
+        state.check(&self.upload)
+    }
+}
+
+impl State {
+    /// # Errors
+    /// A block could not be sent.
+    fn check(&mut self, upload: &Upload) -> Result<(), BlobError> {
+        while let Some(staged) = self.staging.try_join_next() {
+            joined(staged, &upload.name)?;
+        }
+        Ok(())
+    }
+}
+
+impl There {
+    /// What of the staged blocks is of this upload.
+    fn of(staged: Vec<Staged>, key: UploadKey, made: &MadeOf<'_>) -> Self {
+        let mut ids: BTreeMap<u64, Option<BlockId>> = BTreeMap::new();
+        for Staged { id, bytes } in staged {
+            let Some(id) = BlockId::parse(&id).filter(|id| id.upload == key) else { continue };
+            let fits = id.at % made.block_bytes == 0
+                && id.at < made.bytes
+                && bytes == made.block_bytes.min(made.bytes - id.at);
+            if fits {
+                // Of two with different bytes nobody knows which is right.
+                ids.entry(id.at)
+                    .and_modify(|known| *known = known.filter(|is| *is == id))
+                    .or_insert(Some(id));
+            }
+        }
+        let mut ids: BTreeMap<u64, BlockId> =
+            ids.into_iter().filter_map(|(at, id)| Some((at, id?))).collect();
+        if !made.with_sha256 {
+            return Self { ids, ..Self::default() };
+        }
+        // The hash goes on behind the last block that everything is there before.
+        let (mut sha256, mut hashed) = (KeptSha256::default(), 0);
+        while let Some(id) = ids.get(&hashed) {
+            let end = made.bytes.min(hashed + made.block_bytes);
+            let Some(resumed) = KeptSha256::resume(id.sha256_state, end) else { break };
+            (sha256, hashed) = (resumed, end);
+        }
+        ids.retain(|at, _| *at < hashed);
+        Self { ids, sha256: Some(sha256), hashed }
+    }
+}
+
+impl BlockWriter for ContainerBlockWriter {
+    fn reserve(&self, at: u64) -> BoxFuture<'_, ()> {
+        let begin = self.block(at).start;
+        async move {
+            if self.state().here.contains_key(&begin) {
+                return;
+            }
+            let buffer = self.memory.buffer(self.length(begin)).await;
+            self.state().here.entry(begin).or_insert(buffer);
+        }
+        .boxed()
+    }
+
+    fn try_reserve(&self, at: u64) -> bool {
+        let begin = self.block(at).start;
+        let mut state = self.state();
+        if state.here.contains_key(&begin) {
+            return true;
+        }
+        let buffer = self.memory.try_buffer(self.length(begin));
+        buffer.is_some_and(|buffer| state.here.insert(begin, buffer).is_none())
+    }
+
+    fn write_at(&self, at: u64, parts: Vec<Bytes>) -> BoxFuture<'_, Result<(), BlobError>> {
+        async move { self.write(at, parts) }.boxed()
+    }
+
+    fn on_written_to(&self, frontier: u64) -> BoxFuture<'_, Result<(), BlobError>> {
+        async move { self.hash_to(frontier) }.boxed()
+    }
+
+    fn sums(&self) -> Sums {
+        let state = self.state();
+        let crc64 = state
+            .ids
+            .values()
+            .fold(crc64(&[]), |sum, id| joined_crc64(sum, id.crc64, self.length(id.at) as u64));
+        Sums::new(Some(crc64), state.sha256.as_ref().map(KeptSha256::finalize))
+    }
+
+    fn commit(self: Box<Self>, commit: Commit) -> BoxFuture<'static, Result<(), BlobError>> {
+        async move {
+            let mut state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+            while let Some(staged) = state.staging.join_next().await {
+                joined(staged, &self.upload.name)?;
+            }
+            let ids: Vec<BlockId> = state.ids.into_values().collect();
+            if ids.len() as u64 != self.total.div_ceil(self.block_bytes) {
+                return Err(out_of_place(&self.upload.name, self.total));
+            }
+            self.upload.commit(Content::Blocks(ids), &commit).await
+        }
+        .boxed()
+    }
+
+    fn keep(self: Box<Self>) -> BoxFuture<'static, ()> {
+        async move {
+            let mut state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+            let staged = async { while state.staging.join_next().await.is_some() {} };
+            // What is not staged by then is fetched again.
+            let _ = timeout(KEEP_TIMEOUT, staged).await;
+        }
+        .boxed()
+    }
+
+    /// What is staged stays for a week, and is looked for again where the same is made once more.
+    fn abort(self: Box<Self>) -> BoxFuture<'static, ()> {
+        async move { drop(self) }.boxed()
+    }
+}

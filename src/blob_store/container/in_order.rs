@@ -1,0 +1,127 @@
+//! A blob whose bytes come in their order: put as a whole where it is short, else block by block, each of
+//! which is sent while the next one comes.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use tokio::task::JoinSet;
+
+use super::block_id::{BlockId, UploadKey};
+use super::memory::Buffer;
+use super::upload::{Content, Upload};
+use super::{MOST_BLOCKS, Memory, joined};
+use crate::blob_store::sums::crc64;
+use crate::blob_store::{BlobError, BlobWriter, Commit};
+
+pub(super) struct InOrderWriter {
+    upload: Upload,
+    key: UploadKey,
+    memory: Arc<Memory>,
+    block_bytes: usize,
+    /// What fits where the whole blob is shorter than a block.
+    first_bytes: usize,
+    buffer: Option<Buffer>,
+    /// The blocks before the one that comes, in order.
+    ids: Vec<BlockId>,
+    at: u64,
+    staging: JoinSet<Result<(), BlobError>>,
+}
+
+impl InOrderWriter {
+    /// A blob of so many bytes, where that is known.
+    pub(super) fn new(
+        upload: Upload,
+        memory: Arc<Memory>,
+        block_bytes: u64,
+        size_hint_bytes: Option<u64>,
+    ) -> Self {
+        let of = |bytes| usize::try_from(bytes).unwrap_or(usize::MAX);
+        let first_bytes = size_hint_bytes.unwrap_or(block_bytes).clamp(1, block_bytes);
+        Self {
+            upload,
+            key: UploadKey::random(),
+            memory,
+            block_bytes: of(block_bytes),
+            first_bytes: of(first_bytes),
+            buffer: None,
+            ids: Vec::new(),
+            at: 0,
+            staging: JoinSet::new(),
+        }
+    }
+
+    async fn add(&mut self, mut part: Bytes) -> Result<(), BlobError> {
+        while !part.is_empty() {
+            let mut buffer = match self.buffer.take() {
+                Some(full) if full.room() == 0 => {
+                    self.stage(full)?;
+                    self.memory.buffer(self.block_bytes).await
+                }
+                Some(buffer) => buffer,
+                None => self.memory.buffer(self.first_bytes).await,
+            };
+            buffer.fill(&mut part);
+            self.buffer = Some(buffer);
+            while let Some(staged) = self.staging.try_join_next() {
+                joined(staged, &self.upload.name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a block, beside what comes.
+    fn stage(&mut self, block: Buffer) -> Result<(), BlobError> {
+        if self.ids.len() >= MOST_BLOCKS {
+            return Err(BlobError::Refused {
+                name: self.upload.name.to_string(),
+                reason: format!(
+                    "it has more than {MOST_BLOCKS} blocks of {} bytes; a source that says its length \
+                     is written in longer ones",
+                    self.block_bytes
+                ),
+                source: None,
+            });
+        }
+        let bytes = block.freeze();
+        let crc64 = crc64(&bytes);
+        let id = BlockId { upload: self.key, at: self.at, crc64, sha256_state: [0; 32] };
+        self.at += bytes.len() as u64;
+        self.ids.push(id);
+        let upload = self.upload.clone();
+        self.staging.spawn(async move { upload.stage(id, bytes).await });
+        Ok(())
+    }
+}
+
+impl BlobWriter for InOrderWriter {
+    fn write(&mut self, part: Bytes) -> BoxFuture<'_, Result<(), BlobError>> {
+        self.add(part).boxed()
+    }
+
+    fn commit(mut self: Box<Self>, commit: Commit) -> BoxFuture<'static, Result<(), BlobError>> {
+        async move {
+            let last = self.buffer.take();
+            if self.ids.is_empty() {
+                let bytes = last.map(Buffer::freeze).unwrap_or_default();
+                let crc64 = crc64(&bytes);
+                return self.upload.commit(Content::Whole(bytes, crc64), &commit).await;
+            }
+            if let Some(last) = last {
+                self.stage(last)?;
+            }
+            while let Some(staged) = self.staging.join_next().await {
+                joined(staged, &self.upload.name)?;
+            }
+            let ids = std::mem::take(&mut self.ids);
+            self.upload.commit(Content::Blocks(ids), &commit).await
+        }
+        .boxed()
+    }
+
+    /// Blocks that are staged are part of nothing, and the service removes them after a week.
+    fn abort(self: Box<Self>) -> BoxFuture<'static, ()> {
+        async move { drop(self) }.boxed()
+    }
+}

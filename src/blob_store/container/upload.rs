@@ -1,0 +1,214 @@
+//! The requests of one blob of a container, tried again where that is of use, and its commit, which takes
+//! effect once however often it is asked for.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::Rng as _;
+use tokio::time::sleep;
+use tracing::debug;
+
+use super::NOTE_KEY;
+use super::block_id::BlockId;
+use crate::blob_container::Container;
+use crate::blob_container::content::{Condition, Looked, Properties, Reading, Staged};
+use crate::blob_container::content_failure::ContentFailure;
+use crate::blob_store::{BlobError, BlobName, BlobNote, Commit, ExpectedBlob};
+use crate::checkpoint::VersionToken;
+use crate::error::{Error, error_chain};
+
+/// How often a request is sent, the first time included.
+const MOST_TRIES: u32 = 4;
+
+/// The pause before the second try; each later one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+
+/// The longest time that a busy service is waited for with a slot held.
+const MOST_WAIT: Duration = Duration::from_secs(10);
+
+/// What all blobs of a store share.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) container: Container,
+    /// The signature or the role lets us write and not look.
+    pub(super) is_blind: AtomicBool,
+}
+
+/// See the [module](self). Cloning shares it.
+#[derive(Clone)]
+pub(super) struct Upload {
+    pub(super) target: Arc<Target>,
+    pub(super) name: BlobName,
+}
+
+/// What becomes the blob.
+pub(super) enum Content {
+    Whole(Bytes, u64),
+    Blocks(Vec<BlockId>),
+}
+
+impl Upload {
+    pub(super) async fn stage(&self, id: BlockId, block: Bytes) -> Result<(), BlobError> {
+        let id_bytes = id.to_bytes();
+        let container = &self.target.container;
+        let stage = || container.stage(self.name.as_str(), &id_bytes, block.clone(), id.crc64);
+        self.again("write", stage).await
+    }
+
+    /// The blocks that are staged of this blob, by whatever upload. Where they may not be looked at, it is
+    /// as if there were none.
+    pub(super) async fn staged(&self) -> Result<Vec<Staged>, BlobError> {
+        let name = self.name.as_str();
+        match self.again("look up", || self.target.container.staged(name)).await {
+            Err(BlobError::Unusable { reason, .. }) => {
+                debug!(%reason, "blocks from before are not looked for");
+                Ok(Vec::new())
+            }
+            staged => staged,
+        }
+    }
+
+    /// Makes the blob of its content.
+    pub(super) async fn commit(&self, content: Content, commit: &Commit) -> Result<(), BlobError> {
+        let name = self.name.as_str();
+        let condition = self.condition(&commit.expected);
+        let note = commit.note.as_ref().map(BlobNote::to_string);
+        let properties = Properties {
+            content_type: commit.content_type.clone(),
+            metadata: note.iter().map(|note| (NOTE_KEY.to_owned(), note.clone())).collect(),
+        };
+        let container = &self.target.container;
+        let sent = match &content {
+            Content::Whole(bytes, crc64) => {
+                let put =
+                    || container.put_whole(name, bytes.clone(), *crc64, &properties, &condition);
+                self.tried("commit", put).await
+            }
+            Content::Blocks(ids) => {
+                let ids: Vec<Vec<u8>> = ids.iter().map(|id| id.to_bytes()).collect();
+                let put = || container.commit(name, ids.clone(), &properties, &condition);
+                self.tried("commit", put).await
+            }
+        };
+        match sent {
+            Ok(_) => Ok(()),
+            // The answer to an earlier try may be what was lost.
+            Err(ContentFailure::Changed | ContentFailure::BlocksGone(_))
+                if self.is_committed(note.as_deref()).await =>
+            {
+                Ok(())
+            }
+            Err(failure) => Err(self.failed("commit", failure)),
+        }
+    }
+
+    /// Whether the blob is there with our own note.
+    async fn is_committed(&self, note: Option<&str>) -> bool {
+        let looked = self.target.container.look(self.name.as_str()).await;
+        let noted = looked.ok().flatten().and_then(|mut looked| looked.metadata.remove(NOTE_KEY));
+        note.is_some() && noted.as_deref() == note
+    }
+
+    fn condition(&self, expected: &ExpectedBlob) -> Condition {
+        match expected {
+            // What was taken for nothing may be there.
+            _ if self.target.is_blind.load(Ordering::Relaxed) => Condition::Anything,
+            ExpectedBlob::Anything => Condition::Anything,
+            ExpectedBlob::Absent => Condition::Absent,
+            ExpectedBlob::Version(version) => Condition::Version(VersionToken(version.clone())),
+        }
+    }
+
+    async fn again<T, F>(
+        &self,
+        operation: &'static str,
+        call: impl FnMut() -> F,
+    ) -> Result<T, BlobError>
+    where
+        F: Future<Output = Result<T, ContentFailure>>,
+    {
+        self.tried(operation, call).await.map_err(|failure| self.failed(operation, failure))
+    }
+
+    /// Sends a request, and again where it may succeed.
+    async fn tried<T, F>(
+        &self,
+        operation: &'static str,
+        mut call: impl FnMut() -> F,
+    ) -> Result<T, ContentFailure>
+    where
+        F: Future<Output = Result<T, ContentFailure>>,
+    {
+        let mut pause = FIRST_PAUSE;
+        for _ in 1..MOST_TRIES {
+            let (error, wait) = match call().await {
+                Err(ContentFailure::Again(error)) => (error, Duration::ZERO),
+                Err(ContentFailure::Busy(error, wait)) => (error, wait.unwrap_or_default()),
+                done => return done,
+            };
+            if wait > MOST_WAIT {
+                return Err(ContentFailure::Busy(error, Some(wait)));
+            }
+            let name = &self.name;
+            debug!(causes = ?error_chain(&error), "could not {operation} {name}; it is tried again");
+            let jittered = rand::rng().random_range(pause / 2..=pause);
+            sleep(wait.max(jittered)).await;
+            pause *= 2;
+        }
+        call().await
+    }
+
+    /// Whose fault it is.
+    fn failed(&self, operation: &'static str, failure: ContentFailure) -> BlobError {
+        let name = self.name.to_string();
+        let cause = |error: Error| io::Error::other(error_chain(&error).join(": "));
+        match failure {
+            ContentFailure::Changed => BlobError::Changed { name },
+            ContentFailure::Refused(error) => {
+                BlobError::Refused { name, reason: error.to_string(), source: None }
+            }
+            ContentFailure::Unusable(error) => {
+                BlobError::Unusable { reason: error.to_string(), source: Some(cause(error)) }
+            }
+            ContentFailure::NotAllowed(error) => {
+                BlobError::Unusable { reason: error.to_string(), source: Some(cause(error)) }
+            }
+            ContentFailure::Busy(error, wait) => {
+                BlobError::Busy { operation, name, wait, source: cause(error) }
+            }
+            ContentFailure::BlocksGone(error) | ContentFailure::Again(error) => {
+                BlobError::Transient { operation, name, source: cause(error) }
+            }
+        }
+    }
+
+    /// Opens the blob, or a part of it, for reading.
+    pub(super) async fn read(
+        &self,
+        part: Option<&Range<u64>>,
+    ) -> Result<Option<Reading>, BlobError> {
+        let name = self.name.as_str();
+        self.again("read", || self.target.container.read_content(name, part)).await
+    }
+
+    /// What is known of the blob, as it is now.
+    pub(super) async fn look(&self) -> Result<Option<Looked>, BlobError> {
+        let name = self.name.as_str();
+        match self.tried("look up", || self.target.container.look(name)).await {
+            Err(ContentFailure::NotAllowed(error)) => {
+                if !self.target.is_blind.swap(true, Ordering::Relaxed) {
+                    debug!(
+                        causes = ?error_chain(&error),
+                        "blobs that are there are not looked at, and are written over"
+                    );
+                }
+                Ok(None)
+            }
+            looked => looked.map_err(|failure| self.failed("look up", failure)),
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The download worker: one task, one file from a URL, one result.
+//!
+//! It reads the task, asks the policy about its URL, and moves the file: see
+//! [`transfer`](super) for what that is.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::host::host_lane;
+use super::http::Fetcher;
+pub use super::moving::ExistingFiles;
+use super::moving::{Job, Mover, Named, Stored};
+use super::progress::Progress;
+use super::rates::Rates;
+use super::source::Source;
+use super::task::{DownloadTask, Moved};
+use super::url_policy::UrlPolicy;
+use crate::blob_store::BlobStore;
+use crate::config::{DownloadLimits, HttpOptions, MAX_SLOTS};
+use crate::consumer::{EventContext, EventHandler};
+use crate::error::{Error, ErrorClass};
+use crate::event::Event;
+use crate::lanes::LaneRule;
+use crate::outcome::{Failure, Outcome};
+use crate::producer::EntityProducer;
+
+/// Decides whether there is nothing to do for a task: `Some` is the reason.
+type SkipRule = Arc<dyn Fn(&Event, &DownloadTask) -> Option<String> + Send + Sync>;
+
+/// Fetches files; an [`EventHandler`].
+pub struct DownloadWorker {
+    fetcher: Fetcher,
+    mover: Mover,
+    skip: Option<SkipRule>,
+}
+
+impl fmt::Debug for DownloadWorker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DownloadWorker")
+            .field("store", &self.mover.store)
+            .field("limits", &self.mover.limits)
+            .field("rates", &self.mover.rates)
+            .finish_non_exhaustive()
+    }
+}
+
+impl DownloadWorker {
+    /// A worker that puts what `policy` allows into `store` and says so to `results`.
+    ///
+    /// # Errors
+    /// Where the HTTP client cannot be set up.
+    pub fn new(
+        store: Arc<dyn BlobStore>,
+        results: Arc<EntityProducer>,
+        policy: UrlPolicy,
+        limits: DownloadLimits,
+    ) -> Result<Self, Error> {
+        let fetcher = Fetcher::new(policy, &limits, HttpOptions::default());
+        fetcher.prepare()?;
+        Ok(Self { fetcher, mover: Mover::new(store, results, limits), skip: None })
+    }
+
+    /// Asks in this way: redirects, proxy, credentials.
+    #[must_use]
+    pub fn with_http(mut self, options: HttpOptions) -> Self {
+        self.fetcher = self.fetcher.with_options(options);
+        self
+    }
+
+    /// Sets what becomes of tasks whose file is there; [`ExistingFiles::Replace`] unless set.
+    #[must_use]
+    pub fn with_existing(mut self, existing: ExistingFiles) -> Self {
+        self.mover.existing = existing;
+        self
+    }
+
+    /// Sets how many tasks may be under way, or done with their results not acknowledged, and how many
+    /// bytes their results may have; [`MAX_RESULTS`](crate::producer::results::MAX_RESULTS) and
+    /// [`MAX_RESULT_BYTES`](crate::producer::results::MAX_RESULT_BYTES) unless set. No more slots than
+    /// that are used.
+    #[must_use]
+    pub fn with_result_room(mut self, results: usize, bytes: usize) -> Self {
+        self.mover.results = self.mover.results.resized(results, bytes);
+        self
+    }
+
+    /// Skips the tasks for which `rule` gives a reason.
+    #[must_use]
+    pub fn skip_if(
+        mut self,
+        rule: impl Fn(&Event, &DownloadTask) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        self.skip = Some(Arc::new(rule));
+        self
+    }
+
+    /// Keeps to these rates, which may be those of other workers as well.
+    #[must_use]
+    pub fn with_rates(mut self, rates: Arc<Rates>) -> Self {
+        self.mover.rates = rates;
+        self
+    }
+
+    /// Fetches blocks of large files over no more connections than this to one host, those of other
+    /// files included. Give the same number to [`lane_rule`](Self::lane_rule), which limits how many
+    /// files of a host are fetched at once. `None`, no limit, unless set.
+    #[must_use]
+    pub fn with_connections_per_host(mut self, most: Option<usize>) -> Self {
+        self.mover.connections = self.mover.connections.with_most_per_host(most);
+        self
+    }
+
+    /// How fast the worker asks and reads. [`Rates::set`] changes it while it runs.
+    pub fn rates(&self) -> Arc<Rates> {
+        Arc::clone(&self.mover.rates)
+    }
+
+    /// The lanes of a consumer of download tasks, for
+    /// [`BatchConsumerBuilder::lanes`](crate::consumer::BatchConsumerBuilder::lanes): the lane of a
+    /// task is the host of its URL, and at most so many of a host are fetched at once, over as many
+    /// connections. `None`: as many as there are slots. A host whose rate is used up, or that said
+    /// when to come back, then holds no slot and no other host up.
+    /// [`ConsumerHandle::set_lane_cap`](crate::ConsumerHandle::set_lane_cap) changes the number while
+    /// it runs; 0 is refused when the consumer is built.
+    pub fn lane_rule(connections_per_host: Option<usize>) -> LaneRule {
+        LaneRule::limited(connections_per_host.unwrap_or(MAX_SLOTS), host_lane)
+    }
+
+    /// What the worker has done, while it runs.
+    pub fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.mover.progress)
+    }
+
+    async fn run(&self, event: &Event, context: &EventContext) -> Result<Stored, Outcome> {
+        let task = DownloadTask::from_json(event.body())
+            .map_err(|invalid| Failure::from_error(ErrorClass::BadData, &invalid))
+            .map_err(Outcome::DeadLetter)?;
+        if let Some(reason) = self.skip.as_ref().and_then(|skip| skip(event, &task)) {
+            self.mover.progress.on_skipped();
+            return Err(Outcome::skip(reason));
+        }
+        let moved = Moved { id: &task.id, path: &task.path, metadata: &task.metadata };
+        self.mover.run(event, context, &self.job(&task), &moved).await
+    }
+
+    fn job<'a>(&'a self, task: &'a DownloadTask) -> Job<'a> {
+        Job {
+            id: &task.id,
+            source: Source::Http { fetcher: &self.fetcher, url: &task.url },
+            path: &task.path,
+            sha256: task.sha256,
+            crc64: None,
+            size: task.size,
+            named: Named::Url(task.url.as_str()),
+        }
+    }
+}
+
+impl EventHandler for DownloadWorker {
+    async fn handle(&self, event: Event, context: EventContext) -> Outcome {
+        match self.run(&event, &context).await {
+            Ok(stored) => self.mover.publish(stored, context),
+            Err(outcome) => outcome,
+        }
+    }
+}

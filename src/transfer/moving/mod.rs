@@ -1,0 +1,222 @@
+//! Moving one file: from its source into the store, verified, committed and told of.
+//!
+//! 1. Take room for the result.
+//! 2. Look whether the file is there already ([`ExistingFiles`]).
+//! 3. Stream the bytes into the store under a temporary name, summing and counting. A connection that
+//!    breaks is gone on from where it broke, where the source lets us; a large file comes over several.
+//! 4. Verify length and hash.
+//! 5. Commit. The slot of the task is free.
+//! 6. Publish the result, beside those of other tasks, and only then is the task settled.
+//!
+//! A file that is wrong becomes a dead letter; a network that fails is retried; a store that cannot be
+//! used stops the consumer, because every other task would fail alike. A body is never held whole, but
+//! for small ones: memory per file is a chunk of the network and a chunk of the store.
+
+mod arriving;
+mod checks;
+mod existing;
+mod job;
+mod kept;
+mod net;
+mod receiving;
+mod side_by_side;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+use tracing::debug;
+
+pub use self::existing::ExistingFiles;
+use self::existing::{Existing, Names, There};
+pub(super) use self::job::{Job, Named};
+use self::kept::{Kept, TaskId};
+use self::net::{Net, Stopped};
+use self::receiving::Receiving;
+use super::connections::Connections;
+use super::progress::Progress;
+use super::rates::Rates;
+use super::store_failure::store_failed;
+use super::task::{Finished, Moved};
+use crate::blob_store::{BlobStore, Commit, ExpectedBlob, Sums};
+use crate::clock::{Clock, SystemClock};
+use crate::config::DownloadLimits;
+use crate::consumer::EventContext;
+use crate::error::ErrorClass;
+use crate::event::{Event, OutgoingEvent};
+use crate::outcome::{Failure, Outcome};
+use crate::producer::EntityProducer;
+use crate::producer::results::{ResultPublisher, Room};
+
+/// What a result has beside what its task brings along, in bytes, at most.
+const RESULT_BYTES: usize = 512;
+
+/// How long a task waits for room with its slot, and then without.
+const ROOM_WAIT: Duration = Duration::from_secs(5);
+
+/// What workers of each kind move files with.
+pub(super) struct Mover {
+    pub(super) store: Arc<dyn BlobStore>,
+    pub(super) limits: DownloadLimits,
+    pub(super) results: ResultPublisher,
+    pub(super) progress: Arc<Progress>,
+    pub(super) rates: Arc<Rates>,
+    pub(super) existing: ExistingFiles,
+    pub(super) connections: Connections,
+    kept: Kept,
+    clock: Arc<dyn Clock>,
+}
+
+/// A file that is stored, and what is to be told of it.
+pub(super) struct Stored {
+    result: OutgoingEvent,
+    task: String,
+    room: Room,
+}
+
+impl Mover {
+    pub(super) fn new(
+        store: Arc<dyn BlobStore>,
+        results: Arc<EntityProducer>,
+        limits: DownloadLimits,
+    ) -> Self {
+        Self {
+            store,
+            limits,
+            results: ResultPublisher::new(results),
+            progress: Arc::default(),
+            rates: Arc::default(),
+            existing: ExistingFiles::default(),
+            connections: Connections::new(limits.connections, None),
+            kept: Kept::default(),
+            clock: Arc::new(SystemClock),
+        }
+    }
+
+    /// Moves the file of a task.
+    ///
+    /// # Errors
+    /// What becomes of the task instead.
+    pub(super) async fn run(
+        &self,
+        event: &Event,
+        context: &EventContext,
+        job: &Job<'_>,
+        moved: &Moved<'_>,
+    ) -> Result<Stored, Outcome> {
+        // Before the work: what is moved can be told of.
+        let room = self.results.room(event.budget_bytes() + RESULT_BYTES);
+        let Ok(room) = timeout(ROOM_WAIT, room).await else {
+            // The slot is somebody else's, and the task is not at fault.
+            let message = "results wait for their hub, and there is no room for more";
+            let failure = Failure::new(ErrorClass::Throttling, message);
+            return Err(Outcome::postpone(ROOM_WAIT, failure));
+        };
+        let started = Instant::now();
+        let names = Names::of(event, job);
+        let existing = Existing {
+            choice: self.existing,
+            store: &*self.store,
+            rates: &self.rates,
+            progress: &self.progress,
+        };
+        let stored = match existing.of(job, &names).await {
+            Ok(There::Replaced(expected)) => {
+                self.fetch(job, &names, expected, TaskId::of(event), context).await
+            }
+            Ok(There::Done(bytes, sums)) => Ok((bytes, sums)),
+            Err(outcome) => Err(outcome),
+        };
+        let (bytes, sums) = stored.map_err(|outcome| named(job, outcome))?;
+        debug!(task = %job.id, path = %job.path, bytes, "the file is stored");
+        let finished = Finished {
+            bytes,
+            sums,
+            elapsed: started.elapsed(),
+            attempts: context.attempt(),
+            at: self.clock.now(),
+        };
+        let task = job.id.to_owned();
+        Ok(Stored { result: result(event, moved, &finished)?, task, room })
+    }
+
+    /// Publishes the result of a file, which settles its task.
+    pub(super) fn publish(&self, stored: Stored, context: EventContext) -> Outcome {
+        let Stored { result, task, room } = stored;
+        let (settler, deferred) = context.defer();
+        let what = format!("task {task}: the file is stored");
+        self.results.publish(room, settler, result, what);
+        deferred
+    }
+
+    fn net(&self) -> Net<'_> {
+        Net {
+            rates: &self.rates,
+            progress: &self.progress,
+            limits: &self.limits,
+            connections: &self.connections,
+        }
+    }
+
+    /// Fetches the file, or what an earlier attempt left of it to be fetched, and commits it.
+    async fn fetch(
+        &self,
+        job: &Job<'_>,
+        names: &Names,
+        expected: ExpectedBlob,
+        id: TaskId<'_>,
+        context: &EventContext,
+    ) -> Result<(u64, Sums), Outcome> {
+        let host = job.source.host();
+        let _connection = self.connections.of_file(&host);
+        let mut arriving = self.kept.take(&id).unwrap_or_default();
+        let (net, store, source) = (self.net(), &*self.store, names.source());
+        let receiving = Receiving { net, store, job, source, host: &host };
+        match receiving.all_of(&mut arriving).await {
+            Ok((bytes, sums)) => {
+                let commit = Commit::new(names.note(bytes, sums))
+                    .with_expected(expected)
+                    .with_content_type(arriving.content_type.take());
+                arriving.commit(commit).await.map_err(store_failed)?;
+                self.progress.on_file(bytes);
+                Ok((bytes, sums))
+            }
+            Err(Stopped::Broke(outcome))
+                if matches!(outcome, Outcome::Retry(_)) && arriving.plan.can_go_on() =>
+            {
+                self.kept.put(&id, arriving, context);
+                Err(outcome)
+            }
+            // The store keeps what is there, for whoever comes.
+            Err(Stopped::Broke(outcome @ Outcome::Retry(_))) if arriving.in_blocks().is_some() => {
+                arriving.keep().await;
+                Err(outcome)
+            }
+            Err(Stopped::Broke(outcome) | Stopped::Ends(outcome)) => {
+                arriving.abort().await;
+                Err(outcome)
+            }
+        }
+    }
+}
+
+/// The event that tells of a file.
+fn result(event: &Event, moved: &Moved<'_>, finished: &Finished) -> Result<OutgoingEvent, Outcome> {
+    let body = serde_json::to_vec(&moved.result(event, finished))
+        .map_err(|error| Outcome::dead_letter(Failure::from_error(ErrorClass::BadData, &error)))?;
+    let mut outgoing = OutgoingEvent::new(body);
+    outgoing.properties = event.properties().clone();
+    outgoing.message.message_id =
+        event.message_properties().and_then(|message| message.message_id.clone());
+    outgoing.message.content_type = Some("application/json".to_owned());
+    Ok(outgoing)
+}
+
+/// Puts the task's name before the reason.
+fn named(job: &Job<'_>, outcome: Outcome) -> Outcome {
+    outcome
+        .with_failure(|failure| failure.message = format!("task {}: {}", job.id, failure.message))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,31 @@
+//! What every body is read with, and how that ends early.
+
+use crate::config::DownloadLimits;
+use crate::outcome::Outcome;
+use crate::transfer::connections::Connections;
+use crate::transfer::progress::Progress;
+use crate::transfer::rates::Rates;
+
+/// What limits a body, and counts it.
+#[derive(Clone, Copy)]
+pub(super) struct Net<'a> {
+    pub(super) rates: &'a Rates,
+    pub(super) progress: &'a Progress,
+    pub(super) limits: &'a DownloadLimits,
+    pub(super) connections: &'a Connections,
+}
+
+/// Why a body was not read to its end.
+pub(super) enum Stopped {
+    /// Its connection broke, or it fell silent; what becomes of the task where that cannot be gone on
+    /// from.
+    Broke(Outcome),
+    /// What becomes of the task.
+    Ends(Outcome),
+}
+
+impl From<Outcome> for Stopped {
+    fn from(outcome: Outcome) -> Self {
+        Self::Ends(outcome)
+    }
+}

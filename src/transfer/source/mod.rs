@@ -1,0 +1,133 @@
+//! Where a file comes from: a URL, or a place that gives files by name; asked in one way, for all of it or
+//! for a part.
+
+mod body;
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use url::Url;
+
+pub(super) use self::body::Body;
+use super::host::host_name;
+use super::http::{Fetched, Fetcher, Head, NotFetched};
+use super::rates::Rates;
+use super::store_failure::store_failed;
+use super::url_policy::redacted;
+use crate::blob_store::{BlobError, BlobName, BlobSource, ReadBlob};
+use crate::outcome::{Failure, Outcome};
+use crate::state::fetch_plan::{Answer, Ask, ContentRange, Version};
+
+/// See the [module](self). Shown as messages name it, without a secret.
+#[derive(Clone, Copy)]
+pub(super) enum Source<'a> {
+    Http { fetcher: &'a Fetcher, url: &'a Url },
+    Blob { from: &'a dyn BlobSource, name: &'a BlobName },
+}
+
+/// A body of the file, and what is said of it.
+pub(super) struct Opened<'a> {
+    pub(super) body: Body<'a>,
+    pub(super) answer: Answer,
+    /// Whose rates its bytes count for.
+    pub(super) host: Arc<str>,
+    pub(super) content_type: Option<String>,
+}
+
+impl<'a> Source<'a> {
+    /// Whose connections it takes; files from no host have them together.
+    pub(super) fn host(&self) -> Cow<'_, str> {
+        match self {
+            Self::Http { url, .. } => host_name(url).unwrap_or_default().into(),
+            Self::Blob { .. } => "".into(),
+        }
+    }
+
+    /// Asks for the file, or for a part of it, when the rates let it.
+    ///
+    /// # Errors
+    /// What becomes of the task instead.
+    pub(super) async fn get(&self, ask: Ask<'_>, rates: &Rates) -> Result<Opened<'a>, NotFetched> {
+        match *self {
+            Self::Http { fetcher, url } => {
+                let Fetched { response, answer, host } = fetcher.get(url, ask, rates).await?;
+                let content_type = content_type(&response);
+                let body = Body::Http { response, url };
+                Ok(Opened { body, answer, host, content_type })
+            }
+            Self::Blob { from, name } => self.read(from, name, ask).await,
+        }
+    }
+
+    /// What is known of the file without its bytes; `None` where nothing of use is.
+    ///
+    /// # Errors
+    /// What becomes of the task where the source may not be asked.
+    pub(super) async fn head(&self, rates: &Rates) -> Result<Option<Head>, Outcome> {
+        match self {
+            Self::Http { fetcher, url } => fetcher.head(url, rates).await,
+            Self::Blob { from, name } => {
+                let read = from.read(name, None).await.map_err(store_failed)?;
+                Ok(read.map(|read| Head { length: Some(read.bytes), modified: read.modified }))
+            }
+        }
+    }
+
+    async fn read(
+        &self,
+        from: &dyn BlobSource,
+        name: &BlobName,
+        ask: Ask<'_>,
+    ) -> Result<Opened<'a>, NotFetched> {
+        let part = match ask {
+            Ask::Whole => None,
+            Ask::Rest { from, .. } => Some(from..u64::MAX),
+            Ask::Part { from, to, .. } => Some(from..to),
+        };
+        let is_part = part.is_some();
+        let blob = match from.read(name, part).await {
+            Ok(Some(blob)) => blob,
+            Ok(None) => {
+                let failure = Failure::permanent(format!("{self}: there is no such file"));
+                return Err(Outcome::dead_letter(failure).into());
+            }
+            Err(BlobError::Changed { .. }) => return Err(NotFetched::NoSuchPart),
+            Err(error) => return Err(store_failed(error).into()),
+        };
+        let ReadBlob { bytes, version, part, body, content_type, .. } = blob;
+        if is_part && part.is_empty() {
+            return Err(NotFetched::NoSuchPart);
+        }
+        let shown = self.to_string();
+        let answer = Answer {
+            partial: is_part.then(|| content_range(&part, bytes)),
+            length: Some(part.end - part.start),
+            version: Version { etag: Some(format!("\"{version}\"")), ..Version::default() },
+            resource: shown.clone(),
+            has_ranges: true,
+        };
+        let body = Body::Blob { pieces: body, shown };
+        Ok(Opened { body, answer, host: "".into(), content_type })
+    }
+}
+
+fn content_range(part: &Range<u64>, total: u64) -> Option<ContentRange> {
+    let last = part.end.checked_sub(1)?;
+    Some(ContentRange { first: part.start, last, total: Some(total) })
+}
+
+fn content_type(response: &reqwest::Response) -> Option<String> {
+    let text = response.headers().get(reqwest::header::CONTENT_TYPE)?.to_str().ok()?;
+    Some(text.to_owned())
+}
+
+impl fmt::Display for Source<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http { url, .. } => redacted(url).fmt(f),
+            Self::Blob { from, name } => from.shown(name).fmt(f),
+        }
+    }
+}

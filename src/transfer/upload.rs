@@ -1,0 +1,101 @@
+//! The upload worker: one task, one file from a place of the worker's own, one result.
+//!
+//! It reads the task and moves the file: see [`transfer`](super) for what that is. Where its files come
+//! from is a [`BlobSource`]: a folder, in which a download worker may have put them, or a container.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::moving::{ExistingFiles, Job, Mover, Named, Stored};
+use super::progress::Progress;
+use super::rates::Rates;
+use super::source::Source;
+use super::task::{Moved, UploadTask};
+use crate::blob_store::{BlobSource, BlobStore};
+use crate::config::DownloadLimits;
+use crate::consumer::{EventContext, EventHandler};
+use crate::error::ErrorClass;
+use crate::event::Event;
+use crate::outcome::{Failure, Outcome};
+use crate::producer::EntityProducer;
+
+/// Brings files from where they are into a store; an [`EventHandler`].
+pub struct UploadWorker {
+    files: Arc<dyn BlobSource>,
+    mover: Mover,
+}
+
+impl fmt::Debug for UploadWorker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UploadWorker")
+            .field("files", &self.files)
+            .field("store", &self.mover.store)
+            .field("limits", &self.mover.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+impl UploadWorker {
+    /// A worker that puts files of `files` into `store` and says so to `results`. Of the limits, those of
+    /// connecting and answering mean nothing here: they are of HTTP servers.
+    pub fn new(
+        files: Arc<dyn BlobSource>,
+        store: Arc<dyn BlobStore>,
+        results: Arc<EntityProducer>,
+        limits: DownloadLimits,
+    ) -> Self {
+        Self { files, mover: Mover::new(store, results, limits) }
+    }
+
+    /// Sets what becomes of tasks whose file is in the store; [`ExistingFiles::Replace`] unless set.
+    #[must_use]
+    pub fn with_existing(mut self, existing: ExistingFiles) -> Self {
+        self.mover.existing = existing;
+        self
+    }
+
+    /// As [`DownloadWorker::with_result_room`](super::download::DownloadWorker::with_result_room).
+    #[must_use]
+    pub fn with_result_room(mut self, results: usize, bytes: usize) -> Self {
+        self.mover.results = self.mover.results.resized(results, bytes);
+        self
+    }
+
+    /// Keeps to these rates, which may be those of other workers as well: to those of all hosts together.
+    #[must_use]
+    pub fn with_rates(mut self, rates: Arc<Rates>) -> Self {
+        self.mover.rates = rates;
+        self
+    }
+
+    /// What the worker has done, while it runs.
+    pub fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.mover.progress)
+    }
+
+    async fn run(&self, event: &Event, context: &EventContext) -> Result<Stored, Outcome> {
+        let task = UploadTask::from_json(event.body())
+            .map_err(|invalid| Failure::from_error(ErrorClass::BadData, &invalid))
+            .map_err(Outcome::DeadLetter)?;
+        let job = Job {
+            id: &task.id,
+            source: Source::Blob { from: &*self.files, name: &task.path },
+            path: task.target(),
+            sha256: task.sha256,
+            crc64: task.crc64,
+            size: task.size,
+            named: Named::Blob(task.path.as_str()),
+        };
+        let moved = Moved { id: &task.id, path: task.target(), metadata: &task.metadata };
+        self.mover.run(event, context, &job, &moved).await
+    }
+}
+
+impl EventHandler for UploadWorker {
+    async fn handle(&self, event: Event, context: EventContext) -> Outcome {
+        match self.run(&event, &context).await {
+            Ok(stored) => self.mover.publish(stored, context),
+            Err(outcome) => outcome,
+        }
+    }
+}
