@@ -184,6 +184,7 @@ async fn a_lost_answer_took_effect_and_a_lost_request_did_not() {
         assert!(stage.put(blob, "hello").await.is_err(), "{blob}");
         assert_eq!(stage.content(blob).await.is_some(), is_there, "{blob}");
         let [seen] = &stage.double.of(Operation::PutBlob, blob)[..] else { unreachable!("one") };
+        assert_eq!(stage.double.done(Operation::PutBlob, blob), usize::from(is_there));
         assert_eq!((seen.status, seen.bytes), (None, if blob == "half" { 2 } else { 5 }));
         // Once, and no more.
         assert_eq!(stage.put(blob, "again").await.expect("an answer").status(), 201);

@@ -54,6 +54,9 @@ pub struct Seen {
     pub headers: Vec<(String, String)>,
     /// What it was answered; `None` where it was not.
     pub status: Option<u16>,
+    /// What it did, by the status of the service behind, whatever was answered; `None` where it was
+    /// not asked.
+    pub did: Option<u16>,
 }
 
 struct Shared {
@@ -152,6 +155,12 @@ impl StorageDouble {
         self.of(operation, blob).iter().map(|seen| seen.bytes).sum()
     }
 
+    /// How many of them took effect, whatever was answered.
+    pub fn done(&self, operation: Operation, blob: &str) -> usize {
+        let of = self.of(operation, blob);
+        of.iter().filter(|seen| seen.did.is_some_and(|status| status < 300)).count()
+    }
+
     /// Requests of an operation for a blob.
     pub fn of(&self, operation: Operation, blob: &str) -> Vec<Seen> {
         let state = self.state();
@@ -217,33 +226,35 @@ impl Shared {
                 let shared = Arc::clone(self);
                 tokio::spawn(async move {
                     tokio::time::sleep(after).await;
-                    drop(shared.pass_on(&request).await);
+                    drop(shared.pass_on(&request, noted).await);
                 });
                 return Ok(Then::IsReset);
             }
             Some(Play::LoseAnswer) => {
-                self.pass_on(&request).await?;
+                self.pass_on(&request, noted).await?;
                 return Ok(Then::IsReset);
             }
             Some(Play::RefuseAfter(refusal)) => {
-                self.pass_on(&request).await?;
+                self.pass_on(&request, noted).await?;
                 refusal.answer(&request)
             }
             Some(Play::AnswerLate(after)) => {
-                let answer = self.pass_on(&request).await?;
+                let answer = self.pass_on(&request, noted).await?;
                 tokio::time::sleep(after).await;
                 answer
             }
             Some(Play::ExpireBlocks) => {
                 self.state().blocks.expire(&request.blob);
-                self.pass_on(&request).await?
+                self.pass_on(&request, noted).await?
             }
             Some(Play::Alter(alter)) => {
-                let mut answer = self.pass_on(&request).await?;
+                let mut answer = self.pass_on(&request, noted).await?;
                 alter(&mut answer.body);
                 answer
             }
-            None | Some(Play::CutAnswer | Play::CutRequest) => self.pass_on(&request).await?,
+            None | Some(Play::CutAnswer | Play::CutRequest) => {
+                self.pass_on(&request, noted).await?
+            }
         };
         if is_cut {
             answer.cut = Some(answer.body.len() / 2);
@@ -255,7 +266,7 @@ impl Shared {
     }
 
     /// What the service would answer.
-    async fn pass_on(&self, request: &Request) -> io::Result<Answer> {
+    async fn pass_on(&self, request: &Request, noted: usize) -> io::Result<Answer> {
         let refused = {
             let state = self.state();
             rules::refusal(request, &state.limits, &state.blocks)
@@ -264,7 +275,10 @@ impl Shared {
             return Ok(refusal.answer(request));
         }
         let mut answer = wire::forward(&self.upstream, request).await?;
-        self.state().blocks.on_answer(request, &mut answer);
+        let mut state = self.state();
+        state.seen[noted].did = Some(answer.status());
+        state.blocks.on_answer(request, &mut answer);
+        drop(state);
         Ok(answer)
     }
 
@@ -276,6 +290,7 @@ impl Shared {
             bytes: request.body.len() as u64,
             headers: request.head.headers.clone(),
             status: None,
+            did: None,
         });
         state.seen.len() - 1
     }
