@@ -87,6 +87,7 @@ fn of_conflict(code: &str) -> (Meaning, &'static str) {
             "blocks of other uploads wait under the name: put any blob there, which ends them",
         ),
         "ContainerDisabled" => (Meaning::Everything, "the container is disabled"),
+        "AccountQuotaExceeded" => (Meaning::Everything, "the account is full"),
         "" => {
             (Meaning::Everything, "this is no answer of Blob Storage: look at what is on the way")
         }
@@ -212,6 +213,7 @@ mod tests {
             (404, "ContainerNotFound", Meaning::Everything),
             (404, "ResourceNotFound", Meaning::Everything),
             (409, "ContainerDisabled", Meaning::Everything),
+            (409, "AccountQuotaExceeded", Meaning::Everything),
             (400, "InvalidAuthenticationInfo", Meaning::Everything),
             (307, "", Meaning::Everything),
             (400, "", Meaning::Everything),
