@@ -7,7 +7,10 @@ mod azurite;
 mod stage;
 #[path = "../support/storage_double/mod.rs"]
 mod storage_double;
+#[path = "../support/mod.rs"]
+mod support;
 mod table;
+mod worker;
 
 use std::time::{Duration, Instant, SystemTime};
 

@@ -1,6 +1,7 @@
 //! A store over a container, with the double between them.
 
 use std::error::Error as _;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
@@ -37,6 +38,13 @@ impl Stage {
         let url = Secret::new(double.url(&container.url(permissions)));
         let store = ContainerBlobStore::with_signature(&url).expect("valid").with_budget(BUDGET, 8);
         Self { container, double, store }
+    }
+
+    /// A store of its own, over the same way.
+    pub(crate) fn through(&self) -> Arc<ContainerBlobStore> {
+        let url = Secret::new(self.double.url(&self.container.url(ALL)));
+        let store = ContainerBlobStore::with_signature(&url).expect("valid");
+        Arc::new(store.with_budget(BUDGET, 8))
     }
 
     /// Stores a file that is short, or long where blocks are meant, as a worker does.
