@@ -3,6 +3,8 @@
 //! Everything in a task comes from outside. Parsing checks the form; the URL's policy and the
 //! store check the rest.
 
+mod fault;
+mod hash;
 mod upload;
 
 use std::time::{Duration, SystemTime};
@@ -11,8 +13,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use url::Url;
 
+pub use self::fault::InvalidTask;
+use self::fault::shortened;
+use self::hash::parse_sha256;
 pub use self::upload::UploadTask;
-use crate::blob_store::{BlobName, InvalidBlobName, Sums};
+use crate::blob_store::{BlobName, Sums};
 use crate::event::Event;
 pub use crate::hex::{from_hex, hex};
 use crate::timestamp::rfc3339;
@@ -79,82 +84,6 @@ struct WrittenTask<'a> {
     metadata: &'a Map<String, Value>,
 }
 
-/// Why a task cannot be understood. Names the task where it has a name.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum InvalidTask {
-    /// The body is empty.
-    #[error("the task is empty; it must be a JSON object with id, url and path")]
-    Empty,
-    /// The body is no JSON, or not of the right form.
-    #[error(
-        "the task is not valid JSON of a task ({reason}); it must be an object with id, url and path"
-    )]
-    Json {
-        /// What is wrong, and where.
-        reason: String,
-    },
-    /// The URL is none.
-    #[error("task {id}: {url:?} is not a URL: {reason}")]
-    Url {
-        /// The task.
-        id: String,
-        /// What stood there.
-        url: String,
-        /// What is wrong with it.
-        reason: url::ParseError,
-    },
-    /// The path may not be used.
-    #[error("task {id}: {reason}")]
-    Path {
-        /// The task.
-        id: String,
-        /// What is wrong with it.
-        reason: InvalidBlobName,
-    },
-    /// A value is of another kind.
-    #[error("{}: {key:?} must be {must}", named(id))]
-    Value {
-        /// The task, where it has a name.
-        id: Option<String>,
-        /// The key.
-        key: &'static str,
-        /// What it must be.
-        must: &'static str,
-    },
-    /// It says something that is not known.
-    #[error(
-        "{}: {key:?} is not known, so it is not kept to; a task has id, url, path, sha256, size, and \
-         metadata for whatever is yours",
-        named(id)
-    )]
-    Key {
-        /// The task, where it has a name.
-        id: Option<String>,
-        /// What is not known.
-        key: String,
-    },
-    /// An upload task says something that is not known.
-    #[error("{}", upload::unknown_key(id, key))]
-    UploadKey {
-        /// The task, where it has a name.
-        id: Option<String>,
-        /// What is not known.
-        key: String,
-    },
-    /// The hash is none.
-    #[error(
-        "task {id}: {sha256:?} is not a SHA-256; it must have 64 hexadecimal digits, or 44 characters \
-         of base64"
-    )]
-    Hash {
-        /// The task.
-        id: String,
-        /// What stood there.
-        sha256: String,
-    },
-}
-
 impl DownloadTask {
     /// A task without hash, size or metadata.
     pub fn new(id: impl Into<String>, url: Url, path: BlobName) -> Self {
@@ -208,20 +137,6 @@ impl DownloadTask {
     }
 }
 
-/// Enough of a hostile text to recognise it.
-fn shortened(text: &str) -> String {
-    const MOST_CHARS: usize = 120;
-    if text.chars().count() <= MOST_CHARS {
-        text.to_owned()
-    } else {
-        text.chars().take(MOST_CHARS).chain(['…']).collect()
-    }
-}
-
-fn named(id: &Option<String>) -> String {
-    id.as_ref().map_or_else(|| "the task".to_owned(), |id| format!("task {}", shortened(id)))
-}
-
 /// What is wrong with one of the keys, if that is what is wrong with the task: one that is not known, for a
 /// hash under another name must not go unchecked, or a value of another kind.
 fn fault_of_key(body: &[u8]) -> Option<InvalidTask> {
@@ -245,36 +160,6 @@ fn fault_of_key(body: &[u8]) -> Option<InvalidTask> {
         _ => "a text in quotes",
     };
     Some(InvalidTask::Value { id, key, must })
-}
-
-/// Reads a hash as people have it: hexadecimal digits in either case, or base64, behind `sha256` or
-/// `sha-256` and any of `:`, `=` and `-`, as checksum files, HTTP (RFC 9530) and HTML write it.
-fn parse_sha256(text: &str) -> Option<[u8; 32]> {
-    let text = text.trim();
-    let after = |name: &str| {
-        let (before, rest) = text.split_at_checked(name.len())?;
-        before.eq_ignore_ascii_case(name).then_some(rest)
-    };
-    let hash = match after("sha-256").or_else(|| after("sha256")) {
-        Some(rest) => {
-            let hash = rest.trim_start_matches([':', '=', '-', ' ']);
-            if hash.len() == rest.len() {
-                return None;
-            }
-            hash.trim_end_matches(':')
-        }
-        None => text,
-    };
-    from_hex(hash).or_else(|| from_base64(hash))
-}
-
-fn from_base64(text: &str) -> Option<[u8; 32]> {
-    use base64::Engine;
-    use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
-    // Padded to 44 characters, or not.
-    let bare = text.strip_suffix('=').unwrap_or(text);
-    let bytes = STANDARD_NO_PAD.decode(bare).or_else(|_| URL_SAFE_NO_PAD.decode(bare)).ok()?;
-    bytes.try_into().ok()
 }
 
 /// What a finished task is answered with.
@@ -397,35 +282,5 @@ mod tests {
             let error = DownloadTask::from_json(json.as_bytes()).expect_err(json).to_string();
             assert!(error.contains(message), "{json}: {error}");
         }
-    }
-
-    #[test]
-    fn a_hash_is_read_in_the_forms_that_people_have() {
-        let hash: [u8; 32] = std::array::from_fn(|index| (index * 8 + 3) as u8);
-        let digits = hex(&hash);
-        let base64 = {
-            use base64::Engine;
-            base64::engine::general_purpose::STANDARD.encode(hash)
-        };
-        let url_safe = base64.replace('+', "-").replace('/', "_");
-        for text in [
-            digits.clone(),
-            digits.to_uppercase(),
-            format!("sha256:{digits}"),
-            format!("SHA256:{}", digits.to_uppercase()),
-            format!("sha-256={base64}"),
-            format!("sha-256=:{base64}:"),
-            format!("sha256-{base64}"),
-            format!(" {digits} "),
-            base64.trim_end_matches('=').to_owned(),
-            url_safe,
-            base64,
-        ] {
-            assert_eq!(parse_sha256(&text), Some(hash), "{text}");
-        }
-        for wrong in ["", "sha256", "sha256:", &digits[1..], &format!("md5:{digits}"), "ä"] {
-            assert_eq!(parse_sha256(wrong), None, "{wrong}");
-        }
-        assert_eq!(parse_sha256(&format!("sha256{digits}")), None);
     }
 }

@@ -88,6 +88,7 @@ const ADAPTERS: &[&str] = &[
     "dead_letter::folder",
     "dead_letter::hub",
     "dead_letter::memory",
+    "blob_store::container",
     "blob_store::folder",
     "lease_store::blob",
     "lease_store::memory",
@@ -205,6 +206,7 @@ const SDKS: &[&str] = &[
 const OVER_AN_SDK: &[(&str, &[&str])] = &[
     ("transport/event_hubs/", SDKS),
     ("blob_container/", &["azure_core", "azure_storage"]),
+    ("blob_store/container/", &["azure_core"]),
     ("checkpoint_store/blob/", &["azure_core"]),
     ("checkpoint_store/sdk.rs", &["azure_core", "azure_messaging"]),
     ("credential/", &["azure_core", "azure_identity", "azure_security"]),

@@ -6,6 +6,8 @@
 #![cfg(unix)]
 #![allow(missing_docs, dead_code)]
 
+#[path = "../../../tests/azurite/mod.rs"]
+mod azurite;
 #[path = "../../../tests/support/closed_port.rs"]
 mod closed_port;
 mod command;
@@ -22,8 +24,9 @@ use rand::rngs::SmallRng;
 use rand::{Rng, RngCore, SeedableRng};
 use sha2::{Digest, Sha256};
 
+use azurite::{ALL, Container};
 use closed_port::ClosedPort;
-use command::{Folder, LIMIT, Running, start};
+use command::{Folder, LIMIT, Running, longshore, start};
 
 const FILES: usize = 1_000;
 const MAX_BYTES: f64 = 200.0 * 1024.0;
@@ -297,4 +300,62 @@ fn what_came_of_a_large_file_is_not_fetched_again_after_a_kill() {
     assert!(later.iter().all(|request| request.status == 206), "{later:?}");
     let fetched: u64 = later.iter().map(|request| request.bytes).sum();
     assert_eq!(fetched, LENGTH - there, "what was missing, once");
+}
+
+/// A transfer of the list into a container, whose address is in the variable.
+fn begin_to(container: &Container, folder: &Folder, arguments: &[&str]) -> Running {
+    let mut command = longshore();
+    command
+        .arg("transfer")
+        .current_dir(folder.path(""))
+        .args(["--urls", "list", "--report", "json"]);
+    command.args(["--allow-private"]).args(arguments);
+    start(command.env("LONGSHORE_TRANSFER_TO", container.url(ALL)))
+}
+
+#[tokio::test]
+async fn blocks_that_a_container_has_are_not_fetched_again_after_a_kill() {
+    const LENGTH: u64 = 12_000_017;
+    // Ten streams share the budget, half of it for blocks that are sent.
+    const BLOCK: u64 = 512 << 10;
+    let arguments = ["--block-bytes", "524288", "--transfer-budget", "10485760"];
+    let server = tempfile::tempdir().unwrap();
+    let mut body = vec![0; LENGTH as usize];
+    SmallRng::seed_from_u64(7).fill_bytes(&mut body);
+    fs::create_dir_all(server.path().join("www")).unwrap();
+    fs::write(server.path().join("www/large.bin"), &body).unwrap();
+    fs::write(server.path().join("www/small.bin"), &body[..1_000]).unwrap();
+    let nginx = Nginx::start(server.path());
+    let (folder, container) = (Folder::new(), Container::create().await);
+    let url = |name| format!("http://{}/{name}", nginx.port.address());
+    folder.list([url("large.bin"), url("small.bin")]);
+
+    let run = begin_to(&container, &folder, &arguments);
+    let deadline = Instant::now() + LIMIT;
+    let mut there = 0;
+    while there < LENGTH * 3 / 5 {
+        assert!(Instant::now() < deadline, "only {there} bytes came");
+        there = container.staged("large.bin").await as u64 * BLOCK;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(run.kill(), "the run was faster; make the server slower");
+    let at = now();
+    let there = container.staged("large.bin").await as u64 * BLOCK;
+    let ended = begin_to(&container, &folder, &arguments).end().expect_code(0);
+    println!("{there} of {LENGTH} bytes; then: {}", ended.report());
+
+    assert!(container.content("large.bin").await == Some(body.clone()));
+    assert!(container.content("small.bin").await.as_deref() == Some(&body[..1_000]));
+    let later: Vec<Request> =
+        nginx.requests().into_iter().filter(|request| request.began > at).collect();
+    let fetched: u64 = later.iter().map(|request| request.bytes).sum();
+    // The version is learned from an answer to a request for all of it, which is not read.
+    let more = fetched.saturating_sub(LENGTH - there);
+    assert!(more < LENGTH / 20, "{more} bytes more than were missing: {later:?}");
+
+    let asked = nginx.requests().len();
+    let ended = begin_to(&container, &folder, &arguments).end().expect_code(0);
+    assert_eq!((ended.figure("files"), ended.figure("skipped")), (0, 2));
+    assert_eq!(nginx.requests().len(), asked, "nobody was asked");
+    assert!(folder.path(&format!("{}.longshore", container.name())).is_dir(), "the state");
 }

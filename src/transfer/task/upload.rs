@@ -3,7 +3,8 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{InvalidTask, named, parse_sha256, shortened};
+use super::fault::{InvalidTask, shortened};
+use super::hash::parse_sha256;
 use crate::blob_store::BlobName;
 use crate::hex::{from_hex, hex};
 
@@ -140,15 +141,6 @@ impl UploadTask {
         // Texts and numbers, which JSON holds.
         serde_json::to_vec(&task).unwrap_or_default()
     }
-}
-
-/// The message of a key that an upload task does not have.
-pub(super) fn unknown_key(id: &Option<String>, key: &str) -> String {
-    format!(
-        "{}: {key:?} is not known, so it is not kept to; an upload task has id, path, to, sha256, crc64, \
-         size, and metadata for whatever is yours",
-        named(id)
-    )
 }
 
 #[cfg(test)]

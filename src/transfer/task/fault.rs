@@ -1,0 +1,102 @@
+//! What is wrong with a task.
+
+use crate::blob_store::InvalidBlobName;
+
+/// Why a task cannot be understood. Names the task where it has a name.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidTask {
+    /// The body is empty.
+    #[error("the task is empty; it must be a JSON object with id, url and path")]
+    Empty,
+    /// The body is no JSON, or not of the right form.
+    #[error(
+        "the task is not valid JSON of a task ({reason}); it must be an object with id, url and path"
+    )]
+    Json {
+        /// What is wrong, and where.
+        reason: String,
+    },
+    /// The URL is none.
+    #[error("task {id}: {url:?} is not a URL: {reason}")]
+    Url {
+        /// The task.
+        id: String,
+        /// What stood there.
+        url: String,
+        /// What is wrong with it.
+        reason: url::ParseError,
+    },
+    /// The path may not be used.
+    #[error("task {id}: {reason}")]
+    Path {
+        /// The task.
+        id: String,
+        /// What is wrong with it.
+        reason: InvalidBlobName,
+    },
+    /// A value is of another kind.
+    #[error("{}: {key:?} must be {must}", named(id))]
+    Value {
+        /// The task, where it has a name.
+        id: Option<String>,
+        /// The key.
+        key: &'static str,
+        /// What it must be.
+        must: &'static str,
+    },
+    /// It says something that is not known.
+    #[error(
+        "{}: {key:?} is not known, so it is not kept to; a task has id, url, path, sha256, size, and \
+         metadata for whatever is yours",
+        named(id)
+    )]
+    Key {
+        /// The task, where it has a name.
+        id: Option<String>,
+        /// What is not known.
+        key: String,
+    },
+    /// An upload task says something that is not known.
+    #[error("{}", unknown_upload_key(id, key))]
+    UploadKey {
+        /// The task, where it has a name.
+        id: Option<String>,
+        /// What is not known.
+        key: String,
+    },
+    /// The hash is none.
+    #[error(
+        "task {id}: {sha256:?} is not a SHA-256; it must have 64 hexadecimal digits, or 44 characters \
+         of base64"
+    )]
+    Hash {
+        /// The task.
+        id: String,
+        /// What stood there.
+        sha256: String,
+    },
+}
+
+/// Enough of a hostile text to recognise it.
+pub(super) fn shortened(text: &str) -> String {
+    const MOST_CHARS: usize = 120;
+    if text.chars().count() <= MOST_CHARS {
+        text.to_owned()
+    } else {
+        text.chars().take(MOST_CHARS).chain(['…']).collect()
+    }
+}
+
+fn named(id: &Option<String>) -> String {
+    id.as_ref().map_or_else(|| "the task".to_owned(), |id| format!("task {}", shortened(id)))
+}
+
+/// The message of a key that an upload task does not have.
+fn unknown_upload_key(id: &Option<String>, key: &str) -> String {
+    format!(
+        "{}: {key:?} is not known, so it is not kept to; an upload task has id, path, to, sha256, crc64, \
+         size, and metadata for whatever is yours",
+        named(id)
+    )
+}
