@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use longshore::blob_store::BlobName;
 use longshore::blob_store::folder::FolderBlobStore;
+use longshore::blob_store::{BlobName, BlobSource, BlobStore};
 use longshore::checkpoint_store::memory::MemoryCheckpointStore;
 use longshore::config::ConsumerOptions;
 use longshore::consumer::ExitReason;
@@ -60,13 +60,23 @@ impl Work {
         self.folder.path()
     }
 
-    /// A worker that uploads, with as few attempts as there can be.
+    /// A worker that puts the files of the folder into the container.
     fn start(&self, stage: &Stage) -> ConsumerHandle {
         let files = Arc::new(FolderBlobStore::open(self.path()).expect("a folder"));
+        self.run(files, stage.through())
+    }
+
+    /// A worker that puts the blobs of the container into a folder.
+    fn start_back(&self, stage: &Stage, folder: &Path) -> ConsumerHandle {
+        self.run(stage.through(), Arc::new(FolderBlobStore::open(folder).expect("a folder")))
+    }
+
+    /// With as few attempts as there can be.
+    fn run(&self, from: Arc<dyn BlobSource>, to: Arc<dyn BlobStore>) -> ConsumerHandle {
         let results = Arc::new(EntityProducer::new(Arc::new(self.done.publisher())));
         let mut limits = DownloadLimits::default();
         limits.block_bytes = 64 << 10;
-        let worker = UploadWorker::new(files, stage.through(), results, limits);
+        let worker = UploadWorker::new(from, to, results, limits);
         let mut options = ConsumerOptions::default();
         options.max_attempts = 2;
         let first = Duration::from_millis(50);
@@ -213,5 +223,80 @@ async fn a_busy_service_uses_up_no_attempt_and_lost_answers_store_every_file_onc
         let done: usize = commits.iter().map(|commit| stage.double.done(*commit, name)).sum();
         assert_eq!(done, 1, "{name}");
         assert_eq!(came.lock().expect("lock")[name].attempts, 1, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_read_from_a_container_becomes_a_right_file_or_a_letter() {
+    let stage = Stage::set().await;
+    let plays = [
+        ("archived", Play::Refuse(BLOB_ARCHIVED), None, Some("BlobArchived")),
+        ("rehydrated", Play::Refuse(BLOB_BEING_REHYDRATED), None, Some("BlobBeingRehydrated")),
+        ("failing", Play::Refuse(INTERNAL_ERROR), None, Some("InternalError")),
+        ("busy", Play::Refuse(SERVER_BUSY.retry_after_ms(50)), Some(18), None),
+        ("failed", Play::Refuse(OPERATION_TIMED_OUT), Some(3), None),
+        ("lost", Play::LoseAnswer, Some(3), None),
+        ("cut", Play::CutAnswer, Some(1), None),
+        ("fine", Play::LoseAnswer, Some(0), None),
+    ];
+    let mut files = BTreeMap::new();
+    for (name, play, times, code) in plays {
+        for operation in [Operation::PutBlob, Operation::PutBlock] {
+            let name = format!("{name}-{operation:?}");
+            stage.put(&name, operation).await.expect("stored");
+            let script = Script::on(Operation::GetBlob).of(&name);
+            let script = times.into_iter().fold(script, Script::times);
+            stage.double.play(script, play.clone());
+            files.insert(name, (operation, code));
+        }
+    }
+    let work = Work::of(files.iter().map(|(name, (operation, _))| (name.as_str(), *operation)));
+    let folder = tempfile::tempdir().expect("a folder");
+    let (came, reader) = work.results();
+    let worker = work.start_back(&stage, folder.path());
+    let refused = files.values().filter(|(_, code)| code.is_some()).count();
+    until("the letters", || work.letters.letters().len() == refused).await;
+    until("the results", || came.lock().expect("lock").len() == files.len() - refused).await;
+    within("the drain", drained(worker)).await;
+    within("the drain", drained(reader)).await;
+    let letters = work.letters.letters();
+    for (name, (operation, code)) in &files {
+        let file = std::fs::read(folder.path().join(name)).ok();
+        if let Some(code) = code {
+            let task = format!("task {name}: ");
+            let letter = letters.iter().find(|it| it.failure.message.starts_with(&task));
+            let failure = &letter.unwrap_or_else(|| unreachable!("{name}")).failure;
+            assert!(failure.message.contains(code) || failure.causes.join(" ").contains(code));
+            assert!(file.is_none(), "{name}");
+        } else {
+            let bytes = if *operation == Operation::PutBlob { SHORT } else { LONG };
+            assert!(file.as_deref() == Some(&content(bytes, 1)[..]), "{name}");
+            assert_eq!(came.lock().expect("lock")[name].attempts, 1, "{name}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_stops_where_no_blob_can_be_read() {
+    for refusal in [CONTAINER_NOT_FOUND, AUTHENTICATION_FAILED, AUTHORIZATION_PERMISSION_MISMATCH] {
+        let stage = Stage::set().await;
+        let operations = [("a", Operation::PutBlob), ("b", Operation::PutBlock)];
+        for (name, operation) in operations {
+            stage.put(name, operation).await.expect("stored");
+        }
+        let work = Work::of(operations);
+        let folder = tempfile::tempdir().expect("a folder");
+        stage.double.play(Script::on(Operation::GetBlob), Play::Refuse(refusal.clone()));
+        let worker = work.start_back(&stage, folder.path());
+        within("its end", worker.ended()).await;
+        let exit = drained(worker).await;
+        assert!(matches!(exit.reason, ExitReason::Aborted(_)), "{refusal:?}: {exit:?}");
+        assert!(work.letters.letters().is_empty(), "{refusal:?}: {:?}", work.letters.letters());
+        stage.double.be_kind();
+        let (came, reader) = work.results();
+        let worker = work.start_back(&stage, folder.path());
+        until("all results", || came.lock().expect("lock").len() == operations.len()).await;
+        within("the drain", drained(worker)).await;
+        within("the drain", drained(reader)).await;
     }
 }
