@@ -165,7 +165,8 @@ impl Container {
             ..BlockBlobClientCommitBlockListOptions::default()
         };
         let failed = |error| self.content_failure(COMMIT, &error);
-        let list = BlockLookupList { uncommitted: Some(ids), ..BlockLookupList::default() };
+        // Not only those that wait: they are part of the blob where just the answer was lost.
+        let list = BlockLookupList { latest: Some(ids), ..BlockLookupList::default() };
         let list = list.try_into().map_err(failed)?;
         let client = self.blob(name).block_blob_client();
         let committed = client.commit_block_list(list, Some(options)).await.map_err(failed)?;

@@ -1,17 +1,6 @@
 //! What a refusal means for one blob's content: whose fault it is, and what is to be done.
 //!
-//! | answer | meaning |
-//! | --- | --- |
-//! | 409 `BlobAlreadyExists`, 412 `ConditionNotMet`, 412 without a code | somebody else wrote the blob |
-//! | 416 | the blob is shorter than it was |
-//! | 400 `InvalidBlockList` | blocks are gone: somebody else committed, or a week has passed |
-//! | 400 `Md5Mismatch`, `Crc64Mismatch` | the bytes changed on the way: sent again |
-//! | 429, 503 | busy; the time that it names is kept |
-//! | 408, 500, 502, 504, `ContainerBeingDeleted`, no answer | sent again |
-//! | 403 `AuthorizationPermissionMismatch` | this kind of request is not allowed |
-//! | 401, other 403 | nothing can be written: a signature that is over, an account that is disabled |
-//! | 404, `ContainerDisabled`, an account that is full | the same |
-//! | any other 4xx | this blob cannot be written: leases, policies, types, names |
+//! `answer` has the table, and docs/troubleshooting.md what it comes to.
 
 use std::time::{Duration, SystemTime};
 
@@ -19,6 +8,7 @@ use azure_core_of_blob::error::ErrorKind;
 use azure_core_of_blob::http::headers::{HeaderName, Headers};
 use azure_core_of_blob::time::parse_rfc7231;
 
+use super::answer::{Meaning, meaning};
 use super::failure::{Failures, answer};
 use crate::error::Error;
 
@@ -54,28 +44,32 @@ impl ContentFailure {
                 _ => Self::Again(told()),
             };
         };
-        match (status, code) {
-            (409, "BlobAlreadyExists") | (412, "ConditionNotMet" | "") | (416, _) => Self::Changed,
-            (400, "InvalidBlockList") => Self::BlocksGone(told()),
-            (400, "Md5Mismatch" | "Crc64Mismatch")
-            | (408 | 500 | 502 | 504, _)
-            | (_, "ContainerBeingDeleted") => Self::Again(told()),
-            (429 | 503, _) => Self::Busy(told(), named_wait(error)),
-            (403, "AuthorizationPermissionMismatch") => Self::NotAllowed(told()),
-            (401 | 403 | 404, _) | (_, "ContainerDisabled" | "AccountQuotaExceeded") => {
-                Self::Unusable(told())
+        match meaning(status, code).0 {
+            Meaning::Changed => Self::Changed,
+            Meaning::BlocksGone => Self::BlocksGone(told()),
+            // For half a minute or more, and then it is missing.
+            Meaning::Again if code == "ContainerBeingDeleted" => Self::Unusable(told()),
+            // Most leases end by themselves, within a minute.
+            Meaning::Again | Meaning::Leased => Self::Again(told()),
+            Meaning::Busy => Self::Busy(told(), named_wait(error)),
+            Meaning::OneBlob => Self::Refused(told()),
+            Meaning::Everything if code == "AuthorizationPermissionMismatch" => {
+                Self::NotAllowed(told())
             }
-            (400..500, _) => Self::Refused(told()),
-            _ => Self::Again(told()),
+            Meaning::Everything if (300..500).contains(&status) => Self::Unusable(told()),
+            Meaning::Everything => Self::Again(told()),
         }
     }
 }
+
+/// A busy service is asked again after this, whatever it says.
+const MOST_NAMED_WAIT: Duration = Duration::from_secs(5 * 60);
 
 /// How long the service wants to be left alone, where it says so in one of its ways.
 fn named_wait(error: &azure_core_of_blob::Error) -> Option<Duration> {
     match error.kind() {
         ErrorKind::HttpResponse { raw_response: Some(response), .. } => {
-            wait_of(response.headers(), SystemTime::now())
+            wait_of(response.headers(), SystemTime::now()).map(|wait| wait.min(MOST_NAMED_WAIT))
         }
         _ => None,
     }
@@ -125,7 +119,8 @@ mod tests {
             (412, "", "Changed"),
             (409, "BlobAlreadyExists", "Changed"),
             (416, "InvalidRange", "Changed"),
-            (412, "LeaseIdMissing", "Refused"),
+            (404, "BlobNotFound", "Changed"),
+            (412, "LeaseIdMissing", "Again"),
             (409, "BlobImmutableDueToPolicy", "Refused"),
             (409, "InvalidBlobType", "Refused"),
             (409, "BlobArchived", "Refused"),
@@ -136,7 +131,12 @@ mod tests {
             (404, "ContainerNotFound", "Unusable"),
             (403, "AuthorizationPermissionMismatch", "NotAllowed"),
             (403, "AuthenticationFailed", "Unusable"),
-            (409, "ContainerBeingDeleted", "Again"),
+            (403, "UnauthorizedBlobOverwrite", "Refused"),
+            (409, "ContainerBeingDeleted", "Unusable"),
+            (409, "AccountBeingCreated", "Again"),
+            (400, "InvalidAuthenticationInfo", "Unusable"),
+            (400, "", "Unusable"),
+            (307, "", "Unusable"),
             (500, "OperationTimedOut", "Again"),
             (503, "ServerBusy", "Busy"),
             (429, "", "Busy"),

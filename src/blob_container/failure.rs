@@ -3,6 +3,7 @@
 use azure_core_of_blob::Error as SdkError;
 use azure_core_of_blob::error::ErrorKind;
 
+use super::answer::{Meaning, meaning};
 use crate::error::{Error, ErrorClass, error_chain};
 use crate::secret::{HIDDEN, without_signatures};
 
@@ -35,20 +36,8 @@ impl Failures {
 
     /// What a refused conditional write means.
     pub(crate) fn of_write(&self, operation: &'static str, error: &SdkError) -> WriteFailure {
-        let (status, code) = answer(error).unwrap_or_default();
-        match (status, code) {
-            // A lease, a policy or a dying container: the blob itself is as expected.
-            (
-                409 | 412,
-                "LeaseIdMissing"
-                | "LeaseIdMismatchWithBlobOperation"
-                | "LeaseLost"
-                | "BlobImmutableDueToPolicy"
-                | "BlobImmutableDueToLegalHold"
-                | "ContainerBeingDeleted"
-                | "ContainerDisabled",
-            ) => WriteFailure::Failed(self.error(operation, error)),
-            (409 | 412, _) | (404, "BlobNotFound") => WriteFailure::Conflict,
+        match answer(error).map(|(status, code)| meaning(status, code)) {
+            Some((Meaning::Changed, _)) => WriteFailure::Conflict,
             _ => WriteFailure::Failed(self.error(operation, error)),
         }
     }
@@ -74,29 +63,24 @@ impl Failures {
         };
         let answered =
             if code.is_empty() { format!("{status}") } else { format!("{status} {code}") };
-        match (status, code) {
-            (404, "ContainerNotFound") => (
-                ErrorClass::Permanent,
-                format!("the container {container} does not exist; create it"),
-            ),
-            (401 | 403, _) => (
-                ErrorClass::Auth,
-                format!(
-                    "{container} refused ({answered}); its signature or role must be valid and \
-                     allow to read, list, create and write blobs"
-                ),
-            ),
-            (408 | 500..=502 | 504, _) | (_, "ContainerBeingDeleted") => {
-                (ErrorClass::Transient, format!("{container} failed ({answered})"))
+        let (meaning, advice) = meaning(status, code);
+        let class = match (meaning, status) {
+            (Meaning::Again, _) => ErrorClass::Transient,
+            (Meaning::Busy, _) => ErrorClass::Throttling,
+            (_, 401 | 403) => ErrorClass::Auth,
+            (_, 300..500) => ErrorClass::Permanent,
+            _ => ErrorClass::Unknown,
+        };
+        let message = match (class, code) {
+            (_, "ContainerNotFound") => {
+                format!("the container {container} does not exist; {advice}")
             }
-            (429 | 503, _) => (ErrorClass::Throttling, format!("{container} is busy ({answered})")),
-            (409 | 412, _) => (
-                ErrorClass::Permanent,
-                format!("{container} refused ({answered}); remove the lease or the policy"),
-            ),
-            (300..500, _) => (ErrorClass::Permanent, format!("{container} refused ({answered})")),
-            _ => (ErrorClass::Unknown, format!("{container} answered {answered}")),
-        }
+            (ErrorClass::Transient, _) => format!("{container} failed ({answered}); {advice}"),
+            (ErrorClass::Throttling, _) => format!("{container} is busy ({answered})"),
+            (ErrorClass::Unknown, _) => format!("{container} answered {answered}"),
+            _ => format!("{container} refused ({answered}); {advice}"),
+        };
+        (class, message)
     }
 
     fn without_secrets(&self, text: &str) -> String {
@@ -152,6 +136,9 @@ mod tests {
             (307, "", ErrorClass::Permanent),
             (408, "", ErrorClass::Transient),
             (409, "ContainerBeingDeleted", ErrorClass::Transient),
+            (409, "BlobArchived", ErrorClass::Permanent),
+            (400, "Crc64Mismatch", ErrorClass::Transient),
+            (403, "AccountIsDisabled", ErrorClass::Auth),
             (412, "LeaseIdMissing", ErrorClass::Permanent),
             (429, "", ErrorClass::Throttling),
             (500, "InternalError", ErrorClass::Transient),
@@ -185,6 +172,11 @@ mod tests {
             (404, "BlobNotFound", true),
             (404, "ContainerNotFound", false),
             (409, "ContainerBeingDeleted", false),
+            (409, "BlobArchived", false),
+            (409, "InvalidBlobType", false),
+            (409, "PendingCopyOperation", false),
+            (409, "PathConflict", false),
+            (409, "", false),
             (409, "BlobImmutableDueToPolicy", false),
             (412, "LeaseIdMissing", false),
             (403, "AuthorizationPermissionMismatch", false),

@@ -5,6 +5,7 @@
 //! that was tried again by itself would find its own first attempt in its way.
 
 mod address;
+mod answer;
 pub(crate) mod content;
 pub(crate) mod content_failure;
 mod failure;

@@ -71,6 +71,9 @@ const HASHED_WINDOW_BYTES: u64 = 32 << 20;
 /// The key of the metadata that holds the note of a commit.
 const NOTE_KEY: &str = "longshore";
 
+/// The key of the metadata by which an account with a hierarchical namespace shows a directory.
+const DIRECTORY_KEY: &str = "hdi_isfolder";
+
 /// A [`BlobStore`] in a container of Azure Blob Storage. See the [module](self).
 pub struct ContainerBlobStore {
     target: Arc<Target>,
@@ -205,6 +208,13 @@ impl BlobStore for ContainerBlobStore {
                     reason: "a page blob or an append blob has its name; delete that, or give the \
                              task another path"
                         .to_owned(),
+                    source: None,
+                });
+            }
+            if looked.metadata.get(DIRECTORY_KEY).is_some_and(|is| is == "true") {
+                return Err(BlobError::Refused {
+                    name: name.to_string(),
+                    reason: "a directory has its name; give the task another path".to_owned(),
                     source: None,
                 });
             }

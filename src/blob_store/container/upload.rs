@@ -96,12 +96,12 @@ impl Upload {
         };
         match sent {
             Ok(_) => Ok(()),
-            // The answer to an earlier try may be what was lost.
-            Err(ContentFailure::Changed | ContentFailure::BlocksGone(_))
-                if self.is_committed(note.as_deref()).await =>
-            {
-                Ok(())
+            Err(failure @ (ContentFailure::Unusable(_) | ContentFailure::NotAllowed(_))) => {
+                Err(self.failed("commit", failure))
             }
+            // The answer to an earlier try may be what was lost. Whatever was answered then was said of the
+            // blob that it made.
+            Err(_) if self.is_committed(note.as_deref()).await => Ok(()),
             Err(failure) => Err(self.failed("commit", failure)),
         }
     }
