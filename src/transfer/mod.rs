@@ -13,6 +13,7 @@ mod host;
 mod http;
 pub mod progress;
 pub mod rates;
+pub mod stages;
 pub mod task;
 pub mod url_policy;
 
