@@ -103,7 +103,7 @@ impl Running {
             bytes,
             running: ours().map(|one| one.in_flight).sum(),
             dead_letters: snapshot.counts.dead_letters,
-            waiting: ours().map(|one| one.lag_events).sum(),
+            waiting: ours().next().and_then(|_| ours().map(|one| one.lag_events).sum()),
         }
     }
 }
