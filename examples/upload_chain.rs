@@ -20,9 +20,7 @@ use longshore::transfer::task::DownloadTask;
 use longshore::transfer::upload::UploadWorker;
 use longshore::transfer::url_policy::{PrivateAddresses, UrlPolicy};
 use longshore::transport::memory::MemoryHub;
-use longshore::{
-    BatchConsumer, ConsumerHandle, Event, EventContext, EventHandler, OutgoingEvent,
-};
+use longshore::{BatchConsumer, ConsumerHandle, Event, EventContext, EventHandler, OutgoingEvent};
 use tokio::sync::mpsc;
 
 #[tokio::main]
