@@ -486,6 +486,7 @@ pub const ALL: &[Key] = &[
     WORKER_RESULTS,
     WORKER_DEAD_LETTERS,
     WORKER_FILES,
+    WORKER_SOURCE,
 ];
 
 /// The key of this name or alias, where it stands by itself.

@@ -53,7 +53,7 @@ use std::path::{Path, PathBuf};
 
 use url::Url;
 
-pub use files::FilesPlace;
+pub use files::{FilesContainer, FilesPlace, OpenFiles};
 pub use problem::{Origin, Problem, SettingsError};
 pub use stores::{CheckpointPlace, Stores};
 pub use topics::Topic;

@@ -54,7 +54,12 @@ impl Resolved {
         let ca_file = self.ca_file();
         let proxy = read_proxy(&self.values, &access, protocol, &mut self.problems);
         let topics = self.topics(transport, &asked, &access, protocol);
-        let workers = read_workers(&self.values.tables, &topics, &mut self.problems);
+        let workers = read_workers(
+            &self.values.tables,
+            &topics,
+            asked.credential.as_ref(),
+            &mut self.problems,
+        );
         let verification = self.verification();
         let consumer_options = self.consumer_options();
         let lease_options = self.lease_options();
@@ -331,8 +336,9 @@ impl Resolved {
         let asked = self.choice(&keys::CHECKPOINT_CREDENTIAL);
         let own = asked.and_then(|word| self.values.credential(word));
         let credential = own.as_ref().or(credential).cloned();
-        let container =
-            self.read(&keys::CHECKPOINT_CONTAINER, |text| Container::read(text, credential));
+        let container = self.read(&keys::CHECKPOINT_CONTAINER, |text| {
+            Container::read(text, credential, &keys::CHECKPOINT_CREDENTIAL)
+        });
         let has_container = self.values.get(&keys::CHECKPOINT_CONTAINER).is_some();
         if has_container {
             let must = format!("not be given beside {}", keys::CHECKPOINT_CONTAINER.name);

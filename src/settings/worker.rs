@@ -6,13 +6,14 @@ use std::path::PathBuf;
 
 use super::Settings;
 use super::entities::worker_key;
-use super::files::{FilesPlace, is_address};
+use super::files::{FilesPlace, is_address, read_folder};
 use super::keys::{self, Key, Section, canonical};
 use super::problem::{Problem, SettingsError};
 use super::source::Value;
 use super::stores::{CheckpointPlace, Place};
 use super::tables::{Table, Tables, suggestion};
 use super::topics::{Topic, Topics, no_such};
+use crate::credential::Credential;
 
 /// The folder of dead letters, beside that of checkpoints.
 const DEAD_LETTERS: &str = "dead-letters";
@@ -29,6 +30,8 @@ pub struct WorkerPlaces {
     pub dead_letters: DeadLetterPlace,
     /// Where its files go.
     pub files: FilesPlace,
+    /// Where its files come from, where that is no URL of a task.
+    pub source: Option<FilesPlace>,
 }
 
 /// Where dead letters go.
@@ -58,23 +61,26 @@ pub(super) struct Worker {
     results: Option<Topic>,
     dead_letters: Option<DeadLetterPlace>,
     files: Option<FilesPlace>,
+    source: Option<FilesPlace>,
 }
 
 /// The tables of workers, by what their names are compared by.
 pub(super) fn read_workers(
     tables: &Tables,
     topics: &Topics,
+    credential: Option<&Credential>,
     problems: &mut Vec<Problem>,
 ) -> BTreeMap<String, Worker> {
     let mut workers = BTreeMap::new();
     for table in tables.of(Section::Worker) {
-        let mut reading = Reading { tables, topics, table, problems };
+        let mut reading = Reading { tables, topics, table, credential, problems };
         let worker = Worker {
             name: table.name.clone(),
             input: reading.topic(&keys::WORKER_INPUT),
             results: reading.topic(&keys::WORKER_RESULTS),
             dead_letters: reading.dead_letters(),
-            files: reading.files(),
+            files: reading.files(&keys::WORKER_FILES),
+            source: reading.files(&keys::WORKER_SOURCE),
         };
         workers.insert(canonical(&table.name), worker);
     }
@@ -85,6 +91,7 @@ struct Reading<'a> {
     tables: &'a Tables,
     topics: &'a Topics,
     table: &'a Table,
+    credential: Option<&'a Credential>,
     problems: &'a mut Vec<Problem>,
 }
 
@@ -110,20 +117,19 @@ impl Reading<'_> {
         if !value.text.contains('/') && !is_address(&value.text) {
             return self.topic_of(key, value).map(DeadLetterPlace::Topic);
         }
-        match FilesPlace::read(&value.text) {
-            Ok(_folder) => Some(DeadLetterPlace::Folder(PathBuf::from(&value.text))),
+        match read_folder(&value.text) {
+            Ok(folder) => Some(DeadLetterPlace::Folder(folder)),
             Err(bound) => {
-                self.problems.push(refused(key, value, bound));
+                self.problems.push(refused(key, value, &bound));
                 None
             }
         }
     }
 
-    fn files(&mut self) -> Option<FilesPlace> {
-        let key = &keys::WORKER_FILES;
+    fn files(&mut self, key: &Key) -> Option<FilesPlace> {
         let value = self.table.get(key)?;
-        let read = FilesPlace::read(&value.text);
-        read.map_err(|bound| self.problems.push(refused(key, value, bound))).ok()
+        let read = FilesPlace::read(&value.text, self.credential);
+        read.map_err(|bound| self.problems.push(refused(key, value, &bound))).ok()
     }
 }
 
@@ -210,7 +216,24 @@ impl Settings {
         if !problems.is_empty() {
             return Err(SettingsError::new(problems, self.warnings.clone()));
         }
-        Ok(WorkerPlaces { input, results, dead_letters, files })
+        let source = named.and_then(|named| named.source.clone());
+        Ok(WorkerPlaces { input, results, dead_letters, files, source })
+    }
+
+    /// The same of a worker whose files come from a place of its own.
+    ///
+    /// # Errors
+    /// As [`worker`](Self::worker), and where it has no such place.
+    pub fn worker_with_source(&self, name: &str) -> Result<WorkerPlaces, SettingsError> {
+        let places = self.worker(name);
+        let named = self.workers.get(&canonical(name));
+        if named.is_some_and(|named| named.source.is_some()) {
+            return places;
+        }
+        let missing = self.missing(name, &keys::WORKER_SOURCE, "say where its files come from");
+        let mut problems = vec![missing];
+        problems.extend(places.err().iter().flat_map(SettingsError::problems).cloned());
+        Err(SettingsError::new(problems, self.warnings.clone()))
     }
 
     fn path(&self, worker: &str, key: &Key) -> String {

@@ -143,9 +143,19 @@ pub(in crate::settings) const WORKER_DEAD_LETTERS: Key = key(
 pub(in crate::settings) const WORKER_FILES: Key = key(
     "worker.<WORKER>.files",
     "",
-    Kind::Text("a folder"),
-    "Where it puts files. An address is taken for a secret.",
+    Kind::Text(A_PLACE),
+    "Where it puts files. An address is taken for a secret; without a signature, \
+     `EVENTHUB_CREDENTIAL` opens the container.",
 );
+pub(in crate::settings) const WORKER_SOURCE: Key = key(
+    "worker.<WORKER>.source",
+    "",
+    Kind::Text(A_PLACE),
+    "Where an upload worker takes files from; a place as `files` is.",
+);
+
+const A_PLACE: &str =
+    "a folder, or https://ACCOUNT.blob.core.windows.net/CONTAINER?SIGNATURE, which is a secret";
 
 const A_TOPIC: &str = "the name of a table [topics.NAME]";
 

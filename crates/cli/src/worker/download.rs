@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::RunArgs;
-use super::opened::Opened;
+use super::opened::{Needs, Opened};
 use super::service::serve;
 use crate::{CommandError, Ending};
 use longshore::producer::results::{MAX_RESULT_BYTES, MAX_RESULTS};
@@ -16,11 +16,13 @@ use longshore::transfer::url_policy::UrlPolicy;
 const KIND: &str = "download";
 
 pub(super) async fn run(args: RunArgs) -> Result<Ending, CommandError> {
-    let Some(opened) = Opened::new(&args, KIND).await? else { return Ok(Ending::Unusable) };
+    let Some(opened) = Opened::new(&args, KIND, Needs::Urls).await? else {
+        return Ok(Ending::Unusable);
+    };
     let worker = worker(&opened)?;
     let lanes = DownloadWorker::lane_rule(opened.settings.connections_per_host());
     let progress = worker.progress();
-    serve(opened, worker, &progress, lanes).await
+    serve(opened, worker, &progress, Some(lanes)).await
 }
 
 fn worker(opened: &Opened) -> Result<DownloadWorker, CommandError> {

@@ -6,9 +6,9 @@
 //!                      └──> dead letters
 //! ```
 //!
-//! `opened` opens what the settings name, `download` makes the worker of that kind, `service` runs it in a
+//! `opened` opens what the settings name, `download` and `upload` make the worker of that kind, `service` runs it in a
 //! consumer until a signal or a failure ends it, `tally` counts what was published, `watch` shows it.
-//! Another kind is a module like `download`, and an entry of [`Kind`].
+//! Another kind is a module like these, and an entry of [`Kind`].
 
 mod download;
 mod latencies;
@@ -16,6 +16,7 @@ mod opened;
 mod report;
 mod service;
 mod tally;
+mod upload;
 mod watch;
 
 use clap::{Args, Subcommand};
@@ -43,6 +44,13 @@ enum Kind {
     /// letter.
     #[command(after_long_help = EXIT_CODES)]
     Download(RunArgs),
+    /// Brings the files that tasks name from a folder or a container to another place, and tells of each
+    ///
+    /// A task is the body of an event, such as {"id": "7", "path": "a/b.jpg", "to": "2026/b.jpg",
+    /// "crc64": "…", "size": 123}, of which only id and path must be there. The result of a download worker
+    /// is such a task. Each task is settled when its result is acknowledged, or its dead letter.
+    #[command(after_long_help = EXIT_CODES)]
+    Upload(RunArgs),
 }
 
 /// What every kind takes.
@@ -67,5 +75,6 @@ Exit codes:
 pub(super) async fn run(args: WorkerArgs) -> Result<Ending, CommandError> {
     match args.kind {
         Kind::Download(args) => download::run(args).await,
+        Kind::Upload(args) => upload::run(args).await,
     }
 }

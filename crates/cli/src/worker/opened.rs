@@ -9,7 +9,7 @@ use super::tally::Tally;
 use crate::configured::{refuse, warn};
 use crate::terminal::{as_json, give, tell};
 use crate::{CommandError, ReportFormat, brief};
-use longshore::blob_store::BlobStore;
+use longshore::blob_store::{BlobSource, BlobStore};
 use longshore::config::{Ordering, RateLimits};
 use longshore::dead_letter::DeadLetterSink;
 use longshore::producer::EntityProducer;
@@ -26,11 +26,22 @@ pub(super) struct Opened {
     pub(super) transport: Arc<EventHubsTransport>,
     pub(super) stores: Stores,
     pub(super) files: Arc<dyn BlobStore>,
+    /// Where files come from, where that is no URL of a task.
+    pub(super) source: Option<Arc<dyn BlobSource>>,
     pub(super) results: Arc<EntityProducer>,
     /// What was published to it.
     pub(super) tally: Arc<Tally>,
     pub(super) dead_letters: Arc<dyn DeadLetterSink>,
     pub(super) report: Option<ReportFormat>,
+}
+
+/// Where a kind of worker has its files from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Needs {
+    /// The URLs of its tasks.
+    Urls,
+    /// A place of its own.
+    Source,
 }
 
 impl Opened {
@@ -39,6 +50,7 @@ impl Opened {
     pub(super) async fn new(
         args: &RunArgs,
         kind: &'static str,
+        needs: Needs,
     ) -> Result<Option<Self>, CommandError> {
         let refused = |problems: Vec<String>| -> Result<Option<Self>, CommandError> {
             refuse(&problems, args.report);
@@ -51,13 +63,13 @@ impl Opened {
         let name = args.config.worker().unwrap_or(kind).to_owned();
         // What is in a vault may name the hub yet.
         if settings.secret_address().is_none()
-            && let Err(problems) = places(&settings, &name)
+            && let Err(problems) = places(&settings, &name, needs)
         {
             return refused(problems);
         }
         warn(&settings);
         let settings = settings.fetched().await?;
-        let places = match places(&settings, &name) {
+        let places = match places(&settings, &name, needs) {
             Ok(places) => places,
             Err(problems) => return refused(problems),
         };
@@ -87,16 +99,24 @@ impl Opened {
             let failed = |error: longshore::Error| CommandError::new(brief(&error));
             let stores = of_settings.open_stores().map_err(failed)?;
             let letters = of_settings.open_dead_letters(&of_places.dead_letters).map_err(failed)?;
-            Ok::<_, CommandError>((stores, of_places.files.open()?, letters))
+            let streams = of_settings
+                .consumer_options()
+                .max_events_in_flight
+                .max(of_settings.download_limits().connections);
+            let files = of_places.files.open(streams)?.store;
+            let source = of_places.source.map(|place| place.open(streams)).transpose()?;
+            let source = source.map(|opened| opened.source);
+            Ok::<_, CommandError>((stores, files, source, letters))
         });
         let opened = opening.await.map_err(|error| CommandError::new(error.to_string()))?;
-        let (stores, files, dead_letters) = opened?;
+        let (stores, files, source, dead_letters) = opened?;
         say(&settings, places, &stores)?;
         Ok(Self {
             kind,
             transport: Arc::new(transport),
             stores,
             files,
+            source,
             results: Arc::new(EntityProducer::new(Arc::clone(&tally) as _)),
             tally,
             dead_letters,
@@ -107,13 +127,17 @@ impl Opened {
 }
 
 /// What the worker reads, and where it writes; or all that is wrong with that.
-fn places(settings: &Settings, name: &str) -> Result<WorkerPlaces, Vec<String>> {
+fn places(settings: &Settings, name: &str, needs: Needs) -> Result<WorkerPlaces, Vec<String>> {
     let mut problems: Vec<String> = Vec::new();
     let mut add = |error: longshore::settings::SettingsError| {
         problems.extend(error.problems().iter().map(ToString::to_string));
         problems.extend(error.warnings().iter().cloned());
     };
-    let places = settings.worker(name).map_err(&mut add).ok();
+    let places = match needs {
+        Needs::Urls => settings.worker(name),
+        Needs::Source => settings.worker_with_source(name),
+    };
+    let places = places.map_err(&mut add).ok();
     // Such a consumer has lanes of its own, and no others.
     let ordering = settings.consumer_options().ordering;
     if ordering != Ordering::Unordered && settings.connections_per_host().is_some() {
@@ -142,6 +166,9 @@ fn say(settings: &Settings, places: &WorkerPlaces, stores: &Stores) -> Result<()
         DeadLetterPlace::Topic(topic) => hub(topic)?,
         folder => folder.to_string(),
     };
+    if let Some(source) = &places.source {
+        tell(format_args!("files come from {source}"));
+    }
     tell(format_args!(
         "files go to {}, results to {}, dead letters to {dead_letters}",
         places.files,

@@ -21,12 +21,12 @@ use longshore::lanes::LaneRule;
 use longshore::transfer::progress::Progress;
 
 /// Runs a worker over what was opened for it, until a signal or a failure ends it. `lanes` are those of
-/// its consumer, where events have no order.
+/// its consumer, if it has any, where events have no order.
 pub(super) async fn serve(
     opened: Opened,
     worker: impl EventHandler,
     progress: &Progress,
-    lanes: LaneRule,
+    lanes: Option<LaneRule>,
 ) -> Result<Ending, CommandError> {
     let mut signals = Signals::listen()?;
     let Opened { kind, settings, transport, stores, tally, dead_letters, report, .. } = opened;
@@ -34,7 +34,7 @@ pub(super) async fn serve(
     let mut builder = BatchConsumer::builder(transport, stores.checkpoints)
         .dead_letters(dead_letters)
         .worker(format!("longshore-{kind}"));
-    if options.ordering == Ordering::Unordered {
+    if let Some(lanes) = lanes.filter(|_| options.ordering == Ordering::Unordered) {
         builder = builder.lanes(lanes);
     }
     if let Some(leases) = stores.leases {

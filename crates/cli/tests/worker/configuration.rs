@@ -84,8 +84,15 @@ fn what_is_wrong_is_said_with_its_place_and_what_was_probably_meant() {
         ),
         (
             "files = \"files\"",
-            "files = \"https://acc.blob.core.windows.net/files?sv=1&sig=canary\"",
-            "worker.download.files = (hidden) (worker.toml:11): it must be a folder",
+            "files = \"http://acc.blob.core.windows.net/files?sv=1&sig=canary\"",
+            "worker.download.files = (hidden) (worker.toml:11): http is for addresses of this \
+             machine only",
+        ),
+        (
+            "files = \"files\"",
+            "files = \"https://acc.blob.core.windows.net/files\"",
+            "worker.download.files = (hidden) (worker.toml:11): it must end in a shared access \
+             signature: ?…&sig=…; or go with EVENTHUB_CREDENTIAL",
         ),
         (
             "results = \"done\"",

@@ -19,3 +19,4 @@ mod configuration;
 mod downloads;
 mod several;
 mod stage;
+mod uploads;
