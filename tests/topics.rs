@@ -353,23 +353,32 @@ fn letters_and_results_do_not_come_back_to_their_worker() {
 }
 
 #[test]
-fn an_address_where_a_folder_belongs_is_a_secret() {
-    for address in [
-        "https://acc.blob.core.windows.net/files?sv=1&sig=canary",
-        "acc.blob.core.windows.net/files?sv=1&SIG=canary",
-        "s3://user:canary@bucket/files",
+fn an_address_that_cannot_be_used_is_a_secret() {
+    const HTTPS: &str = "https://acc.blob.core.windows.net/files?sv=1&sig=canary";
+    const BARE: &str = "acc.blob.core.windows.net/files?sv=1&SIG=canary";
+    const S3: &str = "s3://user:canary@bucket/files";
+    let (folder, form) = ("it must be a folder", "it must read https://ACCOUNT");
+    for (key, address, bound) in [
+        ("dead_letters", HTTPS, folder),
+        ("dead_letters", BARE, folder),
+        ("dead_letters", S3, folder),
+        ("files", BARE, form),
+        ("files", S3, "it must have no user"),
+        ("source", BARE, form),
     ] {
-        for key in ["files", "dead_letters"] {
-            let file = File::new(&format!(
-                "{}{key} = \"{address}\"\n",
-                two().replace("files = \"/cache\"\n", "")
-            ));
-            let said = problems(&file, file.load(&[]));
-            let problem =
-                format!("worker.download.{key} = (hidden) (file:13): it must be a folder");
-            assert_eq!(said, [problem]);
-        }
+        let file = File::new(&format!(
+            "{}{key} = \"{address}\"\n",
+            two().replace("files = \"/cache\"\n", "")
+        ));
+        let said = problems(&file, file.load(&[]));
+        let problem = format!("worker.download.{key} = (hidden) (file:13): {bound}");
+        assert!(said.len() == 1 && said[0].starts_with(&problem), "{said:?}");
     }
+    let file = File::new(&two().replace("/cache", HTTPS));
+    let settings = file.load(&[]).unwrap();
+    let files = settings.worker("download").unwrap().files;
+    assert_eq!(files.to_string(), "https://acc.blob.core.windows.net/files");
+    assert!(!format!("{settings:?} {files:?}").contains("canary"));
 }
 
 #[test]
@@ -459,7 +468,7 @@ fn dead_letters_and_files_are_opened_where_they_are_named() {
     let settings = file.load(&[]).unwrap();
     let worker = settings.worker("download").unwrap();
     settings.open_dead_letters(&worker.dead_letters).unwrap();
-    worker.files.open().unwrap();
+    worker.files.open(1).unwrap();
     for name in ["letters", "cache"] {
         assert!(Path::new(&at(name)).is_dir(), "{name}");
     }
