@@ -3,12 +3,14 @@
 //! A default lives in one `DEFAULT_` constant. [`ConsumerOptions::validate`] checks each value
 //! and the pairs that depend on each other, and names field, value and bound.
 
+mod choices;
 mod download;
 mod http;
 mod rates;
 
 use std::time::Duration;
 
+pub use choices::{ExistingFiles, PrivateAddresses, Schemes};
 pub use download::{
     DEFAULT_ANSWER_TIMEOUT, DEFAULT_BLOCK_BYTES, DEFAULT_CONNECTIONS,
     DEFAULT_DOWNLOAD_CONNECT_TIMEOUT, DEFAULT_MAX_BYTES, DEFAULT_MIN_BYTES_PER_SECOND,

@@ -25,6 +25,7 @@ use longshore::producer::EntityProducer;
 use longshore::state::backoff::Backoff;
 use longshore::transfer::download::DownloadWorker;
 use longshore::transfer::limits::DownloadLimits;
+use longshore::transfer::stages::{STAGES, StageTimes};
 use longshore::transfer::task::TransferResult;
 use longshore::transfer::url_policy::{PrivateAddresses, UrlPolicy};
 use longshore::transport::memory::MemoryHub;
@@ -225,6 +226,46 @@ async fn hostile_events_become_dead_letters_byte_for_byte_and_others_are_done() 
 }
 
 #[tokio::test]
+async fn a_result_hands_its_times_on_and_has_those_of_the_stages_before() {
+    let harness = Harness::new();
+    harness.publish_file("a.bin");
+    let earlier = json!([{
+        "entity": "enriched", "enqueued_at": "2026-01-31T12:00:00.000Z",
+        "started_at": "2026-01-31T12:00:01.000Z", "finished_at": "2026-01-31T12:00:02.000Z",
+    }]);
+    harness.web.serve("b.bin", "b");
+    let task = OutgoingEvent::new(harness.task("b.bin").to_string())
+        .with_property(STAGES, earlier.to_string())
+        .with_property("origin", "a test");
+    harness.tasks.publish(0, task);
+    let handle = harness.start();
+    until("both", || settled_to(&handle) == Some(1)).await;
+    assert!(within("the drain", drained(handle)).await.is_clean());
+
+    let results = harness.results();
+    let by_id = |id: &str| results.iter().position(|result| result.id == id).expect("a result");
+    let (first, second) = (by_id("a.bin"), by_id("b.bin"));
+    assert_eq!(results[first].stages, []);
+    assert_eq!(json!(results[second].stages), earlier);
+    assert_eq!(results[first].since_first_stage(), results[first].since_enqueued());
+    assert!(results[second].since_first_stage() > results[second].since_enqueued());
+    for (result, count) in [(first, 1), (second, 2)] {
+        let told = &results[result];
+        let times = [&told.enqueued_at, &told.started_at, &told.finished_at];
+        assert!(times.is_sorted(), "{told:?}");
+        let sent = harness.results.sent.lock().expect("lock");
+        let handed_on = sent[result].properties[STAGES].as_text().expect("a text");
+        let handed_on: Vec<StageTimes> = serde_json::from_str(handed_on).expect("times");
+        assert_eq!(handed_on.len(), count);
+        let last = handed_on.last().expect("one");
+        assert_eq!(last.entity, "tasks");
+        assert_eq!([&last.enqueued_at, &last.started_at, &last.finished_at], times);
+    }
+    let sent = harness.results.sent.lock().expect("lock");
+    assert_eq!(sent[second].properties.get("origin"), Some(&event::Value::from("a test")));
+}
+
+#[tokio::test]
 async fn a_task_is_settled_after_its_result_and_not_before() {
     let harness = Harness::with_permits(0);
     harness.publish_file("a.bin");
@@ -300,7 +341,9 @@ async fn headers_and_metadata_come_back_with_the_result() {
     within("the drain", drained(handle)).await;
     let sent = harness.results.sent.lock().expect("lock").clone();
     assert_eq!(sent.len(), 1);
-    assert_eq!(sent[0].properties, event.properties);
+    let mut properties = sent[0].properties.clone();
+    assert!(properties.remove(STAGES).is_some(), "the times of the stage");
+    assert_eq!(properties, event.properties);
     assert_eq!(sent[0].message.message_id, Some("m-1".into()));
     assert_eq!(sent[0].message.content_type.as_deref(), Some("application/json"));
     let result = &harness.results()[0];

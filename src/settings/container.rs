@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::keys;
+use super::keys::Key;
 use super::stores::Stores;
 use crate::blob_container::ContainerAddress;
+use crate::blob_store::container::ContainerBlobStore;
 use crate::checkpoint_store::blob::BlobCheckpointStore;
 use crate::credential::Credential;
 use crate::error::Error;
@@ -12,14 +13,14 @@ use crate::lease_store::blob::BlobLeaseStore;
 use crate::secret::Secret;
 
 /// `Debug` shows no signature.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Container {
     /// Without a signature.
     url: String,
     opened_by: OpenedBy,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 enum OpenedBy {
     /// The whole address.
     Signature(Secret),
@@ -27,11 +28,16 @@ enum OpenedBy {
 }
 
 impl Container {
-    /// Reads an address that has a signature, or else one that the credential opens.
+    /// Reads an address that has a signature, or else one that the credential opens, which the key
+    /// `named_by` names.
     ///
     /// # Errors
     /// What it must be; nothing of it is repeated.
-    pub(super) fn read(text: &str, credential: Option<Credential>) -> Result<Self, String> {
+    pub(super) fn read(
+        text: &str,
+        credential: Option<Credential>,
+        named_by: &Key,
+    ) -> Result<Self, String> {
         let is_signed = ContainerAddress::names_a_signature(text);
         let address = if is_signed {
             ContainerAddress::with_signature(text)
@@ -45,7 +51,7 @@ impl Container {
             None => {
                 return Err(format!(
                     "it must end in a shared access signature: ?…&sig=…; or go with {}",
-                    keys::CHECKPOINT_CREDENTIAL.name
+                    named_by.name
                 ));
             }
         };
@@ -58,6 +64,16 @@ impl Container {
 
     pub(super) fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The container as a place of files.
+    pub(super) fn open_files(&self) -> Result<ContainerBlobStore, Error> {
+        match &self.opened_by {
+            OpenedBy::Signature(url) => ContainerBlobStore::with_signature(url),
+            OpenedBy::Credential(credential) => {
+                ContainerBlobStore::with_credential(&self.url, credential.open()?)
+            }
+        }
     }
 
     pub(super) fn open(&self) -> Result<Stores, Error> {

@@ -10,10 +10,17 @@ pub(super) use self::absent::{Namespace, Protocol, Proxy, read_authorities};
 
 #[cfg(feature = "event-hubs")]
 mod present {
+    use std::sync::Arc;
+
     use crate::credential::SecretStore;
+    use crate::dead_letter::DeadLetterSink;
+    use crate::dead_letter::folder::FolderDeadLetterSink;
+    use crate::dead_letter::hub::HubDeadLetterSink;
     use crate::error::{Error, ErrorClass, InvalidConfig};
-    use crate::settings::{Access, ProxyAddress, Settings, Verification, keys};
-    use crate::transport::event_hubs::Namespace;
+    use crate::settings::{
+        Access, DeadLetterPlace, ProxyAddress, Settings, Topic, Verification, keys,
+    };
+    use crate::transport::event_hubs::{EventHubsPublisher, Namespace};
 
     impl Settings {
         /// The namespace, ready to connect to. Nothing is connected here; the file of authorities is
@@ -21,16 +28,57 @@ mod present {
         ///
         /// # Errors
         /// `Auth` where the credential cannot be opened. `Permanent` where the transport is not Event
-        /// Hubs, where the connection string is in a vault and not [fetched](Self::fetched_from), and
-        /// where that file has changed.
+        /// Hubs, where the connection string is in a vault and not [fetched](Self::fetched_from), where
+        /// that file has changed, and where every topic has a namespace of its own.
         pub fn namespace(&self) -> Result<Namespace, Error> {
-            let mut namespace = match &self.access {
+            self.opened(&self.access, self.proxy.as_ref())
+        }
+
+        /// The namespace of a topic, ready to connect to.
+        ///
+        /// # Errors
+        /// As [`namespace`](Self::namespace).
+        pub fn namespace_of(&self, topic: &Topic) -> Result<Namespace, Error> {
+            let (access, proxy) = self.access_of(topic);
+            self.opened(access, proxy)
+        }
+
+        /// Opens the sink of dead letters: a folder, which is created where it is missing, or a hub, to
+        /// which nothing is connected yet. Blocks while it handles files.
+        ///
+        /// # Errors
+        /// As [`namespace`](Self::namespace), and `Permanent` where the folder cannot be used.
+        pub fn open_dead_letters(
+            &self,
+            place: &DeadLetterPlace,
+        ) -> Result<Arc<dyn DeadLetterSink>, Error> {
+            Ok(match place {
+                DeadLetterPlace::Folder(path) => Arc::new(FolderDeadLetterSink::open(path)?),
+                DeadLetterPlace::Topic(topic) => {
+                    let namespace = self.namespace_of(topic)?;
+                    let publisher = EventHubsPublisher::new(namespace, topic.entity().clone());
+                    Arc::new(HubDeadLetterSink::new(Arc::new(publisher)))
+                }
+            })
+        }
+
+        fn opened(
+            &self,
+            access: &Access,
+            proxy: Option<&ProxyAddress>,
+        ) -> Result<Namespace, Error> {
+            let mut namespace = match access {
                 Access::Namespace(namespace) => Namespace::clone(namespace),
                 Access::EntraId { host, credential } => {
                     Namespace::with_credential(host, credential.open()?).map_err(unusable)?
                 }
                 Access::KeyVault { secret, .. } => {
                     let message = format!("it is in {secret}: fetch it first");
+                    return Err(Error::new(ErrorClass::Permanent, NAMESPACE, message));
+                }
+                Access::None if !self.has_common_namespace() => {
+                    let string = keys::CONNECTION_STRING.name;
+                    let message = format!("each topic has one of its own, and {string} is not set");
                     return Err(Error::new(ErrorClass::Permanent, NAMESPACE, message));
                 }
                 Access::None => {
@@ -45,7 +93,7 @@ mod present {
             if let Some(path) = &self.ca_file {
                 namespace = namespace.with_certificate_authority_file(path).map_err(unusable)?;
             }
-            if let Some(ProxyAddress(url)) = &self.proxy {
+            if let Some(ProxyAddress(url)) = proxy {
                 namespace = namespace.with_proxy(url.clone()).map_err(unusable)?;
             }
             Ok(match self.verification {
@@ -54,41 +102,73 @@ mod present {
             })
         }
 
-        /// The settings with the connection string that is in Azure Key Vault, where they name one
-        /// there; else as they are.
+        /// The settings with the connection strings that are in Azure Key Vault, where they name some
+        /// there, those of tables too; else as they are.
         ///
         /// # Errors
-        /// As [`SecretStore::fetch`]; and `Permanent` where the secret is no connection string, or one
+        /// As [`SecretStore::fetch`]; and `Permanent` where a secret is no connection string, or one
         /// of another hub than the settings name.
         #[cfg(feature = "key-vault")]
-        pub async fn fetched(self) -> Result<Self, Error> {
-            match &self.access {
-                Access::KeyVault { credential, .. } => {
+        pub async fn fetched(mut self) -> Result<Self, Error> {
+            let named = self.topics.namespaces.keys().map(|name| Some(name.clone()));
+            for name in std::iter::once(None).chain(named).collect::<Vec<_>>() {
+                if let Access::KeyVault { credential, .. } = self.access_named(name.as_deref()) {
                     let vault = crate::credential::KeyVault::new(credential.open()?);
-                    self.fetched_from(&vault).await
+                    self.fetch(name.as_deref(), &vault).await?;
                 }
-                _ => Ok(self),
             }
+            Ok(self)
         }
 
         /// The same, from a store of one's own.
         ///
         /// # Errors
-        /// As [`SecretStore::fetch`]; and `Permanent` where the secret is no connection string, or one
+        /// As [`SecretStore::fetch`]; and `Permanent` where a secret is no connection string, or one
         /// of another hub than the settings name.
         pub async fn fetched_from(mut self, store: &dyn SecretStore) -> Result<Self, Error> {
+            let named = self.topics.namespaces.keys().map(|name| Some(name.clone()));
+            for name in std::iter::once(None).chain(named).collect::<Vec<_>>() {
+                self.fetch(name.as_deref(), store).await?;
+            }
+            Ok(self)
+        }
+
+        fn access_named(&self, name: Option<&str>) -> &Access {
+            let named = name.and_then(|name| self.topics.namespaces.get(name));
+            named.map_or(&self.access, |named| &named.access)
+        }
+
+        /// Fetches the connection string of a namespace, where it is in a vault: that of a table, or
+        /// that of all.
+        async fn fetch(
+            &mut self,
+            name: Option<&str>,
+            store: &dyn SecretStore,
+        ) -> Result<(), Error> {
             const OPERATION: &str = "use the connection string of the vault";
-            let Access::KeyVault { secret, .. } = &self.access else { return Ok(self) };
+            let Access::KeyVault { secret, .. } = self.access_named(name) else { return Ok(()) };
             let text = store.fetch(secret).await?;
             let namespace = Namespace::from_connection_string(text.reveal()).map_err(|error| {
                 let message = format!("the secret {secret}: {}", error.bound);
                 Error::new(ErrorClass::Permanent, OPERATION, message)
             })?;
-            if let Some(problem) = self.entities.check(namespace.entity_path()).first() {
+            let path = namespace.entity_path();
+            let problem = match name {
+                Some(name) => self.topics.check(Some(name), path),
+                None => {
+                    let of_keys = self.entities.check(path).into_iter().next();
+                    of_keys.or_else(|| self.topics.check(None, path))
+                }
+            };
+            if let Some(problem) = problem {
                 return Err(Error::new(ErrorClass::Permanent, OPERATION, problem.to_string()));
             }
-            self.access = Access::Namespace(Box::new(namespace));
-            Ok(self)
+            let access = Access::Namespace(Box::new(namespace));
+            match name.and_then(|name| self.topics.namespaces.get_mut(name)) {
+                Some(named) => named.access = access,
+                None => self.access = access,
+            }
+            Ok(())
         }
     }
 

@@ -1,12 +1,15 @@
 //! Every key, described once; the table in `docs/configuration.md` is generated from here.
 
 mod nearest;
+mod tables;
 mod transfers;
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
-pub(super) use self::nearest::nearest;
+pub(super) use self::nearest::{distance, nearest, nearest_of};
+pub(super) use self::tables::*;
+pub(super) use self::transfers::*;
 use super::knob::{Kind, Knob, LeaseTime, MAX_BYTES};
 use super::value;
 use crate::config::{
@@ -214,27 +217,6 @@ pub(super) const CONNECTIONS_PER_HOST: Key = key(
     "",
     Kind::Slots,
     "Files that a transfer worker fetches at once of each host.",
-);
-
-pub(super) const DOWNLOAD_REDIRECTS: Key = key(
-    "LONGSHORE_DOWNLOAD_REDIRECTS",
-    "follow",
-    Kind::Choice(&["follow", "refuse"]),
-    "Whether a download goes where its server sends it, each URL on the way under the same policy.",
-);
-pub(super) const DOWNLOAD_PROXY: Key = Key {
-    name: "LONGSHORE_DOWNLOAD_PROXY",
-    aliases: &[],
-    default: "",
-    is_secret: true,
-    help: "An HTTP proxy for all downloads; it resolves the names of hosts.",
-    kind: Kind::Text("http://host:port, with user name and password where it wants them"),
-};
-pub(super) const DOWNLOAD_CREDENTIALS: Key = key(
-    "LONGSHORE_DOWNLOAD_CREDENTIALS",
-    "",
-    Kind::Text("a TOML file with a table for each origin, with bearer, or user and password"),
-    "What downloads show to whom; an origin is shown its own and no others.",
 );
 
 /// Every key, in the order of the documentation.
@@ -476,26 +458,41 @@ pub const ALL: &[Key] = &[
         LeaseTime { least: TEN_MILLISECONDS, set: |o, time| o.hand_off_timeout = time },
         "How long a hand-off waits for handlers before it is put off.",
     ),
-    transfers::REQUESTS_PER_SECOND,
-    transfers::REQUESTS_PER_SECOND_PER_HOST,
-    transfers::BYTES_PER_SECOND,
-    transfers::BYTES_PER_SECOND_PER_HOST,
+    REQUESTS_PER_SECOND,
+    REQUESTS_PER_SECOND_PER_HOST,
+    BYTES_PER_SECOND,
+    BYTES_PER_SECOND_PER_HOST,
     CONNECTIONS_PER_HOST,
-    transfers::DOWNLOAD_CONNECT_TIMEOUT,
-    transfers::DOWNLOAD_ANSWER_TIMEOUT,
-    transfers::DOWNLOAD_READ_TIMEOUT,
-    transfers::DOWNLOAD_MIN_BYTES_PER_SECOND,
-    transfers::DOWNLOAD_MAX_BYTES,
-    transfers::DOWNLOAD_CONNECTIONS,
-    transfers::DOWNLOAD_BLOCK_BYTES,
+    DOWNLOAD_CONNECT_TIMEOUT,
+    DOWNLOAD_ANSWER_TIMEOUT,
+    DOWNLOAD_READ_TIMEOUT,
+    DOWNLOAD_MIN_BYTES_PER_SECOND,
+    DOWNLOAD_MAX_BYTES,
+    DOWNLOAD_CONNECTIONS,
+    DOWNLOAD_BLOCK_BYTES,
     DOWNLOAD_REDIRECTS,
     DOWNLOAD_PROXY,
     DOWNLOAD_CREDENTIALS,
+    DOWNLOAD_PRIVATE_ADDRESSES,
+    DOWNLOAD_SCHEMES,
+    DOWNLOAD_EXISTING,
+    TABLE_STRING,
+    TABLE_SECRET,
+    TABLE_HOST,
+    TABLE_CREDENTIAL,
+    TOPIC_NAMESPACE,
+    TOPIC_ENTITY,
+    WORKER_INPUT,
+    WORKER_RESULTS,
+    WORKER_DEAD_LETTERS,
+    WORKER_FILES,
+    WORKER_SOURCE,
 ];
 
-/// The key of this name or alias.
+/// The key of this name or alias, where it stands by itself.
 pub(super) fn find(name: &str) -> Option<&'static Key> {
-    ALL.iter().find(|key| key.name == name || key.aliases.contains(&name))
+    let mut alone = ALL.iter().filter(|key| !key.name.contains('<'));
+    alone.find(|key| key.name == name || key.aliases.contains(&name))
 }
 
 /// The table of the documentation.
@@ -506,6 +503,9 @@ pub fn markdown() -> String {
         let mut name = format!("`{}`", key.name);
         for alias in key.aliases {
             let _infallible = write!(name, ", also `{alias}`");
+        }
+        if let Some(variable) = key.variable() {
+            let _infallible = write!(name, ", as a variable `{variable}`");
         }
         let help =
             if key.is_secret { format!("{} Secret.", key.help) } else { key.help.to_owned() };
@@ -715,7 +715,6 @@ mod tests {
         assert_eq!(nearest("EVENTHUB_CONECTION_STRING"), Some("EVENTHUB_CONNECTION_STRING"));
         assert_eq!(nearest("longshore_max_batch"), Some("LONGSHORE_MAX_BATCH_SIZE"));
         assert_eq!(nearest("COLOUR"), None);
-        use super::nearest::distance;
         assert_eq!((distance("", "abc"), distance("kitten", "sitting")), (3, 3));
     }
 }

@@ -9,6 +9,10 @@
 //! Both have the same [`keys`]; the environment wins. What is wrong is reported together, with
 //! key, value, place and range; a secret is shown nowhere.
 //!
+//! Most keys are about the one namespace and the one hub of a worker. Tables name more:
+//! `[namespaces.NAME]`, `[topics.NAME]` (a hub of one of them), and `[worker.NAME]`, which says what a
+//! worker reads and where it writes ([`Settings::worker`]).
+//!
 //! ```no_run
 //! use longshore::settings::Settings;
 //! use longshore::transport::event_hubs::EventHubsTransport;
@@ -23,8 +27,11 @@
 //! # }
 //! ```
 
+mod access;
 #[cfg(feature = "blob")]
 mod container;
+mod entities;
+mod files;
 mod hub;
 pub mod keys;
 mod knob;
@@ -35,20 +42,33 @@ mod proxy;
 mod resolve;
 mod source;
 mod stores;
+mod tables;
+mod topics;
 pub mod value;
+mod worker;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use url::Url;
 
+pub use files::{FilesContainer, FilesPlace, OpenFiles};
 pub use problem::{Origin, Problem, SettingsError};
 pub use stores::{CheckpointPlace, Stores};
+pub use topics::Topic;
+pub use worker::{DeadLetterPlace, WorkerPlaces};
 
+use self::entities::Entities;
 use self::hub::{Namespace, Protocol};
-use self::resolve::{Entities, Resolved};
+use self::resolve::Resolved;
 use self::stores::Place;
-use crate::config::{ConsumerOptions, DownloadLimits, HttpOptions, LeaseOptions, RateLimits};
+use self::topics::Topics;
+use self::worker::Worker;
+use crate::config::{
+    ConsumerOptions, DownloadLimits, ExistingFiles, HttpOptions, LeaseOptions, PrivateAddresses,
+    RateLimits, Schemes,
+};
 use crate::credential::{Credential, SecretAddress};
 use crate::error::Error;
 use crate::event::{ConsumerGroup, EntityName};
@@ -110,8 +130,10 @@ pub struct Settings {
     #[cfg_attr(not(feature = "event-hubs"), expect(dead_code, reason = "for a namespace only"))]
     protocol: Option<Protocol>,
     ca_file: Option<PathBuf>,
-    #[cfg_attr(not(feature = "event-hubs"), expect(dead_code, reason = "for a namespace only"))]
     proxy: Option<ProxyAddress>,
+    topics: Topics,
+    /// By what their names are compared by.
+    workers: BTreeMap<String, Worker>,
     verification: Verification,
     consumer_options: ConsumerOptions,
     place: Place,
@@ -120,6 +142,11 @@ pub struct Settings {
     connections_per_host: Option<usize>,
     download_limits: DownloadLimits,
     http_options: HttpOptions,
+    schemes: Schemes,
+    private_addresses: PrivateAddresses,
+    existing_files: ExistingFiles,
+    /// Whether somebody chose how long a handler may take.
+    has_handler_timeout: bool,
     warnings: Vec<String>,
 }
 
@@ -190,6 +217,17 @@ impl Settings {
         &self.consumer_options
     }
 
+    /// The options of a consumer of transfer tasks: those of [`consumer_options`](Self::consumer_options),
+    /// and no `handler_timeout` unless one is set. A file takes as long as it takes; one that stalls is
+    /// noticed by its rate.
+    pub fn transfer_options(&self) -> ConsumerOptions {
+        let mut options = self.consumer_options.clone();
+        if !self.has_handler_timeout {
+            options.handler_timeout = None;
+        }
+        options
+    }
+
     /// The options of leases, where there are any: see [`open_stores`](Self::open_stores).
     pub fn lease_options(&self) -> &LeaseOptions {
         &self.lease_options
@@ -213,6 +251,21 @@ impl Settings {
     /// How a transfer worker asks: redirects, proxy, credentials.
     pub fn http_options(&self) -> &HttpOptions {
         &self.http_options
+    }
+
+    /// The schemes that URLs may have.
+    pub fn schemes(&self) -> Schemes {
+        self.schemes
+    }
+
+    /// Whether URLs may lead into the worker's own network.
+    pub fn private_addresses(&self) -> PrivateAddresses {
+        self.private_addresses
+    }
+
+    /// What becomes of a task whose file is there.
+    pub fn existing_files(&self) -> ExistingFiles {
+        self.existing_files
     }
 
     /// Where checkpoints are kept.
@@ -260,9 +313,12 @@ impl Settings {
     }
 
     fn entity_path(&self) -> Option<&str> {
-        match &self.access {
-            Access::Namespace(namespace) => namespace.entity_path(),
-            _ => None,
-        }
+        self.access.entity_path()
+    }
+
+    /// Whether there is a namespace that every topic without one of its own is of: not where only
+    /// tables name some.
+    fn has_common_namespace(&self) -> bool {
+        !matches!(self.access, Access::None) || self.topics.namespaces.is_empty()
     }
 }

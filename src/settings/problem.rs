@@ -52,7 +52,12 @@ impl Problem {
 
     /// `key` has to be set.
     pub(super) fn missing(key: &Key, why: impl fmt::Display) -> Self {
-        Self { key: Some(key.name), message: format!("{} is not set: {why}", key.name) }
+        Self::missing_as(key, key.name, why)
+    }
+
+    /// The same for a key of a table, by its whole name.
+    pub(super) fn missing_as(key: &Key, name: &str, why: impl fmt::Display) -> Self {
+        Self { key: Some(key.name), message: format!("{name} is not set: {why}") }
     }
 
     /// The value cannot be used. `name` is the key as it was written.

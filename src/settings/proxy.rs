@@ -2,11 +2,60 @@
 
 use url::{Host, Url};
 
-use super::hub::Proxy;
+use super::hub::{Protocol, Proxy};
 use super::keys::PROXY;
+use super::problem::Problem;
+use super::source::Values;
+use super::{Access, ProxyAddress};
+
+/// The proxy that leads to a namespace: the one that is set, or that of the environment.
+pub(super) fn read_proxy(
+    values: &Values,
+    access: &Access,
+    protocol: Option<Protocol>,
+    problems: &mut Vec<Problem>,
+) -> Option<ProxyAddress> {
+    let found = match values.get(&PROXY) {
+        Some(value) => read(&value.text).map_err(|bound| value.refused(&PROXY, bound)),
+        None => read(variable(values, access, protocol)?).map_err(|bound| {
+            Problem::new(format!(
+                "HTTPS_PROXY = (hidden) (environment): {bound}; {} and NO_PROXY come before it",
+                PROXY.name
+            ))
+        }),
+    };
+    match found {
+        Ok(proxy) => Some(ProxyAddress(proxy)),
+        Err(problem) => {
+            // Of several namespaces it is wrong once.
+            if !problems.contains(&problem) {
+                problems.push(problem);
+            }
+            None
+        }
+    }
+}
+
+/// The proxy that the environment has for a namespace.
+fn variable<'a>(
+    values: &'a Values,
+    access: &Access,
+    protocol: Option<Protocol>,
+) -> Option<&'a str> {
+    let said = match access {
+        Access::Namespace(namespace) => namespace.protocol(),
+        // Where a connection string of a vault leads is not known yet.
+        Access::EntraId { .. } | Access::KeyVault { .. } => Protocol::default(),
+        Access::None => return None,
+    };
+    let host = access.host().unwrap_or_default();
+    let variable = values.proxy_variable("HTTPS_PROXY")?;
+    let is_tcp = protocol.unwrap_or(said) == Protocol::Tcp;
+    (!is_tcp && !is_direct(host, values.proxy_variable("NO_PROXY"))).then_some(variable)
+}
 
 /// Reads the address of a proxy; the error says what it must be, and repeats nothing of it.
-pub(super) fn read(text: &str) -> Result<Url, String> {
+fn read(text: &str) -> Result<Url, String> {
     let allowed = || format!("it must read {}", PROXY.allowed());
     let url = Url::parse(text).map_err(|_| allowed())?;
     // Judged here, and not first where a namespace is made of it.
@@ -15,7 +64,7 @@ pub(super) fn read(text: &str) -> Result<Url, String> {
 }
 
 /// Whether `no_proxy`, as curl and others read it, says that the host is reached directly.
-pub(super) fn is_direct(host: &str, no_proxy: Option<&str>) -> bool {
+fn is_direct(host: &str, no_proxy: Option<&str>) -> bool {
     if is_loopback(host) {
         return true;
     }

@@ -1,94 +1,29 @@
 //! From values as they were written to settings: each is checked alone, then with the others.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use url::Url;
-
-use super::hub::{Namespace, Protocol, read_authorities};
-use super::keys::{self, Key};
+use super::access::{Asked, Door};
+use super::entities::Entities;
+use super::hub::{Protocol, read_authorities};
+use super::keys::{self, Key, Section};
 use super::knob::{self, Kind};
 use super::problem::{Problem, SettingsError};
-use super::proxy;
-use super::source::{Value, Values, WORKER_PREFIX};
+use super::proxy::read_proxy;
+use super::source::{Value, Values};
 use super::stores::{Container, Place};
-use super::{Access, ProxyAddress, Settings, TransportKind, Verification, value};
+use super::topics::{Topics, read_namespaces, read_topics};
+use super::value::is_name;
+use super::worker::read_workers;
+use super::{Access, Settings, TransportKind, Verification, value};
 use crate::config::{
-    ConsumerOptions, Credentials, DownloadLimits, HttpOptions, HttpProxy, LeaseOptions, RateLimits,
-    Redirects,
+    ConsumerOptions, Credentials, DownloadLimits, ExistingFiles, HttpOptions, HttpProxy,
+    LeaseOptions, PrivateAddresses, RateLimits, Redirects, Schemes,
 };
-use crate::credential::{Credential, SecretAddress};
-use crate::event::{ConsumerGroup, EntityName};
+use crate::credential::Credential;
+use crate::event::ConsumerGroup;
 
-/// Most characters of the name of a hub.
-const MAX_ENTITY_CHARS: usize = 256;
 /// Most characters of the name of a consumer group.
 const MAX_GROUP_CHARS: usize = 50;
-
-/// The hubs that keys name.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Entities {
-    common: Option<Named>,
-    /// By the name of the key.
-    workers: BTreeMap<String, Named>,
-}
-
-/// A hub, and how it was written.
-#[derive(Clone, Debug)]
-struct Named {
-    entity: EntityName,
-    /// The key and where it is.
-    place: String,
-}
-
-impl Entities {
-    pub(super) fn common(&self, path: Option<&str>) -> Result<EntityName, SettingsError> {
-        let named = self.common.as_ref().map(|named| named.entity.clone());
-        named.or_else(|| path.map(EntityName::new)).ok_or_else(|| {
-            let why = "name the hub, or use a connection string with an EntityPath";
-            Problem::missing(&keys::ENTITY, why).into()
-        })
-    }
-
-    pub(super) fn of(&self, worker: &str, path: Option<&str>) -> Result<EntityName, SettingsError> {
-        let key = worker_key(worker);
-        match self.workers.get(&key) {
-            Some(named) => Ok(named.entity.clone()),
-            None => self.common(path).map_err(|_| {
-                let why = format!(
-                    "name the hub of the worker {worker} in {key}, or one for all workers in {}",
-                    keys::ENTITY.name
-                );
-                Problem::missing(&keys::WORKER_ENTITY, why).into()
-            }),
-        }
-    }
-
-    /// A key that works for one hub only does not open another.
-    pub(super) fn check(&self, path: Option<&str>) -> Vec<Problem> {
-        let Some(path) = path else { return Vec::new() };
-        let named = self.common.iter().chain(self.workers.values());
-        named
-            .filter(|named| !named.entity.as_str().eq_ignore_ascii_case(path))
-            .map(|named| {
-                Problem::new(format!(
-                    "{} = {} and the EntityPath = {path} of the connection string name different \
-                     hubs: leave one out, or use a connection string of the namespace",
-                    named.place, named.entity
-                ))
-            })
-            .collect()
-    }
-}
-
-/// The key that names the hub of a worker.
-fn worker_key(worker: &str) -> String {
-    let letter = |letter: char| match letter {
-        'a'..='z' | 'A'..='Z' | '0'..='9' => letter.to_ascii_uppercase(),
-        _ => '_',
-    };
-    format!("{WORKER_PREFIX}{}", worker.chars().map(letter).collect::<String>())
-}
 
 /// Values on the way to settings.
 pub(super) struct Resolved {
@@ -107,18 +42,24 @@ impl Resolved {
             Some("memory") => TransportKind::Memory,
             _ => TransportKind::EventHubs,
         };
-        let asked = self.choice(&keys::CREDENTIAL);
-        let credential = asked.and_then(|word| self.credential(word));
-        let place = self.checkpoint_place(credential.as_ref());
-        let access = self.access(transport, asked, credential);
-        let entities = self.entities();
-        if let Access::Namespace(namespace) = &access {
-            self.problems.extend(entities.check(namespace.entity_path()));
-        }
+        let word = self.choice(&keys::CREDENTIAL);
+        let credential = word.and_then(|word| self.values.credential(word));
+        let asked = Asked { word, credential };
+        let place = self.checkpoint_place(asked.credential.as_ref());
+        let access = self.access(transport, &asked);
+        let entities = Entities::read(&self.values, &mut self.problems);
+        self.problems.extend(entities.check(access.entity_path()));
         let consumer_group = self.consumer_group();
         let protocol = self.protocol();
         let ca_file = self.ca_file();
-        let proxy = self.proxy(&access, protocol);
+        let proxy = read_proxy(&self.values, &access, protocol, &mut self.problems);
+        let topics = self.topics(transport, &asked, &access, protocol);
+        let workers = read_workers(
+            &self.values.tables,
+            &topics,
+            asked.credential.as_ref(),
+            &mut self.problems,
+        );
         let verification = self.verification();
         let consumer_options = self.consumer_options();
         let lease_options = self.lease_options();
@@ -126,6 +67,20 @@ impl Resolved {
         let connections_per_host = self.connections_per_host();
         let download_limits = self.download_limits();
         let http_options = self.http_options();
+        let schemes = match self.choice(&keys::DOWNLOAD_SCHEMES) {
+            Some("http-and-https") => Schemes::HttpAndHttps,
+            _ => Schemes::HttpsOnly,
+        };
+        let private_addresses = match self.choice(&keys::DOWNLOAD_PRIVATE_ADDRESSES) {
+            Some("allow") => PrivateAddresses::Allow,
+            _ => PrivateAddresses::Refuse,
+        };
+        let existing_files = match self.choice(&keys::DOWNLOAD_EXISTING) {
+            Some("verify") => ExistingFiles::Verify,
+            Some("skip") => ExistingFiles::Skip,
+            _ => ExistingFiles::Replace,
+        };
+        let has_handler_timeout = self.values.is_given("LONGSHORE_HANDLER_TIMEOUT");
         if !self.problems.is_empty() {
             return Err(SettingsError::new(self.problems, self.values.warnings));
         }
@@ -136,7 +91,9 @@ impl Resolved {
             consumer_group,
             protocol,
             ca_file,
-            proxy: proxy.map(ProxyAddress),
+            proxy,
+            topics,
+            workers,
             verification,
             consumer_options,
             place,
@@ -145,16 +102,17 @@ impl Resolved {
             connections_per_host,
             download_limits,
             http_options,
+            schemes,
+            private_addresses,
+            existing_files,
+            has_handler_timeout,
             warnings: self.values.warnings,
         })
     }
 
-    fn access(
-        &mut self,
-        transport: TransportKind,
-        asked: Option<&str>,
-        credential: Option<Credential>,
-    ) -> Access {
+    /// How the namespace that all share lets us in. Where every topic may have its own, nothing needs
+    /// to say so.
+    fn access(&mut self, transport: TransportKind, asked: &Asked) -> Access {
         if cfg!(not(feature = "event-hubs")) {
             if transport == TransportKind::EventHubs {
                 self.problems.push(Problem::new(format!(
@@ -165,103 +123,40 @@ impl Resolved {
             }
             return Access::None;
         }
-        let connection = self.read(&keys::CONNECTION_STRING, |text| {
-            Namespace::from_connection_string(text).map_err(|error| error.bound)
-        });
-        let secret = self.read(&keys::SECRET, |text| {
-            SecretAddress::parse(text)
-                .ok_or_else(|| format!("it must read {}", keys::SECRET.allowed()))
-        });
-        let host = self.read(&keys::NAMESPACE, |text| {
-            is_host(text)
-                .then(|| text.to_ascii_lowercase())
-                .ok_or_else(|| format!("it must be {}", keys::NAMESPACE.allowed()))
-        });
-        let given = |key| self.values.get(key).is_some();
-        let (has_string, has_secret, has_host) =
-            (given(&keys::CONNECTION_STRING), given(&keys::SECRET), given(&keys::NAMESPACE));
-        if has_string && has_secret {
-            self.refuse(
-                &keys::SECRET,
-                format!("not be given beside {}", keys::CONNECTION_STRING.name),
-            );
+        let door = Door::Common(&self.values);
+        let others = self.values.tables.of(Section::Namespaces).next().is_some();
+        if others && !door.is_given() {
+            return Access::None;
         }
-        if let (Some(connection), Some(host)) = (&connection, &host)
-            && !connection.host().eq_ignore_ascii_case(host)
-        {
-            let must = format!(
-                "be the namespace of {}, which is {}, or be left out",
-                keys::CONNECTION_STRING.name,
-                connection.host()
-            );
-            self.refuse(&keys::NAMESPACE, must);
-        }
-        if has_string && credential.is_some() {
-            self.refuse(
-                &keys::CREDENTIAL,
-                format!("be connection-string beside {}", keys::CONNECTION_STRING.name),
-            );
-        }
-        if asked == Some("connection-string") && !has_string {
-            let must = format!("go with {}", keys::CONNECTION_STRING.name);
-            self.refuse(&keys::CREDENTIAL, must);
-        }
-        if (has_secret || has_host) && !has_string && asked.is_none() {
-            let opened = if has_secret { "the vault" } else { "the namespace" };
-            let choices = "developer, managed-identity or workload-identity";
-            let why = format!("say how to get into {opened}: {choices}");
-            if !given_problem(&self.problems, &keys::CREDENTIAL) {
-                self.problems.push(Problem::missing(&keys::CREDENTIAL, why));
-            }
-        }
-        if !(has_string || has_secret || has_host) && transport == TransportKind::EventHubs {
-            let why = format!(
-                "give the connection string of the namespace or hub, or {} or {} with {}",
-                keys::NAMESPACE.name,
-                keys::SECRET.name,
-                keys::CREDENTIAL.name
-            );
-            self.problems.push(Problem::missing(&keys::CONNECTION_STRING, why));
-        }
-        match (connection, secret, host, credential) {
-            (Some(namespace), _, _, _) => Access::Namespace(Box::new(namespace)),
-            (None, Some(secret), _, Some(credential)) => Access::KeyVault { secret, credential },
-            (None, None, Some(host), Some(credential)) => Access::EntraId { host, credential },
-            _ => Access::None,
-        }
+        door.open(transport, asked, &mut self.problems)
     }
 
-    fn credential(&self, word: &str) -> Option<Credential> {
-        let text = |key| self.values.get(key).map(|value| value.text.clone());
-        match word {
-            "developer" => Some(Credential::Developer),
-            "managed-identity" => {
-                Some(Credential::ManagedIdentity { client_id: text(&keys::CLIENT_ID) })
-            }
-            "workload-identity" => Some(Credential::WorkloadIdentity {
-                client_id: text(&keys::CLIENT_ID),
-                tenant_id: text(&keys::TENANT_ID),
-                token_file: text(&keys::TOKEN_FILE).map(PathBuf::from),
-            }),
-            _ => None,
+    fn topics(
+        &mut self,
+        transport: TransportKind,
+        asked: &Asked,
+        access: &Access,
+        protocol: Option<Protocol>,
+    ) -> Topics {
+        let (values, problems) = (&self.values, &mut self.problems);
+        if cfg!(not(feature = "event-hubs")) {
+            return Topics::default();
         }
-    }
-
-    fn entities(&mut self) -> Entities {
-        let mut named = |key: &Key, value: &Value| {
-            if is_name(&value.text, MAX_ENTITY_CHARS) {
-                let entity = EntityName::new(&value.text);
-                return Some(Named { entity, place: format!("{} ({})", value.name, value.origin) });
-            }
-            self.problems.push(value.refused(key, format!("it must be {}", key.allowed())));
-            None
+        let own = |value: &Value| -> Result<Asked, Problem> {
+            let word = choice_of(&keys::TABLE_CREDENTIAL, &value.text)
+                .map_err(|bound| value.refused(&keys::TABLE_CREDENTIAL, bound))?;
+            Ok(Asked { word: Some(word), credential: values.credential(word) })
         };
-        let common = self.values.get(&keys::ENTITY).and_then(|value| named(&keys::ENTITY, value));
-        let workers = self
-            .values
-            .workers()
-            .filter_map(|(key, value)| Some((key.clone(), named(&keys::WORKER_ENTITY, value)?)));
-        Entities { common, workers: workers.collect() }
+        let proxy = |access: &Access, problems: &mut Vec<Problem>| {
+            read_proxy(values, access, protocol, problems)
+        };
+        let namespaces = read_namespaces(&values.tables, transport, asked, problems, own, proxy);
+        // Where none is named at all, that was said.
+        let has_common = Door::Common(values).is_given()
+            || namespaces.is_empty()
+            || transport == TransportKind::Memory;
+        let common = has_common.then_some(access);
+        read_topics(&values.tables, namespaces, common, problems)
     }
 
     fn consumer_group(&mut self) -> ConsumerGroup {
@@ -287,36 +182,6 @@ impl Resolved {
             read_authorities(&path).map_err(|error| error.bound)?;
             Ok::<_, String>(path)
         })
-    }
-
-    fn proxy(&mut self, access: &Access, protocol: Option<Protocol>) -> Option<Url> {
-        if self.values.get(&keys::PROXY).is_some() {
-            return self.read(&keys::PROXY, proxy::read);
-        }
-        let (host, protocol) = match access {
-            Access::Namespace(namespace) => {
-                (Some(namespace.host()), protocol.unwrap_or(namespace.protocol()))
-            }
-            Access::EntraId { host, .. } => (Some(host.as_str()), protocol.unwrap_or_default()),
-            // Where the connection string leads is not known yet.
-            Access::KeyVault { .. } => (None, protocol.unwrap_or_default()),
-            Access::None => return None,
-        };
-        let variable = self.values.proxy_variable("HTTPS_PROXY")?;
-        let no_proxy = self.values.proxy_variable("NO_PROXY");
-        if protocol == Protocol::Tcp || proxy::is_direct(host.unwrap_or_default(), no_proxy) {
-            return None;
-        }
-        match proxy::read(variable) {
-            Ok(proxy) => Some(proxy),
-            Err(bound) => {
-                self.problems.push(Problem::new(format!(
-                    "HTTPS_PROXY = (hidden) (environment): {bound}; {} and NO_PROXY come before it",
-                    keys::PROXY.name
-                )));
-                None
-            }
-        }
     }
 
     fn verification(&mut self) -> Verification {
@@ -469,10 +334,11 @@ impl Resolved {
 
     fn checkpoint_place(&mut self, credential: Option<&Credential>) -> Place {
         let asked = self.choice(&keys::CHECKPOINT_CREDENTIAL);
-        let own = asked.and_then(|word| self.credential(word));
+        let own = asked.and_then(|word| self.values.credential(word));
         let credential = own.as_ref().or(credential).cloned();
-        let container =
-            self.read(&keys::CHECKPOINT_CONTAINER, |text| Container::read(text, credential));
+        let container = self.read(&keys::CHECKPOINT_CONTAINER, |text| {
+            Container::read(text, credential, &keys::CHECKPOINT_CREDENTIAL)
+        });
         let has_container = self.values.get(&keys::CHECKPOINT_CONTAINER).is_some();
         if has_container {
             let must = format!("not be given beside {}", keys::CHECKPOINT_CONTAINER.name);
@@ -508,11 +374,7 @@ impl Resolved {
 
     /// The value of a key that is one of several words.
     fn choice(&mut self, key: &Key) -> Option<&'static str> {
-        let Kind::Choice(words) = key.kind else { return None };
-        self.read(key, |text| {
-            let word = words.iter().copied().find(|word| word.eq_ignore_ascii_case(text));
-            word.ok_or_else(|| format!("it must be {}", key.allowed()))
-        })
+        self.read(key, |text| choice_of(key, text))
     }
 
     /// Refuses a value that was given.
@@ -527,12 +389,12 @@ fn given_problem(problems: &[Problem], key: &Key) -> bool {
     problems.iter().any(|problem| problem.key() == Some(key.name))
 }
 
-fn is_name(text: &str, most: usize) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
-    (1..=most).contains(&text.len()) && text.bytes().all(allowed)
-}
-
-fn is_host(text: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-".contains(&byte);
-    (1..=253).contains(&text.len()) && text.bytes().all(allowed)
+/// A value of a key that is one of several words.
+///
+/// # Errors
+/// What it must be.
+fn choice_of(key: &Key, text: &str) -> Result<&'static str, String> {
+    let Kind::Choice(words) = key.kind else { return Err(format!("{} is no choice", key.name)) };
+    let word = words.iter().copied().find(|word| word.eq_ignore_ascii_case(text));
+    word.ok_or_else(|| format!("it must be {}", key.allowed()))
 }

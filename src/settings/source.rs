@@ -3,12 +3,14 @@
 //! Nothing is checked here but names: what is unknown, and what is given under two names.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
-use super::keys::{self, Key, WORKER_ENTITY};
+use super::keys::{self, Key, Section, WORKER_ENTITY};
 use super::problem::{Origin, Problem};
+use super::tables::{Tables, nearest_section, nearest_variable, suggestion};
+use crate::credential::Credential;
 
 /// What the keys of single workers begin with.
 pub(super) const WORKER_PREFIX: &str = "EVENTHUB_ENTITY_";
@@ -36,6 +38,7 @@ pub(super) struct Values {
     known: BTreeMap<&'static str, Value>,
     /// By the whole name of the key.
     workers: BTreeMap<String, Value>,
+    pub(super) tables: Tables,
     /// The variables that every program reads.
     proxies: BTreeMap<String, String>,
     pub(super) problems: Vec<Problem>,
@@ -45,6 +48,28 @@ pub(super) struct Values {
 impl Values {
     pub(super) fn get(&self, key: &Key) -> Option<&Value> {
         self.known.get(key.name)
+    }
+
+    /// Whether the key of this name is set.
+    pub(super) fn is_given(&self, name: &str) -> bool {
+        self.known.contains_key(name)
+    }
+
+    /// The credential of this word; `None` where it is none for a token.
+    pub(super) fn credential(&self, word: &str) -> Option<Credential> {
+        let text = |key| self.get(key).map(|value| value.text.clone());
+        match word {
+            "developer" => Some(Credential::Developer),
+            "managed-identity" => {
+                Some(Credential::ManagedIdentity { client_id: text(&keys::CLIENT_ID) })
+            }
+            "workload-identity" => Some(Credential::WorkloadIdentity {
+                client_id: text(&keys::CLIENT_ID),
+                tenant_id: text(&keys::TENANT_ID),
+                token_file: text(&keys::TOKEN_FILE).map(PathBuf::from),
+            }),
+            _ => None,
+        }
     }
 
     pub(super) fn workers(&self) -> impl Iterator<Item = (&String, &Value)> {
@@ -79,6 +104,7 @@ impl Values {
         for (key, value) in other.workers {
             self.workers.entry(key).or_insert(value);
         }
+        self.tables.fall_back_to(other.tables);
         self.problems.splice(0..0, other.problems);
     }
 
@@ -97,13 +123,18 @@ impl Values {
                 _ => {}
             }
             let value = Value { name: name.clone(), text, origin: Origin::Environment };
+            if self.tables.insert_variable(&value) {
+                continue;
+            }
             if !self.insert(value) && PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
                 unknown.push(name);
             }
         }
         unknown.sort();
         for name in unknown {
-            self.warnings.push(format!("{name} (environment) is not a key{}", suggestion(&name)));
+            let meant = nearest_variable(&name).or_else(|| nearest_key(&name).map(str::to_owned));
+            let suggestion = suggestion(meant.as_deref());
+            self.warnings.push(format!("{name} (environment) is not a key{suggestion}"));
         }
     }
 
@@ -127,24 +158,31 @@ impl Values {
                 return;
             }
         };
+        let place = |at: usize| Origin::File { path: path.to_owned(), line: line_at(at) };
         for (name, value) in table.get_ref() {
-            let line = line_at(name.span().start);
+            let origin = place(name.span().start);
             let name = name.get_ref().as_ref();
-            let origin = Origin::File { path: path.to_owned(), line };
-            let text = match value.get_ref() {
-                DeValue::String(text) => text.to_string(),
-                DeValue::Integer(number) => number.to_string(),
-                DeValue::Float(number) => number.to_string(),
-                DeValue::Boolean(truth) => truth.to_string(),
-                _ => {
-                    let must = "be text, a number, true or false";
-                    let message = format!("{name} ({origin}): it must {must}");
-                    self.problems.push(Problem::new(message));
-                    continue;
-                }
+            if let (Some(section), DeValue::Table(tables)) = (Section::of(name), value.get_ref()) {
+                self.tables.read(section, tables, place, &mut self.problems);
+                continue;
+            }
+            if keys::find(name).is_none()
+                && let DeValue::Table(_) = value.get_ref()
+            {
+                let meant = nearest_section(name).map(|word| format!("[{word}.NAME]"));
+                let suggestion = suggestion(meant.as_deref());
+                let message = format!("[{name}] ({origin}) is not a table{suggestion}");
+                self.problems.push(Problem::new(message));
+                continue;
+            }
+            let Some(text) = scalar(value.get_ref()) else {
+                let must = "be text, a number, true or false";
+                self.problems.push(Problem::new(format!("{name} ({origin}): it must {must}")));
+                continue;
             };
             if !self.insert(Value { name: name.to_owned(), text, origin: origin.clone() }) {
-                let message = format!("{name} ({origin}) is not a key{}", suggestion(name));
+                let message =
+                    format!("{name} ({origin}) is not a key{}", suggestion(nearest_key(name)));
                 self.problems.push(Problem::new(message));
             }
         }
@@ -180,9 +218,18 @@ impl Values {
     }
 }
 
-fn suggestion(name: &str) -> String {
-    match keys::nearest(name) {
-        Some(nearest) if nearest != WORKER_ENTITY.name => format!("; did you mean {nearest}?"),
-        _ => String::new(),
-    }
+/// The key that stands by itself and that `name` was probably meant to be.
+fn nearest_key(name: &str) -> Option<&'static str> {
+    keys::nearest(name).filter(|nearest| *nearest != WORKER_ENTITY.name)
+}
+
+/// A value as text; `None` where it is a list, a table or a time.
+pub(super) fn scalar(value: &DeValue<'_>) -> Option<String> {
+    Some(match value {
+        DeValue::String(text) => text.to_string(),
+        DeValue::Integer(number) => number.to_string(),
+        DeValue::Float(number) => number.to_string(),
+        DeValue::Boolean(truth) => truth.to_string(),
+        _ => return None,
+    })
 }

@@ -74,13 +74,18 @@ mod without_blob {
     use super::Stores;
     use crate::credential::Credential;
     use crate::error::Error;
+    use crate::settings::keys::Key;
 
     /// There is none without the feature `blob`.
-    #[derive(Clone, Debug)]
+    #[derive(Clone, PartialEq, Eq, Debug)]
     pub(in crate::settings) enum Container {}
 
     impl Container {
-        pub(in crate::settings) fn read(_: &str, _: Option<Credential>) -> Result<Self, String> {
+        pub(in crate::settings) fn read(
+            _: &str,
+            _: Option<Credential>,
+            _: &Key,
+        ) -> Result<Self, String> {
             Err("this was built without the feature blob".to_owned())
         }
 

@@ -105,6 +105,21 @@ fn bytes(text: &str) -> Option<f64> {
     Some(number(digits)? * each)
 }
 
+/// Most characters of the name of a hub.
+pub(super) const MAX_ENTITY_CHARS: usize = 256;
+
+/// Whether a text is a name, of at most so many characters.
+pub(super) fn is_name(text: &str, most: usize) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    (1..=most).contains(&text.len()) && text.bytes().all(allowed)
+}
+
+/// Whether a text may be the name of a host.
+pub(super) fn is_host(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-".contains(&byte);
+    (1..=253).contains(&text.len()) && text.bytes().all(allowed)
+}
+
 /// A switch.
 pub(super) fn flag(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {

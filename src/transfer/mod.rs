@@ -16,6 +16,7 @@ mod moving;
 pub mod progress;
 pub mod rates;
 mod source;
+pub mod stages;
 mod store_failure;
 pub mod task;
 pub mod upload;

@@ -18,9 +18,10 @@ use self::fault::shortened;
 use self::hash::parse_sha256;
 pub use self::upload::UploadTask;
 use crate::blob_store::{BlobName, Sums};
-use crate::event::Event;
+use crate::event::{self, Event};
 pub use crate::hex::{from_hex, hex};
 use crate::timestamp::rfc3339;
+use crate::transfer::stages::{self, StageTimes, between};
 use crate::transfer::url_policy::redacted_text;
 
 /// A file to fetch.
@@ -181,12 +182,18 @@ pub struct TransferResult {
     pub sha256: Option<String>,
     /// When the task was enqueued, in RFC 3339.
     pub enqueued_at: String,
+    /// When the successful attempt began, in RFC 3339. Results of before have none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub started_at: String,
     /// When the file was committed, in RFC 3339.
     pub finished_at: String,
     /// How long the successful attempt took, in seconds.
     pub seconds: f64,
     /// Which attempt it was, from 1.
     pub attempts: u32,
+    /// The times of the stages before this one, the first of them first; see [`stages`](super::stages).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<StageTimes>,
     /// Passed through from the task.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub metadata: Map<String, Value>,
@@ -217,11 +224,38 @@ impl Moved<'_> {
             crc64: finished.sums.crc64.map(|crc64| hex(&crc64.to_be_bytes())),
             sha256: finished.sums.sha256.map(|sha256| hex(&sha256)),
             enqueued_at: rfc3339(event.enqueued_time()),
+            started_at: rfc3339(finished.at.checked_sub(finished.elapsed).unwrap_or(finished.at)),
             finished_at: rfc3339(finished.at),
             seconds: finished.elapsed.as_secs_f64(),
             attempts: finished.attempts,
+            stages: stages::earlier(event),
             metadata: self.metadata.clone(),
         }
+    }
+}
+
+impl TransferResult {
+    /// The times of the stage that this is the result of, for the next one.
+    pub(super) fn handed_on(&self, event: &Event) -> event::Value {
+        let this = StageTimes {
+            entity: event.partition().entity.as_str().to_owned(),
+            enqueued_at: self.enqueued_at.clone(),
+            started_at: self.started_at.clone(),
+            finished_at: self.finished_at.clone(),
+        };
+        stages::handed_on(self.stages.clone(), this)
+    }
+
+    /// How long it took from the task's event to the file; zero where clocks differ, `None` where the
+    /// times are none.
+    pub fn since_enqueued(&self) -> Option<Duration> {
+        between(&self.enqueued_at, &self.finished_at)
+    }
+
+    /// How long it took from the event of the first stage to the file, through all stages.
+    pub fn since_first_stage(&self) -> Option<Duration> {
+        let first = self.stages.first().map_or(&self.enqueued_at, |stage| &stage.enqueued_at);
+        between(first, &self.finished_at)
     }
 }
 
@@ -282,5 +316,18 @@ mod tests {
             let error = DownloadTask::from_json(json.as_bytes()).expect_err(json).to_string();
             assert!(error.contains(message), "{json}: {error}");
         }
+    }
+
+    #[test]
+    fn a_result_of_before_is_read() {
+        let json = r#"{"id":"7","path":"a","bytes":5,"sha256":"00","attempts":1,"seconds":1.5,
+            "enqueued_at":"2026-01-31T12:00:10.000Z","finished_at":"2026-01-31T12:00:12.000Z"}"#;
+        let result: TransferResult = serde_json::from_str(json).expect("a result");
+        assert_eq!((result.started_at.as_str(), result.stages.as_slice()), ("", &[][..]));
+        assert_eq!(result.since_enqueued(), Some(Duration::from_secs(2)));
+        assert_eq!(result.since_first_stage(), result.since_enqueued());
+        let written: Value = serde_json::to_value(&result).expect("JSON");
+        let read: Value = serde_json::from_str(json).expect("JSON");
+        assert_eq!(written, read, "what it does not say is left out");
     }
 }

@@ -24,30 +24,8 @@ use futures::future::BoxFuture;
 use url::{Host, Url};
 
 pub use self::address::AddressKind;
+pub use crate::config::{PrivateAddresses, Schemes};
 use crate::error::{ErrorClass, InvalidConfig};
-
-/// Which schemes a URL may have.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub enum Schemes {
-    /// `https`; and `http` to local addresses, where [`PrivateAddresses::Allow`] is set.
-    #[default]
-    HttpsOnly,
-    /// `https` and `http`: who is on the way can read and change the files.
-    HttpAndHttps,
-}
-
-/// Whether a URL may lead into the worker's own network.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub enum PrivateAddresses {
-    /// Public addresses only.
-    #[default]
-    Refuse,
-    /// Loopback, private, unique-local and carrier-grade NAT addresses too, over `http` as
-    /// well. Addresses of metadata services and those no host has stay refused.
-    Allow,
-}
 
 /// Turns a host name into addresses.
 pub trait Resolver: Send + Sync + fmt::Debug + 'static {

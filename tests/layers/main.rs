@@ -49,7 +49,13 @@ fn allowed(file: &str) -> BTreeSet<&'static str> {
         // It ends in a namespace and in opened stores: see the test of adapters.
         "settings" => {
             add(&["state", "config", "credential", "settings", "transport"]);
-            add(&["checkpoint_store", "lease_store", "blob_container"]);
+            add(&[
+                "checkpoint_store",
+                "lease_store",
+                "dead_letter",
+                "blob_store",
+                "blob_container",
+            ]);
         }
         _ if PORTS.contains(&module) => {
             let own = PORTS.iter().copied().find(|port| *port == module);
@@ -94,11 +100,15 @@ const ADAPTERS: &[&str] = &[
     "lease_store::memory",
 ];
 
-/// What settings lead to: a namespace (its place, its key and the way there), and stores.
+/// What settings lead to: a namespace (its place, its key and the way there), stores, and places of dead
+/// letters.
 const IN_SETTINGS: &[&str] = &[
     "transport::event_hubs",
+    "blob_store::folder",
     "checkpoint_store::blob",
     "checkpoint_store::file",
+    "dead_letter::folder",
+    "dead_letter::hub",
     "lease_store::blob",
 ];
 

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::terminal::{give, tell};
 use super::{CommandError, ReportFormat};
 use longshore::event::EntityName;
-use longshore::settings::{Settings, TransportKind};
+use longshore::settings::{Settings, SettingsError, Topic, TransportKind};
 use longshore::transport::event_hubs::Namespace;
 
 /// Where the settings come from.
@@ -17,7 +17,7 @@ pub(super) struct ConfigArgs {
     /// Takes keys from this TOML file as well; the environment wins
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Takes the hub of this worker
+    /// Takes what the settings say of this worker
     #[arg(long, value_name = "NAME")]
     worker: Option<String>,
 }
@@ -30,6 +30,11 @@ pub(super) struct Configured {
 }
 
 impl ConfigArgs {
+    /// The name of the worker that is asked for.
+    pub(super) fn worker(&self) -> Option<&str> {
+        self.worker.as_deref()
+    }
+
     /// Reads the settings, and the connection string where it is in a vault; `None` where they
     /// cannot be used, which everybody was told. `without_hub` is what is wrong with a transport
     /// that has no hub.
@@ -38,42 +43,56 @@ impl ConfigArgs {
         report: Option<ReportFormat>,
         without_hub: &str,
     ) -> Result<Option<Configured>, CommandError> {
-        let settings = match self.settings(without_hub) {
+        let loaded = self.load(without_hub).and_then(|settings| {
+            // What is in a vault may name the hub yet.
+            if settings.secret_address().is_none() {
+                self.input(&settings).map_err(|error| vec![error.to_string()])?;
+            }
+            Ok(settings)
+        });
+        let settings = match loaded {
             Ok(settings) => settings,
             Err(problems) => {
                 refuse(&problems, report);
                 return Ok(None);
             }
         };
-        for warning in settings.warnings() {
-            tell(warning);
-        }
+        warn(&settings);
         let settings = settings.fetched().await?;
-        let namespace = settings.namespace()?;
-        let entity = match &self.worker {
-            Some(worker) => settings.entity_of(worker)?,
-            None => settings.entity()?,
-        };
+        let input = self.input(&settings)?;
+        let namespace = settings.namespace_of(&input)?;
+        let entity = input.entity().clone();
         Ok(Some(Configured { settings, namespace, entity }))
     }
 
-    fn settings(&self, without_hub: &str) -> Result<Settings, Vec<String>> {
-        let settings = Settings::from_process(self.config.as_deref()).map_err(|error| {
+    /// What the worker reads that is asked for, or the hub of all.
+    fn input(&self, settings: &Settings) -> Result<Topic, SettingsError> {
+        match &self.worker {
+            Some(worker) => settings.input_of(worker),
+            None => settings.input(),
+        }
+    }
+
+    /// Reads the settings, without the hub; or says all that is wrong with them.
+    pub(super) fn load(&self, without_hub: &str) -> Result<Settings, Vec<String>> {
+        let environment = std::env::vars_os().map(|(name, value)| {
+            (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
+        });
+        let settings = Settings::load(environment, self.config.as_deref()).map_err(|error| {
             let problems = error.problems().iter().map(ToString::to_string);
             problems.chain(error.warnings().iter().cloned()).collect::<Vec<_>>()
         })?;
         if settings.transport() == TransportKind::Memory {
             return Err(vec![format!("PIPELINE_TRANSPORT = memory {without_hub}")]);
         }
-        // What is in a vault may name the hub yet.
-        if settings.secret_address().is_none() {
-            let entity = match &self.worker {
-                Some(worker) => settings.entity_of(worker),
-                None => settings.entity(),
-            };
-            entity.map_err(|error| vec![error.to_string()])?;
-        }
         Ok(settings)
+    }
+}
+
+/// Tells what is odd with the configuration.
+pub(super) fn warn(settings: &Settings) {
+    for warning in settings.warnings() {
+        tell(warning);
     }
 }
 

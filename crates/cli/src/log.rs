@@ -12,9 +12,10 @@ use tracing_subscriber::{EnvFilter, Layer};
 
 use super::terminal::Log;
 
-/// Starts the log; silent unless asked: what users need to know, the commands print themselves.
-pub(super) fn start() {
-    let asked = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("off"));
+/// Starts the log. `unasked` is what it shows unless `RUST_LOG` asks for more or less: most commands
+/// print themselves what users need to know.
+pub(super) fn start(unasked: &str) {
+    let asked = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(unasked));
     let lines = tracing_subscriber::fmt::layer()
         .with_ansi(false)
         .with_writer(Log)

@@ -2,9 +2,10 @@
 //!
 //! Results go to stdout, everything else to stderr. Exit codes: 0, all is done; 1, the environment
 //! stopped the run (a full disk, a folder that is a file); 2, the command line or the configuration
-//! cannot be used; 3, a part was not done: tasks became dead letters, partitions were refused; 4, a
-//! Ctrl-C was drained and work is left; 130, a Ctrl-C that was not drained: a second, or one of
-//! the demo.
+//! cannot be used; 3, a part was not done: tasks became dead letters, partitions were refused or had
+//! stopped; 4, a Ctrl-C was drained and work is left; 130, a Ctrl-C that was not drained: a second, or one
+//! of the demo; 143, the same of SIGTERM. A worker has no end, so one that is drained is done (0), unless
+//! the drain cut something (4); what becomes dead letters is told and is no failure of it.
 
 mod checkpoints;
 mod configured;
@@ -20,6 +21,7 @@ mod signals;
 mod terminal;
 mod test;
 mod transfer;
+mod worker;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -62,6 +64,7 @@ enum Command {
     Emulator(emulator::EmulatorArgs),
     Test(test::TestArgs),
     Transfer(TransferArgs),
+    Worker(worker::WorkerArgs),
 }
 
 /// Moves the same files in three ways on this machine, and draws how fast each was.
@@ -375,7 +378,8 @@ fn brief(error: &Error) -> String {
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    log::start();
+    // A worker has nobody at its terminal who would ask for more.
+    log::start(if matches!(cli.command, Command::Worker(_)) { "longshore=warn" } else { "off" });
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -390,6 +394,7 @@ pub fn main() -> ExitCode {
             Command::Emulator(args) => emulator::run(args).await,
             Command::Test(args) => test::run(args).await,
             Command::Transfer(args) => transfer::run(args).await,
+            Command::Worker(args) => worker::run(args).await,
         }
     });
     // What is still blocked in a system call does not keep us.

@@ -4,13 +4,21 @@
 pub(in crate::settings) fn nearest(name: &str) -> Option<&'static str> {
     let name = name.to_ascii_uppercase();
     let names = super::ALL.iter().flat_map(|key| key.aliases.iter().copied().chain([key.name]));
+    nearest_of(&name, names.filter(|known| !known.contains('.')))
+}
+
+/// The name of these that `name` was probably meant to be.
+pub(in crate::settings) fn nearest_of<'a>(
+    name: &str,
+    known: impl Iterator<Item = &'a str>,
+) -> Option<&'a str> {
     let (distance, nearest) =
-        names.map(|known| (distance(&name, known), known)).min_by_key(|(distance, _)| *distance)?;
+        known.map(|known| (distance(name, known), known)).min_by_key(|(distance, _)| *distance)?;
     (distance <= name.len() / 3).then_some(nearest)
 }
 
 /// How many letters to put in, take out or change (Levenshtein).
-pub(super) fn distance(left: &str, right: &str) -> usize {
+pub(in crate::settings) fn distance(left: &str, right: &str) -> usize {
     let mut row: Vec<usize> = (0..=right.len()).collect();
     for (taken, letter) in left.bytes().enumerate() {
         let mut diagonal = taken;

@@ -5,32 +5,12 @@ use tracing::debug;
 
 use super::job::{Job, Named};
 use crate::blob_store::{BlobNote, BlobStore, ExpectedBlob, FoundBlob, Sums};
+pub use crate::config::ExistingFiles;
 use crate::event::Event;
 use crate::outcome::Outcome;
 use crate::transfer::progress::Progress;
 use crate::transfer::rates::Rates;
 use crate::transfer::store_failure::store_failed;
-
-/// What becomes of a task whose file is there already.
-///
-/// Whatever is chosen, a task that comes again after its file was committed, because the process
-/// died before its result was acknowledged, does not fetch it again: the store noted the delivery
-/// that the file is from ([`BlobNote`]), and the result is published.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub enum ExistingFiles {
-    /// It is fetched, and takes the place of what is there.
-    #[default]
-    Replace,
-    /// It is left alone: the task is skipped, without a result. Where the task says a size, a file of
-    /// another size is replaced; and of what a worker put there, it is known what it is (`Verify`).
-    Skip,
-    /// It is taken for the file of the task where that is known, and its result is published; else it is
-    /// fetched. It is known by the hash that the task says, or by what the store noted of where it is
-    /// from, its hash included. Where neither says anything, the server is asked: the same length,
-    /// and no change after the file was put there.
-    Verify,
-}
 
 /// Names of a task: of this delivery, and of what it asks for.
 pub(super) struct Names {

@@ -36,6 +36,7 @@ use self::receiving::Receiving;
 use super::connections::Connections;
 use super::progress::Progress;
 use super::rates::Rates;
+use super::stages::{MAX_STAGES_BYTES, STAGES};
 use super::store_failure::store_failed;
 use super::task::{Finished, Moved};
 use crate::blob_store::{BlobStore, Commit, ExpectedBlob, Sums};
@@ -48,8 +49,9 @@ use crate::outcome::{Failure, Outcome};
 use crate::producer::EntityProducer;
 use crate::producer::results::{ResultPublisher, Room};
 
-/// What a result has beside what its task brings along, in bytes, at most.
-const RESULT_BYTES: usize = 512;
+/// What a result has beside what its task brings along, in bytes, at most: the times of all stages are
+/// in its body and in a property.
+const RESULT_BYTES: usize = 640 + 2 * MAX_STAGES_BYTES;
 
 /// How long a task waits for room with its slot, and then without.
 const ROOM_WAIT: Duration = Duration::from_secs(5);
@@ -202,10 +204,12 @@ impl Mover {
 
 /// The event that tells of a file.
 fn result(event: &Event, moved: &Moved<'_>, finished: &Finished) -> Result<OutgoingEvent, Outcome> {
-    let body = serde_json::to_vec(&moved.result(event, finished))
+    let result = moved.result(event, finished);
+    let body = serde_json::to_vec(&result)
         .map_err(|error| Outcome::dead_letter(Failure::from_error(ErrorClass::BadData, &error)))?;
     let mut outgoing = OutgoingEvent::new(body);
     outgoing.properties = event.properties().clone();
+    outgoing.properties.insert(STAGES.to_owned(), result.handed_on(event));
     outgoing.message.message_id =
         event.message_properties().and_then(|message| message.message_id.clone());
     outgoing.message.content_type = Some("application/json".to_owned());

@@ -64,7 +64,8 @@ struct RawTask {
 }
 
 /// The keys of a result that a task need not have.
-const OF_RESULTS: [&str; 4] = ["enqueued_at", "finished_at", "seconds", "attempts"];
+const OF_RESULTS: [&str; 6] =
+    ["enqueued_at", "started_at", "finished_at", "seconds", "attempts", "stages"];
 
 impl UploadTask {
     /// A task without sums, size or metadata, whose file keeps its name.

@@ -191,8 +191,17 @@ impl Running {
     }
 
     pub(crate) fn interrupt(&self) {
-        let interrupt = format!("kill -INT {}", self.child.id());
-        let sent = spawned(Command::new("sh").args(["-c", &interrupt])).wait().unwrap();
+        self.signal("INT");
+    }
+
+    /// What a service manager sends first.
+    pub(crate) fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    fn signal(&self, signal: &str) {
+        let kill = format!("kill -{signal} {}", self.child.id());
+        let sent = spawned(Command::new("sh").args(["-c", &kill])).wait().unwrap();
         assert!(sent.success());
     }
 

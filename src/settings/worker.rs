@@ -1,0 +1,272 @@
+//! What a worker reads and where it writes, as settings name it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use super::Settings;
+use super::entities::worker_key;
+use super::files::{FilesPlace, is_address, read_folder};
+use super::keys::{self, Key, Section, canonical};
+use super::problem::{Problem, SettingsError};
+use super::source::Value;
+use super::stores::{CheckpointPlace, Place};
+use super::tables::{Table, Tables, suggestion};
+use super::topics::{Topic, Topics, no_such};
+use crate::credential::Credential;
+
+/// The folder of dead letters, beside that of checkpoints.
+const DEAD_LETTERS: &str = "dead-letters";
+
+/// What a worker reads and where it writes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct WorkerPlaces {
+    /// Where its tasks come from.
+    pub input: Topic,
+    /// Where its results go.
+    pub results: Topic,
+    /// Where its dead letters go.
+    pub dead_letters: DeadLetterPlace,
+    /// Where its files go.
+    pub files: FilesPlace,
+    /// Where its files come from, where that is no URL of a task.
+    pub source: Option<FilesPlace>,
+}
+
+/// Where dead letters go.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum DeadLetterPlace {
+    /// A folder, which processes may share.
+    Folder(PathBuf),
+    /// A hub.
+    Topic(Topic),
+}
+
+impl fmt::Display for DeadLetterPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(path) => path.display().fmt(f),
+            Self::Topic(topic) => topic.fmt(f),
+        }
+    }
+}
+
+/// A table `[worker.NAME]`.
+#[derive(Clone, Debug)]
+pub(super) struct Worker {
+    name: String,
+    input: Option<Topic>,
+    results: Option<Topic>,
+    dead_letters: Option<DeadLetterPlace>,
+    files: Option<FilesPlace>,
+    source: Option<FilesPlace>,
+}
+
+/// The tables of workers, by what their names are compared by.
+pub(super) fn read_workers(
+    tables: &Tables,
+    topics: &Topics,
+    credential: Option<&Credential>,
+    problems: &mut Vec<Problem>,
+) -> BTreeMap<String, Worker> {
+    let mut workers = BTreeMap::new();
+    for table in tables.of(Section::Worker) {
+        let mut reading = Reading { tables, topics, table, credential, problems };
+        let worker = Worker {
+            name: table.name.clone(),
+            input: reading.topic(&keys::WORKER_INPUT),
+            results: reading.topic(&keys::WORKER_RESULTS),
+            dead_letters: reading.dead_letters(),
+            files: reading.files(&keys::WORKER_FILES),
+            source: reading.files(&keys::WORKER_SOURCE),
+        };
+        workers.insert(canonical(&table.name), worker);
+    }
+    workers
+}
+
+struct Reading<'a> {
+    tables: &'a Tables,
+    topics: &'a Topics,
+    table: &'a Table,
+    credential: Option<&'a Credential>,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Reading<'_> {
+    fn topic(&mut self, key: &Key) -> Option<Topic> {
+        let value = self.table.get(key)?;
+        self.topic_of(key, value)
+    }
+
+    fn topic_of(&mut self, key: &Key, value: &Value) -> Option<Topic> {
+        let topic = self.topics.topics.get(&canonical(&value.text)).cloned();
+        // What is wrong with a table that is there was said.
+        if topic.is_none() && self.tables.get(Section::Topics, &value.text).is_none() {
+            let names = self.tables.of(Section::Topics).map(|table| table.name.as_str());
+            self.problems.push(value.refused(key, no_such(key, &value.text, names)));
+        }
+        topic
+    }
+
+    fn dead_letters(&mut self) -> Option<DeadLetterPlace> {
+        let key = &keys::WORKER_DEAD_LETTERS;
+        let value = self.table.get(key)?;
+        if !value.text.contains('/') && !is_address(&value.text) {
+            return self.topic_of(key, value).map(DeadLetterPlace::Topic);
+        }
+        match read_folder(&value.text) {
+            Ok(folder) => Some(DeadLetterPlace::Folder(folder)),
+            Err(bound) => {
+                self.problems.push(refused(key, value, &bound));
+                None
+            }
+        }
+    }
+
+    fn files(&mut self, key: &Key) -> Option<FilesPlace> {
+        let value = self.table.get(key)?;
+        let read = FilesPlace::read(&value.text, self.credential);
+        read.map_err(|bound| self.problems.push(refused(key, value, &bound))).ok()
+    }
+}
+
+/// Refuses a value, which is a secret where it is an address.
+fn refused(key: &Key, value: &Value, bound: &str) -> Problem {
+    value.refused(&Key { is_secret: is_address(&value.text), ..*key }, bound)
+}
+
+impl Settings {
+    /// What all workers read that no key says more of: the hub of `EVENTHUB_ENTITY_NAME`, or the
+    /// `EntityPath` of the connection string.
+    ///
+    /// # Errors
+    /// Where neither is given.
+    pub fn input(&self) -> Result<Topic, SettingsError> {
+        self.entity().map(Topic::of_entity)
+    }
+
+    /// What the worker of this name reads: the topic of its table `[worker.NAME]`, or the hub of
+    /// `EVENTHUB_ENTITY_<WORKER>` or `EVENTHUB_ENTITY_NAME`.
+    ///
+    /// # Errors
+    /// Where nothing says so.
+    pub fn input_of(&self, worker: &str) -> Result<Topic, SettingsError> {
+        let named = self.workers.get(&canonical(worker));
+        if let Some(input) = named.and_then(|named| named.input.clone()) {
+            return Ok(input);
+        }
+        // Without the namespace that all share, no key but a topic names a hub.
+        let hub = self.has_common_namespace().then(|| self.entity_of(worker).ok()).flatten();
+        hub.map(Topic::of_entity).ok_or_else(|| {
+            let why = format!(
+                "name the topic that it reads, or its hub in {} or {}",
+                worker_key(worker),
+                keys::ENTITY.name
+            );
+            self.missing(worker, &keys::WORKER_INPUT, &why).into()
+        })
+    }
+
+    /// What the worker of this name reads, and where it writes: all of its table `[worker.NAME]`.
+    ///
+    /// # Errors
+    /// Everything that is missing, or does not go together.
+    pub fn worker(&self, name: &str) -> Result<WorkerPlaces, SettingsError> {
+        let mut problems = Vec::new();
+        let input =
+            self.input_of(name).map_err(|error| problems.extend_from_slice(error.problems()));
+        let named = self.workers.get(&canonical(name));
+        let results = named.and_then(|named| named.results.clone());
+        if results.is_none() {
+            let why = "name the topic of its results";
+            problems.push(self.missing(name, &keys::WORKER_RESULTS, why));
+        }
+        let set = named.and_then(|named| named.dead_letters.clone());
+        let dead_letters =
+            set.or_else(|| self.place.beside(DEAD_LETTERS).map(DeadLetterPlace::Folder));
+        if dead_letters.is_none() {
+            let why = "name a topic, or a folder that outlives the worker: beside a container of \
+                       checkpoints there is none";
+            problems.push(self.missing(name, &keys::WORKER_DEAD_LETTERS, why));
+        }
+        let files = named.and_then(|named| named.files.clone());
+        if files.is_none() {
+            let why = "say where its files go";
+            problems.push(self.missing(name, &keys::WORKER_FILES, why));
+        }
+        let (Ok(input), Some(results), Some(dead_letters), Some(files)) =
+            (input, results, dead_letters, files)
+        else {
+            return Err(SettingsError::new(problems, self.warnings.clone()));
+        };
+        for (topic, key) in [
+            (Some(&results), &keys::WORKER_RESULTS),
+            (dead_letters.topic(), &keys::WORKER_DEAD_LETTERS),
+        ] {
+            if let Some(topic) = topic.filter(|topic| self.is_same_hub(topic, &input)) {
+                let path = self.path(name, key);
+                problems.push(Problem::new(format!(
+                    "{path} = {topic}: it must be another hub than the one that the worker reads"
+                )));
+            }
+        }
+        if !problems.is_empty() {
+            return Err(SettingsError::new(problems, self.warnings.clone()));
+        }
+        let source = named.and_then(|named| named.source.clone());
+        Ok(WorkerPlaces { input, results, dead_letters, files, source })
+    }
+
+    /// The same of a worker whose files come from a place of its own.
+    ///
+    /// # Errors
+    /// As [`worker`](Self::worker), and where it has no such place.
+    pub fn worker_with_source(&self, name: &str) -> Result<WorkerPlaces, SettingsError> {
+        let places = self.worker(name);
+        let named = self.workers.get(&canonical(name));
+        if named.is_some_and(|named| named.source.is_some()) {
+            return places;
+        }
+        let missing = self.missing(name, &keys::WORKER_SOURCE, "say where its files come from");
+        let mut problems = vec![missing];
+        problems.extend(places.err().iter().flat_map(SettingsError::problems).cloned());
+        Err(SettingsError::new(problems, self.warnings.clone()))
+    }
+
+    fn path(&self, worker: &str, key: &Key) -> String {
+        format!("{}.{worker}.{}", Section::Worker.word(), key.field())
+    }
+
+    fn missing(&self, worker: &str, key: &Key, why: &str) -> Problem {
+        // One whose name is not spelled as it is asked for.
+        let other = match self.workers.contains_key(&canonical(worker)) {
+            true => None,
+            false => keys::nearest_of(worker, self.workers.values().map(|it| it.name.as_str())),
+        };
+        let meant = other.map(|name| format!("[worker.{name}]"));
+        let why = format!("{why}{}", suggestion(meant.as_deref()));
+        Problem::missing_as(key, &self.path(worker, key), why)
+    }
+}
+
+impl DeadLetterPlace {
+    fn topic(&self) -> Option<&Topic> {
+        match self {
+            Self::Topic(topic) => Some(topic),
+            Self::Folder(_) => None,
+        }
+    }
+}
+
+impl Place {
+    /// A folder beside that of the checkpoints, where they are in one.
+    fn beside(&self, name: &str) -> Option<PathBuf> {
+        match self.shown() {
+            CheckpointPlace::Folder(path) => Some(path.with_file_name(name)),
+            CheckpointPlace::Container(_) => None,
+        }
+    }
+}
