@@ -274,8 +274,14 @@ async fn a_refusal_has_status_code_and_body_and_the_request_no_effect() {
         assert_eq!((head.status().as_u16(), &*code(&head)), (refusal.status, refusal.code));
         assert_eq!(stage.content("a").await, None);
     }
-    let script = Script::on(Operation::PutBlob).times(1);
-    stage.double.play(script, Play::RefuseAfter(OPERATION_TIMED_OUT));
+    // Before all of the body is there, too.
+    let script = || Script::on(Operation::PutBlob).times(1);
+    stage.double.play(script(), Play::RefuseUnread(REQUEST_BODY_TOO_LARGE));
+    let long = put("a", &"long".repeat(1 << 20));
+    let answer = stage.ask(long).await.expect("an answer");
+    assert_eq!((answer.status().as_u16(), &*code(&answer)), (413, "RequestBodyTooLarge"));
+    assert_eq!(answer.headers()["connection"], "close");
+    stage.double.play(script(), Play::RefuseAfter(OPERATION_TIMED_OUT));
     assert_eq!(stage.put("a", "hello").await.expect("an answer").status(), 500);
     assert_eq!(stage.content("a").await.as_deref(), Some("hello"));
 }

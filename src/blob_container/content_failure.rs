@@ -25,7 +25,7 @@ pub(crate) enum ContentFailure {
     Unusable(Error),
     /// The signature or the role does not allow this kind of request.
     NotAllowed(Error),
-    /// The service is busy, and may have said how long it wants to be left alone.
+    /// The service is busy, and may have said how long it wants to be left alone; or it is not there.
     Busy(Error, Option<Duration>),
     /// It may be tried again at once.
     Again(Error),
@@ -41,6 +41,8 @@ impl ContentFailure {
         let Some((status, code)) = answer(error) else {
             return match error.kind() {
                 ErrorKind::Credential => Self::Unusable(told()),
+                // No blob is at fault where nothing answers at the address.
+                ErrorKind::Connection => Self::Busy(told(), None),
                 _ => Self::Again(told()),
             };
         };

@@ -117,8 +117,8 @@ pub enum BlobError {
         /// The cause.
         source: std::io::Error,
     },
-    /// The store is busy.
-    #[error("could not {operation} {name}: the store is busy")]
+    /// The store is busy, or nothing answers where it should be. No blob is at fault.
+    #[error("could not {operation} {name}: the store is busy or away")]
     Busy {
         /// What was tried.
         operation: &'static str,

@@ -4,6 +4,8 @@
 
 #[path = "../azurite/mod.rs"]
 mod azurite;
+#[path = "../support/closed_port.rs"]
+mod closed_port;
 mod stage;
 #[path = "../support/storage_double/mod.rs"]
 mod storage_double;
@@ -15,9 +17,10 @@ mod worker;
 use std::time::{Duration, Instant, SystemTime};
 
 use azurite::ALL;
+use closed_port::ClosedPort;
 use futures::TryStreamExt as _;
-use longshore::blob_store::{BlobError, BlobSource as _, BlobStore as _};
-use stage::{LONG, SHORT, Stage, all_of, content, name, told};
+use longshore::blob_store::{BlobError, BlobSource as _, BlobStore as _, Commit};
+use stage::{LONG, SHORT, Stage, all_of, content, name, store, told};
 use storage_double::refusal::*;
 use storage_double::{Operation, Play, Refusal, Script};
 use table::{Becomes, WRITES, is_answered, refusals};
@@ -254,6 +257,73 @@ async fn blocks_of_another_program_in_the_way_are_named() {
     assert_eq!(Becomes::of(&error), Becomes::DeadLetter, "{}", told(&error));
     assert!(error.to_string().contains("blocks of another upload"), "{error}");
     stage.has_none("a").await;
+}
+
+#[tokio::test]
+async fn a_refusal_that_comes_before_all_is_sent_is_heard() {
+    let stage = &Stage::set().await;
+    // Longer than what waits in sockets.
+    let long = &content(8 << 20, 1);
+    let refusals = [
+        (BLOB_IMMUTABLE_DUE_TO_POLICY, Becomes::DeadLetter),
+        (REQUEST_BODY_TOO_LARGE, Becomes::DeadLetter),
+        (AUTHENTICATION_FAILED, Becomes::Stop),
+        (CONTAINER_NOT_FOUND, Becomes::Stop),
+    ];
+    let whole = stage.double.url(&stage.container.url(ALL));
+    let store = &store(&whole).with_budget(64 << 20, 1);
+    all_of(refusals.into_iter().map(|(refusal, becomes)| async move {
+        let path = name(refusal.code);
+        let script = Script::on(Operation::PutBlob).of(refusal.code);
+        stage.double.play(script, Play::RefuseUnread(refusal));
+        let mut writer = store.open(&path, Some(long.len() as u64)).await.expect("open");
+        writer.write(long.clone()).await.expect("taken");
+        let error = writer.commit(Commit::default()).await.expect_err("refused");
+        assert_eq!(Becomes::of(&error), becomes, "{}", told(&error));
+    }))
+    .await;
+}
+
+#[tokio::test]
+async fn an_address_at_which_nothing_answers_is_no_files_fault() {
+    let stage = Stage::set().await;
+    let closed = ClosedPort::take();
+    let url = stage.container.url(ALL);
+    let mut url = url::Url::parse(&url).expect("an address");
+    url.set_port(Some(closed.port())).expect("a base");
+    let nowhere = store(url.as_str());
+    for bytes in [SHORT, LONG] {
+        let mut writer = nowhere.open(&name("a"), Some(bytes)).await.expect("open");
+        writer.write(content(bytes, 1)).await.expect("taken");
+        let error = writer.commit(Commit::default()).await.expect_err("nothing answers");
+        assert_eq!(Becomes::of(&error), Becomes::Later, "{}", told(&error));
+        assert!(told(&error).contains("cannot be reached"), "{}", told(&error));
+    }
+}
+
+#[tokio::test]
+async fn names_arrive_as_they_are() {
+    let stage = Stage::set().await;
+    for path in [
+        "a b",
+        "a%20b",
+        "a+b",
+        "a?b=c&d",
+        "a#b",
+        "ä/ö/日本",
+        "a;b,c@d:e",
+        "a'b\"c<d>",
+        "...a",
+        "%2e%2e/a",
+        " a ",
+    ] {
+        for operation in [Operation::PutBlob, Operation::PutBlockList] {
+            let path = format!("{operation:?}/{path}");
+            stage.put(&path, operation).await.expect(&path);
+            assert_eq!(stage.double.done(operation, &path), 1, "{path}");
+            stage.has(&path, operation).await;
+        }
+    }
 }
 
 #[tokio::test]

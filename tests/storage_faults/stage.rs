@@ -35,16 +35,13 @@ impl Stage {
     pub(crate) async fn with_rights(permissions: &str) -> Self {
         let container = Container::create().await;
         let double = StorageDouble::before(&container.url(ALL));
-        let url = Secret::new(double.url(&container.url(permissions)));
-        let store = ContainerBlobStore::with_signature(&url).expect("valid").with_budget(BUDGET, 8);
+        let store = store(&double.url(&container.url(permissions)));
         Self { container, double, store }
     }
 
     /// A store of its own, over the same way.
     pub(crate) fn through(&self) -> Arc<ContainerBlobStore> {
-        let url = Secret::new(self.double.url(&self.container.url(ALL)));
-        let store = ContainerBlobStore::with_signature(&url).expect("valid");
-        Arc::new(store.with_budget(BUDGET, 8))
+        Arc::new(store(&self.double.url(&self.container.url(ALL))))
     }
 
     /// Stores a file that is short, or long where blocks are meant, as a worker does.
@@ -119,6 +116,11 @@ impl Stage {
     pub(crate) async fn has_none(&self, path: &str) {
         assert!(self.container.content(path).await.is_none(), "{path}");
     }
+}
+
+pub(crate) fn store(url: &str) -> ContainerBlobStore {
+    let store = ContainerBlobStore::with_signature(&Secret::new(url)).expect("valid");
+    store.with_budget(BUDGET, 8)
 }
 
 pub(crate) fn name(text: &str) -> BlobName {

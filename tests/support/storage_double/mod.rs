@@ -20,6 +20,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
+use std::time::Duration;
 
 use tokio::io::{AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -71,6 +72,9 @@ struct State {
     blocks: Blocks,
     limits: Limits,
 }
+
+/// How long a client that was refused may still send.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// What becomes of a connection after a request.
 enum Then {
@@ -216,6 +220,18 @@ impl Shared {
             self.note(&request);
             return Ok(Then::IsReset);
         }
+        if let Some(Play::RefuseUnread(refusal)) = &play {
+            let noted = self.note(&request);
+            let mut answer = refusal.answer(&request);
+            answer.is_last = true;
+            self.state().seen[noted].status = Some(answer.status());
+            client.get_mut().write_all(&answer.bytes(&request)).await?;
+            client.get_mut().shutdown().await?;
+            // As servers do, so that the answer is not overtaken by the end of the connection.
+            let rest = wire::read_body(client, &request.head, &mut request.body);
+            let _ = tokio::time::timeout(LINGER, rest).await;
+            return Ok(Then::IsReset);
+        }
         wire::read_body(client, &request.head, &mut request.body).await?;
         let noted = self.note(&request);
         let is_cut = matches!(play, Some(Play::CutAnswer));
@@ -252,7 +268,7 @@ impl Shared {
                 alter(&mut answer.body);
                 answer
             }
-            None | Some(Play::CutAnswer | Play::CutRequest) => {
+            None | Some(Play::CutAnswer | Play::CutRequest | Play::RefuseUnread(_)) => {
                 self.pass_on(&request, noted).await?
             }
         };

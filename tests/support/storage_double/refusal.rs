@@ -271,6 +271,6 @@ impl Refusal {
             body.clear();
         }
         let first = format!("HTTP/1.1 {status} {message}");
-        Answer { head: Head { first, headers }, body: body.into_bytes(), cut: None }
+        Answer { head: Head { first, headers }, body: body.into_bytes(), cut: None, is_last: false }
     }
 }

@@ -22,6 +22,8 @@ pub enum Play {
     LandLate(Duration),
     /// It is refused and has no effect.
     Refuse(Refusal),
+    /// It is refused before its body is read, and the connection ends.
+    RefuseUnread(Refusal),
     /// It takes effect, and is answered with this.
     RefuseAfter(Refusal),
     /// Before it, the blob's uncommitted blocks are gone.

@@ -43,6 +43,8 @@ pub(super) struct Answer {
     pub(super) body: Vec<u8>,
     /// No more than so many bytes of the body are sent.
     pub(super) cut: Option<usize>,
+    /// It says that the connection ends.
+    pub(super) is_last: bool,
 }
 
 impl Answer {
@@ -50,7 +52,7 @@ impl Answer {
         self.head.first.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default()
     }
 
-    /// As it goes to the client, over a connection that stays open.
+    /// As it goes to the client.
     pub(super) fn bytes(&self, request: &Request) -> Vec<u8> {
         let mut text = format!("{}\r\n", self.head.first);
         for (key, value) in &self.head.headers {
@@ -66,6 +68,9 @@ impl Answer {
         }
         if !request.is_head() && !matches!(self.status(), 204 | 304) {
             text.push_str(&format!("content-length: {}\r\n", self.body.len()));
+        }
+        if self.is_last {
+            text.push_str("connection: close\r\n");
         }
         text.push_str("\r\n");
         let mut bytes = text.into_bytes();
@@ -142,7 +147,7 @@ pub(super) async fn forward(upstream: &str, request: &Request) -> io::Result<Ans
     upstream.get_mut().write_all(text.as_bytes()).await?;
     upstream.get_mut().write_all(&request.body).await?;
     let head = read_head(&mut upstream).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
-    let mut answer = Answer { head, body: Vec::new(), cut: None };
+    let mut answer = Answer { head, body: Vec::new(), cut: None, is_last: false };
     if !request.is_head() && !matches!(answer.status(), 204 | 304) {
         read_body(&mut upstream, &answer.head, &mut answer.body).await?;
     }
