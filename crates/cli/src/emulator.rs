@@ -118,7 +118,7 @@ pub(super) async fn run(args: EmulatorArgs) -> Result<Ending, CommandError> {
         Ok(emulator) => emulator,
         Err(error) => return unusable(error),
     };
-    for line in emulator.exposure().lines() {
+    for line in emulator.recovery().iter().map(String::as_str).chain(emulator.exposure().lines()) {
         tell(line);
     }
     if !emulator.local_addr().ip().is_loopback() && emulator.is_advertised_here_only() {

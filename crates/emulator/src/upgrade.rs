@@ -77,6 +77,10 @@ fn judge(head: &[u8]) -> Verdict {
         }
         Err(error) => return refused("400 Bad Request", format!("not an HTTP request: {error}")),
     }
+    // Only browsers send it, of every page that is open in them; no client of the service does.
+    if request.headers.iter().any(|header| header.name.eq_ignore_ascii_case("origin")) {
+        return refused("403 Forbidden", "pages in a browser may not use this broker");
+    }
     let path = request.path.unwrap_or_default().split(['?', '#']).next().unwrap_or_default();
     let plain = path.replace("%24", "$");
     if !plain.strip_suffix('/').unwrap_or(&plain).eq_ignore_ascii_case(PATH) {
@@ -207,6 +211,16 @@ mod tests {
         assert_eq!(status(&request("POST /$servicebus/websocket HTTP/1.1", &UPGRADE)), "426");
         assert_eq!(status(&judge(b"AMQP\x00\x01\x00\x00\r\n\r\n")), "400");
         assert_eq!(status(&request("GET /$servicebus/websocket HTTP/1.1", &UPGRADE[..3])), "400");
+    }
+
+    #[test]
+    fn a_page_in_a_browser_is_refused_whatever_its_origin() {
+        for origin in ["Origin: https://evil.example", "origin: null", "ORIGIN: http://localhost"] {
+            let mut headers = UPGRADE.to_vec();
+            headers.extend(["Sec-WebSocket-Protocol: amqp", origin]);
+            let verdict = request("GET /$servicebus/websocket HTTP/1.1", &headers);
+            assert_eq!(status(&verdict), "403", "{origin}");
+        }
     }
 
     proptest! {
