@@ -7,19 +7,21 @@
 //! that only the page cache knows.
 //!
 //! It does not compare before it writes, and it does not arbitrate between writers of one
-//! file: its users do.
+//! file: its users do. What it makes is its owner's alone (see [`private_file`]): events, URLs with
+//! signatures and checkpoints are in it.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, ErrorClass};
+use crate::private_file;
 
 mod lock;
 
@@ -64,7 +66,8 @@ impl DurableFolder {
         access: Access,
         operation: &'static str,
     ) -> Result<Self, Error> {
-        let root = create_root(&root).map_err(|error| disk_error(operation, &root, error))?;
+        let root = create_root_with(&root, private_file::create_folder)
+            .map_err(|error| disk_error(operation, &root, error))?;
         let lock = match access {
             Access::Exclusive => Some(lock(&root, operation)?),
             Access::Shared => None,
@@ -137,11 +140,15 @@ impl DurableFolder {
         if !self.exists(folder)? {
             return Ok(None);
         }
-        match fs::read(self.root.join(folder).join(file)) {
-            Ok(content) => Ok(Some(content)),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+        let path = self.root.join(folder).join(file);
+        let mut file = match private_file::open(OpenOptions::new().read(true), &path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut content = Vec::new();
+        file.read_to_end(&mut content)?;
+        Ok(Some(content))
     }
 
     /// Removes a file, where there is one.
@@ -226,7 +233,7 @@ impl DurableFolder {
         if self.durable().contains(folder) {
             return Ok(());
         }
-        fs::create_dir_all(self.root.join(folder))?;
+        private_file::create_folder(&self.root.join(folder))?;
         let mut way = self.root.clone();
         sync_folder(&way)?;
         for part in folder {
@@ -273,9 +280,16 @@ impl Drop for DurableFolder {
 /// Creates a folder and all above it where missing, flushes what it created, and resolves the
 /// path.
 pub(crate) fn create_root(root: &Path) -> io::Result<PathBuf> {
+    create_root_with(root, |root| fs::create_dir_all(root))
+}
+
+fn create_root_with(
+    root: &Path,
+    create: impl FnOnce(&Path) -> io::Result<()>,
+) -> io::Result<PathBuf> {
     let root = std::path::absolute(root)?;
     let missing: Vec<&Path> = root.ancestors().take_while(|path| !path.exists()).collect();
-    fs::create_dir_all(&root)?;
+    create(&root)?;
     for created in missing {
         if let Some(parent) = created.parent() {
             sync_folder(parent)?;
@@ -296,7 +310,7 @@ pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
 }
 
 fn write_and_flush(path: &Path, content: &[u8]) -> io::Result<File> {
-    let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
+    let mut file = private_file::open(OpenOptions::new().write(true).create_new(true), path)?;
     // A sweep that was faster holds the file or has removed it. Where there are no locks, this
     // shows when the rename finds no file.
     if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) || !path.exists() {
@@ -309,7 +323,7 @@ fn write_and_flush(path: &Path, content: &[u8]) -> io::Result<File> {
 
 /// Removes a temporary file unless a living writer holds it.
 fn remove_left_over(path: &Path) -> io::Result<()> {
-    let file = File::open(path)?;
+    let file = private_file::open(OpenOptions::new().read(true), path)?;
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => Ok(()),
         _ => fs::remove_file(path),
@@ -419,6 +433,9 @@ pub(crate) fn explain(path: &Path, error: &io::Error) -> String {
         ),
         ErrorKind::InvalidFilename => {
             format!("the path {shown} is too long for the file system; choose a shorter folder")
+        }
+        ErrorKind::InvalidInput if path.symlink_metadata().is_ok() => {
+            format!("{shown} cannot be used: {error}; move it away")
         }
         ErrorKind::InvalidInput => {
             format!("{shown:?} is not a path; name a folder")
