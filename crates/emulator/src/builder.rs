@@ -284,7 +284,8 @@ impl EmulatorBuilder {
         config_file::validate(&self)?;
         let advertised = self.advertised()?;
         exposure::check(self.addresses(), &self.settings, self.strangers)?;
-        let Self { hubs, data_dir, durability, settings, .. } = self.clone();
+        let Self { hubs, data_dir, durability, mut settings, .. } = self.clone();
+        settings.names = self.host_names.iter().chain(&self.advertise).cloned().collect();
         if let Some(partitions) = settings.create_on_first_use {
             broker::validate_hub("new", partitions)?;
         }
