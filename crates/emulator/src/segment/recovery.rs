@@ -56,7 +56,9 @@ pub(crate) fn recover(folder: &Path, noted: Option<Extent>) -> Result<Recovered,
         });
     }
     if let Some(newest) = newest {
-        newest.finish(&mut recovered)?;
+        // What is noted was on the disk before it was noted.
+        let is_synced = noted.is_some_and(|noted| noted.end == found.end);
+        newest.finish(is_synced, &mut recovered)?;
     }
     Ok(recovered)
 }
@@ -141,7 +143,7 @@ impl Opened {
     }
 
     /// Takes the newest file in: what its last write left unfinished is cut.
-    fn finish(mut self, recovered: &mut Recovered) -> Result<(), EmulatorError> {
+    fn finish(mut self, is_synced: bool, recovered: &mut Recovered) -> Result<(), EmulatorError> {
         let path = self.path.clone();
         let storage = |what| {
             let path = path.clone();
@@ -169,8 +171,10 @@ impl Opened {
             ));
             self.file.set_len(good).map_err(storage("truncate"))?;
         }
-        // It counts as accepted from now on, and was perhaps never synced.
-        self.file.sync_all().map_err(storage("sync"))?;
+        if good < self.file_bytes || !is_synced {
+            // It counts as accepted from now on, and was perhaps never synced.
+            self.file.sync_all().map_err(storage("sync"))?;
+        }
         recovered.segments.push(segment);
         Ok(())
     }
