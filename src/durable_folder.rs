@@ -7,22 +7,26 @@
 //! that only the page cache knows.
 //!
 //! It does not compare before it writes, and it does not arbitrate between writers of one
-//! file: its users do.
+//! file: its users do. What it makes is its owner's alone (see [`private_file`]): events, URLs with
+//! signatures and checkpoints are in it.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, ErrorClass};
+use crate::private_file;
 
+mod faults;
 mod lock;
 
+pub(crate) use faults::{disk_error, explain};
 use lock::{LOCK_FILE, is_same_file, lock};
 
 /// Begins the name of every temporary file; [`escape`] never begins a name with a dot.
@@ -64,7 +68,8 @@ impl DurableFolder {
         access: Access,
         operation: &'static str,
     ) -> Result<Self, Error> {
-        let root = create_root(&root).map_err(|error| disk_error(operation, &root, error))?;
+        let root = create_root_with(&root, private_file::create_folder)
+            .map_err(|error| disk_error(operation, &root, error))?;
         let lock = match access {
             Access::Exclusive => Some(lock(&root, operation)?),
             Access::Shared => None,
@@ -137,11 +142,15 @@ impl DurableFolder {
         if !self.exists(folder)? {
             return Ok(None);
         }
-        match fs::read(self.root.join(folder).join(file)) {
-            Ok(content) => Ok(Some(content)),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+        let path = self.root.join(folder).join(file);
+        let mut file = match private_file::open(OpenOptions::new().read(true), &path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut content = Vec::new();
+        file.read_to_end(&mut content)?;
+        Ok(Some(content))
     }
 
     /// Removes a file, where there is one.
@@ -226,7 +235,7 @@ impl DurableFolder {
         if self.durable().contains(folder) {
             return Ok(());
         }
-        fs::create_dir_all(self.root.join(folder))?;
+        private_file::create_folder(&self.root.join(folder))?;
         let mut way = self.root.clone();
         sync_folder(&way)?;
         for part in folder {
@@ -273,9 +282,16 @@ impl Drop for DurableFolder {
 /// Creates a folder and all above it where missing, flushes what it created, and resolves the
 /// path.
 pub(crate) fn create_root(root: &Path) -> io::Result<PathBuf> {
+    create_root_with(root, |root| fs::create_dir_all(root))
+}
+
+fn create_root_with(
+    root: &Path,
+    create: impl FnOnce(&Path) -> io::Result<()>,
+) -> io::Result<PathBuf> {
     let root = std::path::absolute(root)?;
     let missing: Vec<&Path> = root.ancestors().take_while(|path| !path.exists()).collect();
-    fs::create_dir_all(&root)?;
+    create(&root)?;
     for created in missing {
         if let Some(parent) = created.parent() {
             sync_folder(parent)?;
@@ -296,7 +312,7 @@ pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
 }
 
 fn write_and_flush(path: &Path, content: &[u8]) -> io::Result<File> {
-    let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
+    let mut file = private_file::open(OpenOptions::new().write(true).create_new(true), path)?;
     // A sweep that was faster holds the file or has removed it. Where there are no locks, this
     // shows when the rename finds no file.
     if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) || !path.exists() {
@@ -309,7 +325,7 @@ fn write_and_flush(path: &Path, content: &[u8]) -> io::Result<File> {
 
 /// Removes a temporary file unless a living writer holds it.
 fn remove_left_over(path: &Path) -> io::Result<()> {
-    let file = File::open(path)?;
+    let file = private_file::open(OpenOptions::new().read(true), path)?;
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => Ok(()),
         _ => fs::remove_file(path),
@@ -364,72 +380,6 @@ pub(crate) fn unescape(escaped: &str) -> Option<String> {
     }
     let name = String::from_utf8(bytes).ok()?;
     (escape(&name) == escaped).then_some(name)
-}
-
-/// An error of the file system at `path`, by what the caller does about it.
-pub(crate) fn disk_error(operation: &'static str, path: &Path, error: io::Error) -> Error {
-    let class =
-        if needs_help(error.kind()) { ErrorClass::Permanent } else { ErrorClass::Transient };
-    Error::new(class, operation, explain(path, &error)).with_source(error)
-}
-
-/// Whether somebody has to do something before the same call can succeed.
-fn needs_help(kind: ErrorKind) -> bool {
-    matches!(
-        kind,
-        ErrorKind::NotADirectory
-            | ErrorKind::IsADirectory
-            | ErrorKind::AlreadyExists
-            | ErrorKind::PermissionDenied
-            | ErrorKind::StorageFull
-            | ErrorKind::QuotaExceeded
-            | ErrorKind::ReadOnlyFilesystem
-            | ErrorKind::FileTooLarge
-            | ErrorKind::InvalidFilename
-            | ErrorKind::InvalidInput
-    )
-}
-
-/// What is wrong at `path`, and what to do, in one line.
-pub(crate) fn explain(path: &Path, error: &io::Error) -> String {
-    let shown = path.display();
-    match error.kind() {
-        ErrorKind::NotADirectory | ErrorKind::AlreadyExists => {
-            let file = file_in_the_way(path).unwrap_or(path).display();
-            format!("{file} is a file; choose a folder, or move the file away")
-        }
-        ErrorKind::IsADirectory => {
-            format!("{shown} is a folder where a file must be; move it away")
-        }
-        ErrorKind::PermissionDenied => format!(
-            "this process may not use {shown}; change its owner or mode, or choose another folder"
-        ),
-        ErrorKind::StorageFull => {
-            format!("the disk that holds {shown} is full; free space, or choose another folder")
-        }
-        ErrorKind::QuotaExceeded => {
-            format!("the quota at {shown} is used up; raise it, or free space")
-        }
-        ErrorKind::ReadOnlyFilesystem => format!(
-            "{shown} is on a read-only file system; mount it writable, or choose another folder"
-        ),
-        ErrorKind::FileTooLarge => format!(
-            "a file of this size is beyond the limit at {shown}; raise the limit (ulimit -f), \
-             or choose another file system"
-        ),
-        ErrorKind::InvalidFilename => {
-            format!("the path {shown} is too long for the file system; choose a shorter folder")
-        }
-        ErrorKind::InvalidInput => {
-            format!("{shown:?} is not a path; name a folder")
-        }
-        _ => format!("the file system failed at {shown}"),
-    }
-}
-
-/// The lowest part of `path` that exists and is not a folder.
-fn file_in_the_way(path: &Path) -> Option<&Path> {
-    path.ancestors().find(|part| fs::metadata(part).is_ok_and(|metadata| !metadata.is_dir()))
 }
 
 #[cfg(test)]

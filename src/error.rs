@@ -167,7 +167,26 @@ impl fmt::Display for Error {
         if let Some(sequence_number) = parts.sequence_number {
             write!(f, " at {sequence_number}")?;
         }
-        write!(f, ": {}", parts.message)
+        write!(f, ": {}", OneLine(&parts.message))
+    }
+}
+
+/// A text that may quote what came from outside, in one line: control characters are written as their
+/// codes, so that it steers no terminal and looks like no other line of a log.
+pub(crate) struct OneLine<'a>(pub(crate) &'a str);
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use fmt::Write as _;
+
+        for letter in self.0.chars() {
+            let breaks_a_line = matches!(letter, '\u{2028}' | '\u{2029}');
+            match letter.is_control() || breaks_a_line {
+                true => write!(f, "{}", letter.escape_default())?,
+                false => f.write_char(letter)?,
+            }
+        }
+        Ok(())
     }
 }
 

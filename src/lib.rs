@@ -96,6 +96,8 @@ pub mod lanes;
 pub mod lease;
 pub mod lease_store;
 pub mod outcome;
+#[doc(hidden)]
+pub mod private_file;
 pub mod producer;
 pub mod secret;
 pub mod settings;

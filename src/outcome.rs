@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use crate::error::{Error, ErrorClass, error_chain};
+use crate::error::{Error, ErrorClass, OneLine, error_chain};
 use crate::event::SequenceNumber;
 
 /// What became of one event.
@@ -217,13 +217,23 @@ impl<E: std::error::Error + 'static> From<E> for Failure {
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.message)
+        // It quotes ids, paths and answers.
+        std::fmt::Display::fmt(&OneLine(&self.message), f)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_failure_quotes_is_in_its_line() {
+        let quoted = "task 7\n2026-01-01 INFO all is well\r\u{1b}[2J\u{2028}: 404 – é";
+        let shown = r"task 7\n2026-01-01 INFO all is well\r\u{1b}[2J\u{2028}: 404 – é";
+        assert_eq!(Failure::permanent(quoted).to_string(), shown);
+        let error = Error::new(ErrorClass::Permanent, "do it", quoted);
+        assert_eq!(error.to_string(), format!("could not do it: {shown}"));
+    }
 
     #[test]
     fn a_result_becomes_done_retry_or_dead_letter_by_its_class() {

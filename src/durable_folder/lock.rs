@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::disk_error;
 use crate::error::{Error, ErrorClass};
+use crate::private_file;
 
 /// Held locked by the process that uses a folder alone.
 pub(super) const LOCK_FILE: &str = ".longshore.lock";
@@ -29,13 +30,9 @@ pub(super) fn is_same_file(one: &fs::Metadata, other: &fs::Metadata) -> bool {
 pub(super) fn lock(root: &Path, operation: &'static str) -> Result<File, Error> {
     let path = root.join(LOCK_FILE);
     let failed = |error| disk_error(operation, &path, error);
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(failed)?;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    let mut file = private_file::open(&mut options, &path).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => {
             // For the reader of a refusal only: a number that cannot be written does not matter.

@@ -120,6 +120,20 @@ pub(super) fn is_host(text: &str) -> bool {
     (1..=253).contains(&text.len()) && text.bytes().all(allowed)
 }
 
+/// A number of bytes: `2000000`, `20MB` or `2GiB`.
+///
+/// # Errors
+/// What it must be.
+pub fn byte_count(text: &str) -> Result<u64, String> {
+    let must = || "it must be a number of bytes, such as 2000000, 20MB or 2GiB".to_owned();
+    // Digits alone are exact; up to 2^53 the others are as well.
+    if let Ok(count) = text.parse() {
+        return if text.starts_with('+') { Err(must()) } else { Ok(count) };
+    }
+    let count = bytes(text).filter(|count| count.fract() == 0.0 && *count < u64::MAX as f64);
+    count.map(|count| count as u64).ok_or_else(must)
+}
+
 /// A switch.
 pub(super) fn flag(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {
@@ -172,6 +186,22 @@ mod tests {
         assert_eq!(start_position("42"), Some(StartPosition::SequenceNumber(SequenceNumber(42))));
         for wrong in ["", "-1", "yesterday", "2023-11-14"] {
             assert_eq!(start_position(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_number_of_bytes_may_have_a_unit() {
+        for (text, count) in [
+            ("0", 0),
+            ("18446744073709551615", u64::MAX),
+            ("20MB", 20_000_000),
+            ("2GiB", 2 << 30),
+            ("1.5kib", 1_536),
+        ] {
+            assert_eq!(byte_count(text), Ok(count), "{text}");
+        }
+        for wrong in ["", "GiB", "-1", "+1", "1.5", "1 GiB", "1TB", "1e9", "99999999999GiB"] {
+            assert!(byte_count(wrong).is_err(), "{wrong}");
         }
     }
 

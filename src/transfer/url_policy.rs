@@ -399,7 +399,20 @@ pub fn redacted_text(text: &str) -> String {
     let (authority, path) = rest.split_at(authority);
     let host = authority.rsplit_once('@').map_or(authority, |(_user, host)| host);
     let hidden = if end < text.len() { "…" } else { "" };
+    // What ends here may be the first half of a password, whose other half is behind.
+    let is_cut_user = !slashes.is_empty() && text.contains('@') && !is_host_and_port(host);
+    if is_cut_user {
+        return format!("{before}{slashes}…");
+    }
     format!("{before}{slashes}{host}{path}{hidden}")
+}
+
+/// Whether it is a host, with a number behind the colon where there is one.
+fn is_host_and_port(text: &str) -> bool {
+    let behind_brackets = text.rsplit_once(']').map_or(text, |(_, rest)| rest);
+    behind_brackets
+        .split_once(':')
+        .is_none_or(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 const HOSTS_FIELD: &str = "allowed_hosts";

@@ -43,7 +43,8 @@ fn allowed(file: &str) -> BTreeSet<&'static str> {
         _ if VALUES.contains(&module) => {}
         "state" => add(&["state"]),
         "config" => add(&["state", "config"]),
-        "durable_folder" => {}
+        "private_file" => {}
+        "durable_folder" => add(&["private_file"]),
         "credential" => add(&["credential"]),
         "blob_container" => add(&["blob_container"]),
         // It ends in a namespace and in opened stores: see the test of adapters.

@@ -3,6 +3,7 @@
 use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::str::FromStr;
 
 use clap::Args;
@@ -20,7 +21,7 @@ const DEFAULT_PORT: u16 = 5672;
 /// Prints on stdout what to export for longshore, then what to paste into other clients, and then
 /// the line "ready"; on stderr what is open to whom. It listens on this machine's loopback, and
 /// checks tokens where a file has keys.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 #[command(after_long_help = EXIT_CODES)]
 pub(super) struct EmulatorArgs {
     /// An event hub and how many partitions it has; may be given several times
@@ -96,7 +97,7 @@ impl FromStr for HubArg {
 
 pub(super) async fn run(args: EmulatorArgs) -> Result<Ending, CommandError> {
     // Before anyone is told that it runs: who was told may stop it.
-    let stopped = stop_signal()?;
+    let mut stopped = pin!(stop_signal()?);
     // An authority that is not kept still needs a file, which clients can be told of.
     let temporary = match (&args.cert_dir, args.tls_port.or(args.wss_port)) {
         (None, Some(_)) => Some(tempfile::tempdir().map_err(|error| {
@@ -105,7 +106,14 @@ pub(super) async fn run(args: EmulatorArgs) -> Result<Ending, CommandError> {
         _ => None,
     };
     let cert_dir = temporary.as_ref().map(|dir| dir.path().to_owned()).or(args.cert_dir.clone());
-    let builder = match builder(&args, cert_dir) {
+    let named = args.clone();
+    // The file may be a pipe that nobody writes to, and a log may take its time to be read.
+    let building = tokio::task::spawn_blocking(move || builder(&named, cert_dir));
+    let built = tokio::select! {
+        built = building => built.map_err(|gone| CommandError::new(gone.to_string()))?,
+        () = &mut stopped => return Ok(Ending::Done),
+    };
+    let builder = match built {
         Ok(builder) => builder,
         Err(error) => return unusable(error),
     };
@@ -114,11 +122,15 @@ pub(super) async fn run(args: EmulatorArgs) -> Result<Ending, CommandError> {
         tell("there is no event hub in the configuration; add [[hubs]] to it, or give --hub");
         return Ok(Ending::Unusable);
     }
-    let emulator = match builder.start().await {
+    let started = tokio::select! {
+        started = builder.start() => started,
+        () = &mut stopped => return Ok(Ending::Done),
+    };
+    let emulator = match started {
         Ok(emulator) => emulator,
         Err(error) => return unusable(error),
     };
-    for line in emulator.exposure().lines() {
+    for line in emulator.recovery().iter().map(String::as_str).chain(emulator.exposure().lines()) {
         tell(line);
     }
     if !emulator.local_addr().ip().is_loopback() && emulator.is_advertised_here_only() {

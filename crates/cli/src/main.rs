@@ -42,7 +42,7 @@ use longshore::config::{
     MIN_BLOCK_BYTES, Rate, RateLimits, Redirects,
 };
 use longshore::error::{Error, ErrorClass, error_chain};
-use longshore::settings::value::{bytes_per_second, duration, requests_per_second};
+use longshore::settings::value::{byte_count, bytes_per_second, duration, requests_per_second};
 use longshore::transfer::download::ExistingFiles;
 
 /// Moves files driven by Azure Event Hubs, many at once.
@@ -167,8 +167,8 @@ struct HttpArgs {
     /// The average that a download must reach after a minute; 0 for none
     #[arg(long, value_name = "N", default_value_t = DEFAULT_MIN_BYTES_PER_SECOND)]
     min_bytes_per_second: u64,
-    /// Most bytes of a file
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_BYTES)]
+    /// Most bytes of a file, for example 2GiB or 500MB: what is longer is a dead letter
+    #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_MAX_BYTES, value_parser = byte_count)]
     max_bytes: u64,
     /// Follows no redirect: its task fails and says where the file is
     #[arg(long)]
@@ -249,8 +249,16 @@ struct LimitArgs {
     /// The length of a block. A file of two blocks and more comes over several connections, where
     /// its server allows it
     #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_BLOCK_BYTES)]
-    #[arg(value_parser = clap::value_parser!(u64).range(MIN_BLOCK_BYTES..))]
+    #[arg(value_parser = block_bytes)]
     block_bytes: u64,
+}
+
+/// The length of a block, with a unit or without.
+fn block_bytes(text: &str) -> Result<u64, String> {
+    match byte_count(text)? {
+        bytes if bytes >= MIN_BLOCK_BYTES => Ok(bytes),
+        _ => Err(format!("it must be {MIN_BLOCK_BYTES} or more")),
+    }
 }
 
 impl LimitArgs {

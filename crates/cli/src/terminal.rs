@@ -170,6 +170,11 @@ fn harmless(text: &str, breaks: Breaks) -> String {
     harmless
 }
 
+/// An event of the log in a line of its own: what it quotes cannot look like another event.
+fn one_line(event: &str) -> String {
+    harmless(event.strip_suffix('\n').unwrap_or(event), Breaks::Escaped) + "\n"
+}
+
 /// Characters that are not control characters to Unicode, and reorder or break lines.
 fn steers(letter: char) -> bool {
     matches!(letter,
@@ -205,7 +210,7 @@ impl io::Write for LogEvent {
 
 impl Drop for LogEvent {
     fn drop(&mut self) {
-        let text = harmless(&String::from_utf8_lossy(&self.0), Breaks::Kept);
+        let text = one_line(&String::from_utf8_lossy(&self.0));
         beside_bars(|| {
             let _gone = io::stderr().lock().write_all(text.as_bytes());
         });
@@ -280,6 +285,14 @@ mod tests {
             r"a\u{1b}[2Jb\u{7}c\rd\u{9b}31me\u{202e}f\u{7f}\nfailed: é 日 █"
         );
         assert_eq!(harmless("a\nb\r\n", Breaks::Kept), "a\nb\\r\n");
+    }
+
+    #[test]
+    fn an_event_of_the_log_is_one_line_whatever_it_quotes() {
+        let forged = "INFO id=a\n2026-01-01T00:00:00Z ERROR all is lost\r\n\n";
+        let line = one_line(forged);
+        assert_eq!(line.matches('\n').count(), 1, "{line}");
+        assert!(line.ends_with("all is lost\\r\\n\n"), "{line}");
     }
 
     #[test]

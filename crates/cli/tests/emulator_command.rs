@@ -13,6 +13,9 @@ use azure_messaging_eventhubs::{
     StartPosition,
 };
 use futures::StreamExt;
+use longshore::OutgoingEvent;
+use longshore::transport::event_hubs::{EventHubsPublisher, Namespace};
+use longshore::transport::{Publisher, SendTarget};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -276,6 +279,51 @@ fn refused(arguments: &[&str], code: i32, said: &str) {
     assert_eq!(status.code(), Some(code), "{stderr}");
     assert!(stderr.contains(said), "{said:?} is not in {stderr}");
     assert!(stdout.is_empty());
+}
+
+/// Publishes 1,000 events to a broker on `data`, and ends it with a signal.
+async fn publish_and_stop(data: &str, signal: &str) {
+    let arguments = ["--hub", "orders:1", "--port", "0", "--data", data];
+    let (running, report) = Running::with_report(&arguments);
+    let string = report["hubs"][0]["connection_string"].as_str().unwrap();
+    let namespace = Namespace::from_connection_string(string)
+        .unwrap()
+        .with_custom_endpoint(report["endpoint"].as_str().unwrap())
+        .unwrap();
+    let publisher = EventHubsPublisher::new(namespace, "orders");
+    let event = OutgoingEvent::new("an event of a few bytes");
+    for _ in 0..5 {
+        publisher.send_batch(SendTarget::Any, vec![event.clone(); 200]).await.unwrap();
+    }
+    publisher.close().await;
+    running.stop(signal);
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_data_folder_is_said_and_nothing_is_lost_without_a_word() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let data = data.to_str().unwrap();
+    let arguments = ["--hub", "orders:1", "--port", "0", "--data", data];
+    publish_and_stop(data, "TERM").await;
+    let log = dir.path().join("data/hubs/orders/0/00000000000000000000.log");
+    let whole = std::fs::read(&log).unwrap();
+    let mut damaged = whole.clone();
+    damaged[whole.len() / 3] ^= 1;
+    std::fs::write(&log, &damaged).unwrap();
+    refused(&arguments, 1, "00000000000000000000.log is damaged at byte");
+    assert_eq!(std::fs::read(&log).unwrap(), damaged);
+    std::fs::remove_file(&log).unwrap();
+    refused(&arguments, 1, "holds events 0 to 0, and held 0 to 1000");
+    std::fs::write(&log, &whole).unwrap();
+    assert!(!said(&arguments).contains("did not close"));
+
+    publish_and_stop(data, "KILL").await;
+    let killed = std::fs::read(&log).unwrap();
+    std::fs::write(&log, &killed[..killed.len() - 3]).unwrap();
+    let text = said(&arguments);
+    assert!(text.contains("bytes behind event 1998 were cut off"), "{text}");
+    assert!(text.contains("did not close the event hub 'orders'; its files hold 1999"), "{text}");
 }
 
 #[test]

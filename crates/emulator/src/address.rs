@@ -14,8 +14,30 @@ pub(super) enum Node {
     Management,
     /// `hub` or `hub/Partitions/3`.
     Hub { hub: String, partition: Option<u32> },
+    /// `hub/Publishers/id`. The id only names the sender; its events are spread like any others.
+    Publisher { hub: String, id: String },
     /// `hub/ConsumerGroups/group/Partitions/3`.
     ConsumerGroup { hub: String, group: String, partition: u32 },
+}
+
+impl Node {
+    /// The resource that a token must cover for a link here: what was understood of the address, in
+    /// lower case, and not how it was written. None where no token is needed, or it depends on the
+    /// request.
+    pub(super) fn resource(&self) -> Option<String> {
+        let path = match self {
+            Self::Tokens | Self::Management => return None,
+            Self::Hub { hub, partition: None } => hub.clone(),
+            Self::Hub { hub, partition: Some(partition) } => {
+                format!("{hub}/partitions/{partition}")
+            }
+            Self::Publisher { hub, id } => format!("{hub}/publishers/{id}"),
+            Self::ConsumerGroup { hub, group, partition } => {
+                format!("{hub}/consumergroups/{group}/partitions/{partition}")
+            }
+        };
+        Some(path.to_ascii_lowercase())
+    }
 }
 
 /// Reads an address: a path, or a URL whose host is ignored (clients name the namespace there).
@@ -31,9 +53,8 @@ pub(super) fn parse_node(address: &str) -> Result<Node, Refusal> {
         [.., last] if is(last, "$cbs") => Node::Tokens,
         [.., last] if is(last, "$management") => Node::Management,
         [hub] => Node::Hub { hub: (*hub).to_owned(), partition: None },
-        // A publisher id only names the sender; its events are spread like any others.
-        [hub, word, _] if is(word, "Publishers") => {
-            Node::Hub { hub: (*hub).to_owned(), partition: None }
+        [hub, word, id] if is(word, "Publishers") => {
+            Node::Publisher { hub: (*hub).to_owned(), id: (*id).to_owned() }
         }
         [hub, word, id] if is(word, "Partitions") => {
             Node::Hub { hub: (*hub).to_owned(), partition: Some(parse_partition(id)?) }

@@ -193,16 +193,50 @@ impl Broker {
         }
     }
 
-    /// Ends the log: what was sent is written and synced, and other processes may open the folder.
-    pub(super) async fn close_log(&self) -> Result<(), EmulatorError> {
-        match &self.storage {
-            Storage::Memory => Ok(()),
-            Storage::Files { store, writer } => {
-                let result = writer.close().await;
-                store.unlock();
-                result
+    /// Opens the hubs of the data folder that nobody has opened yet. Blocks.
+    pub(super) fn open_stored_hubs(&self) -> Result<(), EmulatorError> {
+        let Storage::Files { store, .. } = &self.storage else { return Ok(()) };
+        for name in store.stored_hubs()? {
+            let is_open = self.lock_hubs().contains_key(&name.to_ascii_lowercase());
+            if let Some(partitions) = store.stored_partitions(&name)?
+                && !is_open
+            {
+                self.open_hub(&name, partitions)?;
             }
         }
+        Ok(())
+    }
+
+    /// What was found in the data folder that people should know.
+    pub(super) fn take_notes(&self) -> Vec<String> {
+        match &self.storage {
+            Storage::Memory => Vec::new(),
+            Storage::Files { store, .. } => store.take_notes(),
+        }
+    }
+
+    /// Notes in the data folder that logs begin later. Blocks.
+    pub(super) fn on_trimmed(&self) -> Result<(), EmulatorError> {
+        match &self.storage {
+            Storage::Memory => Ok(()),
+            Storage::Files { store, .. } => store.on_trimmed(&self.hubs()),
+        }
+    }
+
+    /// Ends the log: what was sent is written and synced, and other processes may open the folder.
+    pub(super) async fn close_log(self: &Arc<Self>) -> Result<(), EmulatorError> {
+        let Storage::Files { store, writer } = &self.storage else { return Ok(()) };
+        let mut result = writer.close().await;
+        if result.is_ok() {
+            let broker = Arc::clone(self);
+            let noting = tokio::task::spawn_blocking(move || match &broker.storage {
+                Storage::Memory => Ok(()),
+                Storage::Files { store, .. } => store.on_closed(&broker.hubs()),
+            });
+            result = noting.await.unwrap_or(Err(EmulatorError::Stopped));
+        }
+        store.unlock();
+        result
     }
 
     /// Detaches receivers of a hub; see `Faults::detach_receivers`.

@@ -269,7 +269,9 @@ impl EmulatorBuilder {
     /// [`HubName`](EmulatorError::HubName), [`PartitionLimit`](EmulatorError::PartitionLimit) and
     /// [`PartitionCount`](EmulatorError::PartitionCount) for hubs that cannot be;
     /// [`DataDirInUse`](EmulatorError::DataDirInUse), [`Storage`](EmulatorError::Storage) and
-    /// [`DamagedLog`](EmulatorError::DamagedLog) for a folder that cannot be used;
+    /// [`DamagedLog`](EmulatorError::DamagedLog), [`LostEvents`](EmulatorError::LostEvents),
+    /// [`LostHub`](EmulatorError::LostHub) and [`DamagedFile`](EmulatorError::DamagedFile) for a
+    /// folder that cannot be used;
     /// [`Certificate`](EmulatorError::Certificate) and
     /// [`CertificateFile`](EmulatorError::CertificateFile) for host names and files that TLS cannot
     /// use; [`Bind`](EmulatorError::Bind) for an address that cannot be listened on.
@@ -282,7 +284,8 @@ impl EmulatorBuilder {
         config_file::validate(&self)?;
         let advertised = self.advertised()?;
         exposure::check(self.addresses(), &self.settings, self.strangers)?;
-        let Self { hubs, data_dir, durability, settings, .. } = self.clone();
+        let Self { hubs, data_dir, durability, mut settings, .. } = self.clone();
+        settings.names = self.host_names.iter().chain(&self.advertise).cloned().collect();
         if let Some(partitions) = settings.create_on_first_use {
             broker::validate_hub("new", partitions)?;
         }
@@ -299,6 +302,11 @@ impl EmulatorBuilder {
             let broker = Broker::new(settings, storage);
             let opened =
                 hubs.iter().try_for_each(|options| broker.open_hub_with(options).map(drop));
+            // What is there is found out now, and not when a client names it.
+            let opened = opened.and_then(|()| match broker.settings.create_on_first_use {
+                Some(_) => broker.open_stored_hubs(),
+                None => Ok(()),
+            });
             Ok((Arc::new(broker), opened))
         });
         let (broker, opened) = opening.await.map_err(|_| EmulatorError::Stopped)??;
@@ -333,6 +341,7 @@ impl EmulatorBuilder {
                 path: certificates.authority_path,
             }),
             faults: Faults::new(Arc::clone(&broker), away),
+            notes: broker.take_notes(),
             broker,
             tasks,
             stop,

@@ -47,7 +47,10 @@ fn on_token(request: &Request, audience: &str, now: Instant, context: &mut Conte
         Err(why) => return Answer::failed(401, why),
     };
     match context.grants.on_token(grant, now, now_s) {
-        Ok(()) => accepted(),
+        Ok(()) => {
+            context.budget.on_token();
+            accepted()
+        }
         Err(refusal) => Answer::failed(403, refusal.description),
     }
 }

@@ -25,6 +25,7 @@ use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::EmulatorError;
+use super::private;
 
 const AUTHORITY_LIFE: Duration = Duration::days(3650);
 /// Some clients take no server certificate that is valid for longer.
@@ -92,7 +93,7 @@ fn valid_for(params: &mut CertificateParams, life: Duration) {
 
 /// The key of the folder, which is made if there is none.
 fn authority_key(folder: &Path) -> Result<KeyPair, EmulatorError> {
-    std::fs::create_dir_all(folder)
+    private::create_folder(folder)
         .map_err(|error| EmulatorError::storage("create", folder, error))?;
     let path = folder.join("ca.key");
     let pem = match std::fs::read_to_string(&path) {

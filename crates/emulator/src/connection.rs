@@ -86,8 +86,12 @@ impl Connection {
 
     /// Whether to read more input now.
     pub(super) fn wants_input(&self) -> bool {
-        !self.is_closed()
-            && self.context.out.len() < OUTPUT_LIMIT_BYTES
+        !self.is_closed() && self.has_room()
+    }
+
+    /// Whether it may answer, and give to the log, more than it has under way.
+    fn has_room(&self) -> bool {
+        self.context.out.len() < OUTPUT_LIMIT_BYTES
             && self.context.append_bytes < APPEND_LIMIT_BYTES
     }
 
@@ -107,7 +111,16 @@ impl Connection {
     /// Takes what arrived; `input` keeps what is not a whole frame yet.
     pub(super) fn on_input(&mut self, input: &mut BytesMut, now: Instant) {
         self.heard_at = now;
+        self.go_on(input, now);
+    }
+
+    /// Takes what arrived before, and was left for want of room.
+    pub(super) fn go_on(&mut self, input: &mut BytesMut, now: Instant) {
         while !self.is_closed() {
+            // The frames of one read can stand for much more than they are.
+            if !self.has_room() {
+                return;
+            }
             match self.next_input(input, now) {
                 Ok(true) => {}
                 Ok(false) => return,

@@ -149,13 +149,17 @@ impl Peer {
     }
 
     pub(super) fn attach(&mut self, handle: u32, role: Role, address: &str) {
+        self.attach_as(&format!("link-{handle}"), handle, role, address);
+    }
+
+    pub(super) fn attach_as(&mut self, name: &str, handle: u32, role: Role, address: &str) {
         let (source, target) = match role {
             Role::Receiver => (address, "me"),
             Role::Sender => ("me", address),
         };
         let target = Target::builder().address(target).build();
         self.performative(Performative::Attach(Attach {
-            name: format!("link-{handle}"),
+            name: name.to_owned(),
             handle: handle.into(),
             role,
             snd_settle_mode: SenderSettleMode::Mixed,
@@ -189,11 +193,19 @@ impl Peer {
     }
 
     pub(super) fn transfer(&mut self, handle: u32, id: u32, more: bool, payload: &[u8]) {
+        self.transfer_of(0, handle, id, more, payload);
+    }
+
+    pub(super) fn batch(&mut self, handle: u32, id: u32, payload: &[u8]) {
+        self.transfer_of(event::BATCH_FORMAT, handle, id, false, payload);
+    }
+
+    fn transfer_of(&mut self, format: u32, handle: u32, id: u32, more: bool, payload: &[u8]) {
         let transfer = TransferPerformative {
             handle: handle.into(),
             delivery_id: Some(id),
             delivery_tag: Some(serde_bytes::ByteBuf::from(id.to_be_bytes().to_vec())),
-            message_format: Some(0),
+            message_format: Some(format),
             settled: Some(false),
             more,
             rcv_settle_mode: None,
@@ -551,7 +563,7 @@ fn a_silent_reader_costs_one_output_buffer() {
 }
 
 /// A token for `resource` that the broker's own key signed.
-fn token(resource: &str, lifetime: Duration) -> String {
+pub(super) fn token(resource: &str, lifetime: Duration) -> String {
     use base64::Engine;
     use hmac::Mac;
 
@@ -576,7 +588,7 @@ pub(super) fn put_token(audience: &str, token: &str) -> Vec<u8> {
 }
 
 /// A peer with the `$cbs` links on handles 0 and 1, of a broker that checks tokens.
-fn with_token_links() -> Peer {
+pub(super) fn with_token_links() -> Peer {
     let settings = Settings { tokens: TokenCheck::Required, ..broker().settings.clone() };
     let broker = Broker::new(settings, Storage::Memory);
     broker.open_hub("hub", 2).unwrap();
@@ -589,7 +601,7 @@ fn with_token_links() -> Peer {
 }
 
 /// The text of the answer to a token.
-fn answer_to_token(peer: &mut Peer, id: u32, audience: &str, token: &str) -> String {
+pub(super) fn answer_to_token(peer: &mut Peer, id: u32, audience: &str, token: &str) -> String {
     peer.transfer(0, id, false, &put_token(audience, token));
     let frames = peer.frames();
     let answer = frames.iter().find_map(|frame| match frame {

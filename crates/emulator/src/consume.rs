@@ -5,6 +5,7 @@
 //!   Queued    in the connection's ready list
 //!   Reading   a file is being read for it
 //!   Waiting   registered at the partition; the next event wakes it
+//!   Starved   other links of the connection hold all that it may have read and not sent
 //! ```
 //!
 //! Invariants:
@@ -38,6 +39,7 @@ enum Feed {
     Queued,
     Reading,
     Waiting,
+    Starved,
 }
 
 /// How a link's turn ended.
@@ -108,6 +110,8 @@ pub(super) struct Consumer {
     pub(super) credit: Credit,
     fetched: VecDeque<StoredEvent>,
     unsent: Option<Unsent>,
+    /// What was read from a file for it, and counts until it is sent.
+    read_bytes: usize,
     feed: Feed,
 }
 
@@ -126,6 +130,7 @@ impl Consumer {
             credit: Credit::default(),
             fetched: VecDeque::new(),
             unsent: None,
+            read_bytes: 0,
             feed: Feed::Idle,
         }
     }
@@ -234,6 +239,9 @@ impl Consumer {
 
     /// Gets the next events; `None` when there are some to look at.
     fn fetch(&mut self, link: LinkKey, window: &Window, context: &mut Context) -> Option<Turn> {
+        if self.fetched.is_empty() {
+            context.on_read_done(std::mem::take(&mut self.read_bytes));
+        }
         if self.credit.left == 0 {
             self.complete_drain(link, window, context);
             self.feed = Feed::Idle;
@@ -248,8 +256,19 @@ impl Consumer {
                 None
             }
             Read::File(job) => {
-                context.read_jobs.push((link, job));
-                self.feed = Feed::Reading;
+                // Nothing is read for a window that is closed.
+                if !window.is_open() {
+                    self.feed = Feed::Idle;
+                    return Some(Turn::Blocked);
+                }
+                let bytes = job.bytes();
+                self.feed = match context.read(link, job) {
+                    true => {
+                        self.read_bytes = bytes;
+                        Feed::Reading
+                    }
+                    false => Feed::Starved,
+                };
                 Some(Turn::Resting)
             }
             Read::CaughtUp => {
@@ -278,7 +297,8 @@ impl Consumer {
         done
     }
 
-    pub(super) fn on_detach(&mut self, link: LinkKey, context: &Context) {
+    pub(super) fn on_detach(&mut self, link: LinkKey, context: &mut Context) {
+        context.on_read_done(std::mem::take(&mut self.read_bytes));
         self.partition.log.forget(&context.mailbox, link);
         self.partition.on_detach(&self.group, &context.mailbox, link);
     }

@@ -7,15 +7,13 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 
 use super::broker::Broker;
+use super::budget::{Budget, Kept, Standing};
 use super::frame::{self, Outcome};
 use super::mailbox::{AppendTicket, LinkKey, Mailbox};
-use super::refusal::{RESOURCE_LIMIT_EXCEEDED, Refusal};
+use super::refusal::Refusal;
 use super::segment::ReadJob;
+use super::settings::TokenCheck;
 use super::tokens::Grants;
-
-/// Messages that arrive in several frames are kept until they are whole; all links of a connection
-/// together may hold this much of them.
-const MAX_PARTIAL_BYTES: usize = 64 * 1024 * 1024;
 
 /// State of a connection outside of its sessions.
 #[derive(Debug)]
@@ -35,13 +33,20 @@ pub(super) struct Context {
     pub(super) links: usize,
     /// What the tokens of this connection open.
     pub(super) grants: Grants,
-    partial_bytes: usize,
+    /// What the peer makes the broker keep.
+    pub(super) budget: Budget,
+    /// Receivers that wait to read a file until others have sent what they read.
+    starved: Vec<LinkKey>,
     last_serial: u64,
     due: Due,
 }
 
 impl Context {
     pub(super) fn new(broker: Arc<Broker>, mailbox: Arc<Mailbox>) -> Self {
+        let standing = match broker.settings.tokens {
+            TokenCheck::Required => Standing::Stranger,
+            TokenCheck::Ignored => Standing::Known,
+        };
         Self {
             broker,
             mailbox,
@@ -52,7 +57,8 @@ impl Context {
             append_bytes: 0,
             links: 0,
             grants: Grants::default(),
-            partial_bytes: 0,
+            budget: Budget::new(standing),
+            starved: Vec::new(),
             last_serial: 0,
             due: Due::default(),
         }
@@ -63,20 +69,24 @@ impl Context {
         self.last_serial
     }
 
-    /// Counts `bytes` more of unfinished messages.
-    pub(super) fn hold_partial(&mut self, bytes: usize) -> Result<(), Refusal> {
-        if self.partial_bytes + bytes > MAX_PARTIAL_BYTES {
-            return Err(Refusal::new(
-                RESOURCE_LIMIT_EXCEEDED,
-                format!("unfinished messages of more than {MAX_PARTIAL_BYTES} bytes"),
-            ));
+    /// Lets a receiver read `job`, or has it wait until others have sent what they read; then it is
+    /// [ready](Self::ready) again. Says which.
+    pub(super) fn read(&mut self, link: LinkKey, job: ReadJob) -> bool {
+        let may_read = self.budget.hold(Kept::Reads, job.bytes()).is_ok();
+        if may_read {
+            self.read_jobs.push((link, job));
+        } else {
+            self.starved.push(link);
         }
-        self.partial_bytes += bytes;
-        Ok(())
+        may_read
     }
 
-    pub(super) fn release_partial(&mut self, bytes: usize) {
-        self.partial_bytes = self.partial_bytes.saturating_sub(bytes);
+    /// What was read is sent, or of no use any more.
+    pub(super) fn on_read_done(&mut self, bytes: usize) {
+        if bytes > 0 {
+            self.budget.release(Kept::Reads, bytes);
+            self.ready.extend(self.starved.drain(..));
+        }
     }
 
     /// Settles a delivery of the peer, not before the disposition delay after it arrived: a client

@@ -84,7 +84,8 @@ async fn upgrade<S: Stream>(
     ending: &Ending,
     at: Instant,
 ) -> Option<WebSocket<S>> {
-    let rest = in_time("WebSocket", upgrade::accept(&mut stream), broker, ending, at).await??;
+    let accepting = upgrade::accept(&mut stream, &broker.settings.names);
+    let rest = in_time("WebSocket", accepting, broker, ending, at).await??;
     Some(WebSocket::upgraded(stream, rest).await)
 }
 

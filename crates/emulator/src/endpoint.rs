@@ -48,13 +48,8 @@ impl Endpoint {
         match address::parse_node(address.ok_or_else(|| no_address("target"))?)? {
             Node::Tokens => Ok(Self::Requests(Box::new(Requests::new(Service::Tokens)))),
             Node::Management => Ok(Self::Requests(Box::new(Requests::new(Service::Management)))),
-            Node::Hub { hub, partition } => {
-                inject(context)?;
-                let hub = context.broker.hub(&hub)?;
-                let publisher = Publisher::new(hub, partition)?;
-                publisher.hub.on_sender(&context.mailbox, key);
-                Ok(Self::Publisher(Box::new(publisher)))
-            }
+            Node::Hub { hub, partition } => open_publisher(&hub, partition, key, context),
+            Node::Publisher { hub, .. } => open_publisher(&hub, None, key, context),
             Node::ConsumerGroup { .. } => Err(Refusal::new(
                 NOT_ALLOWED,
                 "events are published to a hub or one of its partitions, not to a consumer group",
@@ -76,7 +71,7 @@ impl Endpoint {
         let (hub, group, partition) = match address::parse_node(address)? {
             Node::Tokens => return Ok(replies(Service::Tokens)),
             Node::Management => return Ok(replies(Service::Management)),
-            Node::Hub { .. } => {
+            Node::Hub { .. } | Node::Publisher { .. } => {
                 return Err(Refusal::new(
                     NOT_ALLOWED,
                     "events are received from hub/ConsumerGroups/group/Partitions/n",
@@ -115,14 +110,36 @@ impl Endpoint {
             }
             Self::Requests(mut requests) => requests.on_detach(context),
             Self::Consumer(mut consumer) => consumer.on_detach(key, context),
-            Self::Replies(_) => {}
+            Self::Replies(mut replies) => replies.on_detach(context),
         }
     }
+}
+
+fn open_publisher(
+    hub: &str,
+    partition: Option<u32>,
+    key: LinkKey,
+    context: &Context,
+) -> Result<Endpoint, Refusal> {
+    inject(context)?;
+    let publisher = Publisher::new(context.broker.hub(hub)?, partition)?;
+    publisher.hub.on_sender(&context.mailbox, key);
+    Ok(Endpoint::Publisher(Box::new(publisher)))
 }
 
 /// Refuses a link when a fault wants that.
 fn inject(context: &Context) -> Result<(), Refusal> {
     context.broker.injections.take(FaultPoint::Attach).map_or(Ok(()), Err)
+}
+
+/// What the names and addresses of a link take.
+pub(super) fn text_bytes(attach: &Attach) -> usize {
+    let source = attach.source.as_deref().and_then(|source| source.address.as_ref());
+    let target = match attach.target.as_deref().cloned().map(Target::try_from) {
+        Some(Ok(target)) => target.address.map_or(0, |address| address.len()),
+        _ => 0,
+    };
+    attach.name.len() + source.map_or(0, |address| address.len()) + target
 }
 
 /// Whether a token of this connection opens what `attach` names, when that is asked for.
@@ -137,12 +154,12 @@ fn authorize(attach: &Attach, key: LinkKey, context: &mut Context) -> Result<(),
             _ => None,
         },
     };
-    match address {
-        // Tokens come in there. Without an address it is refused for that.
-        Some(address) if address::parse_node(&address)? != Node::Tokens => {
-            context.grants.on_attach(key, &address)
-        }
-        _ => Ok(()),
+    // Without an address it is refused for that.
+    let Some(address) = address else { return Ok(()) };
+    match address::parse_node(&address)? {
+        // Tokens come in there.
+        Node::Tokens => Ok(()),
+        node => context.grants.on_attach(key, node.resource()),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::broker::MAX_PARTITIONS;
@@ -78,7 +79,8 @@ pub enum EmulatorError {
     },
     /// A log file is damaged in a place that no crash can explain.
     #[error(
-        "the log file {} is damaged at byte {at}; restore it, or move its folder away to start empty",
+        "the log file {} is damaged at byte {at}, and nothing was changed; restore it, or, to start \
+         empty, move its folder away and remove extents.json from the data folder",
         path.display()
     )]
     DamagedLog {
@@ -86,6 +88,38 @@ pub enum EmulatorError {
         path: PathBuf,
         /// The first byte that is not right.
         at: u64,
+    },
+    /// A log does not hold all that it is known to have held.
+    #[error(
+        "{} holds events {} to {}, and held {} to {}: a file of it is cut or gone; restore it, or, to \
+         go on with what is left, remove extents.json from the data folder",
+        path.display(), found.start, found.end, noted.start, noted.end
+    )]
+    LostEvents {
+        /// The folder of the partition.
+        path: PathBuf,
+        /// The sequence numbers that must be there; the second is the next event's.
+        noted: Range<i64>,
+        /// Those that are.
+        found: Range<i64>,
+    },
+    /// A hub that the data folder is known to have held is not there as it was.
+    #[error(
+        "the data folder held the event hub '{hub}', and {} is not what belongs to it; restore it, \
+         or, to go on without it, remove extents.json from the data folder",
+        path.display()
+    )]
+    LostHub {
+        /// The hub.
+        hub: String,
+        /// The file that is missing or another one.
+        path: PathBuf,
+    },
+    /// A small file of the data folder is damaged.
+    #[error("{} is damaged; restore it", path.display())]
+    DamagedFile {
+        /// The file.
+        path: PathBuf,
     },
     /// A configuration file cannot be used.
     #[error("cannot use the configuration {}", path.display())]

@@ -13,11 +13,17 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::refusal::{DECODE_ERROR, Refusal};
+use super::refusal::{ARGUMENT_ERROR, DECODE_ERROR, MESSAGE_SIZE_EXCEEDED, Refusal};
 use super::wire;
 
 /// The message format of a batch: one encoded message in each data section.
 pub(super) const BATCH_FORMAT: u32 = 0x8001_3700;
+
+/// The longest partition key, as in the service.
+const MAX_KEY_CHARS: usize = 128;
+/// What the events of one delivery may come to in memory. A batch of tiny events is many times what
+/// arrived: each has its annotations, and the key of all.
+const MAX_KEPT_BYTES: usize = 32 * 1024 * 1024;
 
 const HEADER: u64 = 0x70;
 const ANNOTATIONS: u64 = 0x72;
@@ -45,6 +51,11 @@ impl Prepared {
     /// About how many bytes the stored event will have.
     pub(super) fn size_hint(&self) -> usize {
         self.header.len() + self.pairs.len() + self.rest.len() + 160
+    }
+
+    /// About how much memory it takes until it is stored.
+    fn kept_bytes(&self) -> usize {
+        size_of::<Self>() + self.pairs.capacity() + self.size_hint()
     }
 
     /// Appends the event as consumers will get it.
@@ -93,6 +104,8 @@ pub(super) struct Publication {
     pub(super) events: Vec<Prepared>,
     /// Routes the events when the link names no partition.
     pub(super) partition_key: Option<Vec<u8>>,
+    /// About how much memory the events take until they are stored.
+    pub(super) kept_bytes: usize,
 }
 
 /// Reads a delivery: a batch when its message format says so, otherwise one event.
@@ -104,18 +117,32 @@ pub(super) fn prepare(message: Bytes, format: Option<u32>) -> Result<Publication
     };
     if format != Some(BATCH_FORMAT) {
         let event = assemble(&message, &sections, None)?;
-        return Ok(Publication { events: vec![event], partition_key });
+        let kept_bytes = event.kept_bytes();
+        return Ok(Publication { events: vec![event], partition_key, kept_bytes });
     }
-    let mut events = Vec::with_capacity(sections.data.len());
+    let (mut events, mut kept_bytes) = (Vec::new(), 0);
+    let count = sections.data.len();
     for (from, to) in &sections.data {
         let inner = message.slice(*from..*to);
         let sections = scan(&inner)?;
-        events.push(assemble(&inner, &sections, partition_key.as_deref())?);
+        let event = assemble(&inner, &sections, partition_key.as_deref())?;
+        kept_bytes += event.kept_bytes();
+        if kept_bytes > MAX_KEPT_BYTES {
+            return Err(Refusal::new(
+                MESSAGE_SIZE_EXCEEDED,
+                format!(
+                    "a batch of {} events is too many small ones for this broker: with their \
+                     annotations they are more than {MAX_KEPT_BYTES} bytes",
+                    count
+                ),
+            ));
+        }
+        events.push(event);
     }
     if events.is_empty() {
         return Err(Refusal::new(DECODE_ERROR, "a batch without events"));
     }
-    Ok(Publication { events, partition_key })
+    Ok(Publication { events, partition_key, kept_bytes })
 }
 
 type Range = (usize, usize);
@@ -208,7 +235,16 @@ fn partition_key(annotations: &[u8]) -> Result<Option<Vec<u8>>, Refusal> {
     let mut items = wire::Items::new(annotations)?;
     while let (Some(key), Some(value)) = (items.next_item()?, items.next_item()?) {
         if wire::as_octets(key) == Some(PARTITION_KEY.as_bytes()) {
-            return Ok(wire::as_octets(value).map(<[u8]>::to_vec));
+            let key = wire::as_octets(value).map(<[u8]>::to_vec);
+            let chars =
+                key.as_deref().map_or(0, |key| String::from_utf8_lossy(key).chars().count());
+            if chars > MAX_KEY_CHARS {
+                return Err(Refusal::new(
+                    ARGUMENT_ERROR,
+                    format!("a partition key of {chars} characters; it may have {MAX_KEY_CHARS}"),
+                ));
+            }
+            return Ok(key);
         }
     }
     Ok(None)
@@ -344,6 +380,23 @@ mod tests {
             Body::Data(sections) => assert_eq!(sections[0].0.len(), 0),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn a_batch_is_no_more_in_memory_than_it_may_be_and_a_key_no_longer() {
+        let keyed = |key: usize, events: usize| {
+            let mut batch = annotations(&[(PARTITION_KEY, &"k".repeat(key))]);
+            for _ in 0..events {
+                batch.extend_from_slice(&data(b""));
+            }
+            prepare(batch.freeze(), Some(BATCH_FORMAT))
+        };
+        assert_eq!(keyed(500_000, 1).unwrap_err().condition, ARGUMENT_ERROR);
+        assert_eq!(keyed(129, 1).unwrap_err().condition, ARGUMENT_ERROR);
+        assert_eq!(keyed(128, 200_000).unwrap_err().condition, MESSAGE_SIZE_EXCEEDED);
+        let publication = keyed(128, 20_000).unwrap();
+        assert_eq!(publication.events.len(), 20_000);
+        assert!((20_000 * 300..MAX_KEPT_BYTES).contains(&publication.kept_bytes));
     }
 
     #[test]

@@ -25,6 +25,9 @@ use super::wire;
 pub(super) const MAX_FRAME_BYTES: u32 = 1024 * 1024;
 /// No peer may ask for smaller frames than this (AMQP 1.0, part 2.4.1).
 pub(super) const MIN_MAX_FRAME_BYTES: u32 = 512;
+/// The largest performative but a transfer's payload. What is decoded takes many times what arrived,
+/// and clients send some hundred bytes.
+const MAX_PERFORMATIVE_BYTES: usize = 64 * 1024;
 const HEADER_BYTES: usize = 8;
 const AMQP_FRAME: u8 = 0;
 const SASL_FRAME: u8 = 1;
@@ -128,6 +131,12 @@ fn decode_body(bytes: Bytes) -> Result<Body, Refusal> {
         return Ok(Body::Empty);
     }
     let len = wire::check(&bytes)?;
+    if len > MAX_PERFORMATIVE_BYTES {
+        return Err(Refusal::new(
+            FRAMING_ERROR,
+            format!("a performative of {len} bytes; it may have {MAX_PERFORMATIVE_BYTES}"),
+        ));
+    }
     let (code, descriptor_len) = wire::descriptor(&bytes)?;
     let performative = &bytes[..len];
     Ok(match code {

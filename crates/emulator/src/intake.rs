@@ -2,6 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
+use super::budget::Kept;
 use super::context::Context;
 use super::frame::Transfer;
 use super::refusal::{DECODE_ERROR, MESSAGE_SIZE_EXCEEDED, Refusal};
@@ -50,9 +51,11 @@ pub(super) enum Taken {
 }
 
 impl Intake {
+    /// Takes a frame of a delivery that may have `limit_bytes`.
     pub(super) fn on_transfer(
         &mut self,
         transfer: Transfer,
+        limit_bytes: usize,
         context: &mut Context,
     ) -> Result<Taken, Refusal> {
         let (id, settled, format, mut message) = match std::mem::take(self) {
@@ -63,11 +66,10 @@ impl Intake {
                 (id, false, transfer.message_format, None)
             }
             Self::Within { id, settled, format, message } => {
-                context.release_partial(message.len());
+                context.budget.release(Kept::Unfinished, message.capacity());
                 (id, settled, format, Some(message))
             }
             Self::Discarding { id, settled, bytes } => {
-                let limit_bytes = context.broker.settings.max_message_bytes;
                 return Ok(self.discard(id, settled, bytes, limit_bytes, &transfer));
             }
         };
@@ -76,7 +78,6 @@ impl Intake {
         }
         let settled = settled || transfer.settled;
         let held = message.as_ref().map_or(0, BytesMut::len);
-        let limit_bytes = context.broker.settings.max_message_bytes;
         if held + transfer.payload.len() > limit_bytes {
             return Ok(self.discard(id, settled, held, limit_bytes, &transfer));
         }
@@ -98,7 +99,7 @@ impl Intake {
                 message
             }
         };
-        context.hold_partial(message.len())?;
+        context.budget.hold(Kept::Unfinished, message.capacity())?;
         *self = Self::Within { id, settled, format, message };
         Ok(Taken::More)
     }
@@ -136,7 +137,7 @@ impl Intake {
     /// Gives back what the link held.
     pub(super) fn on_detach(&mut self, context: &mut Context) {
         if let Self::Within { message, .. } = std::mem::take(self) {
-            context.release_partial(message.len());
+            context.budget.release(Kept::Unfinished, message.capacity());
         }
     }
 }

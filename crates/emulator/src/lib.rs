@@ -55,6 +55,7 @@ use tokio_util::task::TaskTracker;
 
 mod address;
 mod broker;
+mod budget;
 mod builder;
 mod cbs;
 mod certificates;
@@ -69,6 +70,7 @@ mod endpoint;
 mod error;
 mod event;
 mod exposure;
+mod extents;
 mod faults;
 mod frame;
 mod host;
@@ -80,6 +82,7 @@ mod listener;
 mod log;
 mod mailbox;
 mod management;
+mod private;
 mod publish;
 mod record;
 mod refusal;
@@ -176,6 +179,7 @@ pub struct Emulator {
     authority: Option<Authority>,
     broker: Arc<Broker>,
     faults: Faults,
+    notes: Vec<String>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -288,6 +292,13 @@ impl Emulator {
         exposure::said(&self.open_ports(), &self.broker.settings)
     }
 
+    /// What was found in the data folder that people should know, a sentence each: what was cut off
+    /// because its write had not finished, and which hubs the last run did not close. Empty where
+    /// the last run ended in order.
+    pub fn recovery(&self) -> &[String] {
+        &self.notes
+    }
+
     /// Whether other machines may connect without a key of this broker's own.
     pub fn is_open_to_anyone(&self) -> bool {
         exposure::is_open_to_anyone(&self.open_ports(), &self.broker.settings)
@@ -361,7 +372,13 @@ struct Readme;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
+mod budget_tests;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod connection_tests;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod damage_tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod fault_tests;

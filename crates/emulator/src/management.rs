@@ -4,16 +4,18 @@ use serde_amqp::Value;
 use serde_amqp::primitives::{Array, OrderedMap, Timestamp};
 
 use super::address;
-use super::broker::Broker;
+use super::context::Context;
 use super::hub::Hub;
 use super::injection::FaultPoint;
 use super::refusal::{NOT_FOUND, Refusal};
 use super::request::{Answer, Request};
+use super::settings::TokenCheck;
 
 const HUB_TYPE: &str = "com.microsoft:eventhub";
 const PARTITION_TYPE: &str = "com.microsoft:partition";
 
-pub(super) fn answer(request: &Request, broker: &Broker) -> Answer {
+pub(super) fn answer(request: &Request, context: &Context) -> Answer {
+    let broker = &context.broker;
     let operation = request.text("operation").unwrap_or_default();
     if operation != "READ" {
         return Answer::failed(501, format!("the operation '{operation}' is not offered; READ is"));
@@ -24,6 +26,11 @@ pub(super) fn answer(request: &Request, broker: &Broker) -> Answer {
     let Some(name) = request.text("name") else {
         return Answer::failed(400, "READ needs a 'name', the event hub");
     };
+    if broker.settings.tokens == TokenCheck::Required
+        && let Err(refusal) = context.grants.admit_properties(name)
+    {
+        return Answer::refused(refusal);
+    }
     let read = broker.hub(name).and_then(|hub| match request.text("type") {
         Some(HUB_TYPE) => Ok(hub_properties(&hub)),
         Some(PARTITION_TYPE) => partition_properties(&hub, request.text("partition")),

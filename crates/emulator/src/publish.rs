@@ -78,7 +78,8 @@ impl Publisher {
         now: Instant,
         context: &mut Context,
     ) -> Result<(), Refusal> {
-        match self.intake.on_transfer(transfer, context)? {
+        let limit_bytes = context.broker.settings.max_message_bytes;
+        match self.intake.on_transfer(transfer, limit_bytes, context)? {
             Taken::More => Ok(()),
             Taken::Aborted => self.grant.on_delivery(),
             Taken::TooLarge { id, settled, refusal } => {
@@ -109,11 +110,13 @@ impl Publisher {
     fn publish(
         &self,
         delivered: Delivered,
-        ticket: AppendTicket,
+        mut ticket: AppendTicket,
         context: &mut Context,
     ) -> Result<(), Refusal> {
-        let Publication { events, partition_key } =
+        let Publication { events, partition_key, kept_bytes } =
             event::prepare(delivered.message, delivered.format)?;
+        // What the log has to take, which can be much more than what arrived.
+        ticket.bytes = ticket.bytes.max(kept_bytes);
         let partition = match self.partition {
             Some(id) => self.hub.partition(id)?,
             None => self.hub.route(partition_key.as_deref())?,

@@ -79,6 +79,11 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed {
     })
 }
 
+/// The number a record at the front of `bytes` would have.
+pub(super) fn sequence(bytes: &[u8]) -> Option<i64> {
+    bytes.get(8..16).map(le_i64)
+}
+
 fn le_u32(bytes: &[u8]) -> u32 {
     bytes.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
 }

@@ -16,6 +16,7 @@ use fe2o3_amqp_types::performatives::Flow;
 use fe2o3_amqp_types::primitives::{OrderedMap, SimpleValue};
 use serde_amqp::Value;
 
+use super::budget::Kept;
 use super::cbs;
 use super::consume::{Credit, Turn, Unsent};
 use super::context::Context;
@@ -30,6 +31,9 @@ use super::refusal::{
 use super::session::Window;
 use super::wire;
 
+/// The largest request: a token has some thousand bytes, and what is decoded takes many times what
+/// arrived.
+const MAX_REQUEST_BYTES: usize = 64 * 1024;
 /// Replies a link may have waiting for credit.
 const MAX_WAITING_REPLIES: usize = 256;
 
@@ -114,7 +118,7 @@ impl Requests {
         now: Instant,
         context: &mut Context,
     ) -> Result<Option<Reply>, Refusal> {
-        let delivered = match self.intake.on_transfer(transfer, context)? {
+        let delivered = match self.intake.on_transfer(transfer, MAX_REQUEST_BYTES, context)? {
             Taken::More => return Ok(None),
             Taken::Aborted => {
                 self.grant.on_delivery()?;
@@ -171,7 +175,7 @@ impl Requests {
             Service::Tokens => cbs::answer(&request, now, context),
             Service::Management => {
                 context.broker.management_calls.fetch_add(1, Ordering::Relaxed);
-                management::answer(&request, &context.broker)
+                management::answer(&request, context)
             }
         };
         Ok(Reply {
@@ -226,6 +230,8 @@ pub(super) struct Replies {
     address: Option<String>,
     pub(super) credit: Credit,
     waiting: VecDeque<Bytes>,
+    /// Of what waits, and of what is being sent.
+    held_bytes: usize,
     unsent: Option<Unsent>,
     queued: bool,
 }
@@ -238,6 +244,7 @@ impl Replies {
             address,
             credit: Credit::default(),
             waiting: VecDeque::new(),
+            held_bytes: 0,
             unsent: None,
             queued: false,
         }
@@ -254,13 +261,19 @@ impl Replies {
     }
 
     /// Takes a reply to send; true when the link is to be queued.
-    pub(super) fn on_reply(&mut self, reply: Reply) -> Result<bool, Refusal> {
+    pub(super) fn on_reply(
+        &mut self,
+        reply: Reply,
+        context: &mut Context,
+    ) -> Result<bool, Refusal> {
         if self.waiting.len() >= MAX_WAITING_REPLIES {
             return Err(Refusal::new(
                 RESOURCE_LIMIT_EXCEEDED,
                 format!("{MAX_WAITING_REPLIES} replies wait for credit on this link"),
             ));
         }
+        context.budget.hold(Kept::Replies, reply.message.len())?;
+        self.held_bytes += reply.message.len();
         self.waiting.push_back(reply.message);
         Ok(self.queue())
     }
@@ -287,6 +300,9 @@ impl Replies {
         self.queued = false;
         loop {
             if self.unsent.is_none() {
+                if self.waiting.is_empty() {
+                    self.release(context);
+                }
                 self.unsent = self.next_reply(window);
             }
             let Some(mut unsent) = self.unsent.take() else {
@@ -300,6 +316,15 @@ impl Replies {
                 return Turn::Blocked;
             }
         }
+    }
+
+    /// Nothing is held any more.
+    fn release(&mut self, context: &mut Context) {
+        context.budget.release(Kept::Replies, std::mem::take(&mut self.held_bytes));
+    }
+
+    pub(super) fn on_detach(&mut self, context: &mut Context) {
+        self.release(context);
     }
 
     fn next_reply(&mut self, window: &mut Window) -> Option<Unsent> {

@@ -24,7 +24,8 @@ pub(super) async fn run(broker: Arc<Broker>, stop: CancellationToken) {
         let files = trim(&broker);
         if !files.is_empty() {
             // Whether they are gone or not, the log does not begin there any more.
-            let _ended = tokio::task::spawn_blocking(move || remove(&files)).await;
+            let broker = Arc::clone(&broker);
+            let _ended = tokio::task::spawn_blocking(move || remove(&broker, &files)).await;
         }
     }
 }
@@ -36,7 +37,12 @@ fn trim(broker: &Broker) -> Vec<PathBuf> {
     partitions.flat_map(|partition| partition.log.trim(now_ms)).collect()
 }
 
-fn remove(files: &[PathBuf]) {
+fn remove(broker: &Broker, files: &[PathBuf]) {
+    if let Err(error) = broker.on_trimmed() {
+        // The next start would miss them.
+        tracing::warn!(%error, "old log files are kept");
+        return;
+    }
     for file in files {
         if let Err(error) = std::fs::remove_file(file) {
             tracing::warn!(file = %file.display(), %error, "an old log file cannot be removed");

@@ -7,21 +7,27 @@
 //!
 //! A segment is named after its first sequence number. Only the newest one is written to; an older
 //! one was synced before the newer one was begun, whatever the durability. So only the newest
-//! can end in a torn record, and a damaged older one is an error, never cut.
+//! can end in a torn record, and a damaged older one is an error, never cut. Of the newest only that
+//! torn end is cut: bytes behind all that is noted in [`extents`](super::extents), with no whole
+//! record behind them. Whatever else is not right is damage, and left as it is.
 //!
 //! A segment keeps a sparse index of marks in memory, one in [`MARK_EVERY_BYTES`]. A reader starts at
 //! the mark before its position and then knows the exact place of its next record.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use bytes::{Bytes, BytesMut};
 
-use super::EmulatorError;
 use super::address::StartKey;
 use super::log::{Next, StoredEvent};
-use super::record::{self, MAX_RECORD_BYTES, Parsed, RECORD_HEADER_BYTES, Record};
+use super::private;
+use super::record::{self, Parsed, RECORD_HEADER_BYTES};
+
+mod recovery;
+
+pub(super) use recovery::recover;
 
 pub(super) const SEGMENT_HEADER_BYTES: usize = 32;
 const MAGIC: [u8; 8] = *b"LSLOG01\n";
@@ -137,12 +143,20 @@ pub(super) struct ReadJob {
 }
 
 impl ReadJob {
+    /// How much it reads, unless one record is larger.
+    pub(super) fn bytes(&self) -> usize {
+        self.left().min(READ_BYTES)
+    }
+
+    fn left(&self) -> usize {
+        usize::try_from(self.end_offset - self.offset).unwrap_or(usize::MAX)
+    }
+
     /// Blocks. Returns at least one event, unless the file is damaged or gone.
     pub(super) fn run(self) -> io::Result<Vec<StoredEvent>> {
-        let mut file = File::open(&self.path)?;
+        let mut file = private::open(OpenOptions::new().read(true), &self.path)?;
         file.seek(SeekFrom::Start(self.place))?;
-        let left = usize::try_from(self.end_offset - self.offset).unwrap_or(usize::MAX);
-        let mut want = left.min(READ_BYTES);
+        let (left, mut want) = (self.left(), self.bytes());
         loop {
             let mut buffer = BytesMut::zeroed(want);
             file.read_exact(&mut buffer)?;
@@ -177,240 +191,10 @@ impl ReadJob {
     }
 }
 
-/// What a partition's folder holds.
-#[derive(Debug)]
-pub(super) struct Recovered {
-    pub(super) segments: Vec<Segment>,
-    pub(super) next: Next,
-    pub(super) last_offset: i64,
-}
-
-/// Reads a partition's folder, checks every record, and cuts a torn end off the newest segment.
-pub(super) fn recover(folder: &Path) -> Result<Recovered, EmulatorError> {
-    let mut recovered = Recovered { segments: Vec::new(), next: Next::FIRST, last_offset: -1 };
-    let mut paths = segment_files(folder)?;
-    paths.sort();
-    let newest = paths.len().saturating_sub(1);
-    for (index, path) in paths.into_iter().enumerate() {
-        recover_segment(path, index == newest, &mut recovered)?;
-    }
-    Ok(recovered)
-}
-
-fn segment_files(folder: &Path) -> Result<Vec<PathBuf>, EmulatorError> {
-    let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(EmulatorError::storage("list", folder, error)),
-    };
-    let mut paths = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(|error| EmulatorError::storage("list", folder, error))?.path();
-        if path.extension().is_some_and(|extension| extension == "log") {
-            paths.push(path);
-        }
-    }
-    Ok(paths)
-}
-
-fn recover_segment(
-    path: PathBuf,
-    is_newest: bool,
-    recovered: &mut Recovered,
-) -> Result<(), EmulatorError> {
-    let storage = |what| {
-        let path = path.clone();
-        move |error| EmulatorError::storage(what, &path, error)
-    };
-    let damaged = |at: u64| EmulatorError::DamagedLog { path: path.clone(), at };
-    let mut file =
-        OpenOptions::new().read(true).write(true).open(&path).map_err(storage("open"))?;
-    let file_bytes = file.metadata().map_err(storage("inspect"))?.len();
-    let mut header = [0; SEGMENT_HEADER_BYTES];
-    let whole_header = file_bytes >= SEGMENT_HEADER_BYTES as u64;
-    if whole_header {
-        file.read_exact(&mut header).map_err(storage("read"))?;
-    }
-    let bases = parse_header(&header);
-    let (base_sequence, base_offset) = match bases {
-        Some(bases) if whole_header => bases,
-        // Nothing was ever accepted into a file whose header is not whole.
-        _ if is_newest && file_bytes <= SEGMENT_HEADER_BYTES as u64 => {
-            tracing::warn!(path = %path.display(), "removing a log file that was only begun");
-            return std::fs::remove_file(&path).map_err(storage("remove"));
-        }
-        _ => return Err(damaged(0)),
-    };
-    let continues = recovered.segments.is_empty()
-        || (base_sequence, base_offset) == (recovered.next.sequence, recovered.next.offset);
-    if !continues {
-        return Err(damaged(0));
-    }
-    recovered.next.sequence = base_sequence;
-    recovered.next.offset = base_offset;
-    let mut segment = Segment::starting_at(Path::new(""), recovered.next);
-    segment.path = path.clone();
-    scan(&mut file, &mut segment, recovered).map_err(storage("read"))?;
-    let good = segment.file_bytes();
-    if good < file_bytes {
-        if !is_newest {
-            return Err(damaged(good));
-        }
-        tracing::warn!(
-            path = %path.display(),
-            kept_bytes = good,
-            cut_bytes = file_bytes - good,
-            "cutting the torn end off a log: its last write did not finish"
-        );
-        file.set_len(good).map_err(storage("truncate"))?;
-        file.sync_all().map_err(storage("sync"))?;
-    }
-    recovered.segments.push(segment);
-    Ok(())
-}
-
-fn parse_header(header: &[u8; SEGMENT_HEADER_BYTES]) -> Option<(i64, i64)> {
-    let (magic, rest) = header.split_first_chunk::<8>()?;
-    let (sequence, rest) = rest.split_first_chunk()?;
-    let (offset, rest) = rest.split_first_chunk()?;
-    let crc = rest.first_chunk()?;
-    let intact = *magic == MAGIC && u32::from_le_bytes(*crc) == crc32fast::hash(&header[..24]);
-    intact.then(|| (i64::from_le_bytes(*sequence), i64::from_le_bytes(*offset)))
-}
-
-/// Reads records until the first that is not whole or does not follow.
-fn scan(file: &mut File, segment: &mut Segment, recovered: &mut Recovered) -> io::Result<()> {
-    let mut buffer = BytesMut::with_capacity(READ_BYTES);
-    let mut piece = vec![0; READ_BYTES];
-    let mut at_end = false;
-    loop {
-        let record = match record::parse(&buffer) {
-            Parsed::Whole(record) if follows(record, recovered) => record,
-            Parsed::Partial { bytes } if !at_end && bytes <= MAX_RECORD_BYTES => {
-                let read = file.read(&mut piece)?;
-                at_end = read == 0;
-                buffer.extend_from_slice(&piece[..read]);
-                continue;
-            }
-            _ => return Ok(()),
-        };
-        let next = &mut recovered.next;
-        segment.on_record(record.sequence, next.offset, record.enqueued_ms);
-        recovered.last_offset = next.offset;
-        next.offset += record.bytes as i64;
-        next.sequence += 1;
-        next.not_before_ms = record.enqueued_ms;
-        segment.end_offset = next.offset;
-        let _ = buffer.split_to(record.bytes);
-    }
-}
-
-fn follows(record: Record, recovered: &Recovered) -> bool {
-    record.sequence == recovered.next.sequence && record.enqueued_ms >= recovered.next.not_before_ms
-}
-
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
-    use super::super::event::{self, Prepared};
-    use super::super::log::encode_records;
-    use super::super::record::RECORD_HEADER_BYTES;
+    use super::recovery::tests::{recovered, write_segment};
     use super::*;
-
-    fn events(bodies: &[&[u8]]) -> Vec<Prepared> {
-        let prepare = |body: &&[u8]| {
-            let mut message = BytesMut::new();
-            super::super::wire::put_descriptor(&mut message, 0x75);
-            super::super::wire::put_binary(&mut message, body);
-            event::prepare(message.freeze(), None).unwrap().events
-        };
-        bodies.iter().flat_map(prepare).collect()
-    }
-
-    /// Writes a segment as the writer does and returns its path and where each record ends.
-    fn write_segment(folder: &Path, next: Next, bodies: &[&[u8]]) -> (PathBuf, Vec<usize>, Next) {
-        std::fs::create_dir_all(folder).unwrap();
-        let segment = Segment::starting_at(folder, next);
-        let encoded = encode_records(events(bodies).iter(), next, 1_000);
-        let mut file = segment.header().to_vec();
-        file.extend_from_slice(&encoded.records);
-        std::fs::write(&segment.path, file).unwrap();
-        let mut ends = vec![SEGMENT_HEADER_BYTES];
-        for event in &encoded.events {
-            let last = ends[ends.len() - 1];
-            ends.push(last + RECORD_HEADER_BYTES + event.encoded.len());
-        }
-        (segment.path, ends, encoded.next)
-    }
-
-    #[test]
-    fn a_log_cut_anywhere_in_its_last_record_recovers_the_others() {
-        let dir = tempfile::tempdir().unwrap();
-        let (path, ends, _) = write_segment(dir.path(), Next::FIRST, &[b"a", b"bb", b"ccc"]);
-        let whole = std::fs::read(&path).unwrap();
-        for cut in ends[2]..whole.len() {
-            std::fs::write(&path, &whole[..cut]).unwrap();
-            let recovered = recover(dir.path()).unwrap();
-            assert_eq!(recovered.next.sequence, 2, "cut at {cut}");
-            assert_eq!(recovered.next.offset as usize, ends[2] - SEGMENT_HEADER_BYTES);
-            assert_eq!(std::fs::metadata(&path).unwrap().len(), ends[2] as u64);
-        }
-        std::fs::write(&path, &whole).unwrap();
-        assert_eq!(recover(dir.path()).unwrap().next.sequence, 3);
-    }
-
-    #[test]
-    fn a_log_with_any_byte_of_its_last_record_wrong_recovers_the_others() {
-        let dir = tempfile::tempdir().unwrap();
-        let (path, ends, _) = write_segment(dir.path(), Next::FIRST, &[b"a", b"bb", b"ccc"]);
-        let whole = std::fs::read(&path).unwrap();
-        for at in ends[2]..whole.len() {
-            let mut damaged = whole.clone();
-            damaged[at] ^= 0x40;
-            std::fs::write(&path, &damaged).unwrap();
-            assert_eq!(recover(dir.path()).unwrap().next.sequence, 2, "byte {at}");
-        }
-    }
-
-    #[test]
-    fn a_file_that_was_only_begun_is_removed() {
-        let dir = tempfile::tempdir().unwrap();
-        let (path, _, _) = write_segment(dir.path(), Next::FIRST, &[]);
-        let header = std::fs::read(&path).unwrap();
-        for cut in 0..header.len() {
-            std::fs::write(&path, &header[..cut]).unwrap();
-            let recovered = recover(dir.path()).unwrap();
-            assert_eq!(recovered.next, Next::FIRST);
-            assert!(!path.exists());
-        }
-    }
-
-    #[test]
-    fn a_damaged_older_segment_is_an_error_and_left_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let (path, ends, next) = write_segment(dir.path(), Next::FIRST, &[b"a", b"b"]);
-        write_segment(dir.path(), next, &[b"c"]);
-        assert_eq!(recover(dir.path()).unwrap().next.sequence, 3);
-        let mut damaged = std::fs::read(&path).unwrap();
-        let last = damaged.len() - 1;
-        damaged[last] ^= 1;
-        std::fs::write(&path, &damaged).unwrap();
-        match recover(dir.path()) {
-            Err(EmulatorError::DamagedLog { at, .. }) => assert_eq!(at, ends[1] as u64),
-            other => panic!("{other:?}"),
-        }
-        assert_eq!(std::fs::read(&path).unwrap(), damaged);
-    }
-
-    #[test]
-    fn a_missing_segment_in_between_is_an_error() {
-        let dir = tempfile::tempdir().unwrap();
-        let (_, _, next) = write_segment(dir.path(), Next::FIRST, &[b"a"]);
-        let (middle, _, next) = write_segment(dir.path(), next, &[b"b"]);
-        write_segment(dir.path(), next, &[b"c"]);
-        std::fs::remove_file(middle).unwrap();
-        assert!(matches!(recover(dir.path()), Err(EmulatorError::DamagedLog { at: 0, .. })));
-    }
 
     #[test]
     fn reads_follow_each_other_through_records_larger_than_a_read() {
@@ -418,7 +202,7 @@ mod tests {
         let large = vec![1; READ_BYTES * 2];
         let bodies: [&[u8]; 4] = [b"a", &large, b"c", &large];
         write_segment(dir.path(), Next::FIRST, &bodies);
-        let recovered = recover(dir.path()).unwrap();
+        let recovered = recovered(dir.path()).unwrap();
         let segment = &recovered.segments[0];
         let mut offset = 0;
         let mut sequences = Vec::new();
@@ -439,7 +223,7 @@ mod tests {
         let body = vec![1; 20_000];
         let bodies: Vec<&[u8]> = (0..50).map(|_| &body[..]).collect();
         write_segment(dir.path(), Next::FIRST, &bodies);
-        let recovered = recover(dir.path()).unwrap();
+        let recovered = recovered(dir.path()).unwrap();
         let segment = &recovered.segments[0];
         assert!(segment.marks.len() > 5 && segment.marks.len() < 20);
         for sequence in 1..50 {

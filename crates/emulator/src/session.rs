@@ -18,8 +18,10 @@ use std::time::Instant;
 use fe2o3_amqp_types::definitions::Role;
 use fe2o3_amqp_types::performatives::{Attach, Begin, Detach, Disposition, Flow};
 
+use super::budget::Kept;
 use super::consume::{Consumer, Turn};
 use super::context::Context;
+use super::endpoint;
 use super::frame::{self, Outcome, SessionFlow, Termini, Transfer};
 use super::log::StoredEvent;
 use super::mailbox::LinkKey;
@@ -34,8 +36,6 @@ use super::request::{Replies, Requests};
 pub(super) const INCOMING_WINDOW: u32 = 5000;
 /// Highest handle; bounds the links of a session.
 pub(super) const HANDLE_MAX: u32 = 1023;
-/// Bounds the links of all sessions of a connection.
-const MAX_LINKS: usize = 8192;
 
 /// Both transfer windows of a session.
 #[derive(Debug)]
@@ -72,6 +72,11 @@ impl Window {
         let id = self.next_delivery_id;
         self.next_delivery_id = id.wrapping_add(1);
         id
+    }
+
+    /// Whether the peer takes a transfer now.
+    pub(super) fn is_open(&self) -> bool {
+        self.outgoing > 0
     }
 
     /// Counts an outgoing transfer; false when the peer takes none now.
@@ -111,6 +116,8 @@ impl Window {
 #[derive(Debug)]
 struct Link {
     serial: u64,
+    /// Of its name and its addresses.
+    text_bytes: usize,
     state: LinkState,
 }
 
@@ -154,7 +161,9 @@ impl Session {
 
     fn endpoint(&mut self, key: LinkKey) -> Option<&mut Endpoint> {
         match self.links.get_mut(&key.handle) {
-            Some(Link { serial, state: LinkState::Open(endpoint) }) if *serial == key.serial => {
+            Some(Link { serial, state: LinkState::Open(endpoint), .. })
+                if *serial == key.serial =>
+            {
                 Some(endpoint)
             }
             _ => None,
@@ -185,14 +194,27 @@ impl Session {
             }
         }
         let key = LinkKey { channel: self.channel, handle, serial: context.next_serial() };
-        let opened = if context.links < MAX_LINKS {
-            Endpoint::open(&attach, key, context)
-        } else {
-            Err(Refusal::new(
+        let most = context.budget.limits().links;
+        let too_many = || {
+            Refusal::new(
                 RESOURCE_LIMIT_EXCEEDED,
-                format!("this connection has {MAX_LINKS} links already"),
-            ))
+                format!("this connection has {most} links already"),
+            )
         };
+        // Who goes on after a refusal fills the table of links as well.
+        if context.links >= 2 * most {
+            return Err(Fatal::Connection(too_many()));
+        }
+        let text_bytes = endpoint::text_bytes(&attach);
+        let opened = if context.links < most {
+            context.budget.hold(Kept::Texts, text_bytes).and_then(|()| {
+                Endpoint::open(&attach, key, context)
+                    .inspect_err(|_| context.budget.release(Kept::Texts, text_bytes))
+            })
+        } else {
+            Err(too_many())
+        };
+        let text_bytes = opened.as_ref().map_or(0, |_| text_bytes);
         let termini = match &opened {
             Ok(_) => Termini::AsAsked,
             Err(_) => Termini::Refused,
@@ -213,7 +235,7 @@ impl Session {
                 LinkState::Dropped
             }
         };
-        self.links.insert(handle, Link { serial: key.serial, state });
+        self.links.insert(handle, Link { serial: key.serial, text_bytes, state });
         self.refill(handle, context);
         Ok(())
     }
@@ -294,7 +316,7 @@ impl Session {
         let Some(Endpoint::Replies(replies)) = self.endpoint(key) else {
             return;
         };
-        match replies.on_reply(reply) {
+        match replies.on_reply(reply, context) {
             Ok(queued) => self.queue(key, queued, context),
             Err(refusal) => self.drop_link(key, &refusal, context),
         }
@@ -407,7 +429,9 @@ impl Session {
     }
 
     fn forget_link(&mut self, handle: u32, context: &mut Context) {
-        self.links.remove(&handle);
+        if let Some(link) = self.links.remove(&handle) {
+            context.budget.release(Kept::Texts, link.text_bytes);
+        }
         context.links = context.links.saturating_sub(1);
     }
 
@@ -450,7 +474,7 @@ impl Session {
 
     /// Lets a link of the ready list send.
     pub(super) fn on_turn(&mut self, key: LinkKey, context: &mut Context) {
-        let Some(Link { serial, state: LinkState::Open(endpoint) }) =
+        let Some(Link { serial, state: LinkState::Open(endpoint), .. }) =
             self.links.get_mut(&key.handle)
         else {
             return;
@@ -474,6 +498,7 @@ impl Session {
     pub(super) fn on_gone(self, context: &mut Context) {
         for (handle, link) in self.links {
             let key = LinkKey { channel: self.channel, handle, serial: link.serial };
+            context.budget.release(Kept::Texts, link.text_bytes);
             if let LinkState::Open(endpoint) = link.state {
                 endpoint.on_detach(key, context);
             }

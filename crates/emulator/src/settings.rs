@@ -23,6 +23,8 @@ pub(super) struct Settings {
     /// What the whole broker takes in; without a limit as fast as it can.
     pub(super) throughput_units: Option<u32>,
     pub(super) tokens: TokenCheck,
+    /// What this machine is called beside its addresses.
+    pub(super) names: Vec<String>,
     /// Never empty; the first is in the connection strings.
     pub(super) keys: Vec<AccessKey>,
 }
@@ -48,6 +50,7 @@ impl Default for Settings {
             max_message_bytes: MAX_MESSAGE_BYTES,
             throughput_units: None,
             tokens: TokenCheck::Ignored,
+            names: Vec::new(),
             keys: vec![AccessKey { name: KEY_NAME.to_owned(), key: KEY.to_owned() }],
         }
     }

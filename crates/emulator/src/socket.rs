@@ -96,6 +96,7 @@ pub(super) async fn serve<S: Stream>(
             return stream.on_cut();
         }
         connection.on_notices();
+        connection.go_on(&mut input, Instant::now());
         connection.on_turn(Instant::now());
         queued_reads.extend(connection.take_read_jobs());
         while reads.len() < MAX_READS {

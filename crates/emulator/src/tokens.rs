@@ -24,6 +24,10 @@ use super::refusal::{Refusal, UNAUTHORIZED_ACCESS};
 const PREFIX: &str = "SharedAccessSignature ";
 /// Resources one connection may have tokens for.
 const MAX_GRANTS: usize = 1024;
+/// Of a token; those of the service's clients have some hundred.
+const MAX_TOKEN_BYTES: usize = 16 * 1024;
+/// What the hub of a request to `$management` is called as a resource.
+const MANAGEMENT: &str = "$management";
 
 /// A shared access key.
 #[derive(Clone, PartialEq, Eq)]
@@ -76,6 +80,9 @@ pub(super) fn verify(
     keys: &[AccessKey],
     now_s: u64,
 ) -> Result<Grant, &'static str> {
+    if token.len() > MAX_TOKEN_BYTES {
+        return Err("MalformedToken: it is too long");
+    }
     let fields = token.strip_prefix(PREFIX).ok_or(
         "MalformedToken: a token begins with 'SharedAccessSignature '; other kinds cannot be \
          checked here",
@@ -114,14 +121,15 @@ pub(super) fn verify(
             "InvalidAudience: the token is for another resource than the name of the request",
         );
     }
-    Ok(Grant { path: path.strip_suffix("/$management").unwrap_or(&path).to_owned(), expires_at_s })
+    Ok(Grant { path, expires_at_s })
 }
 
 /// What one connection may use, and which of its links do.
 #[derive(Debug, Default)]
 pub(super) struct Grants {
     until: BTreeMap<String, Instant>,
-    links: Vec<(LinkKey, String)>,
+    /// None for one that any token opens.
+    links: Vec<(LinkKey, Option<String>)>,
 }
 
 impl Grants {
@@ -141,25 +149,36 @@ impl Grants {
         Ok(())
     }
 
-    /// Admits a link to an address; [`Self::take_expired`] tells when that ends.
-    pub(super) fn on_attach(&mut self, link: LinkKey, address: &str) -> Result<(), Refusal> {
-        let path = path_of(address);
-        // Properties are for whoever may use anything.
-        let path = if path.ends_with("$management") { String::new() } else { path };
-        if !self.admits(&path) {
-            return Err(unauthorized(format!(
-                "Unauthorized access. A valid token for '{path}' is required to perform this \
-                 operation."
-            )));
+    /// Admits a link to a [resource](super::address::Node::resource), or, without one, to
+    /// `$management`, whose requests are [asked for](Self::admit_properties) one by one.
+    /// [`Self::take_expired`] tells when that ends.
+    pub(super) fn on_attach(
+        &mut self,
+        link: LinkKey,
+        resource: Option<String>,
+    ) -> Result<(), Refusal> {
+        if !self.admits(resource.as_deref()) {
+            return Err(refused(resource.as_deref().unwrap_or(MANAGEMENT)));
         }
-        self.links.push((link, path));
+        self.links.push((link, resource));
         Ok(())
     }
 
-    fn admits(&self, path: &str) -> bool {
-        match path {
-            "" => !self.until.is_empty(),
-            path => self.until.keys().any(|resource| covers(resource, path)),
+    /// Whether a token opens the properties of a hub: one for it, or for them alone.
+    pub(super) fn admit_properties(&self, hub: &str) -> Result<(), Refusal> {
+        let resource = format!("{}/{MANAGEMENT}", hub.to_ascii_lowercase());
+        if self.admits(Some(&resource)) { Ok(()) } else { Err(refused(&resource)) }
+    }
+
+    /// Whether there is any valid token.
+    pub(super) fn are_any(&self) -> bool {
+        !self.until.is_empty()
+    }
+
+    fn admits(&self, resource: Option<&str>) -> bool {
+        match resource {
+            None => self.are_any(),
+            Some(path) => self.until.keys().any(|granted| covers(granted, path)),
         }
     }
 
@@ -178,10 +197,16 @@ impl Grants {
         }
         self.until.retain(|_, until| *until > now);
         let links = std::mem::take(&mut self.links);
-        let (kept, expired) = links.into_iter().partition(|(_, path)| self.admits(path));
+        let (kept, expired) = links.into_iter().partition(|(_, path)| self.admits(path.as_deref()));
         self.links = kept;
-        expired.into_iter().map(|(link, _): (LinkKey, String)| link).collect()
+        expired.into_iter().map(|(link, _): (LinkKey, Option<String>)| link).collect()
     }
+}
+
+fn refused(resource: &str) -> Refusal {
+    unauthorized(format!(
+        "Unauthorized access. A valid token for '{resource}' is required to perform this operation."
+    ))
 }
 
 fn unauthorized(text: impl Into<std::borrow::Cow<'static, str>>) -> Refusal {
@@ -236,21 +261,80 @@ mod tests {
         let start = Instant::now();
         let grant = |path: &str, expires_at_s| Grant { path: path.to_owned(), expires_at_s };
         let mut grants = Grants::default();
-        assert!(grants.on_attach(link(0), "orders").is_err());
+        let on_attach = |grants: &mut Grants, number, address: &str| {
+            let node = super::super::address::parse_node(address).unwrap();
+            grants.on_attach(link(number), node.resource())
+        };
+        assert!(on_attach(&mut grants, 0, "orders").is_err());
         grants.on_token(grant("orders", 10), start, 0).unwrap();
         grants.on_token(grant("orders/partitions/1", 20), start, 0).unwrap();
-        grants.on_attach(link(1), "orders/Partitions/0").unwrap();
-        grants.on_attach(link(2), "amqps://host/Orders/Partitions/1").unwrap();
-        grants.on_attach(link(3), "orders").unwrap();
-        grants.on_attach(link(4), "orders/$management").unwrap();
+        on_attach(&mut grants, 1, "orders/Partitions/0").unwrap();
+        on_attach(&mut grants, 2, "amqps://host/Orders/Partitions/1").unwrap();
+        on_attach(&mut grants, 3, "orders").unwrap();
+        on_attach(&mut grants, 4, "orders/$management").unwrap();
         grants.on_detach(link(3));
-        assert!(grants.on_attach(link(5), "others").is_err());
-        assert!(grants.on_attach(link(5), "ordersx/Partitions/0").is_err());
+        assert!(on_attach(&mut grants, 5, "others").is_err());
+        assert!(on_attach(&mut grants, 5, "ordersx/Partitions/0").is_err());
         assert!(grants.take_expired(start + Duration::from_secs(9)).is_empty());
         assert_eq!(grants.take_expired(start + Duration::from_secs(10)), [link(1)]);
         grants.on_token(grant("", 30), start, 0).unwrap();
         assert!(grants.take_expired(start + Duration::from_secs(20)).is_empty());
         let last = grants.take_expired(start + Duration::from_secs(30));
         assert_eq!(last, [link(2), link(4)]);
+    }
+
+    #[test]
+    fn a_token_opens_what_it_names_however_an_address_is_written() {
+        let start = Instant::now();
+        let opens = |granted: &str, address: &str| {
+            let mut grants = Grants::default();
+            let grant = Grant { path: granted.to_owned(), expires_at_s: 10 };
+            grants.on_token(grant, start, 0).unwrap();
+            let node = super::super::address::parse_node(address);
+            node.is_ok_and(|node| grants.on_attach(link(1), node.resource()).is_ok())
+        };
+        for (granted, address) in [
+            ("orders", "amqps://h//Orders/"),
+            ("orders", "orders/Publishers/x"),
+            ("orders/publishers/x", "orders/Publishers/X"),
+            ("orders/consumergroups/g/partitions/1", "orders//ConsumerGroups/G/Partitions/01"),
+            ("", "orders"),
+            ("orders", "$management"),
+            ("orders/$management", "orders/$management"),
+        ] {
+            assert!(opens(granted, address), "{granted} {address}");
+        }
+        for (granted, address) in [
+            ("orders", "secret/Publishers/x$management"),
+            ("orders", "secret/Publishers/orders"),
+            ("orders/$management", "orders"),
+            ("orders/$management", "orders/Partitions/0"),
+            ("orders/publishers/x", "orders/Publishers/y"),
+            ("orders/publishers/x", "orders"),
+            ("orders", "secret?/orders"),
+            ("orders", "secret#orders"),
+            ("orders", "amqps://orders/secret"),
+            ("orders", "amqps://x/secret://y/orders"),
+        ] {
+            assert!(!opens(granted, address), "{granted} {address}");
+        }
+    }
+
+    #[test]
+    fn properties_are_for_who_may_use_the_hub() {
+        let start = Instant::now();
+        let mut grants = Grants::default();
+        assert!(grants.admit_properties("orders").is_err());
+        for (granted, hub, is_open) in [
+            ("orders/partitions/0", "orders", false),
+            ("orders/$management", "Orders", true),
+            ("bills", "bills", true),
+            ("bills", "secret", false),
+            ("", "secret", true),
+        ] {
+            let grant = Grant { path: granted.to_owned(), expires_at_s: 10 };
+            grants.on_token(grant, start, 0).unwrap();
+            assert_eq!(grants.admit_properties(hub).is_ok(), is_open, "{granted} {hub}");
+        }
     }
 }

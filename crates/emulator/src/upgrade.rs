@@ -5,6 +5,7 @@ use std::io;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use url::Url;
 
 use super::socket::Stream;
 
@@ -21,9 +22,12 @@ enum Verdict {
     Refused { status: &'static str, headers: &'static str, text: String },
 }
 
-/// Reads the request and answers it. Returns what was read beyond it, or `None` when the client was
+/// Reads the request and answers it; the broker is called `names`, beside its addresses. Returns what was read beyond it, or `None` when the client was
 /// refused and told so.
-pub(super) async fn accept<S: Stream>(stream: &mut S) -> io::Result<Option<Bytes>> {
+pub(super) async fn accept<S: Stream>(
+    stream: &mut S,
+    names: &[String],
+) -> io::Result<Option<Bytes>> {
     let mut head = BytesMut::with_capacity(1024);
     let end = loop {
         if stream.read_buf(&mut head).await? == 0 {
@@ -43,7 +47,7 @@ pub(super) async fn accept<S: Stream>(stream: &mut S) -> io::Result<Option<Bytes
             format!("the head of a request may have {MAX_HEAD_BYTES} bytes"),
         )
     } else {
-        judge(&head[..end])
+        judge(&head[..end], names)
     };
     stream.write_all(verdict.answer().as_bytes()).await?;
     stream.flush().await?;
@@ -67,7 +71,7 @@ fn refused(status: &'static str, text: impl Into<String>) -> Verdict {
     Verdict::Refused { status, headers: "", text: text.into() }
 }
 
-fn judge(head: &[u8]) -> Verdict {
+fn judge(head: &[u8], names: &[String]) -> Verdict {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(head) {
@@ -76,6 +80,13 @@ fn judge(head: &[u8]) -> Verdict {
             return refused("400 Bad Request", "the request is not whole");
         }
         Err(error) => return refused("400 Bad Request", format!("not an HTTP request: {error}")),
+    }
+    if is_of_a_page(request.headers, names) {
+        return refused(
+            "403 Forbidden",
+            "pages in a browser may not use this broker; a client that sends an Origin must name this \
+             broker in it, by an address, localhost, or a name that the broker was told",
+        );
     }
     let path = request.path.unwrap_or_default().split(['?', '#']).next().unwrap_or_default();
     let plain = path.replace("%24", "$");
@@ -108,6 +119,36 @@ fn judge(head: &[u8]) -> Verdict {
             Verdict::Accepted { key: key.to_owned(), protocol: protocol.to_owned() }
         }
     }
+}
+
+/// Whether a page in a browser asks. Browsers say in `Origin` where the page is from; the broker has
+/// none, so it is from elsewhere. Some clients send one as well, and name the broker itself: that is
+/// the same as in `Host`, and no name that somebody else's page can have, by which it leads here.
+fn is_of_a_page(headers: &[httparse::Header<'_>], names: &[String]) -> bool {
+    let values = |name: &'static str| {
+        let named = headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
+        named.map(|header| std::str::from_utf8(header.value).unwrap_or_default().trim())
+    };
+    let mut origins = values("origin").peekable();
+    if origins.peek().is_none() {
+        return false;
+    }
+    let own = |text: &str, scheme: &str| {
+        let url = Url::parse(&format!("{scheme}://{text}")).ok()?;
+        let is_ours = match url.host()? {
+            url::Host::Ipv4(_) | url::Host::Ipv6(_) => true,
+            url::Host::Domain(name) => {
+                name == "localhost" || names.iter().any(|known| known.eq_ignore_ascii_case(name))
+            }
+        };
+        is_ours.then(|| url.origin().ascii_serialization())
+    };
+    let host = values("host").next().unwrap_or_default();
+    !origins.all(|origin| {
+        let (scheme, named) = origin.split_once("://").unwrap_or_default();
+        let expected = own(host, scheme);
+        matches!(scheme, "http" | "https") && expected.is_some() && own(named, scheme) == expected
+    })
 }
 
 /// The comma-separated items of all headers of a name.
@@ -152,7 +193,10 @@ mod tests {
     use super::*;
 
     fn request(line: &str, headers: &[&str]) -> Verdict {
-        judge(format!("{line}\r\nHost: localhost\r\n{}\r\n\r\n", headers.join("\r\n")).as_bytes())
+        judge(
+            format!("{line}\r\nHost: localhost\r\n{}\r\n\r\n", headers.join("\r\n")).as_bytes(),
+            &[],
+        )
     }
 
     fn status(verdict: &Verdict) -> &str {
@@ -205,14 +249,46 @@ mod tests {
         assert_eq!(status(&plain), "426");
         assert!(plain.answer().contains("Upgrade: websocket\r\n"));
         assert_eq!(status(&request("POST /$servicebus/websocket HTTP/1.1", &UPGRADE)), "426");
-        assert_eq!(status(&judge(b"AMQP\x00\x01\x00\x00\r\n\r\n")), "400");
+        assert_eq!(status(&judge(b"AMQP\x00\x01\x00\x00\r\n\r\n", &[])), "400");
         assert_eq!(status(&request("GET /$servicebus/websocket HTTP/1.1", &UPGRADE[..3])), "400");
+    }
+
+    #[test]
+    fn a_page_in_a_browser_is_refused_and_a_client_that_names_the_broker_is_not() {
+        let asked = |host: &str, origin: &str| {
+            let head = format!(
+                "GET /$servicebus/websocket HTTP/1.1\r\nHost: {host}\r\nOrigin: {origin}\r\n\
+                 Sec-WebSocket-Protocol: amqp\r\n{}\r\n\r\n",
+                UPGRADE.join("\r\n")
+            );
+            status(&judge(head.as_bytes(), &["broker".to_owned()])).to_owned()
+        };
+        for (host, origin) in [
+            ("localhost:5673", "https://evil.example"),
+            ("localhost:5673", "null"),
+            ("localhost:5673", "http://localhost:3000"),
+            ("127.0.0.1:5673", "http://192.168.1.5:5673"),
+            ("localhost:5673", "file://localhost:5673"),
+            // A name that leads here for as long as its owner likes.
+            ("evil.example:5673", "http://evil.example:5673"),
+            ("", ""),
+        ] {
+            assert_eq!(asked(host, origin), "403", "{host} {origin}");
+        }
+        for (host, origin) in [
+            ("localhost:5673", "http://localhost:5673"),
+            ("127.0.0.1", "https://127.0.0.1:443"),
+            ("[::1]:5673", "http://[::1]:5673"),
+            ("Broker:5673", "http://broker:5673"),
+        ] {
+            assert_eq!(asked(host, origin), "101", "{host} {origin}");
+        }
     }
 
     proptest! {
         #[test]
         fn any_head_gets_an_answer(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            prop_assert!(judge(&bytes).answer().starts_with("HTTP/1.1 4"));
+            prop_assert!(judge(&bytes, &[]).answer().starts_with("HTTP/1.1 4"));
         }
     }
 }

@@ -29,9 +29,10 @@ use super::event::Prepared;
 use super::hub::Partition;
 use super::log::{Encoded, Next, encode_records};
 use super::mailbox::{AppendTicket, Mailbox, Notice};
+use super::private::{self, sync_folder};
 use super::refusal::{CONNECTION_FORCED, INTERNAL_ERROR, Refusal};
 use super::segment::{SEGMENT_HEADER_BYTES, Segment};
-use super::store::{FolderLock, sync_folder};
+use super::store::FolderLock;
 use super::{Durability, EmulatorError};
 
 /// A segment that has reached this size is closed and a new one begun.
@@ -303,7 +304,7 @@ impl LogFile {
         };
         Ok(Self {
             _partition: Arc::clone(partition),
-            file: OpenOptions::new().append(true).open(path)?,
+            file: private::open(OpenOptions::new().append(true), &path)?,
             accepted_bytes: bytes,
             // What the file really holds is found out, and cut, by the first append.
             written_bytes: u64::MAX,
@@ -317,7 +318,7 @@ impl LogFile {
             .folder
             .as_deref()
             .ok_or_else(|| io::Error::other("a partition without a folder"))?;
-        std::fs::create_dir_all(folder)?;
+        private::create_folder(folder)?;
         let segment = Segment::starting_at(folder, next);
         let file = create_segment(&segment, durability)?;
         Ok(Self {
@@ -362,7 +363,7 @@ impl LogFile {
 fn create_segment(segment: &Segment, durability: Durability) -> io::Result<File> {
     // A file of that name can only be one that was begun and never accepted anything.
     let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).open(&segment.path)?;
+        private::open(OpenOptions::new().write(true).create(true).truncate(true), &segment.path)?;
     let folder = segment.path.parent().unwrap_or(Path::new("."));
     let begun = file.write_all(&segment.header()).and_then(|()| match durability {
         Durability::Process => Ok(()),
@@ -376,7 +377,7 @@ fn create_segment(segment: &Segment, durability: Durability) -> io::Result<File>
         return Err(error);
     }
     drop(file);
-    OpenOptions::new().append(true).open(&segment.path)
+    private::open(OpenOptions::new().append(true), &segment.path)
 }
 
 #[cfg(test)]
@@ -391,7 +392,7 @@ mod tests {
     use super::*;
 
     fn partition(folder: &Path) -> Arc<Partition> {
-        let recovered = segment::recover(folder).unwrap();
+        let recovered = segment::recover(folder, None).unwrap();
         let log = PartitionLog::durable(recovered.segments, recovered.next, -1, 1024);
         Arc::new(Partition::new(0, log, Some(folder.to_owned())))
     }

@@ -74,10 +74,12 @@ impl fmt::Display for AddressKind {
 
 fn of_v4(address: Ipv4Addr) -> AddressKind {
     match address.octets() {
-        // AWS, Azure, Google and others; Azure's host agent; Alibaba; Oracle.
-        [169, 254, 169, 254] | [168, 63, 129, 16] | [100, 100, 100, 200] | [192, 0, 0, 192] => {
+        // AWS, Azure, Google and most others; AWS for containers (ECS, EKS); Scaleway; Tencent.
+        [169, 254, 169, 254] | [169, 254, 170, 2 | 23] | [169, 254, 42, 42] | [169, 254, 0, 23] => {
             AddressKind::Metadata
         }
+        // Outside of 169.254/16: Azure's host agent; Alibaba; Oracle.
+        [168, 63, 129, 16] | [100, 100, 100, 200] | [192, 0, 0, 192] => AddressKind::Metadata,
         [0, ..] => AddressKind::Unspecified,
         [127, ..] => AddressKind::Loopback,
         [10, ..] | [172, 16..=31, ..] | [192, 168, ..] => AddressKind::Private,
@@ -107,8 +109,7 @@ fn of_v6(address: Ipv6Addr) -> AddressKind {
         [0x64, 0xff9b, 0, 0, 0, 0, high, low] => of_v4(joined(high, low)),
         [0x2002, high, low, ..] => of_v4(joined(high, low)),
         [0x64, 0xff9b, ..] | [0x2001, 0, ..] => AddressKind::Tunnel,
-        // The metadata service of AWS.
-        [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254] => AddressKind::Metadata,
+        _ if is_metadata_v6(address) => AddressKind::Metadata,
         [0xfc00..=0xfdff, ..] | [0xfec0..=0xfeff, ..] => AddressKind::Private,
         [0xfe80..=0xfebf, ..] => AddressKind::LinkLocal,
         [0xff00..=0xffff, ..] => AddressKind::Multicast,
@@ -120,6 +121,27 @@ fn of_v6(address: Ipv6Addr) -> AddressKind {
         // All that is given out is in 2000::/3.
         _ => AddressKind::Reserved,
     }
+}
+
+/// Metadata services within the addresses of private networks, each as its provider documents it.
+fn is_metadata_v6(address: Ipv6Addr) -> bool {
+    matches!(
+        address.segments(),
+        // AWS, whole: metadata (::254), credentials of pods (::23), names, time.
+        [0xfd00, 0xec2, ..]
+            // Google Cloud.
+            | [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254]
+            // Oracle Cloud.
+            | [0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe]
+            // Scaleway.
+            | [0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42]
+            // Akamai, formerly Linode.
+            | [0xfd00, 0xa9fe, 0xa9fe, 0, 0, 0, 0, 1]
+            // Alibaba Cloud.
+            | [0xfd00, 0x100, 0, 0, 0, 0, 0x100, 0x200]
+            // OpenStack and those built on it.
+            | [0xfe80, 0, 0, 0, 0, 0, 0xa9fe, 0xa9fe]
+    )
 }
 
 fn joined(high: u16, low: u16) -> Ipv4Addr {

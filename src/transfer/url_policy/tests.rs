@@ -176,6 +176,41 @@ fn odd_spellings_of_an_address_are_that_address() {
 }
 
 #[test]
+fn metadata_services_of_every_cloud_are_refused_where_private_addresses_are_not() {
+    let policy = UrlPolicy::new().with_private_addresses(PrivateAddresses::Allow);
+    for address in [
+        "169.254.169.254",
+        "169.254.170.2",
+        "169.254.170.23",
+        "169.254.42.42",
+        "169.254.0.23",
+        "168.63.129.16",
+        "100.100.100.200",
+        "192.0.0.192",
+        "[fd00:ec2::254]",
+        "[fd00:ec2::23]",
+        "[fd20:ce::254]",
+        "[fd00:c1::a9fe:a9fe]",
+        "[fd00:42::42]",
+        "[fd00:a9fe:a9fe::1]",
+        "[fd00:100::100:200]",
+        "[fe80::a9fe:a9fe]",
+        "[64:ff9b::a9fe:a9fe]",
+        "[64:ff9b::6464:64c8]",
+        "[2002:a83f:8110::]",
+        "[::ffff:192.0.0.192]",
+    ] {
+        let text = format!("https://{address}/latest/");
+        assert_eq!(kind(&policy, &text), AddressKind::Metadata, "{address}");
+    }
+    // Their neighbours are addresses of private networks like others.
+    for address in ["100.100.100.201", "[fd00:42::43]", "[fd20:ce::255]", "[fd00:ec3::254]"] {
+        let allowed = policy.check_url(&url(&format!("https://{address}/")));
+        assert!(allowed.is_ok(), "{address}: {allowed:?}");
+    }
+}
+
+#[test]
 fn addresses_are_sorted_by_what_they_are_for() {
     use AddressKind as K;
     for (addresses, kind) in [
@@ -600,6 +635,12 @@ fn of_a_text_that_is_no_url_no_secret_is_shown() {
         ("https://h/a@b#hush", "https://h/a@b…"),
         ("", ""),
         ("://@", "://"),
+        ("https://u:hu/sh@h/x", "https://…"),
+        ("https://u:hu?sh@h/x", "https://…"),
+        ("https://u:hu#sh@h/x", "https://…"),
+        ("https://u:hu\\sh@h/x", "https://…"),
+        ("https://[::1:80/x@y", "https://…"),
+        ("https://[::1]:8x/y", "https://[::1]:8x/y"),
     ] {
         assert_eq!(redacted_text(text), shown);
     }

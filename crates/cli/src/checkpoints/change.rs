@@ -96,12 +96,10 @@ async fn change_one(
             }
         }
     };
-    if settled > log.end() && force == Force::Off {
-        return Outcome::refused(format!(
-            "the log ends at {}: a worker would take {settled} for lost; --force writes it all \
-             the same",
-            log.end()
-        ));
+    if force == Force::Off
+        && let Some(refused) = beyond_end(settled, &log)
+    {
+        return refused;
     }
     let (position, unknown) = located(&opened.transport, partition, settled, &log).await;
     let write = guarded.write(partition, |stored, write_id| {
@@ -116,6 +114,17 @@ async fn change_one(
         Written::Refused(why) => Outcome::refused(why),
         Written::Failed(why) => Outcome::failed(why),
     }
+}
+
+/// Refuses a place behind the end of the log.
+pub(super) fn beyond_end(settled: SequenceNumber, log: &LogProperties) -> Option<Outcome> {
+    (settled > log.end()).then(|| {
+        Outcome::refused(format!(
+            "the log ends at {}: a worker would take {settled} for lost; --force writes it all \
+             the same",
+            log.end()
+        ))
+    })
 }
 
 fn notes(change: &Change, settled: SequenceNumber, log: &LogProperties) -> Vec<String> {

@@ -1,6 +1,6 @@
 //! `export`: every checkpoint as a line, whole or not at all in a file.
 
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::Path;
 
@@ -11,6 +11,7 @@ use super::table::counted;
 use super::{ExportArgs, line};
 use crate::terminal::{as_json, give, give_all, tell};
 use crate::{CommandError, Ending, ReportFormat, brief};
+use longshore::private_file;
 
 pub(super) async fn run(args: ExportArgs) -> Result<Ending, CommandError> {
     let ExportArgs { to, config, report } = args;
@@ -65,7 +66,7 @@ pub(super) async fn run(args: ExportArgs) -> Result<Ending, CommandError> {
 
 /// Makes a file that was not there. What an earlier run wrote may be all that is left.
 fn create(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = File::create_new(path)?;
+    let mut file = private_file::open(OpenOptions::new().write(true).create_new(true), path)?;
     let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
     if written.is_err() {
         // A part of it would pass for the whole.

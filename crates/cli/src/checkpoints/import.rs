@@ -1,15 +1,16 @@
 //! `import`: checkpoints from lines, after all of them were checked. Where a line has a number and
-//! no offset, the hub is asked for it.
+//! no offset, the hub is asked for it. What `set` refuses is refused here as well.
 
 use std::collections::BTreeMap;
 
+use super::change::beyond_end;
 use super::guarded::{Guarded, Written, forced_note};
 use super::opened::{Missing, Opened, WITHOUT_HUB};
 use super::outcome::{Outcome, Report};
 use super::place::{located, without_offset};
-use super::{ImportArgs, line};
+use super::{Force, ImportArgs, line};
 use crate::configured::refuse;
-use crate::{CommandError, Ending};
+use crate::{CommandError, Ending, brief};
 use longshore::checkpoint_store::Checkpoint;
 use longshore::event::PartitionId;
 use longshore::state::reset::restore;
@@ -38,10 +39,19 @@ pub(super) async fn run(args: ImportArgs) -> Result<Ending, CommandError> {
             return Ok(Ending::Unusable);
         }
     };
-    let guarded = Guarded::new(&opened, force.into()).await?;
+    let force = force.into();
+    let mut wrong = match force {
+        Force::Off => compare(&opened, &kept).await?,
+        Force::On => BTreeMap::new(),
+    };
+    let guarded = Guarded::new(&opened, force).await?;
     let mut unknown = look_up(&opened, &mut kept).await;
     let mut report = Report::default();
     for (partition, kept) in kept {
+        if let Some(outcome) = wrong.remove(&partition) {
+            report.add(&partition, outcome);
+            continue;
+        }
         let write = guarded.write(&partition, |stored, write_id| restore(stored, &kept, write_id));
         let outcome = match write.await {
             Written::Done(change) => {
@@ -56,6 +66,36 @@ pub(super) async fn run(args: ImportArgs) -> Result<Ending, CommandError> {
         report.add(&partition, outcome);
     }
     report.give(&opened, common.report)
+}
+
+/// What does not go with the hub: partitions that it does not have, and places behind the end of
+/// their log. Of another creation of the hub only the worker knows what it means.
+///
+/// # Errors
+/// The hub does not answer.
+async fn compare(
+    opened: &Opened,
+    kept: &[(PartitionId, Checkpoint)],
+) -> Result<BTreeMap<PartitionId, Outcome>, CommandError> {
+    let hub = opened.transport.hub_properties().await?;
+    let mut wrong = BTreeMap::new();
+    for (partition, checkpoint) in kept {
+        if !hub.partitions.contains(partition) {
+            let why = format!("the hub has no partition {partition}");
+            wrong.insert(partition.clone(), Outcome::refused(why));
+            continue;
+        }
+        let watermark = checkpoint.watermark.as_ref().map(|position| position.sequence_number);
+        let settled = checkpoint.settled_above.iter().map(|run| run.last).chain(watermark).max();
+        let is_of_this_hub = checkpoint.incarnation.is_none_or(|it| it == hub.incarnation);
+        let Some(settled) = settled.filter(|_| is_of_this_hub) else { continue };
+        let outcome = match opened.transport.log_properties(partition).await {
+            Ok(log) => beyond_end(settled, &log),
+            Err(error) => Some(Outcome::failed(brief(&error))),
+        };
+        wrong.extend(outcome.map(|outcome| (partition.clone(), outcome)));
+    }
+    Ok(wrong)
 }
 
 /// Adds the offsets that are missing; returns a note for each that is not known. A position of

@@ -58,7 +58,17 @@ pub(super) async fn run(args: TransferArgs) -> Result<Ending, CommandError> {
 async fn transfer(args: TransferArgs, report: &mut Report) -> Result<Ending, CommandError> {
     let mut signals = Signals::listen()?;
     let stop = Stop::new();
-    let http = match args.http.options() {
+    // The file with credentials may be a pipe that nobody writes to.
+    let named = args.http.clone();
+    let reading = tokio::task::spawn_blocking(move || named.options());
+    let read = tokio::select! {
+        read = reading => read.unwrap_or_else(|gone| Err(CommandError::new(gone.to_string()))),
+        _code = signals.next() => {
+            report.interrupted = true;
+            return Ok(Ending::WorkLeft);
+        }
+    };
+    let http = match read {
         Ok(http) => http,
         Err(CommandError(why)) => {
             tell(&why);
@@ -160,6 +170,10 @@ async fn transfer(args: TransferArgs, report: &mut Report) -> Result<Ending, Com
     }
     match ended.is_all_settled {
         true => {
+            let found = progress.skipped() + progress.verified();
+            if let Some(why) = unanswered(list.tasks, report, found) {
+                return Err(CommandError::new(why));
+            }
             if stamp.has_changed() {
                 tell(format_args!(
                     "the list {} was written to while its files moved; run the command again for \
@@ -175,6 +189,19 @@ async fn transfer(args: TransferArgs, report: &mut Report) -> Result<Ending, Com
         }
         false => Ok(Ending::WorkLeft),
     }
+}
+
+/// Why a list that was read to its end is not done all the same: each of its tasks became a file or a
+/// dead letter, or its file was found.
+fn unanswered(asked: u64, report: &Report, found: u64) -> Option<String> {
+    let answered = report.files + report.failed + found;
+    (answered < asked).then(|| {
+        format!(
+            "of {asked} tasks {} came to nothing, which is a fault of this program; run the command \
+             again: it tries them again",
+            asked - answered
+        )
+    })
 }
 
 fn standing(job: &Job, queue: &ListQueue, progress: &Progress, waiting: &Waiting) -> Standing {
@@ -267,4 +294,18 @@ async fn supervise(
         reason = stop.reason() => Ended { stopped: Some(reason), ..interrupted },
         code = signals.next() => Ended { at_once: Some(code), ..interrupted },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_asked_for_and_is_not_accounted_for_is_said() {
+        let report = Report { files: 3, failed: 2, ..Report::default() };
+        assert_eq!(unanswered(6, &report, 1), None);
+        assert_eq!(unanswered(5, &report, 1), None, "a file may be fetched twice");
+        let said = unanswered(9, &report, 1).expect("three are missing");
+        assert!(said.starts_with("of 9 tasks 3 came to nothing"), "{said}");
+    }
 }

@@ -21,8 +21,10 @@ use super::ledger::{Results, ResultsBuilder};
 use super::line::Key;
 use crate::CommandError;
 use crate::failing::Stop;
+use crate::terminal::tell;
 use longshore::error::{Error, ErrorClass};
 use longshore::event::{EntityName, OutgoingEvent};
+use longshore::private_file;
 use longshore::transfer::task::TransferResult;
 use longshore::transport::{Publisher, SendReceipt, SendTarget};
 
@@ -72,14 +74,21 @@ impl ResultsFile {
         };
         let lock = lock(folder)?;
         let mut file =
-            OpenOptions::new().read(true).append(true).create(true).open(&path).map_err(cannot)?;
+            private_file::open(OpenOptions::new().read(true).append(true).create(true), &path)
+                .map_err(cannot)?;
         if !is_ours(&file).map_err(cannot)? {
             return Err(CommandError::new(format!(
                 "{} is no file of this command; move it away, or name another folder with --state",
                 path.display()
             )));
         }
-        let (results, whole_bytes) = read(&file).map_err(cannot)?;
+        let Found { results, whole_bytes, damaged_lines } = read(&file).map_err(cannot)?;
+        if damaged_lines > 0 {
+            tell(format_args!(
+                "{} has {damaged_lines} lines that are damaged; what they told of is looked at again",
+                path.display()
+            ));
+        }
         if file.metadata().map_err(cannot)?.len() > whole_bytes {
             file.set_len(whole_bytes).map_err(cannot)?;
         }
@@ -212,8 +221,9 @@ fn lock(folder: &Path) -> Result<File, CommandError> {
     let cannot = |error: io::Error| {
         CommandError::new(format!("the state {} cannot be used: {error}", path.display()))
     };
-    let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-    let mut file = open.map_err(cannot)?;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    let mut file = private_file::open(&mut options, &path).map_err(cannot)?;
     match file.try_lock() {
         Ok(()) => {
             // For the reader of a refusal only.
@@ -246,22 +256,34 @@ fn is_ours(file: &File) -> io::Result<bool> {
     Ok(HEADER.as_bytes().starts_with(&begin))
 }
 
-/// The results, and how many bytes of the file are whole lines.
-fn read(file: &File) -> io::Result<(Results, u64)> {
+/// What a file of results holds.
+struct Found {
+    results: Results,
+    /// Up to the end of the last line that is whole.
+    whole_bytes: u64,
+    /// Lines that are no results.
+    damaged_lines: u64,
+}
+
+fn read(file: &File) -> io::Result<Found> {
     let mut file = file;
     file.seek(SeekFrom::Start(0))?;
     let mut input = BufReader::with_capacity(1 << 20, file);
-    let (mut results, mut whole_bytes, mut line) = (ResultsBuilder::default(), 0, Vec::new());
+    let (mut results, mut line) = (ResultsBuilder::default(), Vec::new());
+    let (mut whole_bytes, mut damaged_lines) = (0, 0);
     loop {
         line.clear();
         let bytes = input.read_until(b'\n', &mut line)?;
         if bytes == 0 || !line.ends_with(b"\n") {
-            return Ok((results.build(), whole_bytes));
+            return Ok(Found { results: results.build(), whole_bytes, damaged_lines });
         }
+        let is_header = whole_bytes == 0;
         whole_bytes += bytes as u64;
-        // What cannot be read is as if it were not there: its file is fetched again.
-        if let Some((key, bytes, path)) = std::str::from_utf8(&line).ok().and_then(fields) {
-            results.add(path, &key, bytes);
+        // What cannot be read is as if it were not there: its file is looked at again.
+        match std::str::from_utf8(&line).ok().and_then(fields) {
+            Some((key, bytes, path)) => results.add(path, &key, bytes),
+            None if is_header => {}
+            None => damaged_lines += 1,
         }
     }
 }

@@ -75,6 +75,8 @@ async fn what_is_exported_is_the_same_in_an_empty_container() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_with_a_bad_line_writes_nothing_and_names_each() {
     let stage = Stage::over_a_folder(2).await;
+    stage.publish("0", 10).await;
+    stage.publish("1", 10).await;
     stage.write("0", &at(3)).await;
     stage.write("1", &at(3)).await;
     let lines = exported(&stage).await;
@@ -121,6 +123,8 @@ async fn a_file_with_a_bad_line_writes_nothing_and_names_each() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_import_leaves_a_live_owner_alone() {
     let stage = Stage::over_a_container(2).await;
+    stage.publish("0", 10).await;
+    stage.publish("1", 10).await;
     stage.write("0", &at(3)).await;
     stage.write("1", &at(3)).await;
     stage.run(&["export", "--to", "kept.jsonl"]).await.expect_code(0);
@@ -138,6 +142,37 @@ async fn an_import_leaves_a_live_owner_alone() {
     assert_eq!(stage.settled_to("0").await, Some(3));
     let text = fs::read_to_string(stage.dir.path().join("kept.jsonl")).unwrap();
     assert_eq!(text.lines().count(), 2);
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_refuses_what_set_refuses() {
+    let stage = Stage::over_a_folder(2).await;
+    stage.publish("0", 10).await;
+    stage.write("0", &at(3)).await;
+    let line = exported(&stage).await.remove(0);
+    let with = |partition: &str, number: i64, above: Value| {
+        let mut line = line.clone();
+        line["partition"] = json!(partition);
+        (line["sequence_number"], line["settled_above"]) = (json!(number), above);
+        line.to_string()
+    };
+    let lines = [with("0", 10, json!([])), with("1", 0, json!([])), with("7", -1, json!([]))];
+    stage.file("wrong.jsonl", &lines.join("\n"));
+    let (report, code) = stage.report(&["import", "--from", "wrong.jsonl"]).await;
+    assert_eq!(code, 3, "{report}");
+    for (partition, why) in [("0", "ends at 9"), ("1", "ends at -1"), ("7", "no partition 7")] {
+        assert_eq!(row(&report, partition)["outcome"], "refused");
+        let reason = row(&report, partition)["reason"].as_str().unwrap();
+        assert!(reason.contains(why), "{reason}");
+    }
+    assert_eq!(stage.settled_to("0").await, Some(3));
+    stage.file("above.jsonl", &with("0", 3, json!([[5, 12]])));
+    stage.run(&["import", "--from", "above.jsonl"]).await.expect_code(3);
+    stage.file("right.jsonl", &with("0", 9, json!([])));
+    stage.run(&["import", "--from", "right.jsonl"]).await.expect_code(0);
+    stage.run(&["import", "--from", "wrong.jsonl", "--force"]).await.expect_code(0);
+    assert_eq!(stage.settled_to("0").await, Some(10));
     stage.stop().await;
 }
 

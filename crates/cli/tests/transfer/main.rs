@@ -15,6 +15,7 @@ mod web;
 mod again;
 mod arguments;
 mod bad_input;
+mod damage;
 mod full_disk;
 mod interrupt;
 mod limits;

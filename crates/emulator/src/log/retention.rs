@@ -6,7 +6,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{PartitionLog, State};
+use super::{Next, PartitionLog, State};
+use crate::extents::Extent;
 
 /// How long and how much of a partition is kept; without either, for ever and everything.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -53,11 +54,35 @@ impl PartitionLog {
         }
         state.begin_sequence
     }
+
+    /// All that its files must hold once they are synced.
+    pub(crate) fn extent(&self) -> Extent {
+        let state = self.lock();
+        let Next { sequence: end, offset: end_offset, .. } = state.next;
+        Extent { begin: state.first_sequence(), end, end_offset }
+    }
+
+    /// The part of it that is in files older than the newest, which were synced.
+    pub(crate) fn older_extent(&self) -> Extent {
+        let state = self.lock();
+        let begin = state.first_sequence();
+        match state.segments.last() {
+            Some(newest) => {
+                Extent { begin, end: newest.base_sequence, end_offset: newest.base_offset }
+            }
+            None => Extent { begin, ..Extent::default() },
+        }
+    }
 }
 
 impl State {
     fn is_in_memory(&self) -> bool {
         self.segments.is_empty()
+    }
+
+    /// The first event of the oldest file, which the log may begin behind.
+    fn first_sequence(&self) -> i64 {
+        self.segments.first().map_or(self.begin_sequence, |first| first.base_sequence)
     }
 
     fn pop_front(&mut self) {
@@ -129,7 +154,6 @@ mod tests {
     use super::*;
     use crate::address::Start;
     use crate::event;
-    use crate::log::Next;
     use crate::segment::Segment;
 
     fn append(log: &PartitionLog, bytes: usize, at_ms: i64) {

@@ -1,0 +1,163 @@
+//! What the command makes is its owner's alone, whatever the umask; and nothing that is no file holds it
+//! up.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, dead_code)]
+
+#[path = "command/mod.rs"]
+mod command;
+#[path = "../../../tests/web/mod.rs"]
+mod web;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use command::{Folder, start};
+use longshore_emulator::Emulator;
+use web::WebServer;
+
+/// The command where everything that says no more is open to everyone.
+fn open_to_all(arguments: &[&str], folder: &Path) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", "umask 000; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_longshore")]);
+    command.args(arguments).current_dir(folder).env_remove("RUST_LOG");
+    command
+}
+
+/// The files and folders from `path` down that others may use.
+fn wide(path: &Path, found: &mut Vec<String>) {
+    let mode = path.symlink_metadata().unwrap().permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        found.push(format!("{} {mode:o}", path.display()));
+    }
+    if path.is_dir() {
+        for entry in fs::read_dir(path).unwrap() {
+            wide(&entry.unwrap().path(), found);
+        }
+    }
+}
+
+fn expect_private(path: &Path) {
+    let mut found = Vec::new();
+    wide(path, &mut found);
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+const TRANSFER: [&str; 6] = ["transfer", "--urls", "list", "--to", "files", "--allow-private"];
+
+#[test]
+fn the_state_of_a_transfer_is_private() {
+    let (web, folder) = (WebServer::start(), Folder::new());
+    web.serve("a.bin", "a");
+    folder.list([web.url("a.bin"), web.url("gone.bin?sig=hush")]);
+    start(&mut open_to_all(&TRANSFER, folder.dir.path())).end().expect_code(3);
+    assert!(!folder.dead_letters().is_empty());
+    expect_private(&folder.state());
+    // What was asked for is for whom the umask says.
+    let mode = fs::metadata(folder.target().join("a.bin")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o666);
+}
+
+#[test]
+fn the_data_and_the_certificates_of_a_broker_are_private() {
+    let dir = tempfile::tempdir().unwrap();
+    let arguments = [
+        "emulator",
+        "--hub",
+        "orders:2",
+        "--port",
+        "0",
+        "--tls-port",
+        "0",
+        "--data",
+        "data",
+        "--cert-dir",
+        "certs",
+    ];
+    let running = start(&mut open_to_all(&arguments, dir.path()));
+    running.wait_until_said("tokens are not checked");
+    running.interrupt();
+    running.end().expect_code(0);
+    expect_private(&dir.path().join("data"));
+    // A certificate is there to be handed out.
+    fs::remove_file(dir.path().join("certs/ca.pem")).unwrap();
+    expect_private(&dir.path().join("certs"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn checkpoints_and_what_is_exported_of_them_are_private() {
+    let dir = tempfile::tempdir().unwrap();
+    let emulator = Emulator::builder().hub("orders", 1).start().await.unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = open_to_all(arguments, dir.path());
+        command.env("EVENTHUB_CONNECTION_STRING", emulator.connection_string(Some("orders")));
+        command.env("LONGSHORE_CHECKPOINT_FOLDER", "checkpoints");
+        let running = start(&mut command);
+        tokio::task::block_in_place(|| running.end()).expect_code(0);
+    };
+    run(&["checkpoints", "set", "--partition", "0", "--sequence", "-1"]);
+    run(&["checkpoints", "export", "--to", "kept.jsonl"]);
+    expect_private(&dir.path().join("checkpoints"));
+    expect_private(&dir.path().join("kept.jsonl"));
+    emulator.shutdown().await.unwrap();
+}
+
+fn make_pipe(path: &Path) {
+    let made = Command::new("mkfifo").arg(path).status().unwrap();
+    assert!(made.success());
+}
+
+#[test]
+fn a_pipe_or_a_link_where_the_state_has_a_file_is_said_at_once() {
+    let (web, folder) = (WebServer::start(), Folder::new());
+    web.serve("a.bin", "a");
+    folder.list([web.url("a.bin")]);
+    folder.run().expect_code(0);
+    let aside = folder.path("aside");
+    for name in ["results", ".longshore.lock"] {
+        let path = folder.state().join(name);
+        fs::rename(&path, &aside).unwrap();
+        make_pipe(&path);
+        let ended = folder.start().end_within(Duration::from_secs(20));
+        ended.expect_code(1).expect_said("not a regular file");
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(&aside, &path).unwrap();
+        let ended = folder.start().end_within(Duration::from_secs(20));
+        ended.expect_code(1).expect_said("not a regular file");
+        fs::remove_file(&path).unwrap();
+        fs::rename(&aside, &path).unwrap();
+    }
+    folder.run().expect_code(0);
+}
+
+#[test]
+fn who_waits_for_a_pipe_is_stopped_by_a_signal() {
+    let folder = Folder::new();
+    make_pipe(&folder.path("pipe"));
+    folder.list(["https://example.com/a"]);
+    let transfer = [&TRANSFER[..], &["--credentials", "pipe"]].concat();
+    let emulator = ["emulator", "--config", "pipe"];
+    for (arguments, code) in [(&transfer[..], 4), (&emulator[..], 0)] {
+        let running = start(&mut open_to_all(arguments, folder.dir.path()));
+        std::thread::sleep(Duration::from_millis(500));
+        running.interrupt();
+        running.end_within(Duration::from_secs(20)).expect_code(code);
+    }
+}
+
+#[test]
+fn a_pipe_where_a_broker_has_a_file_is_said_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("data")).unwrap();
+    for name in ["lock", "extents.json"] {
+        let path = dir.path().join("data").join(name);
+        let _may_be_gone = fs::remove_file(&path);
+        make_pipe(&path);
+        let arguments = ["emulator", "--hub", "orders:1", "--port", "0", "--data", "data"];
+        let ended = start(&mut open_to_all(&arguments, dir.path()));
+        ended.end_within(Duration::from_secs(20)).expect_code(1).expect_said("not a regular file");
+        fs::remove_file(&path).unwrap();
+    }
+}

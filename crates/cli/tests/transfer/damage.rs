@@ -1,0 +1,101 @@
+//! A state folder that was damaged: every file is right at the end, or a word is said and the exit code
+//! says so.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rand::rngs::SmallRng;
+use rand::seq::IndexedRandom as _;
+use rand::{Rng as _, SeedableRng as _};
+
+use crate::command::{Folder, files_below};
+use crate::web::WebServer;
+
+const FILES: usize = 20;
+
+fn copy(from: &Path, to: &Path) {
+    for name in files_below(from) {
+        let copied = to.join(&name);
+        fs::create_dir_all(copied.parent().unwrap()).unwrap();
+        fs::copy(from.join(&name), copied).unwrap();
+    }
+}
+
+/// Damages a file of the state and tells how.
+fn damage(state: &Path, random: &mut SmallRng) -> String {
+    let found: Vec<String> = files_below(state).into_iter().collect();
+    // The results have most to lose.
+    let results = "results".to_owned();
+    let name = if random.random() { &results } else { found.choose(random).unwrap() };
+    let path = state.join(name);
+    let mut bytes = fs::read(&path).unwrap();
+    let at = random.random_range(0..bytes.len());
+    let what = match random.random_range(0..4) {
+        0 => {
+            bytes[at] ^= 1 << random.random_range(0..8);
+            format!("a bit of byte {at}")
+        }
+        1 => {
+            let end = (at + random.random_range(1..300)).min(bytes.len());
+            bytes[at..end].fill_with(|| random.random());
+            format!("bytes {at} to {end}")
+        }
+        2 => {
+            bytes.truncate(at);
+            format!("cut at {at}")
+        }
+        _ => {
+            fs::remove_file(&path).unwrap();
+            return format!("{name} gone");
+        }
+    };
+    fs::write(&path, bytes).unwrap();
+    format!("{name}: {what}")
+}
+
+/// Takes away, or cuts, some files of the target.
+fn lose_files(target: &Path, names: &[String], random: &mut SmallRng) {
+    for _ in 0..3 {
+        let path: PathBuf = target.join(names.choose(random).unwrap());
+        if random.random() {
+            let _may_be_gone = fs::remove_file(path);
+        } else if path.exists() {
+            fs::write(path, "x").unwrap();
+        }
+    }
+}
+
+#[test]
+fn damage_to_the_state_never_costs_a_file_without_a_word() {
+    let seeds = std::env::var("LONGSHORE_DAMAGES").map_or(24, |seeds| seeds.parse().unwrap());
+    let (web, whole) = (WebServer::start(), Folder::new());
+    let names: Vec<String> = (0..FILES).map(|number| format!("files/{number}.bin")).collect();
+    // One is not there yet, so the state has a dead letter.
+    for name in names.iter().filter(|name| **name != names[7]) {
+        web.serve(name, name.as_bytes());
+    }
+    whole.list(names.iter().map(|name| web.url(name)));
+    whole.run().expect_code(3);
+    web.serve(&names[7], names[7].as_bytes());
+    let mut refused = 0;
+    for seed in 0..seeds {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let folder = Folder::new();
+        folder.list(names.iter().map(|name| web.url(name)));
+        copy(&whole.target(), &folder.target());
+        copy(&whole.state(), &folder.state());
+        let what = damage(&folder.state(), &mut random);
+        lose_files(&folder.target(), &names, &mut random);
+        let ended = folder.run();
+        if ended.code == Some(0) {
+            for name in &names {
+                assert_eq!(folder.content(name), name.as_bytes(), "seed {seed}, {what}, {name}");
+            }
+        } else {
+            refused += 1;
+            assert!(!ended.stderr.is_empty(), "seed {seed}, {what}");
+        }
+    }
+    println!("{seeds} damages: {refused} runs refused, the files of the others are right");
+    assert!(refused < seeds / 2, "{refused}");
+}
