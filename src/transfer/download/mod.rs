@@ -10,6 +10,9 @@
 //! 7. Commit. The slot of the task is free.
 //! 8. Publish the result, beside those of other tasks, and only then is the task settled.
 //!
+//! Where the partition is about to leave, a task that has not begun is put back, and so is a file that
+//! comes in blocks, once what came of it is written; what comes in its order goes on to its end.
+//!
 //! A task that is wrong becomes a dead letter; a network that fails is retried; a store that
 //! cannot be used stops the consumer, because every other task would fail alike. A body is
 //! never held whole, but for small ones: memory per download is a chunk of the network and a chunk of
@@ -29,13 +32,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use self::existing::Existing;
 pub use self::existing::ExistingFiles;
 use self::existing::Names;
 use self::kept::{Kept, TaskId};
-use self::net::{Net, Stopped};
+use self::net::{Net, Stopped, put_back};
 use self::receiving::Receiving;
 use self::store_failure::store_failed;
 use super::connections::Connections;
@@ -205,8 +209,13 @@ impl DownloadWorker {
             return Err(Outcome::skip(reason));
         }
         // Before the work: what is fetched can be told of.
-        let room = self.results.room(event.budget_bytes() + RESULT_BYTES);
-        let Ok(room) = timeout(ROOM_WAIT, room).await else {
+        let stop = context.handing_off();
+        let room = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Err(put_back()),
+            room = timeout(ROOM_WAIT, self.results.room(event.budget_bytes() + RESULT_BYTES)) => room,
+        };
+        let Ok(room) = room else {
             // The slot is somebody else's, and the task is not at fault.
             let message = "results wait for their hub, and there is no room for more";
             let failure = Failure::new(ErrorClass::Throttling, message);
@@ -221,7 +230,12 @@ impl DownloadWorker {
             rates: &self.rates,
             progress: &self.progress,
         };
-        let stored = match existing.of(&task, &names).await {
+        let existing = tokio::select! {
+            biased;
+            () = stop.cancelled() => Err(put_back()),
+            existing = existing.of(&task, &names) => existing,
+        };
+        let stored = match existing {
             Ok(None) => self.fetch(&task, &names, TaskId::of(event), context).await,
             Ok(Some(existing)) => Ok(existing),
             Err(outcome) => Err(outcome),
@@ -239,13 +253,14 @@ impl DownloadWorker {
         Ok(Stored { result: result(event, task, &finished)?, task: id, room })
     }
 
-    fn net(&self) -> Net<'_> {
+    fn net<'a>(&'a self, stop: &'a CancellationToken) -> Net<'a> {
         Net {
             fetcher: &self.fetcher,
             rates: &self.rates,
             progress: &self.progress,
             limits: &self.limits,
             connections: &self.connections,
+            stop,
         }
     }
 
@@ -260,7 +275,7 @@ impl DownloadWorker {
         let host = host_name(&task.url).unwrap_or_default();
         let _connection = self.connections.of_file(&host);
         let mut arriving = self.kept.take(&id).unwrap_or_default();
-        let (net, store, source) = (self.net(), &*self.store, names.source());
+        let (net, store, source) = (self.net(context.handing_off()), &*self.store, names.source());
         let receiving = Receiving { net, store, task, source, host: &host };
         match receiving.all_of(&mut arriving).await {
             Ok((bytes, sha256)) => {

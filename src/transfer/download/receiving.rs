@@ -11,7 +11,7 @@ use tracing::debug;
 
 use super::arriving::{Arriving, InBlocks};
 use super::checks::{check_length, check_rate, verified, wrong_length};
-use super::net::{Net, Stopped};
+use super::net::{Net, Stopped, put_back};
 use super::side_by_side::{NotThere, SideBySide};
 use super::store_failure::store_failed;
 use crate::blob_store::BlobStore;
@@ -77,7 +77,12 @@ impl Receiving<'_> {
             }
         }
         loop {
-            let asked = net.fetcher.get(&task.url, arriving.plan.ask(), net.rates).await;
+            let has_nothing = arriving.plan.received() == 0;
+            let asked = tokio::select! {
+                biased;
+                asked = net.fetcher.get(&task.url, arriving.plan.ask(), net.rates) => asked,
+                () = net.stop.cancelled(), if has_nothing => return Err(put_back().into()),
+            };
             let Fetched { response, answer, host: answered } = match asked {
                 Ok(fetched) => fetched,
                 Err(NotFetched::NoSuchPart) => {

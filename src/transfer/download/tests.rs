@@ -74,7 +74,8 @@ async fn fetched(worker: &DownloadWorker, pause: Duration) -> Result<u64, Outcom
     arriving.plan.on_answer(answer).unwrap();
     arriving.begin_anew(&*worker.store, &task.path).await.map_err(store_failed)?;
     let mut meter = worker.rates.meter("example.com".into());
-    let (net, store, host) = (worker.net(), &*worker.store, "example.com");
+    let stop = CancellationToken::new();
+    let (net, store, host) = (worker.net(&stop), &*worker.store, "example.com");
     let receiving = Receiving { net, store, task: &task, source: &[0; 16], host };
     match receiving.copy(response, &mut arriving, &mut meter, &Pace::default()).await {
         Ok(()) => Ok(arriving.plan.received()),
