@@ -241,6 +241,10 @@ impl EventHandler for SimHandler {
         };
         let lane = InLane::of_call(&self.0, slice::from_ref(&event), ownership.epoch).pop();
         let mut call = self.begin(&event, ownership.epoch, lane.flatten());
+        if ownership.handing_off.is_cancelled() {
+            // Of batches one is flushed while its partition is about to leave.
+            self.0.world.oracle(|oracle| oracle.on_told_before_it_began(&self.0.name, call.id));
+        }
         let result = match &self.1 {
             Some(results) => results.begin(&event, &ownership).await,
             None => None,

@@ -148,6 +148,20 @@ impl Oracle {
         }
     }
 
+    /// The handler of an event was told to stop before it began: that tells of a hand-off that is over,
+    /// for none begins while one is under way.
+    pub fn on_told_before_it_began(&mut self, worker: &str, id: usize) {
+        let partition = self.events[id].partition;
+        let is_leaving = self.partitions[partition].handing_off.is_some()
+            || self.leaving.contains(worker)
+            || self.is_excused(worker);
+        if !is_leaving {
+            self.violations.push(format!(
+                "{worker} begins event {id} and tells it to stop, and {partition} is not about to leave"
+            ));
+        }
+    }
+
     /// The lease store took an ownership record.
     pub fn on_ownership(
         &mut self,
