@@ -187,8 +187,9 @@ pub struct LeaseOptions {
     /// Between two looks at the leases while nothing changes; at most half of the expiry. Default
     /// [`DEFAULT_LOOK_INTERVAL`].
     pub look_interval: Duration,
-    /// How long a hand-off waits for handlers before it is put off; it cuts none. Default
-    /// [`DEFAULT_HAND_OFF_TIMEOUT`].
+    /// How long a hand-off waits for handlers before it is put off; it cuts none. Handlers that take
+    /// longer can stop instead ([`EventContext::handing_off`](crate::consumer::EventContext::handing_off)).
+    /// Default [`DEFAULT_HAND_OFF_TIMEOUT`].
     pub hand_off_timeout: Duration,
 }
 

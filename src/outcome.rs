@@ -80,6 +80,16 @@ impl Outcome {
         Outcome::Retry(RetryRequest { delay: RetryDelay::Postponed(wait), failure: failure.into() })
     }
 
+    /// Stopped before the end because the partition is about to leave
+    /// ([`EventContext::handing_off`](crate::consumer::EventContext::handing_off)): the event is not
+    /// settled, no attempt is used up, and the partition's next owner gets it again. Where there is no
+    /// next owner, because the hand-off is called back, it is tried again here after the configured
+    /// back-off.
+    pub fn put_back(reason: impl Into<String>) -> Self {
+        let failure = Failure::transient(reason);
+        Outcome::Retry(RetryRequest { delay: RetryDelay::PutBack, failure })
+    }
+
     /// Write the event to the dead-letter sink.
     pub fn dead_letter(failure: impl Into<Failure>) -> Self {
         Outcome::DeadLetter(failure.into())
@@ -158,6 +168,9 @@ pub enum RetryDelay {
     After(Duration),
     /// After this long, and the attempt is not counted.
     Postponed(Duration),
+    /// By the partition's next owner, and the attempt is not counted; while the partition stays, after
+    /// the configured back-off. See [`Outcome::put_back`].
+    PutBack,
     /// After this long, and no event of the same lane before that: the event goes back to the front
     /// of its lane, and the lane is closed. The attempt is not counted. An event without a lane waits
     /// alone. At most [`MAX_LANE_CLOSING`](crate::lanes::MAX_LANE_CLOSING): a longer time is

@@ -71,6 +71,8 @@ counters! {
     skipped = labelled.settled("skip"),
     /// Retries that handlers asked for or caused.
     retried = labelled.retries(),
+    /// Events that handlers put back, unsettled, because their partition was about to leave.
+    put_back = Counter::noop(),
     /// Dead letters that were acknowledged.
     dead_letters = labelled.settled("dead_letter"),
     /// Batches that filled to their count.

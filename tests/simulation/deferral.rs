@@ -69,6 +69,7 @@ impl Deferral {
 pub struct Ownership {
     pub partition: usize,
     pub epoch: u64,
+    pub handing_off: CancellationToken,
     pub cancelled: CancellationToken,
     pub lost: CancellationToken,
 }

@@ -14,13 +14,18 @@ use longshore::{
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
 
 use super::deferral::{Deferral, Ownership, Taken};
 use super::lanes::InLane;
 use super::results::Results;
 use super::worker::Worker;
 use super::world::index;
+
+/// A number of `0.0..1.0` that is a call's own.
+fn share_of(place: u64) -> f64 {
+    let mixed = (place ^ place >> 31).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    (mixed ^ mixed >> 32) as f64 / u64::MAX as f64
+}
 
 pub struct SimHandler(pub Arc<Worker>, pub Option<Results>);
 
@@ -43,8 +48,21 @@ struct Call {
     takes: Duration,
     closes_for: Duration,
     heeds_cancel: bool,
+    /// Whether it stops when its partition is about to leave.
+    heeds_hand_off: bool,
+    begun: Duration,
     deferral: Option<Deferral>,
     running: Running,
+}
+
+/// How the work of a call ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Worked {
+    Finished,
+    /// It was asked to give up.
+    GaveUp,
+    /// Its partition is about to leave.
+    Stopped,
 }
 
 /// An event is being handled; ends with the call, also where that is dropped.
@@ -102,6 +120,8 @@ impl SimHandler {
         };
         let mut takes = Duration::from_millis(random.random_range(0..=longest_ms));
         let heeds_cancel = random.random_bool(rates.heeds_cancel);
+        let heeds_hand_off = share_of(place) < rates.heeds_hand_off;
+        let begun = worker.world.begun().elapsed();
         // By the event alone, so that what it draws is no other call's.
         let closes_for = place % (rates.longest_closing_ms + 1);
         let mut closes_for = Duration::from_millis(closes_for);
@@ -115,17 +135,23 @@ impl SimHandler {
             worker.world.trace(|| format!("{} will end event {id} with {ending:?}", worker.name));
         }
         let deferral = Deferral::random(&mut random, &rates).filter(|_| !worker.world.is_calm());
-        Call { id, ending, takes, closes_for, heeds_cancel, deferral, running }
+        Call {
+            id,
+            ending,
+            takes,
+            closes_for,
+            heeds_cancel,
+            heeds_hand_off,
+            begun,
+            deferral,
+            running,
+        }
     }
 
-    /// Works; `false`: it was asked to give up, and does.
-    async fn work(
-        &self,
-        takes: Duration,
-        hangs: bool,
-        cancelled: Option<&CancellationToken>,
-    ) -> bool {
-        let worker = &self.0;
+    /// Works, as long as nothing tells it to stop.
+    async fn work(&self, call: &Call, ownership: &Ownership) -> Worked {
+        let (worker, takes) = (&self.0, call.takes);
+        let hangs = call.ending == Ending::Hang;
         worker.step();
         let work = async {
             sleep(takes).await;
@@ -133,22 +159,26 @@ impl SimHandler {
                 pending::<()>().await;
             }
         };
-        let finished = match cancelled {
-            Some(cancelled) => tokio::select! {
-                biased;
-                () = cancelled.cancelled() => false,
-                () = work => true,
-            },
-            None => {
-                work.await;
-                true
-            }
+        let worked = tokio::select! {
+            biased;
+            () = ownership.cancelled.cancelled(), if call.heeds_cancel => Worked::GaveUp,
+            () = ownership.handing_off.cancelled(), if call.heeds_hand_off => Worked::Stopped,
+            () = work => Worked::Finished,
         };
         worker.step();
+        if call.heeds_hand_off && worked == Worked::Finished {
+            worker.on_not_told_to_stop(call.id, call.begun);
+        }
         if worker.is_dead() {
             pending::<()>().await;
         }
-        finished
+        worked
+    }
+
+    /// A call stopped because its partition is about to leave.
+    fn put_back(&self, call: &Call, ownership: &Ownership) -> Outcome {
+        self.0.on_put_back(call.id, ownership.epoch);
+        Outcome::put_back("simulated")
     }
 
     /// How the event of a call ends.
@@ -205,11 +235,16 @@ impl EventHandler for SimHandler {
         let ownership = Ownership {
             partition: index(&context.partition().id),
             epoch: context.lease_epoch().0,
+            handing_off: context.handing_off().clone(),
             cancelled: context.cancelled().clone(),
             lost: context.partition_lost().clone(),
         };
         let lane = InLane::of_call(&self.0, slice::from_ref(&event), ownership.epoch).pop();
         let mut call = self.begin(&event, ownership.epoch, lane.flatten());
+        if ownership.handing_off.is_cancelled() {
+            // Of batches one is flushed while its partition is about to leave.
+            self.0.world.oracle(|oracle| oracle.on_told_before_it_began(&self.0.name, call.id));
+        }
         let result = match &self.1 {
             Some(results) => results.begin(&event, &ownership).await,
             None => None,
@@ -217,10 +252,11 @@ impl EventHandler for SimHandler {
         if result.is_some() {
             call.deferral = None;
         }
-        let cancelled = call.heeds_cancel.then_some(&ownership.cancelled);
         let taken = self.take(&call, || Some(context.clone().defer()));
-        if !self.work(call.takes, call.ending == Ending::Hang, cancelled).await {
-            return Outcome::retry(Failure::transient("gave up"));
+        match self.work(&call, &ownership).await {
+            Worked::Finished => {}
+            Worked::GaveUp => return Outcome::retry(Failure::transient("gave up")),
+            Worked::Stopped => return self.put_back(&call, &ownership),
         }
         if call.ending == Ending::Panic {
             // Without the hook that prints it.
@@ -244,6 +280,7 @@ impl BatchHandler for SimHandler {
         let ownership = Ownership {
             partition: index(&context.partition().id),
             epoch: context.lease_epoch().0,
+            handing_off: context.handing_off().clone(),
             cancelled: context.cancelled().clone(),
             lost: context.partition_lost().clone(),
         };
@@ -252,15 +289,18 @@ impl BatchHandler for SimHandler {
         let calls: Vec<Call> =
             calls.map(|(event, lane)| self.begin(event, ownership.epoch, lane)).collect();
         let Some(first) = calls.first() else { return Ok(Outcomes::all_done()) };
-        let (takes, ending) = (first.takes, first.ending);
-        let cancelled = first.heeds_cancel.then_some(&ownership.cancelled);
         let taken =
             calls.iter().enumerate().map(|(at, call)| self.take(call, || context.defer(at)));
         let taken: Vec<_> = taken.collect();
-        if !self.work(takes, ending == Ending::Hang, cancelled).await {
-            return Err(Failure::transient("gave up").into());
+        match self.work(first, &ownership).await {
+            Worked::Finished => {}
+            Worked::GaveUp => return Err(Failure::transient("gave up").into()),
+            Worked::Stopped => {
+                let stopped = calls.iter().map(|call| self.put_back(call, &ownership));
+                return Ok(Outcomes::each(stopped));
+            }
         }
-        match ending {
+        match first.ending {
             Ending::Panic => resume_unwind(Box::new("simulated")),
             Ending::Retry => Err(Failure::transient("simulated").into()),
             Ending::TooFew => {

@@ -254,6 +254,8 @@ pub struct HandlerRates {
     pub slow: f64,
     /// Of the calls: how many give up when they are asked to.
     pub heeds_cancel: f64,
+    /// Of the events: how many have handlers that stop when their partition is about to leave.
+    pub heeds_hand_off: f64,
     /// Of the events: how many have a settler.
     pub defer: f64,
     /// The longest that a settler takes.
@@ -318,6 +320,7 @@ impl Plan {
         add_lanes(&mut last, &mut this);
         let mut newest = SmallRng::seed_from_u64(seed.wrapping_add(0x7e50).rotate_left(48));
         this.results = ResultPlan::random(&mut newest);
+        this.handler.heeds_hand_off = *[0.0, 0.0, 0.5, 1.0].choose(&mut newest).unwrap_or(&0.0);
         this
     }
 }

@@ -220,6 +220,18 @@ impl Worker {
         });
     }
 
+    /// A handler stopped, and leaves the event to whoever has its partition next.
+    pub fn on_put_back(&self, id: usize, epoch: u64) {
+        self.world.oracle(|oracle| oracle.on_put_back(id, epoch));
+        self.world.trace(|| format!("{} puts event {id} back", self.name));
+    }
+
+    /// A handler that stops when it is told to was not told.
+    pub fn on_not_told_to_stop(&self, id: usize, begun: Duration) {
+        let now = self.world.begun().elapsed();
+        self.world.oracle(|oracle| oracle.on_not_told_to_stop(&self.name, id, begun, now));
+    }
+
     /// A settler said so when its ownership had ended, or was about to.
     pub fn on_settled_late(&self, id: usize, epoch: u64) {
         self.world.oracle(|oracle| oracle.on_settled_late(id, epoch));

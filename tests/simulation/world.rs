@@ -358,10 +358,10 @@ impl World {
             let ok = answer.is_ok();
             format!("{by} writes the lease of {} as {ownership:?}: {ok}", key.partition)
         });
-        let partition = index(&key.partition);
+        let (partition, now) = (index(&key.partition), self.begun().elapsed());
         let before = before.map(|stored| stored.ownership).unwrap_or_default();
         self.oracle(|oracle| match &answer {
-            Ok(_) => oracle.on_ownership(by, partition, &before, ownership),
+            Ok(_) => oracle.on_ownership(by, partition, &before, ownership, now),
             Err(_) => oracle.count("lease conflict"),
         });
         answer

@@ -237,10 +237,11 @@ mod tests {
             partition: partition.clone(),
             consumer_group: "$Default".into(),
             lease_epoch: LeaseEpoch(1),
+            handing_off: CancellationToken::new(),
             cancelled: CancellationToken::new(),
             lost: CancellationToken::new(),
             completions,
-            watched: WatchedHandler::new("none", partition, "$Default".into()),
+            watched: Arc::new(WatchedHandler::new("none", partition, "$Default".into())),
         };
         (Arc::new(scope), reports)
     }

@@ -83,6 +83,17 @@ macro_rules! shared_context {
                 self.scope.lease_epoch
             }
 
+            /// Fires when the partition is about to leave this worker: it is being handed to another
+            /// one, it is drained, or it is lost. Nothing is cut by that: it is for a handler that
+            /// takes long, and can stop and be gone on with by whoever gets the event next. Such a
+            /// handler returns [`Outcome::put_back`], and the partition need not wait for its end.
+            ///
+            /// A hand-off may be called back. Calls that begin after that have another token, which has
+            /// not fired; the one of a call that runs stays as it is.
+            pub fn handing_off(&self) -> &CancellationToken {
+                &self.scope.handing_off
+            }
+
             /// Fires when the handler is asked to give up: a drain ran out of time or the
             /// partition is lost. The future is dropped shortly after.
             pub fn cancelled(&self) -> &CancellationToken {
@@ -198,6 +209,11 @@ impl Settler {
     /// The event.
     pub fn event(&self) -> Option<&Event> {
         self.tracked.as_ref().map(|tracked| &tracked.event)
+    }
+
+    /// Fires when the partition is about to leave this worker; see [`EventContext::handing_off`].
+    pub fn handing_off(&self) -> &CancellationToken {
+        &self.scope.handing_off
     }
 
     /// Fires when the work is asked to give up: a drain ran out of time, or the partition is lost.

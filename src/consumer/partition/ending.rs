@@ -14,8 +14,15 @@
 //! default its handlers are asked to give up at once.
 //!
 //! A hand-off comes before that, and cuts nothing: intake rests, the partial batch is handed out,
-//! and what runs is waited for; when all of that is settled *and checkpointed*, the procedure
-//! begins with nothing left to wait for. Until then it can be called back.
+//! and what runs is waited for; when all of that is settled or put back, *and checkpointed*, the
+//! procedure begins with nothing left to wait for. Until then it can be called back.
+//!
+//! Handlers are told when either begins ([`EventContext::handing_off`]), so that one that can stop and
+//! be gone on with is not waited for.
+//!
+//! [`EventContext::handing_off`]: crate::consumer::EventContext::handing_off
+
+use std::sync::Arc;
 
 use futures::stream::FuturesUnordered;
 use tokio::time::{Instant, timeout};
@@ -53,6 +60,7 @@ impl PartitionWorker {
     /// Prepares to give the partition to another worker.
     pub(super) fn begin_hand_off(&mut self, now: Instant) {
         if self.tenure.on_hand_off() {
+            self.scope.handing_off.cancel();
             self.waiting.flush(now.into_std());
             self.status.set_phase(PartitionPhase::Draining);
         }
@@ -61,6 +69,7 @@ impl PartitionWorker {
     /// A hand-off, if there is one, is called back.
     pub(super) fn call_back(&mut self) {
         if self.tenure.on_called_back() {
+            self.scope = Arc::new(self.scope.after_call_back());
             self.status.set_phase(PartitionPhase::Running);
         }
     }
@@ -124,6 +133,7 @@ impl PartitionWorker {
             in_flight = self.running.len(),
             "the partition is being given up"
         );
+        self.scope.handing_off.cancel();
         self.status.set_phase(PartitionPhase::Draining);
         self.retries.drain().for_each(drop);
         self.closing = self.stream.take();

@@ -247,13 +247,14 @@ fn scope(
         partition: partition.clone(),
         consumer_group: consumer_group.clone(),
         lease_epoch,
+        handing_off: CancellationToken::new(),
         cancelled: CancellationToken::new(),
         lost: CancellationToken::new(),
         completions,
-        watched: WatchedHandler::new(
+        watched: Arc::new(WatchedHandler::new(
             handler.handler_name(),
             partition.clone(),
             consumer_group.clone(),
-        ),
+        )),
     })
 }

@@ -173,10 +173,16 @@ impl PartitionWorker {
     fn retry(&mut self, tracked: Tracked, request: RetryRequest, now: Instant) {
         // It was handled, and the process is there.
         self.end_trial(now);
-        self.shared.counters.retried.add(1);
+        match request.delay {
+            RetryDelay::PutBack => self.shared.counters.put_back.add(1),
+            _ => self.shared.counters.retried.add(1),
+        }
         let attempt = self.failures.attempt(tracked.ticket).number;
         let closes_lane = matches!(request.delay, RetryDelay::LaneCloses(_));
-        let is_attempt = !closes_lane && !matches!(request.delay, RetryDelay::Postponed(_));
+        let is_attempt = !matches!(
+            request.delay,
+            RetryDelay::LaneCloses(_) | RetryDelay::Postponed(_) | RetryDelay::PutBack
+        );
         if attempt >= self.shared.options.max_attempts && is_attempt {
             return self.dead_letter(tracked, request.failure, now);
         }
@@ -212,7 +218,7 @@ impl PartitionWorker {
         match delay {
             RetryDelay::Now => Duration::ZERO,
             RetryDelay::After(delay) | RetryDelay::Postponed(delay) => delay.min(MAX_DURATION),
-            RetryDelay::Backoff => {
+            RetryDelay::Backoff | RetryDelay::PutBack => {
                 self.shared.options.retry_backoff.delay(attempt, self.shared.random())
             }
             RetryDelay::LaneCloses(delay) if delay > MAX_LANE_CLOSING => {

@@ -8,6 +8,9 @@
 //! 5. Commit. The slot of the task is free.
 //! 6. Publish the result, beside those of other tasks, and only then is the task settled.
 //!
+//! Where the partition is about to leave, a task that has not begun is put back, and so is a file that
+//! comes in blocks, once what came of it is written; what comes in its order goes on to its end.
+//!
 //! A file that is wrong becomes a dead letter; a network that fails is retried; a store that cannot be
 //! used stops the consumer, because every other task would fail alike. A body is never held whole, but
 //! for small ones: memory per file is a chunk of the network and a chunk of the store.
@@ -25,13 +28,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 pub use self::existing::ExistingFiles;
 use self::existing::{Existing, Names, There};
 pub(super) use self::job::{Job, Named};
 use self::kept::{Kept, TaskId};
-use self::net::{Net, Stopped};
+use self::net::{Net, Stopped, put_back};
 use self::receiving::Receiving;
 use super::connections::Connections;
 use super::progress::Progress;
@@ -107,8 +111,13 @@ impl Mover {
         moved: &Moved<'_>,
     ) -> Result<Stored, Outcome> {
         // Before the work: what is moved can be told of.
-        let room = self.results.room(event.budget_bytes() + RESULT_BYTES);
-        let Ok(room) = timeout(ROOM_WAIT, room).await else {
+        let stop = context.handing_off();
+        let room = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Err(put_back()),
+            room = timeout(ROOM_WAIT, self.results.room(event.budget_bytes() + RESULT_BYTES)) => room,
+        };
+        let Ok(room) = room else {
             // The slot is somebody else's, and the task is not at fault.
             let message = "results wait for their hub, and there is no room for more";
             let failure = Failure::new(ErrorClass::Throttling, message);
@@ -122,7 +131,12 @@ impl Mover {
             rates: &self.rates,
             progress: &self.progress,
         };
-        let stored = match existing.of(job, &names).await {
+        let existing = tokio::select! {
+            biased;
+            () = stop.cancelled() => Err(put_back()),
+            existing = existing.of(job, &names) => existing,
+        };
+        let stored = match existing {
             Ok(There::Replaced(expected)) => {
                 self.fetch(job, &names, expected, TaskId::of(event), context).await
             }
@@ -151,12 +165,13 @@ impl Mover {
         deferred
     }
 
-    fn net(&self) -> Net<'_> {
+    fn net<'a>(&'a self, stop: &'a CancellationToken) -> Net<'a> {
         Net {
             rates: &self.rates,
             progress: &self.progress,
             limits: &self.limits,
             connections: &self.connections,
+            stop,
         }
     }
 
@@ -172,7 +187,7 @@ impl Mover {
         let host = job.source.host();
         let _connection = self.connections.of_file(&host);
         let mut arriving = self.kept.take(&id).unwrap_or_default();
-        let (net, store, source) = (self.net(), &*self.store, names.source());
+        let (net, store, source) = (self.net(context.handing_off()), &*self.store, names.source());
         let receiving = Receiving { net, store, job, source, host: &host };
         match receiving.all_of(&mut arriving).await {
             Ok((bytes, sums)) => {

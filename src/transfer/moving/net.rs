@@ -1,5 +1,7 @@
 //! What every body is read with, and how that ends early.
 
+use tokio_util::sync::CancellationToken;
+
 use crate::config::DownloadLimits;
 use crate::outcome::Outcome;
 use crate::transfer::connections::Connections;
@@ -13,6 +15,8 @@ pub(super) struct Net<'a> {
     pub(super) progress: &'a Progress,
     pub(super) limits: &'a DownloadLimits,
     pub(super) connections: &'a Connections,
+    /// Fires when whoever can go on later is to stop.
+    pub(super) stop: &'a CancellationToken,
 }
 
 /// Why a body was not read to its end.
@@ -22,6 +26,11 @@ pub(super) enum Stopped {
     Broke(Outcome),
     /// What becomes of the task.
     Ends(Outcome),
+}
+
+/// The partition is about to leave, and its next owner goes on with the task.
+pub(super) fn put_back() -> Outcome {
+    Outcome::put_back("its partition is about to leave this worker")
 }
 
 impl From<Outcome> for Stopped {

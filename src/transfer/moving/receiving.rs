@@ -11,7 +11,7 @@ use tracing::debug;
 use super::arriving::{Arriving, InBlocks};
 use super::checks::{check_length, check_rate, verified, wrong_length};
 use super::job::Job;
-use super::net::{Net, Stopped};
+use super::net::{Net, Stopped, put_back};
 use super::side_by_side::{NotThere, SideBySide};
 use crate::blob_store::{BlobStore, Sums};
 use crate::outcome::{Failure, Outcome};
@@ -76,7 +76,12 @@ impl Receiving<'_> {
             }
         }
         loop {
-            let asked = job.source.get(arriving.plan.ask(), net.rates).await;
+            let has_nothing = arriving.plan.received() == 0;
+            let asked = tokio::select! {
+                biased;
+                asked = job.source.get(arriving.plan.ask(), net.rates) => asked,
+                () = net.stop.cancelled(), if has_nothing => return Err(put_back().into()),
+            };
             let Opened { body, answer, host: answered, content_type } = match asked {
                 Ok(opened) => opened,
                 Err(NotFetched::NoSuchPart) => {

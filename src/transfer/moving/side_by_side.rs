@@ -23,7 +23,7 @@ use tracing::debug;
 use super::arriving::InBlocks;
 use super::checks::check_rate;
 use super::job::Job;
-use super::net::{Net, Stopped};
+use super::net::{Net, Stopped, put_back};
 use crate::outcome::{Failure, Outcome};
 use crate::state::block_plan::StreamId;
 use crate::state::fetch_plan::{AfterBreak, Ask};
@@ -36,6 +36,9 @@ use crate::transfer::store_failure::store_failed;
 /// What a stream collects before it writes.
 const WRITE_BYTES: u64 = 256 * 1024;
 
+/// Most that is hashed in one go: whoever is to stop waits for it.
+const MOST_HASHED_BYTES: u64 = 64 * 1024 * 1024;
+
 /// Why a file that comes in blocks is not there.
 pub(super) enum NotThere {
     Stopped(Stopped),
@@ -46,7 +49,7 @@ pub(super) enum NotThere {
 
 /// How one of the streams ended, or what ran beside them.
 enum Ended {
-    /// With all that it had taken.
+    /// With all that it had taken, or because it is to stop.
     Done(StreamId),
     /// The connection broke.
     Broke(StreamId, Outcome),
@@ -111,12 +114,18 @@ impl<'a> SideBySide<'a> {
         while !self.is_there(&running) {
             // Before it looks, so that none that is given back is missed.
             let given_back = self.net.connections.given_back();
-            self.begin_more(&mut running);
+            if !self.net.stop.is_cancelled() {
+                self.begin_more(&mut running);
+            } else if running.streams.is_empty() {
+                // All of it is written, and the store keeps it for the next owner.
+                return Err(NotThere::Stopped(Stopped::Broke(put_back())));
+            }
             let waits = running.not_before.filter(|_| running.count < running.most);
             tokio::select! {
                 biased;
                 Some(ended) = running.streams.next() => self.on_ended(ended, &mut running)?,
                 Some(()) = OptionFuture::from(waits.map(sleep_until)) => running.not_before = None,
+                () = self.net.stop.cancelled(), if running.streams.is_empty() => {}
                 () = given_back => {}
             }
         }
@@ -162,7 +171,7 @@ impl<'a> SideBySide<'a> {
                 break;
             }
         }
-        let frontier = self.blocks.plan().frontier();
+        let frontier = self.blocks.plan().frontier().min(running.hashed + MOST_HASHED_BYTES);
         if !running.is_hashing && frontier > running.hashed {
             (running.is_hashing, running.hashed) = (true, frontier);
             let hash = async move {
@@ -237,7 +246,12 @@ impl<'a> SideBySide<'a> {
         self.reserve(stream).await;
         let version = &self.blocks.version;
         let ask = Ask::Part { from: range.start, to: range.end, validator: &version.validator };
-        match self.job.source.get(ask, self.net.rates).await {
+        let asked = tokio::select! {
+            biased;
+            () = self.net.stop.cancelled() => return Ended::Done(stream),
+            asked = self.job.source.get(ask, self.net.rates) => asked,
+        };
+        match asked {
             Ok(Opened { body, answer, host, .. }) => match version.part(&answer, &range) {
                 Some(_) => self.body(stream, body, host, || false).await,
                 None => Ended::NoParts,
@@ -261,7 +275,11 @@ impl<'a> SideBySide<'a> {
         let mut meter = net.rates.meter(host);
         let mut collected = Collected::default();
         loop {
-            let chunk = body.next(self.received(), net.limits.read_timeout).await;
+            let chunk = tokio::select! {
+                biased;
+                () = net.stop.cancelled() => return self.stop(stream, collected).await,
+                chunk = body.next(self.received(), net.limits.read_timeout) => chunk,
+            };
             let mut chunk = match chunk {
                 Ok(Some(chunk)) => chunk,
                 ended => {
@@ -291,7 +309,11 @@ impl<'a> SideBySide<'a> {
                 let fits = usize::try_from(room).unwrap_or(usize::MAX).min(chunk.len());
                 let mut piece = chunk.split_to(fits);
                 while !piece.is_empty() {
-                    collected.add(meter.next_part(&mut piece).await);
+                    tokio::select! {
+                        biased;
+                        part = meter.next_part(&mut piece) => collected.add(part),
+                        () = net.stop.cancelled() => return self.stop(stream, collected).await,
+                    }
                 }
                 if (collected.bytes >= WRITE_BYTES || fits as u64 == room)
                     && let Err(outcome) = self.write(stream, &mut collected).await
@@ -311,6 +333,14 @@ impl<'a> SideBySide<'a> {
                     Err(outcome) => Ended::Failed(outcome),
                 };
             }
+        }
+    }
+
+    /// Ends a body in the midst of its block: what came is not to be fetched again.
+    async fn stop(&self, stream: StreamId, mut collected: Collected) -> Ended {
+        match self.write(stream, &mut collected).await {
+            Ok(()) => Ended::Done(stream),
+            Err(outcome) => Ended::Failed(outcome),
         }
     }
 

@@ -91,7 +91,8 @@ async fn fetched(mover: &Mover, pause: Duration) -> Result<u64, Outcome> {
     arriving.plan.on_answer(answer).unwrap();
     arriving.begin_anew(&Nowhere, &path, true).await.map_err(store_failed)?;
     let mut meter = mover.rates.meter("example.com".into());
-    let (net, host) = (mover.net(), "example.com");
+    let stop = CancellationToken::new();
+    let (net, host) = (mover.net(&stop), "example.com");
     let receiving = Receiving { net, store: &Nowhere, job: &job, source: &[0; 16], host };
     match receiving.copy(body, &mut arriving, &mut meter, &Pace::default()).await {
         Ok(()) => Ok(arriving.plan.received()),

@@ -30,7 +30,7 @@ pub(super) struct Lanes {
     caps: BTreeMap<String, (usize, usize, Duration)>,
     /// By worker and event: for how many claims its lane was asked for.
     asked: BTreeMap<(String, usize), usize>,
-    /// By event and ownership: calls, and those of them that asked for a closing.
+    /// By event and ownership: calls, and those of them that were no attempts.
     attempts: BTreeMap<(usize, u64), (u32, u32)>,
 }
 
@@ -230,18 +230,24 @@ impl Oracle {
         self.lanes.attempts.entry((id, epoch)).or_default().1 += 1;
     }
 
+    /// A handler stopped because the partition is about to leave: that is no attempt.
+    pub fn on_put_back(&mut self, id: usize, epoch: u64) {
+        self.count("put back");
+        self.lanes.attempts.entry((id, epoch)).or_default().1 += 1;
+    }
+
     /// A dead letter says so.
     pub fn judge_attempts(&mut self, id: usize, epoch: u64, attempts: u32) {
-        let Some((calls, closings)) = self.lanes.attempts.get(&(id, epoch)).copied() else {
+        let Some((calls, others)) = self.lanes.attempts.get(&(id, epoch)).copied() else {
             return;
         };
-        if closings > 0 {
-            self.count("dead letter after a closing");
+        if others > 0 {
+            self.count("dead letter after a call that was no attempt");
         }
-        if attempts > calls.saturating_sub(closings).max(1) {
+        if attempts > calls.saturating_sub(others).max(1) {
             self.violations.push(format!(
                 "event {id} is given up after {attempts} attempts: it had {calls} calls, \
-                 {closings} of which closed its lane"
+                 {others} of which were no attempts"
             ));
         }
     }

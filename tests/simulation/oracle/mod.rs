@@ -7,6 +7,7 @@ mod letters;
 mod owners;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use longshore::checkpoint_store::Checkpoint;
 use longshore::config::{OwnerLevel, PositionLost};
@@ -95,6 +96,8 @@ struct Partition {
     running: BTreeMap<String, usize>,
     /// Who has its lease.
     holder: Option<String>,
+    /// Since when whoever has its lease is about to give it to another one, and says so.
+    handing_off: Option<Duration>,
     /// The last claim before its lease went to the holder it has.
     tenure_begins_after: u64,
     /// How often its lease went to another holder.

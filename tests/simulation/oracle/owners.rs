@@ -1,8 +1,13 @@
 //! Who may have a partition: one live worker at a time, unless something happened to it.
 
+use std::time::Duration;
+
 use longshore::lease_store::{Holder, OwnerId, Ownership};
 
 use super::Oracle;
+
+/// How long it takes, in good weather, until the handlers of a partition know that it is handed off.
+const TOLD_WITHIN: Duration = Duration::from_millis(1_500);
 
 /// The worker of an owner id, which ends with a number of its own.
 pub fn worker_of(owner: &OwnerId) -> String {
@@ -128,6 +133,35 @@ impl Oracle {
         }
     }
 
+    /// A call that stops when its partition is handed off came to its end: nobody told it to stop.
+    pub fn on_not_told_to_stop(&mut self, worker: &str, id: usize, begun: Duration, now: Duration) {
+        let partition = self.events[id].partition;
+        let state = &self.partitions[partition];
+        let Some(since) = state.handing_off.filter(|_| state.holder.as_deref() == Some(worker))
+        else {
+            return;
+        };
+        if begun < since && since + TOLD_WITHIN < now && !self.may_leave_records(worker) {
+            self.violations.push(format!(
+                "{worker} works on event {id} until {now:?}, and hands {partition} off since {since:?}"
+            ));
+        }
+    }
+
+    /// The handler of an event was told to stop before it began: that tells of a hand-off that is over,
+    /// for none begins while one is under way.
+    pub fn on_told_before_it_began(&mut self, worker: &str, id: usize) {
+        let partition = self.events[id].partition;
+        let is_leaving = self.partitions[partition].handing_off.is_some()
+            || self.leaving.contains(worker)
+            || self.is_excused(worker);
+        if !is_leaving {
+            self.violations.push(format!(
+                "{worker} begins event {id} and tells it to stop, and {partition} is not about to leave"
+            ));
+        }
+    }
+
     /// The lease store took an ownership record.
     pub fn on_ownership(
         &mut self,
@@ -135,7 +169,13 @@ impl Oracle {
         partition: usize,
         before: &Ownership,
         after: &Ownership,
+        now: Duration,
     ) {
+        let since = self.partitions[partition].handing_off.take();
+        if before.holder == after.holder && after.target.is_some() {
+            let since = since.filter(|_| before.target.is_some());
+            self.partitions[partition].handing_off = Some(since.unwrap_or(now));
+        }
         if before.holder == after.holder {
             if before.target.is_some() && after.target.is_none() {
                 self.count("hand-off called back");

@@ -42,6 +42,8 @@ impl EventHandler for Lines {
         self.waiting.on_begun(number);
         let outcome = self.download.handle(event.clone(), context).await;
         match &outcome {
+            // The next run's.
+            Outcome::Retry(request) if request.delay == RetryDelay::PutBack => {}
             Outcome::Retry(request) => {
                 self.waiting.on_put_off(number, request.delay, &request.failure);
             }
