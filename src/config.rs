@@ -14,7 +14,8 @@ pub use choices::{ExistingFiles, PrivateAddresses, Schemes};
 pub use download::{
     DEFAULT_ANSWER_TIMEOUT, DEFAULT_BLOCK_BYTES, DEFAULT_CONNECTIONS,
     DEFAULT_DOWNLOAD_CONNECT_TIMEOUT, DEFAULT_MAX_BYTES, DEFAULT_MIN_BYTES_PER_SECOND,
-    DEFAULT_READ_TIMEOUT, DownloadLimits, MIN_BLOCK_BYTES, SLOW_START,
+    DEFAULT_READ_TIMEOUT, DEFAULT_TRANSFER_BUDGET, DownloadLimits, MIN_BLOCK_BYTES,
+    MIN_TRANSFER_BUDGET, SLOW_START,
 };
 pub use http::{Authorization, Credentials, HttpOptions, HttpProxy, MAX_REDIRECTS, Redirects};
 pub(crate) use rates::Unit;

@@ -468,7 +468,7 @@ fn dead_letters_and_files_are_opened_where_they_are_named() {
     let settings = file.load(&[]).unwrap();
     let worker = settings.worker("download").unwrap();
     settings.open_dead_letters(&worker.dead_letters).unwrap();
-    worker.files.open(1).unwrap();
+    worker.files.open(1, 1 << 20).unwrap();
     for name in ["letters", "cache"] {
         assert!(Path::new(&at(name)).is_dir(), "{name}");
     }

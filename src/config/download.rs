@@ -16,6 +16,10 @@ pub const DEFAULT_MIN_BYTES_PER_SECOND: u64 = 1_024;
 pub const DEFAULT_CONNECTIONS: usize = 10;
 /// Default of [`DownloadLimits::block_bytes`]: 8 MiB.
 pub const DEFAULT_BLOCK_BYTES: u64 = 8 << 20;
+/// Default of [`DownloadLimits::transfer_budget`]: 64 MiB.
+pub const DEFAULT_TRANSFER_BUDGET: u64 = 64 << 20;
+/// The least transfer budget: 1 MiB.
+pub const MIN_TRANSFER_BUDGET: u64 = 1 << 20;
 /// The shortest block: 64 KiB. Each block is a request.
 pub const MIN_BLOCK_BYTES: u64 = 64 << 10;
 
@@ -47,6 +51,10 @@ pub struct DownloadLimits {
     /// The length of a block. A file of two blocks and more comes in blocks, over several connections,
     /// where its server gives parts of it. Default [`DEFAULT_BLOCK_BYTES`].
     pub block_bytes: u64,
+    /// What the blocks of all files may take of memory on their way into a container; a folder needs none.
+    /// Whoever opens the container gives it the budget. Default [`DEFAULT_TRANSFER_BUDGET`], at least
+    /// [`MIN_TRANSFER_BUDGET`].
+    pub transfer_budget: u64,
 }
 
 impl Default for DownloadLimits {
@@ -59,6 +67,7 @@ impl Default for DownloadLimits {
             min_bytes_per_second: DEFAULT_MIN_BYTES_PER_SECOND,
             connections: DEFAULT_CONNECTIONS,
             block_bytes: DEFAULT_BLOCK_BYTES,
+            transfer_budget: DEFAULT_TRANSFER_BUDGET,
         }
     }
 }

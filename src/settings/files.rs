@@ -50,15 +50,18 @@ impl fmt::Display for FilesPlace {
 }
 
 impl FilesPlace {
-    /// Opens it, for so many files or connections at once. A folder is created where it is missing.
+    /// Opens it, for so many files or connections at once, which have so much memory together for blocks
+    /// on their way into a container. A folder is created where it is missing.
     /// Blocks while it handles files.
     ///
     /// # Errors
     /// [`BlobError::Unusable`] where it cannot be used.
-    pub fn open(&self, streams: usize) -> Result<OpenFiles, BlobError> {
+    pub fn open(&self, streams: usize, budget_bytes: u64) -> Result<OpenFiles, BlobError> {
         match self {
             Self::Folder(path) => Ok(OpenFiles::of(Arc::new(FolderBlobStore::open(path)?))),
-            Self::Container(FilesContainer(container)) => open_container(container, streams),
+            Self::Container(FilesContainer(container)) => {
+                open_container(container, streams, budget_bytes)
+            }
         }
     }
 
@@ -76,19 +79,21 @@ impl FilesPlace {
 }
 
 #[cfg(feature = "blob")]
-fn open_container(container: &Container, streams: usize) -> Result<OpenFiles, BlobError> {
-    use crate::blob_store::container::DEFAULT_TRANSFER_BUDGET;
-
+fn open_container(
+    container: &Container,
+    streams: usize,
+    budget_bytes: u64,
+) -> Result<OpenFiles, BlobError> {
     let unusable = |error: crate::error::Error| BlobError::Unusable {
         reason: error.to_string(),
         source: Some(std::io::Error::other(error)),
     };
     let store = container.open_files().map_err(unusable)?;
-    Ok(OpenFiles::of(Arc::new(store.with_budget(DEFAULT_TRANSFER_BUDGET, streams))))
+    Ok(OpenFiles::of(Arc::new(store.with_budget(budget_bytes, streams))))
 }
 
 #[cfg(not(feature = "blob"))]
-fn open_container(container: &Container, _streams: usize) -> Result<OpenFiles, BlobError> {
+fn open_container(container: &Container, _: usize, _: u64) -> Result<OpenFiles, BlobError> {
     match *container {}
 }
 

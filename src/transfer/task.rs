@@ -191,7 +191,7 @@ pub struct TransferResult {
     pub seconds: f64,
     /// Which attempt it was, from 1.
     pub attempts: u32,
-    /// The times of the stages before this one, the first of them first; see [`stages`](super::stages).
+    /// The times of the stages before this one, the first of them first; see [`stages`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stages: Vec<StageTimes>,
     /// Passed through from the task.

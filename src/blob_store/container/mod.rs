@@ -46,14 +46,9 @@ use super::{
     OpenBlocks, ReadBlob,
 };
 use crate::blob_container::{CONTENT_REQUEST_TIMEOUT, Container};
+pub use crate::config::{DEFAULT_TRANSFER_BUDGET, MIN_TRANSFER_BUDGET};
 use crate::error::{Error, error_chain};
 use crate::secret::Secret;
-
-/// Default of what blocks may take of memory: 64 MiB.
-pub const DEFAULT_TRANSFER_BUDGET: u64 = 64 << 20;
-
-/// The least that may be set: 1 MiB.
-pub const MIN_TRANSFER_BUDGET: u64 = 1 << 20;
 
 /// Default of how many streams share the budget.
 pub const DEFAULT_STREAMS: usize = 10;

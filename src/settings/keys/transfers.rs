@@ -1,7 +1,7 @@
 //! The keys of downloads: rates, limits, how they ask, and what they may ask for.
 
 use super::{Key, key};
-use crate::config::{MIN_BLOCK_BYTES, Unit};
+use crate::config::{MIN_BLOCK_BYTES, MIN_TRANSFER_BUDGET, Unit};
 use crate::settings::knob::{DownloadLimit, Kind, RateLimit};
 
 const fn download(
@@ -88,6 +88,13 @@ pub(in crate::settings) const DOWNLOAD_BLOCK_BYTES: Key = download(
     "8388608",
     DownloadLimit::Bytes { least: MIN_BLOCK_BYTES, set: |o, bytes| o.block_bytes = bytes },
     "The length of a block; a file of two and more comes over several connections.",
+);
+
+pub(in crate::settings) const TRANSFER_BUDGET: Key = download(
+    "LONGSHORE_TRANSFER_BUDGET",
+    "67108864",
+    DownloadLimit::Bytes { least: MIN_TRANSFER_BUDGET, set: |o, bytes| o.transfer_budget = bytes },
+    "Memory, in bytes, for blocks on their way into a container, of all files together.",
 );
 
 pub(in crate::settings) const DOWNLOAD_REDIRECTS: Key = key(

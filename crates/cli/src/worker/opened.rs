@@ -13,7 +13,7 @@ use longshore::blob_store::{BlobSource, BlobStore};
 use longshore::config::{Ordering, RateLimits};
 use longshore::dead_letter::DeadLetterSink;
 use longshore::producer::EntityProducer;
-use longshore::settings::{DeadLetterPlace, Settings, Stores, Topic, WorkerPlaces};
+use longshore::settings::{DeadLetterPlace, FilesPlace, Settings, Stores, Topic, WorkerPlaces};
 use longshore::transport::event_hubs::{EventHubsPublisher, EventHubsTransport};
 
 /// What is wrong with settings that have no hub.
@@ -99,12 +99,14 @@ impl Opened {
             let failed = |error: longshore::Error| CommandError::new(brief(&error));
             let stores = of_settings.open_stores().map_err(failed)?;
             let letters = of_settings.open_dead_letters(&of_places.dead_letters).map_err(failed)?;
-            let streams = of_settings
-                .consumer_options()
-                .max_events_in_flight
-                .max(of_settings.download_limits().connections);
-            let files = of_places.files.open(streams)?.store;
-            let source = of_places.source.map(|place| place.open(streams)).transpose()?;
+            let (slots, limits) = (
+                of_settings.consumer_options().max_events_in_flight,
+                of_settings.download_limits(),
+            );
+            let streams = slots.max(limits.connections);
+            let open = |place: FilesPlace| place.open(streams, limits.transfer_budget);
+            let files = open(of_places.files)?.store;
+            let source = of_places.source.map(open).transpose()?;
             let source = source.map(|opened| opened.source);
             Ok::<_, CommandError>((stores, files, source, letters))
         });

@@ -17,6 +17,7 @@ mod web;
 mod chain;
 mod configuration;
 mod downloads;
+mod killed;
 mod several;
 mod stage;
 mod uploads;
