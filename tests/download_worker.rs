@@ -423,6 +423,31 @@ async fn a_result_that_a_drain_cut_is_published_by_the_next_run_without_a_fetch(
 }
 
 #[tokio::test]
+async fn a_file_is_what_its_server_says_of_it_or_it_is_fetched_again() {
+    // RFC 1321, A.5, in base64.
+    const ABC: &str = "kAFQmDzST7DWlj99KOF/cg==";
+    let harness = Harness::new();
+    let wrong = || Answer::Summed(b"abd".to_vec(), ABC);
+    harness.web.answer("mended", [wrong(), Answer::Summed(b"abc".to_vec(), ABC)]);
+    harness.web.answer("wrong", [wrong()]);
+    // What is no sum says nothing.
+    harness.web.answer("odd", [Answer::Summed(b"abc".to_vec(), "none")]);
+    for name in ["mended", "wrong", "odd"] {
+        harness.tasks.publish(0, OutgoingEvent::new(harness.task(name).to_string()));
+    }
+    let handle = harness.start();
+    until("all three", || settled_to(&handle) == Some(2)).await;
+    within("the drain", drained(handle)).await;
+    assert_eq!(harness.file("mended").as_deref(), Some(&b"abc"[..]));
+    assert_eq!(harness.file("odd").as_deref(), Some(&b"abc"[..]));
+    assert_eq!((harness.file("wrong"), harness.web.requests("mended")), (None, 2));
+    let letters = harness.letters.letters();
+    let [letter] = letters.as_slice() else { panic!("{letters:?}") };
+    let why = &letter.failure.message;
+    assert!(why.contains("and its source said 900150983cd24fb0d6963f7d28e17f72"), "{why}");
+}
+
+#[tokio::test]
 async fn the_same_task_published_again_is_fetched_again() {
     let harness = Harness::new();
     harness.publish_file("a.bin");

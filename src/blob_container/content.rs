@@ -198,6 +198,8 @@ pub(crate) struct Reading {
     pub(crate) version: VersionToken,
     pub(crate) modified: std::time::SystemTime,
     pub(crate) content_type: Option<String>,
+    /// Of the whole blob, where all of it is read and the service has it.
+    pub(crate) md5: Option<[u8; 16]>,
     /// What of it the body holds.
     pub(crate) part: Range<u64>,
     pub(crate) body: AsyncResponseBody,
@@ -240,13 +242,14 @@ impl Container {
             };
             let version = version(&answer.etag().ok()??);
             let modified = answer.last_modified().ok()??.into();
-            let content_type = answer.headers().get_optional_string(&CONTENT_TYPE);
-            Some((bytes, version, modified, content_type, part))
+            Some((bytes, version, modified, part))
         };
-        let Some((bytes, version, modified, content_type, part)) = read() else {
+        let Some((bytes, version, modified, part)) = read() else {
             return Err(ContentFailure::Again(self.incomplete(READ)));
         };
+        let content_type = answer.headers().get_optional_string(&CONTENT_TYPE);
+        let md5 = answer.content_md5().ok().flatten().and_then(|md5| md5.try_into().ok());
         let body = answer.into_body();
-        Ok(Some(Reading { bytes, version, modified, content_type, part, body }))
+        Ok(Some(Reading { bytes, version, modified, content_type, md5, part, body }))
     }
 }

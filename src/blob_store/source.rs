@@ -38,6 +38,8 @@ pub struct ReadBlob {
     pub modified: Option<SystemTime>,
     /// What kind of content it is, where that is known.
     pub content_type: Option<String>,
+    /// Its MD5, where the source keeps one.
+    pub md5: Option<[u8; 16]>,
     /// What of it the body holds.
     pub part: Range<u64>,
     /// The bytes. It ends with an error where they were not all of one state of the blob.
@@ -52,7 +54,7 @@ impl ReadBlob {
         part: Range<u64>,
         body: BoxStream<'static, Result<Bytes, BlobError>>,
     ) -> Self {
-        Self { bytes, version, modified: None, content_type: None, part, body }
+        Self { bytes, version, modified: None, content_type: None, md5: None, part, body }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The sums of a blob's bytes.
 
 use crc_fast::{CrcAlgorithm, Digest as Crc, checksum_combine};
+use md5::Md5;
 use sha2::{Digest as _, Sha256};
 
 /// What is known of a blob's bytes beside their number.
@@ -35,12 +36,19 @@ pub(crate) fn joined_crc64(first: u64, second: u64, bytes_of_second: u64) -> u64
 pub(crate) struct Summing {
     crc64: Crc,
     sha256: Option<Sha256>,
+    md5: Option<Md5>,
 }
 
 impl Summing {
     pub(crate) fn new(with_sha256: bool) -> Self {
         let sha256 = with_sha256.then(Sha256::new);
-        Self { crc64: Crc::new(CrcAlgorithm::Crc64Nvme), sha256 }
+        Self { crc64: Crc::new(CrcAlgorithm::Crc64Nvme), sha256, md5: None }
+    }
+
+    /// The same, with the MD5 of the bytes.
+    pub(crate) fn with_md5(mut self) -> Self {
+        self.md5 = Some(Md5::new());
+        self
     }
 
     pub(crate) fn update(&mut self, part: &[u8]) {
@@ -48,6 +56,14 @@ impl Summing {
         if let Some(sha256) = &mut self.sha256 {
             sha256.update(part);
         }
+        if let Some(md5) = &mut self.md5 {
+            md5.update(part);
+        }
+    }
+
+    /// The MD5, where it is computed.
+    pub(crate) fn md5(&self) -> Option<[u8; 16]> {
+        self.md5.clone().map(|md5| md5.finalize().into())
     }
 
     pub(crate) fn sums(&self) -> Sums {
@@ -71,6 +87,11 @@ mod tests {
         assert_eq!(sums.sha256, Some(Sha256::digest(b"123456789").into()));
         assert_eq!(joined_crc64(crc64(b"12345"), crc64(b"6789"), 4), crc64(b"123456789"));
         assert_eq!(joined_crc64(crc64(b""), crc64(b"6789"), 4), crc64(b"6789"));
-        assert_eq!(Summing::new(false).sums().sha256, None);
+        let mut summing = Summing::new(false).with_md5();
+        summing.update(b"abc");
+        assert_eq!(summing.sums().sha256, None);
+        // RFC 1321, A.5.
+        let md5 = "900150983cd24fb0d6963f7d28e17f72";
+        assert_eq!(summing.md5().map(|md5| crate::hex::hex(&md5)).as_deref(), Some(md5));
     }
 }

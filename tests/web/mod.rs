@@ -19,6 +19,8 @@ const LIMIT: Duration = Duration::from_secs(180);
 pub(crate) enum Answer {
     /// 200, whole.
     File(Vec<u8>),
+    /// 200 with this `Content-MD5`.
+    Summed(Vec<u8>, &'static str),
     /// 200, at this many bytes a second.
     Paced(Vec<u8>, u32),
     /// 200, and so many bytes that all are zero.
@@ -175,6 +177,10 @@ fn give(mut stream: TcpStream, answer: Answer, shared: &Shared) -> io::Result<()
     match answer {
         Answer::File(body) => {
             write!(stream, "{}{end}", ok(body.len() as u64))?;
+            stream.write_all(&body)
+        }
+        Answer::Summed(body, md5) => {
+            write!(stream, "{}Content-MD5: {md5}\r\n{end}", ok(body.len() as u64))?;
             stream.write_all(&body)
         }
         Answer::Paced(body, bytes_per_second) => {

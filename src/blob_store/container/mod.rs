@@ -266,6 +266,7 @@ impl BlobSource for ContainerBlobStore {
             let mut blob = ReadBlob::new(reading.bytes, reading.version.0, reading.part, body);
             blob.modified = Some(reading.modified);
             blob.content_type = reading.content_type;
+            blob.md5 = reading.md5;
             Ok(Some(blob))
         }
         .boxed()

@@ -18,6 +18,8 @@ use crate::state::fetch_plan::{FetchPlan, FileVersion, Validator};
 pub(super) struct Arriving {
     /// Of what comes in its order, over one connection at a time.
     pub(super) plan: FetchPlan,
+    /// The MD5 that the source says it has, where it comes in one body.
+    pub(super) md5: Option<[u8; 16]>,
     /// What kind of content the source says it is.
     pub(super) content_type: Option<String>,
     writing: Writing,
@@ -55,7 +57,9 @@ impl Arriving {
     ) -> Result<(), BlobError> {
         self.throw_away().await;
         let writer = store.open(name, self.plan.total()).await?;
-        self.writing = Writing::InOrder(writer, Box::new(Summing::new(with_sha256)));
+        let summing = Summing::new(with_sha256);
+        let summing = if self.md5.is_some() { summing.with_md5() } else { summing };
+        self.writing = Writing::InOrder(writer, Box::new(summing));
         Ok(())
     }
 
@@ -138,6 +142,13 @@ impl Arriving {
             Writing::InOrder(_, summing) => summing.sums(),
             Writing::InBlocks(blocks) => blocks.writer.sums(),
         }
+    }
+
+    /// The MD5 of what was written, and the one that it must have; `None` where it is right, or nothing is
+    /// known of it.
+    pub(super) fn wrong_md5(&self) -> Option<([u8; 16], [u8; 16])> {
+        let Writing::InOrder(_, summing) = &self.writing else { return None };
+        summing.md5().zip(self.md5).filter(|(is, must)| is != must)
     }
 
     /// Whether what is there came in several bodies.

@@ -63,6 +63,15 @@ pub(super) fn verified(job: &Job<'_>, arriving: &Arriving) -> Result<(u64, Sums)
         let message = format!("{}: the CRC-64 is {is:016x}, not {expected:016x}", job.source);
         return Err(Outcome::dead_letter(Failure::permanent(message)));
     }
+    if let Some((is, must)) = arriving.wrong_md5() {
+        // Bytes changed on the way, or the source is mistaken.
+        return Err(Outcome::retry(Failure::transient(format!(
+            "{}: the MD5 is {}, and its source said {} (Content-MD5)",
+            job.source,
+            hex(&is),
+            hex(&must)
+        ))));
+    }
     match job.sha256.zip(sums.sha256) {
         // Somebody joined what does not belong together. The next attempt begins anew.
         Some((expected, sha256)) if expected != sha256 && arriving.is_joined() => {

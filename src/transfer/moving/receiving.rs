@@ -82,7 +82,7 @@ impl Receiving<'_> {
                 asked = job.source.get(arriving.plan.ask(), net.rates) => asked,
                 () = net.stop.cancelled(), if has_nothing => return Err(put_back().into()),
             };
-            let Opened { body, answer, host: answered, content_type } = match asked {
+            let Opened { body, answer, host: answered, content_type, md5 } = match asked {
                 Ok(opened) => opened,
                 Err(NotFetched::NoSuchPart) => {
                     arriving.plan.on_no_such_part();
@@ -93,7 +93,7 @@ impl Receiving<'_> {
             match arriving.plan.on_answer(answer) {
                 Ok(plan::Body::Follows) => check_length(job, arriving.plan.total(), net.limits)?,
                 Ok(plan::Body::BeginsAnew) => {
-                    arriving.content_type = content_type;
+                    (arriving.content_type, arriving.md5) = (content_type, md5);
                     check_length(job, arriving.plan.total(), net.limits)?;
                     if self.begin_in_blocks(arriving).await?
                         && let Some(blocks) = arriving.in_blocks()

@@ -8,6 +8,9 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::header::{CONTENT_TYPE, HeaderName};
 use url::Url;
 
 pub(super) use self::body::Body;
@@ -19,6 +22,9 @@ use super::url_policy::redacted;
 use crate::blob_store::{BlobError, BlobName, BlobSource, ReadBlob};
 use crate::outcome::{Failure, Outcome};
 use crate::state::fetch_plan::{Answer, Ask, ContentRange, Version};
+
+/// Base64 of the MD5 of a body: RFC 1864, and what Azure Blob Storage and others still say.
+const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 
 /// See the [module](self). Shown as messages name it, without a secret.
 #[derive(Clone, Copy)]
@@ -34,6 +40,8 @@ pub(super) struct Opened<'a> {
     /// Whose rates its bytes count for.
     pub(super) host: Arc<str>,
     pub(super) content_type: Option<String>,
+    /// The MD5 of the body, where all of the file is in it and the source says one.
+    pub(super) md5: Option<[u8; 16]>,
 }
 
 impl<'a> Source<'a> {
@@ -53,9 +61,13 @@ impl<'a> Source<'a> {
         match *self {
             Self::Http { fetcher, url } => {
                 let Fetched { response, answer, host } = fetcher.get(url, ask, rates).await?;
-                let content_type = content_type(&response);
+                let content_type = header(&response, CONTENT_TYPE);
+                // Of an answer 206 it would be that of the part.
+                let is_whole = answer.partial.is_none();
+                let md5 = header(&response, CONTENT_MD5).filter(|_| is_whole);
+                let md5 = md5.and_then(|text| STANDARD.decode(text.trim()).ok()?.try_into().ok());
                 let body = Body::Http { response, url };
-                Ok(Opened { body, answer, host, content_type })
+                Ok(Opened { body, answer, host, content_type, md5 })
             }
             Self::Blob { from, name } => self.read(from, name, ask).await,
         }
@@ -96,7 +108,7 @@ impl<'a> Source<'a> {
             Err(BlobError::Changed { .. }) => return Err(NotFetched::NoSuchPart),
             Err(error) => return Err(store_failed(error).into()),
         };
-        let ReadBlob { bytes, version, part, body, content_type, .. } = blob;
+        let ReadBlob { bytes, version, part, body, content_type, md5, .. } = blob;
         if is_part && part.is_empty() {
             return Err(NotFetched::NoSuchPart);
         }
@@ -109,7 +121,8 @@ impl<'a> Source<'a> {
             has_ranges: true,
         };
         let body = Body::Blob { pieces: body, shown };
-        Ok(Opened { body, answer, host: "".into(), content_type })
+        let md5 = md5.filter(|_| !is_part);
+        Ok(Opened { body, answer, host: "".into(), content_type, md5 })
     }
 }
 
@@ -118,9 +131,8 @@ fn content_range(part: &Range<u64>, total: u64) -> Option<ContentRange> {
     Some(ContentRange { first: part.start, last, total: Some(total) })
 }
 
-fn content_type(response: &reqwest::Response) -> Option<String> {
-    let text = response.headers().get(reqwest::header::CONTENT_TYPE)?.to_str().ok()?;
-    Some(text.to_owned())
+fn header(response: &reqwest::Response, name: HeaderName) -> Option<String> {
+    Some(response.headers().get(name)?.to_str().ok()?.to_owned())
 }
 
 impl fmt::Display for Source<'_> {
