@@ -36,7 +36,7 @@ use tempfile::TempDir;
 use tokio::sync::Semaphore;
 
 use support::{drained, until, within};
-use web::WebServer;
+use web::{Answer, WebServer};
 
 /// A hub of tasks, a server, a folder for files, and a place for results.
 struct Harness {

@@ -97,7 +97,7 @@ impl Stage {
     pub(crate) fn serve(&self, count: usize) -> BTreeMap<String, Vec<u8>> {
         let files = (0..count).map(|number| {
             let name = format!("{}/{number}.bin", number % 7);
-            let body = format!("file {number} ").repeat(50 + number).into_bytes();
+            let body = format!("file {number} ").repeat(50 + number % 500).into_bytes();
             self.web.serve(&name, body.clone());
             (name, body)
         });
