@@ -104,6 +104,7 @@ const ADAPTERS: &[&str] = &[
 /// letters.
 const IN_SETTINGS: &[&str] = &[
     "transport::event_hubs",
+    "blob_store::container",
     "blob_store::folder",
     "checkpoint_store::blob",
     "checkpoint_store::file",

@@ -1,12 +1,11 @@
 //! A download worker and an upload worker in a chain: from a web server into a folder, from there into a
 //! container, over the hubs of a broker; results of the first are tasks of the second as they stand.
 
-use std::fs;
-
 use crate::azurite::{ALL, Container};
-use crate::command::{longshore, start};
+use crate::command::{files_below, longshore, start};
 use crate::stage::{Stage, publish};
 use longshore::OutgoingEvent;
+use longshore::dead_letter::folder::FolderDeadLetterSink;
 
 const FILES: usize = 40;
 
@@ -42,6 +41,11 @@ async fn what_one_worker_downloads_the_next_one_uploads() {
     let downloads = start(&mut worker(&stage, "download", &container));
     let uploads = start(&mut worker(&stage, "upload", &container));
     stage.until_results(FILES).await;
+    crate::waiting::until("the dead letter", || {
+        let written = files_below(&stage.path("upload-state/dead-letters"));
+        written.iter().any(|file| file.ends_with(".json"))
+    })
+    .await;
     downloads.terminate();
     uploads.terminate();
     assert_eq!(downloads.end().expect_code(0).figure("files"), FILES as u64);
@@ -58,10 +62,9 @@ async fn what_one_worker_downloads_the_next_one_uploads() {
         assert_eq!((result.bytes, result.stages.len()), (body.len() as u64, 1), "{result:?}");
         assert!(result.crc64.is_some());
     }
-    let letters = fs::read_dir(stage.path("upload-state/dead-letters")).unwrap();
-    let letters: Vec<String> = letters
-        .filter_map(|entry| fs::read_to_string(entry.unwrap().path()).ok())
-        .filter(|letter| letter.contains("there is no such file"))
-        .collect();
-    assert_eq!(letters.len(), 1, "{letters:?}");
+    let sink = FolderDeadLetterSink::open(stage.path("upload-state/dead-letters")).unwrap();
+    let letters = sink.read_all().await.unwrap();
+    let [letter] = letters.as_slice() else { panic!("{letters:?}") };
+    let message = &letter.record.as_ref().unwrap().error.message;
+    assert!(message.contains("there is no such file"), "{message}");
 }
