@@ -353,32 +353,74 @@ fn letters_and_results_do_not_come_back_to_their_worker() {
 }
 
 #[test]
-fn an_address_that_cannot_be_used_is_a_secret() {
-    const HTTPS: &str = "https://acc.blob.core.windows.net/files?sv=1&sig=canary";
-    const BARE: &str = "acc.blob.core.windows.net/files?sv=1&SIG=canary";
-    const S3: &str = "s3://user:canary@bucket/files";
-    let (folder, form) = ("it must be a folder", "it must read https://ACCOUNT");
-    for (key, address, bound) in [
-        ("dead_letters", HTTPS, folder),
-        ("dead_letters", BARE, folder),
-        ("dead_letters", S3, folder),
-        ("files", BARE, form),
-        ("files", S3, "it must have no user"),
-        ("source", BARE, form),
+fn an_address_is_a_secret_and_a_container_where_files_may_be_in_one() {
+    let with = |lines: &str| File::new(&two().replace("files = \"/cache\"\n", lines));
+    let signed = "https://acc.blob.core.windows.net/files?sv=1&sig=canary";
+    for (key, address, said) in [
+        (
+            "files",
+            "acc.blob.core.windows.net/files?sv=1&SIG=canary",
+            "it must read https://ACCOUNT",
+        ),
+        ("files", "s3://user:canary@bucket/files", "it must have no user"),
+        (
+            "source",
+            "http://canary.example/files?sig=canary",
+            "http is for addresses of this machine",
+        ),
+        ("files", "https://acc.blob.core.windows.net/files", "or go with EVENTHUB_CREDENTIAL"),
+        ("dead_letters", signed, "it must be a folder"),
+        ("dead_letters", "sig=canary", "it must be a folder"),
     ] {
-        let file = File::new(&format!(
-            "{}{key} = \"{address}\"\n",
-            two().replace("files = \"/cache\"\n", "")
-        ));
-        let said = problems(&file, file.load(&[]));
-        let problem = format!("worker.download.{key} = (hidden) (file:13): {bound}");
-        assert!(said.len() == 1 && said[0].starts_with(&problem), "{said:?}");
+        let file = with(&format!("{key} = \"{address}\"\n"));
+        let problems = problems(&file, file.load(&[]));
+        let hidden = format!("worker.download.{key} = (hidden) (file:13): ");
+        assert!(problems[0].starts_with(&hidden) && problems[0].contains(said), "{problems:#?}");
     }
-    let file = File::new(&two().replace("/cache", HTTPS));
+
+    let file = with(&format!("files = \"{signed}\"\nsource = \"/cache\"\n"));
     let settings = file.load(&[]).unwrap();
-    let files = settings.worker("download").unwrap().files;
-    assert_eq!(files.to_string(), "https://acc.blob.core.windows.net/files");
-    assert!(!format!("{settings:?} {files:?}").contains("canary"));
+    let places = settings.worker_with_source("download").unwrap();
+    assert_eq!(places.files.to_string(), "https://acc.blob.core.windows.net/files");
+    assert_eq!(places.source.as_ref().unwrap().to_string(), "/cache");
+    let shown = format!("{settings:?} {places:?} {:?}", places.files.open(3, 1 << 20).unwrap());
+    assert!(!shown.contains("canary") && shown.contains("acc.blob"), "{shown}");
+
+    // The credential that opens everything else opens a container without a signature.
+    let container = "https://acc.blob.core.windows.net/files";
+    let file = with(&format!("files = \"{container}\"\n"));
+    let settings = file.load(&[("EVENTHUB_CREDENTIAL", "managed-identity")]).unwrap();
+    assert_eq!(settings.worker("download").unwrap().files.to_string(), container);
+}
+
+#[test]
+fn two_brokers_of_this_machine_are_two_namespaces() {
+    let load = |second: u16| {
+        let string = |port: u16| {
+            format!(
+                "Endpoint=sb://localhost:{port};SharedAccessKeyName=n;SharedAccessKey=Y2FuYXJ5;\
+                 UseDevelopmentEmulator=true"
+            )
+        };
+        let file = File::new(&format!(
+            "[namespaces]\n\
+             a.connection_string = \"{}\"\n\
+             b.connection_string = \"{}\"\n\
+             [topics]\n\
+             one = {{ namespace = \"a\", entity = \"tasks\" }}\n\
+             two = {{ namespace = \"b\", entity = \"tasks\" }}\n\
+             [worker.download]\n\
+             input = \"one\"\n\
+             results = \"two\"\n\
+             files = \"/cache\"\n",
+            string(5673),
+            string(second)
+        ));
+        file.load(&[]).unwrap().worker("download")
+    };
+    assert_eq!(load(5674).unwrap().results.name(), "two");
+    let error = load(5673).unwrap_err().to_string();
+    assert!(error.contains("it must be another hub"), "{error}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::error::{Error, ErrorClass, error_chain};
+use crate::error::{Error, ErrorClass, OneLine, error_chain};
 use crate::transport::Transport;
 
 /// What a run never reached.
@@ -130,9 +130,9 @@ fn in_one_line(error: &Error) -> String {
         && let [_, .., cause] = chain.as_slice()
         && !text.contains(cause.as_str())
     {
-        text.push_str(&format!(": {cause}"));
+        text.push_str(&format!(": {}", OneLine(cause)));
     }
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    text
 }
 
 #[cfg(test)]
@@ -150,8 +150,8 @@ mod tests {
         let absent = Error::new(ErrorClass::Permanent, "read the hub", "refused:\n  not found");
         assert_eq!(
             said(Unreached::Hub, GaveUp::Refused, Some(absent)),
-            "never connected to the hub orders at memory: could not read the hub: refused: not \
-             found. What to do: check that the namespace memory has a hub orders, spelled like \
+            "never connected to the hub orders at memory: could not read the hub: \
+             refused:\\n  not found. What to do: check that the namespace memory has a hub orders, spelled like \
              this, and that the hub is active"
         );
         let closed = Error::new(ErrorClass::Transient, "connect", "the connection failed")

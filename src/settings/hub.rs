@@ -207,6 +207,10 @@ mod absent {
             match *self {}
         }
 
+        pub(in crate::settings) fn name(&self) -> &str {
+            match *self {}
+        }
+
         pub(in crate::settings) fn protocol(&self) -> Protocol {
             match *self {}
         }

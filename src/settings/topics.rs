@@ -70,6 +70,14 @@ impl Access {
         }
     }
 
+    /// What tells it from other namespaces, where it is known: brokers on this machine by their ports.
+    fn name(&self) -> Option<&str> {
+        match self {
+            Self::Namespace(namespace) => Some(namespace.name()),
+            other => other.host(),
+        }
+    }
+
     /// The one hub that a connection string opens.
     pub(super) fn entity_path(&self) -> Option<&str> {
         match self {
@@ -233,8 +241,8 @@ impl Settings {
 
     /// Whether two topics are one hub, as far as that is known.
     pub(super) fn is_same_hub(&self, one: &Topic, other: &Topic) -> bool {
-        let host = |topic| self.access_of(topic).0.host();
-        let same_host = host(one).zip(host(other)).is_some_and(|(a, b)| a.eq_ignore_ascii_case(b));
-        one.entity == other.entity && (one.namespace == other.namespace || same_host)
+        let name = |topic| self.access_of(topic).0.name();
+        let is_one = name(one).zip(name(other)).is_some_and(|(a, b)| a.eq_ignore_ascii_case(b));
+        one.entity == other.entity && (one.namespace == other.namespace || is_one)
     }
 }
