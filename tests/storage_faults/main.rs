@@ -6,6 +6,8 @@
 mod azurite;
 #[path = "../support/closed_port.rs"]
 mod closed_port;
+#[path = "../support/log.rs"]
+mod log;
 mod stage;
 #[path = "../support/storage_double/mod.rs"]
 mod storage_double;
@@ -19,6 +21,7 @@ use std::time::{Duration, Instant, SystemTime};
 use azurite::ALL;
 use closed_port::ClosedPort;
 use futures::TryStreamExt as _;
+use log::Log;
 use longshore::blob_store::{BlobError, BlobSource as _, BlobStore as _, Commit};
 use stage::{LONG, SHORT, Stage, all_of, content, name, store, told};
 use storage_double::refusal::*;
@@ -292,6 +295,8 @@ async fn an_address_at_which_nothing_answers_is_no_files_fault() {
     let mut url = url::Url::parse(&url).expect("an address");
     url.set_port(Some(closed.port())).expect("a base");
     let nowhere = store(url.as_str());
+    let log = Log::default();
+    let _listening = log.of_this_thread();
     for bytes in [SHORT, LONG] {
         let mut writer = nowhere.open(&name("a"), Some(bytes)).await.expect("open");
         writer.write(content(bytes, 1)).await.expect("taken");
@@ -299,6 +304,10 @@ async fn an_address_at_which_nothing_answers_is_no_files_fault() {
         assert_eq!(Becomes::of(&error), Becomes::Later, "{}", told(&error));
         assert!(told(&error).contains("cannot be reached"), "{}", told(&error));
     }
+    // Said once, and not for each file that waits.
+    let said = log.text().matches("takes nothing for now; files wait for it").count();
+    assert_eq!(said, 1, "{}", log.text());
+    assert!(!log.text().contains("sig="), "{}", log.text());
 }
 
 #[tokio::test]

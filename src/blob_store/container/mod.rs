@@ -112,7 +112,11 @@ impl ContainerBlobStore {
 
     fn of(container: Container) -> Self {
         Self {
-            target: Arc::new(Target { container, is_blind: AtomicBool::new(false) }),
+            target: Arc::new(Target {
+                container,
+                is_blind: AtomicBool::new(false),
+                is_away: AtomicBool::new(false),
+            }),
             memory: Memory::new(DEFAULT_TRANSFER_BUDGET),
             streams: DEFAULT_STREAMS,
             with_sha256: false,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand::Rng as _;
 use tokio::time::sleep;
-use tracing::debug;
+use tracing::{debug, info, warn};
 
 use super::NOTE_KEY;
 use super::block_id::BlockId;
@@ -36,6 +36,25 @@ pub(super) struct Target {
     pub(super) container: Container,
     /// The signature or the role lets us write and not look.
     pub(super) is_blind: AtomicBool,
+    /// The last request that was tried again and again failed for now: everybody waits, and it was said.
+    pub(super) is_away: AtomicBool,
+}
+
+impl Target {
+    /// Says once that the service takes nothing, and once that it does again.
+    fn on_tried(&self, failed: Option<&Error>) {
+        if self.is_away.swap(failed.is_some(), Ordering::Relaxed) == failed.is_some() {
+            return;
+        }
+        let container = self.container.url();
+        match failed {
+            Some(error) => warn!(
+                causes = ?error_chain(error),
+                "{container} takes nothing for now; files wait for it"
+            ),
+            None => info!("{container} takes files again"),
+        }
+    }
 }
 
 /// See the [module](self). Cloning shares it.
@@ -134,8 +153,26 @@ impl Upload {
         self.tried(operation, call).await.map_err(|failure| self.failed(operation, failure))
     }
 
-    /// Sends a request, and again where it may succeed.
+    /// Sends a request, and again where it may succeed; and says where it does not for now.
     async fn tried<T, F>(
+        &self,
+        operation: &'static str,
+        call: impl FnMut() -> F,
+    ) -> Result<T, ContentFailure>
+    where
+        F: Future<Output = Result<T, ContentFailure>>,
+    {
+        let tried = self.tried_again(operation, call).await;
+        match &tried {
+            Err(ContentFailure::Again(error) | ContentFailure::Busy(error, _)) => {
+                self.target.on_tried(Some(error));
+            }
+            _ => self.target.on_tried(None),
+        }
+        tried
+    }
+
+    async fn tried_again<T, F>(
         &self,
         operation: &'static str,
         mut call: impl FnMut() -> F,
