@@ -143,7 +143,8 @@ impl WebServer {
 fn answer(stream: TcpStream, shared: &Shared) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut request = BufReader::new(stream.try_clone()?).lines();
-    let first = request.next().transpose()?.unwrap_or_default();
+    // Whoever connects and goes away has asked for nothing.
+    let Some(first) = request.next().transpose()? else { return Ok(()) };
     for line in request {
         if line?.is_empty() {
             break;

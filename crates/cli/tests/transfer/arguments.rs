@@ -58,7 +58,7 @@ fn what_is_missing_is_asked_for() {
     let folder = Folder::new();
     let mut command = longshore();
     command.current_dir(folder.dir.path()).args(["transfer", "--urls", "list"]);
-    start(&mut command).end().expect_code(2).expect_said("--to <DIR>");
+    start(&mut command).end().expect_code(2).expect_said("--to <PLACE>");
 }
 
 #[test]
