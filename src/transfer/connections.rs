@@ -51,9 +51,17 @@ impl Connections {
     /// One for a block, where there is one left.
     pub(super) fn of_block(&self, host: &str) -> Option<Connection<'_>> {
         let mut used = self.used();
+        self.is_left(&used, host).then(|| self.counted(&mut used, host))
+    }
+
+    /// Whether there is one left for a block. Nobody hears of the question.
+    pub(super) fn has_left(&self, host: &str) -> bool {
+        self.is_left(&self.used(), host)
+    }
+
+    fn is_left(&self, used: &Used, host: &str) -> bool {
         let of_host = used.by_host.get(host).copied().unwrap_or(0);
-        let is_left = used.all < self.most && self.most_per_host.is_none_or(|most| of_host < most);
-        is_left.then(|| self.counted(&mut used, host))
+        used.all < self.most && self.most_per_host.is_none_or(|most| of_host < most)
     }
 
     /// Whether files may have more than one at all.

@@ -144,23 +144,23 @@ impl<'a> SideBySide<'a> {
     /// Asks for blocks over as many connections as there are, and hashes what is there.
     fn begin_more(&'a self, running: &mut Running<'a>) {
         while running.not_before.is_none() && running.count < running.most {
-            // A connection that is taken and given back would wake us again, and again.
-            if !self.blocks.plan().can_take() {
+            // A connection that is taken and given back would wake us again, and again: it comes last.
+            let is_own = running.own.is_none();
+            if !self.blocks.plan().can_take()
+                || !is_own && !self.net.connections.has_left(self.host)
+            {
                 break;
             }
-            // Its own is counted with the file.
-            let connection = match running.own {
-                None => None,
-                Some(_) => match self.net.connections.of_block(self.host) {
-                    Some(connection) => Some(connection),
-                    None => break,
-                },
-            };
             let Some((stream, range)) = self.take() else { break };
             // Memory is taken in the order of the blocks, so that the first one never waits for those
             // that wait for it.
             let has_memory = self.blocks.writer.try_reserve(range.start);
-            if !has_memory && connection.is_some() {
+            // Its own connection is counted with the file.
+            let connection = match is_own {
+                true => None,
+                false => has_memory.then(|| self.net.connections.of_block(self.host)).flatten(),
+            };
+            if !is_own && connection.is_none() {
                 self.blocks.plan().on_end(stream);
                 break;
             }
