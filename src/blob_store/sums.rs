@@ -1,6 +1,6 @@
 //! The sums of a blob's bytes.
 
-use crc_fast::{CrcAlgorithm, Digest as Crc, checksum_combine};
+use crc_fast::{CrcAlgorithm, Digest as Crc};
 use md5::Md5;
 use sha2::{Digest as _, Sha256};
 
@@ -22,13 +22,15 @@ impl Sums {
 }
 
 /// The CRC-64/NVME of bytes.
+#[cfg(any(feature = "blob", test))]
 pub(crate) fn crc64(bytes: &[u8]) -> u64 {
     crc_fast::crc64_nvme(bytes)
 }
 
 /// The CRC-64/NVME of bytes that follow others, of both together.
+#[cfg(any(feature = "blob", test))]
 pub(crate) fn joined_crc64(first: u64, second: u64, bytes_of_second: u64) -> u64 {
-    checksum_combine(CrcAlgorithm::Crc64Nvme, first, second, bytes_of_second)
+    crc_fast::checksum_combine(CrcAlgorithm::Crc64Nvme, first, second, bytes_of_second)
 }
 
 /// Sums of bytes as they come.
@@ -46,6 +48,7 @@ impl Summing {
     }
 
     /// The same, with the MD5 of the bytes.
+    #[cfg(any(feature = "transfer", test))]
     pub(crate) fn with_md5(mut self) -> Self {
         self.md5 = Some(Md5::new());
         self
@@ -62,6 +65,7 @@ impl Summing {
     }
 
     /// The MD5, where it is computed.
+    #[cfg(any(feature = "transfer", test))]
     pub(crate) fn md5(&self) -> Option<[u8; 16]> {
         self.md5.clone().map(|md5| md5.finalize().into())
     }

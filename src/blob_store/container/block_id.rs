@@ -11,6 +11,8 @@
 //! | 8 | its CRC-64/NVME |
 //! | 32 | the state of the SHA-256 behind it, where the hash is asked for |
 
+use rand::rngs::SmallRng;
+use rand::{Rng as _, SeedableRng as _};
 use sha2::{Digest, Sha256};
 
 use crate::blob_store::MadeOf;
@@ -41,7 +43,7 @@ impl UploadKey {
 
     /// One that nobody else has.
     pub(super) fn random() -> Self {
-        Self(rand::random())
+        Self(SmallRng::from_os_rng().random())
     }
 }
 

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use rand::Rng as _;
+use rand::rngs::SmallRng;
+use rand::{Rng as _, SeedableRng as _};
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
@@ -192,7 +193,7 @@ impl Upload {
             }
             let name = &self.name;
             debug!(causes = ?error_chain(&error), "could not {operation} {name}; it is tried again");
-            let jittered = rand::rng().random_range(pause / 2..=pause);
+            let jittered = SmallRng::from_os_rng().random_range(pause / 2..=pause);
             sleep(wait.max(jittered)).await;
             pause *= 2;
         }
