@@ -22,6 +22,8 @@ pub enum FlushReason {
     Drain,
     /// The byte budget is short.
     Pressure,
+    /// It is a part of a batch that failed whole.
+    Bisection,
 }
 
 impl FlushReason {
@@ -33,6 +35,7 @@ impl FlushReason {
             FlushReason::Timeout => "timeout",
             FlushReason::Drain => "drain",
             FlushReason::Pressure => "pressure",
+            FlushReason::Bisection => "bisection",
         }
     }
 }

@@ -8,6 +8,7 @@
 pub mod ages;
 pub mod backoff;
 pub mod batch_buffer;
+pub mod bisection;
 pub mod block_plan;
 pub mod byte_budget;
 pub mod call_pace;

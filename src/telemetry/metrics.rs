@@ -75,7 +75,7 @@ metrics_table! {
     IN_FLIGHT = "longshore_handlers_in_flight", Gauge, ENTITY,
         "Handler calls that run now.";
     BATCHES = "longshore_batches_total", Counter, "entity, consumer_group, reason",
-        "Batches handed out, by reason: size, bytes, timeout, drain or pressure.";
+        "Batches handed out, by reason: size, bytes, timeout, drain, pressure or bisection.";
     HANDLER_SECONDS = "longshore_handler_seconds", Histogram, ENTITY,
         "How long handler calls took, in seconds.";
     LATENCY_SECONDS = "longshore_event_latency_seconds", Histogram, ENTITY,

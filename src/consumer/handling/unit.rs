@@ -147,14 +147,6 @@ impl Unit {
             Unit::Batch(batch, _) => batch.events.first(),
         }
     }
-
-    pub(crate) fn into_events(self) -> impl Iterator<Item = Tracked> {
-        let (one, many) = match self {
-            Unit::Event(tracked, _) => (Some(tracked), None),
-            Unit::Batch(batch, _) => (None, Some(batch)),
-        };
-        one.into_iter().chain(many.into_iter().flat_map(TrackedBatch::into_events))
-    }
 }
 
 #[cfg(test)]

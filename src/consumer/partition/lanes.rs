@@ -189,6 +189,12 @@ impl PartitionLanes {
         None
     }
 
+    /// The lane of an event, where events of a lane are handled in order.
+    pub(super) fn ordered_lane(&self, ticket: Ticket) -> Option<QueueId> {
+        let place = self.places.get(ticket).filter(|at| at.queue != QueueId::NO_LANE)?;
+        self.shared.rule().is_ordered().then_some(place.queue)
+    }
+
     /// The call of an event ended.
     pub(super) fn on_returned(&mut self, ticket: Ticket) {
         if self.shared.rule().is_ordered() {

@@ -6,13 +6,14 @@
 //! an earlier ownership has nowhere to go.
 //!
 //! In the order of an event's way: `run` (the loop and its inputs), `intake`, `waiting`, `lanes`, `holding`,
-//! `line`, `hand_out`,
-//! `outcomes`, `deferrals`, `letters`, `rows`, `checkpointer`, `progress`; beside it `trials`, and at
+//! `line`, `hand_out`, `outcomes`, `halves`,
+//! `deferrals`, `letters`, `rows`, `checkpointer`, `progress`; beside it `trials`, and at
 //! last `ending`.
 
 mod checkpointer;
 mod deferrals;
 mod ending;
+mod halves;
 mod hand_out;
 mod holding;
 mod intake;
@@ -38,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 
 use checkpointer::Checkpointer;
 use deferrals::Deferrals;
+use halves::Halves;
 use holding::Holding;
 use lanes::PartitionLanes;
 use line::Line;
@@ -106,6 +108,7 @@ pub(super) struct PartitionWorker {
     watermark: Watermark,
     ages: Ages,
     waiting: Waiting,
+    halves: Halves,
     retries: DelayQueue<Tracked>,
     failures: Failures,
     running: Running,
@@ -162,6 +165,7 @@ impl PartitionWorker {
             watermark: checkpointer.watermark(),
             ages: Ages::default(),
             waiting,
+            halves: Halves::default(),
             retries: DelayQueue::default(),
             failures: Failures::default(),
             running: Running::new(shared.options.handler_timeout),

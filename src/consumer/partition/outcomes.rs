@@ -42,7 +42,7 @@ impl PartitionWorker {
     }
 
     /// A handler's call ended, and this is what it says of one event.
-    fn on_returned(&mut self, tracked: Tracked, outcome: Outcome, now: Instant) {
+    pub(super) fn on_returned(&mut self, tracked: Tracked, outcome: Outcome, now: Instant) {
         self.waiting.on_returned(tracked.ticket);
         let said = self.deferrals.take_early(tracked.ticket);
         let Outcome::Deferred(deferred) = outcome else {
@@ -75,11 +75,7 @@ impl PartitionWorker {
             (Unit::Batch(batch, _), outcomes) => {
                 match fitted(outcomes, batch.events.len()) {
                     Ended::AllDone => self.on_batch_done(&batch, now),
-                    Ended::One(outcome) => {
-                        for tracked in batch.into_events() {
-                            self.on_returned(tracked, outcome.clone(), now);
-                        }
-                    }
+                    Ended::One(outcome) => self.on_batch_failed(batch, outcome, now),
                     Ended::Each(each) => {
                         for (tracked, outcome) in batch.into_events().zip(each) {
                             self.on_returned(tracked, outcome, now);
@@ -120,9 +116,11 @@ impl PartitionWorker {
     /// Gives up on handler calls that are overdue; their events are tried again.
     pub(super) fn end_overdue_calls(&mut self, now: Instant) {
         while let Some(unit) = self.running.take_overdue(now) {
-            for tracked in unit.into_events() {
-                let failure = Failure::transient("the handler did not end by its deadline");
-                self.on_returned(tracked, Outcome::retry(failure), now);
+            let failure = Failure::transient("the handler did not end by its deadline");
+            let outcome = Outcome::retry(failure);
+            match unit {
+                Unit::Event(tracked, _) => self.on_returned(tracked, outcome, now),
+                Unit::Batch(batch, _) => self.on_batch_failed(batch, outcome, now),
             }
         }
     }
@@ -274,6 +272,7 @@ impl PartitionWorker {
     pub(super) fn settle(&mut self, tracked: &Tracked, now: Instant) {
         let event = &tracked.event;
         self.failures.on_settled(tracked.ticket);
+        self.halves.on_settled(tracked.ticket);
         self.deferrals.forget_early(tracked.ticket, 1);
         self.waiting.on_settled(tracked.ticket, 1);
         if self.watermark.on_settled(tracked.ticket, event.into()) != Settled::Before {

@@ -221,6 +221,7 @@ impl PartitionWorker {
             return;
         }
         while let Some(tracked) = self.retries.take_due(now.into_std()) {
+            let Some(tracked) = self.halves.on_retry(tracked) else { continue };
             let bytes = tracked.event.budget_bytes();
             self.waiting.on_retry(tracked, bytes, now.into_std());
         }

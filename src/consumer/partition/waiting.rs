@@ -8,6 +8,7 @@ use super::lanes::PartitionLanes;
 use crate::consumer::handling::unit::{Failures, Tracked, TrackedBatch, Unit};
 use crate::outcome::Failure;
 use crate::state::batch_buffer::{BatchBuffer, BatchLimits, FlushReason, Taken};
+use crate::state::lanes::QueueId;
 use crate::state::watermark::{Ticket, Watermark};
 
 /// What waits for a slot.
@@ -98,6 +99,14 @@ impl Waiting {
     /// An event whose lane nobody knows, and why.
     pub(super) fn take_unplaced(&mut self) -> Option<(Tracked, Failure)> {
         self.lanes().and_then(PartitionLanes::take_unplaced)
+    }
+
+    /// The lane of an event, where events of a lane are handled in order.
+    pub(super) fn ordered_lane(&self, ticket: Ticket) -> Option<QueueId> {
+        match self {
+            Waiting::Laned { lanes, .. } => lanes.ordered_lane(ticket),
+            Waiting::Events { .. } | Waiting::Batches { .. } => None,
+        }
     }
 
     /// The call of an event ended.
