@@ -399,6 +399,12 @@ pub trait BlockWriter: Send + Sync {
         true
     }
 
+    /// How many bytes are to be collected for one write, where they come in smaller parts: a write may
+    /// cost more than its bytes. By default 256 KiB.
+    fn write_bytes(&self) -> u64 {
+        256 * 1024
+    }
+
     /// Writes parts that follow one another, the first one at this place, within one block. Calls may run
     /// side by side, and no two write to one place.
     ///
