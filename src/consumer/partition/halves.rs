@@ -1,7 +1,8 @@
 //! Batches that failed whole, cut in halves until the event at fault is alone.
 //!
 //! No attempt counts until then: the others of the batch are not at fault. An event that was alone when
-//! it failed stays alone, so that its next attempts fail nobody else's.
+//! it failed stays alone, so that its next attempts fail nobody else's; but one that has a lane goes back
+//! there.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -28,6 +29,17 @@ pub(super) struct Halves {
 impl Halves {
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
+    }
+
+    /// Takes the first event of all.
+    pub(super) fn take_first(&mut self) -> Option<Tracked> {
+        let half = self.waiting.front_mut()?;
+        let tracked = half.items.remove(0);
+        half.bytes = half.bytes.saturating_sub(tracked.event.budget_bytes());
+        if half.items.is_empty() {
+            self.waiting.pop_front();
+        }
+        Some(tracked)
     }
 
     /// The partition ends: what waits is delivered to its next owner.
@@ -68,13 +80,16 @@ impl PartitionWorker {
             _ => return self.on_each_returned(batch, &outcome, now),
         };
         if batch.events.len() == 1 {
-            self.halves.alone.extend(batch.get(0).map(|tracked| tracked.ticket));
+            if self.waiting.lanes().is_none() {
+                self.halves.alone.extend(batch.get(0).map(|tracked| tracked.ticket));
+            }
             return self.on_each_returned(batch, &outcome, now);
         }
         self.log_halved(&batch, failure);
         // They were handled, and the process is there.
         self.end_trial(now);
         let events: Vec<Tracked> = batch.into_events().collect();
+        self.on_batch_attempt_failed(&events, failure, now);
         for tracked in &events {
             self.deferrals.take_early(tracked.ticket);
             self.failures.on_postponed(tracked.ticket);
@@ -87,12 +102,26 @@ impl PartitionWorker {
             cut(events, |tracked| waiting.ordered_lane(tracked.ticket));
         self.halves.add(first);
         self.halves.add(second);
+        self.put_back_in_lanes(back, now);
+    }
+
+    /// Puts events into their lanes again, as if they had not begun.
+    fn put_back_in_lanes(&mut self, events: Vec<Tracked>, now: Instant) {
+        let now = now.into_std();
         // The front of a lane is where the last one put there is.
-        for tracked in back.into_iter().rev() {
-            let now = now.into_std();
+        for tracked in events.into_iter().rev() {
+            self.waiting.on_returned(tracked.ticket);
             if let Some(tracked) = self.waiting.on_failed(tracked, now, false, now) {
                 self.retries.on_delayed(tracked, now);
             }
+        }
+    }
+
+    /// Halves of what has lanes go back there while single events are tried: of a half in an ordered
+    /// lane, what is behind an event that fails must not pass it.
+    pub(super) fn put_halves_back(&mut self, now: Instant) {
+        while let Some(half) = self.halves.waiting.pop_back() {
+            self.put_back_in_lanes(half.items, now);
         }
     }
 

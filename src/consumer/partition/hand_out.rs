@@ -16,17 +16,22 @@ impl PartitionWorker {
         while let Some(reason) = self.waiting.take_ledger(now_std) {
             self.shared.counters.on_batch(reason);
         }
-        let wants_slot = self.hand_out_halves(now)
-            || match &self.waiting {
-                Waiting::Laned { .. } => self.hand_out_by_lane(now, pressed),
-                Waiting::Events { .. } | Waiting::Batches { .. } => {
-                    self.hand_out_ready(now, pressed)
-                }
-            };
+        let wants_slot = if self.is_probed() {
+            self.hand_out_probes(now)
+        } else {
+            self.hand_out_halves(now) || self.hand_out_waiting(now, pressed)
+        };
         if !wants_slot {
             self.line.leave();
         }
         wants_slot
+    }
+
+    fn hand_out_waiting(&mut self, now: Instant, pressed: bool) -> bool {
+        match &self.waiting {
+            Waiting::Laned { .. } => self.hand_out_by_lane(now, pressed),
+            Waiting::Events { .. } | Waiting::Batches { .. } => self.hand_out_ready(now, pressed),
+        }
     }
 
     fn hand_out_ready(&mut self, now: Instant, pressed: bool) -> bool {

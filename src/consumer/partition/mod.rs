@@ -6,7 +6,7 @@
 //! an earlier ownership has nowhere to go.
 //!
 //! In the order of an event's way: `run` (the loop and its inputs), `intake`, `waiting`, `lanes`, `holding`,
-//! `line`, `hand_out`, `outcomes`, `halves`,
+//! `line`, `hand_out`, `outcomes`, `halves`, `probing`,
 //! `deferrals`, `letters`, `rows`, `checkpointer`, `progress`; beside it `trials`, and at
 //! last `ending`.
 
@@ -22,6 +22,7 @@ mod lanes;
 mod letters;
 mod line;
 mod outcomes;
+mod probing;
 mod progress;
 mod rows;
 mod run;
@@ -43,6 +44,7 @@ use halves::Halves;
 use holding::Holding;
 use lanes::PartitionLanes;
 use line::Line;
+use probing::Probes;
 use rows::Rows;
 use tally::Tally;
 use trial_run::TrialRun;
@@ -68,6 +70,7 @@ use crate::state::delay_queue::DelayQueue;
 use crate::state::fence::Fence;
 use crate::state::resume::ResumePosition;
 use crate::state::tenure::Tenure;
+use crate::state::verdicts::Verdicts;
 use crate::state::watermark::Watermark;
 use crate::telemetry::metrics::PartitionGauges;
 use crate::transport::partition_stream::{PartitionStream, StreamOptions};
@@ -109,6 +112,8 @@ pub(super) struct PartitionWorker {
     ages: Ages,
     waiting: Waiting,
     halves: Halves,
+    probes: Probes,
+    verdicts: Verdicts,
     retries: DelayQueue<Tracked>,
     failures: Failures,
     running: Running,
@@ -166,6 +171,8 @@ impl PartitionWorker {
             ages: Ages::default(),
             waiting,
             halves: Halves::default(),
+            probes: Probes::new(&shared.breakers),
+            verdicts: Verdicts::default(),
             retries: DelayQueue::default(),
             failures: Failures::default(),
             running: Running::new(shared.options.handler_timeout),

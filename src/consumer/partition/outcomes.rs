@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::time::Instant;
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{PartitionWorker, letters};
 use crate::config::MAX_DURATION;
@@ -16,6 +16,7 @@ use crate::consumer::handling::unit::{Tracked, TrackedBatch, Unit};
 use crate::event::Event;
 use crate::lanes::MAX_LANE_CLOSING;
 use crate::outcome::{Deferred, Failure, Outcome, RetryDelay, RetryRequest};
+use crate::state::verdicts::{Alarm, REMEMBERED_EVENTS};
 use crate::state::watermark::Settled;
 
 impl PartitionWorker {
@@ -95,6 +96,7 @@ impl PartitionWorker {
             }
             return;
         };
+        self.on_batch_succeeded(first, batch.events.len(), now);
         self.deferrals.forget_early(first, batch.events.len());
         self.waiting.on_settled(first, batch.events.len());
         let events = &batch.events;
@@ -109,6 +111,8 @@ impl PartitionWorker {
         });
         self.returned_bytes += bytes;
         self.tally.done += events.len() as u64;
+        let alarm = self.verdicts.on_done(events.len());
+        self.say_alarm(alarm, None);
         self.tally.settled.push(oldest.enqueued_time());
         self.checkpointer.on_settled(settled, now);
     }
@@ -128,7 +132,10 @@ impl PartitionWorker {
     pub(super) fn on_outcome(&mut self, tracked: Tracked, outcome: Outcome, now: Instant) {
         match outcome {
             Outcome::Done => {
+                self.on_event_succeeded(tracked.ticket, now);
                 self.tally.done += 1;
+                let alarm = self.verdicts.on_done(1);
+                self.say_alarm(alarm, None);
                 self.settle(&tracked, now);
             }
             Outcome::Skip(reason) => {
@@ -141,11 +148,13 @@ impl PartitionWorker {
                     "the event was skipped"
                 );
                 self.shared.counters.skipped.add(1);
+                self.on_event_succeeded(tracked.ticket, now);
                 self.settle(&tracked, now);
             }
             Outcome::Retry(request) => self.retry(tracked, request, now),
             Outcome::DeadLetter(failure) => {
                 self.end_trial(now);
+                self.on_nothing_learned(tracked.ticket, now);
                 self.dead_letter(tracked, failure, now);
             }
             Outcome::Abort(failure) => {
@@ -157,6 +166,7 @@ impl PartitionWorker {
                     failure = %failure,
                     "a handler stopped the consumer"
                 );
+                self.on_nothing_learned(tracked.ticket, now);
                 let deadline = now + self.shared.options.drain_timeout;
                 self.stop(StopReason::Aborted(failure), deadline, now);
                 self.shared.drain();
@@ -175,27 +185,38 @@ impl PartitionWorker {
             RetryDelay::PutBack => self.shared.counters.put_back.add(1),
             _ => self.shared.counters.retried.add(1),
         }
-        let attempt = self.failures.attempt(tracked.ticket).number;
+        let attempt = self.failures.attempt(tracked.ticket);
         let closes_lane = matches!(request.delay, RetryDelay::LaneCloses(_));
         let is_attempt = !matches!(
             request.delay,
             RetryDelay::LaneCloses(_) | RetryDelay::Postponed(_) | RetryDelay::PutBack
         );
-        if attempt >= self.shared.options.max_attempts && is_attempt {
+        let is_last = attempt.number >= self.shared.options.max_attempts;
+        let is_spared = if is_attempt {
+            self.on_event_failed(&tracked, &request, now)
+        } else {
+            self.on_nothing_learned(tracked.ticket, now);
+            false
+        };
+        // Of one attempt none is spared: the event is not to be tried again.
+        let is_final = is_attempt && is_last && (!is_spared || attempt.number == 1);
+        if is_final && self.may_give_up(&tracked, attempt, &request.failure) {
             return self.dead_letter(tracked, request.failure, now);
         }
-        let delay = self.delay(&tracked, request.delay, attempt);
+        let delay = self.delay(&tracked, request.delay, attempt.number);
         debug!(
             message_topic = %self.partition.entity,
             message_partition = %self.partition.id,
             message_offset = %tracked.event.sequence_number(),
             message_consumer_group = %self.key.scope.consumer_group,
-            attempts = attempt,
+            attempts = attempt.number,
             retry_in_ms = delay.as_millis(),
             failure = %request.failure,
             "the event is tried again"
         );
-        if is_attempt {
+        if is_attempt && (is_spared || is_last) {
+            self.failures.on_spared(tracked.ticket, self.shared.clock.now());
+        } else if is_attempt {
             self.failures.on_failed(tracked.ticket, self.shared.clock.now());
         } else {
             self.failures.on_postponed(tracked.ticket);
@@ -256,6 +277,10 @@ impl PartitionWorker {
             causes = ?failure.causes,
             "the event failed for good"
         );
+        if !failure.class.is_retryable() {
+            let alarm = self.verdicts.on_failed_for_good();
+            self.say_alarm(alarm, Some(&failure));
+        }
         if self.shared.dead_letters.is_some() {
             let shared = Arc::clone(&self.shared);
             let letter = letters::write(shared, tracked, failure, attempt.number, first_failure);
@@ -266,6 +291,29 @@ impl PartitionWorker {
                 failure,
             };
             self.stop(why, now + self.shared.options.drain_timeout, now);
+        }
+    }
+
+    /// Says that events fail for good one after the other, and when that is over.
+    fn say_alarm(&self, alarm: Option<Alarm>, failure: Option<&Failure>) {
+        let (topic, partition) = (&self.partition.entity, &self.partition.id);
+        let group = &self.key.scope.consumer_group;
+        match alarm {
+            None => {}
+            Some(Alarm::Begins) => error!(
+                message_topic = %topic,
+                message_partition = %partition,
+                message_consumer_group = %group,
+                failure = failure.map(tracing::field::display),
+                "half of the last {REMEMBERED_EVENTS} events failed for good: look whether the handler \
+                 is wrong, or who publishes; the worker goes on"
+            ),
+            Some(Alarm::Ends) => info!(
+                message_topic = %topic,
+                message_partition = %partition,
+                message_consumer_group = %group,
+                "most events do not fail for good any more"
+            ),
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::lanes::PartitionLanes;
 use crate::consumer::handling::unit::{Failures, Tracked, TrackedBatch, Unit};
+use crate::lanes::Lane;
 use crate::outcome::Failure;
 use crate::state::batch_buffer::{BatchBuffer, BatchLimits, FlushReason, Taken};
 use crate::state::lanes::QueueId;
@@ -109,6 +110,14 @@ impl Waiting {
         }
     }
 
+    /// The lane of an event, where so many events of a lane are handled at once.
+    pub(super) fn limited_lane(&self, ticket: Ticket) -> Option<Lane> {
+        match self {
+            Waiting::Laned { lanes, .. } => lanes.limited_lane(ticket),
+            Waiting::Events { .. } | Waiting::Batches { .. } => None,
+        }
+    }
+
     /// The call of an event ended.
     #[inline]
     pub(super) fn on_returned(&mut self, ticket: Ticket) {
@@ -156,6 +165,18 @@ impl Waiting {
                 })?;
                 let batch = TrackedBatch::new(taken.items, taken.bytes, failures);
                 Some(Unit::Batch(batch, taken.reason))
+            }
+            Waiting::Laned { .. } => None,
+        }
+    }
+
+    /// Takes the oldest event by itself, where there are no lanes.
+    pub(super) fn take_first(&mut self) -> Option<Tracked> {
+        match self {
+            Waiting::Events { queue, .. } => queue.pop_front(),
+            Waiting::Batches { buffer, .. } => {
+                let taken = buffer.take_first(FlushReason::Probe)?;
+                taken.items.into_iter().next()
             }
             Waiting::Laned { .. } => None,
         }
