@@ -252,6 +252,38 @@ async fn a_signature_that_lets_us_write_only_is_enough() {
 }
 
 #[tokio::test]
+async fn a_container_is_checked_with_the_rights_that_the_work_needs_and_nothing_is_left_in_it() {
+    let container = Container::create().await;
+    for (rights, may_write, may_read) in
+        [(ALL, true, true), ("cw", true, false), ("w", true, false), ("r", false, true)]
+    {
+        let store = store(&container, rights);
+        for (checked, may) in
+            [(store.check_writable().await, may_write), (store.check_readable().await, may_read)]
+        {
+            match checked {
+                Ok(()) => assert!(may, "{rights}"),
+                Err(BlobError::Unusable { reason, .. }) => {
+                    assert!(!may && reason.contains("(403 "), "{rights}: {reason}");
+                }
+                Err(error) => panic!("{rights}: {error}"),
+            }
+        }
+    }
+    assert_eq!(container.names().await, Vec::<String>::new());
+    let absent = store(&Container::absent(), ALL);
+    let forged = container.url(ALL).replace("sig=", "sig=AAAA");
+    let forged = ContainerBlobStore::with_signature(&Secret::new(&forged)).expect("valid");
+    for (store, why) in [(absent, "does not exist; create it"), (forged, "refused (403 ")] {
+        for checked in [store.check_writable().await, store.check_readable().await] {
+            let Err(BlobError::Unusable { reason, .. }) = checked else { panic!("{checked:?}") };
+            assert!(reason.contains(why) && reason.contains(store.container_url()), "{reason}");
+            assert!(!reason.contains("sig=") && !reason.contains("AAAA"), "{reason}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_stands_in_the_way_is_said() {
     let container = Container::create().await;
     let here = store(&container, ALL);
