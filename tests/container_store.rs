@@ -188,6 +188,28 @@ async fn an_attempt_that_was_cut_is_gone_on_with_and_only_by_its_own_kind() {
 }
 
 #[tokio::test]
+async fn no_file_has_more_blocks_than_the_service_takes() {
+    const STEP: u64 = 64 << 10;
+    let container = Container::absent();
+    for (budget, streams) in [(BUDGET, 2), (1 << 20, 1_000), (64 << 20, 10), (8 << 30, 1)] {
+        let store = store(&container, ALL).with_budget(budget, streams);
+        for wanted in [1, STEP, 8 << 20, u64::MAX] {
+            for power in 0..=43 {
+                for bytes in [(1_u64 << power) - 1, 1 << power, (1 << power) + 1, 3 << power] {
+                    let block = store.block_bytes(bytes, wanted);
+                    assert!(block >= STEP && block.is_multiple_of(STEP), "{bytes}: {block}");
+                    assert!(bytes.div_ceil(block) <= 50_000, "{bytes}: {block}");
+                    // No longer than it must be, or may be for the budget.
+                    let least = bytes.div_ceil(50_000).next_multiple_of(STEP);
+                    let share = budget / (streams as u64 * 2) / STEP * STEP;
+                    assert!(block <= share.max(least).max(STEP), "{bytes}: {block}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_commit_replaces_what_was_seen_and_nothing_else() {
     let container = Container::create().await;
     let store = store(&container, ALL);
