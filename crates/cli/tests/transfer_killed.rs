@@ -308,6 +308,11 @@ impl Large {
         }
     }
 
+    /// Bounds how long it takes until it is killed: at 1 MB/s, and what else takes its time.
+    fn limit(&self) -> Duration {
+        LIMIT + Duration::from_secs(self.bytes / 1_000_000)
+    }
+
     /// Whether it is so large that what is under way is little of it.
     fn is_large(&self) -> bool {
         self.blocks.is_empty()
@@ -348,14 +353,14 @@ fn what_came_of_a_large_file_is_not_fetched_again_after_a_kill() {
         || -> Running { start(folder.transfer().arg("--allow-private").args(&large.blocks)) };
 
     let run = begin();
-    let deadline = Instant::now() + LIMIT;
+    let deadline = Instant::now() + large.limit();
     while journaled(&folder.target()) < large.killed_at {
         assert!(Instant::now() < deadline, "only {} bytes came", journaled(&folder.target()));
         thread::sleep(Duration::from_millis(5));
     }
     assert!(run.kill(), "the run was faster; make the server slower");
     let (at, there) = (now(), journaled(&folder.target()));
-    let ended = begin().end().expect_code(0);
+    let ended = begin().end_within(large.limit()).expect_code(0);
     println!("{there} of {} bytes; then: {}", large.bytes, ended.report());
 
     assert!(folder.content("large.bin") == body);
@@ -395,7 +400,7 @@ async fn blocks_that_a_container_has_are_not_fetched_again_after_a_kill() {
         folder.list([task.to_string(), small]);
 
         let run = begin_to(&container, &folder, &large.blocks);
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + large.limit();
         let mut there = 0;
         while there < large.killed_at {
             assert!(Instant::now() < deadline, "only {there} bytes came");
@@ -405,7 +410,8 @@ async fn blocks_that_a_container_has_are_not_fetched_again_after_a_kill() {
         assert!(run.kill(), "the run was faster; make the server slower");
         let at = now();
         let there = container.staged("large.bin").await as u64 * large.block_bytes;
-        let ended = begin_to(&container, &folder, &large.blocks).end().expect_code(0);
+        let ended = begin_to(&container, &folder, &large.blocks).end_within(large.limit());
+        let ended = ended.expect_code(0);
         println!("{there} of {} bytes; then: {}", large.bytes, ended.report());
 
         assert!(container.content("large.bin").await.as_ref() == Some(&body));
