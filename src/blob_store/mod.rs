@@ -210,6 +210,17 @@ pub trait BlobStore: Send + Sync + fmt::Debug + 'static {
         Box::pin(async { Ok(None) })
     }
 
+    /// Looks whether blobs can be put here, without putting one, and without a right that putting one does
+    /// not need: for the start of a program, which is a better time to hear of it than its first file.
+    /// Whoever is busy is there. `Ok` is no promise.
+    ///
+    /// # Errors
+    /// [`BlobError::Unusable`] where no blob can be put, for as long as nobody does something about it;
+    /// another one where it cannot be told, since nothing answers.
+    fn check_writable(&self) -> BoxFuture<'_, Result<(), BlobError>> {
+        Box::pin(async { Ok(()) })
+    }
+
     /// Whether the SHA-256 of every blob is to be computed, so that whoever looks at it later can tell
     /// whether it is whole. Where not, it is computed where somebody asks for it.
     fn wants_sha256(&self) -> bool {

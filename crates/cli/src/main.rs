@@ -15,6 +15,7 @@ mod failing;
 mod file_server;
 mod job;
 mod log;
+mod place;
 mod progress;
 mod report;
 mod signals;
