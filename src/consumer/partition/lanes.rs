@@ -204,6 +204,11 @@ impl PartitionLanes {
         self.queues.lane(self.places.get(ticket)?.queue).cloned()
     }
 
+    /// Whether the lane of an event is not known.
+    pub(super) fn is_unplaced(&self, ticket: Ticket) -> bool {
+        self.places.get(ticket).is_none()
+    }
+
     /// Whether some event's lane allows it to begin, as far as known.
     pub(super) fn has_ready(&self) -> bool {
         self.queues.is_ready()

@@ -89,7 +89,8 @@ impl PartitionWorker {
         now: Instant,
     ) -> bool {
         let is_probe = self.probes.take(tracked.ticket);
-        if !request.failure.class.is_retryable() {
+        // Of an event whose lane nobody knows no handler heard.
+        if !request.failure.class.is_retryable() || self.waiting.is_unplaced(tracked.ticket) {
             self.end_probe_of_no_use(is_probe, now);
             return false;
         }
@@ -168,6 +169,12 @@ impl PartitionWorker {
             && self.tenure.is_running()
             && !self.awaits_trial()
             && self.trial.tried().is_none()
+    }
+
+    /// Whether what failed waits until nothing else is left to be a probe. Where there are lanes, it goes
+    /// back there when it is due.
+    pub(super) fn retries_rest(&self) -> bool {
+        self.is_probed() && !matches!(self.waiting, Waiting::Laned { .. })
     }
 
     /// Begins the probes that are due. Returns whether a slot is wanted that is not free.

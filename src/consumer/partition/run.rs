@@ -12,7 +12,6 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::PartitionWorker;
 use super::checkpointer::Urgency;
-use super::waiting::Waiting;
 use crate::consumer::checkpoint_write::Written;
 use crate::consumer::exit::{PartitionExit, StopReason};
 use crate::consumer::handling::unit::Tracked;
@@ -228,9 +227,8 @@ impl PartitionWorker {
         if !self.tenure.is_running() {
             return;
         }
-        // What failed meanwhile is tried when nothing else is left.
-        let waits = self.is_probed() && !matches!(self.waiting, Waiting::Laned { .. });
-        while !waits && let Some(tracked) = self.retries.take_due(now.into_std()) {
+        let rests = self.retries_rest();
+        while !rests && let Some(tracked) = self.retries.take_due(now.into_std()) {
             let Some(tracked) = self.halves.on_retry(tracked) else { continue };
             let bytes = tracked.event.budget_bytes();
             self.waiting.on_retry(tracked, bytes, now.into_std());
@@ -269,9 +267,9 @@ impl PartitionWorker {
         // What is ready and lacks only a slot waits for the slot.
         let waits = wants_slot || self.awaits_trial();
         let batch = self.waiting.next_deadline().filter(|_| !waits && running);
-        let is_probed = self.is_probed();
-        let retry = self.retries.next_deadline().filter(|_| running && !is_probed);
-        let batch = batch.filter(|_| !is_probed);
+        let rests = self.retries_rest();
+        let retry = self.retries.next_deadline().filter(|_| running && !rests);
+        let batch = batch.filter(|_| !rests);
         let probe = self.next_probe().filter(|_| !wants_slot).map(Instant::into_std);
         let ending = self.tenure.next_deadline(self.is_idle());
         let trial = self.trial.tried().map(|tried| tried.until);

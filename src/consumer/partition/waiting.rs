@@ -110,6 +110,14 @@ impl Waiting {
         }
     }
 
+    /// Whether there are lanes, and that of the event is not known.
+    pub(super) fn is_unplaced(&self, ticket: Ticket) -> bool {
+        match self {
+            Waiting::Laned { lanes, .. } => lanes.is_unplaced(ticket),
+            Waiting::Events { .. } | Waiting::Batches { .. } => false,
+        }
+    }
+
     /// The lane of an event, where so many events of a lane are handled at once.
     pub(super) fn limited_lane(&self, ticket: Ticket) -> Option<Lane> {
         match self {
