@@ -82,6 +82,7 @@ mod listener;
 mod log;
 mod mailbox;
 mod management;
+mod message_sizes;
 mod private;
 mod publish;
 mod record;
