@@ -74,6 +74,9 @@ mod exposure;
 mod extents;
 mod faults;
 mod frame;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod host;
 mod hub;
 mod hub_options;
@@ -392,6 +395,9 @@ mod fault_tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod hostile_tests;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod seed_tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod websocket_tests;
