@@ -32,6 +32,9 @@ mod access;
 mod container;
 mod entities;
 mod files;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hub;
 pub mod keys;
 mod knob;
