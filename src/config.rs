@@ -7,6 +7,7 @@ mod choices;
 mod download;
 mod http;
 mod rates;
+mod retries;
 
 use std::time::Duration;
 
@@ -24,7 +25,11 @@ pub use rates::{
     MIN_BYTES_PER_SECOND, MIN_REQUESTS_PER_SECOND, Rate, RateLimits,
 };
 
-use crate::error::InvalidConfig;
+pub use retries::{
+    MIN_AUTH_DELAY, MIN_LONGEST_AUTH_DELAY, MIN_THROTTLING_DELAY, RetryPolicies, RetryPolicy,
+};
+
+use crate::error::{ErrorClass, InvalidConfig};
 use crate::event::StartPosition;
 use crate::lanes::LaneRule;
 use crate::state::backoff::Backoff;
@@ -296,8 +301,12 @@ pub struct ConsumerOptions {
     /// [`TakeoverRule`]. `None`: it goes on for ever. Default [`DEFAULT_MAX_TAKEOVERS`], at least
     /// [`MIN_TAKEOVERS`].
     pub max_takeovers: Option<u32>,
-    /// Delays between attempts. Default [`DEFAULT_RETRY_BACKOFF`].
+    /// Delays between attempts. Default [`DEFAULT_RETRY_BACKOFF`]; longer after
+    /// [`ErrorClass::Throttling`] and [`ErrorClass::Auth`], see [`MIN_THROTTLING_DELAY`] and
+    /// [`MIN_AUTH_DELAY`].
     pub retry_backoff: Backoff,
+    /// Attempts and delays of their own for failures of some classes. Default: none.
+    pub retry_policies: RetryPolicies,
     /// Shortest time between two checkpoint writes of a partition. Default
     /// [`DEFAULT_CHECKPOINT_MIN_INTERVAL`].
     pub checkpoint_min_interval: Duration,
@@ -346,6 +355,7 @@ impl Default for ConsumerOptions {
             max_age: DEFAULT_MAX_AGE,
             max_takeovers: Some(DEFAULT_MAX_TAKEOVERS),
             retry_backoff: DEFAULT_RETRY_BACKOFF,
+            retry_policies: RetryPolicies::default(),
             checkpoint_min_interval: DEFAULT_CHECKPOINT_MIN_INTERVAL,
             uncheckpointed_events: UncheckpointedEvents::default(),
             drain_timeout: DEFAULT_DRAIN_TIMEOUT,
@@ -396,6 +406,7 @@ impl ConsumerOptions {
         }
         backoff("retry_backoff", &self.retry_backoff)?;
         backoff("reopen_backoff", &self.reopen_backoff)?;
+        self.retry_policies.validate()?;
         duration("checkpoint_min_interval", self.checkpoint_min_interval, Duration::ZERO)?;
         duration("drain_timeout", self.drain_timeout, Duration::ZERO)?;
         if let Some(timeout) = self.connect_timeout {
@@ -406,6 +417,12 @@ impl ConsumerOptions {
             return Err(InvalidConfig::new("uncheckpointed_events", 0, "it must be at least 1"));
         }
         Ok(())
+    }
+
+    /// How events are tried whose failure is of this class.
+    pub fn retry_policy(&self, class: ErrorClass) -> RetryPolicy {
+        let common = RetryPolicy::new(self.max_attempts, self.retry_backoff);
+        self.retry_policies.of(class, common)
     }
 
     /// Checks that what is in flight in batches fits in the window W.

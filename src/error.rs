@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::{Partition, SequenceNumber};
 
 /// What a caller does about an error.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ErrorClass {

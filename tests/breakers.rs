@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use longshore::config::DEFAULT_MAX_ATTEMPTS;
+use longshore::config::{DEFAULT_MAX_ATTEMPTS, RetryPolicy};
 use longshore::consumer::Destination;
 use longshore::lanes::{Lane, LaneRule};
+use longshore::state::backoff::Backoff;
 use longshore::{
     Batch, BatchContext, ConsumerHandle, ErrorClass, Event, EventContext, Failure, Outcome,
     Outcomes, OutgoingEvent,
@@ -275,4 +276,39 @@ async fn an_event_that_always_fails_does_not_keep_its_destination_closed() {
     assert!(begun.elapsed() < SECOND * 20, "{:?}", begun.elapsed());
     until("letters", || handle.snapshot().counts.dead_letters == 2).await;
     drained(handle).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_class_has_attempts_and_delays_of_its_own_and_a_user_says_which_it_is() {
+    let harness = Harness::new(1);
+    harness.publish(0, 4);
+    let quick = Backoff::doubling(Duration::from_millis(10), Duration::from_millis(10));
+    let handle = harness
+        .builder()
+        .retry_policy(ErrorClass::Throttling, RetryPolicy::new(9, quick))
+        .classify(|failure: &Failure| match failure.message.as_str() {
+            "duplicate" => ErrorClass::Permanent,
+            "busy" => ErrorClass::Throttling,
+            "no classification" => panic!("a bug"),
+            _ => failure.class,
+        })
+        .event_handler(|event: Event, context: EventContext| async move {
+            match (event.sequence_number().0, context.attempt()) {
+                (0, _) => Outcome::retry(Failure::new(ErrorClass::Unknown, "duplicate")),
+                (1, 1..=7) => Outcome::dead_letter(Failure::permanent("busy")),
+                (2, 1) => Outcome::retry(Failure::transient("no classification")),
+                _ => Outcome::Done,
+            }
+        })
+        .expect("valid")
+        .start();
+    let begun = Instant::now();
+    until("the busy one", || handle.snapshot().counts.done == 2).await;
+    assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
+    until("all", || handle.snapshot().counts.done == 3).await;
+    let exit = drained(handle).await;
+    assert!(exit.is_clean(), "{exit:?}");
+    let letters = harness.letters.letters();
+    assert_eq!(letters.len(), 1);
+    assert_eq!((letters[0].failure.class, letters[0].attempts), (ErrorClass::Permanent, 1));
 }

@@ -198,7 +198,15 @@ impl Breakers {
         is_open
     }
 
-    /// Probes ended, or were never begun, and say nothing.
+    /// Probes were not begun after all.
+    pub(crate) fn on_probes_not_begun(&self, count: usize, now: Instant) {
+        let mut known = lock(&self.known);
+        for (_, breaker) in not_of_lanes(&mut known) {
+            (0..count).for_each(|_| breaker.on_probe_not_begun(now.into_std()));
+        }
+    }
+
+    /// Probes ended, and say nothing.
     pub(crate) fn on_probes_of_no_use(&self, count: usize, now: Instant) {
         let mut known = lock(&self.known);
         for (_, breaker) in not_of_lanes(&mut known) {

@@ -18,15 +18,16 @@ use super::handle::ConsumerHandle;
 use super::handling::call::{self, StartCall};
 use super::handling::handler::{BatchHandler, EventHandler};
 use super::ownership;
-use super::shared::{self, Common, Leases, PartitionHook, Shared};
+use super::shared::{self, Classify, Common, Leases, PartitionHook, Shared};
 use crate::checkpoint_store::CheckpointStore;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{ConsumerOptions, LeaseOptions, Ordering};
+use crate::config::{ConsumerOptions, LeaseOptions, Ordering, RetryPolicy};
 use crate::dead_letter::DeadLetterSink;
-use crate::error::InvalidConfig;
+use crate::error::{ErrorClass, InvalidConfig};
 use crate::event::Partition;
 use crate::lanes::LaneRule;
 use crate::lease_store::LeaseStore;
+use crate::outcome::Failure;
 use crate::telemetry::metrics::{self, Labelled};
 use crate::transport::Transport;
 
@@ -66,6 +67,7 @@ impl BatchConsumer {
             lanes: None,
             on_assigned: None,
             on_revoked: None,
+            classify: None,
         }
     }
 
@@ -115,6 +117,7 @@ pub struct BatchConsumerBuilder {
     pub(super) lanes: Option<LaneRule>,
     on_assigned: Option<PartitionHook>,
     on_revoked: Option<PartitionHook>,
+    classify: Option<Classify>,
 }
 
 impl fmt::Debug for BatchConsumerBuilder {
@@ -230,6 +233,39 @@ impl BatchConsumerBuilder {
         self
     }
 
+    /// Sets how events are tried whose failure is of this class; see
+    /// [`ConsumerOptions::retry_policies`].
+    pub fn retry_policy(mut self, class: ErrorClass, policy: RetryPolicy) -> Self {
+        self.options.retry_policies.set(class, policy);
+        self
+    }
+
+    /// Says of which class a failure is, whatever the handler made of it: before anything else is decided
+    /// on it. What is of a retryable class then is tried again, anything else becomes a dead letter. A
+    /// failure whose classification panics stays as it is.
+    ///
+    /// ```
+    /// use longshore::{BatchConsumer, ErrorClass, Failure};
+    /// # use std::sync::Arc;
+    /// # use longshore::checkpoint_store::memory::MemoryCheckpointStore;
+    /// # use longshore::transport::memory::MemoryHub;
+    /// # let transport = Arc::new(MemoryHub::new("orders", 1).transport("$Default"));
+    /// # let checkpoints = Arc::new(MemoryCheckpointStore::new());
+    /// BatchConsumer::builder(transport, checkpoints).classify(|failure: &Failure| {
+    ///     match failure.message.starts_with("duplicate key") {
+    ///         true => ErrorClass::Permanent,
+    ///         false => failure.class,
+    ///     }
+    /// });
+    /// ```
+    pub fn classify(
+        mut self,
+        classify: impl Fn(&Failure) -> ErrorClass + Send + Sync + 'static,
+    ) -> Self {
+        self.classify = Some(Arc::new(classify));
+        self
+    }
+
     /// Seeds jitter and write ids, so that a run can be repeated.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
@@ -318,6 +354,7 @@ impl BatchConsumerBuilder {
             leases,
             leases_seen: AtomicBool::new(false),
             store_ahead_millis: AtomicI64::new(0),
+            classify: self.classify,
             on_assigned: self.on_assigned,
             on_revoked: self.on_revoked,
         });

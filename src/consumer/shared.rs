@@ -1,6 +1,7 @@
 //! What all partitions of one consumer share: ports, options, slots, budget, counters.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
@@ -23,9 +24,11 @@ use crate::checkpoint_store::{CheckpointScope, CheckpointStore, WriteId};
 use crate::clock::Clock;
 use crate::config::{ConsumerOptions, LeaseOptions};
 use crate::dead_letter::DeadLetterSink;
+use crate::error::ErrorClass;
 use crate::event::{Partition, PartitionId};
 use crate::lanes::LaneRule;
 use crate::lease_store::{LeaseStore, OwnerId};
+use crate::outcome::{Failure, Outcome, RetryRequest};
 use crate::state::lag::service_time;
 use crate::state::takeovers::{LONGEST_TRIAL, TakeoverRule};
 use crate::telemetry::metrics::Timings;
@@ -78,6 +81,9 @@ pub(crate) struct Leases {
 /// Called with a partition when it is taken or given up.
 pub(crate) type PartitionHook = Arc<dyn Fn(&Partition) + Send + Sync>;
 
+/// Says of which class a failure is.
+pub(crate) type Classify = Arc<dyn Fn(&Failure) -> ErrorClass + Send + Sync>;
+
 pub(crate) struct Shared {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) checkpoints: Arc<dyn CheckpointStore>,
@@ -104,6 +110,7 @@ pub(crate) struct Shared {
     pub(crate) leases_seen: AtomicBool,
     /// How far the lease store's clock is ahead of ours.
     pub(crate) store_ahead_millis: AtomicI64,
+    pub(crate) classify: Option<Classify>,
     pub(crate) on_assigned: Option<PartitionHook>,
     pub(crate) on_revoked: Option<PartitionHook>,
 }
@@ -133,6 +140,33 @@ impl Shared {
     /// The time by which the ages of events are told; see [`service_time`].
     pub(crate) fn service_now(&self) -> SystemTime {
         service_time(self.clock.now(), self.store_ahead_millis.load(Ordering::Relaxed))
+    }
+
+    /// The outcome with the class that the user's own classification gives its failure: what may pass is
+    /// tried again, and what does not becomes a dead letter.
+    pub(crate) fn classified(&self, outcome: Outcome) -> Outcome {
+        let Some(classify) = &self.classify else { return outcome };
+        let (failure, request) = match outcome {
+            Outcome::Retry(request) => (request.failure.clone(), Some(request)),
+            Outcome::DeadLetter(failure) => (failure, None),
+            other => return other,
+        };
+        // Where it panics, the failure is what it was.
+        let class = catch_unwind(AssertUnwindSafe(|| classify(&failure))).unwrap_or(failure.class);
+        if class == failure.class {
+            return match request {
+                Some(request) => Outcome::Retry(request),
+                None => Outcome::DeadLetter(failure),
+            };
+        }
+        let failure = Failure { class, ..failure };
+        match request {
+            Some(request) if class.is_retryable() => {
+                Outcome::Retry(RetryRequest { failure, ..request })
+            }
+            None if class.is_retryable() => Outcome::retry(failure),
+            _ => Outcome::DeadLetter(failure),
+        }
     }
 
     /// Uniform in `0.0..1.0`.

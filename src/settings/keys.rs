@@ -340,7 +340,20 @@ pub const ALL: &[Key] = &[
         "LONGSHORE_RETRY_BACKOFF",
         "1s..60s",
         Knob::Delays { set: |o, delays| o.retry_backoff = delays },
-        "Delays between attempts; each is twice the one before.",
+        "Delays between attempts; each is twice the one before. At least 4s after throttling and 10s after auth.",
+    ),
+    knob(
+        "LONGSHORE_RETRY_POLICIES",
+        "none",
+        Knob::Other {
+            allowed: "none, or for some classes of failures the attempts and the delays, such as \
+                      throttling 9 4s..60s, auth 20 10s..5m",
+            set: |o, text| {
+                o.retry_policies = value::retry_policies(text)?;
+                Some(())
+            },
+        },
+        "Attempts and delays of their own, by the class of the failure: transient, throttling, auth, unknown.",
     ),
     knob(
         "LONGSHORE_CHECKPOINT_MIN_INTERVAL",

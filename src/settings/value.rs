@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::config::{Rate, Unit};
+use crate::config::{Rate, RetryPolicies, RetryPolicy, Unit};
+use crate::error::ErrorClass;
 use crate::event::{SequenceNumber, StartPosition};
 use crate::state::backoff::Backoff;
 
@@ -34,6 +35,25 @@ pub fn as_text(duration: Duration) -> String {
         (0, seconds) => format!("{seconds}s"),
         _ => format!("{}ms", duration.as_millis()),
     }
+}
+
+/// Policies by class: `CLASS ATTEMPTS FIRST..LONGEST`, with commas between them.
+pub(super) fn retry_policies(text: &str) -> Option<RetryPolicies> {
+    let mut policies = RetryPolicies::default();
+    if text == "none" {
+        return Some(policies);
+    }
+    for policy in text.split(',') {
+        let mut words = policy.split_whitespace();
+        let (class, attempts, delays) = (words.next()?, words.next()?, words.next()?);
+        let class: ErrorClass = serde_json::from_value(class.into()).ok()?;
+        let max_attempts = attempts.parse().ok().filter(|attempts| *attempts > 0)?;
+        if words.next().is_some() || !class.is_retryable() {
+            return None;
+        }
+        policies.set(class, RetryPolicy::new(max_attempts, backoff(delays)?));
+    }
+    Some(policies)
 }
 
 /// The first and the longest delay, two dots between them.
@@ -176,6 +196,29 @@ mod tests {
         }
         for wrong in ["", "5", "s", "-1s", "1d", "1e9h"] {
             assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn policies_name_classes_attempts_and_delays() {
+        let seconds = |first, longest| {
+            Backoff::doubling(Duration::from_secs(first), Duration::from_secs(longest))
+        };
+        let mut policies = RetryPolicies::default();
+        policies.set(ErrorClass::Throttling, RetryPolicy::new(9, seconds(4, 60)));
+        policies.set(ErrorClass::Auth, RetryPolicy::new(20, seconds(10, 300)));
+        let read = retry_policies("throttling 9 4s..60s, auth 20 10s..5m");
+        assert_eq!(read, Some(policies));
+        assert_eq!(retry_policies("none"), Some(RetryPolicies::default()));
+        for wrong in [
+            "",
+            "busy 9 4s..60s",
+            "auth 0 4s..60s",
+            "auth 9",
+            "permanent 2 1s..2s",
+            "auth 9 4s..60s x",
+        ] {
+            assert_eq!(retry_policies(wrong), None, "{wrong}");
         }
     }
 

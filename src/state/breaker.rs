@@ -206,6 +206,15 @@ impl Breaker {
         }
     }
 
+    /// A probe was not begun after all. The next one waits, or whoever finds nothing to begin would look
+    /// again and again.
+    pub fn on_probe_not_begun(&mut self, now: Instant) {
+        if let Phase::Open(open) = &mut self.phase {
+            open.probes = open.probes.saturating_sub(1);
+            open.next_probe = open.next_probe.max(now + PROBE_DELAYS[0]);
+        }
+    }
+
     /// Takes the right to send a probe, where one is due.
     pub fn take_probe(&mut self, now: Instant) -> bool {
         let Phase::Open(open) = &mut self.phase else { return false };

@@ -73,6 +73,7 @@ impl Halves {
 impl PartitionWorker {
     /// A batch failed whole, for this reason.
     pub(super) fn on_batch_failed(&mut self, batch: TrackedBatch, outcome: Outcome, now: Instant) {
+        let outcome = self.shared.classified(outcome);
         let failure = match outcome {
             Outcome::Retry(ref request) => &request.failure,
             Outcome::DeadLetter(ref failure) => failure,

@@ -16,6 +16,7 @@ use crate::consumer::handling::unit::{Tracked, TrackedBatch, Unit};
 use crate::event::Event;
 use crate::lanes::MAX_LANE_CLOSING;
 use crate::outcome::{Deferred, Failure, Outcome, RetryDelay, RetryRequest};
+use crate::state::backoff::Backoff;
 use crate::state::verdicts::{Alarm, REMEMBERED_EVENTS};
 use crate::state::watermark::Settled;
 
@@ -130,7 +131,7 @@ impl PartitionWorker {
     }
 
     pub(super) fn on_outcome(&mut self, tracked: Tracked, outcome: Outcome, now: Instant) {
-        match outcome {
+        match self.shared.classified(outcome) {
             Outcome::Done => {
                 self.on_event_succeeded(tracked.ticket, now);
                 self.tally.done += 1;
@@ -191,7 +192,8 @@ impl PartitionWorker {
             request.delay,
             RetryDelay::LaneCloses(_) | RetryDelay::Postponed(_) | RetryDelay::PutBack
         );
-        let is_last = attempt.number >= self.shared.options.max_attempts;
+        let policy = self.shared.options.retry_policy(request.failure.class);
+        let is_last = attempt.number >= policy.max_attempts;
         let is_spared = if is_attempt {
             self.on_event_failed(&tracked, &request, now)
         } else {
@@ -203,7 +205,7 @@ impl PartitionWorker {
         if is_final && self.may_give_up(&tracked, attempt, &request.failure) {
             return self.dead_letter(tracked, request.failure, now);
         }
-        let delay = self.delay(&tracked, request.delay, attempt.number);
+        let delay = self.delay(&tracked, request.delay, policy.backoff, attempt.number);
         debug!(
             message_topic = %self.partition.entity,
             message_partition = %self.partition.id,
@@ -233,12 +235,18 @@ impl PartitionWorker {
     }
 
     /// How long an event waits for its next attempt.
-    fn delay(&self, tracked: &Tracked, delay: RetryDelay, attempt: u32) -> Duration {
+    fn delay(
+        &self,
+        tracked: &Tracked,
+        delay: RetryDelay,
+        backoff: Backoff,
+        attempt: u32,
+    ) -> Duration {
         match delay {
             RetryDelay::Now => Duration::ZERO,
             RetryDelay::After(delay) | RetryDelay::Postponed(delay) => delay.min(MAX_DURATION),
             RetryDelay::Backoff | RetryDelay::PutBack => {
-                self.shared.options.retry_backoff.delay(attempt, self.shared.random())
+                backoff.delay(attempt, self.shared.random())
             }
             RetryDelay::LaneCloses(delay) if delay > MAX_LANE_CLOSING => {
                 warn!(

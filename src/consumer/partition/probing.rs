@@ -191,7 +191,7 @@ impl PartitionWorker {
             }
             match self.take_oldest() {
                 Some(tracked) => self.begin_probe(self.unit(tracked), slot, now),
-                None => breakers.on_probes_of_no_use(1, now),
+                None => breakers.on_probes_not_begun(1, now),
             }
         }
         false
@@ -215,12 +215,12 @@ impl PartitionWorker {
             let begin = |unit, slot| begun.push((unit, slot));
             lanes.step(Begins::One, failures, slot, begin, now.into_std());
         }
-        let of_no_use = taken - begun.len();
+        let not_begun = taken - begun.len();
         for (unit, slot) in begun {
             self.begin_probe(unit, slot, now);
         }
-        if of_no_use > 0 {
-            breakers.on_probes_of_no_use(of_no_use, now);
+        if not_begun > 0 {
+            breakers.on_probes_not_begun(not_begun, now);
         }
         lacks_slot
     }

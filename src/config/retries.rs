@@ -1,0 +1,99 @@
+//! How often an event is tried, and after which delays, by the class of its failure.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::error::{ErrorClass, InvalidConfig};
+use crate::state::backoff::Backoff;
+
+/// Shortest first delay after [`ErrorClass::Throttling`] where no policy of its own is set. Source: what
+/// Event Hubs asks of a client that it tells "server busy".
+pub const MIN_THROTTLING_DELAY: Duration = Duration::from_secs(4);
+
+/// Shortest first delay after [`ErrorClass::Auth`] where no policy of its own is set: somebody has to put
+/// the credentials right.
+pub const MIN_AUTH_DELAY: Duration = Duration::from_secs(10);
+
+/// Shortest longest delay after [`ErrorClass::Auth`] where no policy of its own is set.
+pub const MIN_LONGEST_AUTH_DELAY: Duration = Duration::from_secs(5 * 60);
+
+/// How events are tried whose failure is of a class.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct RetryPolicy {
+    /// How often a handler gets the event before it becomes a dead letter; see
+    /// [`ConsumerOptions::max_attempts`](super::ConsumerOptions::max_attempts).
+    pub max_attempts: u32,
+    /// Delays between attempts.
+    pub backoff: Backoff,
+}
+
+impl RetryPolicy {
+    /// So many attempts, with these delays between them.
+    pub const fn new(max_attempts: u32, backoff: Backoff) -> Self {
+        Self { max_attempts, backoff }
+    }
+}
+
+/// The policies that are set, by class.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct RetryPolicies(BTreeMap<ErrorClass, RetryPolicy>);
+
+impl RetryPolicies {
+    /// Sets the policy of a class. Classes that trying again does not help
+    /// ([`ErrorClass::is_retryable`]) become dead letters at once whatever their policy is, unless the
+    /// handler asks for a retry.
+    pub fn set(&mut self, class: ErrorClass, policy: RetryPolicy) {
+        self.0.insert(class, policy);
+    }
+
+    /// The policy of a class, where `common` is that of the others.
+    pub(super) fn of(&self, class: ErrorClass, common: RetryPolicy) -> RetryPolicy {
+        if let Some(policy) = self.0.get(&class) {
+            return *policy;
+        }
+        let (initial, max) = match class {
+            ErrorClass::Throttling => (MIN_THROTTLING_DELAY, MIN_THROTTLING_DELAY),
+            ErrorClass::Auth => (MIN_AUTH_DELAY, MIN_LONGEST_AUTH_DELAY),
+            _ => return common,
+        };
+        let Backoff { initial: first, max: longest, factor } = common.backoff;
+        let backoff = Backoff { initial: first.max(initial), max: longest.max(max), factor };
+        RetryPolicy { backoff, ..common }
+    }
+
+    pub(super) fn validate(&self) -> Result<(), InvalidConfig> {
+        for policy in self.0.values() {
+            super::backoff("retry_policy.backoff", &policy.backoff)?;
+            if policy.max_attempts == 0 {
+                let bound = "it must be at least 1";
+                return Err(InvalidConfig::new("retry_policy.max_attempts", 0, bound));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ConsumerOptions;
+
+    #[test]
+    fn who_is_busy_is_left_alone_for_longer_and_a_policy_of_its_own_counts() {
+        let mut options = ConsumerOptions::default();
+        let initial =
+            |options: &ConsumerOptions, class| options.retry_policy(class).backoff.initial;
+        assert_eq!(initial(&options, ErrorClass::Unknown), Duration::from_secs(1));
+        assert_eq!(initial(&options, ErrorClass::Throttling), MIN_THROTTLING_DELAY);
+        assert_eq!(initial(&options, ErrorClass::Auth), MIN_AUTH_DELAY);
+        options.retry_backoff = Backoff::doubling(Duration::from_secs(20), Duration::from_secs(40));
+        let auth = options.retry_policy(ErrorClass::Auth).backoff;
+        assert_eq!(auth, Backoff::doubling(Duration::from_secs(20), MIN_LONGEST_AUTH_DELAY));
+        let quick = Backoff::doubling(Duration::from_millis(1), Duration::from_millis(2));
+        options.retry_policies.set(ErrorClass::Throttling, RetryPolicy::new(9, quick));
+        assert_eq!(options.retry_policy(ErrorClass::Throttling), RetryPolicy::new(9, quick));
+        assert_eq!(options.validate(), Ok(()));
+        options.retry_policies.set(ErrorClass::Auth, RetryPolicy::new(0, quick));
+        assert!(options.validate().is_err());
+    }
+}
