@@ -3,7 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-#[cfg(any(feature = "blob", feature = "event-hubs"))]
 use percent_encoding::percent_decode_str;
 
 /// A key, a token, a connection string. `Debug` shows that there is one, and nothing of it.
@@ -48,8 +47,16 @@ pub(crate) fn without_signatures(text: &str) -> String {
     if has_signature(&shown) { HIDDEN.to_owned() } else { shown }
 }
 
+/// Whether a text reads as one with a secret in it, wherever it stands: a connection string, a signature,
+/// or an address with a user.
+pub(crate) fn has_secret(text: &str) -> bool {
+    let lower = text.to_ascii_lowercase();
+    let is_string = ["accesskey=", "accountkey="].iter().any(|part| lower.contains(part));
+    let has_user = || lower.split_once("://").is_some_and(|(_, rest)| rest.contains('@'));
+    is_string || has_user() || has_signature(text)
+}
+
 /// Whether a text reads as a shared access signature, percent-encoded or not.
-#[cfg(any(feature = "blob", feature = "event-hubs"))]
 pub(crate) fn has_signature(text: &str) -> bool {
     let mut text = text.to_ascii_lowercase();
     // What was encoded twice is decoded twice; each time it gets shorter.
@@ -84,6 +91,21 @@ mod tests {
             ("100% of http://h/b%20c failed", "100% of http://h/b%20c failed"),
         ] {
             assert_eq!(without_signatures(text), shown);
+        }
+    }
+
+    #[test]
+    fn what_has_a_secret_in_it_is_known() {
+        for text in [
+            "Endpoint=sb://h/;SharedAccessKeyName=n;SharedAccessKey=canary",
+            "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=canary",
+            "sv=1&sig=canary",
+            "http://user:canary@proxy",
+        ] {
+            assert!(has_secret(text), "{text}");
+        }
+        for text in ["", "orders", "a@b", "http://proxy:3128", "Endpoint=sb://h/"] {
+            assert!(!has_secret(text), "{text}");
         }
     }
 

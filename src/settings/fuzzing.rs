@@ -32,9 +32,9 @@ pub fn settings(bytes: &[u8]) {
 
 /// Whether the secret stands elsewhere than in a value that may be one: names of keys, hubs and hosts are shown.
 fn is_a_name(text: &str) -> bool {
-    let in_secrets = ["SharedAccessKey=", "sig=", "AccountKey=", "user:"];
+    let places = [("SharedAccessKey=", ""), ("sig=", ""), ("AccountKey=", ""), ("user:", "@")];
     let all = text.matches(SECRET).count();
-    let secret: usize =
-        in_secrets.iter().map(|before| text.matches(&format!("{before}{SECRET}")).count()).sum();
-    all != secret
+    let secret =
+        places.map(|(before, behind)| text.matches(&format!("{before}{SECRET}{behind}")).count());
+    all != secret.iter().sum::<usize>()
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::keys::Key;
+use crate::secret::{HIDDEN, has_secret};
 
 /// Where a value came from.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -68,7 +69,9 @@ impl Problem {
         origin: &Origin,
         bound: impl fmt::Display,
     ) -> Self {
-        let value = if key.is_secret { "(hidden)" } else { value };
+        // A connection string may stand where a host or a name belongs.
+        let is_hidden = key.is_secret || has_secret(value);
+        let value = if is_hidden { HIDDEN } else { value };
         Self { key: Some(key.name), message: format!("{name} = {value} ({origin}): {bound}") }
     }
 }

@@ -130,6 +130,14 @@ impl Watermark {
             .filter(|run| run.first <= run.last && Some(run.last) > last_received)
             .collect();
         settled_before.sort_by_key(|run| run.first);
+        // A checkpoint that somebody edited may say twice what is settled.
+        settled_before.dedup_by(|later, earlier| {
+            let is_within = later.first.0 <= earlier.last.0.saturating_add(1);
+            if is_within {
+                earlier.last = earlier.last.max(later.last);
+            }
+            is_within
+        });
         Self {
             settled_to,
             last_received,
@@ -568,6 +576,16 @@ mod tests {
         assert_eq!(received(&mut watermark, 6), Received::SettledBefore);
         assert!(matches!(received(&mut watermark, 7), Received::New(_)));
         assert_eq!(watermark.settled_to(), Some(&Position::at(6)));
+    }
+
+    #[test]
+    fn runs_of_a_checkpoint_that_overlap_are_one() {
+        let run =
+            |first, last| SettledRun { first: SequenceNumber(first), last: SequenceNumber(last) };
+        let edited =
+            [run(60, 50), run(8, 12), run(1, 9), run(13, 13), run(20, i64::MAX), run(30, 31)];
+        let watermark = Watermark::from_checkpoint(Some(Position::at(4)), &edited);
+        assert_eq!(watermark.settled_above(), [run(5, 13), run(20, i64::MAX)]);
     }
 
     #[test]

@@ -274,6 +274,7 @@ mod tests {
             ("[]", "not valid JSON of a task"),
             (r#" ["a","https://h/","x",null,null,{}]"#, "it is a list"),
             (r#""https://h/?sig=hush""#, "(it is a text)"),
+            (r#"{"https://h/?sig=hush":1"#, "a key that is not known, expected one of `id`"),
             (
                 r#"{"id":"a","url":"https://h/","path":"https://u:hush@h/a?sig=hush"}"#,
                 "task a: the path \"https://h/a…\" is refused",

@@ -26,6 +26,7 @@ use url::{Host, Url};
 pub use self::address::AddressKind;
 pub use crate::config::{PrivateAddresses, Schemes};
 use crate::error::{ErrorClass, InvalidConfig};
+use crate::secret::has_signature;
 
 /// Turns a host name into addresses.
 pub trait Resolver: Send + Sync + fmt::Debug + 'static {
@@ -403,6 +404,9 @@ pub fn redacted_text(text: &str) -> String {
     let is_cut_user = !slashes.is_empty() && text.contains('@') && !is_host_and_port(host);
     if is_cut_user {
         return format!("{before}{slashes}…");
+    }
+    if has_signature(path) {
+        return format!("{before}{slashes}{host}/…");
     }
     match path.rsplit_once('@') {
         // A user and a password where the path is, of a text that is mangled before them.

@@ -22,6 +22,7 @@ const MAX_EMPTY_ELEMENTS: usize = 1024;
 pub(super) struct Malformed(pub(super) &'static str);
 
 const TRUNCATED: Malformed = Malformed("it ends too early");
+const DISAGREE: Malformed = Malformed("size and content of a compound value disagree");
 
 fn be_u32(bytes: &[u8]) -> Result<usize, Malformed> {
     match bytes {
@@ -97,7 +98,7 @@ fn check_compound(code: u8, bytes: &[u8], depth: u32) -> Result<usize, Malformed
         used
     };
     if used != body.len() {
-        return Err(Malformed("size and content of a compound value disagree"));
+        return Err(DISAGREE);
     }
     Ok(header + body.len())
 }
@@ -138,8 +139,13 @@ fn check_array(body: &[u8], count: usize, depth: u32) -> Result<usize, Malformed
         return Err(Malformed("an array constructor described twice"));
     }
     used += 1;
-    if used == body.len() && count > MAX_EMPTY_ELEMENTS {
-        return Err(Malformed("an array of too many empty elements"));
+    // Before they are counted off one by one.
+    let most = match code {
+        0x40..=0x45 => MAX_EMPTY_ELEMENTS,
+        _ => body.len() - used,
+    };
+    if count > most {
+        return Err(Malformed("an array of more elements than it can have"));
     }
     for _ in 0..count {
         let (_, rest) = split(body, used)?;
@@ -362,8 +368,13 @@ mod tests {
 
     #[test]
     fn an_array_of_a_billion_nothings_is_refused() {
-        let bytes = [0xf0, 0, 0, 0, 5, 0x40, 0, 0, 0, 0x41];
-        assert!(check(&bytes).is_err());
+        let more = Err(Malformed("an array of more elements than it can have"));
+        // Nothing but nothings, and something behind them: four billion are not counted off.
+        assert_eq!(check(&[0xf0, 0, 0, 0, 5, 0x40, 0, 0, 0, 0x41]), more);
+        assert_eq!(check(&[0xf0, 0, 0, 0, 6, 0xff, 0xff, 0xff, 0xff, 0x40, 0]), more);
+        assert_eq!(check(&[0xf0, 0, 0, 0, 6, 0xff, 0xff, 0xff, 0xff, 0x50, 0]), more);
+        assert_eq!(check(&[0xe0, 3, 2, 0x40, 0]), Err(DISAGREE));
+        assert_eq!(check(&[0xe0, 2, 9, 0x40]), Ok(4));
     }
 
     #[test]

@@ -47,7 +47,9 @@ pub fn settled_runs(bytes: &[u8]) {
         assert!(run.first > end && run.first <= run.last);
         end = run.last;
     }
-    let read = settled::decode(base, &settled::encode(base, &runs, 1 << 20)).unwrap_or_default();
+    // Four characters more than it has, for those are three bytes.
+    let written = settled::encode(base, &runs, text.len() + 4);
+    let read = settled::decode(base, &written).unwrap_or_default();
     // Runs that touch are one.
     let numbers = |runs: &[crate::checkpoint::SettledRun]| {
         let mut all: Vec<(i64, i64)> = Vec::new();

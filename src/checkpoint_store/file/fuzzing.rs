@@ -1,9 +1,10 @@
 //! What holds of the files of checkpoints, whatever their bytes.
 
 use super::{Checkpoint, CheckpointKey, CheckpointScope, Record};
+use crate::state::watermark::Watermark;
 
-/// A file that is read as a checkpoint holds one that can be: its runs are in order above the watermark,
-/// and it is read as the same where it is written again.
+/// A file that is read as a checkpoint is one to begin at, with runs in order above its watermark, and is
+/// read as the same where it is written again.
 ///
 /// # Panics
 /// Where that does not hold.
@@ -16,7 +17,8 @@ pub fn checkpoint_files(bytes: &[u8]) {
     let key = CheckpointKey { scope, partition: "0".into() };
     let Ok(Record { revision, checkpoint, .. }) = Record::from_json(bytes, &key) else { return };
     let mut end = checkpoint.watermark.as_ref().map(|position| position.sequence_number);
-    for run in &checkpoint.settled_above {
+    let begun = Watermark::from_checkpoint(checkpoint.watermark.clone(), &checkpoint.settled_above);
+    for run in begun.settled_above() {
         assert!(Some(run.first) > end && run.first <= run.last, "{checkpoint:?}");
         end = Some(run.last);
     }

@@ -86,13 +86,16 @@ impl InvalidTask {
     }
 }
 
-/// What is wrong with JSON. A text of the wrong kind is left out of it: it may be a URL with a secret.
+/// What is wrong with JSON. A text of the wrong kind, and a key, are left out of it: they may be a URL with
+/// a secret.
 pub(super) fn reason(error: &serde_json::Error) -> String {
     let said = error.to_string();
-    let quoted = said.split_once(": string \"").zip(said.rsplit_once("\", expected "));
-    match quoted {
-        Some(((before, _), (_, after))) => format!("{before}: a text, expected {after}"),
-        None => said,
+    let text = said.split_once(": string \"").zip(said.rsplit_once("\", expected "));
+    let key = said.split_once("unknown field `").zip(said.rsplit_once("`, expected "));
+    match (text, key) {
+        (Some(((before, _), (_, after))), _) => format!("{before}: a text, expected {after}"),
+        (None, Some((_, (_, after)))) => format!("a key that is not known, expected {after}"),
+        (None, None) => said,
     }
 }
 
