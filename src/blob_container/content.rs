@@ -10,7 +10,7 @@ use azure_core_of_blob::http::headers::CONTENT_TYPE;
 use azure_core_of_blob::http::response::AsyncResponseBody;
 use azure_core_of_blob::http::{Etag, NoFormat, RequestContent};
 use azure_storage_blob::models::{
-    BlobClientDownloadInternalOptions, BlobClientDownloadInternalResultHeaders,
+    AccessTier, BlobClientDownloadInternalOptions, BlobClientDownloadInternalResultHeaders,
     BlobClientGetPropertiesResultHeaders, BlobType, BlockBlobClientCommitBlockListOptions,
     BlockBlobClientCommitBlockListResultHeaders, BlockBlobClientStageBlockOptions,
     BlockBlobClientUploadInternalOptions, BlockBlobClientUploadInternalResultHeaders,
@@ -46,6 +46,15 @@ impl Condition {
 pub(crate) struct Properties {
     pub(crate) content_type: Option<String>,
     pub(crate) metadata: Metadata,
+    /// As the service spells it.
+    pub(crate) tier: Option<&'static str>,
+}
+
+impl Properties {
+    fn tier(&self) -> Option<AccessTier> {
+        // Every text is one.
+        self.tier.and_then(|tier| tier.parse().ok())
+    }
 }
 
 /// A blob that was looked at.
@@ -100,6 +109,7 @@ impl Container {
             if_none_match,
             blob_content_type: properties.content_type.clone(),
             metadata: Some(properties.metadata.clone().into_iter().collect()),
+            tier: properties.tier(),
             transactional_content_crc64: Some(crc64.to_le_bytes().to_vec()),
             ..BlockBlobClientUploadInternalOptions::default()
         };
@@ -162,6 +172,7 @@ impl Container {
             if_none_match,
             blob_content_type: properties.content_type.clone(),
             metadata: Some(properties.metadata.clone().into_iter().collect()),
+            tier: properties.tier(),
             ..BlockBlobClientCommitBlockListOptions::default()
         };
         let failed = |error| self.content_failure(COMMIT, &error);
@@ -197,6 +208,7 @@ pub(crate) struct Reading {
     pub(crate) bytes: u64,
     pub(crate) version: VersionToken,
     pub(crate) modified: std::time::SystemTime,
+    pub(crate) metadata: Metadata,
     pub(crate) content_type: Option<String>,
     /// Of the whole blob, where all of it is read and the service has it.
     pub(crate) md5: Option<[u8; 16]>,
@@ -247,9 +259,11 @@ impl Container {
         let Some((bytes, version, modified, part)) = read() else {
             return Err(ContentFailure::Again(self.incomplete(READ)));
         };
+        let metadata = answer.metadata().ok().unwrap_or_default().into_iter().collect();
         let content_type = answer.headers().get_optional_string(&CONTENT_TYPE);
         let md5 = answer.content_md5().ok().flatten().and_then(|md5| md5.try_into().ok());
         let body = answer.into_body();
-        Ok(Some(Reading { bytes, version, modified, content_type, md5, part, body }))
+        let reading = Reading { bytes, version, modified, metadata, content_type, md5, part, body };
+        Ok(Some(reading))
     }
 }

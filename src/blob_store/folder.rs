@@ -379,17 +379,16 @@ impl BlobWriter for FolderBlobWriter {
         .boxed()
     }
 
-    fn commit(
-        mut self: Box<Self>,
-        Commit { note, .. }: Commit,
-    ) -> BoxFuture<'static, Result<(), BlobError>> {
+    fn commit(mut self: Box<Self>, commit: Commit) -> BoxFuture<'static, Result<(), BlobError>> {
         async move {
             let partial = self.take("commit")?;
             let rest = std::mem::take(&mut self.parts);
             let (root, name, sync) = (self.root.clone(), self.name.clone(), self.sync);
             let write = move |file: &mut File| rest.write_to(file);
-            blocking("commit", &self.name, move || root.commit(&name, partial, write, note, sync))
-                .await
+            blocking("commit", &self.name, move || {
+                root.commit(&name, partial, write, &commit, sync)
+            })
+            .await
         }
         .boxed()
     }

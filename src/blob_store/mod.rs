@@ -3,6 +3,7 @@
 //!
 //! Nothing is visible under the blob's name before [`BlobWriter::commit`] returned `Ok`.
 
+mod commit;
 #[cfg(feature = "blob")]
 #[cfg_attr(docsrs, doc(cfg(feature = "blob")))]
 pub mod container;
@@ -18,6 +19,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
+pub use commit::{AccessTier, Commit, ExpectedBlob};
 pub use note::BlobNote;
 pub use source::{BlobSource, ReadBlob};
 pub use sums::Sums;
@@ -317,51 +319,6 @@ pub trait BlobWriter: Send {
 
     /// Throws away what was written.
     fn abort(self: Box<Self>) -> BoxFuture<'static, ()>;
-}
-
-/// What goes with a commit. A store leaves out what it has no place for.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub struct Commit {
-    /// Which work the blob is of.
-    pub note: Option<BlobNote>,
-    /// What must be there for the blob to take its place.
-    pub expected: ExpectedBlob,
-    /// What kind of content it is, as HTTP says it.
-    pub content_type: Option<String>,
-}
-
-impl Commit {
-    /// A commit with this note.
-    pub fn new(note: BlobNote) -> Self {
-        Self { note: Some(note), ..Self::default() }
-    }
-
-    /// It replaces this and nothing else.
-    #[must_use]
-    pub fn with_expected(mut self, expected: ExpectedBlob) -> Self {
-        self.expected = expected;
-        self
-    }
-
-    /// Its content is of this kind.
-    #[must_use]
-    pub fn with_content_type(mut self, content_type: Option<String>) -> Self {
-        self.content_type = content_type;
-        self
-    }
-}
-
-/// What a commit may replace.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub enum ExpectedBlob {
-    /// Whatever is there.
-    #[default]
-    Anything,
-    /// Nothing: there is no such blob.
-    Absent,
-    /// The blob as it was found: [`FoundBlob::version`].
-    Version(String),
 }
 
 /// A blob that is open for its blocks.

@@ -1,5 +1,6 @@
 //! The port to where files come from: open a blob, read it or a part of it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::time::SystemTime;
@@ -46,6 +47,10 @@ pub struct ReadBlob {
     pub version: String,
     /// When it was changed last, where that is known.
     pub modified: Option<SystemTime>,
+    /// When its content was changed last, where whoever put it there kept that time.
+    pub kept_time: Option<SystemTime>,
+    /// Names and values that stay with it, without those of the store's own.
+    pub metadata: BTreeMap<String, String>,
     /// What kind of content it is, where that is known.
     pub content_type: Option<String>,
     /// Its MD5, where the source keeps one.
@@ -64,7 +69,17 @@ impl ReadBlob {
         part: Range<u64>,
         body: BoxStream<'static, Result<Bytes, BlobError>>,
     ) -> Self {
-        Self { bytes, version, modified: None, content_type: None, md5: None, part, body }
+        Self {
+            bytes,
+            version,
+            modified: None,
+            kept_time: None,
+            metadata: BTreeMap::new(),
+            content_type: None,
+            md5: None,
+            part,
+            body,
+        }
     }
 }
 

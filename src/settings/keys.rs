@@ -494,6 +494,9 @@ pub const ALL: &[Key] = &[
     WORKER_DEAD_LETTERS,
     WORKER_FILES,
     WORKER_SOURCE,
+    WORKER_METADATA,
+    WORKER_TIME,
+    WORKER_TIER,
 ];
 
 /// The key of this name or alias, where it stands by itself.

@@ -18,8 +18,10 @@ use self::fault::shortened;
 use self::hash::parse_sha256;
 pub use self::upload::UploadTask;
 use crate::blob_store::{BlobName, Sums};
+use crate::error::ErrorClass;
 use crate::event::{self, Event};
 pub use crate::hex::{from_hex, hex};
+use crate::outcome::{Failure, Outcome};
 use crate::timestamp::rfc3339;
 use crate::transfer::stages::{self, StageTimes, between};
 use crate::transfer::url_policy::redacted_text;
@@ -161,6 +163,11 @@ fn fault_of_key(body: &[u8]) -> Option<InvalidTask> {
         _ => "a text in quotes",
     };
     Some(InvalidTask::Value { id, key, must })
+}
+
+/// What becomes of an event that is no task.
+pub(super) fn bad_task(invalid: InvalidTask) -> Outcome {
+    Outcome::DeadLetter(Failure::from_error(ErrorClass::BadData, &invalid))
 }
 
 /// What a finished task is answered with.

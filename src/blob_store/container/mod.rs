@@ -49,6 +49,7 @@ use crate::blob_container::{CONTENT_REQUEST_TIMEOUT, Container};
 pub use crate::config::{DEFAULT_TRANSFER_BUDGET, MIN_TRANSFER_BUDGET};
 use crate::error::{Error, error_chain};
 use crate::secret::Secret;
+use crate::timestamp::parse_rfc3339;
 
 /// Default of how many streams share the budget.
 pub const DEFAULT_STREAMS: usize = 10;
@@ -65,6 +66,9 @@ const HASHED_WINDOW_BYTES: u64 = 32 << 20;
 
 /// The key of the metadata that holds the note of a commit.
 const NOTE_KEY: &str = "longshore";
+
+/// The key of the metadata that keeps the time of a file, in RFC 3339; rclone has the same.
+const TIME_KEY: &str = "mtime";
 
 /// The key of the metadata by which an account with a hierarchical namespace shows a directory.
 const DIRECTORY_KEY: &str = "hdi_isfolder";
@@ -277,6 +281,9 @@ impl BlobSource for ContainerBlobStore {
             let body = reading.body.map_err(broke).boxed();
             let mut blob = ReadBlob::new(reading.bytes, reading.version.0, reading.part, body);
             blob.modified = Some(reading.modified);
+            blob.metadata = reading.metadata;
+            blob.metadata.retain(|key, _| key != NOTE_KEY && key != DIRECTORY_KEY);
+            blob.kept_time = blob.metadata.get(TIME_KEY).and_then(|text| parse_rfc3339(text));
             blob.content_type = reading.content_type;
             blob.md5 = reading.md5;
             Ok(Some(blob))

@@ -13,15 +13,16 @@ use rand::{Rng as _, SeedableRng as _};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
-use super::NOTE_KEY;
 use super::block_id::BlockId;
+use super::{NOTE_KEY, TIME_KEY};
 use crate::blob_container::Container;
 use crate::blob_container::content::{Condition, Looked, Properties, Reading, Staged};
 use crate::blob_container::content_failure::ContentFailure;
 use crate::blob_store::sums::crc64;
-use crate::blob_store::{BlobError, BlobName, BlobNote, Commit, ExpectedBlob};
+use crate::blob_store::{AccessTier, BlobError, BlobName, BlobNote, Commit, ExpectedBlob};
 use crate::checkpoint::VersionToken;
 use crate::error::{Error, ErrorClass, error_chain};
+use crate::timestamp::rfc3339_nanos;
 
 /// How often a request is sent, the first time included.
 const MOST_TRIES: u32 = 4;
@@ -104,10 +105,7 @@ impl Upload {
         let name = self.name.as_str();
         let condition = self.condition(&commit.expected);
         let note = commit.note.as_ref().map(BlobNote::to_string);
-        let properties = Properties {
-            content_type: commit.content_type.clone(),
-            metadata: note.iter().map(|note| (NOTE_KEY.to_owned(), note.clone())).collect(),
-        };
+        let properties = properties(commit, note.as_deref());
         let container = &self.target.container;
         let sent = match &content {
             Content::Whole(bytes, crc64) => {
@@ -297,4 +295,19 @@ fn failed(name: String, operation: &'static str, failure: ContentFailure) -> Blo
             BlobError::Transient { operation, name, source: cause(error) }
         }
     }
+}
+
+/// All that a blob is beside its bytes, which goes with its commit.
+fn properties(commit: &Commit, note: Option<&str>) -> Properties {
+    let mut metadata = commit.metadata.clone();
+    let time = commit.modified.and_then(rfc3339_nanos);
+    let ours = [(NOTE_KEY, note.map(str::to_owned)), (TIME_KEY, time)];
+    metadata.extend(ours.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));
+    let tier = commit.tier.map(|tier| match tier {
+        AccessTier::Hot => "Hot",
+        AccessTier::Cool => "Cool",
+        AccessTier::Cold => "Cold",
+        AccessTier::Archive => "Archive",
+    });
+    Properties { content_type: commit.content_type.clone(), metadata, tier }
 }

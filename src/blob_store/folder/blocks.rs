@@ -134,25 +134,25 @@ impl BlockWriter for FolderBlockWriter {
 
     fn commit(self: Box<Self>, commit: Commit) -> BoxFuture<'static, Result<(), BlobError>> {
         async move {
-            let Commit { note, .. } = commit;
             let Self { root, sync, name, file, partial, journal, .. } = *self;
             let committed = name.clone();
-            let commit = move || {
+            let put = move || {
                 let busy = |_file| io::Error::other("a write of it still runs");
                 let file = Arc::try_unwrap(file).map_err(busy);
                 // Until it has its name, nobody else takes it for what an earlier attempt left.
                 let locked = file.and_then(|file| Ok((file.try_clone()?, file)));
                 let (_locked, file) =
                     locked.map_err(|error| root.partial_failed("commit", &committed, error))?;
-                let commit = |_file: &mut File| Ok(());
-                let done = root.commit(&committed, Some((file, partial)), commit, note, sync);
+                let nothing = |_file: &mut File| Ok(());
+                let partial = Some((file, partial));
+                let done = root.commit(&committed, partial, nothing, &commit, sync);
                 // Where it is refused, nobody comes back for it.
                 if let (Ok(()) | Err(BlobError::Refused { .. }), Some(journal)) = (&done, journal) {
                     journal.remove();
                 }
                 done
             };
-            blocking("commit", &name, commit).await
+            blocking("commit", &name, put).await
         }
         .boxed()
     }

@@ -12,16 +12,15 @@ use crate::blob_store::{
 };
 use crate::state::block_plan::{BlockPlan, Blocks};
 use crate::state::fetch_plan::{FetchPlan, FileVersion, Validator};
+use crate::transfer::source::Said;
 
 /// See the [module](self). Dropped, it leaves nothing behind but what the store keeps of blocks.
 #[derive(Default)]
 pub(super) struct Arriving {
     /// Of what comes in its order, over one connection at a time.
     pub(super) plan: FetchPlan,
-    /// The MD5 that the source says it has, where it comes in one body.
-    pub(super) md5: Option<[u8; 16]>,
-    /// What kind of content the source says it is.
-    pub(super) content_type: Option<String>,
+    /// What the source says of it; `None` where nobody asked for all of it, since it came in blocks.
+    pub(super) said: Option<Said>,
     writing: Writing,
 }
 
@@ -58,7 +57,7 @@ impl Arriving {
         self.throw_away().await;
         let writer = store.open(name, self.plan.total()).await?;
         let summing = Summing::new(with_sha256);
-        let summing = if self.md5.is_some() { summing.with_md5() } else { summing };
+        let summing = if self.md5().is_some() { summing.with_md5() } else { summing };
         self.writing = Writing::InOrder(writer, Box::new(summing));
         Ok(())
     }
@@ -144,11 +143,16 @@ impl Arriving {
         }
     }
 
+    /// The MD5 that the source says it has, where it comes in one body.
+    fn md5(&self) -> Option<[u8; 16]> {
+        self.said.as_ref()?.md5
+    }
+
     /// The MD5 of what was written, and the one that it must have; `None` where it is right, or nothing is
     /// known of it.
     pub(super) fn wrong_md5(&self) -> Option<([u8; 16], [u8; 16])> {
         let Writing::InOrder(_, summing) = &self.writing else { return None };
-        summing.md5().zip(self.md5).filter(|(is, must)| is != must)
+        summing.md5().zip(self.md5()).filter(|(is, must)| is != must)
     }
 
     /// Whether what is there came in several bodies.

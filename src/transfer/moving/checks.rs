@@ -8,6 +8,7 @@ use crate::blob_store::Sums;
 use crate::config::{DownloadLimits, SLOW_START};
 use crate::hex::hex;
 use crate::outcome::{Failure, Outcome};
+use crate::transfer::source::Said;
 
 /// Refuses a body that cannot be right before its first byte.
 pub(super) fn check_length(
@@ -29,6 +30,14 @@ pub(super) fn check_length(
         "{}: the server announced {announced} bytes where {fault}",
         job.source
     ))))
+}
+
+/// Refuses a file of which something is to go along that the store would not take.
+pub(super) fn check_along(job: &Job<'_>, said: &Said) -> Result<(), Outcome> {
+    job.along.check(said).map_err(|reason| {
+        let message = format!("{}: its metadata cannot go along: {reason}", job.source);
+        Outcome::dead_letter(Failure::permanent(message))
+    })
 }
 
 /// Refuses a body that comes too slowly.

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use tracing::debug;
 
 use super::arriving::{Arriving, InBlocks};
-use super::checks::{check_length, check_rate, verified, wrong_length};
+use super::checks::{check_along, check_length, check_rate, verified, wrong_length};
 use super::job::Job;
 use super::net::{Net, Stopped, put_back};
 use super::side_by_side::{NotThere, SideBySide};
@@ -82,7 +82,7 @@ impl Receiving<'_> {
                 asked = job.source.get(arriving.plan.ask(), net.rates) => asked,
                 () = net.stop.cancelled(), if has_nothing => return Err(put_back().into()),
             };
-            let Opened { body, answer, host: answered, content_type, md5 } = match asked {
+            let Opened { body, answer, host: answered, said } = match asked {
                 Ok(opened) => opened,
                 Err(NotFetched::NoSuchPart) => {
                     arriving.plan.on_no_such_part();
@@ -93,8 +93,9 @@ impl Receiving<'_> {
             match arriving.plan.on_answer(answer) {
                 Ok(plan::Body::Follows) => check_length(job, arriving.plan.total(), net.limits)?,
                 Ok(plan::Body::BeginsAnew) => {
-                    (arriving.content_type, arriving.md5) = (content_type, md5);
                     check_length(job, arriving.plan.total(), net.limits)?;
+                    check_along(job, &said)?;
+                    arriving.said = Some(said);
                     if self.begin_in_blocks(arriving).await?
                         && let Some(blocks) = arriving.in_blocks()
                     {

@@ -16,6 +16,7 @@ use crate::blob_store::{
 };
 use crate::config::{Rate, RateLimits};
 use crate::state::fetch_plan::{Answer, Version};
+use crate::transfer::along::Along;
 use crate::transfer::source::{Body, Source};
 use crate::transport::memory::MemoryHub;
 
@@ -83,6 +84,7 @@ async fn fetched(mover: &Mover, pause: Duration) -> Result<u64, Outcome> {
         sha256: None,
         crc64: None,
         size: None,
+        along: Along::default(),
         named: Named::Blob("a"),
     };
     let chunks = futures::stream::iter(0..10).then(move |_| async move {
@@ -238,6 +240,7 @@ async fn a_store_without_memory_for_more_blocks_is_not_asked_over_and_over() {
         sha256: None,
         crc64: None,
         size: None,
+        along: Along::default(),
         named: Named::Blob("a"),
     };
     let stop = CancellationToken::new();

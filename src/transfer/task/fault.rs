@@ -65,6 +65,14 @@ pub enum InvalidTask {
         /// What is not known.
         key: String,
     },
+    /// Its metadata is to go along with the file, and the service would not take it.
+    #[error("task {id}: its metadata cannot go along: {reason}")]
+    Metadata {
+        /// The task.
+        id: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The hash is none.
     #[error(
         "task {id}: {sha256:?} is not a SHA-256; it must have 64 hexadecimal digits, or 44 characters \
