@@ -158,8 +158,9 @@ pub trait BlobStore: Send + Sync + fmt::Debug + 'static {
         wanted
     }
 
-    /// How far behind the first byte that is missing others may be written.
-    fn window_bytes(&self, _with_sha256: bool) -> u64 {
+    /// How far behind the first byte that is missing others may be written; `with_hash`: where its SHA-256
+    /// or its MD5 is asked for.
+    fn window_bytes(&self, _with_hash: bool) -> u64 {
         u64::MAX
     }
 
@@ -244,18 +245,41 @@ pub struct MadeOf<'a> {
     pub block_bytes: u64,
     /// Its SHA-256 is asked for.
     pub with_sha256: bool,
+    /// Whether its MD5 is asked for.
+    pub md5: AskedMd5,
+}
+
+/// Whether the MD5 of a blob is asked for. Unlike that of a SHA-256, its state cannot be kept with blocks
+/// that cannot be read back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum AskedMd5 {
+    /// It is not.
+    #[default]
+    No,
+    /// Where all of the blob comes now; what is there of it is of more use than the MD5.
+    OfNewBlobs,
+    /// In any case: what is there is of no use where it cannot be read back.
+    Always,
 }
 
 impl<'a> MadeOf<'a> {
     /// A blob of `bytes` bytes in blocks of `block_bytes`, whose SHA-256 is asked for.
     pub fn new(source: &'a [u8; 16], version: &'a str, bytes: u64, block_bytes: u64) -> Self {
-        Self { source, version, bytes, block_bytes, with_sha256: true }
+        Self { source, version, bytes, block_bytes, with_sha256: true, md5: AskedMd5::No }
     }
 
     /// Whether its SHA-256 is asked for.
     #[must_use]
     pub fn with_sha256(mut self, with_sha256: bool) -> Self {
         self.with_sha256 = with_sha256;
+        self
+    }
+
+    /// Whether its MD5 is asked for.
+    #[must_use]
+    pub fn with_md5(mut self, md5: AskedMd5) -> Self {
+        self.md5 = md5;
         self
     }
 }
@@ -398,6 +422,12 @@ pub trait BlockWriter: Send + Sync {
     /// Stops here, and keeps what can be kept: waits for blocks that are on their way.
     fn keep(self: Box<Self>) -> BoxFuture<'static, ()> {
         Box::pin(async {})
+    }
+
+    /// What was written is not what it must be: throws it away, so that nobody goes on with it, in whatever
+    /// process.
+    fn reject(self: Box<Self>) -> BoxFuture<'static, ()> {
+        self.abort()
     }
 
     /// Throws away what was written.

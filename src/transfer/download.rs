@@ -158,6 +158,7 @@ impl DownloadWorker {
             source: Source::Http { fetcher: &self.fetcher, url: &task.url },
             path: &task.path,
             sha256: task.sha256,
+            md5: task.md5,
             crc64: None,
             size: task.size,
             along,

@@ -89,6 +89,7 @@ impl UploadWorker {
             source: Source::Blob { from: &*self.files, name: &task.path },
             path: task.target(),
             sha256: task.sha256,
+            md5: task.md5,
             crc64: task.crc64,
             size: task.size,
             along,

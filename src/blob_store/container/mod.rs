@@ -185,8 +185,8 @@ impl BlobStore for ContainerBlobStore {
         fits.max(least).max(BLOCK_STEP_BYTES)
     }
 
-    fn window_bytes(&self, with_sha256: bool) -> u64 {
-        if with_sha256 { HASHED_WINDOW_BYTES } else { u64::MAX }
+    fn window_bytes(&self, with_hash: bool) -> u64 {
+        if with_hash { HASHED_WINDOW_BYTES } else { u64::MAX }
     }
 
     fn open_blocks<'a>(

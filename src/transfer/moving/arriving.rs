@@ -7,12 +7,19 @@ use serde_json::json;
 
 use crate::blob_store::sums::Summing;
 use crate::blob_store::{
-    BlobError, BlobName, BlobStore, BlobWriter, BlockWriter, Commit, LeftBlocks, MadeOf,
+    AskedMd5, BlobError, BlobName, BlobStore, BlobWriter, BlockWriter, Commit, LeftBlocks, MadeOf,
     OpenBlocks, Sums,
 };
 use crate::state::block_plan::{BlockPlan, Blocks};
 use crate::state::fetch_plan::{FetchPlan, FileVersion, Validator};
 use crate::transfer::source::Said;
+
+/// Which hashes of a file are computed, beside its CRC-64.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Hashes {
+    pub(super) sha256: bool,
+    pub(super) md5: AskedMd5,
+}
 
 /// See the [module](self). Dropped, it leaves nothing behind but what the store keeps of blocks.
 #[derive(Default)]
@@ -52,12 +59,15 @@ impl Arriving {
         &mut self,
         store: &dyn BlobStore,
         name: &BlobName,
-        with_sha256: bool,
+        hashes: Hashes,
     ) -> Result<(), BlobError> {
         self.throw_away().await;
         let writer = store.open(name, self.plan.total()).await?;
-        let summing = Summing::new(with_sha256);
-        let summing = if self.md5().is_some() { summing.with_md5() } else { summing };
+        let summing = Summing::new(hashes.sha256);
+        let summing = match hashes.md5 {
+            AskedMd5::No => summing,
+            AskedMd5::OfNewBlobs | AskedMd5::Always => summing.with_md5(),
+        };
         self.writing = Writing::InOrder(writer, Box::new(summing));
         Ok(())
     }
@@ -71,12 +81,13 @@ impl Arriving {
         source: &[u8; 16],
         version: FileVersion,
         blocks: Blocks,
-        with_sha256: bool,
+        hashes: Hashes,
     ) -> Result<bool, BlobError> {
         self.throw_away().await;
         let text = text_of(&version);
-        let made =
-            MadeOf::new(source, &text, version.total, blocks.block_bytes).with_sha256(with_sha256);
+        let made = MadeOf::new(source, &text, version.total, blocks.block_bytes)
+            .with_sha256(hashes.sha256)
+            .with_md5(hashes.md5);
         let opened = store.open_blocks(name, &made).await?;
         let Some(OpenBlocks { writer, there }) = opened else { return Ok(false) };
         let plan = Mutex::new(BlockPlan::new(version.total, blocks).with_there(there));
@@ -114,7 +125,13 @@ impl Arriving {
 
     /// Blocks did not fit together: the file is fetched anew, in its order.
     pub(super) async fn on_no_parts(&mut self) {
-        self.throw_away().await;
+        match std::mem::take(&mut self.writing) {
+            Writing::InBlocks(blocks) => blocks.writer.reject().await,
+            other => {
+                self.writing = other;
+                self.throw_away().await;
+            }
+        }
         self.plan.on_no_parts();
     }
 
@@ -143,16 +160,9 @@ impl Arriving {
         }
     }
 
-    /// The MD5 that the source says it has, where it comes in one body.
-    fn md5(&self) -> Option<[u8; 16]> {
+    /// The MD5 that the source says it has.
+    pub(super) fn said_md5(&self) -> Option<[u8; 16]> {
         self.said.as_ref()?.md5
-    }
-
-    /// The MD5 of what was written, and the one that it must have; `None` where it is right, or nothing is
-    /// known of it.
-    pub(super) fn wrong_md5(&self) -> Option<([u8; 16], [u8; 16])> {
-        let Writing::InOrder(_, summing) = &self.writing else { return None };
-        summing.md5().zip(self.md5()).filter(|(is, must)| is != must)
     }
 
     /// Whether what is there came in several bodies.

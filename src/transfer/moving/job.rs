@@ -13,6 +13,8 @@ pub(in crate::transfer) struct Job<'a> {
     pub(in crate::transfer) path: &'a BlobName,
     /// The SHA-256 that it must have.
     pub(in crate::transfer) sha256: Option<[u8; 32]>,
+    /// The MD5 that it must have.
+    pub(in crate::transfer) md5: Option<[u8; 16]>,
     /// The CRC-64/NVME that it must have.
     pub(in crate::transfer) crc64: Option<u64>,
     /// The length that it must have, in bytes.

@@ -207,7 +207,8 @@ impl Mover {
                     Some(said) => said,
                     None => self.said(job).await?,
                 };
-                let commit = Commit::new(names.note(bytes, sums)).with_expected(expected);
+                let note = names.note(bytes, sums.with_md5(None));
+                let commit = Commit::new(note).with_expected(expected);
                 let commit = job.along.added_to(commit, said);
                 arriving.commit(commit).await.map_err(store_failed)?;
                 self.progress.on_file(bytes);

@@ -8,12 +8,12 @@ use futures::FutureExt;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
-use super::arriving::{Arriving, InBlocks};
+use super::arriving::{Arriving, Hashes, InBlocks};
 use super::checks::{check_along, check_length, check_rate, verified, wrong_length};
 use super::job::Job;
 use super::net::{Net, Stopped, put_back};
 use super::side_by_side::{NotThere, SideBySide};
-use crate::blob_store::{BlobStore, Sums};
+use crate::blob_store::{AskedMd5, BlobStore, Sums};
 use crate::outcome::{Failure, Outcome};
 use crate::state::block_plan::Blocks;
 use crate::state::fetch_plan::{self as plan, AfterBreak, End, Misfit};
@@ -46,7 +46,7 @@ impl Receiving<'_> {
     pub(super) async fn all_of(&self, arriving: &mut Arriving) -> Result<(u64, Sums), Stopped> {
         if arriving.received() == 0 {
             let (store, name) = (self.store, self.job.path);
-            let blocks = self.blocks(self.net.limits.block_bytes);
+            let blocks = self.blocks(self.net.limits.block_bytes, self.job.md5.is_some());
             let resumed = arriving.resume(store, name, self.source, blocks);
             resumed.await.map_err(store_failed)?;
         }
@@ -107,7 +107,8 @@ impl Receiving<'_> {
                         }
                         continue;
                     }
-                    let begun = arriving.begin_anew(self.store, job.path, self.with_sha256());
+                    let hashes = self.hashes(arriving);
+                    let begun = arriving.begin_anew(self.store, job.path, hashes);
                     begun.await.map_err(store_failed)?;
                 }
                 Err(Misfit::OtherPart) => continue,
@@ -167,18 +168,30 @@ impl Receiving<'_> {
         let version = arriving.plan.version_in_parts();
         let version = version.filter(|of| is_large(of.total) && net.connections.are_shared());
         let Some(version) = version else { return Ok(false) };
-        let blocks = self.blocks(store.block_bytes(version.total, wanted));
-        let with_sha256 = self.with_sha256();
+        let hashes = self.hashes(arriving);
+        let blocks =
+            self.blocks(store.block_bytes(version.total, wanted), hashes.md5 != AskedMd5::No);
         let begun =
-            arriving.begin_in_blocks(*store, job.path, self.source, version, blocks, with_sha256);
+            arriving.begin_in_blocks(*store, job.path, self.source, version, blocks, hashes);
         begun.boxed().await.map_err(store_failed)
     }
 
-    fn blocks(&self, block_bytes: u64) -> Blocks {
+    fn blocks(&self, block_bytes: u64, with_md5: bool) -> Blocks {
         // Twice what is under way: one that is slow holds nobody up for long.
         let wanted = self.net.limits.connections as u64 * 2;
-        let most = self.store.window_bytes(self.with_sha256()) / block_bytes.max(1);
+        let with_hash = with_md5 || self.with_sha256();
+        let most = self.store.window_bytes(with_hash) / block_bytes.max(1);
         Blocks { block_bytes, window_blocks: wanted.min(most.max(1)) }
+    }
+
+    /// Which hashes of the file somebody compares.
+    fn hashes(&self, arriving: &Arriving) -> Hashes {
+        let md5 = match (self.job.md5, arriving.said_md5()) {
+            (Some(_), _) => AskedMd5::Always,
+            (None, Some(_)) => AskedMd5::OfNewBlobs,
+            (None, None) => AskedMd5::No,
+        };
+        Hashes { sha256: self.with_sha256(), md5 }
     }
 
     /// Whether the hash of the file is of use to anybody.

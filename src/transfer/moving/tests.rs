@@ -7,12 +7,12 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 
-use super::arriving::Arriving;
+use super::arriving::{Arriving, Hashes};
 use super::receiving::Pace;
 use super::*;
 use crate::blob_store::{
-    BlobError, BlobName, BlobSource, BlobWriter, BlockWriter, FoundBlob, MadeOf, OpenBlocks,
-    ReadBlob,
+    AskedMd5, BlobError, BlobName, BlobSource, BlobWriter, BlockWriter, FoundBlob, MadeOf,
+    OpenBlocks, ReadBlob,
 };
 use crate::config::{Rate, RateLimits};
 use crate::state::fetch_plan::{Answer, Version};
@@ -82,6 +82,7 @@ async fn fetched(mover: &Mover, pause: Duration) -> Result<u64, Outcome> {
         source: Source::Blob { from: &Nowhere, name: &path },
         path: &path,
         sha256: None,
+        md5: None,
         crc64: None,
         size: None,
         along: Along::default(),
@@ -96,7 +97,10 @@ async fn fetched(mover: &Mover, pause: Duration) -> Result<u64, Outcome> {
     let answer = Answer { partial: None, length: None, version, resource, has_ranges: false };
     let mut arriving = Arriving::default();
     arriving.plan.on_answer(answer).unwrap();
-    arriving.begin_anew(&Nowhere, &path, true).await.map_err(store_failed)?;
+    arriving
+        .begin_anew(&Nowhere, &path, Hashes { sha256: true, md5: AskedMd5::No })
+        .await
+        .map_err(store_failed)?;
     let mut meter = mover.rates.meter("example.com".into());
     let stop = CancellationToken::new();
     let (net, host) = (mover.net(&stop), "example.com");
@@ -238,6 +242,7 @@ async fn a_store_without_memory_for_more_blocks_is_not_asked_over_and_over() {
         source: Source::Blob { from: &poor, name: &path },
         path: &path,
         sha256: None,
+        md5: None,
         crc64: None,
         size: None,
         along: Along::default(),

@@ -47,8 +47,8 @@ pub enum InvalidTask {
     },
     /// It says something that is not known.
     #[error(
-        "{}: {key:?} is not known, so it is not kept to; a task has id, url, path, sha256, size, and \
-         metadata for whatever is yours",
+        "{}: {key:?} is not known, so it is not kept to; a task has id, url, path, sha256, md5, \
+         size, and metadata for whatever is yours",
         named(id)
     )]
     Key {
@@ -84,6 +84,16 @@ pub enum InvalidTask {
         /// What stood there.
         sha256: String,
     },
+    /// The MD5 is none.
+    #[error(
+        "task {id}: {md5:?} is not an MD5; it must have 32 hexadecimal digits, or 24 characters of base64"
+    )]
+    Md5 {
+        /// The task.
+        id: String,
+        /// What stood there.
+        md5: String,
+    },
 }
 
 /// Enough of a hostile text to recognise it.
@@ -103,8 +113,8 @@ fn named(id: &Option<String>) -> String {
 /// The message of a key that an upload task does not have.
 fn unknown_upload_key(id: &Option<String>, key: &str) -> String {
     format!(
-        "{}: {key:?} is not known, so it is not kept to; an upload task has id, path, to, sha256, crc64, \
-         size, and metadata for whatever is yours",
+        "{}: {key:?} is not known, so it is not kept to; an upload task has id, path, to, sha256, md5, \
+         crc64, size, and metadata for whatever is yours",
         named(id)
     )
 }

@@ -87,8 +87,8 @@ impl BlobStore for Target {
         self.files.store().block_bytes(bytes, wanted)
     }
 
-    fn window_bytes(&self, with_sha256: bool) -> u64 {
-        self.files.store().window_bytes(with_sha256)
+    fn window_bytes(&self, with_hash: bool) -> u64 {
+        self.files.store().window_bytes(with_hash)
     }
 
     fn check_writable(&self) -> BoxFuture<'_, Result<(), BlobError>> {
