@@ -12,7 +12,7 @@ mod rates;
 use std::time::Duration;
 
 pub use along::{AccessTier, FileTime, GoesAlong, MetadataOf};
-pub use choices::{ExistingFiles, PrivateAddresses, Schemes};
+pub use choices::{CopyBy, ExistingFiles, PrivateAddresses, Schemes};
 pub use download::{
     DEFAULT_ANSWER_TIMEOUT, DEFAULT_BLOCK_BYTES, DEFAULT_CONNECTIONS,
     DEFAULT_DOWNLOAD_CONNECT_TIMEOUT, DEFAULT_MAX_BYTES, DEFAULT_MIN_BYTES_PER_SECOND,

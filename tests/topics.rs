@@ -7,7 +7,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use longshore::Error;
 use longshore::config::{
-    AccessTier, ExistingFiles, FileTime, GoesAlong, MetadataOf, PrivateAddresses, Schemes,
+    AccessTier, CopyBy, ExistingFiles, FileTime, GoesAlong, MetadataOf, PrivateAddresses, Schemes,
 };
 use longshore::credential::{SecretAddress, SecretStore};
 use longshore::secret::Secret;
@@ -409,6 +409,9 @@ fn what_goes_along_is_chosen_for_each_worker() {
     let chosen = along(&all, &[("LONGSHORE_WORKER_DOWNLOAD_TIER", "Cool")]).unwrap();
     let expected = GoesAlong::new().with_metadata(MetadataOf::Both).with_time(FileTime::Source);
     assert_eq!(chosen, expected.with_tier(Some(AccessTier::Cool)));
+    let copy = |lines: &str| with(lines).load(&[]).unwrap().worker("download").unwrap().copy;
+    assert_eq!(copy(container), CopyBy::Worker);
+    assert_eq!(copy(&format!("{container}copy = \"service\"\n")), CopyBy::Service);
     let time = along("files = \"/cache\"\ntime = \"source\"\n", &[]).unwrap();
     assert_eq!(time, GoesAlong::new().with_time(FileTime::Source));
     for (lines, said) in [
@@ -417,6 +420,7 @@ fn what_goes_along_is_chosen_for_each_worker() {
             "metadata = \"task\"\n",
             "worker.download.metadata: it is for files that go to a container",
         ),
+        ("copy = \"service\"\n", "worker.download.copy: it is for files that go to a container"),
         ("tier = \"cooler\"\n", "it must be hot, cool, cold or archive"),
     ] {
         let error = along(&format!("files = \"/cache\"\n{lines}"), &[]).unwrap_err();

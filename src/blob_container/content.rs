@@ -12,7 +12,8 @@ use azure_core_of_blob::http::{Etag, NoFormat, RequestContent};
 use azure_storage_blob::models::{
     AccessTier, BlobClientDownloadInternalOptions, BlobClientDownloadInternalResultHeaders,
     BlobClientGetPropertiesResultHeaders, BlobType, BlockBlobClientCommitBlockListOptions,
-    BlockBlobClientCommitBlockListResultHeaders, BlockBlobClientStageBlockOptions,
+    BlockBlobClientCommitBlockListResultHeaders, BlockBlobClientStageBlockFromUrlOptions,
+    BlockBlobClientStageBlockFromUrlResultHeaders, BlockBlobClientStageBlockOptions,
     BlockBlobClientUploadInternalOptions, BlockBlobClientUploadInternalResultHeaders,
     BlockListType, BlockLookupList,
 };
@@ -21,6 +22,7 @@ use super::content_failure::ContentFailure;
 use super::{Container, Metadata, version};
 use crate::checkpoint::VersionToken;
 use crate::error::Error;
+use crate::secret::Secret;
 
 /// What a blob must be for another one to take its place.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -66,6 +68,13 @@ pub(crate) struct Looked {
     pub(crate) metadata: Metadata,
     /// It is a page or an append blob.
     pub(crate) is_of_another_type: bool,
+}
+
+/// Where the service reads what it copies, and in which state.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReadFrom<'a> {
+    pub(crate) url: &'a Secret,
+    pub(crate) etag: &'a str,
 }
 
 /// A block that is staged and not committed.
@@ -137,6 +146,33 @@ impl Container {
         let client = self.blob(name).block_blob_client();
         let staged = client.stage_block(id, bytes, block.into(), Some(options)).await;
         staged.map(drop).map_err(|error| self.content_failure("stage a block of", &error))
+    }
+
+    /// Has the service stage a block that it reads elsewhere; its CRC-64, where the service says it.
+    pub(crate) async fn stage_from(
+        &self,
+        name: &str,
+        id: &[u8],
+        source: ReadFrom<'_>,
+        part: &Range<u64>,
+    ) -> Result<Option<u64>, ContentFailure> {
+        let options = BlockBlobClientStageBlockFromUrlOptions {
+            source_if_match: Some(source.etag.into()),
+            source_range: Some(format!("bytes={}-{}", part.start, part.end.saturating_sub(1))),
+            ..BlockBlobClientStageBlockFromUrlOptions::default()
+        };
+        let client = self.blob(name).block_blob_client();
+        let url = source.url.reveal().to_owned();
+        let staged = client.stage_block_from_url(id, 0, url, Some(options)).await;
+        let staged = staged.map_err(|error| self.content_failure("copy a block of", &error))?;
+        let crc64 = staged.content_crc64().ok().flatten().and_then(|crc64| crc64.try_into().ok());
+        Ok(crc64.map(u64::from_le_bytes))
+    }
+
+    /// An address at which others can read a blob; `None` where they would need a token.
+    pub(crate) fn readable(&self, name: &str) -> Option<Secret> {
+        self.failures.signature.as_ref()?;
+        Some(Secret::new(self.blob(name).url().as_str()))
     }
 
     /// The blocks of a blob that are staged and not committed.

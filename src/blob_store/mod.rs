@@ -7,6 +7,7 @@ mod commit;
 #[cfg(feature = "blob")]
 #[cfg_attr(docsrs, doc(cfg(feature = "blob")))]
 pub mod container;
+mod copy;
 pub mod folder;
 mod note;
 mod source;
@@ -20,6 +21,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 
 pub use commit::{AccessTier, Commit, ExpectedBlob};
+pub use copy::{BlobCopier, CopySource, NotCopied, OpenCopy};
 pub use note::BlobNote;
 pub use source::{BlobSource, ReadBlob};
 pub use sums::Sums;
@@ -189,6 +191,20 @@ pub trait BlobStore: Send + Sync + fmt::Debug + 'static {
         _name: &'a BlobName,
         _source: &'a [u8; 16],
     ) -> BoxFuture<'a, Result<Option<LeftBlocks>, BlobError>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    /// Opens a blob whose blocks the store's own service copies from a URL; `None` where it has none that
+    /// does, or where what it copies cannot be checked. The blocks may be longer than `made` says.
+    ///
+    /// # Errors
+    /// See [`BlobError`].
+    fn open_copy<'a>(
+        &'a self,
+        _name: &'a BlobName,
+        _made: &'a MadeOf<'a>,
+        _source: CopySource,
+    ) -> BoxFuture<'a, Result<Option<OpenCopy>, BlobError>> {
         Box::pin(async { Ok(None) })
     }
 

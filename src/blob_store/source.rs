@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
 use super::{BlobError, BlobName};
+use crate::secret::Secret;
 
 /// Gives files by name.
 pub trait BlobSource: Send + Sync + fmt::Debug + 'static {
@@ -32,6 +33,11 @@ pub trait BlobSource: Send + Sync + fmt::Debug + 'static {
     /// another one where it cannot be told, since nothing answers.
     fn check_readable(&self) -> BoxFuture<'_, Result<(), BlobError>> {
         Box::pin(async { Ok(()) })
+    }
+
+    /// An address at which others can read a blob, which may be a secret; `None` where there is none.
+    fn readable(&self, _name: &BlobName) -> Option<Secret> {
+        None
     }
 
     /// The blob as messages name it, without a secret.

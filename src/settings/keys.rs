@@ -497,6 +497,7 @@ pub const ALL: &[Key] = &[
     WORKER_METADATA,
     WORKER_TIME,
     WORKER_TIER,
+    WORKER_COPY,
 ];
 
 /// The key of this name or alias, where it stands by itself.

@@ -14,7 +14,7 @@ use super::source::Value;
 use super::stores::{CheckpointPlace, Place};
 use super::tables::{Table, Tables, suggestion};
 use super::topics::{Topic, Topics, no_such};
-use crate::config::{AccessTier, FileTime, GoesAlong, MetadataOf};
+use crate::config::{AccessTier, CopyBy, FileTime, GoesAlong, MetadataOf};
 use crate::credential::Credential;
 
 /// The folder of dead letters, beside that of checkpoints.
@@ -36,6 +36,8 @@ pub struct WorkerPlaces {
     pub source: Option<FilesPlace>,
     /// What goes along with its files.
     pub along: GoesAlong,
+    /// Who copies them.
+    pub copy: CopyBy,
 }
 
 /// Where dead letters go.
@@ -67,6 +69,7 @@ pub(super) struct Worker {
     files: Option<FilesPlace>,
     source: Option<FilesPlace>,
     along: GoesAlong,
+    copy: CopyBy,
 }
 
 /// The tables of workers, by what their names are compared by.
@@ -87,6 +90,10 @@ pub(super) fn read_workers(
             files: reading.files(&keys::WORKER_FILES),
             source: reading.files(&keys::WORKER_SOURCE),
             along: reading.along(),
+            copy: match reading.choice(&keys::WORKER_COPY) {
+                Some("service") => CopyBy::Service,
+                _ => CopyBy::Worker,
+            },
         };
         workers.insert(canonical(&table.name), worker);
     }
@@ -222,6 +229,7 @@ impl Settings {
             problems.push(self.missing(name, &keys::WORKER_DEAD_LETTERS, why));
         }
         let along = named.map(|named| named.along).unwrap_or_default();
+        let copy = named.map(|named| named.copy).unwrap_or_default();
         let files = named.and_then(|named| named.files.clone());
         if files.is_none() {
             let why = "say where its files go";
@@ -247,6 +255,7 @@ impl Settings {
             for (is_set, key) in [
                 (along.metadata != MetadataOf::None, &keys::WORKER_METADATA),
                 (along.tier.is_some(), &keys::WORKER_TIER),
+                (copy != CopyBy::Worker, &keys::WORKER_COPY),
             ] {
                 if is_set {
                     let path = self.path(name, key);
@@ -260,7 +269,7 @@ impl Settings {
             return Err(SettingsError::new(problems, self.warnings.clone()));
         }
         let source = named.and_then(|named| named.source.clone());
-        Ok(WorkerPlaces { input, results, dead_letters, files, source, along })
+        Ok(WorkerPlaces { input, results, dead_letters, files, source, along, copy })
     }
 
     /// The same of a worker whose files come from a place of its own.

@@ -17,6 +17,7 @@ use super::source::Source;
 use super::task::{DownloadTask, InvalidTask, Moved, bad_task};
 use super::url_policy::UrlPolicy;
 use crate::blob_store::BlobStore;
+pub use crate::config::CopyBy;
 use crate::config::{DownloadLimits, GoesAlong, HttpOptions, MAX_SLOTS};
 use crate::consumer::{EventContext, EventHandler};
 use crate::error::Error;
@@ -80,6 +81,13 @@ impl DownloadWorker {
     #[must_use]
     pub fn with_along(mut self, along: GoesAlong) -> Self {
         self.mover.along = along;
+        self
+    }
+
+    /// Sets who copies large files into the store; [`CopyBy::Worker`] unless set.
+    #[must_use]
+    pub fn with_copy(mut self, copy: CopyBy) -> Self {
+        self.mover.copy = copy;
         self
     }
 

@@ -13,6 +13,7 @@ use super::rates::Rates;
 use super::source::Source;
 use super::task::{InvalidTask, Moved, UploadTask, bad_task};
 use crate::blob_store::{BlobSource, BlobStore};
+pub use crate::config::CopyBy;
 use crate::config::{DownloadLimits, GoesAlong};
 use crate::consumer::{EventContext, EventHandler};
 use crate::event::Event;
@@ -58,6 +59,14 @@ impl UploadWorker {
     #[must_use]
     pub fn with_along(mut self, along: GoesAlong) -> Self {
         self.mover.along = along;
+        self
+    }
+
+    /// Sets who copies large files into the store; [`CopyBy::Worker`] unless set. The service can read a
+    /// container that is opened by a signature.
+    #[must_use]
+    pub fn with_copy(mut self, copy: CopyBy) -> Self {
+        self.mover.copy = copy;
         self
     }
 

@@ -175,6 +175,14 @@ pub(in crate::settings) const WORKER_TIER: Key = key(
     "The access tier of the blobs that it puts into a container.",
 );
 
+pub(in crate::settings) const WORKER_COPY: Key = key(
+    "worker.<WORKER>.copy",
+    "worker",
+    Kind::Choice(&["worker", "service"]),
+    "Who copies a large file into a container: the worker, or the storage service where it can read the \
+     source itself.",
+);
+
 const A_PLACE: &str =
     "a folder, or https://ACCOUNT.blob.core.windows.net/CONTAINER?SIGNATURE, which is a secret";
 

@@ -7,8 +7,8 @@ use serde_json::json;
 
 use crate::blob_store::sums::Summing;
 use crate::blob_store::{
-    AskedMd5, BlobError, BlobName, BlobStore, BlobWriter, BlockWriter, Commit, LeftBlocks, MadeOf,
-    OpenBlocks, Sums,
+    AskedMd5, BlobCopier, BlobError, BlobName, BlobStore, BlobWriter, BlockWriter, Commit,
+    CopySource, LeftBlocks, MadeOf, OpenBlocks, OpenCopy, Sums,
 };
 use crate::state::block_plan::{BlockPlan, Blocks};
 use crate::state::fetch_plan::{FetchPlan, FileVersion, Validator};
@@ -28,6 +28,8 @@ pub(super) struct Arriving {
     pub(super) plan: FetchPlan,
     /// What the source says of it; `None` where nobody asked for all of it, since it came in blocks.
     pub(super) said: Option<Said>,
+    /// The service of the store does not copy it.
+    pub(super) is_fetched: bool,
     writing: Writing,
 }
 
@@ -37,6 +39,8 @@ enum Writing {
     NotBegun,
     InOrder(Box<dyn BlobWriter>, Box<Summing>),
     InBlocks(InBlocks),
+    /// All of it was copied by the service of the store, so many bytes.
+    Copied(Box<dyn BlobCopier>, u64),
 }
 
 /// A file that comes in blocks.
@@ -115,11 +119,37 @@ impl Arriving {
         Ok(())
     }
 
+    /// Opens the blob for the service of its store to copy it.
+    pub(super) async fn open_copy(
+        &mut self,
+        store: &dyn BlobStore,
+        name: &BlobName,
+        source: &[u8; 16],
+        version: &FileVersion,
+        block_bytes: u64,
+        from: CopySource,
+    ) -> Result<Option<OpenCopy>, BlobError> {
+        self.throw_away().await;
+        let text = text_of(version);
+        let made = MadeOf::new(source, &text, version.total, block_bytes).with_sha256(false);
+        store.open_copy(name, &made, from).await
+    }
+
+    /// The service of the store has copied all of it.
+    pub(super) fn on_copied(&mut self, copier: Box<dyn BlobCopier>, bytes: u64) {
+        self.writing = Writing::Copied(copier, bytes);
+    }
+
+    /// The service of the store does not copy it: it is asked for anew, and fetched.
+    pub(super) fn on_not_copied(&mut self) {
+        (self.plan, self.is_fetched) = (FetchPlan::default(), true);
+    }
+
     /// What there is of a file that comes in blocks.
     pub(super) fn in_blocks(&self) -> Option<&InBlocks> {
         match &self.writing {
             Writing::InBlocks(blocks) => Some(blocks),
-            Writing::NotBegun | Writing::InOrder(..) => None,
+            Writing::NotBegun | Writing::InOrder(..) | Writing::Copied(..) => None,
         }
     }
 
@@ -142,13 +172,17 @@ impl Arriving {
                 writer.write(part).await
             }
             // Each body that begins has opened one.
-            Writing::NotBegun | Writing::InBlocks(_) => Err(not_open()),
+            Writing::NotBegun | Writing::InBlocks(_) | Writing::Copied(..) => Err(not_open()),
         }
     }
 
     /// Bytes that are there.
     pub(super) fn received(&self) -> u64 {
-        self.in_blocks().map_or_else(|| self.plan.received(), |blocks| blocks.plan().received())
+        match &self.writing {
+            Writing::InBlocks(blocks) => blocks.plan().received(),
+            Writing::Copied(_, bytes) => *bytes,
+            Writing::NotBegun | Writing::InOrder(..) => self.plan.received(),
+        }
     }
 
     /// The sums of what was written.
@@ -157,6 +191,7 @@ impl Arriving {
             Writing::NotBegun => Sums::default(),
             Writing::InOrder(_, summing) => summing.sums(),
             Writing::InBlocks(blocks) => blocks.writer.sums(),
+            Writing::Copied(copier, _) => Sums::new(copier.crc64(), None),
         }
     }
 
@@ -175,6 +210,7 @@ impl Arriving {
             Writing::NotBegun => Err(not_open()),
             Writing::InOrder(writer, _) => writer.commit(commit).await,
             Writing::InBlocks(blocks) => blocks.writer.commit(commit).await,
+            Writing::Copied(copier, _) => copier.commit(commit).await,
         }
     }
 
@@ -192,7 +228,8 @@ impl Arriving {
     /// What is there is of no use.
     pub(super) async fn throw_away(&mut self) {
         match std::mem::take(&mut self.writing) {
-            Writing::NotBegun => {}
+            // What the service has copied stays for a week.
+            Writing::NotBegun | Writing::Copied(..) => {}
             Writing::InOrder(writer, _) => writer.abort().await,
             Writing::InBlocks(blocks) => blocks.writer.abort().await,
         }

@@ -16,6 +16,7 @@
 //! for small ones: memory per file is a chunk of the network and a chunk of the store.
 
 mod arriving;
+mod by_service;
 mod checks;
 mod existing;
 mod job;
@@ -31,6 +32,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use self::by_service::Refusals;
 pub use self::existing::ExistingFiles;
 use self::existing::{Existing, Names, There};
 pub(super) use self::job::{Job, Named};
@@ -46,7 +48,7 @@ use super::store_failure::store_failed;
 use super::task::{Finished, Moved};
 use crate::blob_store::{BlobStore, Commit, ExpectedBlob, Sums};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{DownloadLimits, GoesAlong};
+use crate::config::{CopyBy, DownloadLimits, GoesAlong};
 use crate::consumer::EventContext;
 use crate::error::ErrorClass;
 use crate::event::{Event, OutgoingEvent};
@@ -70,6 +72,8 @@ pub(super) struct Mover {
     pub(super) rates: Arc<Rates>,
     pub(super) existing: ExistingFiles,
     pub(super) along: GoesAlong,
+    pub(super) copy: CopyBy,
+    refusals: Refusals,
     pub(super) connections: Connections,
     kept: Kept,
     clock: Arc<dyn Clock>,
@@ -96,6 +100,8 @@ impl Mover {
             rates: Arc::default(),
             existing: ExistingFiles::default(),
             along: GoesAlong::default(),
+            copy: CopyBy::default(),
+            refusals: Refusals::default(),
             connections: Connections::new(limits.connections, None),
             kept: Kept::default(),
             clock: Arc::new(SystemClock),
@@ -200,7 +206,8 @@ impl Mover {
         let _connection = self.connections.of_file(&host);
         let mut arriving = self.kept.take(&id).unwrap_or_default();
         let (net, store, source) = (self.net(context.handing_off()), &*self.store, names.source());
-        let receiving = Receiving { net, store, job, source, host: &host };
+        let service = (self.copy == CopyBy::Service).then_some(&self.refusals);
+        let receiving = Receiving { net, store, job, source, host: &host, service };
         match receiving.all_of(&mut arriving).await {
             Ok((bytes, sums)) => {
                 let said = match arriving.said.take() {

@@ -23,6 +23,7 @@ use super::store_failure::store_failed;
 use super::url_policy::redacted;
 use crate::blob_store::{BlobError, BlobName, BlobSource, ReadBlob};
 use crate::outcome::{Failure, Outcome};
+use crate::secret::Secret;
 use crate::state::fetch_plan::{Answer, Ask, ContentRange, Version};
 
 /// Base64 of the MD5 of a body: RFC 1864, and what Azure Blob Storage and others still say.
@@ -42,6 +43,8 @@ pub(super) struct Opened<'a> {
     /// Whose rates its bytes count for.
     pub(super) host: Arc<str>,
     pub(super) said: Said,
+    /// Where redirects led.
+    pub(super) at: Option<Url>,
 }
 
 /// What a source says of a file beside its bytes.
@@ -73,7 +76,7 @@ impl<'a> Source<'a> {
     pub(super) async fn get(&self, ask: Ask<'_>, rates: &Rates) -> Result<Opened<'a>, NotFetched> {
         match *self {
             Self::Http { fetcher, url } => {
-                let Fetched { response, answer, host } = fetcher.get(url, ask, rates).await?;
+                let Fetched { response, answer, host, at } = fetcher.get(url, ask, rates).await?;
                 let content_type = header(&response, CONTENT_TYPE);
                 // Of an answer 206 it would be that of the part.
                 let is_whole = answer.partial.is_none();
@@ -81,7 +84,7 @@ impl<'a> Source<'a> {
                 let md5 = md5.and_then(|text| STANDARD.decode(text.trim()).ok()?.try_into().ok());
                 let modified = Head::of(response.headers()).modified;
                 let said = Said { content_type, md5, modified, metadata: BTreeMap::new() };
-                Ok(Opened { body: Body::Http { response, url }, answer, host, said })
+                Ok(Opened { body: Body::Http { response, url }, answer, host, said, at: Some(at) })
             }
             Self::Blob { from, name } => self.read(from, name, ask).await,
         }
@@ -98,6 +101,14 @@ impl<'a> Source<'a> {
                 let read = from.read(name, None).await.map_err(store_failed)?;
                 Ok(read.map(|read| Head { length: Some(read.bytes), modified: read.modified }))
             }
+        }
+    }
+
+    /// An address at which others can read the file, where it is at such a one: `at`, for a URL.
+    pub(super) fn readable(&self, at: Option<&Url>) -> Option<Secret> {
+        match self {
+            Self::Http { fetcher, .. } => fetcher.readable(at?),
+            Self::Blob { from, name } => from.readable(name),
         }
     }
 
@@ -155,7 +166,7 @@ impl<'a> Source<'a> {
             has_ranges: true,
         };
         let body = Body::Blob { pieces: body, shown };
-        Ok(Opened { body, answer, host: "".into(), said })
+        Ok(Opened { body, answer, host: "".into(), said, at: None })
     }
 }
 

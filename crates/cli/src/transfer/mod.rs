@@ -71,7 +71,7 @@ async fn transfer(args: TransferArgs, report: &mut Report) -> Result<Ending, Com
         }
     };
     let along = args.along.choice(&args.to);
-    let (http, along) = match read.and_then(|http| Ok((http, along?))) {
+    let (http, (along, copy)) = match read.and_then(|http| Ok((http, along?))) {
         Ok(both) => both,
         Err(CommandError(why)) => {
             tell(&why);
@@ -124,7 +124,8 @@ async fn transfer(args: TransferArgs, report: &mut Report) -> Result<Ending, Com
         .with_result_room(MAX_RESULTS.max(args.pace.concurrency), MAX_RESULT_BYTES)
         .with_rates(Arc::new(Rates::new(args.limits.rates())?))
         .with_existing(args.existing.into())
-        .with_along(along);
+        .with_along(along)
+        .with_copy(copy);
     let (progress, waiting) = (download.progress(), Arc::new(Waiting::default()));
     let job = Job::start(
         Arc::new(queue.clone()),

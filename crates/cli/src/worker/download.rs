@@ -35,7 +35,8 @@ fn worker(opened: &Opened) -> Result<DownloadWorker, CommandError> {
         .with_result_room(MAX_RESULTS.max(slots), MAX_RESULT_BYTES)
         .with_rates(Arc::new(Rates::new(*settings.rate_limits())?))
         .with_existing(settings.existing_files())
-        .with_along(opened.along);
+        .with_along(opened.along)
+        .with_copy(opened.copy);
     Ok(worker)
 }
 

@@ -11,7 +11,7 @@ use crate::place::unfit;
 use crate::terminal::{as_json, give, tell};
 use crate::{CommandError, ReportFormat, brief};
 use longshore::blob_store::{BlobError, BlobSource, BlobStore};
-use longshore::config::{GoesAlong, Ordering, RateLimits};
+use longshore::config::{CopyBy, GoesAlong, Ordering, RateLimits};
 use longshore::dead_letter::DeadLetterSink;
 use longshore::producer::EntityProducer;
 use longshore::settings::{DeadLetterPlace, FilesPlace, Settings, Stores, Topic, WorkerPlaces};
@@ -31,6 +31,8 @@ pub(super) struct Opened {
     pub(super) source: Option<Arc<dyn BlobSource>>,
     /// What goes along with each file.
     pub(super) along: GoesAlong,
+    /// Who copies them.
+    pub(super) copy: CopyBy,
     pub(super) results: Arc<EntityProducer>,
     /// What was published to it.
     pub(super) tally: Arc<Tally>,
@@ -124,6 +126,7 @@ impl Opened {
             files,
             source,
             along: places.along,
+            copy: places.copy,
             results: Arc::new(EntityProducer::new(Arc::clone(&tally) as _)),
             tally,
             dead_letters,
