@@ -3,6 +3,7 @@
 //! A default lives in one `DEFAULT_` constant. [`ConsumerOptions::validate`] checks each value
 //! and the pairs that depend on each other, and names field, value and bound.
 
+mod along;
 mod choices;
 mod download;
 mod http;
@@ -11,7 +12,8 @@ mod retries;
 
 use std::time::Duration;
 
-pub use choices::{ExistingFiles, PrivateAddresses, Schemes};
+pub use along::{AccessTier, FileTime, GoesAlong, MetadataOf};
+pub use choices::{CopyBy, ExistingFiles, PrivateAddresses, Schemes};
 pub use download::{
     DEFAULT_ANSWER_TIMEOUT, DEFAULT_BLOCK_BYTES, DEFAULT_CONNECTIONS,
     DEFAULT_DOWNLOAD_CONNECT_TIMEOUT, DEFAULT_MAX_BYTES, DEFAULT_MIN_BYTES_PER_SECOND,

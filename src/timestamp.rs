@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// Milliseconds since 1970; negative before.
 pub fn unix_millis(time: SystemTime) -> i64 {
@@ -50,6 +51,23 @@ pub fn rfc3339_millis(millis: i64) -> Option<String> {
     ))
 }
 
+/// The time in RFC 3339, UTC, with nine digits behind the second; `None` before the year 0 and after 9999.
+pub fn rfc3339_nanos(time: SystemTime) -> Option<String> {
+    let nanos = match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(after) => i128::try_from(after.as_nanos()).ok()?,
+        Err(before) => -i128::try_from(before.duration().as_nanos()).ok()?,
+    };
+    let millis = i64::try_from(nanos.div_euclid(1_000_000)).ok()?;
+    let text = rfc3339_millis(millis)?;
+    let whole = text.strip_suffix('Z')?;
+    Some(format!("{whole}{:06}Z", nanos.rem_euclid(1_000_000)))
+}
+
+/// Reads a time in RFC 3339, of whatever zone.
+pub fn parse_rfc3339(text: &str) -> Option<SystemTime> {
+    OffsetDateTime::parse(text, &Rfc3339).ok().map(SystemTime::from)
+}
+
 /// How times that may be missing are written in files: milliseconds since 1970.
 pub(crate) mod millis {
     use std::time::SystemTime;
@@ -88,6 +106,15 @@ mod tests {
         let wrapped = SystemTime::UNIX_EPOCH + Duration::from_millis(u64::MAX);
         assert_eq!(rfc3339(wrapped), "9999-12-31T23:59:59.999Z");
         assert_eq!(rfc3339_millis(FIRST_MILLIS).as_deref(), Some("0000-01-01T00:00:00.000Z"));
+        assert_eq!(rfc3339_nanos(time).as_deref(), Some("2023-11-14T22:13:20.123456000Z"));
+        let before = SystemTime::UNIX_EPOCH - Duration::from_nanos(1);
+        assert_eq!(rfc3339_nanos(before).as_deref(), Some("1969-12-31T23:59:59.999999999Z"));
+        for time in [time, before] {
+            let text = rfc3339_nanos(time).expect("within the years");
+            assert_eq!(parse_rfc3339(&text), Some(time));
+        }
+        let zoned = parse_rfc3339("2023-11-14T23:13:20.123456+01:00");
+        assert_eq!((zoned, parse_rfc3339("yesterday")), (Some(time), None));
         assert_eq!(rfc3339_millis(FIRST_MILLIS - 1), None);
         assert_eq!(rfc3339_millis(LAST_MILLIS + 1), None);
         assert_eq!(

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use longshore::Error;
-use longshore::config::{ExistingFiles, PrivateAddresses, Schemes};
+use longshore::config::{
+    AccessTier, CopyBy, ExistingFiles, FileTime, GoesAlong, MetadataOf, PrivateAddresses, Schemes,
+};
 use longshore::credential::{SecretAddress, SecretStore};
 use longshore::secret::Secret;
 use longshore::settings::{DeadLetterPlace, FilesPlace, Settings, SettingsError};
@@ -391,6 +393,39 @@ fn an_address_is_a_secret_and_a_container_where_files_may_be_in_one() {
     let file = with(&format!("files = \"{container}\"\n"));
     let settings = file.load(&[("EVENTHUB_CREDENTIAL", "managed-identity")]).unwrap();
     assert_eq!(settings.worker("download").unwrap().files.to_string(), container);
+}
+
+#[test]
+fn what_goes_along_is_chosen_for_each_worker() {
+    let with = |lines: &str| File::new(&two().replace("files = \"/cache\"\n", lines));
+    let container = "files = \"https://acc.blob.core.windows.net/files?sv=1&sig=canary\"\n";
+    let along = |lines: &str, vars: &[(&str, &str)]| {
+        Ok::<_, longshore::settings::SettingsError>(
+            with(lines).load(vars)?.worker("download")?.along,
+        )
+    };
+    assert_eq!(along(container, &[]).unwrap(), GoesAlong::new());
+    let all = format!("{container}metadata = \"both\"\ntime = \"source\"\n");
+    let chosen = along(&all, &[("LONGSHORE_WORKER_DOWNLOAD_TIER", "Cool")]).unwrap();
+    let expected = GoesAlong::new().with_metadata(MetadataOf::Both).with_time(FileTime::Source);
+    assert_eq!(chosen, expected.with_tier(Some(AccessTier::Cool)));
+    let copy = |lines: &str| with(lines).load(&[]).unwrap().worker("download").unwrap().copy;
+    assert_eq!(copy(container), CopyBy::Worker);
+    assert_eq!(copy(&format!("{container}copy = \"service\"\n")), CopyBy::Service);
+    let time = along("files = \"/cache\"\ntime = \"source\"\n", &[]).unwrap();
+    assert_eq!(time, GoesAlong::new().with_time(FileTime::Source));
+    for (lines, said) in [
+        ("tier = \"cool\"\n", "worker.download.tier: it is for files that go to a container"),
+        (
+            "metadata = \"task\"\n",
+            "worker.download.metadata: it is for files that go to a container",
+        ),
+        ("copy = \"service\"\n", "worker.download.copy: it is for files that go to a container"),
+        ("tier = \"cooler\"\n", "it must be hot, cool, cold or archive"),
+    ] {
+        let error = along(&format!("files = \"/cache\"\n{lines}"), &[]).unwrap_err();
+        assert!(error.problems()[0].to_string().contains(said), "{error}");
+    }
 }
 
 #[test]

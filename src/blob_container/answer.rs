@@ -18,6 +18,10 @@ pub(super) enum Meaning {
     Leased,
     /// This blob cannot be written, whoever tries; others can.
     OneBlob,
+    /// What was to be copied is not in the state that the request named.
+    SourceChanged,
+    /// What was to be copied cannot be read by the service.
+    Source,
     /// Whatever else is asked of the container meets the same.
     Everything,
 }
@@ -25,6 +29,13 @@ pub(super) enum Meaning {
 /// What the error says, and what is to be done in words that follow a semicolon.
 pub(super) fn meaning(status: u16, code: &str) -> (Meaning, &'static str) {
     match (status, code) {
+        // With a status of its own, or with that of the source.
+        (412, "SourceConditionNotMet" | "CannotVerifyCopySource") => {
+            (Meaning::SourceChanged, "the source is not what it was")
+        }
+        (_, "CannotVerifyCopySource" | "InvalidSourceBlobUrl" | "InvalidSourceBlobType") => {
+            (Meaning::Source, "the service must be able to read the source")
+        }
         (409, "BlobAlreadyExists") | (412, "ConditionNotMet" | "") | (404, "BlobNotFound") => {
             (Meaning::Changed, "somebody else wrote or deleted the blob")
         }
@@ -196,6 +207,11 @@ mod tests {
             (409, "BlobOperationNotSupported", Meaning::OneBlob),
             (409, "BlockCountExceedsLimit", Meaning::OneBlob),
             (409, "OfLaterYears", Meaning::OneBlob),
+            (412, "SourceConditionNotMet", Meaning::SourceChanged),
+            (412, "CannotVerifyCopySource", Meaning::SourceChanged),
+            (403, "CannotVerifyCopySource", Meaning::Source),
+            (503, "CannotVerifyCopySource", Meaning::Source),
+            (400, "InvalidSourceBlobUrl", Meaning::Source),
             (400, "InvalidBlobOrBlock", Meaning::OneBlob),
             (400, "InvalidResourceName", Meaning::OneBlob),
             (400, "InvalidMetadata", Meaning::OneBlob),

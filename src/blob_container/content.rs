@@ -10,9 +10,10 @@ use azure_core_of_blob::http::headers::CONTENT_TYPE;
 use azure_core_of_blob::http::response::AsyncResponseBody;
 use azure_core_of_blob::http::{Etag, NoFormat, RequestContent};
 use azure_storage_blob::models::{
-    BlobClientDownloadInternalOptions, BlobClientDownloadInternalResultHeaders,
+    AccessTier, BlobClientDownloadInternalOptions, BlobClientDownloadInternalResultHeaders,
     BlobClientGetPropertiesResultHeaders, BlobType, BlockBlobClientCommitBlockListOptions,
-    BlockBlobClientCommitBlockListResultHeaders, BlockBlobClientStageBlockOptions,
+    BlockBlobClientCommitBlockListResultHeaders, BlockBlobClientStageBlockFromUrlOptions,
+    BlockBlobClientStageBlockFromUrlResultHeaders, BlockBlobClientStageBlockOptions,
     BlockBlobClientUploadInternalOptions, BlockBlobClientUploadInternalResultHeaders,
     BlockListType, BlockLookupList,
 };
@@ -21,6 +22,7 @@ use super::content_failure::ContentFailure;
 use super::{Container, Metadata, version};
 use crate::checkpoint::VersionToken;
 use crate::error::Error;
+use crate::secret::Secret;
 
 /// What a blob must be for another one to take its place.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -46,6 +48,15 @@ impl Condition {
 pub(crate) struct Properties {
     pub(crate) content_type: Option<String>,
     pub(crate) metadata: Metadata,
+    /// As the service spells it.
+    pub(crate) tier: Option<&'static str>,
+}
+
+impl Properties {
+    fn tier(&self) -> Option<AccessTier> {
+        // Every text is one.
+        self.tier.and_then(|tier| tier.parse().ok())
+    }
 }
 
 /// A blob that was looked at.
@@ -57,6 +68,13 @@ pub(crate) struct Looked {
     pub(crate) metadata: Metadata,
     /// It is a page or an append blob.
     pub(crate) is_of_another_type: bool,
+}
+
+/// Where the service reads what it copies, and in which state.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReadFrom<'a> {
+    pub(crate) url: &'a Secret,
+    pub(crate) etag: &'a str,
 }
 
 /// A block that is staged and not committed.
@@ -100,6 +118,7 @@ impl Container {
             if_none_match,
             blob_content_type: properties.content_type.clone(),
             metadata: Some(properties.metadata.clone().into_iter().collect()),
+            tier: properties.tier(),
             transactional_content_crc64: Some(crc64.to_le_bytes().to_vec()),
             ..BlockBlobClientUploadInternalOptions::default()
         };
@@ -127,6 +146,33 @@ impl Container {
         let client = self.blob(name).block_blob_client();
         let staged = client.stage_block(id, bytes, block.into(), Some(options)).await;
         staged.map(drop).map_err(|error| self.content_failure("stage a block of", &error))
+    }
+
+    /// Has the service stage a block that it reads elsewhere; its CRC-64, where the service says it.
+    pub(crate) async fn stage_from(
+        &self,
+        name: &str,
+        id: &[u8],
+        source: ReadFrom<'_>,
+        part: &Range<u64>,
+    ) -> Result<Option<u64>, ContentFailure> {
+        let options = BlockBlobClientStageBlockFromUrlOptions {
+            source_if_match: Some(source.etag.into()),
+            source_range: Some(format!("bytes={}-{}", part.start, part.end.saturating_sub(1))),
+            ..BlockBlobClientStageBlockFromUrlOptions::default()
+        };
+        let client = self.blob(name).block_blob_client();
+        let url = source.url.reveal().to_owned();
+        let staged = client.stage_block_from_url(id, 0, url, Some(options)).await;
+        let staged = staged.map_err(|error| self.content_failure("copy a block of", &error))?;
+        let crc64 = staged.content_crc64().ok().flatten().and_then(|crc64| crc64.try_into().ok());
+        Ok(crc64.map(u64::from_le_bytes))
+    }
+
+    /// An address at which others can read a blob; `None` where they would need a token.
+    pub(crate) fn readable(&self, name: &str) -> Option<Secret> {
+        self.failures.signature.as_ref()?;
+        Some(Secret::new(self.blob(name).url().as_str()))
     }
 
     /// The blocks of a blob that are staged and not committed.
@@ -162,6 +208,7 @@ impl Container {
             if_none_match,
             blob_content_type: properties.content_type.clone(),
             metadata: Some(properties.metadata.clone().into_iter().collect()),
+            tier: properties.tier(),
             ..BlockBlobClientCommitBlockListOptions::default()
         };
         let failed = |error| self.content_failure(COMMIT, &error);
@@ -197,6 +244,7 @@ pub(crate) struct Reading {
     pub(crate) bytes: u64,
     pub(crate) version: VersionToken,
     pub(crate) modified: std::time::SystemTime,
+    pub(crate) metadata: Metadata,
     pub(crate) content_type: Option<String>,
     /// Of the whole blob, where all of it is read and the service has it.
     pub(crate) md5: Option<[u8; 16]>,
@@ -247,9 +295,11 @@ impl Container {
         let Some((bytes, version, modified, part)) = read() else {
             return Err(ContentFailure::Again(self.incomplete(READ)));
         };
+        let metadata = answer.metadata().ok().unwrap_or_default().into_iter().collect();
         let content_type = answer.headers().get_optional_string(&CONTENT_TYPE);
         let md5 = answer.content_md5().ok().flatten().and_then(|md5| md5.try_into().ok());
         let body = answer.into_body();
-        Ok(Some(Reading { bytes, version, modified, content_type, md5, part, body }))
+        let reading = Reading { bytes, version, modified, metadata, content_type, md5, part, body };
+        Ok(Some(reading))
     }
 }

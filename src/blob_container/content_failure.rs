@@ -21,6 +21,10 @@ pub(crate) enum ContentFailure {
     BlocksGone(Error),
     /// This blob cannot be written.
     Refused(Error),
+    /// What was to be copied is in another state.
+    SourceChanged,
+    /// What was to be copied cannot be read.
+    SourceRefused(Error),
     /// No blob can be written.
     Unusable(Error),
     /// The signature or the role does not allow this kind of request.
@@ -55,6 +59,8 @@ impl ContentFailure {
             Meaning::Again | Meaning::Leased => Self::Again(told()),
             Meaning::Busy => Self::Busy(told(), named_wait(error)),
             Meaning::OneBlob => Self::Refused(told()),
+            Meaning::SourceChanged => Self::SourceChanged,
+            Meaning::Source => Self::SourceRefused(told()),
             Meaning::Everything if code == "AuthorizationPermissionMismatch" => {
                 Self::NotAllowed(told())
             }
@@ -128,6 +134,8 @@ mod tests {
             (409, "BlobArchived", "Refused"),
             (400, "InvalidBlockId", "Refused"),
             (400, "InvalidBlockList", "BlocksGone"),
+            (412, "SourceConditionNotMet", "SourceChanged"),
+            (404, "CannotVerifyCopySource", "SourceRefused"),
             (400, "Crc64Mismatch", "Again"),
             (413, "RequestBodyTooLarge", "Refused"),
             (404, "ContainerNotFound", "Unusable"),

@@ -36,12 +36,12 @@ use futures::future::BoxFuture;
 use tokio::task::spawn_blocking;
 
 pub use self::attribute::NOTE_ATTRIBUTE;
-use self::blocks::FolderBlockWriter;
+use self::blocks::{FolderBlockWriter, Made};
 use self::look::{LookPace, timed};
 use self::root::{Partial, Root};
 use super::{
-    BlobError, BlobName, BlobSource, BlobStore, BlobWriter, Commit, FoundBlob, LeftBlocks, MadeOf,
-    OpenBlocks, ReadBlob,
+    AskedMd5, BlobError, BlobName, BlobSource, BlobStore, BlobWriter, Commit, FoundBlob,
+    LeftBlocks, MadeOf, OpenBlocks, ReadBlob,
 };
 
 /// How many bytes a writer collects before it writes them: what it holds in memory, beside the
@@ -164,10 +164,14 @@ impl BlobStore for FolderBlobStore {
         made: &'a MadeOf<'a>,
     ) -> BoxFuture<'a, Result<Option<OpenBlocks>, BlobError>> {
         let (root, opened, sync) = (self.root.clone(), name.clone(), self.sync);
-        let MadeOf { source, version, bytes, .. } = *made;
-        let (source, version) = (*source, version.to_owned());
+        let made = Made {
+            source: *made.source,
+            version: made.version.to_owned(),
+            bytes: made.bytes,
+            with_md5: made.md5 != AskedMd5::No,
+        };
         let open = move || {
-            let writer = FolderBlockWriter::begin(root, opened, sync, &source, &version, bytes)?;
+            let writer = FolderBlockWriter::begin(root, opened, sync, &made)?;
             Ok(Some(OpenBlocks { writer: Box::new(writer), there: Vec::new() }))
         };
         blocking("open", name, open).boxed()
@@ -382,17 +386,16 @@ impl BlobWriter for FolderBlobWriter {
         .boxed()
     }
 
-    fn commit(
-        mut self: Box<Self>,
-        Commit { note, .. }: Commit,
-    ) -> BoxFuture<'static, Result<(), BlobError>> {
+    fn commit(mut self: Box<Self>, commit: Commit) -> BoxFuture<'static, Result<(), BlobError>> {
         async move {
             let partial = self.take("commit")?;
             let rest = std::mem::take(&mut self.parts);
             let (root, name, sync) = (self.root.clone(), self.name.clone(), self.sync);
             let write = move |file: &mut File| rest.write_to(file);
-            blocking("commit", &self.name, move || root.commit(&name, partial, write, note, sync))
-                .await
+            blocking("commit", &self.name, move || {
+                root.commit(&name, partial, write, &commit, sync)
+            })
+            .await
         }
         .boxed()
     }

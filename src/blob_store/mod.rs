@@ -3,9 +3,11 @@
 //!
 //! Nothing is visible under the blob's name before [`BlobWriter::commit`] returned `Ok`.
 
+mod commit;
 #[cfg(feature = "blob")]
 #[cfg_attr(docsrs, doc(cfg(feature = "blob")))]
 pub mod container;
+mod copy;
 pub mod folder;
 mod note;
 mod source;
@@ -18,6 +20,8 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
+pub use commit::{AccessTier, Commit, ExpectedBlob};
+pub use copy::{BlobCopier, CopySource, NotCopied, OpenCopy};
 pub use note::BlobNote;
 pub use source::{BlobSource, ReadBlob};
 pub use sums::Sums;
@@ -156,8 +160,9 @@ pub trait BlobStore: Send + Sync + fmt::Debug + 'static {
         wanted
     }
 
-    /// How far behind the first byte that is missing others may be written.
-    fn window_bytes(&self, _with_sha256: bool) -> u64 {
+    /// How far behind the first byte that is missing others may be written; `with_hash`: where its SHA-256
+    /// or its MD5 is asked for.
+    fn window_bytes(&self, _with_hash: bool) -> u64 {
         u64::MAX
     }
 
@@ -186,6 +191,20 @@ pub trait BlobStore: Send + Sync + fmt::Debug + 'static {
         _name: &'a BlobName,
         _source: &'a [u8; 16],
     ) -> BoxFuture<'a, Result<Option<LeftBlocks>, BlobError>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    /// Opens a blob whose blocks the store's own service copies from a URL; `None` where it has none that
+    /// does, or where what it copies cannot be checked. The blocks may be longer than `made` says.
+    ///
+    /// # Errors
+    /// See [`BlobError`].
+    fn open_copy<'a>(
+        &'a self,
+        _name: &'a BlobName,
+        _made: &'a MadeOf<'a>,
+        _source: CopySource,
+    ) -> BoxFuture<'a, Result<Option<OpenCopy>, BlobError>> {
         Box::pin(async { Ok(None) })
     }
 
@@ -242,18 +261,41 @@ pub struct MadeOf<'a> {
     pub block_bytes: u64,
     /// Its SHA-256 is asked for.
     pub with_sha256: bool,
+    /// Whether its MD5 is asked for.
+    pub md5: AskedMd5,
+}
+
+/// Whether the MD5 of a blob is asked for. Unlike that of a SHA-256, its state cannot be kept with blocks
+/// that cannot be read back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum AskedMd5 {
+    /// It is not.
+    #[default]
+    No,
+    /// Where all of the blob comes now; what is there of it is of more use than the MD5.
+    OfNewBlobs,
+    /// In any case: what is there is of no use where it cannot be read back.
+    Always,
 }
 
 impl<'a> MadeOf<'a> {
     /// A blob of `bytes` bytes in blocks of `block_bytes`, whose SHA-256 is asked for.
     pub fn new(source: &'a [u8; 16], version: &'a str, bytes: u64, block_bytes: u64) -> Self {
-        Self { source, version, bytes, block_bytes, with_sha256: true }
+        Self { source, version, bytes, block_bytes, with_sha256: true, md5: AskedMd5::No }
     }
 
     /// Whether its SHA-256 is asked for.
     #[must_use]
     pub fn with_sha256(mut self, with_sha256: bool) -> Self {
         self.with_sha256 = with_sha256;
+        self
+    }
+
+    /// Whether its MD5 is asked for.
+    #[must_use]
+    pub fn with_md5(mut self, md5: AskedMd5) -> Self {
+        self.md5 = md5;
         self
     }
 }
@@ -317,51 +359,6 @@ pub trait BlobWriter: Send {
 
     /// Throws away what was written.
     fn abort(self: Box<Self>) -> BoxFuture<'static, ()>;
-}
-
-/// What goes with a commit. A store leaves out what it has no place for.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub struct Commit {
-    /// Which work the blob is of.
-    pub note: Option<BlobNote>,
-    /// What must be there for the blob to take its place.
-    pub expected: ExpectedBlob,
-    /// What kind of content it is, as HTTP says it.
-    pub content_type: Option<String>,
-}
-
-impl Commit {
-    /// A commit with this note.
-    pub fn new(note: BlobNote) -> Self {
-        Self { note: Some(note), ..Self::default() }
-    }
-
-    /// It replaces this and nothing else.
-    #[must_use]
-    pub fn with_expected(mut self, expected: ExpectedBlob) -> Self {
-        self.expected = expected;
-        self
-    }
-
-    /// Its content is of this kind.
-    #[must_use]
-    pub fn with_content_type(mut self, content_type: Option<String>) -> Self {
-        self.content_type = content_type;
-        self
-    }
-}
-
-/// What a commit may replace.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub enum ExpectedBlob {
-    /// Whatever is there.
-    #[default]
-    Anything,
-    /// Nothing: there is no such blob.
-    Absent,
-    /// The blob as it was found: [`FoundBlob::version`].
-    Version(String),
 }
 
 /// A blob that is open for its blocks.
@@ -441,6 +438,12 @@ pub trait BlockWriter: Send + Sync {
     /// Stops here, and keeps what can be kept: waits for blocks that are on their way.
     fn keep(self: Box<Self>) -> BoxFuture<'static, ()> {
         Box::pin(async {})
+    }
+
+    /// What was written is not what it must be: throws it away, so that nobody goes on with it, in whatever
+    /// process.
+    fn reject(self: Box<Self>) -> BoxFuture<'static, ()> {
+        self.abort()
     }
 
     /// Throws away what was written.

@@ -1,5 +1,6 @@
 //! The port to where files come from: open a blob, read it or a part of it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::time::SystemTime;
@@ -9,6 +10,7 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
 use super::{BlobError, BlobName};
+use crate::secret::Secret;
 
 /// Gives files by name.
 pub trait BlobSource: Send + Sync + fmt::Debug + 'static {
@@ -33,6 +35,11 @@ pub trait BlobSource: Send + Sync + fmt::Debug + 'static {
         Box::pin(async { Ok(()) })
     }
 
+    /// An address at which others can read a blob, which may be a secret; `None` where there is none.
+    fn readable(&self, _name: &BlobName) -> Option<Secret> {
+        None
+    }
+
     /// The blob as messages name it, without a secret.
     fn shown(&self, name: &BlobName) -> String;
 }
@@ -46,6 +53,10 @@ pub struct ReadBlob {
     pub version: String,
     /// When it was changed last, where that is known.
     pub modified: Option<SystemTime>,
+    /// When its content was changed last, where whoever put it there kept that time.
+    pub kept_time: Option<SystemTime>,
+    /// Names and values that stay with it, without those of the store's own.
+    pub metadata: BTreeMap<String, String>,
     /// What kind of content it is, where that is known.
     pub content_type: Option<String>,
     /// Its MD5, where the source keeps one.
@@ -64,7 +75,17 @@ impl ReadBlob {
         part: Range<u64>,
         body: BoxStream<'static, Result<Bytes, BlobError>>,
     ) -> Self {
-        Self { bytes, version, modified: None, content_type: None, md5: None, part, body }
+        Self {
+            bytes,
+            version,
+            modified: None,
+            kept_time: None,
+            metadata: BTreeMap::new(),
+            content_type: None,
+            md5: None,
+            part,
+            body,
+        }
     }
 }
 

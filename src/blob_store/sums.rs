@@ -12,12 +12,21 @@ pub struct Sums {
     pub crc64: Option<u64>,
     /// The SHA-256.
     pub sha256: Option<[u8; 32]>,
+    /// The MD5. No note has it.
+    pub md5: Option<[u8; 16]>,
 }
 
 impl Sums {
-    /// Both of them, as far as they are known.
+    /// The first two, as far as they are known.
     pub fn new(crc64: Option<u64>, sha256: Option<[u8; 32]>) -> Self {
-        Self { crc64, sha256 }
+        Self { crc64, sha256, md5: None }
+    }
+
+    /// The same, with the MD5.
+    #[must_use]
+    pub fn with_md5(mut self, md5: Option<[u8; 16]>) -> Self {
+        self.md5 = md5;
+        self
     }
 }
 
@@ -48,7 +57,6 @@ impl Summing {
     }
 
     /// The same, with the MD5 of the bytes.
-    #[cfg(any(feature = "transfer", test))]
     pub(crate) fn with_md5(mut self) -> Self {
         self.md5 = Some(Md5::new());
         self
@@ -64,15 +72,10 @@ impl Summing {
         }
     }
 
-    /// The MD5, where it is computed.
-    #[cfg(any(feature = "transfer", test))]
-    pub(crate) fn md5(&self) -> Option<[u8; 16]> {
-        self.md5.clone().map(|md5| md5.finalize().into())
-    }
-
     pub(crate) fn sums(&self) -> Sums {
         let sha256 = self.sha256.clone().map(|sha256| sha256.finalize().into());
-        Sums { crc64: Some(self.crc64.finalize()), sha256 }
+        let md5 = self.md5.clone().map(|md5| md5.finalize().into());
+        Sums { crc64: Some(self.crc64.finalize()), sha256, md5 }
     }
 }
 
@@ -96,6 +99,6 @@ mod tests {
         assert_eq!(summing.sums().sha256, None);
         // RFC 1321, A.5.
         let md5 = "900150983cd24fb0d6963f7d28e17f72";
-        assert_eq!(summing.md5().map(|md5| crate::hex::hex(&md5)).as_deref(), Some(md5));
+        assert_eq!(summing.sums().md5.map(|md5| crate::hex::hex(&md5)).as_deref(), Some(md5));
     }
 }

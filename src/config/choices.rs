@@ -24,6 +24,20 @@ pub enum PrivateAddresses {
     Allow,
 }
 
+/// Who copies a file into a container whose source is a URL.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum CopyBy {
+    /// The worker: it fetches the file and stores it.
+    #[default]
+    Worker,
+    /// The storage service itself, where it can read the URL (Put Block From URL): the bytes never pass the
+    /// worker. It is shown the URL, with all that is secret in it. Files shorter than a block, those whose
+    /// SHA-256 or MD5 is to be compared, those without a strong ETag or without ranges, those that only who
+    /// shows credentials can read, and those that the service does not read are fetched by the worker.
+    Service,
+}
+
 /// What becomes of a task whose file is there already.
 ///
 /// Whatever is chosen, a task that comes again after its file was committed, because the process

@@ -507,6 +507,10 @@ pub const ALL: &[Key] = &[
     WORKER_DEAD_LETTERS,
     WORKER_FILES,
     WORKER_SOURCE,
+    WORKER_METADATA,
+    WORKER_TIME,
+    WORKER_TIER,
+    WORKER_COPY,
 ];
 
 /// The key of this name or alias, where it stands by itself.

@@ -393,7 +393,7 @@ fn given_problem(problems: &[Problem], key: &Key) -> bool {
 ///
 /// # Errors
 /// What it must be.
-fn choice_of(key: &Key, text: &str) -> Result<&'static str, String> {
+pub(super) fn choice_of(key: &Key, text: &str) -> Result<&'static str, String> {
     let Kind::Choice(words) = key.kind else { return Err(format!("{} is no choice", key.name)) };
     let word = words.iter().copied().find(|word| word.eq_ignore_ascii_case(text));
     word.ok_or_else(|| format!("it must be {}", key.allowed()))

@@ -9,10 +9,12 @@ use super::entities::worker_key;
 use super::files::{FilesPlace, is_address, read_folder};
 use super::keys::{self, Key, Section, canonical};
 use super::problem::{Problem, SettingsError};
+use super::resolve::choice_of;
 use super::source::Value;
 use super::stores::{CheckpointPlace, Place};
 use super::tables::{Table, Tables, suggestion};
 use super::topics::{Topic, Topics, no_such};
+use crate::config::{AccessTier, CopyBy, FileTime, GoesAlong, MetadataOf};
 use crate::credential::Credential;
 
 /// The folder of dead letters, beside that of checkpoints.
@@ -32,6 +34,10 @@ pub struct WorkerPlaces {
     pub files: FilesPlace,
     /// Where its files come from, where that is no URL of a task.
     pub source: Option<FilesPlace>,
+    /// What goes along with its files.
+    pub along: GoesAlong,
+    /// Who copies them.
+    pub copy: CopyBy,
 }
 
 /// Where dead letters go.
@@ -62,6 +68,8 @@ pub(super) struct Worker {
     dead_letters: Option<DeadLetterPlace>,
     files: Option<FilesPlace>,
     source: Option<FilesPlace>,
+    along: GoesAlong,
+    copy: CopyBy,
 }
 
 /// The tables of workers, by what their names are compared by.
@@ -81,6 +89,11 @@ pub(super) fn read_workers(
             dead_letters: reading.dead_letters(),
             files: reading.files(&keys::WORKER_FILES),
             source: reading.files(&keys::WORKER_SOURCE),
+            along: reading.along(),
+            copy: match reading.choice(&keys::WORKER_COPY) {
+                Some("service") => CopyBy::Service,
+                _ => CopyBy::Worker,
+            },
         };
         workers.insert(canonical(&table.name), worker);
     }
@@ -124,6 +137,29 @@ impl Reading<'_> {
                 None
             }
         }
+    }
+
+    /// The value of a key that is one of several words.
+    fn choice(&mut self, key: &Key) -> Option<&'static str> {
+        let value = self.table.get(key)?;
+        let read = choice_of(key, &value.text);
+        read.map_err(|bound| self.problems.push(value.refused(key, bound))).ok()
+    }
+
+    fn along(&mut self) -> GoesAlong {
+        let metadata = match self.choice(&keys::WORKER_METADATA) {
+            Some("task") => MetadataOf::Task,
+            Some("source") => MetadataOf::Source,
+            Some("both") => MetadataOf::Both,
+            _ => MetadataOf::None,
+        };
+        let time = match self.choice(&keys::WORKER_TIME) {
+            Some("source") => FileTime::Source,
+            _ => FileTime::Commit,
+        };
+        let tier = self.choice(&keys::WORKER_TIER);
+        let tier = tier.and_then(|word| AccessTier::ALL.into_iter().find(|it| it.as_str() == word));
+        GoesAlong::new().with_metadata(metadata).with_time(time).with_tier(tier)
     }
 
     fn files(&mut self, key: &Key) -> Option<FilesPlace> {
@@ -192,6 +228,8 @@ impl Settings {
                        checkpoints there is none";
             problems.push(self.missing(name, &keys::WORKER_DEAD_LETTERS, why));
         }
+        let along = named.map(|named| named.along).unwrap_or_default();
+        let copy = named.map(|named| named.copy).unwrap_or_default();
         let files = named.and_then(|named| named.files.clone());
         if files.is_none() {
             let why = "say where its files go";
@@ -213,11 +251,25 @@ impl Settings {
                 )));
             }
         }
+        if let FilesPlace::Folder(_) = files {
+            for (is_set, key) in [
+                (along.metadata != MetadataOf::None, &keys::WORKER_METADATA),
+                (along.tier.is_some(), &keys::WORKER_TIER),
+                (copy != CopyBy::Worker, &keys::WORKER_COPY),
+            ] {
+                if is_set {
+                    let path = self.path(name, key);
+                    problems.push(Problem::new(format!(
+                        "{path}: it is for files that go to a container; a folder has no place for it"
+                    )));
+                }
+            }
+        }
         if !problems.is_empty() {
             return Err(SettingsError::new(problems, self.warnings.clone()));
         }
         let source = named.and_then(|named| named.source.clone());
-        Ok(WorkerPlaces { input, results, dead_letters, files, source })
+        Ok(WorkerPlaces { input, results, dead_letters, files, source, along, copy })
     }
 
     /// The same of a worker whose files come from a place of its own.

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::along::Along;
 use super::host::host_lane;
 use super::http::Fetcher;
 pub use super::moving::ExistingFiles;
@@ -13,15 +14,16 @@ use super::moving::{Job, Mover, Named, Stored};
 use super::progress::Progress;
 use super::rates::Rates;
 use super::source::Source;
-use super::task::{DownloadTask, Moved};
+use super::task::{DownloadTask, InvalidTask, Moved, bad_task};
 use super::url_policy::UrlPolicy;
 use crate::blob_store::BlobStore;
-use crate::config::{DownloadLimits, HttpOptions, MAX_SLOTS};
+pub use crate::config::CopyBy;
+use crate::config::{DownloadLimits, GoesAlong, HttpOptions, MAX_SLOTS};
 use crate::consumer::{EventContext, EventHandler};
-use crate::error::{Error, ErrorClass};
+use crate::error::Error;
 use crate::event::Event;
 use crate::lanes::LaneRule;
-use crate::outcome::{Failure, Outcome};
+use crate::outcome::Outcome;
 use crate::producer::EntityProducer;
 
 /// Decides whether there is nothing to do for a task: `Some` is the reason.
@@ -71,6 +73,21 @@ impl DownloadWorker {
     #[must_use]
     pub fn with_existing(mut self, existing: ExistingFiles) -> Self {
         self.mover.existing = existing;
+        self
+    }
+
+    /// Sets what goes along with each file, beside the kind of its content; nothing unless set. Metadata
+    /// of a task that the service would refuse makes a dead letter before the file is fetched.
+    #[must_use]
+    pub fn with_along(mut self, along: GoesAlong) -> Self {
+        self.mover.along = along;
+        self
+    }
+
+    /// Sets who copies large files into the store; [`CopyBy::Worker`] unless set.
+    #[must_use]
+    pub fn with_copy(mut self, copy: CopyBy) -> Self {
+        self.mover.copy = copy;
         self
     }
 
@@ -132,25 +149,27 @@ impl DownloadWorker {
     }
 
     async fn run(&self, event: &Event, context: &EventContext) -> Result<Stored, Outcome> {
-        let task = DownloadTask::from_json(event.body())
-            .map_err(|invalid| Failure::from_error(ErrorClass::BadData, &invalid))
-            .map_err(Outcome::DeadLetter)?;
+        let task = DownloadTask::from_json(event.body()).map_err(bad_task)?;
         if let Some(reason) = self.skip.as_ref().and_then(|skip| skip(event, &task)) {
             self.mover.progress.on_skipped();
             return Err(Outcome::skip(reason));
         }
+        let along = Along::of(self.mover.along, &task.metadata)
+            .map_err(|reason| bad_task(InvalidTask::Metadata { id: task.id.clone(), reason }))?;
         let moved = Moved { id: &task.id, path: &task.path, metadata: &task.metadata };
-        self.mover.run(event, context, &self.job(&task), &moved).await
+        self.mover.run(event, context, &self.job(&task, along), &moved).await
     }
 
-    fn job<'a>(&'a self, task: &'a DownloadTask) -> Job<'a> {
+    fn job<'a>(&'a self, task: &'a DownloadTask, along: Along) -> Job<'a> {
         Job {
             id: &task.id,
             source: Source::Http { fetcher: &self.fetcher, url: &task.url },
             path: &task.path,
             sha256: task.sha256,
+            md5: task.md5,
             crc64: None,
             size: task.size,
+            along,
             named: Named::Url(task.url.as_str()),
         }
     }

@@ -8,6 +8,7 @@
 //! [`HttpOptions`](crate::config::HttpOptions) say how. [`UploadWorker`](upload::UploadWorker) does the
 //! same with files of a folder or a container: the results of the one are tasks of the other.
 
+mod along;
 mod connections;
 pub mod download;
 mod host;
@@ -25,6 +26,11 @@ pub mod url_policy;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub use http::fuzzing;
+
+/// What goes along with a file, which are settings.
+pub mod goes_along {
+    pub use crate::config::{AccessTier, FileTime, GoesAlong, MetadataOf};
+}
 
 /// The limits of a download, which are settings.
 pub mod limits {

@@ -12,6 +12,7 @@ pub struct Progress {
     files: AtomicU64,
     bytes: AtomicU64,
     bytes_received: AtomicU64,
+    bytes_copied: AtomicU64,
     skipped: AtomicU64,
     verified: AtomicU64,
     large: Mutex<Vec<Arc<Large>>>,
@@ -58,6 +59,10 @@ impl Drop for LargeUnderWay<'_> {
 impl Progress {
     pub(super) fn on_received(&self, bytes: u64) {
         self.bytes_received.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn on_copied(&self, bytes: u64) {
+        self.bytes_copied.fetch_add(bytes, Ordering::Relaxed);
     }
 
     pub(super) fn on_file(&self, bytes: u64) {
@@ -113,6 +118,11 @@ impl Progress {
     /// Bytes that arrived, those of attempts that failed included.
     pub fn bytes_received(&self) -> u64 {
         self.bytes_received.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that a storage service copied itself, those of attempts that failed included.
+    pub fn bytes_copied(&self) -> u64 {
+        self.bytes_copied.load(Ordering::Relaxed)
     }
 
     /// Tasks there was nothing to do for.

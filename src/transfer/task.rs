@@ -15,11 +15,13 @@ use url::Url;
 
 pub use self::fault::InvalidTask;
 use self::fault::{reason, refuse_others, shown};
-use self::hash::parse_sha256;
+use self::hash::{parse_sha256, read_md5};
 pub use self::upload::UploadTask;
 use crate::blob_store::{BlobName, Sums};
+use crate::error::ErrorClass;
 use crate::event::{self, Event};
 pub use crate::hex::{from_hex, hex};
+use crate::outcome::{Failure, Outcome};
 use crate::timestamp::rfc3339;
 use crate::transfer::stages::{self, StageTimes, between};
 use crate::transfer::url_policy::redacted_text;
@@ -49,6 +51,8 @@ pub struct DownloadTask {
     pub path: BlobName,
     /// The SHA-256 it must have.
     pub sha256: Option<[u8; 32]>,
+    /// The MD5 it must have.
+    pub md5: Option<[u8; 16]>,
     /// The length it must have, in bytes.
     pub size: Option<u64>,
     /// Passed through to the result.
@@ -56,7 +60,7 @@ pub struct DownloadTask {
 }
 
 /// The keys of a task.
-const KEYS: [&str; 6] = ["id", "url", "path", "sha256", "size", "metadata"];
+const KEYS: [&str; 7] = ["id", "url", "path", "sha256", "md5", "size", "metadata"];
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -66,6 +70,8 @@ struct RawTask {
     path: String,
     #[serde(default)]
     sha256: Option<String>,
+    #[serde(default)]
+    md5: Option<String>,
     #[serde(default)]
     size: Option<u64>,
     #[serde(default)]
@@ -80,6 +86,8 @@ struct WrittenTask<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     sha256: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    md5: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     size: Option<u64>,
     #[serde(skip_serializing_if = "Map::is_empty")]
     metadata: &'a Map<String, Value>,
@@ -88,7 +96,7 @@ struct WrittenTask<'a> {
 impl DownloadTask {
     /// A task without hash, size or metadata.
     pub fn new(id: impl Into<String>, url: Url, path: BlobName) -> Self {
-        Self { id: id.into(), url, path, sha256: None, size: None, metadata: Map::new() }
+        Self { id: id.into(), url, path, sha256: None, md5: None, size: None, metadata: Map::new() }
     }
 
     /// Reads a task from the body of an event.
@@ -100,7 +108,7 @@ impl DownloadTask {
         let raw: RawTask = serde_json::from_slice(body).map_err(|error| {
             fault_of_key(body).unwrap_or_else(|| InvalidTask::Json { reason: reason(&error) })
         })?;
-        let RawTask { id, url, path, sha256, size, metadata } = raw;
+        let RawTask { id, url, path, sha256, md5, size, metadata } = raw;
         let url = Url::parse(&url).map_err(|reason| InvalidTask::Url {
             id: id.clone(),
             url: shown(&redacted_text(&url)),
@@ -113,7 +121,8 @@ impl DownloadTask {
                     .ok_or_else(|| InvalidTask::Hash { id: id.clone(), sha256: shown(&text) })
             })
             .transpose()?;
-        Ok(Self { id, url, path, sha256, size, metadata })
+        let md5 = read_md5(&id, md5.as_deref())?;
+        Ok(Self { id, url, path, sha256, md5, size, metadata })
     }
 
     /// The task as the body of an event.
@@ -123,6 +132,7 @@ impl DownloadTask {
             url: self.url.as_str(),
             path: self.path.as_str(),
             sha256: self.sha256.as_ref().map(|sha256| hex(sha256)),
+            md5: self.md5.as_ref().map(|md5| hex(md5)),
             size: self.size,
             metadata: &self.metadata,
         };
@@ -143,7 +153,7 @@ fn fault_of_key(body: &[u8]) -> Option<InvalidTask> {
         json.get(key).is_some_and(|value| match key {
             "size" => !value.is_u64() && !value.is_null(),
             "metadata" => !value.is_object(),
-            "sha256" => !value.is_string() && !value.is_null(),
+            "sha256" | "md5" => !value.is_string() && !value.is_null(),
             _ => !value.is_string(),
         })
     };
@@ -154,6 +164,11 @@ fn fault_of_key(body: &[u8]) -> Option<InvalidTask> {
         _ => "a text in quotes",
     };
     Some(InvalidTask::Value { id, key, must })
+}
+
+/// What becomes of an event that is no task.
+pub(super) fn bad_task(invalid: InvalidTask) -> Outcome {
+    Outcome::DeadLetter(Failure::from_error(ErrorClass::BadData, &invalid))
 }
 
 /// What a finished task is answered with.
@@ -259,11 +274,12 @@ mod tests {
     #[test]
     fn a_task_survives_its_json() {
         let json = format!(
-            r#"{{"id":"a","url":"https://h/x","path":"d/x","sha256":"{}","size":3,"metadata":{{"k":[1]}}}}"#,
+            r#"{{"id":"a","url":"https://h/x","path":"d/x","sha256":"{}","md5":"kAFQmDzST7DWlj99KOF/cg==","size":3,"metadata":{{"k":[1]}}}}"#,
             "aB".repeat(32)
         );
         let task = DownloadTask::from_json(json.as_bytes()).expect("valid");
         assert_eq!(task.sha256, Some([0xab; 32]));
+        assert_eq!(task.md5.map(|md5| md5[0]), Some(0x90));
         assert_eq!(DownloadTask::from_json(&task.to_json()).expect("valid"), task);
     }
 
@@ -297,6 +313,10 @@ mod tests {
             (
                 r#"{"id":"a","url":"https://h/","path":"x","sha256":"12"}"#,
                 "task a: \"12\" is not a SHA-256",
+            ),
+            (
+                r#"{"id":"a","url":"https://h/","path":"x","md5":"12"}"#,
+                "task a: \"12\" is not an MD5",
             ),
             (
                 r#"{"id":"a","url":"https://h/","path":"x","size":-1}"#,

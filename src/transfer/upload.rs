@@ -6,17 +6,18 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::along::Along;
 use super::moving::{ExistingFiles, Job, Mover, Named, Stored};
 use super::progress::Progress;
 use super::rates::Rates;
 use super::source::Source;
-use super::task::{Moved, UploadTask};
+use super::task::{InvalidTask, Moved, UploadTask, bad_task};
 use crate::blob_store::{BlobSource, BlobStore};
-use crate::config::DownloadLimits;
+pub use crate::config::CopyBy;
+use crate::config::{DownloadLimits, GoesAlong};
 use crate::consumer::{EventContext, EventHandler};
-use crate::error::ErrorClass;
 use crate::event::Event;
-use crate::outcome::{Failure, Outcome};
+use crate::outcome::Outcome;
 use crate::producer::EntityProducer;
 
 /// Brings files from where they are into a store; an [`EventHandler`].
@@ -54,6 +55,21 @@ impl UploadWorker {
         self
     }
 
+    /// As [`DownloadWorker::with_along`](super::download::DownloadWorker::with_along).
+    #[must_use]
+    pub fn with_along(mut self, along: GoesAlong) -> Self {
+        self.mover.along = along;
+        self
+    }
+
+    /// Sets who copies large files into the store; [`CopyBy::Worker`] unless set. The service can read a
+    /// container that is opened by a signature.
+    #[must_use]
+    pub fn with_copy(mut self, copy: CopyBy) -> Self {
+        self.mover.copy = copy;
+        self
+    }
+
     /// As [`DownloadWorker::with_result_room`](super::download::DownloadWorker::with_result_room).
     #[must_use]
     pub fn with_result_room(mut self, results: usize, bytes: usize) -> Self {
@@ -74,16 +90,18 @@ impl UploadWorker {
     }
 
     async fn run(&self, event: &Event, context: &EventContext) -> Result<Stored, Outcome> {
-        let task = UploadTask::from_json(event.body())
-            .map_err(|invalid| Failure::from_error(ErrorClass::BadData, &invalid))
-            .map_err(Outcome::DeadLetter)?;
+        let task = UploadTask::from_json(event.body()).map_err(bad_task)?;
+        let along = Along::of(self.mover.along, &task.metadata)
+            .map_err(|reason| bad_task(InvalidTask::Metadata { id: task.id.clone(), reason }))?;
         let job = Job {
             id: &task.id,
             source: Source::Blob { from: &*self.files, name: &task.path },
             path: task.target(),
             sha256: task.sha256,
+            md5: task.md5,
             crc64: task.crc64,
             size: task.size,
+            along,
             named: Named::Blob(task.path.as_str()),
         };
         let moved = Moved { id: &task.id, path: task.target(), metadata: &task.metadata };

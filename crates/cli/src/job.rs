@@ -198,7 +198,7 @@ impl Job {
         Standing {
             files: self.progress.files(),
             failed: self.handle.snapshot().counts.dead_letters,
-            bytes: self.progress.bytes_received(),
+            bytes: self.progress.bytes_received() + self.progress.bytes_copied(),
             running: self.in_flight(),
             ..begin
         }

@@ -125,6 +125,8 @@ struct TransferArgs {
     #[arg(long, value_name = "CHOICE", default_value = "verify")]
     existing: Existing,
     #[command(flatten)]
+    along: transfer::AlongArgs,
+    #[command(flatten)]
     pace: PaceArgs,
     #[command(flatten)]
     limits: LimitArgs,

@@ -14,6 +14,8 @@ mod azurite;
 #[path = "../../../tests/support/closed_port.rs"]
 mod closed_port;
 mod command;
+#[path = "../../../tests/support/storage_double/mod.rs"]
+mod storage_double;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -33,6 +35,7 @@ use sha2::{Digest, Sha256};
 use azurite::{ALL, Container};
 use closed_port::ClosedPort;
 use command::{Folder, LIMIT, Running, longshore, start};
+use storage_double::{Operation, StorageDouble};
 
 const FILES: usize = 1_000;
 const MAX_BYTES: f64 = 200.0 * 1024.0;
@@ -375,13 +378,17 @@ fn what_came_of_a_large_file_is_not_fetched_again_after_a_kill() {
 
 /// A transfer of the list into a container, whose address is in the variable.
 fn begin_to(container: &Container, folder: &Folder, arguments: &[&str]) -> Running {
+    begin_to_address(&container.url(ALL), folder, arguments)
+}
+
+fn begin_to_address(address: &str, folder: &Folder, arguments: &[&str]) -> Running {
     let mut command = longshore();
     command
         .arg("transfer")
         .current_dir(folder.path(""))
         .args(["--urls", "list", "--report", "json"]);
     command.args(["--allow-private"]).args(arguments);
-    start(command.env("LONGSHORE_TRANSFER_TO", container.url(ALL)))
+    start(command.env("LONGSHORE_TRANSFER_TO", address))
 }
 
 #[tokio::test]
@@ -431,4 +438,45 @@ async fn blocks_that_a_container_has_are_not_fetched_again_after_a_kill() {
         assert_eq!(nginx.requests().len(), asked, "nobody was asked");
         assert!(folder.path(&format!("{}.longshore", container.name())).is_dir(), "the state");
     }
+}
+
+#[tokio::test]
+async fn blocks_that_the_service_has_copied_are_not_copied_again_after_a_kill() {
+    const LENGTH: usize = 12_000_017;
+    const BLOCK: usize = 512 << 10;
+    let arguments = ["--block-bytes", "524288", "--copy", "service"];
+    let server = tempfile::tempdir().unwrap();
+    let mut body = vec![0; LENGTH];
+    SmallRng::seed_from_u64(7).fill_bytes(&mut body);
+    fs::create_dir_all(server.path().join("www")).unwrap();
+    fs::write(server.path().join("www/large.bin"), &body).unwrap();
+    fs::write(server.path().join("www/small.bin"), &body[..1_000]).unwrap();
+    let nginx = Nginx::start(server.path(), BYTES_PER_SECOND);
+    let (folder, container) = (Folder::new(), Container::create().await);
+    let double = StorageDouble::before(&container.url(ALL));
+    let address = double.url(&container.url(ALL));
+    let url = |name| format!("http://{}/{name}", nginx.port.address());
+    folder.list([url("large.bin"), url("small.bin")]);
+    let (blocks, copies) = (LENGTH.div_ceil(BLOCK), Operation::PutBlockFromUrl);
+
+    let run = begin_to_address(&address, &folder, &arguments);
+    let deadline = Instant::now() + LIMIT;
+    while double.done(copies, "large.bin") < blocks * 3 / 5 {
+        assert!(Instant::now() < deadline, "too few blocks came");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(run.kill(), "the run was faster; make the server slower");
+    let there = double.done(copies, "large.bin");
+    let before = double.requests(copies, "large.bin");
+    let ended = begin_to_address(&address, &folder, &arguments).end().expect_code(0);
+    println!("{there} of {blocks} blocks; then: {}", ended.report());
+
+    assert!(container.content("large.bin").await == Some(body.clone()));
+    assert!(container.content("small.bin").await.as_deref() == Some(&body[..1_000]));
+    let later = double.requests(copies, "large.bin") - before;
+    assert!(later <= blocks - there, "{later} blocks were copied, and {there} were there");
+    assert_eq!(double.requests(Operation::PutBlock, "large.bin"), 0);
+    assert_eq!(double.requests(copies, "small.bin"), 0, "it is shorter than a block");
+    assert_eq!(ended.figure("files") + ended.figure("skipped"), 2);
+    assert!(!format!("{ended:?}").contains("sig="), "no signature is told");
 }

@@ -1,5 +1,6 @@
 //! A blob whose blocks come in any order: each is sent when it is whole, or, where the hash of the blob
-//! is asked for, when everything before it is hashed.
+//! is asked for, when everything before it is hashed. The state of a SHA-256 is in the ids of the blocks; that
+//! of an MD5 is nowhere, so it is known only where all blocks come in one go.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -9,8 +10,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use md5::{Digest as _, Md5};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tracing::warn;
 
 use super::block_id::{BlockId, UploadKey};
 use super::memory::{Buffer, Memory};
@@ -19,7 +22,8 @@ use super::upload::{Content, Upload};
 use super::{joined, out_of_place};
 use crate::blob_container::content::Staged;
 use crate::blob_store::sums::{crc64, joined_crc64};
-use crate::blob_store::{BlobError, BlockWriter, Commit, MadeOf, OpenBlocks, Sums};
+use crate::blob_store::{AskedMd5, BlobError, BlockWriter, Commit, MadeOf, OpenBlocks, Sums};
+use crate::error::error_chain;
 
 /// How long blocks on their way are waited for where the blob is left as it is: shorter than a hand-off
 /// should take.
@@ -42,6 +46,8 @@ struct State {
     ids: BTreeMap<u64, BlockId>,
     /// The hash of what is before `hashed`, where it is asked for.
     sha256: Option<KeptSha256>,
+    /// The MD5 of the same bytes.
+    md5: Option<Md5>,
     hashed: u64,
     staging: JoinSet<Result<(), BlobError>>,
 }
@@ -62,10 +68,15 @@ impl ContainerBlockWriter {
         made: &MadeOf<'_>,
     ) -> Result<OpenBlocks, BlobError> {
         let key = UploadKey::of(made);
-        let There { ids, sha256, hashed } = There::of(upload.staged().await?, key, made);
+        let staged = match made.md5 {
+            AskedMd5::Always => Vec::new(),
+            AskedMd5::No | AskedMd5::OfNewBlobs => upload.staged().await?,
+        };
+        let There { ids, sha256, hashed } = There::of(staged, key, made);
+        let md5 = (made.md5 != AskedMd5::No && ids.is_empty()).then(Md5::new);
         let length = |at: u64| made.block_bytes.min(made.bytes - at);
         let there = ids.keys().map(|at| *at..*at + length(*at)).collect();
-        let state = Mutex::new(State { ids, sha256, hashed, ..State::default() });
+        let state = Mutex::new(State { ids, sha256, md5, hashed, ..State::default() });
         let (total, block_bytes) = (made.bytes, made.block_bytes);
         let writer = Box::new(Self { upload, key, memory, total, block_bytes, state });
         Ok(OpenBlocks { writer, there })
@@ -99,7 +110,7 @@ impl ContainerBlockWriter {
                 return Err(out_of_place(&self.upload.name, at));
             }
         }
-        if buffer.room() == 0 && state.sha256.is_none() {
+        if buffer.room() == 0 && !state.is_hashed() {
             self.send(&mut state, begin, [0; 32]);
         }
         state.check(&self.upload)
@@ -119,9 +130,7 @@ impl ContainerBlockWriter {
     fn hash_to(&self, frontier: u64) -> Result<(), BlobError> {
         let mut state = self.state();
         let state = &mut *state;
-        while let Some(sha256) = &mut state.sha256
-            && state.hashed < frontier
-        {
+        while state.is_hashed() && state.hashed < frontier {
             let block = self.block(state.hashed);
             let from = usize::try_from(state.hashed - block.start).unwrap_or(usize::MAX);
             let to = usize::try_from(frontier.min(block.end) - block.start).unwrap_or(usize::MAX);
@@ -129,11 +138,16 @@ impl ContainerBlockWriter {
             let Some(bytes) = bytes else {
                 return Err(out_of_place(&self.upload.name, state.hashed));
             };
-            sha256.update(bytes);
+            if let Some(sha256) = &mut state.sha256 {
+                sha256.update(bytes);
+            }
+            if let Some(md5) = &mut state.md5 {
+                md5.update(bytes);
+            }
             state.hashed = frontier.min(block.end);
             if state.hashed == block.end {
                 // The last block may end within a step: nothing follows it.
-                let kept = sha256.state().unwrap_or_default();
+                let kept = state.sha256.as_ref().and_then(KeptSha256::state).unwrap_or_default();
                 self.send(state, block.start, kept);
             }
         }
@@ -142,6 +156,11 @@ impl ContainerBlockWriter {
 }
 
 impl State {
+    /// Whether a block waits until what is before it is hashed.
+    fn is_hashed(&self) -> bool {
+        self.sha256.is_some() || self.md5.is_some()
+    }
+
     /// # Errors
     /// A block could not be sent.
     fn check(&mut self, upload: &Upload) -> Result<(), BlobError> {
@@ -152,9 +171,19 @@ impl State {
     }
 }
 
+/// What says of an upload that its blocks are of no use: a block at a place that no blob has.
+fn rejection(key: UploadKey) -> (BlockId, Bytes) {
+    let block = Bytes::from_static(b"x");
+    let id = BlockId { upload: key, at: u64::MAX, crc64: crc64(&block), sha256_state: [0; 32] };
+    (id, block)
+}
+
 impl There {
     /// What of the staged blocks is of this upload.
     fn of(staged: Vec<Staged>, key: UploadKey, made: &MadeOf<'_>) -> Self {
+        let rejected = rejection(key).0.to_bytes();
+        let staged =
+            if staged.iter().any(|block| block.id == rejected) { Vec::new() } else { staged };
         let mut ids: BTreeMap<u64, Option<BlockId>> = BTreeMap::new();
         for Staged { id, bytes } in staged {
             let Some(id) = BlockId::parse(&id).filter(|id| id.upload == key) else { continue };
@@ -228,7 +257,8 @@ impl BlockWriter for ContainerBlockWriter {
             .ids
             .values()
             .fold(crc64(&[]), |sum, id| joined_crc64(sum, id.crc64, self.length(id.at) as u64));
-        Sums::new(Some(crc64), state.sha256.as_ref().map(KeptSha256::finalize))
+        let md5 = state.md5.clone().map(|md5| md5.finalize().into());
+        Sums::new(Some(crc64), state.sha256.as_ref().map(KeptSha256::finalize)).with_md5(md5)
     }
 
     fn commit(self: Box<Self>, commit: Commit) -> BoxFuture<'static, Result<(), BlobError>> {
@@ -252,6 +282,22 @@ impl BlockWriter for ContainerBlockWriter {
             let staged = async { while state.staging.join_next().await.is_some() {} };
             // What is not staged by then is fetched again.
             let _ = timeout(KEEP_TIMEOUT, staged).await;
+        }
+        .boxed()
+    }
+
+    /// A block of another place stays beside the others, and says that they are of no use.
+    fn reject(self: Box<Self>) -> BoxFuture<'static, ()> {
+        async move {
+            let Self { upload, key, .. } = *self;
+            let (id, block) = rejection(key);
+            if let Err(error) = upload.stage(id, block).await {
+                warn!(
+                    causes = ?error_chain(&error),
+                    "blocks of {} are wrong, and may be taken for right: they could not be marked",
+                    upload.name
+                );
+            }
         }
         .boxed()
     }

@@ -12,6 +12,7 @@
 //!   seen there before and nothing else.
 //! - Blocks of a blob that was not committed stay at the service for a week. They are known by their ids,
 //!   and are used again only for the same blob, made from the same version of the same source.
+//! - Where the service copies a blob from a URL, the same holds, and its blocks pass no memory of ours.
 //! - Blocks wait in memory that has a budget ([`DEFAULT_TRANSFER_BUDGET`]); where it is used up, reading
 //!   waits.
 //!
@@ -21,6 +22,7 @@
 
 mod block_id;
 mod blocks;
+mod copied;
 mod in_order;
 mod memory;
 mod sha256;
@@ -38,17 +40,19 @@ use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use tokio::task::JoinError;
 
 use self::blocks::ContainerBlockWriter;
+use self::copied::ContainerCopier;
 use self::in_order::InOrderWriter;
 use self::memory::Memory;
 use self::upload::{Target, Upload};
 use super::{
-    BlobError, BlobName, BlobNote, BlobSource, BlobStore, BlobWriter, FoundBlob, MadeOf,
-    OpenBlocks, ReadBlob,
+    BlobError, BlobName, BlobNote, BlobSource, BlobStore, BlobWriter, CopySource, FoundBlob,
+    MadeOf, OpenBlocks, OpenCopy, ReadBlob,
 };
 use crate::blob_container::{CONTENT_REQUEST_TIMEOUT, Container};
 pub use crate::config::{DEFAULT_TRANSFER_BUDGET, MIN_TRANSFER_BUDGET};
 use crate::error::{Error, error_chain};
 use crate::secret::Secret;
+use crate::timestamp::parse_rfc3339;
 
 /// Default of how many streams share the budget.
 pub const DEFAULT_STREAMS: usize = 10;
@@ -65,6 +69,9 @@ const HASHED_WINDOW_BYTES: u64 = 32 << 20;
 
 /// The key of the metadata that holds the note of a commit.
 const NOTE_KEY: &str = "longshore";
+
+/// The key of the metadata that keeps the time of a file, in RFC 3339; rclone has the same.
+const TIME_KEY: &str = "mtime";
 
 /// The key of the metadata by which an account with a hierarchical namespace shows a directory.
 const DIRECTORY_KEY: &str = "hdi_isfolder";
@@ -177,12 +184,11 @@ impl BlobStore for ContainerBlobStore {
     fn block_bytes(&self, bytes: u64, wanted: u64) -> u64 {
         let share = self.memory.budget_bytes() / (self.streams as u64 * 2);
         let fits = wanted.min(share) / BLOCK_STEP_BYTES * BLOCK_STEP_BYTES;
-        let least = bytes.div_ceil(MOST_BLOCKS as u64).next_multiple_of(BLOCK_STEP_BYTES);
-        fits.max(least).max(BLOCK_STEP_BYTES)
+        fits.max(least_block_bytes(bytes)).max(BLOCK_STEP_BYTES)
     }
 
-    fn window_bytes(&self, with_sha256: bool) -> u64 {
-        if with_sha256 { HASHED_WINDOW_BYTES } else { u64::MAX }
+    fn window_bytes(&self, with_hash: bool) -> u64 {
+        if with_hash { HASHED_WINDOW_BYTES } else { u64::MAX }
     }
 
     fn open_blocks<'a>(
@@ -194,6 +200,21 @@ impl BlobStore for ContainerBlobStore {
             self.check_block(name, made.bytes, made.block_bytes)?;
             let memory = Arc::clone(&self.memory);
             ContainerBlockWriter::open(self.upload(name), memory, made).await.map(Some)
+        }
+        .boxed()
+    }
+
+    fn open_copy<'a>(
+        &'a self,
+        name: &'a BlobName,
+        made: &'a MadeOf<'a>,
+        source: CopySource,
+    ) -> BoxFuture<'a, Result<Option<OpenCopy>, BlobError>> {
+        async move {
+            // They wait in no memory of ours.
+            let least = least_block_bytes(made.bytes);
+            let made = MadeOf { block_bytes: made.block_bytes.max(least), ..*made };
+            ContainerCopier::open(self.upload(name), &made, source).await
         }
         .boxed()
     }
@@ -277,6 +298,9 @@ impl BlobSource for ContainerBlobStore {
             let body = reading.body.map_err(broke).boxed();
             let mut blob = ReadBlob::new(reading.bytes, reading.version.0, reading.part, body);
             blob.modified = Some(reading.modified);
+            blob.metadata = reading.metadata;
+            blob.metadata.retain(|key, _| key != NOTE_KEY && key != DIRECTORY_KEY);
+            blob.kept_time = blob.metadata.get(TIME_KEY).and_then(|text| parse_rfc3339(text));
             blob.content_type = reading.content_type;
             blob.md5 = reading.md5;
             Ok(Some(blob))
@@ -289,9 +313,18 @@ impl BlobSource for ContainerBlobStore {
             .boxed()
     }
 
+    fn readable(&self, name: &BlobName) -> Option<Secret> {
+        self.target.container.readable(name.as_str())
+    }
+
     fn shown(&self, name: &BlobName) -> String {
         format!("{}/{name}", self.container_url())
     }
+}
+
+/// The length of blocks of which a blob of this length has no more than the service takes.
+fn least_block_bytes(bytes: u64) -> u64 {
+    bytes.div_ceil(MOST_BLOCKS as u64).next_multiple_of(BLOCK_STEP_BYTES)
 }
 
 /// How a block was sent.

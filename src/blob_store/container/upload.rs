@@ -13,15 +13,18 @@ use rand::{Rng as _, SeedableRng as _};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
-use super::NOTE_KEY;
 use super::block_id::BlockId;
+use super::{NOTE_KEY, TIME_KEY};
 use crate::blob_container::Container;
-use crate::blob_container::content::{Condition, Looked, Properties, Reading, Staged};
+use crate::blob_container::content::{Condition, Looked, Properties, ReadFrom, Reading, Staged};
 use crate::blob_container::content_failure::ContentFailure;
 use crate::blob_store::sums::crc64;
-use crate::blob_store::{BlobError, BlobName, BlobNote, Commit, ExpectedBlob};
+use crate::blob_store::{
+    AccessTier, BlobError, BlobName, BlobNote, Commit, CopySource, ExpectedBlob, NotCopied,
+};
 use crate::checkpoint::VersionToken;
 use crate::error::{Error, ErrorClass, error_chain};
+use crate::timestamp::rfc3339_nanos;
 
 /// How often a request is sent, the first time included.
 const MOST_TRIES: u32 = 4;
@@ -72,6 +75,12 @@ pub(super) struct Upload {
     pub(super) name: BlobName,
 }
 
+impl<'a> From<&'a CopySource> for ReadFrom<'a> {
+    fn from(source: &'a CopySource) -> Self {
+        Self { url: &source.url, etag: &source.etag }
+    }
+}
+
 /// What becomes the blob.
 pub(super) enum Content {
     Whole(Bytes, u64),
@@ -86,16 +95,50 @@ impl Upload {
         self.again("write", stage).await
     }
 
+    /// Has the service copy a block; its CRC-64, where the service says it.
+    pub(super) async fn stage_from(
+        &self,
+        id: BlockId,
+        source: &CopySource,
+        block: Range<u64>,
+    ) -> Result<Option<u64>, NotCopied> {
+        let (name, id) = (self.name.as_str(), id.to_bytes());
+        let stage = || self.target.container.stage_from(name, &id, source.into(), &block);
+        // What fails for now may be the source, so it is no news of the container.
+        let reason = match self.tried_again("copy", stage).await {
+            Ok(crc64) => return Ok(crc64),
+            Err(ContentFailure::SourceChanged) => return Err(NotCopied::Changed),
+            Err(failure @ ContentFailure::Busy(..)) => {
+                return Err(NotCopied::Store(self.failed("copy", failure)));
+            }
+            Err(ContentFailure::Changed) => "the blob is written by somebody else".to_owned(),
+            Err(
+                ContentFailure::SourceRefused(error)
+                | ContentFailure::Refused(error)
+                | ContentFailure::Unusable(error)
+                | ContentFailure::NotAllowed(error)
+                | ContentFailure::BlocksGone(error)
+                | ContentFailure::Again(error),
+            ) => error.to_string(),
+        };
+        Err(NotCopied::Refused { reason })
+    }
+
     /// The blocks that are staged of this blob, by whatever upload. Where they may not be looked at, it is
     /// as if there were none.
     pub(super) async fn staged(&self) -> Result<Vec<Staged>, BlobError> {
+        Ok(self.staged_if_allowed().await?.unwrap_or_default())
+    }
+
+    /// The same; `None` where they may not be looked at.
+    pub(super) async fn staged_if_allowed(&self) -> Result<Option<Vec<Staged>>, BlobError> {
         let name = self.name.as_str();
         match self.again("look up", || self.target.container.staged(name)).await {
             Err(BlobError::Unusable { reason, .. }) => {
                 debug!(%reason, "blocks from before are not looked for");
-                Ok(Vec::new())
+                Ok(None)
             }
-            staged => staged,
+            staged => staged.map(Some),
         }
     }
 
@@ -104,10 +147,7 @@ impl Upload {
         let name = self.name.as_str();
         let condition = self.condition(&commit.expected);
         let note = commit.note.as_ref().map(BlobNote::to_string);
-        let properties = Properties {
-            content_type: commit.content_type.clone(),
-            metadata: note.iter().map(|note| (NOTE_KEY.to_owned(), note.clone())).collect(),
-        };
+        let properties = properties(commit, note.as_deref());
         let container = &self.target.container;
         let sent = match &content {
             Content::Whole(bytes, crc64) => {
@@ -243,6 +283,8 @@ impl Upload {
             | Err(
                 ContentFailure::Changed
                 | ContentFailure::Refused(_)
+                | ContentFailure::SourceChanged
+                | ContentFailure::SourceRefused(_)
                 | ContentFailure::BlocksGone(_),
             ) => Ok(()),
             Err(ContentFailure::Busy(error, _)) if error.class() == ErrorClass::Throttling => {
@@ -283,8 +325,9 @@ impl Upload {
 fn failed(name: String, operation: &'static str, failure: ContentFailure) -> BlobError {
     let cause = |error: Error| io::Error::other(error_chain(&error).join(": "));
     match failure {
-        ContentFailure::Changed => BlobError::Changed { name },
-        ContentFailure::Refused(error) => {
+        // Of a source, only a copy hears.
+        ContentFailure::Changed | ContentFailure::SourceChanged => BlobError::Changed { name },
+        ContentFailure::Refused(error) | ContentFailure::SourceRefused(error) => {
             BlobError::Refused { name, reason: error.to_string(), source: None }
         }
         ContentFailure::Unusable(error) | ContentFailure::NotAllowed(error) => {
@@ -297,4 +340,19 @@ fn failed(name: String, operation: &'static str, failure: ContentFailure) -> Blo
             BlobError::Transient { operation, name, source: cause(error) }
         }
     }
+}
+
+/// All that a blob is beside its bytes, which goes with its commit.
+fn properties(commit: &Commit, note: Option<&str>) -> Properties {
+    let mut metadata = commit.metadata.clone();
+    let time = commit.modified.and_then(rfc3339_nanos);
+    let ours = [(NOTE_KEY, note.map(str::to_owned)), (TIME_KEY, time)];
+    metadata.extend(ours.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));
+    let tier = commit.tier.map(|tier| match tier {
+        AccessTier::Hot => "Hot",
+        AccessTier::Cool => "Cool",
+        AccessTier::Cold => "Cold",
+        AccessTier::Archive => "Archive",
+    });
+    Properties { content_type: commit.content_type.clone(), metadata, tier }
 }

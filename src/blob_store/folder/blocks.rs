@@ -32,15 +32,24 @@ pub(super) struct FolderBlockWriter {
     hashed: Arc<Mutex<Hashed>>,
 }
 
+/// What a blob is made from: [`MadeOf`](crate::blob_store::MadeOf), as much as is of use here.
+pub(super) struct Made {
+    pub(super) source: [u8; 16],
+    pub(super) version: String,
+    pub(super) bytes: u64,
+    pub(super) with_md5: bool,
+}
+
 /// The sums of the first bytes.
 struct Hashed {
     summing: Summing,
     to: u64,
 }
 
-impl Default for Hashed {
-    fn default() -> Self {
-        Self { summing: Summing::new(true), to: 0 }
+impl Hashed {
+    fn nothing(with_md5: bool) -> Self {
+        let summing = Summing::new(true);
+        Self { summing: if with_md5 { summing.with_md5() } else { summing }, to: 0 }
     }
 }
 
@@ -54,18 +63,18 @@ impl FolderBlockWriter {
         root: Arc<Root>,
         name: BlobName,
         sync: SyncFiles,
-        source: &[u8; 16],
-        version: &str,
-        bytes: u64,
+        made: &Made,
     ) -> Result<Self, BlobError> {
         root.check_way_to(&name)?;
-        match root.unfinished().begin(source, version, bytes) {
-            Ok(Some(unfinished)) => Ok(Self::of(root, name, sync, unfinished)),
+        let hashed = Hashed::nothing(made.with_md5);
+        match root.unfinished().begin(&made.source, &made.version, made.bytes) {
+            Ok(Some(unfinished)) => Ok(Self::of(root, name, sync, unfinished, hashed)),
             // Somebody fetches the same, or nothing can be kept: then it is as other temporary files are.
             Ok(None) | Err(_) => {
                 let (file, partial) = root.open(&name)?;
                 let file = Arc::new(file);
-                Ok(Self { root, sync, name, file, partial, journal: None, hashed: Arc::default() })
+                let hashed = Arc::new(Mutex::new(hashed));
+                Ok(Self { root, sync, name, file, partial, journal: None, hashed })
             }
         }
     }
@@ -81,15 +90,22 @@ impl FolderBlockWriter {
         // What cannot be read is fetched again.
         let left = root.unfinished().resume(source).ok().flatten();
         Ok(left.map(|Left { unfinished, bytes, version, there }| {
-            let writer = Box::new(Self::of(root, name, sync, unfinished));
+            // What is there is read once more in any case, and nobody knows yet who asks for what.
+            let writer = Box::new(Self::of(root, name, sync, unfinished, Hashed::nothing(true)));
             LeftBlocks { writer, bytes, version, there }
         }))
     }
 
-    fn of(root: Arc<Root>, name: BlobName, sync: SyncFiles, unfinished: Unfinished) -> Self {
+    fn of(
+        root: Arc<Root>,
+        name: BlobName,
+        sync: SyncFiles,
+        unfinished: Unfinished,
+        hashed: Hashed,
+    ) -> Self {
         let Unfinished { file, partial, journal } = unfinished;
         let (file, journal) = (Arc::new(file), Some(Arc::new(journal)));
-        Self { root, sync, name, file, partial, journal, hashed: Arc::default() }
+        Self { root, sync, name, file, partial, journal, hashed: Arc::new(Mutex::new(hashed)) }
     }
 }
 
@@ -134,25 +150,25 @@ impl BlockWriter for FolderBlockWriter {
 
     fn commit(self: Box<Self>, commit: Commit) -> BoxFuture<'static, Result<(), BlobError>> {
         async move {
-            let Commit { note, .. } = commit;
             let Self { root, sync, name, file, partial, journal, .. } = *self;
             let committed = name.clone();
-            let commit = move || {
+            let put = move || {
                 let busy = |_file| io::Error::other("a write of it still runs");
                 let file = Arc::try_unwrap(file).map_err(busy);
                 // Until it has its name, nobody else takes it for what an earlier attempt left.
                 let locked = file.and_then(|file| Ok((file.try_clone()?, file)));
                 let (_locked, file) =
                     locked.map_err(|error| root.partial_failed("commit", &committed, error))?;
-                let commit = |_file: &mut File| Ok(());
-                let done = root.commit(&committed, Some((file, partial)), commit, note, sync);
+                let nothing = |_file: &mut File| Ok(());
+                let partial = Some((file, partial));
+                let done = root.commit(&committed, partial, nothing, &commit, sync);
                 // Where it is refused, nobody comes back for it.
                 if let (Ok(()) | Err(BlobError::Refused { .. }), Some(journal)) = (&done, journal) {
                     journal.remove();
                 }
                 done
             };
-            blocking("commit", &name, commit).await
+            blocking("commit", &name, put).await
         }
         .boxed()
     }

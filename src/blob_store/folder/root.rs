@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use super::partial::{HOLDER, PartialFile, PartialFolder};
 use super::unfinished::UnfinishedFolder;
 use super::{SyncFiles, attribute};
-use crate::blob_store::{BlobError, BlobName, BlobNote, FoundBlob};
+use crate::blob_store::{BlobError, BlobName, Commit, FoundBlob};
 use crate::durable_folder::{create_root, explain, sync_folder};
 use crate::private_file;
 
@@ -115,7 +115,7 @@ impl Root {
         name: &BlobName,
         partial: Option<Partial>,
         write: impl FnOnce(&mut File) -> io::Result<()>,
-        note: Option<BlobNote>,
+        commit: &Commit,
         sync: SyncFiles,
     ) -> Result<(), BlobError> {
         const OPERATION: &str = "commit";
@@ -127,10 +127,12 @@ impl Root {
                 created.map_err(|error| self.partial_failed("open", name, error))?
             }
         };
-        if let Some(note) = note {
-            attribute::write(&file, &note);
+        if let Some(note) = &commit.note {
+            attribute::write(&file, note);
         }
-        let flushed = write(&mut file).and_then(|()| match sync {
+        let written = write(&mut file)
+            .and_then(|()| commit.modified.map_or(Ok(()), |time| file.set_modified(time)));
+        let flushed = written.and_then(|()| match sync {
             SyncFiles::Always | SyncFiles::AtFlush => file.sync_all(),
             SyncFiles::Never => Ok(()),
         });

@@ -154,6 +154,35 @@ pub(in crate::settings) const WORKER_SOURCE: Key = key(
     "Where an upload worker takes files from; a place as `files` is.",
 );
 
+pub(in crate::settings) const WORKER_METADATA: Key = key(
+    "worker.<WORKER>.metadata",
+    "none",
+    Kind::Choice(&["none", "task", "source", "both"]),
+    "Whose metadata goes along with a file into a container: that of its task, of the container that it \
+     comes from, or both.",
+);
+pub(in crate::settings) const WORKER_TIME: Key = key(
+    "worker.<WORKER>.time",
+    "commit",
+    Kind::Choice(&["commit", "source"]),
+    "Which time a file has; that of its source is the time of the file in a folder, the metadata `mtime` \
+     of a blob.",
+);
+pub(in crate::settings) const WORKER_TIER: Key = key(
+    "worker.<WORKER>.tier",
+    "that of the account",
+    Kind::Choice(&["hot", "cool", "cold", "archive"]),
+    "The access tier of the blobs that it puts into a container.",
+);
+
+pub(in crate::settings) const WORKER_COPY: Key = key(
+    "worker.<WORKER>.copy",
+    "worker",
+    Kind::Choice(&["worker", "service"]),
+    "Who copies a large file into a container: the worker, or the storage service where it can read the \
+     source itself.",
+);
+
 const A_PLACE: &str =
     "a folder, or https://ACCOUNT.blob.core.windows.net/CONTAINER?SIGNATURE, which is a secret";
 

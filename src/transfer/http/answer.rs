@@ -70,7 +70,7 @@ pub(in crate::transfer) struct Head {
 }
 
 impl Head {
-    pub(super) fn of(headers: &HeaderMap) -> Self {
+    pub(in crate::transfer) fn of(headers: &HeaderMap) -> Self {
         Self {
             length: text(headers, CONTENT_LENGTH).and_then(|length| length.parse().ok()),
             modified: text(headers, LAST_MODIFIED).and_then(http_date),

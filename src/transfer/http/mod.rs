@@ -31,7 +31,11 @@ use super::url_policy::{UrlPolicy, UrlRefused, redacted};
 use crate::config::{DownloadLimits, HttpOptions, MAX_REDIRECTS, Redirects};
 use crate::error::{Error, ErrorClass};
 use crate::outcome::{Failure, Outcome, RetryDelay};
+use crate::secret::Secret;
 use crate::state::fetch_plan::{Answer, Ask};
+
+/// The longest address that Blob Storage copies from.
+const MAX_READABLE_BYTES: usize = 2 << 10;
 
 /// Fetches what the policy allows.
 pub(super) struct Fetcher {
@@ -49,6 +53,8 @@ pub(super) struct Fetched {
     pub(super) answer: Answer,
     /// Whose rates its bytes count for.
     pub(super) host: Arc<str>,
+    /// Where redirects led.
+    pub(super) at: Url,
 }
 
 /// Why there is none.
@@ -88,6 +94,16 @@ impl Fetcher {
     /// The same, asking in another way.
     pub(super) fn with_options(self, options: HttpOptions) -> Self {
         Self::new(self.policy, &self.limits, options)
+    }
+
+    /// An address as others can ask for it; `None` where it takes credentials to read.
+    pub(super) fn readable(&self, url: &Url) -> Option<Secret> {
+        if self.options.credentials().of(url).is_some() {
+            return None;
+        }
+        let mut url = url.clone();
+        url.set_fragment(None);
+        (url.as_str().len() <= MAX_READABLE_BYTES).then(|| Secret::new(url.as_str()))
     }
 
     /// What the server says of a file without its bytes; `None` where it says nothing of use.
@@ -143,7 +159,7 @@ impl Fetcher {
             };
             let status = response.status();
             match meaning(&at, &response, asked_for, SystemTime::now()) {
-                Meaning::File(answer) => return Ok(Fetched { response, answer, host }),
+                Meaning::File(answer) => return Ok(Fetched { response, answer, host, at }),
                 Meaning::NoSuchPart => return Err(NotFetched::NoSuchPart),
                 Meaning::Rest(wait, outcome) => {
                     self.resting.on_named(&host, Instant::now(), wait);

@@ -7,21 +7,29 @@ use serde_json::json;
 
 use crate::blob_store::sums::Summing;
 use crate::blob_store::{
-    BlobError, BlobName, BlobStore, BlobWriter, BlockWriter, Commit, LeftBlocks, MadeOf,
-    OpenBlocks, Sums,
+    AskedMd5, BlobCopier, BlobError, BlobName, BlobStore, BlobWriter, BlockWriter, Commit,
+    CopySource, LeftBlocks, MadeOf, OpenBlocks, OpenCopy, Sums,
 };
 use crate::state::block_plan::{BlockPlan, Blocks};
 use crate::state::fetch_plan::{FetchPlan, FileVersion, Validator};
+use crate::transfer::source::Said;
+
+/// Which hashes of a file are computed, beside its CRC-64.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Hashes {
+    pub(super) sha256: bool,
+    pub(super) md5: AskedMd5,
+}
 
 /// See the [module](self). Dropped, it leaves nothing behind but what the store keeps of blocks.
 #[derive(Default)]
 pub(super) struct Arriving {
     /// Of what comes in its order, over one connection at a time.
     pub(super) plan: FetchPlan,
-    /// The MD5 that the source says it has, where it comes in one body.
-    pub(super) md5: Option<[u8; 16]>,
-    /// What kind of content the source says it is.
-    pub(super) content_type: Option<String>,
+    /// What the source says of it; `None` where nobody asked for all of it, since it came in blocks.
+    pub(super) said: Option<Said>,
+    /// The service of the store does not copy it.
+    pub(super) is_fetched: bool,
     writing: Writing,
 }
 
@@ -31,6 +39,8 @@ enum Writing {
     NotBegun,
     InOrder(Box<dyn BlobWriter>, Box<Summing>),
     InBlocks(InBlocks),
+    /// All of it was copied by the service of the store, so many bytes.
+    Copied(Box<dyn BlobCopier>, u64),
 }
 
 /// A file that comes in blocks.
@@ -53,12 +63,15 @@ impl Arriving {
         &mut self,
         store: &dyn BlobStore,
         name: &BlobName,
-        with_sha256: bool,
+        hashes: Hashes,
     ) -> Result<(), BlobError> {
         self.throw_away().await;
         let writer = store.open(name, self.plan.total()).await?;
-        let summing = Summing::new(with_sha256);
-        let summing = if self.md5.is_some() { summing.with_md5() } else { summing };
+        let summing = Summing::new(hashes.sha256);
+        let summing = match hashes.md5 {
+            AskedMd5::No => summing,
+            AskedMd5::OfNewBlobs | AskedMd5::Always => summing.with_md5(),
+        };
         self.writing = Writing::InOrder(writer, Box::new(summing));
         Ok(())
     }
@@ -72,12 +85,13 @@ impl Arriving {
         source: &[u8; 16],
         version: FileVersion,
         blocks: Blocks,
-        with_sha256: bool,
+        hashes: Hashes,
     ) -> Result<bool, BlobError> {
         self.throw_away().await;
         let text = text_of(&version);
-        let made =
-            MadeOf::new(source, &text, version.total, blocks.block_bytes).with_sha256(with_sha256);
+        let made = MadeOf::new(source, &text, version.total, blocks.block_bytes)
+            .with_sha256(hashes.sha256)
+            .with_md5(hashes.md5);
         let opened = store.open_blocks(name, &made).await?;
         let Some(OpenBlocks { writer, there }) = opened else { return Ok(false) };
         let plan = Mutex::new(BlockPlan::new(version.total, blocks).with_there(there));
@@ -105,17 +119,49 @@ impl Arriving {
         Ok(())
     }
 
+    /// Opens the blob for the service of its store to copy it.
+    pub(super) async fn open_copy(
+        &mut self,
+        store: &dyn BlobStore,
+        name: &BlobName,
+        source: &[u8; 16],
+        version: &FileVersion,
+        block_bytes: u64,
+        from: CopySource,
+    ) -> Result<Option<OpenCopy>, BlobError> {
+        self.throw_away().await;
+        let text = text_of(version);
+        let made = MadeOf::new(source, &text, version.total, block_bytes).with_sha256(false);
+        store.open_copy(name, &made, from).await
+    }
+
+    /// The service of the store has copied all of it.
+    pub(super) fn on_copied(&mut self, copier: Box<dyn BlobCopier>, bytes: u64) {
+        self.writing = Writing::Copied(copier, bytes);
+    }
+
+    /// The service of the store does not copy it: it is asked for anew, and fetched.
+    pub(super) fn on_not_copied(&mut self) {
+        (self.plan, self.is_fetched) = (FetchPlan::default(), true);
+    }
+
     /// What there is of a file that comes in blocks.
     pub(super) fn in_blocks(&self) -> Option<&InBlocks> {
         match &self.writing {
             Writing::InBlocks(blocks) => Some(blocks),
-            Writing::NotBegun | Writing::InOrder(..) => None,
+            Writing::NotBegun | Writing::InOrder(..) | Writing::Copied(..) => None,
         }
     }
 
     /// Blocks did not fit together: the file is fetched anew, in its order.
     pub(super) async fn on_no_parts(&mut self) {
-        self.throw_away().await;
+        match std::mem::take(&mut self.writing) {
+            Writing::InBlocks(blocks) => blocks.writer.reject().await,
+            other => {
+                self.writing = other;
+                self.throw_away().await;
+            }
+        }
         self.plan.on_no_parts();
     }
 
@@ -126,13 +172,17 @@ impl Arriving {
                 writer.write(part).await
             }
             // Each body that begins has opened one.
-            Writing::NotBegun | Writing::InBlocks(_) => Err(not_open()),
+            Writing::NotBegun | Writing::InBlocks(_) | Writing::Copied(..) => Err(not_open()),
         }
     }
 
     /// Bytes that are there.
     pub(super) fn received(&self) -> u64 {
-        self.in_blocks().map_or_else(|| self.plan.received(), |blocks| blocks.plan().received())
+        match &self.writing {
+            Writing::InBlocks(blocks) => blocks.plan().received(),
+            Writing::Copied(_, bytes) => *bytes,
+            Writing::NotBegun | Writing::InOrder(..) => self.plan.received(),
+        }
     }
 
     /// The sums of what was written.
@@ -141,14 +191,13 @@ impl Arriving {
             Writing::NotBegun => Sums::default(),
             Writing::InOrder(_, summing) => summing.sums(),
             Writing::InBlocks(blocks) => blocks.writer.sums(),
+            Writing::Copied(copier, _) => Sums::new(copier.crc64(), None),
         }
     }
 
-    /// The MD5 of what was written, and the one that it must have; `None` where it is right, or nothing is
-    /// known of it.
-    pub(super) fn wrong_md5(&self) -> Option<([u8; 16], [u8; 16])> {
-        let Writing::InOrder(_, summing) = &self.writing else { return None };
-        summing.md5().zip(self.md5).filter(|(is, must)| is != must)
+    /// The MD5 that the source says it has.
+    pub(super) fn said_md5(&self) -> Option<[u8; 16]> {
+        self.said.as_ref()?.md5
     }
 
     /// Whether what is there came in several bodies.
@@ -161,6 +210,7 @@ impl Arriving {
             Writing::NotBegun => Err(not_open()),
             Writing::InOrder(writer, _) => writer.commit(commit).await,
             Writing::InBlocks(blocks) => blocks.writer.commit(commit).await,
+            Writing::Copied(copier, _) => copier.commit(commit).await,
         }
     }
 
@@ -178,7 +228,8 @@ impl Arriving {
     /// What is there is of no use.
     pub(super) async fn throw_away(&mut self) {
         match std::mem::take(&mut self.writing) {
-            Writing::NotBegun => {}
+            // What the service has copied stays for a week.
+            Writing::NotBegun | Writing::Copied(..) => {}
             Writing::InOrder(writer, _) => writer.abort().await,
             Writing::InBlocks(blocks) => blocks.writer.abort().await,
         }

@@ -8,6 +8,7 @@ use crate::blob_store::Sums;
 use crate::config::{DownloadLimits, SLOW_START};
 use crate::hex::hex;
 use crate::outcome::{Failure, Outcome};
+use crate::transfer::source::Said;
 
 /// Refuses a body that cannot be right before its first byte.
 pub(super) fn check_length(
@@ -29,6 +30,14 @@ pub(super) fn check_length(
         "{}: the server announced {announced} bytes where {fault}",
         job.source
     ))))
+}
+
+/// Refuses a file of which something is to go along that the store would not take.
+pub(super) fn check_along(job: &Job<'_>, said: &Said) -> Result<(), Outcome> {
+    job.along.check(said).map_err(|reason| {
+        let message = format!("{}: its metadata cannot go along: {reason}", job.source);
+        Outcome::dead_letter(Failure::permanent(message))
+    })
 }
 
 /// Refuses a body that comes too slowly.
@@ -63,7 +72,19 @@ pub(super) fn verified(job: &Job<'_>, arriving: &Arriving) -> Result<(u64, Sums)
         let message = format!("{}: the CRC-64 is {is:016x}, not {expected:016x}", job.source);
         return Err(Outcome::dead_letter(Failure::permanent(message)));
     }
-    if let Some((is, must)) = arriving.wrong_md5() {
+    if job.md5.is_some() && sums.md5.is_none() {
+        let message = format!("{}: what came in blocks has no MD5 to compare", job.source);
+        return Err(Outcome::retry(Failure::transient(message)));
+    }
+    let is_wrong = |(is, must): &([u8; 16], [u8; 16])| is != must;
+    if let Some((is, must)) = sums.md5.zip(job.md5).filter(is_wrong) {
+        let message = format!("{}: the MD5 is {}, not {}", job.source, hex(&is), hex(&must));
+        return Err(match arriving.is_joined() {
+            true => Outcome::retry(Failure::transient(message)),
+            false => Outcome::dead_letter(Failure::permanent(message)),
+        });
+    }
+    if let Some((is, must)) = sums.md5.zip(arriving.said_md5()).filter(is_wrong) {
         // Bytes changed on the way, or the source is mistaken.
         return Err(Outcome::retry(Failure::transient(format!(
             "{}: the MD5 is {}, and its source said {} (Content-MD5)",

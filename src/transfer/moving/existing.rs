@@ -34,12 +34,17 @@ impl Names {
                 &event.sequence_number().0.to_be_bytes(),
                 &enqueued.to_be_bytes(),
             ]),
-            source: name(place.into_iter().chain([
-                named.as_bytes(),
-                job.path.as_str().as_bytes(),
-                job.sha256.as_ref().map_or(&[], |sha256| &sha256[..]),
-                &job.size.map_or(0, |size| size.wrapping_add(1)).to_be_bytes(),
-            ])),
+            source: name(
+                place
+                    .into_iter()
+                    .chain([
+                        named.as_bytes(),
+                        job.path.as_str().as_bytes(),
+                        job.sha256.as_ref().map_or(&[], |sha256| &sha256[..]),
+                        &job.size.map_or(0, |size| size.wrapping_add(1)).to_be_bytes(),
+                    ])
+                    .chain(job.md5.as_ref().map(|md5| &md5[..])),
+            ),
         }
     }
 
@@ -139,7 +144,8 @@ impl Existing<'_> {
                 // Another task's.
                 None => return Ok(None),
             },
-            (None, None) if self.is_unchanged(job, found).await? => None,
+            // What nobody noted has no MD5 that is known.
+            (None, None) if job.md5.is_none() && self.is_unchanged(job, found).await? => None,
             (None, None) => return Ok(None),
         };
         let sums = match self.store.sha256(job.path).await.map_err(store_failed)? {

@@ -16,6 +16,7 @@
 //! for small ones: memory per file is a chunk of the network and a chunk of the store.
 
 mod arriving;
+mod by_service;
 mod checks;
 mod existing;
 mod job;
@@ -31,6 +32,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use self::by_service::Refusals;
 pub use self::existing::ExistingFiles;
 use self::existing::{Existing, Names, There};
 pub(super) use self::job::{Job, Named};
@@ -40,12 +42,13 @@ use self::receiving::Receiving;
 use super::connections::Connections;
 use super::progress::Progress;
 use super::rates::Rates;
+use super::source::Said;
 use super::stages::{MAX_STAGES_BYTES, STAGES};
 use super::store_failure::store_failed;
 use super::task::{Finished, Moved};
 use crate::blob_store::{BlobStore, Commit, ExpectedBlob, Sums};
 use crate::clock::{Clock, SystemClock};
-use crate::config::DownloadLimits;
+use crate::config::{CopyBy, DownloadLimits, GoesAlong};
 use crate::consumer::EventContext;
 use crate::error::ErrorClass;
 use crate::event::{Event, OutgoingEvent};
@@ -68,6 +71,9 @@ pub(super) struct Mover {
     pub(super) progress: Arc<Progress>,
     pub(super) rates: Arc<Rates>,
     pub(super) existing: ExistingFiles,
+    pub(super) along: GoesAlong,
+    pub(super) copy: CopyBy,
+    refusals: Refusals,
     pub(super) connections: Connections,
     kept: Kept,
     clock: Arc<dyn Clock>,
@@ -93,6 +99,9 @@ impl Mover {
             progress: Arc::default(),
             rates: Arc::default(),
             existing: ExistingFiles::default(),
+            along: GoesAlong::default(),
+            copy: CopyBy::default(),
+            refusals: Refusals::default(),
             connections: Connections::new(limits.connections, None),
             kept: Kept::default(),
             clock: Arc::new(SystemClock),
@@ -175,6 +184,15 @@ impl Mover {
         }
     }
 
+    /// What is to be known of a file that an earlier attempt asked for.
+    async fn said(&self, job: &Job<'_>) -> Result<Said, Outcome> {
+        let modified = match job.along.has_time() {
+            true => job.source.modified(&self.rates).await?,
+            false => None,
+        };
+        Ok(Said { modified, ..Said::default() })
+    }
+
     /// Fetches the file, or what an earlier attempt left of it to be fetched, and commits it.
     async fn fetch(
         &self,
@@ -188,12 +206,17 @@ impl Mover {
         let _connection = self.connections.of_file(&host);
         let mut arriving = self.kept.take(&id).unwrap_or_default();
         let (net, store, source) = (self.net(context.handing_off()), &*self.store, names.source());
-        let receiving = Receiving { net, store, job, source, host: &host };
+        let service = (self.copy == CopyBy::Service).then_some(&self.refusals);
+        let receiving = Receiving { net, store, job, source, host: &host, service };
         match receiving.all_of(&mut arriving).await {
             Ok((bytes, sums)) => {
-                let commit = Commit::new(names.note(bytes, sums))
-                    .with_expected(expected)
-                    .with_content_type(arriving.content_type.take());
+                let said = match arriving.said.take() {
+                    Some(said) => said,
+                    None => self.said(job).await?,
+                };
+                let note = names.note(bytes, sums.with_md5(None));
+                let commit = Commit::new(note).with_expected(expected);
+                let commit = job.along.added_to(commit, said);
                 arriving.commit(commit).await.map_err(store_failed)?;
                 self.progress.on_file(bytes);
                 Ok((bytes, sums))

@@ -1,5 +1,7 @@
 //! What every body is read with, and how that ends early.
 
+use std::sync::Arc;
+
 use tokio_util::sync::CancellationToken;
 
 use crate::config::DownloadLimits;
@@ -7,6 +9,7 @@ use crate::outcome::Outcome;
 use crate::transfer::connections::Connections;
 use crate::transfer::progress::Progress;
 use crate::transfer::rates::Rates;
+use crate::transfer::source::Body;
 
 /// What limits a body, and counts it.
 #[derive(Clone, Copy)]
@@ -17,6 +20,12 @@ pub(super) struct Net<'a> {
     pub(super) connections: &'a Connections,
     /// Fires when whoever can go on later is to stop.
     pub(super) stop: &'a CancellationToken,
+}
+
+/// The body of an answer to a request for all of a file, and whose it is.
+pub(super) struct First<'a> {
+    pub(super) body: Body<'a>,
+    pub(super) host: Arc<str>,
 }
 
 /// Why a body was not read to its end.

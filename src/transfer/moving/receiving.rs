@@ -1,19 +1,20 @@
 //! The bytes of one file: over one connection at a time, each going on where the last one broke; or, of
 //! a large file, over several at once ([`side_by_side`](super::side_by_side)).
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
+use url::Url;
 
-use super::arriving::{Arriving, InBlocks};
-use super::checks::{check_length, check_rate, verified, wrong_length};
+use super::arriving::{Arriving, Hashes, InBlocks};
+use super::by_service::{ByService, Copied, Refusals};
+use super::checks::{check_along, check_length, check_rate, verified, wrong_length};
 use super::job::Job;
-use super::net::{Net, Stopped, put_back};
+use super::net::{First, Net, Stopped, put_back};
 use super::side_by_side::{NotThere, SideBySide};
-use crate::blob_store::{BlobStore, Sums};
+use crate::blob_store::{AskedMd5, BlobStore, Sums};
 use crate::outcome::{Failure, Outcome};
 use crate::state::block_plan::Blocks;
 use crate::state::fetch_plan::{self as plan, AfterBreak, End, Misfit};
@@ -31,6 +32,8 @@ pub(super) struct Receiving<'a> {
     pub(super) source: &'a [u8; 16],
     /// The host of the task's URL.
     pub(super) host: &'a str,
+    /// Where the service of the store is to copy large files: the hosts that it does not read from.
+    pub(super) service: Option<&'a Refusals>,
 }
 
 /// How fast the bodies of one attempt came so far.
@@ -46,7 +49,7 @@ impl Receiving<'_> {
     pub(super) async fn all_of(&self, arriving: &mut Arriving) -> Result<(u64, Sums), Stopped> {
         if arriving.received() == 0 {
             let (store, name) = (self.store, self.job.path);
-            let blocks = self.blocks(self.net.limits.block_bytes);
+            let blocks = self.blocks(self.net.limits.block_bytes, self.job.md5.is_some());
             let resumed = arriving.resume(store, name, self.source, blocks);
             resumed.await.map_err(store_failed)?;
         }
@@ -82,7 +85,7 @@ impl Receiving<'_> {
                 asked = job.source.get(arriving.plan.ask(), net.rates) => asked,
                 () = net.stop.cancelled(), if has_nothing => return Err(put_back().into()),
             };
-            let Opened { body, answer, host: answered, content_type, md5 } = match asked {
+            let Opened { body, answer, host, said, at } = match asked {
                 Ok(opened) => opened,
                 Err(NotFetched::NoSuchPart) => {
                     arriving.plan.on_no_such_part();
@@ -90,23 +93,33 @@ impl Receiving<'_> {
                 }
                 Err(NotFetched::Ends(outcome)) => return Err(Stopped::Broke(outcome)),
             };
+            let mut first = First { body, host };
             match arriving.plan.on_answer(answer) {
                 Ok(plan::Body::Follows) => check_length(job, arriving.plan.total(), net.limits)?,
                 Ok(plan::Body::BeginsAnew) => {
-                    (arriving.content_type, arriving.md5) = (content_type, md5);
                     check_length(job, arriving.plan.total(), net.limits)?;
+                    check_along(job, &said)?;
+                    arriving.said = Some(said);
+                    first = match self.by_service(arriving, at, first).boxed().await? {
+                        Copied::All => return Ok(()),
+                        Copied::Not(Some(first)) => first,
+                        Copied::Not(None) => {
+                            arriving.on_not_copied();
+                            continue;
+                        }
+                    };
                     if self.begin_in_blocks(arriving).await?
                         && let Some(blocks) = arriving.in_blocks()
                     {
-                        let first = Some((body, answered));
-                        match self.in_blocks(blocks, first).boxed().await {
+                        match self.in_blocks(blocks, Some(first)).boxed().await {
                             Err(NotThere::NoParts) => arriving.on_no_parts().await,
                             Err(NotThere::Stopped(stopped)) => return Err(stopped),
                             Ok(()) => return Ok(()),
                         }
                         continue;
                     }
-                    let begun = arriving.begin_anew(self.store, job.path, self.with_sha256());
+                    let hashes = self.hashes(arriving);
+                    let begun = arriving.begin_anew(self.store, job.path, hashes);
                     begun.await.map_err(store_failed)?;
                 }
                 Err(Misfit::OtherPart) => continue,
@@ -119,8 +132,8 @@ impl Receiving<'_> {
                 }
             }
             let (begun, before) = (Instant::now(), arriving.plan.received());
-            let mut meter = net.rates.meter(answered);
-            let copied = self.copy(body, arriving, &mut meter, &pace).await;
+            let mut meter = net.rates.meter(first.host);
+            let copied = self.copy(first.body, arriving, &mut meter, &pace).await;
             pace.spent += begun.elapsed().saturating_sub(meter.waited());
             pace.received += arriving.plan.received().saturating_sub(before);
             match copied {
@@ -158,6 +171,18 @@ impl Receiving<'_> {
         }
     }
 
+    /// Has the service of the store copy the file, where that is chosen.
+    async fn by_service<'b>(
+        &self,
+        arriving: &mut Arriving,
+        at: Option<Url>,
+        first: First<'b>,
+    ) -> Result<Copied<'b>, Stopped> {
+        let Some(refusals) = self.service else { return Ok(Copied::Not(Some(first))) };
+        let Self { net, store, job, source, host, .. } = *self;
+        ByService { net, store, job, source, host, refusals }.run(arriving, at, first).await
+    }
+
     /// Whether the file is one that comes in blocks; then it is opened for them.
     async fn begin_in_blocks(&self, arriving: &mut Arriving) -> Result<bool, Outcome> {
         let Self { net, store, job, .. } = self;
@@ -166,18 +191,30 @@ impl Receiving<'_> {
         let version = arriving.plan.version_in_parts();
         let version = version.filter(|of| is_large(of.total) && net.connections.are_shared());
         let Some(version) = version else { return Ok(false) };
-        let blocks = self.blocks(store.block_bytes(version.total, wanted));
-        let with_sha256 = self.with_sha256();
+        let hashes = self.hashes(arriving);
+        let blocks =
+            self.blocks(store.block_bytes(version.total, wanted), hashes.md5 != AskedMd5::No);
         let begun =
-            arriving.begin_in_blocks(*store, job.path, self.source, version, blocks, with_sha256);
+            arriving.begin_in_blocks(*store, job.path, self.source, version, blocks, hashes);
         begun.boxed().await.map_err(store_failed)
     }
 
-    fn blocks(&self, block_bytes: u64) -> Blocks {
+    fn blocks(&self, block_bytes: u64, with_md5: bool) -> Blocks {
         // Twice what is under way: one that is slow holds nobody up for long.
         let wanted = self.net.limits.connections as u64 * 2;
-        let most = self.store.window_bytes(self.with_sha256()) / block_bytes.max(1);
+        let with_hash = with_md5 || self.with_sha256();
+        let most = self.store.window_bytes(with_hash) / block_bytes.max(1);
         Blocks { block_bytes, window_blocks: wanted.min(most.max(1)) }
+    }
+
+    /// Which hashes of the file somebody compares.
+    fn hashes(&self, arriving: &Arriving) -> Hashes {
+        let md5 = match (self.job.md5, arriving.said_md5()) {
+            (Some(_), _) => AskedMd5::Always,
+            (None, Some(_)) => AskedMd5::OfNewBlobs,
+            (None, None) => AskedMd5::No,
+        };
+        Hashes { sha256: self.with_sha256(), md5 }
     }
 
     /// Whether the hash of the file is of use to anybody.
@@ -187,11 +224,7 @@ impl Receiving<'_> {
 
     /// Fetches what is missing of a file that comes in blocks. It is boxed where it is called: what most files
     /// do not need is not to make the call of each larger.
-    async fn in_blocks(
-        &self,
-        blocks: &InBlocks,
-        first: Option<(Body<'_>, Arc<str>)>,
-    ) -> Result<(), NotThere> {
+    async fn in_blocks(&self, blocks: &InBlocks, first: Option<First<'_>>) -> Result<(), NotThere> {
         let Self { net, job, host, .. } = *self;
         let (received, total) = (blocks.plan().received(), Some(blocks.version.total));
         let large = net.progress.on_body(job.path.as_str(), received, total);

@@ -23,7 +23,7 @@ use tracing::debug;
 use super::arriving::InBlocks;
 use super::checks::check_rate;
 use super::job::Job;
-use super::net::{Net, Stopped, put_back};
+use super::net::{First, Net, Stopped, put_back};
 use crate::outcome::{Failure, Outcome};
 use crate::state::block_plan::StreamId;
 use crate::state::fetch_plan::{AfterBreak, Ask};
@@ -91,7 +91,7 @@ impl Running<'_> {
 
 impl<'a> SideBySide<'a> {
     /// Fetches what is missing. `first` is the body of an answer to a request for all of the file.
-    pub(super) async fn run(&'a self, first: Option<(Body<'a>, Arc<str>)>) -> Result<(), NotThere> {
+    pub(super) async fn run(&'a self, first: Option<First<'a>>) -> Result<(), NotThere> {
         let mut running = Running {
             streams: FuturesUnordered::new(),
             count: 0,
@@ -102,7 +102,7 @@ impl<'a> SideBySide<'a> {
             is_hashing: false,
         };
         // Where the beginning is there, the body of all of it is of no use.
-        if let Some((body, host)) = first.filter(|_| self.blocks.plan().frontier() == 0)
+        if let Some(First { body, host }) = first.filter(|_| self.blocks.plan().frontier() == 0)
             && let Some((stream, _)) = self.take()
         {
             (running.count, running.own) = (1, Some(stream));

@@ -7,15 +7,16 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 
-use super::arriving::Arriving;
+use super::arriving::{Arriving, Hashes};
 use super::receiving::Pace;
 use super::*;
 use crate::blob_store::{
-    BlobError, BlobName, BlobSource, BlobWriter, BlockWriter, FoundBlob, MadeOf, OpenBlocks,
-    ReadBlob,
+    AskedMd5, BlobError, BlobName, BlobSource, BlobWriter, BlockWriter, FoundBlob, MadeOf,
+    OpenBlocks, ReadBlob,
 };
 use crate::config::{Rate, RateLimits};
 use crate::state::fetch_plan::{Answer, Version};
+use crate::transfer::along::Along;
 use crate::transfer::source::{Body, Source};
 use crate::transport::memory::MemoryHub;
 
@@ -81,8 +82,10 @@ async fn fetched(mover: &Mover, pause: Duration) -> Result<u64, Outcome> {
         source: Source::Blob { from: &Nowhere, name: &path },
         path: &path,
         sha256: None,
+        md5: None,
         crc64: None,
         size: None,
+        along: Along::default(),
         named: Named::Blob("a"),
     };
     let chunks = futures::stream::iter(0..10).then(move |_| async move {
@@ -94,11 +97,15 @@ async fn fetched(mover: &Mover, pause: Duration) -> Result<u64, Outcome> {
     let answer = Answer { partial: None, length: None, version, resource, has_ranges: false };
     let mut arriving = Arriving::default();
     arriving.plan.on_answer(answer).unwrap();
-    arriving.begin_anew(&Nowhere, &path, true).await.map_err(store_failed)?;
+    arriving
+        .begin_anew(&Nowhere, &path, Hashes { sha256: true, md5: AskedMd5::No })
+        .await
+        .map_err(store_failed)?;
     let mut meter = mover.rates.meter("example.com".into());
     let stop = CancellationToken::new();
     let (net, host) = (mover.net(&stop), "example.com");
-    let receiving = Receiving { net, store: &Nowhere, job: &job, source: &[0; 16], host };
+    let receiving =
+        Receiving { net, store: &Nowhere, job: &job, source: &[0; 16], host, service: None };
     match receiving.copy(body, &mut arriving, &mut meter, &Pace::default()).await {
         Ok(()) => Ok(arriving.plan.received()),
         Err(Stopped::Broke(outcome) | Stopped::Ends(outcome)) => Err(outcome),
@@ -236,13 +243,21 @@ async fn a_store_without_memory_for_more_blocks_is_not_asked_over_and_over() {
         source: Source::Blob { from: &poor, name: &path },
         path: &path,
         sha256: None,
+        md5: None,
         crc64: None,
         size: None,
+        along: Along::default(),
         named: Named::Blob("a"),
     };
     let stop = CancellationToken::new();
-    let receiving =
-        Receiving { net: mover.net(&stop), store: &poor, job: &job, source: &[0; 16], host: "" };
+    let receiving = Receiving {
+        net: mover.net(&stop),
+        store: &poor,
+        job: &job,
+        source: &[0; 16],
+        host: "",
+        service: None,
+    };
     let mut arriving = Arriving::default();
     let _connection = mover.connections.of_file("");
     match receiving.all_of(&mut arriving).await {

@@ -4,9 +4,11 @@
 mod body;
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -21,6 +23,7 @@ use super::store_failure::store_failed;
 use super::url_policy::redacted;
 use crate::blob_store::{BlobError, BlobName, BlobSource, ReadBlob};
 use crate::outcome::{Failure, Outcome};
+use crate::secret::Secret;
 use crate::state::fetch_plan::{Answer, Ask, ContentRange, Version};
 
 /// Base64 of the MD5 of a body: RFC 1864, and what Azure Blob Storage and others still say.
@@ -39,9 +42,22 @@ pub(super) struct Opened<'a> {
     pub(super) answer: Answer,
     /// Whose rates its bytes count for.
     pub(super) host: Arc<str>,
+    pub(super) said: Said,
+    /// Where redirects led.
+    pub(super) at: Option<Url>,
+}
+
+/// What a source says of a file beside its bytes.
+#[derive(Clone, Default)]
+pub(super) struct Said {
+    /// What kind of content it is.
     pub(super) content_type: Option<String>,
-    /// The MD5 of the body, where all of the file is in it and the source says one.
+    /// The MD5 of the body, where all of the file is in it.
     pub(super) md5: Option<[u8; 16]>,
+    /// When its content was changed last.
+    pub(super) modified: Option<SystemTime>,
+    /// Names and values that a container has of it.
+    pub(super) metadata: BTreeMap<String, String>,
 }
 
 impl<'a> Source<'a> {
@@ -60,14 +76,15 @@ impl<'a> Source<'a> {
     pub(super) async fn get(&self, ask: Ask<'_>, rates: &Rates) -> Result<Opened<'a>, NotFetched> {
         match *self {
             Self::Http { fetcher, url } => {
-                let Fetched { response, answer, host } = fetcher.get(url, ask, rates).await?;
+                let Fetched { response, answer, host, at } = fetcher.get(url, ask, rates).await?;
                 let content_type = header(&response, CONTENT_TYPE);
                 // Of an answer 206 it would be that of the part.
                 let is_whole = answer.partial.is_none();
                 let md5 = header(&response, CONTENT_MD5).filter(|_| is_whole);
                 let md5 = md5.and_then(|text| STANDARD.decode(text.trim()).ok()?.try_into().ok());
-                let body = Body::Http { response, url };
-                Ok(Opened { body, answer, host, content_type, md5 })
+                let modified = Head::of(response.headers()).modified;
+                let said = Said { content_type, md5, modified, metadata: BTreeMap::new() };
+                Ok(Opened { body: Body::Http { response, url }, answer, host, said, at: Some(at) })
             }
             Self::Blob { from, name } => self.read(from, name, ask).await,
         }
@@ -83,6 +100,28 @@ impl<'a> Source<'a> {
             Self::Blob { from, name } => {
                 let read = from.read(name, None).await.map_err(store_failed)?;
                 Ok(read.map(|read| Head { length: Some(read.bytes), modified: read.modified }))
+            }
+        }
+    }
+
+    /// An address at which others can read the file, where it is at such a one: `at`, for a URL.
+    pub(super) fn readable(&self, at: Option<&Url>) -> Option<Secret> {
+        match self {
+            Self::Http { fetcher, .. } => fetcher.readable(at?),
+            Self::Blob { from, name } => from.readable(name),
+        }
+    }
+
+    /// When the content of the file was changed last, where the source says so.
+    ///
+    /// # Errors
+    /// As of [`head`](Self::head).
+    pub(super) async fn modified(&self, rates: &Rates) -> Result<Option<SystemTime>, Outcome> {
+        match self {
+            Self::Http { .. } => Ok(self.head(rates).await?.and_then(|head| head.modified)),
+            Self::Blob { from, name } => {
+                let read = from.read(name, None).await.map_err(store_failed)?;
+                Ok(read.and_then(|read| read.kept_time.or(read.modified)))
             }
         }
     }
@@ -108,7 +147,13 @@ impl<'a> Source<'a> {
             Err(BlobError::Changed { .. }) => return Err(NotFetched::NoSuchPart),
             Err(error) => return Err(store_failed(error).into()),
         };
-        let ReadBlob { bytes, version, part, body, content_type, md5, .. } = blob;
+        let ReadBlob { bytes, version, part, body, metadata, .. } = blob;
+        let said = Said {
+            content_type: blob.content_type,
+            md5: blob.md5.filter(|_| !is_part),
+            modified: blob.kept_time.or(blob.modified),
+            metadata,
+        };
         if is_part && part.is_empty() {
             return Err(NotFetched::NoSuchPart);
         }
@@ -121,8 +166,7 @@ impl<'a> Source<'a> {
             has_ranges: true,
         };
         let body = Body::Blob { pieces: body, shown };
-        let md5 = md5.filter(|_| !is_part);
-        Ok(Opened { body, answer, host: "".into(), content_type, md5 })
+        Ok(Opened { body, answer, host: "".into(), said, at: None })
     }
 }
 

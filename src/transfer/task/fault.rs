@@ -48,8 +48,8 @@ pub enum InvalidTask {
     },
     /// It says something that is not known.
     #[error(
-        "{}: {key:?} is not known, so it is not kept to; a task has id, url, path, sha256, size, and \
-         metadata for whatever is yours",
+        "{}: {key:?} is not known, so it is not kept to; a task has id, url, path, sha256, md5, \
+         size, and metadata for whatever is yours",
         named(id)
     )]
     Key {
@@ -66,6 +66,14 @@ pub enum InvalidTask {
         /// What is not known.
         key: String,
     },
+    /// Its metadata is to go along with the file, and the service would not take it.
+    #[error("task {id}: its metadata cannot go along: {reason}")]
+    Metadata {
+        /// The task.
+        id: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The hash is none.
     #[error(
         "task {id}: {sha256:?} is not a SHA-256; it must have 64 hexadecimal digits, or 44 characters \
@@ -76,6 +84,16 @@ pub enum InvalidTask {
         id: String,
         /// What stood there.
         sha256: String,
+    },
+    /// The MD5 is none.
+    #[error(
+        "task {id}: {md5:?} is not an MD5; it must have 32 hexadecimal digits, or 24 characters of base64"
+    )]
+    Md5 {
+        /// The task.
+        id: String,
+        /// What stood there.
+        md5: String,
     },
 }
 
@@ -133,8 +151,8 @@ fn named(id: &Option<String>) -> String {
 /// The message of a key that an upload task does not have.
 fn unknown_upload_key(id: &Option<String>, key: &str) -> String {
     format!(
-        "{}: {key:?} is not known, so it is not kept to; an upload task has id, path, to, sha256, crc64, \
-         size, and metadata for whatever is yours",
+        "{}: {key:?} is not known, so it is not kept to; an upload task has id, path, to, sha256, md5, \
+         crc64, size, and metadata for whatever is yours",
         named(id)
     )
 }

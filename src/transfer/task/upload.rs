@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::fault::{InvalidTask, reason, refuse_others, shown};
-use super::hash::parse_sha256;
+use super::hash::{parse_sha256, read_md5};
 use crate::blob_store::BlobName;
 use crate::hex::{from_hex, hex};
 
@@ -36,6 +36,8 @@ pub struct UploadTask {
     pub to: Option<BlobName>,
     /// The SHA-256 it must have.
     pub sha256: Option<[u8; 32]>,
+    /// The MD5 it must have.
+    pub md5: Option<[u8; 16]>,
     /// The CRC-64/NVME it must have.
     pub crc64: Option<u64>,
     /// The length it must have, in bytes.
@@ -53,6 +55,8 @@ struct RawTask {
     to: Option<String>,
     #[serde(default)]
     sha256: Option<String>,
+    #[serde(default)]
+    md5: Option<String>,
     #[serde(default)]
     crc64: Option<String>,
     #[serde(default, alias = "bytes")]
@@ -75,6 +79,7 @@ impl UploadTask {
             path,
             to: None,
             sha256: None,
+            md5: None,
             crc64: None,
             size: None,
             metadata: Map::new(),
@@ -94,7 +99,7 @@ impl UploadTask {
         refuse_others(body)?;
         let raw: RawTask = serde_json::from_slice(body)
             .map_err(|error| InvalidTask::Json { reason: reason(&error) })?;
-        let RawTask { id, path, to, sha256, crc64, size, metadata, others } = raw;
+        let RawTask { id, path, to, sha256, md5, crc64, size, metadata, others } = raw;
         if let Some(key) = others.keys().find(|key| !OF_RESULTS.contains(&key.as_str())) {
             return Err(InvalidTask::UploadKey { id: Some(id), key: shown(key) });
         }
@@ -115,7 +120,8 @@ impl UploadTask {
                 InvalidTask::Value { id: Some(id.clone()), key: "crc64", must }
             })?),
         };
-        Ok(Self { id, path, to, sha256, crc64, size, metadata })
+        let md5 = read_md5(&id, md5.as_deref())?;
+        Ok(Self { id, path, to, sha256, md5, crc64, size, metadata })
     }
 
     /// The task as the body of an event.
@@ -128,6 +134,7 @@ impl UploadTask {
         add("path", Some(self.path.as_str().into()));
         add("to", self.to.as_ref().map(|to| to.as_str().into()));
         add("sha256", self.sha256.as_ref().map(|sha256| hex(sha256).into()));
+        add("md5", self.md5.as_ref().map(|md5| hex(md5).into()));
         add("crc64", self.crc64.map(|crc64| hex(&crc64.to_be_bytes()).into()));
         add("size", self.size.map(Value::from));
         let metadata = (!self.metadata.is_empty()).then(|| self.metadata.clone().into());
@@ -147,6 +154,7 @@ mod tests {
         assert_eq!(UploadTask::from_json(&task.to_json()).expect("valid"), task);
         task.to = Some(BlobName::parse("c").expect("a name"));
         (task.sha256, task.crc64, task.size) = (Some([0xab; 32]), Some(0xfeed), Some(3));
+        task.md5 = Some([0xcd; 16]);
         task.metadata.insert("k".to_owned(), 1.into());
         assert_eq!(UploadTask::from_json(&task.to_json()).expect("valid"), task);
         assert_eq!(task.target().as_str(), "c");
@@ -176,6 +184,7 @@ mod tests {
             (r#"{"id":"7","path":"a","url":"https://h/"}"#, "task 7: \"url\" is not known"),
             (r#"{"id":"7","path":"a","crc64":"1"}"#, "task 7: \"crc64\" must be the 16"),
             (r#"{"id":"7","path":"a","sha256":"1"}"#, "task 7: \"1\" is not a SHA-256"),
+            (r#"{"id":"7","path":"a","md5":"1"}"#, "task 7: \"1\" is not an MD5"),
         ] {
             let error = UploadTask::from_json(json.as_bytes()).expect_err(json).to_string();
             assert!(error.contains(message), "{json}: {error}");

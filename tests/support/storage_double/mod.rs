@@ -10,6 +10,7 @@
 #![allow(dead_code, unreachable_pub, unused_imports)]
 
 mod blocks;
+pub mod copies;
 pub mod refusal;
 mod request;
 mod rules;
@@ -283,6 +284,20 @@ impl Shared {
 
     /// What the service would answer.
     async fn pass_on(&self, request: &Request, noted: usize) -> io::Result<Answer> {
+        if request.operation != Operation::PutBlockFromUrl {
+            return self.pass_on_as_it_is(request, noted).await;
+        }
+        match copies::as_block(request).await {
+            Ok(block) => {
+                let mut answer = self.pass_on_as_it_is(&block, noted).await?;
+                copies::add_sum(&mut answer, &block.body);
+                Ok(answer)
+            }
+            Err(refusal) => Ok(refusal.answer(request)),
+        }
+    }
+
+    async fn pass_on_as_it_is(&self, request: &Request, noted: usize) -> io::Result<Answer> {
         let refused = {
             let state = self.state();
             rules::refusal(request, &state.limits, &state.blocks)

@@ -62,6 +62,20 @@ pub const CRC64_MISMATCH: Refusal = refusal(
     "The CRC64 value specified in the request did not match with the CRC64 value calculated by the server.",
 );
 
+// Of what is copied.
+
+/// Its status is that of the source, where that answered.
+pub const CANNOT_VERIFY_COPY_SOURCE: Refusal = refusal(
+    400,
+    "CannotVerifyCopySource",
+    "Could not verify the copy source within the specified time.",
+);
+pub const SOURCE_CONDITION_NOT_MET: Refusal = refusal(
+    412,
+    "SourceConditionNotMet",
+    "The source condition specified using HTTP conditional header(s) is not met.",
+);
+
 // Of one blob.
 
 pub const BLOB_ARCHIVED: Refusal =

@@ -20,8 +20,10 @@ pub enum Operation {
     Lease,
     /// Of the blobs of a container.
     List,
-    /// A copy by the service, of a blob or a block.
+    /// A copy of a blob by the service.
     Copy,
+    /// A copy of a block by the service.
+    PutBlockFromUrl,
     Other,
 }
 
@@ -50,8 +52,9 @@ impl Request {
         let operation = match (head.method(), part.as_deref(), blob.is_empty()) {
             ("GET", Some("list"), true) => Operation::List,
             (_, _, true) => Operation::Other,
-            ("PUT", None | Some("block"), _) if head.get("x-ms-copy-source").is_some() => {
-                Operation::Copy
+            ("PUT", None, _) if head.get("x-ms-copy-source").is_some() => Operation::Copy,
+            ("PUT", Some("block"), _) if head.get("x-ms-copy-source").is_some() => {
+                Operation::PutBlockFromUrl
             }
             ("PUT", None, _) => Operation::PutBlob,
             ("PUT", Some("block"), _) => Operation::PutBlock,

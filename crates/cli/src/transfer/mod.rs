@@ -4,6 +4,7 @@
 //! done is in the results of the state folder, beside the dead letters. So a run after a crash goes on, a
 //! run after an edit does what is new, and a run after a finished one does nothing.
 
+mod along;
 mod files;
 mod ledger;
 mod letters;
@@ -17,6 +18,7 @@ mod target;
 
 use std::sync::Arc;
 
+pub(super) use self::along::AlongArgs;
 use self::files::Files;
 pub(super) use self::files::To;
 pub(super) use self::lines::WaitingTasks;
@@ -68,8 +70,9 @@ async fn transfer(args: TransferArgs, report: &mut Report) -> Result<Ending, Com
             return Ok(Ending::WorkLeft);
         }
     };
-    let http = match read {
-        Ok(http) => http,
+    let along = args.along.choice(&args.to);
+    let (http, (along, copy)) = match read.and_then(|http| Ok((http, along?))) {
+        Ok(both) => both,
         Err(CommandError(why)) => {
             tell(&why);
             report.error = Some(why);
@@ -120,7 +123,9 @@ async fn transfer(args: TransferArgs, report: &mut Report) -> Result<Ending, Com
         .with_connections_per_host(args.limits.connections_per_host)
         .with_result_room(MAX_RESULTS.max(args.pace.concurrency), MAX_RESULT_BYTES)
         .with_rates(Arc::new(Rates::new(args.limits.rates())?))
-        .with_existing(args.existing.into());
+        .with_existing(args.existing.into())
+        .with_along(along)
+        .with_copy(copy);
     let (progress, waiting) = (download.progress(), Arc::new(Waiting::default()));
     let job = Job::start(
         Arc::new(queue.clone()),

@@ -13,7 +13,8 @@ use futures::future::BoxFuture;
 
 use super::files::Files;
 use longshore::blob_store::{
-    BlobError, BlobName, BlobStore, BlobWriter, FoundBlob, LeftBlocks, MadeOf, OpenBlocks,
+    BlobError, BlobName, BlobStore, BlobWriter, CopySource, FoundBlob, LeftBlocks, MadeOf,
+    OpenBlocks, OpenCopy,
 };
 
 /// See the [module](self). Cloning shares it.
@@ -83,12 +84,21 @@ impl BlobStore for Target {
         self.files.store().open_blocks(name, made)
     }
 
+    fn open_copy<'a>(
+        &'a self,
+        name: &'a BlobName,
+        made: &'a MadeOf<'a>,
+        source: CopySource,
+    ) -> BoxFuture<'a, Result<Option<OpenCopy>, BlobError>> {
+        self.files.store().open_copy(name, made, source)
+    }
+
     fn block_bytes(&self, bytes: u64, wanted: u64) -> u64 {
         self.files.store().block_bytes(bytes, wanted)
     }
 
-    fn window_bytes(&self, with_sha256: bool) -> u64 {
-        self.files.store().window_bytes(with_sha256)
+    fn window_bytes(&self, with_hash: bool) -> u64 {
+        self.files.store().window_bytes(with_hash)
     }
 
     fn check_writable(&self) -> BoxFuture<'_, Result<(), BlobError>> {

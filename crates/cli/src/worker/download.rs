@@ -34,7 +34,9 @@ fn worker(opened: &Opened) -> Result<DownloadWorker, CommandError> {
         .with_connections_per_host(settings.connections_per_host())
         .with_result_room(MAX_RESULTS.max(slots), MAX_RESULT_BYTES)
         .with_rates(Arc::new(Rates::new(*settings.rate_limits())?))
-        .with_existing(settings.existing_files());
+        .with_existing(settings.existing_files())
+        .with_along(opened.along)
+        .with_copy(opened.copy);
     Ok(worker)
 }
 

@@ -11,7 +11,7 @@ use crate::place::unfit;
 use crate::terminal::{as_json, give, tell};
 use crate::{CommandError, ReportFormat, brief};
 use longshore::blob_store::{BlobError, BlobSource, BlobStore};
-use longshore::config::{Ordering, RateLimits};
+use longshore::config::{CopyBy, GoesAlong, Ordering, RateLimits};
 use longshore::dead_letter::DeadLetterSink;
 use longshore::producer::EntityProducer;
 use longshore::settings::{DeadLetterPlace, FilesPlace, Settings, Stores, Topic, WorkerPlaces};
@@ -29,6 +29,10 @@ pub(super) struct Opened {
     pub(super) files: Arc<dyn BlobStore>,
     /// Where files come from, where that is no URL of a task.
     pub(super) source: Option<Arc<dyn BlobSource>>,
+    /// What goes along with each file.
+    pub(super) along: GoesAlong,
+    /// Who copies them.
+    pub(super) copy: CopyBy,
     pub(super) results: Arc<EntityProducer>,
     /// What was published to it.
     pub(super) tally: Arc<Tally>,
@@ -121,6 +125,8 @@ impl Opened {
             stores,
             files,
             source,
+            along: places.along,
+            copy: places.copy,
             results: Arc::new(EntityProducer::new(Arc::clone(&tally) as _)),
             tally,
             dead_letters,

@@ -30,5 +30,7 @@ fn worker(opened: &Opened) -> Result<UploadWorker, CommandError> {
     Ok(UploadWorker::new(source, store, results, settings.download_limits())
         .with_result_room(MAX_RESULTS.max(slots), MAX_RESULT_BYTES)
         .with_rates(Arc::new(Rates::new(*settings.rate_limits())?))
-        .with_existing(settings.existing_files()))
+        .with_existing(settings.existing_files())
+        .with_along(opened.along)
+        .with_copy(opened.copy))
 }

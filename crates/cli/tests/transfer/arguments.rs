@@ -214,3 +214,21 @@ fn a_target_in_the_state_is_refused() {
     ended.expect_code(1).expect_said("is in the state folder st");
     assert_eq!(web.all_requests(), 0);
 }
+
+#[test]
+fn what_is_for_containers_is_refused_for_a_folder() {
+    for (arguments, said) in [
+        (["--tier", "cool"], "are for a container in --to"),
+        (["--metadata", "task"], "are for a container in --to"),
+        (["--copy", "service"], "are for a container in --to"),
+        (["--tier", "cooler"], "cooler"),
+        (["--time", "then"], "then"),
+    ] {
+        let (web, folder) = ready();
+        let mut command = folder.transfer();
+        let ended = start(command.arg("--allow-private").args(arguments)).end().expect_code(2);
+        ended.expect_said(arguments[0]).expect_said(said);
+        assert_eq!(web.all_requests(), 0);
+        assert!(!folder.target().exists() && !folder.state().exists(), "{arguments:?}");
+    }
+}
