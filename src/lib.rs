@@ -91,6 +91,7 @@ pub mod credential;
 pub mod dead_letter;
 pub mod error;
 pub mod event;
+pub mod failure_store;
 pub mod hub;
 pub mod lanes;
 pub mod lease;

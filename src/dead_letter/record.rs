@@ -15,10 +15,12 @@ use serde::{Deserialize, Serialize};
 use super::DeadLetter;
 use crate::error::{Error, ErrorClass};
 use crate::event::{
-    AnnotationKey, Annotations, Body, ConsumerGroup, EntityName, MessageProperties, Offset,
-    OutgoingEvent, PartitionId, Properties, SequenceNumber, Unreadable, Value,
+    AnnotationKey, Annotations, Body, ConsumerGroup, EntityName, Event, EventParts, Incarnation,
+    MessageProperties, Offset, OutgoingEvent, Partition, PartitionId, Properties, SequenceNumber,
+    Unreadable, Value,
 };
-use crate::timestamp::rfc3339;
+use crate::secret::redacted;
+use crate::timestamp::{from_rfc3339, rfc3339};
 
 const READ: &str = "read the dead letter";
 
@@ -29,6 +31,12 @@ const READ: &str = "read the dead letter";
 pub struct DeadLetterRecord {
     /// The layout of the record: [`DeadLetterRecord::VERSION`].
     pub version: u32,
+    /// The namespace the event came from; empty where it is not known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
+    /// When the hub was created, in milliseconds since 1970; zero where it is not known.
+    #[serde(default = "unknown_incarnation", skip_serializing_if = "is_unknown")]
+    pub incarnation: Incarnation,
     /// The entity the event came from.
     pub topic: EntityName,
     /// Its partition.
@@ -66,6 +74,9 @@ pub struct DeadLetterRecord {
     /// The body, where it is anything but one section of bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body_amqp: Option<Body>,
+    /// The size of the body, where it was left out: such an event cannot be replayed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body_omitted_bytes: Option<u64>,
     /// Where the event could not be read, and its number is not known exactly: the first and the
     /// last that it may have. Such an event has no body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -78,6 +89,38 @@ pub struct DeadLetterRecord {
     pub first_failure: String,
     /// When it failed last.
     pub last_failure: String,
+    /// The lane of the event, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lane: Option<String>,
+    /// What the failure blames, where it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination: Option<String>,
+    /// When it is to be tried again, of one that is parked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due: Option<String>,
+    /// How many times it was parked.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub parkings: u32,
+    /// The job that replays it, or did last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<String>,
+    /// How many times it was replayed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub generation: u32,
+}
+
+fn unknown_incarnation() -> Incarnation {
+    Incarnation(0)
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_unknown(incarnation: &Incarnation) -> bool {
+    *incarnation == unknown_incarnation()
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// Why an event failed, written down.
@@ -94,10 +137,12 @@ pub struct DeadLetterFailure {
 
 impl DeadLetterRecord {
     /// The layout that this release writes, and the latest it reads. In version 1 there were no
-    /// annotations, integers had one width, and `{"float": "NaN"}` was a number of 64 bits.
-    pub const VERSION: u32 = 2;
+    /// annotations, integers had one width, and `{"float": "NaN"}` was a number of 64 bits. In version 2
+    /// there were no namespace and incarnation, and nothing of parking and replay.
+    pub const VERSION: u32 = 3;
 
-    /// Writes a dead letter down.
+    /// Writes a dead letter down. What may be secret in texts of the failure is taken out, see
+    /// [`redacted`]; body, properties and annotations are as they came.
     pub fn new(letter: &DeadLetter) -> Self {
         let event = &letter.event;
         let body_amqp = event.structured_body().cloned();
@@ -110,6 +155,8 @@ impl DeadLetterRecord {
         let range = event.unreadable().filter(|unreadable| !unreadable.is_exact());
         Self {
             version: Self::VERSION,
+            namespace: letter.namespace.clone(),
+            incarnation: letter.incarnation,
             topic: event.partition().entity.clone(),
             partition: event.partition().id.clone(),
             offset: event.offset().cloned(),
@@ -129,22 +176,56 @@ impl DeadLetterRecord {
             body_text,
             body_base64,
             body_amqp,
+            body_omitted_bytes: None,
             sequence_numbers: range.map(|Unreadable { first, last, .. }| [*first, *last]),
             error: DeadLetterFailure {
                 class: letter.failure.class,
-                message: letter.failure.message.clone(),
-                causes: letter.failure.causes.clone(),
+                message: redacted(&letter.failure.message),
+                causes: letter.failure.causes.iter().map(|cause| redacted(cause)).collect(),
             },
             attempts: letter.attempts,
             first_failure: rfc3339(letter.first_failure),
             last_failure: rfc3339(letter.last_failure),
+            lane: letter.lane.as_deref().map(redacted),
+            destination: letter.destination.as_deref().map(redacted),
+            due: None,
+            parkings: letter.parkings,
+            job: letter.job.clone(),
+            generation: letter.generation,
         }
+    }
+
+    /// The same without the body, whose size is kept.
+    #[must_use]
+    pub fn without_body(mut self) -> Self {
+        self.body_omitted_bytes = Some(self.body_bytes());
+        (self.body_text, self.body_base64, self.body_amqp) = (None, None, None);
+        self
+    }
+
+    /// The size of the body, as [`Event::body`] has it.
+    pub(crate) fn body_bytes(&self) -> u64 {
+        if let Some(bytes) = self.body_omitted_bytes {
+            return bytes;
+        }
+        let of_base64 = |text: &str| {
+            let padding = text.bytes().rev().take_while(|byte| *byte == b'=').count();
+            (text.len() / 4 * 3).saturating_sub(padding)
+        };
+        let bytes = match (&self.body_amqp, &self.body_base64, &self.body_text) {
+            (Some(body), ..) => body.to_bytes().len(),
+            (_, Some(encoded), _) => of_base64(encoded),
+            (.., Some(text)) => text.len(),
+            _ => 0,
+        };
+        bytes as u64
     }
 
     /// The body of the event, byte for byte; see [`Event::body`](crate::Event::body).
     ///
     /// # Errors
     /// `BadData` where the record was damaged. `Unreadable` where the event could not be read.
+    /// `Permanent` where the body was left out.
     pub fn body(&self) -> Result<Bytes, Error> {
         match (&self.body_amqp, &self.body_base64, &self.body_text) {
             (Some(body), ..) => Ok(body.to_bytes()),
@@ -153,6 +234,12 @@ impl DeadLetterRecord {
                     .with_source(error)
             }),
             (.., Some(text)) => Ok(Bytes::copy_from_slice(text.as_bytes())),
+            _ if self.body_omitted_bytes.is_some() => Err(Error::new(
+                ErrorClass::Permanent,
+                READ,
+                "its body was left out by the setting of its worker, so that it cannot be replayed: \
+                 replay the event from elsewhere",
+            )),
             _ if self.error.class == ErrorClass::Unreadable => Err(Error::new(
                 ErrorClass::Unreadable,
                 READ,
@@ -191,6 +278,28 @@ impl DeadLetterRecord {
             annotations.insert(AnnotationKey::Number(*number), value);
         }
         Ok(annotations)
+    }
+
+    /// The event as it was received, with all that it held; times have milliseconds.
+    ///
+    /// # Errors
+    /// As [`DeadLetterRecord::body`].
+    pub fn to_event(&self) -> Result<Event, Error> {
+        let partition = Partition::new(self.topic.clone(), self.partition.clone());
+        let number = self.sequence_number.0;
+        let mut parts = EventParts::new(partition.into(), number, self.body()?);
+        if let Some(body) = &self.body_amqp {
+            parts.set_structured_body(body.clone());
+        }
+        parts.offset.clone_from(&self.offset);
+        parts.enqueued_time = from_rfc3339(&self.enqueued_time).ok_or_else(|| {
+            bad_data(format!("its enqueued_time is {:?}, which is not a time", self.enqueued_time))
+        })?;
+        parts.key.clone_from(&self.key);
+        parts.properties = self.event_properties()?;
+        parts.annotations = self.event_annotations()?;
+        parts.set_message(self.message.clone());
+        Ok(parts.into())
     }
 
     /// The event to publish again, with all that it held.
@@ -313,7 +422,8 @@ mod tests {
             },
             SystemTime::UNIX_EPOCH + Duration::from_secs(60),
         )
-        .with_history(3, SystemTime::UNIX_EPOCH);
+        .with_history(3, SystemTime::UNIX_EPOCH)
+        .with_origin("ns.example", Incarnation(1_700_000_000_123));
         let record = DeadLetterRecord::new(&letter);
         let read = DeadLetterRecord::from_json(&record.to_json().unwrap()).unwrap();
         assert_eq!(read, record);
@@ -344,7 +454,9 @@ mod tests {
         assert_eq!(
             json,
             json!({
-                "version": 2,
+                "version": 3,
+                "namespace": "ns.example",
+                "incarnation": 1_700_000_000_123_i64,
                 "topic": "orders",
                 "partition": "3",
                 "offset": "4096",
@@ -384,6 +496,12 @@ mod tests {
             let record = record(parts(body.clone()));
             assert_eq!(record.body().unwrap(), body);
             assert!(record.body_text.is_some() != record.body_base64.is_some());
+            assert_eq!(record.body_bytes(), body.len() as u64);
+            assert_eq!(record.to_event().unwrap().body(), &body);
+            let without = record.without_body();
+            assert_eq!(without.body_bytes(), body.len() as u64);
+            let error = without.body().unwrap_err();
+            assert!(error.to_string().contains("left out"), "{error}");
         }
     }
 
@@ -417,7 +535,13 @@ mod tests {
             parts.set_structured_body(body);
             let event = Event::from(parts.clone());
             let written = OutgoingEvent::copy_of(&event);
-            let read = record(parts.clone()).to_outgoing().unwrap();
+            let record = record(parts.clone());
+            let again = OutgoingEvent::copy_of(&record.to_event().unwrap());
+            let read = record.to_outgoing().unwrap();
+            assert_eq!(again.structured_body, written.structured_body);
+            assert_eq!(again.properties, written.properties);
+            assert_eq!(again.annotations, written.annotations);
+            assert_eq!((&again.message, &again.key), (&written.message, &written.key));
             assert_eq!(read.body, written.body);
             assert_eq!(read.structured_body, written.structured_body);
             assert_eq!(read.properties, written.properties);
@@ -445,6 +569,34 @@ mod tests {
         assert_eq!(properties["i"], Value::Long(5));
         assert_eq!(properties["u"], Value::ULong(u64::MAX));
         assert_eq!(record.body().unwrap(), "x");
+    }
+
+    #[test]
+    fn a_record_of_version_2_is_read() {
+        let mut json: serde_json::Value =
+            serde_json::from_slice(&record(parts("x")).to_json().unwrap()).unwrap();
+        let fields = json.as_object_mut().unwrap();
+        fields.insert("version".to_owned(), json!(2));
+        fields.remove("namespace");
+        fields.remove("incarnation");
+        let read = DeadLetterRecord::from_json(json.to_string().as_bytes()).unwrap();
+        assert_eq!((read.namespace.as_str(), read.incarnation), ("", Incarnation(0)));
+        assert_eq!(read.to_event().unwrap().body(), "x");
+    }
+
+    #[test]
+    fn texts_of_the_failure_hold_no_secret_and_the_body_is_as_it_came() {
+        let failure = Failure::permanent("GET https://u:canary@h/a?sig=canary: 404")
+            .caused_by(&std::io::Error::other("Authorization: Bearer CANARY.canary"));
+        let body = "{\"url\": \"https://h/a?sig=kept\"}";
+        let event = Event::from(parts(body));
+        let now = SystemTime::UNIX_EPOCH;
+        let mut letter = DeadLetter::new(event, "$Default".into(), "worker-1", failure, now);
+        letter.destination = Some("https://u:canary@h".to_owned());
+        let record = DeadLetterRecord::new(&letter);
+        let json = String::from_utf8(record.to_json().unwrap()).unwrap();
+        assert!(!json.to_lowercase().contains("canary"), "{json}");
+        assert_eq!(record.body().unwrap(), body);
     }
 
     #[test]

@@ -21,7 +21,7 @@ const VALUES: &[&str] = &[
     "timestamp",
 ];
 const PORTS: &[&str] =
-    &["blob_store", "checkpoint_store", "dead_letter", "lease_store", "transport"];
+    &["blob_store", "checkpoint_store", "dead_letter", "failure_store", "lease_store", "transport"];
 const RUNTIME: &[&str] = &["connection_test", "consumer", "producer", "telemetry", "transfer"];
 
 /// What the root re-exports, which doc examples and macros may name.
@@ -54,6 +54,7 @@ fn allowed(file: &str) -> BTreeSet<&'static str> {
                 "checkpoint_store",
                 "lease_store",
                 "dead_letter",
+                "failure_store",
                 "blob_store",
                 "blob_container",
             ]);
@@ -95,6 +96,9 @@ const ADAPTERS: &[&str] = &[
     "dead_letter::folder",
     "dead_letter::hub",
     "dead_letter::memory",
+    "dead_letter::store",
+    "failure_store::folder",
+    "failure_store::memory",
     "blob_store::container",
     "blob_store::folder",
     "lease_store::blob",
