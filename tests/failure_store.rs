@@ -1,7 +1,10 @@
 //! What every failure store must do, run against each, and what each adds.
 //!
-//! A new store joins with one `contract!` line at the end of the list below.
+//! A new store joins with one `contract!` line at the end of the list below. The container needs Azurite,
+//! which scripts/test installs.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod azurite;
 
 use std::any::Any;
 use std::collections::BTreeSet;
@@ -16,12 +19,14 @@ use longshore::error::error_chain;
 use longshore::event::{
     Body, EventParts, Incarnation, MessageId, MessageProperties, Partition, SequenceNumber, Value,
 };
+use longshore::failure_store::container::ContainerFailureStore;
 use longshore::failure_store::folder::FolderFailureStore;
 use longshore::failure_store::memory::MemoryFailureStore;
 use longshore::failure_store::{
     Expected, FailureEntry, FailureKey, FailureKind, FailureMeta, FailurePrefix, FailureStore,
     Fingerprint, ListedFailure, LogIdentity, StoreError, VersionToken,
 };
+use longshore::secret::Secret;
 use longshore::{Error, ErrorClass, Event, Failure};
 
 /// An empty store, and what must live as long as it.
@@ -67,6 +72,7 @@ macro_rules! contract {
 
 contract!(memory, memory_store());
 contract!(folder, folder_store());
+contract!(container, container_store());
 
 async fn memory_store() -> Fixture {
     Fixture { store: Arc::new(MemoryFailureStore::new()), _keep: Box::new(()) }
@@ -76,6 +82,12 @@ async fn folder_store() -> Fixture {
     let dir = tempfile::tempdir().unwrap();
     let store = FolderFailureStore::open(dir.path()).unwrap();
     Fixture { store: Arc::new(store), _keep: Box::new(dir) }
+}
+
+async fn container_store() -> Fixture {
+    let container = azurite::Container::create().await;
+    let store = ContainerFailureStore::with_signature(&Secret::new(container.url(azurite::ALL)));
+    Fixture { store: Arc::new(store.unwrap()), _keep: Box::new(container) }
 }
 
 fn log_of(namespace: &str, entity: &str, group: &str, partition: &str) -> LogIdentity {
@@ -540,6 +552,239 @@ async fn a_sink_leaves_one_record_of_an_event(store: Arc<dyn FailureStore>) {
         if listed.meta.is_body_omitted {
             let refused: Error = stored.record().unwrap().to_event().unwrap_err();
             assert!(refused.to_string().contains("cannot be replayed"), "{refused}");
+        }
+    }
+}
+
+/// What the folder promises beyond the contract.
+mod folders {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+
+    const BUCKET: &str = "dead/ns.example/orders/1700000000123/%24default/0/0000000000000000000";
+
+    fn open(dir: &Path) -> FolderFailureStore {
+        FolderFailureStore::open(dir).unwrap()
+    }
+
+    fn file_of(dir: &Path, number: i64) -> PathBuf {
+        dir.join(BUCKET).join(format!("{number:019}.json"))
+    }
+
+    async fn reasons(store: &dyn FailureStore) -> Vec<String> {
+        let listed = listed(store, &FailurePrefix::all(FailureKind::Dead), 100).await;
+        listed.into_iter().map(|listed| listed.meta.reason).collect()
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn stores_that_share_a_folder_have_one_winner_for_each_version() {
+        let dir = tempfile::tempdir().unwrap();
+        let stores: Vec<_> = (0..4).map(|_| Arc::new(open(dir.path()))).collect();
+        let mut expected = Expected::Absent;
+        for round in 0..8 {
+            let writers: Vec<_> = stores
+                .iter()
+                .map(|store| {
+                    let (store, expected) = (Arc::clone(store), expected.clone());
+                    tokio::spawn(async move { store.put(&dead(7), &entry("x"), &expected).await })
+                })
+                .collect();
+            let mut winners = Vec::new();
+            for writer in writers {
+                match writer.await.unwrap() {
+                    Ok(version) => winners.push(version),
+                    lost => assert_conflict(lost),
+                }
+            }
+            assert_eq!(winners.len(), 1, "round {round}");
+            expected = Expected::Version(winners.remove(0));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_is_for_people_and_its_owners_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir.path().join("failures"));
+        let version = create(&store, &dead(7), "seven").await;
+        let file = file_of(&dir.path().join("failures"), 7);
+        let text = fs::read_to_string(&file).unwrap();
+        let (head, record) = text.split_once('\n').unwrap();
+        assert_eq!(record, "seven");
+        assert!(head.contains("hub=orders;group=$Default") && head.contains(&version.0), "{head}");
+        for path in file.ancestors().take_while(|path| *path != dir.path()) {
+            let mode = fs::metadata(path).unwrap().permissions().mode() & 0o777;
+            assert_eq!(mode, if path.is_dir() { 0o700 } else { 0o600 }, "{}", path.display());
+        }
+        assert_eq!(
+            open(&dir.path().join("failures")).read(&dead(7)).await.unwrap().unwrap().version,
+            version
+        );
+    }
+
+    #[tokio::test]
+    async fn an_index_that_is_gone_damaged_or_old_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        for number in 1..=3 {
+            create(&store, &dead(number), &number.to_string()).await;
+        }
+        let index = dir.path().join(BUCKET).join(".index");
+        let whole = fs::read(&index).unwrap();
+        let old = file_of(dir.path(), 2);
+        let before = fs::read(&old).unwrap();
+        store.put(&dead(2), &entry("two"), &Expected::Anything).await.unwrap();
+        for content in [None, Some(&whole[..whole.len() / 2]), Some(&whole), Some(b"\xff\n\n a b")]
+        {
+            match content {
+                Some(content) => fs::write(&index, content).unwrap(),
+                None => fs::remove_file(&index).unwrap(),
+            }
+            assert_eq!(reasons(&store).await, ["1", "two", "3"]);
+            assert!(fs::metadata(&index).unwrap().len() > 100, "it was mended");
+            assert_eq!(reasons(&store).await, ["1", "two", "3"]);
+        }
+        // Somebody puts back what was there before.
+        fs::write(&old, before).unwrap();
+        assert_eq!(reasons(&store).await, ["1", "2", "3"]);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_failure_is_named_and_hides_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        for number in 1..=4 {
+            create(&store, &dead(number), "x").await;
+        }
+        fs::write(file_of(dir.path(), 2), "not ours").unwrap();
+        fs::copy(file_of(dir.path(), 1), file_of(dir.path(), 3)).unwrap();
+        fs::write(dir.path().join("dead/a-file"), "x").unwrap();
+        let page = store.list(&FailurePrefix::all(FailureKind::Dead), None, 10).await.unwrap();
+        let told: Vec<_> = page
+            .entries
+            .iter()
+            .map(|entry| entry.as_ref().map(|it| it.key.clone()).map_err(ToString::to_string))
+            .collect();
+        assert_eq!((&told[0], &told[3]), (&Ok(dead(1)), &Ok(dead(4))));
+        for (told, fault) in [
+            (
+                &told[1],
+                "0000000000000000002.json is no failure: its first line does not say what it is",
+            ),
+            (
+                &told[2],
+                "it is a copy of dead/ns.example/orders/1700000000123/%24default/0/1; repair it",
+            ),
+        ] {
+            let told = told.as_ref().unwrap_err();
+            assert!(told.contains(fault), "{told}");
+        }
+        for number in [2, 3] {
+            let stored = store.read(&dead(number)).await.unwrap().unwrap();
+            assert!(stored.record().is_err());
+            store.delete(&dead(number), &stored.version).await.unwrap();
+        }
+        assert_eq!(reasons(&store).await, ["x", "x"]);
+    }
+
+    #[tokio::test]
+    async fn a_folder_without_failures_goes_and_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        for _ in 0..3 {
+            let version = create(&store, &dead(7), "x").await;
+            assert!(dir.path().join(BUCKET).is_dir());
+            store.delete(&dead(7), &version).await.unwrap();
+            assert!(!dir.path().join(BUCKET).exists());
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_gone_or_in_the_way_says_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("failures");
+        let store = open(&root);
+        create(&store, &dead(1), "x").await;
+        fs::remove_dir_all(&root).unwrap();
+        let prefix = FailurePrefix::all(FailureKind::Dead);
+        let put = store.put(&dead(1), &entry("x"), &Expected::Anything).await;
+        let Err(StoreError::Failed(put)) = put else { panic!("{put:?}") };
+        for error in [
+            put,
+            store.read(&dead(1)).await.unwrap_err(),
+            store.list(&prefix, None, 10).await.unwrap_err(),
+        ] {
+            assert_eq!(error.class(), ErrorClass::Permanent);
+            assert!(error.to_string().contains("removed or unmounted while in use; put it back"));
+        }
+        fs::write(&root, "").unwrap();
+        let error = FolderFailureStore::open(&root).unwrap_err();
+        assert!(error.to_string().contains("is a file; choose a folder"), "{error}");
+    }
+}
+
+/// What the container promises beyond the contract.
+mod containers {
+    use super::*;
+
+    fn open(url: String) -> ContainerFailureStore {
+        ContainerFailureStore::with_signature(&Secret::new(url)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_blob_can_be_read_by_other_tools_and_its_metadata_is_ascii() {
+        let container = azurite::Container::create().await;
+        let store = open(container.url(azurite::ALL));
+        create(&store, &dead(7), "ä 7").await;
+        let name = "dead/ns.example/orders/1700000000123/%24default/0/0000000000000000007.json";
+        assert_eq!(container.content(name).await.unwrap(), "ä 7".as_bytes());
+        assert_eq!(container.header(name, "content-type").await.unwrap(), "application/json");
+        let line = container.header(name, "x-ms-meta-longshore").await.unwrap();
+        assert!(line.ends_with(";reason=%C3%A4%207"), "{line}");
+    }
+
+    #[tokio::test]
+    async fn a_blob_of_somebody_else_is_named_and_hides_no_other() {
+        let container = azurite::Container::create().await;
+        let store = open(container.url(azurite::ALL));
+        create(&store, &dead(7), "x").await;
+        container.put("dead/a", &[]).await;
+        container.put("dead/z", &[("longshore", "v=99")]).await;
+        let page = store.list(&FailurePrefix::all(FailureKind::Dead), None, 10).await.unwrap();
+        let told: Vec<_> =
+            page.entries.iter().map(|entry| entry.as_ref().map_err(ToString::to_string)).collect();
+        assert_eq!(told[1].as_ref().unwrap().key, dead(7));
+        for (told, fault) in [(&told[0], "no metadata of a failure"), (&told[2], "of version 99")] {
+            assert!(told.as_ref().unwrap_err().contains(fault), "{told:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_container_that_is_forbidden_or_gone_says_what_to_do() {
+        let container = azurite::Container::create().await;
+        let version = create(&open(container.url(azurite::ALL)), &dead(7), "x").await;
+        let reader = open(container.url("rl"));
+        assert_eq!(text_of(&reader, &dead(7)).await.as_deref(), Some("x"));
+        let put = reader.put(&dead(8), &entry("x"), &Expected::Anything).await;
+        let Err(StoreError::Failed(put)) = put else { panic!("{put:?}") };
+        let deleted = reader.delete(&dead(7), &version).await;
+        let Err(StoreError::Failed(deleted)) = deleted else { panic!("{deleted:?}") };
+        for error in [put, deleted] {
+            assert_eq!(error.class(), ErrorClass::Auth);
+            assert!(error.to_string().contains("its signature or role must be valid"), "{error}");
+        }
+        let gone = open(azurite::Container::absent().url(azurite::ALL));
+        let prefix = FailurePrefix::all(FailureKind::Dead);
+        for error in [
+            gone.list(&prefix, None, 10).await.unwrap_err(),
+            gone.read(&dead(7)).await.unwrap_err(),
+        ] {
+            assert_eq!(error.class(), ErrorClass::Permanent);
+            let told = format!("{error:?}");
+            assert!(told.contains("does not exist; create it") && !told.contains("sig="), "{told}");
         }
     }
 }

@@ -3,6 +3,7 @@
 //! `Ok` from a sink means that the record is durable: only then does the watermark pass the
 //! event.
 
+mod contents;
 pub mod folder;
 pub mod hub;
 pub mod memory;

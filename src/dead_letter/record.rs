@@ -9,20 +9,19 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::DeadLetter;
 use crate::error::{Error, ErrorClass};
 use crate::event::{
-    AnnotationKey, Annotations, Body, ConsumerGroup, EntityName, Event, EventParts, Incarnation,
-    MessageProperties, Offset, OutgoingEvent, Partition, PartitionId, Properties, SequenceNumber,
-    Unreadable, Value,
+    AnnotationKey, Annotations, Body, ConsumerGroup, EntityName, Incarnation, MessageProperties,
+    Offset, PartitionId, SequenceNumber, Unreadable,
 };
+use crate::outcome::Failure;
 use crate::secret::redacted;
-use crate::timestamp::{from_rfc3339, rfc3339};
+use crate::timestamp::rfc3339;
 
-const READ: &str = "read the dead letter";
+pub(super) const READ: &str = "read the dead letter";
 
 /// A dead letter, written down. `Debug` leaves body and properties out: they are the
 /// customer's.
@@ -135,6 +134,17 @@ pub struct DeadLetterFailure {
     pub causes: Vec<String>,
 }
 
+impl DeadLetterFailure {
+    /// Writes a failure down, without what may be secret in its texts.
+    pub(super) fn of(failure: &Failure) -> Self {
+        Self {
+            class: failure.class,
+            message: redacted(&failure.message),
+            causes: failure.causes.iter().map(|cause| redacted(cause)).collect(),
+        }
+    }
+}
+
 impl DeadLetterRecord {
     /// The layout that this release writes, and the latest it reads. In version 1 there were no
     /// annotations, integers had one width, and `{"float": "NaN"}` was a number of 64 bits. In version 2
@@ -178,11 +188,7 @@ impl DeadLetterRecord {
             body_amqp,
             body_omitted_bytes: None,
             sequence_numbers: range.map(|Unreadable { first, last, .. }| [*first, *last]),
-            error: DeadLetterFailure {
-                class: letter.failure.class,
-                message: redacted(&letter.failure.message),
-                causes: letter.failure.causes.iter().map(|cause| redacted(cause)).collect(),
-            },
+            error: DeadLetterFailure::of(&letter.failure),
             attempts: letter.attempts,
             first_failure: rfc3339(letter.first_failure),
             last_failure: rfc3339(letter.last_failure),
@@ -193,138 +199,6 @@ impl DeadLetterRecord {
             job: letter.job.clone(),
             generation: letter.generation,
         }
-    }
-
-    /// The same without the body, whose size is kept.
-    #[must_use]
-    pub fn without_body(mut self) -> Self {
-        self.body_omitted_bytes = Some(self.body_bytes());
-        (self.body_text, self.body_base64, self.body_amqp) = (None, None, None);
-        self
-    }
-
-    /// The size of the body, as [`Event::body`] has it.
-    pub(crate) fn body_bytes(&self) -> u64 {
-        if let Some(bytes) = self.body_omitted_bytes {
-            return bytes;
-        }
-        let of_base64 = |text: &str| {
-            let padding = text.bytes().rev().take_while(|byte| *byte == b'=').count();
-            (text.len() / 4 * 3).saturating_sub(padding)
-        };
-        let bytes = match (&self.body_amqp, &self.body_base64, &self.body_text) {
-            (Some(body), ..) => body.to_bytes().len(),
-            (_, Some(encoded), _) => of_base64(encoded),
-            (.., Some(text)) => text.len(),
-            _ => 0,
-        };
-        bytes as u64
-    }
-
-    /// The body of the event, byte for byte; see [`Event::body`](crate::Event::body).
-    ///
-    /// # Errors
-    /// `BadData` where the record was damaged. `Unreadable` where the event could not be read.
-    /// `Permanent` where the body was left out.
-    pub fn body(&self) -> Result<Bytes, Error> {
-        match (&self.body_amqp, &self.body_base64, &self.body_text) {
-            (Some(body), ..) => Ok(body.to_bytes()),
-            (_, Some(encoded), _) => BASE64.decode(encoded).map(Bytes::from).map_err(|error| {
-                bad_data("its body_base64 is not base64; replay the event from elsewhere")
-                    .with_source(error)
-            }),
-            (.., Some(text)) => Ok(Bytes::copy_from_slice(text.as_bytes())),
-            _ if self.body_omitted_bytes.is_some() => Err(Error::new(
-                ErrorClass::Permanent,
-                READ,
-                "its body was left out by the setting of its worker, so that it cannot be replayed: \
-                 replay the event from elsewhere",
-            )),
-            _ if self.error.class == ErrorClass::Unreadable => Err(Error::new(
-                ErrorClass::Unreadable,
-                READ,
-                "the event could not be decoded: read it from the hub with a client that can",
-            )),
-            _ => Err(bad_data(
-                "it has neither body_text nor body_base64 nor body_amqp; replay the event from \
-                 elsewhere",
-            )),
-        }
-    }
-
-    /// The properties of the event, with their types.
-    ///
-    /// # Errors
-    /// `BadData` where the record was damaged.
-    pub fn event_properties(&self) -> Result<Properties, Error> {
-        self.properties
-            .iter()
-            .map(|(name, json)| Ok((name.clone(), self.value("property", name, json)?)))
-            .collect()
-    }
-
-    /// The annotations of the event, with their types.
-    ///
-    /// # Errors
-    /// `BadData` where the record was damaged.
-    pub fn event_annotations(&self) -> Result<Annotations, Error> {
-        let mut annotations = Annotations::new();
-        for (name, json) in &self.annotations {
-            let value = self.value("annotation", name, json)?;
-            annotations.insert(AnnotationKey::Name(name.clone()), value);
-        }
-        for (number, json) in &self.numbered_annotations {
-            let value = self.value("annotation", &number.to_string(), json)?;
-            annotations.insert(AnnotationKey::Number(*number), value);
-        }
-        Ok(annotations)
-    }
-
-    /// The event as it was received, with all that it held; times have milliseconds.
-    ///
-    /// # Errors
-    /// As [`DeadLetterRecord::body`].
-    pub fn to_event(&self) -> Result<Event, Error> {
-        let partition = Partition::new(self.topic.clone(), self.partition.clone());
-        let number = self.sequence_number.0;
-        let mut parts = EventParts::new(partition.into(), number, self.body()?);
-        if let Some(body) = &self.body_amqp {
-            parts.set_structured_body(body.clone());
-        }
-        parts.offset.clone_from(&self.offset);
-        parts.enqueued_time = from_rfc3339(&self.enqueued_time).ok_or_else(|| {
-            bad_data(format!("its enqueued_time is {:?}, which is not a time", self.enqueued_time))
-        })?;
-        parts.key.clone_from(&self.key);
-        parts.properties = self.event_properties()?;
-        parts.annotations = self.event_annotations()?;
-        parts.set_message(self.message.clone());
-        Ok(parts.into())
-    }
-
-    /// The event to publish again, with all that it held.
-    ///
-    /// # Errors
-    /// As [`DeadLetterRecord::body`].
-    pub fn to_outgoing(&self) -> Result<OutgoingEvent, Error> {
-        let mut event = OutgoingEvent::new(self.body()?);
-        event.key = self.key.clone();
-        event.structured_body = self.body_amqp.clone();
-        event.properties = self.event_properties()?;
-        event.annotations = self.event_annotations()?;
-        event.message = self.message.clone();
-        Ok(event)
-    }
-
-    fn value(&self, what: &str, name: &str, json: &serde_json::Value) -> Result<Value, Error> {
-        let value = match json.get("float") {
-            // What version 1 wrote of a number of 64 bits.
-            Some(serde_json::Value::String(text)) if self.version == 1 => {
-                text.parse().ok().map(Value::Double)
-            }
-            _ => Value::from_json(json),
-        };
-        value.ok_or_else(|| bad_data(format!("its {what} {name:?} is not one of an event")))
     }
 
     /// The record as JSON text for people and programs.
@@ -380,7 +254,8 @@ impl fmt::Debug for DeadLetterRecord {
     }
 }
 
-fn bad_data(message: impl Into<String>) -> Error {
+/// What is wrong with a record.
+pub(super) fn bad_data(message: impl Into<String>) -> Error {
     Error::new(ErrorClass::BadData, READ, message)
 }
 
@@ -404,10 +279,11 @@ mod tests {
     use std::sync::Arc;
     use std::time::{Duration, SystemTime};
 
+    use bytes::Bytes;
     use serde_json::json;
 
     use super::*;
-    use crate::event::{Event, EventParts, MessageId, Partition};
+    use crate::event::{Event, EventParts, MessageId, OutgoingEvent, Partition, Value};
     use crate::outcome::Failure;
 
     fn record(parts: EventParts) -> DeadLetterRecord {

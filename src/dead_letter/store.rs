@@ -43,6 +43,11 @@ impl StoreDeadLetterSink {
         self
     }
 
+    /// Where the store is, for messages; without a secret.
+    pub fn place(&self) -> String {
+        self.store.place()
+    }
+
     async fn put(&self, letter: &DeadLetter) -> Result<()> {
         let mut record = DeadLetterRecord::new(letter);
         if self.body == LetterBody::Omit {

@@ -185,8 +185,8 @@ impl DurableFolder {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use super::super::Access;
     use super::*;
-    use crate::durable_folder::Access;
 
     fn open(path: &Path) -> DurableFolder {
         DurableFolder::open(path.to_owned(), Access::Shared, "open").unwrap()

@@ -78,7 +78,9 @@ fn common(message: &str) -> String {
         } else if let Some(bytes) = quoted(letter, rest, &kept) {
             push_gap(&mut kept);
             bytes
-        } else if let Some(bytes) = address(rest, &mut kept) {
+        } else if !kept.ends_with(char::is_alphanumeric)
+            && let Some(bytes) = address(rest, &mut kept)
+        {
             bytes
         } else {
             word(rest, &mut kept)

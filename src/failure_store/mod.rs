@@ -10,6 +10,8 @@
 //! metadata is made of, [`FailureEntry::of`] says. It is a register per key, like a checkpoint
 //! store: who may write over what is decided above it, by versions.
 
+#[cfg(feature = "blob")]
+pub mod container;
 mod fingerprint;
 pub mod folder;
 mod key;

@@ -5,8 +5,10 @@ use bytes::Bytes;
 use super::key::{EventIdentity, FailureKey, FailureKind, LogIdentity};
 use super::meta::FailureMeta;
 use super::{FailureEntry, Fingerprint, StoredFailure, reason};
+use crate::dead_letter::DeadLetter;
 use crate::dead_letter::record::DeadLetterRecord;
 use crate::error::{Error, ErrorClass};
+use crate::event::Partition;
 use crate::timestamp::from_rfc3339;
 
 impl DeadLetterRecord {
@@ -20,6 +22,19 @@ impl DeadLetterRecord {
             partition: self.partition.clone(),
         };
         log.event(self.sequence_number)
+    }
+
+    /// The event that a letter is of.
+    pub(crate) fn identity_of(letter: &DeadLetter) -> EventIdentity {
+        let Partition { entity, id } = letter.event.partition();
+        let log = LogIdentity {
+            namespace: letter.namespace.clone(),
+            entity: entity.clone(),
+            incarnation: letter.incarnation,
+            consumer_group: letter.consumer_group.clone(),
+            partition: id.clone(),
+        };
+        log.event(letter.event.sequence_number())
     }
 
     /// What a listing says of the record.
