@@ -2,7 +2,7 @@
 //!
 //! A record holds what is needed to understand the failure and to replay the event: the body
 //! comes back byte for byte, values of properties and annotations with their types, as
-//! [`Value::to_json`] writes them. Times are RFC 3339 in UTC.
+//! [`Value::to_json`](crate::event::Value::to_json) writes them. Times are RFC 3339 in UTC.
 
 use std::collections::BTreeMap;
 use std::fmt;
