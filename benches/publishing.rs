@@ -78,7 +78,8 @@ fn median(values: &mut [f64]) -> f64 {
 
 fn main() {
     if broker::kind().is_some() {
-        let builder = Emulator::builder().create_on_first_use(PARTITIONS);
+        let builder =
+            Emulator::builder().create_on_first_use(PARTITIONS).max_memory_bytes(usize::MAX);
         return broker::serve(builder.disposition_delay(ANSWER));
     }
     let (tasks, each, pairs) = if is_trial() { (100, 3, 1) } else { (1_000, 10, 5) };

@@ -45,7 +45,7 @@ const LINK_BYTES: usize = DEFAULT_MEMORY_BUDGET_BYTES / 8 / PARTITIONS;
 
 /// The broker's side: a log in memory, or in this folder.
 fn serve(log: &str) {
-    let builder = Emulator::builder().hub(HUB, PARTITIONS as u32);
+    let builder = Emulator::builder().hub(HUB, PARTITIONS as u32).max_memory_bytes(usize::MAX);
     broker::serve(if log == MEMORY { builder } else { builder.data_dir(log) });
 }
 

@@ -54,6 +54,8 @@ pub const DEFAULT_PREFETCH_EVENTS: u32 = 300;
 pub const DEFAULT_HANDLER_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// Default of [`ConsumerOptions::max_attempts`].
 pub const DEFAULT_MAX_ATTEMPTS: u32 = 5;
+/// Default of [`ConsumerOptions::max_age`].
+pub const DEFAULT_MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Default of [`ConsumerOptions::max_takeovers`].
 pub const DEFAULT_MAX_TAKEOVERS: u32 = 7;
 /// Default of [`ConsumerOptions::retry_backoff`].
@@ -279,9 +281,15 @@ pub struct ConsumerOptions {
     /// How long a handler may take; then its future is dropped and its events are retried.
     /// `None`: as long as it likes. Default [`DEFAULT_HANDLER_TIMEOUT`].
     pub handler_timeout: Option<Duration>,
-    /// How often a handler gets an event before it becomes a dead letter. Default
+    /// How often a handler gets an event before it becomes a dead letter. Where the failure may pass and
+    /// nothing has succeeded at its destination since the event failed first, the event is tried on
+    /// until something has, or until [`max_age`](Self::max_age); but 1 means that it is never tried
+    /// again. What fails while its destination is only probed uses up no attempt. Default
     /// [`DEFAULT_MAX_ATTEMPTS`].
     pub max_attempts: u32,
+    /// How long an event is tried while nothing succeeds at its destination. Default
+    /// [`DEFAULT_MAX_AGE`].
+    pub max_age: Duration,
     /// How many owners of a partition may end one after the other without progress before an
     /// event that was on trial when two of them did becomes a dead letter: an event that ends its
     /// process would do so for ever. Fewer and fewer events are in flight until it is found, see
@@ -335,6 +343,7 @@ impl Default for ConsumerOptions {
             prefetch_events: DEFAULT_PREFETCH_EVENTS,
             handler_timeout: Some(DEFAULT_HANDLER_TIMEOUT),
             max_attempts: DEFAULT_MAX_ATTEMPTS,
+            max_age: DEFAULT_MAX_AGE,
             max_takeovers: Some(DEFAULT_MAX_TAKEOVERS),
             retry_backoff: DEFAULT_RETRY_BACKOFF,
             checkpoint_min_interval: DEFAULT_CHECKPOINT_MIN_INTERVAL,
@@ -378,6 +387,7 @@ impl ConsumerOptions {
         if self.max_attempts == 0 {
             return Err(InvalidConfig::new("max_attempts", 0, "it must be at least 1"));
         }
+        duration("max_age", self.max_age, Duration::ZERO)?;
         if let Some(takeovers) = self.max_takeovers
             && takeovers < MIN_TAKEOVERS
         {

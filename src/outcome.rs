@@ -180,6 +180,7 @@ pub enum RetryDelay {
 
 /// Why an event did not finish.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Failure {
     /// What kind of failure it was.
     pub class: ErrorClass,
@@ -187,12 +188,23 @@ pub struct Failure {
     pub message: String,
     /// The causes, outermost first; without the message itself.
     pub causes: Vec<String>,
+    /// What is to blame, where the failure knows: a service, a host, a database. What fails again and
+    /// again is left alone for a while; see [`Failure::at`].
+    pub destination: Option<String>,
+    /// Code panicked over the event: it is at fault, whatever else fails.
+    pub(crate) is_panic: bool,
 }
 
 impl Failure {
     /// A failure of this class, described in one line.
     pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
-        Self { class, message: message.into(), causes: Vec::new() }
+        Self {
+            class,
+            message: message.into(),
+            causes: Vec::new(),
+            destination: None,
+            is_panic: false,
+        }
     }
 
     /// A failure that trying again does not change.
@@ -209,7 +221,21 @@ impl Failure {
     pub fn from_error(class: ErrorClass, error: &(dyn std::error::Error + 'static)) -> Self {
         let mut chain = error_chain(error);
         let message = chain.remove(0);
-        Self { class, message, causes: chain }
+        Self { causes: chain, ..Self::new(class, message) }
+    }
+
+    /// What a panic over an event says.
+    pub(crate) fn of_panic(message: impl Into<String>) -> Self {
+        Self { is_panic: true, ..Self::new(ErrorClass::Unknown, message) }
+    }
+
+    /// Names what is to blame: a service, a host, a database. Failures that name it and may pass are
+    /// counted together, and when most of the last attempts fail, nothing more begins but probes until
+    /// they succeed. Without a name it is the handler, or the limited lane of the event.
+    #[must_use]
+    pub fn at(mut self, destination: impl Into<String>) -> Self {
+        self.destination = Some(destination.into());
+        self
     }
 
     /// Adds the chain of `error` as causes.

@@ -1,5 +1,5 @@
 //! Files and folders that only their owner may use: made with no wider mode, opened without waiting,
-//! and never through a link.
+//! and never through a link. So are files that are handed on later, but for their mode.
 //!
 //! A pipe, a device or a link where a file should be is an error of its own: opened as others open
 //! files, a pipe would hold the caller until somebody writes to it.
@@ -20,15 +20,36 @@ pub fn create_folder(path: &Path) -> io::Result<()> {
     builder.create(path)
 }
 
+/// Makes a folder where there is none.
+///
+/// # Errors
+/// As the file system fails; `AlreadyExists` for whatever is there.
+pub fn create_one(path: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
 /// Opens a regular file as `options` say; one that is made has the mode 0600.
 ///
 /// # Errors
 /// As the file system fails; `InvalidInput` for what is no regular file.
 pub fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+    open_regular(options, path)
+}
+
+/// The same of a file that becomes another one's: one that is made has the mode that the umask says.
+///
+/// # Errors
+/// As of [`open`].
+pub fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    #[cfg(unix)]
     {
         use std::os::unix::fs::OpenOptionsExt as _;
-        options.mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     }
     let not_regular = || {
         let why = "it is not a regular file, but a link, a pipe, a folder or a device";

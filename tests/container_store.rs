@@ -188,6 +188,28 @@ async fn an_attempt_that_was_cut_is_gone_on_with_and_only_by_its_own_kind() {
 }
 
 #[tokio::test]
+async fn no_file_has_more_blocks_than_the_service_takes() {
+    const STEP: u64 = 64 << 10;
+    let container = Container::absent();
+    for (budget, streams) in [(BUDGET, 2), (1 << 20, 1_000), (64 << 20, 10), (8 << 30, 1)] {
+        let store = store(&container, ALL).with_budget(budget, streams);
+        for wanted in [1, STEP, 8 << 20, u64::MAX] {
+            for power in 0..=43 {
+                for bytes in [(1_u64 << power) - 1, 1 << power, (1 << power) + 1, 3 << power] {
+                    let block = store.block_bytes(bytes, wanted);
+                    assert!(block >= STEP && block.is_multiple_of(STEP), "{bytes}: {block}");
+                    assert!(bytes.div_ceil(block) <= 50_000, "{bytes}: {block}");
+                    // No longer than it must be, or may be for the budget.
+                    let least = bytes.div_ceil(50_000).next_multiple_of(STEP);
+                    let share = budget / (streams as u64 * 2) / STEP * STEP;
+                    assert!(block <= share.max(least).max(STEP), "{bytes}: {block}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_commit_replaces_what_was_seen_and_nothing_else() {
     let container = Container::create().await;
     let store = store(&container, ALL);
@@ -248,6 +270,38 @@ async fn a_signature_that_lets_us_write_only_is_enough() {
         assert!(container.content("a").await == Some(content.to_vec()));
         let made = MadeOf::new(&SOURCE, "v", bytes, BLOCK);
         assert_eq!(open(&store, "a", &made).await.1, []);
+    }
+}
+
+#[tokio::test]
+async fn a_container_is_checked_with_the_rights_that_the_work_needs_and_nothing_is_left_in_it() {
+    let container = Container::create().await;
+    for (rights, may_write, may_read) in
+        [(ALL, true, true), ("cw", true, false), ("w", true, false), ("r", false, true)]
+    {
+        let store = store(&container, rights);
+        for (checked, may) in
+            [(store.check_writable().await, may_write), (store.check_readable().await, may_read)]
+        {
+            match checked {
+                Ok(()) => assert!(may, "{rights}"),
+                Err(BlobError::Unusable { reason, .. }) => {
+                    assert!(!may && reason.contains("(403 "), "{rights}: {reason}");
+                }
+                Err(error) => panic!("{rights}: {error}"),
+            }
+        }
+    }
+    assert_eq!(container.names().await, Vec::<String>::new());
+    let absent = store(&Container::absent(), ALL);
+    let forged = container.url(ALL).replace("sig=", "sig=AAAA");
+    let forged = ContainerBlobStore::with_signature(&Secret::new(&forged)).expect("valid");
+    for (store, why) in [(absent, "does not exist; create it"), (forged, "refused (403 ")] {
+        for checked in [store.check_writable().await, store.check_readable().await] {
+            let Err(BlobError::Unusable { reason, .. }) = checked else { panic!("{checked:?}") };
+            assert!(reason.contains(why) && reason.contains(store.container_url()), "{reason}");
+            assert!(!reason.contains("sig=") && !reason.contains("AAAA"), "{reason}");
+        }
     }
 }
 

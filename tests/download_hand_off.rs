@@ -1,5 +1,8 @@
 //! A partition that is handed off in the midst of a large file, over the real SDK: it does not wait for
 //! the file, and its next owner goes on where the file was left.
+//!
+//! `LONGSHORE_HAND_OFF_SECONDS=600` makes it a file of so many seconds, at 1 MB/s; eight at 20 MB/s unless
+//! said.
 #![allow(missing_docs)]
 
 #[path = "support/broker.rs"]
@@ -32,18 +35,48 @@ use longshore::{
 };
 use serde_json::json;
 
-use support::{drained, until, within};
+use support::{LIMIT, drained, until, within};
 
-/// Of a connection, in bytes a second.
-const PACE: u32 = 5_000_000;
 const CONNECTIONS: usize = 4;
 const BLOCK: u64 = 8 * 1024 * 1024;
-/// Eight seconds over all connections.
-const LENGTH: u64 = 20 * BLOCK - 4_321;
+
+/// The file that is moved.
+#[derive(Clone, Copy)]
+struct Large {
+    bytes: u64,
+    /// Of a connection, in bytes a second.
+    pace: u32,
+}
+
+impl Large {
+    fn asked_for() -> Self {
+        let seconds = std::env::var("LONGSHORE_HAND_OFF_SECONDS").ok();
+        match seconds.and_then(|seconds| seconds.parse::<u64>().ok()) {
+            Some(seconds) => {
+                Self { bytes: seconds * 1_000_000, pace: 1_000_000 / CONNECTIONS as u32 }
+            }
+            // Eight seconds over all connections.
+            None => Self { bytes: 20 * BLOCK - 4_321, pace: 5_000_000 },
+        }
+    }
+
+    /// Waits until the condition holds: as long as all of the file takes, and what else takes its time.
+    async fn until(self, what: &str, mut holds: impl FnMut() -> bool) {
+        let seconds = self.bytes / (u64::from(self.pace) * CONNECTIONS as u64);
+        let limit = LIMIT + Duration::from_secs(seconds);
+        let waited = tokio::time::timeout(limit, async {
+            while !holds() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        assert!(waited.await.is_ok(), "never came: {what}");
+    }
+}
 
 /// Serves one large file, each request at its pace, and knows what it sent.
 struct Server {
     address: SocketAddr,
+    large: Large,
     /// Bytes of bodies.
     sent: AtomicU64,
 }
@@ -53,10 +86,10 @@ fn byte(at: u64) -> u8 {
 }
 
 impl Server {
-    fn start() -> Arc<Self> {
+    fn start(large: Large) -> Arc<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
         let address = listener.local_addr().expect("an address");
-        let server = Arc::new(Self { address, sent: AtomicU64::new(0) });
+        let server = Arc::new(Self { address, large, sent: AtomicU64::new(0) });
         let serving = server.clone();
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
@@ -73,6 +106,7 @@ impl Server {
     }
 
     fn serve(&self, mut stream: &TcpStream) -> io::Result<()> {
+        let length = self.large.bytes;
         stream.set_nodelay(true)?;
         let mut lines = BufReader::new(stream.try_clone()?).lines();
         loop {
@@ -85,12 +119,12 @@ impl Server {
                 let lower = line.to_ascii_lowercase();
                 if let Some(asked) = lower.strip_prefix("range: bytes=") {
                     let (from, to) = asked.split_once('-').expect("a range");
-                    let to = to.parse::<u64>().map_or(LENGTH, |last| last + 1);
-                    range = Some(from.parse().expect("a number")..to.min(LENGTH));
+                    let to = to.parse::<u64>().map_or(length, |last| last + 1);
+                    range = Some(from.parse().expect("a number")..to.min(length));
                 }
             }
             let status = if range.is_some() { "206 Part" } else { "200 All" };
-            let given = range.clone().unwrap_or(0..LENGTH);
+            let given = range.clone().unwrap_or(0..length);
             let bytes = given.end - given.start;
             write!(
                 stream,
@@ -99,7 +133,7 @@ impl Server {
             if range.is_some() {
                 write!(
                     stream,
-                    "Content-Range: bytes {}-{}/{LENGTH}\r\n",
+                    "Content-Range: bytes {}-{}/{length}\r\n",
                     given.start,
                     given.end - 1
                 )?;
@@ -114,7 +148,7 @@ impl Server {
         let (begun, first) = (Instant::now(), given.start);
         let mut at = first;
         while at < given.end {
-            let due = Duration::from_secs_f64((at - first) as f64 / f64::from(PACE));
+            let due = Duration::from_secs_f64((at - first) as f64 / f64::from(self.large.pace));
             thread::sleep(due.saturating_sub(begun.elapsed()));
             let part: Vec<u8> = (at..given.end.min(at + PART)).map(byte).collect();
             at += part.len() as u64;
@@ -195,7 +229,8 @@ fn start(
 async fn a_partition_leaves_in_the_midst_of_a_file_and_its_next_owner_goes_on() {
     let emulator = broker::patient().hub("tasks", 1).start().await.expect("started");
     let hub = broker::namespace(&emulator);
-    let server = Server::start();
+    let large = Large::asked_for();
+    let server = Server::start(large);
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
     let stores = Stores {
         checkpoints: Arc::new(MemoryCheckpointStore::new()),
@@ -209,7 +244,7 @@ async fn a_partition_leaves_in_the_midst_of_a_file_and_its_next_owner_goes_on() 
 
     let times = Times::default();
     let first = start("first", &hub, &stores, folder.path(), &times);
-    until("a part of the file is here", || server.bytes() > LENGTH / 3).await;
+    large.until("a part of the file is here", || server.bytes() > large.bytes / 3).await;
     let second = start("second", &hub, &stores, folder.path(), &times);
     // It is there, and has nothing yet.
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -217,7 +252,10 @@ async fn a_partition_leaves_in_the_midst_of_a_file_and_its_next_owner_goes_on() 
     assert!(exit.is_clean(), "{exit}");
     assert_eq!((exit.counts.put_back, exit.counts.retried, exit.counts.done), (1, 0, 0));
     let came = server.bytes();
-    assert!(came < LENGTH * 9 / 10, "the file was there before it could be left: {came} bytes");
+    assert!(
+        came < large.bytes * 9 / 10,
+        "the file was there before it could be left: {came} bytes"
+    );
 
     until("its next owner has the task", || times.0.lock().expect("lock").begun.len() == 2).await;
     let (stopped, moved) = {
@@ -228,16 +266,17 @@ async fn a_partition_leaves_in_the_midst_of_a_file_and_its_next_owner_goes_on() 
     assert!(stopped < Duration::from_secs(1), "it stopped after {stopped:?}");
     assert!(moved < Duration::from_secs(2), "its next owner began after {moved:?}");
 
-    until("the file is there", || {
-        let partitions = second.snapshot().partitions;
-        partitions.first().is_some_and(|one| one.settled_to.is_some_and(|to| to.0 == 0))
-    })
-    .await;
+    large
+        .until("the file is there", || {
+            let partitions = second.snapshot().partitions;
+            partitions.first().is_some_and(|one| one.settled_to.is_some_and(|to| to.0 == 0))
+        })
+        .await;
     let exit = within("the drain", drained(second)).await;
     assert!(exit.is_clean() && exit.counts.done == 1, "{exit}");
     let file = fs::read(folder.path().join("a")).expect("the file");
-    assert!(file.len() as u64 == LENGTH && (0..).zip(&file).all(|(at, is)| byte(at) == *is));
-    let again = server.bytes().saturating_sub(LENGTH);
+    assert!(file.len() as u64 == large.bytes && (0..).zip(&file).all(|(at, is)| byte(at) == *is));
+    let again = server.bytes().saturating_sub(large.bytes);
     println!("stopped in {stopped:?}, moved in {moved:?}; {came} bytes came before, {again} twice");
     assert!(again < CONNECTIONS as u64 * BLOCK, "{again} bytes were asked for again");
     let results = stores.results.transport("$Default");

@@ -65,11 +65,8 @@ async fn a_dead_letter_is_the_event_as_it_came_with_its_record_in_properties() {
     let hub = MemoryHub::new("orders-dead", 4);
     let sink = HubDeadLetterSink::new(Arc::new(hub.publisher()));
     let event: Event = failed_event(&b"\xff\xd8 no text"[..]).into();
-    let failure = Failure {
-        class: ErrorClass::Permanent,
-        message: "404".to_owned(),
-        causes: vec!["not \"found\"".to_owned(), "gone".to_owned()],
-    };
+    let mut failure = Failure::permanent("404");
+    failure.causes = vec!["not \"found\"".to_owned(), "gone".to_owned()];
     let letter = letter(event.clone(), failure);
     sink.write(&letter).await.expect("written");
     let events = events_of(&hub).await;
@@ -109,11 +106,8 @@ async fn a_dead_letter_that_fails_again_keeps_its_first_record() {
 async fn a_record_is_shortened_until_the_event_fits_and_a_body_is_never_cut() {
     let hub = MemoryHub::new("dead", 1);
     let sink = HubDeadLetterSink::new(Arc::new(hub.publisher()));
-    let failure = Failure {
-        class: ErrorClass::Unknown,
-        message: "ä".repeat(2_000),
-        causes: vec!["c".repeat(5_000)],
-    };
+    let mut failure = Failure::new(ErrorClass::Unknown, "ä".repeat(2_000));
+    failure.causes = vec!["c".repeat(5_000)];
     hub.limit_event_bytes(12_000);
     for body_bytes in [1_000, 4_000, 10_500, 11_900, 12_001] {
         let letter = letter(failed_event(vec![7; body_bytes]).into(), failure.clone());

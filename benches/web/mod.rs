@@ -1,6 +1,8 @@
 //! A web server in a process of its own, for benches: this program again, told so by an environment
-//! variable. It gives files of any length and takes blobs, which it counts and throws away. It ends with
-//! its standard input.
+//! variable; or on threads of this one, for tests that measure another process. It gives files of any length
+//! and takes blobs, which it throws away. In a process of its own it ends with its standard input.
+// Each program uses a part of it.
+#![allow(dead_code)]
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -15,9 +17,9 @@ const IS_SERVER: &str = "LONGSHORE_BENCH_WEB";
 /// What is written at a time.
 const PIECE_BYTES: usize = 256 * 1024;
 
-/// The server's process.
+/// The server.
 pub(crate) struct Web {
-    process: Child,
+    process: Option<Child>,
     address: String,
 }
 
@@ -32,7 +34,15 @@ impl Web {
         let mut address = String::new();
         let said = process.stdout.take().expect("piped");
         BufReader::new(said).read_line(&mut address).expect("it says where it is");
-        Self { process, address: address.trim_end().to_owned() }
+        Self { process: Some(process), address: address.trim_end().to_owned() }
+    }
+
+    /// The same within this process.
+    pub(crate) fn within() -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        let address = listener.local_addr().expect("an address").to_string();
+        thread::spawn(move || listen(&listener));
+        Self { process: None, address }
     }
 
     /// A file of so many bytes, at so many bytes a second and connection from its first byte on; 0: as
@@ -49,8 +59,10 @@ impl Web {
 
 impl Drop for Web {
     fn drop(&mut self) {
-        let _gone = self.process.kill();
-        let _gone = self.process.wait();
+        if let Some(process) = &mut self.process {
+            let _gone = process.kill();
+            let _gone = process.wait();
+        }
     }
 }
 
@@ -61,14 +73,16 @@ pub(crate) fn served() -> bool {
     }
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
     println!("{}", listener.local_addr().expect("an address"));
-    thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            // A client that has what it wanted goes away.
-            thread::spawn(move || drop(serve(stream)));
-        }
-    });
+    thread::spawn(move || listen(&listener));
     let _ends = io::stdin().read_to_end(&mut Vec::new());
     true
+}
+
+fn listen(listener: &TcpListener) {
+    for stream in listener.incoming().flatten() {
+        // A client that has what it wanted goes away.
+        thread::spawn(move || drop(serve(stream)));
+    }
 }
 
 fn serve(stream: TcpStream) -> io::Result<()> {

@@ -15,6 +15,9 @@
 
 mod attribute;
 mod blocks;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod look;
 mod partial;
 mod read;

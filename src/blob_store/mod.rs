@@ -210,6 +210,17 @@ pub trait BlobStore: Send + Sync + fmt::Debug + 'static {
         Box::pin(async { Ok(None) })
     }
 
+    /// Looks whether blobs can be put here, without putting one, and without a right that putting one does
+    /// not need: for the start of a program, which is a better time to hear of it than its first file.
+    /// Whoever is busy is there. `Ok` is no promise.
+    ///
+    /// # Errors
+    /// [`BlobError::Unusable`] where no blob can be put, for as long as nobody does something about it;
+    /// another one where it cannot be told, since nothing answers.
+    fn check_writable(&self) -> BoxFuture<'_, Result<(), BlobError>> {
+        Box::pin(async { Ok(()) })
+    }
+
     /// Whether the SHA-256 of every blob is to be computed, so that whoever looks at it later can tell
     /// whether it is whole. Where not, it is computed where somebody asks for it.
     fn wants_sha256(&self) -> bool {
@@ -397,6 +408,12 @@ pub trait BlockWriter: Send + Sync {
     /// The same without a wait: whether there is memory.
     fn try_reserve(&self, _at: u64) -> bool {
         true
+    }
+
+    /// How many bytes are to be collected for one write, where they come in smaller parts: a write may
+    /// cost more than its bytes. By default 256 KiB.
+    fn write_bytes(&self) -> u64 {
+        256 * 1024
     }
 
     /// Writes parts that follow one another, the first one at this place, within one block. Calls may run

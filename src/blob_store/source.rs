@@ -23,6 +23,16 @@ pub trait BlobSource: Send + Sync + fmt::Debug + 'static {
         part: Option<Range<u64>>,
     ) -> BoxFuture<'a, Result<Option<ReadBlob>, BlobError>>;
 
+    /// Looks whether blobs can be read here, as
+    /// [`BlobStore::check_writable`](super::BlobStore::check_writable) does for writing.
+    ///
+    /// # Errors
+    /// [`BlobError::Unusable`] where no blob can be read, for as long as nobody does something about it;
+    /// another one where it cannot be told, since nothing answers.
+    fn check_readable(&self) -> BoxFuture<'_, Result<(), BlobError>> {
+        Box::pin(async { Ok(()) })
+    }
+
     /// The blob as messages name it, without a secret.
     fn shown(&self, name: &BlobName) -> String;
 }

@@ -37,6 +37,10 @@ use crate::durable_folder::{Access, DurableFolder, disk_error, escape, unescape}
 use crate::error::{Error, ErrorClass};
 use crate::event::{ConsumerGroup, EntityName, Partition, PartitionId};
 
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod fuzzing;
+
 /// The layout of the files; a greater number is of a later release.
 const FORMAT: u32 = 1;
 

@@ -38,6 +38,11 @@ impl SharedBudget {
         lock(&self.budget).may_take(account)
     }
 
+    /// How large the next intake should be.
+    pub(crate) fn intake_bytes(&self) -> usize {
+        lock(&self.budget).intake_bytes()
+    }
+
     /// Returns what the link of a partition may hold ahead.
     pub(crate) fn on_taken(&self, account: Account, bytes: usize, link_bytes: usize) -> usize {
         let mut budget = lock(&self.budget);

@@ -165,6 +165,8 @@ impl BatchConsumerBuilder {
         handler_timeout: Option<Duration>,
         /// See [`ConsumerOptions::max_attempts`].
         max_attempts: u32,
+        /// See [`ConsumerOptions::max_age`].
+        max_age: Duration,
         /// See [`ConsumerOptions::max_takeovers`].
         max_takeovers: Option<u32>,
         /// See [`ConsumerOptions::drain_timeout`].
@@ -308,6 +310,7 @@ impl BatchConsumerBuilder {
             directive: common.directive,
             trials: common.trials,
             lanes: common.lanes,
+            breakers: common.breakers,
             tasks: TaskTracker::new(),
             counters: Counters::new(&labelled),
             timings: labelled.timings(),

@@ -85,6 +85,10 @@ counters! {
     batches_by_drain = labelled.batches(FlushReason::Drain),
     /// Batches handed out because the byte budget was short.
     batches_by_pressure = labelled.batches(FlushReason::Pressure),
+    /// Batches that are a part of one that failed whole.
+    batches_by_bisection = labelled.batches(FlushReason::Bisection),
+    /// Batches of one event that tried a destination which fails.
+    batches_by_probe = labelled.batches(FlushReason::Probe),
     /// Checkpoint writes that were acknowledged; claims included.
     checkpoints = labelled.checkpoints("ok"),
     /// Checkpoint writes that failed.
@@ -103,6 +107,8 @@ impl Counters {
             FlushReason::Timeout => &self.batches_by_timeout,
             FlushReason::Drain => &self.batches_by_drain,
             FlushReason::Pressure => &self.batches_by_pressure,
+            FlushReason::Bisection => &self.batches_by_bisection,
+            FlushReason::Probe => &self.batches_by_probe,
         }
         .add(1);
     }
@@ -116,5 +122,7 @@ impl ConsumerCounts {
             + self.batches_by_timeout
             + self.batches_by_drain
             + self.batches_by_pressure
+            + self.batches_by_bisection
+            + self.batches_by_probe
     }
 }

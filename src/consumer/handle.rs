@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::breakers::BreakerSnapshot;
 use super::counts::ConsumerCounts;
 use super::exit::{ConsumerExit, ExitReason};
 use super::lanes::SharedLanes;
@@ -164,10 +165,11 @@ impl ConsumerHandle {
         let lanes = self.shared.lanes.as_ref().map(|lanes| lanes.snapshot());
         ConsumerSnapshot {
             counts: self.shared.counters.read(),
-            slots: self.shared.slots.limit(),
+            slots: self.shared.slots.full_limit(),
             memory_used_bytes: self.shared.budget.used_bytes(),
             slots_in_use: self.shared.slots.in_use(),
             lanes: lanes.map(|lanes| LaneSnapshot { waiting_events, ..lanes }),
+            breakers: self.shared.breakers.snapshot(),
             partitions,
         }
     }
@@ -222,6 +224,9 @@ pub struct ConsumerSnapshot {
     pub memory_used_bytes: usize,
     /// The lanes of events, where there are some. Those that a set shares are the same for all.
     pub lanes: Option<LaneSnapshot>,
+    /// Destinations that are left alone because most of what is tried there fails, and those that come
+    /// back from that. Those that a set shares are the same for all.
+    pub breakers: Vec<BreakerSnapshot>,
     /// The partitions, in order of their names.
     pub partitions: Vec<PartitionSnapshot>,
 }

@@ -175,6 +175,19 @@ impl SharedLanes {
         });
     }
 
+    /// Lets fewer events of one lane be under way, or as many as of others again; and closes it first,
+    /// where a time is given.
+    pub(crate) fn narrow(&self, lane: &Lane, most: Option<usize>, closed_until: Option<Instant>) {
+        let name = self.named(lane.clone());
+        self.step(|lanes| {
+            let Some(id) = lanes.names.get(&name) else { return };
+            lanes.table.narrow(id, most);
+            if let Some(until) = closed_until {
+                lanes.table.close(id, until.into_std());
+            }
+        });
+    }
+
     /// Changes how many events of a lane may be under way.
     pub(crate) fn set_cap(&self, cap: usize) -> Result<(), InvalidConfig> {
         if self.rule.is_ordered() {

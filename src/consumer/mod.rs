@@ -21,6 +21,7 @@
 
 #![warn(clippy::too_many_lines)]
 
+mod breakers;
 mod budget;
 mod builder;
 mod checkpoint_write;
@@ -39,6 +40,7 @@ mod set;
 mod shared;
 mod status;
 
+pub use breakers::{BreakerSnapshot, Destination};
 pub use builder::{BatchConsumer, BatchConsumerBuilder};
 pub use counts::ConsumerCounts;
 pub use event_consumer::{EventConsumer, EventConsumerBuilder};

@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+use super::breakers::Breakers;
 use super::budget::SharedBudget;
 use super::counts::Counters;
 use super::handling::slots::Slots;
@@ -41,12 +42,15 @@ pub(crate) struct Common {
     pub(crate) trials: Arc<Semaphore>,
     /// The lanes of events, where there are some.
     pub(crate) lanes: Option<Arc<SharedLanes>>,
+    pub(crate) breakers: Arc<Breakers>,
 }
 
 impl Common {
     pub(crate) fn new(slots: usize, memory_budget_bytes: usize, lanes: Option<LaneRule>) -> Self {
+        let slots = Arc::new(Slots::new(slots));
         Self {
-            slots: Arc::new(Slots::new(slots)),
+            breakers: Arc::new(Breakers::new(Arc::clone(&slots))),
+            slots,
             budget: Arc::new(SharedBudget::new(memory_budget_bytes)),
             directive: watch::Sender::new(Directive::Run),
             trials: Arc::new(Semaphore::new(1)),
@@ -90,6 +94,7 @@ pub(crate) struct Shared {
     /// See [`Common::trials`].
     pub(crate) trials: Arc<Semaphore>,
     pub(crate) lanes: Option<Arc<SharedLanes>>,
+    pub(crate) breakers: Arc<Breakers>,
     pub(crate) tasks: TaskTracker,
     pub(crate) counters: Counters,
     pub(crate) timings: Timings,

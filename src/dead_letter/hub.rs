@@ -290,6 +290,8 @@ impl DeadLetterRecord {
                 })?,
                 None => Vec::new(),
             },
+            destination: None,
+            is_panic: false,
         };
         if failure.class == ErrorClass::Unreadable {
             let own = fields.number("sequence_number")?;

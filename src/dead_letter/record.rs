@@ -295,6 +295,8 @@ mod tests {
                 class: ErrorClass::Permanent,
                 message: "404".to_owned(),
                 causes: vec!["not found".to_owned()],
+                destination: None,
+                is_panic: false,
             },
             SystemTime::UNIX_EPOCH + Duration::from_secs(60),
         )

@@ -31,6 +31,10 @@ use crate::error::{Error, ErrorClass};
 use crate::event::PartitionId;
 use crate::secret::Secret;
 
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod fuzzing;
+
 const OWNERSHIP: &str = "ownership";
 const MEMBER: &str = "longshore/member";
 

@@ -330,7 +330,13 @@ pub const ALL: &[Key] = &[
             most: MAX_COUNT,
             set: |o, n| o.max_attempts = u32::try_from(n).unwrap_or(u32::MAX),
         },
-        "How often a handler gets an event before it becomes a dead letter.",
+        "How often a handler gets an event before it becomes a dead letter; beyond that as long as nothing succeeds where it fails.",
+    ),
+    knob(
+        "LONGSHORE_MAX_AGE",
+        "24h",
+        Knob::Time { least: Duration::ZERO, set: |o, time| o.max_age = time },
+        "How long an event is tried while nothing succeeds where it fails.",
     ),
     knob(
         "LONGSHORE_MAX_TAKEOVERS",

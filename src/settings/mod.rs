@@ -33,6 +33,9 @@ mod container;
 mod entities;
 mod failures;
 mod files;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hub;
 pub mod keys;
 mod knob;

@@ -87,11 +87,27 @@ impl Values {
         environment: impl IntoIterator<Item = (String, String)>,
         file: Option<&Path>,
     ) -> Self {
-        let mut values = Self::default();
+        let mut from_file = Self::default();
         if let Some(file) = file {
-            values.read_file(file);
+            from_file.read_file(file);
         }
-        let from_file = std::mem::take(&mut values);
+        Self::joined(environment, from_file)
+    }
+
+    /// The same of a file that was read, and is called `path`.
+    #[cfg(feature = "testing")]
+    pub(super) fn of_text(
+        environment: impl IntoIterator<Item = (String, String)>,
+        path: &Path,
+        text: &str,
+    ) -> Self {
+        let mut from_file = Self::default();
+        from_file.read_text(path, text);
+        Self::joined(environment, from_file)
+    }
+
+    fn joined(environment: impl IntoIterator<Item = (String, String)>, from_file: Self) -> Self {
+        let mut values = Self::default();
         values.read_environment(environment);
         values.fall_back_to(from_file);
         values
@@ -139,21 +155,23 @@ impl Values {
     }
 
     fn read_file(&mut self, path: &Path) {
-        let shown = path.display();
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
+        match std::fs::read_to_string(path) {
+            Ok(text) => self.read_text(path, &text),
             Err(error) => {
-                self.problems.push(Problem::new(format!("{shown} cannot be read: {error}")));
-                return;
+                let message = format!("{} cannot be read: {error}", path.display());
+                self.problems.push(Problem::new(message));
             }
-        };
+        }
+    }
+
+    fn read_text(&mut self, path: &Path, text: &str) {
         let line_at = |at: usize| text.get(..at).map_or(1, |read| read.matches('\n').count() + 1);
-        let table = match DeTable::parse(&text) {
+        let table = match DeTable::parse(text) {
             Ok(table) => table,
             Err(error) => {
                 // The line itself may hold a key: it is not shown.
                 let line = error.span().map_or(1, |span| line_at(span.start));
-                let message = format!("{shown}:{line}: {}", error.message());
+                let message = format!("{}:{line}: {}", path.display(), error.message());
                 self.problems.push(Problem::new(message));
                 return;
             }

@@ -22,6 +22,10 @@ pub enum FlushReason {
     Drain,
     /// The byte budget is short.
     Pressure,
+    /// It is a part of a batch that failed whole.
+    Bisection,
+    /// It is a single event that tries a destination which fails.
+    Probe,
 }
 
 impl FlushReason {
@@ -33,6 +37,8 @@ impl FlushReason {
             FlushReason::Timeout => "timeout",
             FlushReason::Drain => "drain",
             FlushReason::Pressure => "pressure",
+            FlushReason::Bisection => "bisection",
+            FlushReason::Probe => "probe",
         }
     }
 }
@@ -156,6 +162,13 @@ impl<T> BatchBuffer<T> {
     /// when nothing waits.
     pub fn take_any(&mut self, reason: FlushReason) -> Option<Taken<T>> {
         (!self.items.is_empty()).then(|| self.take_front(reason))
+    }
+
+    /// Takes the first event by itself; `None` when nothing waits.
+    pub fn take_first(&mut self, reason: FlushReason) -> Option<Taken<T>> {
+        let bytes = *self.bytes.front()?;
+        self.front = Front { events: 1, bytes, closed: false };
+        Some(self.take_front(reason))
     }
 
     /// Events that wait.

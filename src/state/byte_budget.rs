@@ -6,7 +6,7 @@
 //! every partition always gets on, one intake at a time.
 //!
 //! The budget is overrun by at most one intake of each partition: the size of an event is
-//! known only when it is here.
+//! known only when it is here. An intake is bounded by what is left, by the size of the events before.
 
 use std::collections::BTreeMap;
 
@@ -97,6 +97,12 @@ impl ByteBudget {
             self.watch_level();
         }
         room
+    }
+
+    /// How large the next intake of a partition should be: what is left of the budget, and never less
+    /// than a partition's link may hold.
+    pub fn intake_bytes(&self) -> usize {
+        self.capacity.saturating_sub(self.used).max(self.link_share())
     }
 
     /// What the link of a partition may hold ahead: an eighth of the budget is for all of them.

@@ -74,6 +74,11 @@ impl<T> DelayQueue<T> {
         self.heap.pop().map(|Reverse(delayed)| delayed.item)
     }
 
+    /// Takes the next thing, whether it is due or not.
+    pub fn take_first(&mut self) -> Option<T> {
+        self.heap.pop().map(|Reverse(delayed)| delayed.item)
+    }
+
     /// How many things wait.
     pub fn len(&self) -> usize {
         self.heap.len()

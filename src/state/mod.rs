@@ -8,7 +8,9 @@
 pub mod ages;
 pub mod backoff;
 pub mod batch_buffer;
+pub mod bisection;
 pub mod block_plan;
+pub mod breaker;
 pub mod byte_budget;
 pub mod call_pace;
 pub mod checkpoint_pace;
@@ -31,4 +33,5 @@ pub mod send_lanes;
 pub mod takeovers;
 pub mod tenure;
 pub mod unreadable;
+pub mod verdicts;
 pub mod watermark;

@@ -124,6 +124,14 @@ impl Prefetch {
         usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
+    /// How many events of the size of what it brought are so many bytes; at least one.
+    pub fn events_of(&self, bytes: usize) -> usize {
+        let events = self.mean_bytes().map_or(usize::MAX, |mean| {
+            usize::try_from(bytes as u64 / mean.max(1)).unwrap_or(usize::MAX)
+        });
+        events.max(1)
+    }
+
     fn mean_bytes(&self) -> Option<u64> {
         self.bytes.checked_div(self.events)
     }
@@ -141,6 +149,16 @@ mod tests {
     use super::*;
 
     const MIB: usize = 1024 * 1024;
+
+    #[test]
+    fn an_intake_is_as_many_events_as_fit_by_their_size_and_at_least_one() {
+        let mut prefetch = Prefetch::new(300, 8 * MIB);
+        assert_eq!(prefetch.events_of(MIB), usize::MAX, "nothing is known of their size");
+        prefetch.on_link_opened(8);
+        prefetch.on_received(4, 4 * MIB, Instant::now());
+        assert_eq!(prefetch.events_of(3 * MIB + 1), 3);
+        assert_eq!(prefetch.events_of(0), 1);
+    }
 
     #[test]
     fn small_events_get_all_of_the_credit_at_the_second_link() {

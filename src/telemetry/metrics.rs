@@ -75,7 +75,7 @@ metrics_table! {
     IN_FLIGHT = "longshore_handlers_in_flight", Gauge, ENTITY,
         "Handler calls that run now.";
     BATCHES = "longshore_batches_total", Counter, "entity, consumer_group, reason",
-        "Batches handed out, by reason: size, bytes, timeout, drain or pressure.";
+        "Batches handed out, by reason: size, bytes, timeout, drain, pressure, bisection or probe.";
     HANDLER_SECONDS = "longshore_handler_seconds", Histogram, ENTITY,
         "How long handler calls took, in seconds.";
     LATENCY_SECONDS = "longshore_event_latency_seconds", Histogram, ENTITY,
@@ -105,6 +105,9 @@ metrics_table! {
     HOLDING_LANE = "longshore_holding_lane_events", Gauge, "entity, consumer_group, partition, lane",
         "Events that wait for the lane which holds the watermark back, while nothing more comes in \
          because the window or the budget is full of such events; 0 when that is over.";
+    BREAKERS_OPEN = "longshore_breakers_open", Gauge, "kind",
+        "Destinations that are left alone but for probes since most attempts fail there, by kind: \
+         handler, named or lane.";
     CHECKPOINTS = "longshore_checkpoint_writes_total", Counter, "entity, consumer_group, result",
         "Checkpoint writes, by result: ok or failed.";
     LINKS = "longshore_links_opened_total", Counter, ENTITY,
@@ -171,6 +174,11 @@ pub fn markdown() -> String {
     }
     text.push_str(OF_A_PARTITION);
     text
+}
+
+/// Shows how many destinations of a kind are left alone.
+pub(crate) fn open_breakers(kind: &'static str) -> Gauge {
+    gauge!(BREAKERS_OPEN.name, "kind" => kind)
 }
 
 /// Takes the handles of one consumer, labelled with its entity and group.

@@ -22,6 +22,10 @@ pub mod task;
 pub mod upload;
 pub mod url_policy;
 
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub use http::fuzzing;
+
 /// The limits of a download, which are settings.
 pub mod limits {
     pub use crate::config::{

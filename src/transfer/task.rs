@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use url::Url;
 
 pub use self::fault::InvalidTask;
-use self::fault::shortened;
+use self::fault::{reason, refuse_others, shown};
 use self::hash::parse_sha256;
 pub use self::upload::UploadTask;
 use crate::blob_store::{BlobName, Sums};
@@ -96,28 +96,21 @@ impl DownloadTask {
     /// # Errors
     /// What is wrong with it.
     pub fn from_json(body: &[u8]) -> Result<Self, InvalidTask> {
-        if body.is_empty() {
-            return Err(InvalidTask::Empty);
-        }
-        // A list of the same values in the right order would do for serde.
-        if body.trim_ascii_start().starts_with(b"[") {
-            return Err(InvalidTask::Json { reason: "it is a list".to_owned() });
-        }
+        refuse_others(body)?;
         let raw: RawTask = serde_json::from_slice(body).map_err(|error| {
-            fault_of_key(body).unwrap_or_else(|| InvalidTask::Json { reason: error.to_string() })
+            fault_of_key(body).unwrap_or_else(|| InvalidTask::Json { reason: reason(&error) })
         })?;
         let RawTask { id, url, path, sha256, size, metadata } = raw;
         let url = Url::parse(&url).map_err(|reason| InvalidTask::Url {
             id: id.clone(),
-            url: shortened(&redacted_text(&url)),
+            url: shown(&redacted_text(&url)),
             reason,
         })?;
-        let path = BlobName::parse(&path)
-            .map_err(|reason| InvalidTask::Path { id: id.clone(), reason })?;
+        let path = BlobName::parse(&path).map_err(|reason| InvalidTask::path(&id, reason))?;
         let sha256 = sha256
             .map(|text| {
                 parse_sha256(&text)
-                    .ok_or_else(|| InvalidTask::Hash { id: id.clone(), sha256: shortened(&text) })
+                    .ok_or_else(|| InvalidTask::Hash { id: id.clone(), sha256: shown(&text) })
             })
             .transpose()?;
         Ok(Self { id, url, path, sha256, size, metadata })
@@ -144,7 +137,7 @@ fn fault_of_key(body: &[u8]) -> Option<InvalidTask> {
     let json: Map<String, Value> = serde_json::from_slice(body).ok()?;
     let id = json.get("id").and_then(Value::as_str).map(str::to_owned);
     if let Some(key) = json.keys().find(|key| !KEYS.contains(&key.as_str())) {
-        return Some(InvalidTask::Key { id, key: shortened(key) });
+        return Some(InvalidTask::Key { id, key: shown(key) });
     }
     let is_wrong = |key: &str| {
         json.get(key).is_some_and(|value| match key {
@@ -280,6 +273,16 @@ mod tests {
             ("", "the task is empty"),
             ("[]", "not valid JSON of a task"),
             (r#" ["a","https://h/","x",null,null,{}]"#, "it is a list"),
+            (r#""https://h/?sig=hush""#, "(it is a text)"),
+            (
+                r#"{"id":"a","url":"https://h/","path":"https://u:hush@h/a?sig=hush"}"#,
+                "task a: the path \"https://h/a…\" is refused",
+            ),
+            (
+                r#"{"id":"a","url":"https://h/","path":"x","sha256":"https://h/?sig=hush"}"#,
+                "task a: \"https://h/…\" is not a SHA-256",
+            ),
+            (r#"{"id":"a","https://h/?sig=hush":1}"#, "task a: \"https://h/…\" is not known"),
             ("{\"id\":\"a\"", "EOF while parsing"),
             (r#"{"id":"a","path":"x"}"#, "missing field `url`"),
             (
@@ -315,6 +318,7 @@ mod tests {
         ] {
             let error = DownloadTask::from_json(json.as_bytes()).expect_err(json).to_string();
             assert!(error.contains(message), "{json}: {error}");
+            assert!(!error.contains("hush"), "{error}");
         }
     }
 

@@ -404,7 +404,13 @@ pub fn redacted_text(text: &str) -> String {
     if is_cut_user {
         return format!("{before}{slashes}…");
     }
-    format!("{before}{slashes}{host}{path}{hidden}")
+    match path.rsplit_once('@') {
+        // A user and a password where the path is, of a text that is mangled before them.
+        Some((user, behind)) if slashes != "//" || user.contains(':') => {
+            format!("{before}{slashes}…{behind}{hidden}")
+        }
+        _ => format!("{before}{slashes}{host}{path}{hidden}"),
+    }
 }
 
 /// Whether it is a host, with a number behind the colon where there is one.

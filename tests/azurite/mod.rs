@@ -25,6 +25,9 @@ const KEY: &str =
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 const SERVICE_VERSION: &str = "2021-12-02";
 
+/// What all blobs together may take, as they do where files are large or many on purpose.
+const MOST_MIB: &str = "8192";
+
 /// All that a container can be asked for.
 pub const ALL: &str = "rwdlac";
 
@@ -52,7 +55,7 @@ fn start() -> Azurite {
     let mut child = Command::new("node")
         .arg(root.join("tests/azurite/serve.js"))
         .args(["--blobPort", "0", "--inMemoryPersistence", "--skipApiVersionCheck"])
-        .args(["--extentMemoryLimit", "64", "--silent", "--disableTelemetry"])
+        .args(["--extentMemoryLimit", MOST_MIB, "--silent", "--disableTelemetry"])
         .env("AZURITE", &installed)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -165,6 +168,27 @@ impl Container {
         Some(answer.bytes().await.expect("a body").to_vec())
     }
 
+    /// The names of its blobs, those that have uncommitted blocks and nothing else too.
+    pub async fn names(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        let mut next = Some(String::new());
+        while let Some(marker) = next {
+            let mut url = Url::parse(&self.url(ALL)).expect("valid");
+            url.query_pairs_mut()
+                .append_pair("restype", "container")
+                .append_pair("comp", "list")
+                .append_pair("include", "uncommittedblobs")
+                .append_pair("marker", &marker);
+            let answer = send(reqwest::Method::GET, url.as_str(), &[]).await;
+            assert_eq!(answer.status(), 200);
+            let listed = answer.text().await.expect("a body");
+            names.extend(between(&listed, "<Name>", "</Name>").map(str::to_owned));
+            let marker = between(&listed, "<NextMarker>", "</NextMarker>").next();
+            next = marker.filter(|marker| !marker.is_empty()).map(str::to_owned);
+        }
+        names
+    }
+
     /// What the service says of a blob in a header.
     pub async fn header(&self, name: &str, header: &str) -> Option<String> {
         let answer = send(reqwest::Method::HEAD, &self.blob(name), &[]).await;
@@ -188,13 +212,26 @@ impl Container {
 
     /// How many blocks are staged for a blob.
     pub async fn staged(&self, name: &str) -> usize {
+        self.staged_ids(name).await.len()
+    }
+
+    /// The ids of the blocks that are staged for a blob.
+    pub async fn staged_ids(&self, name: &str) -> Vec<Vec<u8>> {
         let mut url = Url::parse(&self.blob(name)).expect("valid");
         url.query_pairs_mut()
             .append_pair("comp", "blocklist")
             .append_pair("blocklisttype", "uncommitted");
         let answer = send(reqwest::Method::GET, url.as_str(), &[]).await;
-        answer.text().await.expect("a body").matches("<Block>").count()
+        let listed = answer.text().await.expect("a body");
+        between(&listed, "<Name>", "</Name>")
+            .map(|id| STANDARD.decode(id).expect("Base64"))
+            .collect()
     }
+}
+
+/// What is between these, each time.
+fn between<'a>(text: &'a str, begin: &'a str, end: &'a str) -> impl Iterator<Item = &'a str> {
+    text.split(begin).skip(1).filter_map(move |rest| rest.split_once(end).map(|(within, _)| within))
 }
 
 async fn send(method: reqwest::Method, url: &str, headers: &[(&str, &str)]) -> reqwest::Response {

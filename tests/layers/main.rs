@@ -69,6 +69,7 @@ fn allowed(file: &str) -> BTreeSet<&'static str> {
                     "config",
                     "credential",
                     "durable_folder",
+                    "private_file",
                     "blob_container",
                 ]);
                 // An adapter may use another port, through its trait: see the test of adapters.

@@ -17,6 +17,7 @@ use tokio::time::sleep;
 
 use super::deferral::{Deferral, Ownership, Taken};
 use super::lanes::InLane;
+use super::outage;
 use super::results::Results;
 use super::worker::Worker;
 use super::world::index;
@@ -75,7 +76,7 @@ impl Drop for Running {
 }
 
 impl SimHandler {
-    fn begin(&self, event: &Event, epoch: u64, lane: Option<InLane>) -> Call {
+    fn begin(&self, event: &Event, epoch: u64, lane: Option<InLane>, fails: bool) -> Call {
         let worker = &self.0;
         if event.unreadable().is_some() {
             let at = format!("{}/{}", event.partition().id, event.sequence_number());
@@ -130,6 +131,9 @@ impl SimHandler {
             if probe.closes(call) {
                 ending = Ending::CloseLane;
             }
+        }
+        if fails {
+            ending = Ending::Retry;
         }
         if ending != Ending::Done {
             worker.world.trace(|| format!("{} will end event {id} with {ending:?}", worker.name));
@@ -240,7 +244,8 @@ impl EventHandler for SimHandler {
             lost: context.partition_lost().clone(),
         };
         let lane = InLane::of_call(&self.0, slice::from_ref(&event), ownership.epoch).pop();
-        let mut call = self.begin(&event, ownership.epoch, lane.flatten());
+        let fails = outage::on_call(&self.0);
+        let mut call = self.begin(&event, ownership.epoch, lane.flatten(), fails);
         if ownership.handing_off.is_cancelled() {
             // Of batches one is flushed while its partition is about to leave.
             self.0.world.oracle(|oracle| oracle.on_told_before_it_began(&self.0.name, call.id));
@@ -286,8 +291,9 @@ impl BatchHandler for SimHandler {
         };
         let lanes = InLane::of_call(&self.0, &batch, ownership.epoch);
         let calls = batch.iter().zip(lanes);
-        let calls: Vec<Call> =
-            calls.map(|(event, lane)| self.begin(event, ownership.epoch, lane)).collect();
+        let fails = outage::on_call(&self.0);
+        let begin = |(event, lane)| self.begin(event, ownership.epoch, lane, fails);
+        let calls: Vec<Call> = calls.map(begin).collect();
         let Some(first) = calls.first() else { return Ok(Outcomes::all_done()) };
         let taken =
             calls.iter().enumerate().map(|(at, call)| self.take(call, || context.defer(at)));

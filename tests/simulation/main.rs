@@ -21,6 +21,7 @@ mod handler;
 mod lanes;
 mod lease_port;
 mod oracle;
+mod outage;
 mod plan;
 mod ports;
 mod requests;

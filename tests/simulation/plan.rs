@@ -14,6 +14,7 @@ use rand::{Rng, SeedableRng};
 
 use super::families::{add_later_families, faults, quicken};
 use super::lanes::{LaneId, LanePlan, add_lanes};
+use super::outage::Outage;
 use super::results::ResultPlan;
 
 #[derive(Clone, Debug)]
@@ -44,6 +45,8 @@ pub struct Plan {
     pub lanes: Option<LanePlan>,
     /// What the hub of the results is like; `None`: handlers have no results.
     pub results: Option<ResultPlan>,
+    /// When every call fails.
+    pub outage: Option<Outage>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -311,6 +314,7 @@ impl Plan {
             epochs_ahead: false,
             lanes: None,
             results: None,
+            outage: None,
         };
         this.deadly = random.random_bool(0.1).then(|| random.random_range(0..events));
         this.options.max_takeovers = Some(*[6, 7, 9].choose(random).unwrap_or(&7));
@@ -321,6 +325,8 @@ impl Plan {
         let mut newest = SmallRng::seed_from_u64(seed.wrapping_add(0x7e50).rotate_left(48));
         this.results = ResultPlan::random(&mut newest);
         this.handler.heeds_hand_off = *[0.0, 0.0, 0.5, 1.0].choose(&mut newest).unwrap_or(&0.0);
+        let mut outage = SmallRng::seed_from_u64(seed.wrapping_add(0x0a7e).rotate_left(8));
+        this.outage = Outage::random(&mut outage, calm_at);
         this
     }
 }
@@ -345,6 +351,7 @@ impl Plan {
             epochs_ahead: false,
             lanes: None,
             results: None,
+            outage: None,
         }
     }
 }

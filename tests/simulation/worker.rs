@@ -16,6 +16,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::Instant;
 
+use super::outage;
 use super::plan::{ClaimStep, CutFrom};
 use super::world::{SkewedClock, World, index};
 
@@ -25,6 +26,9 @@ pub struct Worker {
     pub name: String,
     pub seed: u64,
     steps: AtomicU64,
+    calls_in_outage: AtomicU64,
+    /// By event, when it was handled here first.
+    first_calls: Mutex<BTreeMap<usize, Duration>>,
     dies_at: AtomicU64,
     dead: AtomicBool,
     cuts: Mutex<Cuts>,
@@ -76,6 +80,8 @@ impl Worker {
             name: format!("worker-{number}"),
             seed,
             steps: AtomicU64::new(0),
+            calls_in_outage: AtomicU64::new(0),
+            first_calls: Mutex::default(),
             dies_at: AtomicU64::new(u64::MAX),
             dead: AtomicBool::new(false),
             cuts: Mutex::default(),
@@ -188,12 +194,25 @@ impl Worker {
     pub fn on_call(&self, event: &Event, epoch: u64) -> (usize, u32) {
         let id = identity(event);
         self.epochs.lock().expect("no panic under the lock").insert(id, epoch);
+        let mut first_calls = self.first_calls.lock().expect("no panic under the lock");
+        first_calls.entry(id).or_insert_with(|| self.world.begun().elapsed());
+        drop(first_calls);
         let call = self.world.oracle(|oracle| oracle.on_call(&self.name, id, epoch));
         self.world.trace(|| {
             let at = format!("{}/{}", event.partition().id, event.sequence_number());
             format!("{} handles {at} (event {id}), call {call}", self.name)
         });
         (id, call)
+    }
+
+    /// When an event was handled here first.
+    pub fn first_call(&self, id: usize) -> Option<Duration> {
+        self.first_calls.lock().expect("no panic under the lock").get(&id).copied()
+    }
+
+    /// One more call begins while its destination is down. Returns how many did.
+    pub fn on_call_in_outage(&self) -> u64 {
+        self.calls_in_outage.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// A call has ended, however.
@@ -259,6 +278,9 @@ impl Worker {
             if !is_deadly && self.world.plan.only_an_event_kills() {
                 self.world.violation(format!("event {id} is accused and did nothing"));
             }
+        }
+        if class.is_retryable() && letter.attempts > 1 {
+            outage::on_letter(self, id);
         }
         let epoch = self.epochs.lock().expect("no panic under the lock").get(&id).copied();
         if let Some(epoch) = epoch {

@@ -312,6 +312,45 @@ async fn an_address_at_which_nothing_answers_is_no_files_fault() {
 }
 
 #[tokio::test]
+async fn a_check_of_the_container_says_what_every_file_would_meet_and_of_one_file_nothing() {
+    let stage = &Stage::set().await;
+    let refusals = refusals();
+    for operation in [Operation::PutBlob, Operation::GetBlob] {
+        for (refusal, becomes) in &refusals {
+            // As it is said of a blob that somebody is about to read or to put.
+            let is_of_waiting = *becomes == Becomes::Again;
+            if is_of_waiting || !is_answered(refusal, operation) {
+                continue;
+            }
+            stage.double.be_kind();
+            stage.double.play(Script::on(operation), Play::Refuse(refusal.clone()));
+            let checked = match operation {
+                Operation::PutBlob => stage.store.check_writable().await,
+                _ => stage.store.check_readable().await,
+            };
+            let what = format!("{operation:?} {refusal:?}: {checked:?}");
+            match becomes {
+                Becomes::Stop => {
+                    let error = checked.expect_err(&what);
+                    assert_eq!(Becomes::of(&error), Becomes::Stop, "{what}");
+                    let told = error.to_string();
+                    let is_missing = told.contains("does not exist; create it");
+                    assert!(told.contains(refusal.code) || is_missing, "{what}");
+                }
+                _ => assert!(checked.is_ok(), "{what}"),
+            }
+        }
+    }
+    // What passes is waited for.
+    stage.double.be_kind();
+    let script = Script::on_any([Operation::PutBlob, Operation::GetBlob]);
+    stage.double.play(script.times(2), Play::LoseAnswer);
+    stage.store.check_writable().await.expect("asked again");
+    stage.store.check_readable().await.expect("asked again");
+    assert_eq!(stage.container.names().await, Vec::<String>::new(), "nothing was put");
+}
+
+#[tokio::test]
 async fn names_arrive_as_they_are() {
     let stage = Stage::set().await;
     for path in [

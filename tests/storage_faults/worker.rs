@@ -1,9 +1,16 @@
-//! The same through a worker: what becomes of tasks, of their files, and of the worker.
+//! The same through a worker, of files from a folder and over HTTP: what becomes of tasks, of their files, and
+//! of the worker.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Path as UrlPath, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 
 use longshore::blob_store::folder::FolderBlobStore;
 use longshore::blob_store::{BlobName, BlobSource, BlobStore};
@@ -13,13 +20,15 @@ use longshore::consumer::ExitReason;
 use longshore::dead_letter::memory::MemoryDeadLetterSink;
 use longshore::producer::EntityProducer;
 use longshore::state::backoff::Backoff;
+use longshore::transfer::download::DownloadWorker;
 use longshore::transfer::limits::DownloadLimits;
-use longshore::transfer::task::{TransferResult, UploadTask};
+use longshore::transfer::task::{DownloadTask, TransferResult, UploadTask};
 use longshore::transfer::upload::UploadWorker;
+use longshore::transfer::url_policy::{PrivateAddresses, UrlPolicy};
 use longshore::transport::memory::MemoryHub;
-use longshore::{BatchConsumer, ConsumerHandle, Event, EventContext, OutgoingEvent};
+use longshore::{BatchConsumer, ConsumerHandle, Event, EventContext, EventHandler, OutgoingEvent};
 
-use crate::stage::{LONG, SHORT, Stage, content};
+use crate::stage::{LONG, SHORT, Stage, all_of, content};
 use crate::storage_double::refusal::*;
 use crate::storage_double::{Operation, Play, Refusal, Script};
 use crate::support::{drained, until, within};
@@ -27,8 +36,21 @@ use crate::table::{Becomes, WRITES, is_answered, refusals};
 
 type Results = Arc<Mutex<BTreeMap<String, TransferResult>>>;
 
-/// A hub of tasks to upload files of a folder, and what became of them.
+/// Where files come from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Origin {
+    Folder,
+    /// A web server that gives parts: long files come block by block, in any order.
+    Ranges,
+    /// One that does not: they come in their order.
+    Bodies,
+}
+
+const ORIGINS: [Origin; 3] = [Origin::Folder, Origin::Ranges, Origin::Bodies];
+
+/// A hub of tasks to move files, and what became of them.
 struct Work {
+    from: Origin,
     folder: tempfile::TempDir,
     tasks: MemoryHub,
     done: MemoryHub,
@@ -38,16 +60,36 @@ struct Work {
 
 impl Work {
     /// A file and a task for each of these names, each with what its requests are.
-    fn of<'a>(files: impl IntoIterator<Item = (&'a str, Operation)>) -> Self {
+    async fn of<'a>(from: Origin, files: impl IntoIterator<Item = (&'a str, Operation)>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let tasks = MemoryHub::new("tasks", 1);
+        let mut served = BTreeMap::new();
+        let mut names = Vec::new();
         for (name, operation) in files {
             let bytes = if operation == Operation::PutBlob { SHORT } else { LONG };
-            std::fs::write(folder.path().join(name), content(bytes, 1)).expect("written");
-            let task = UploadTask::new(name, BlobName::parse(name).expect("a name"));
-            tasks.publish(0, OutgoingEvent::new(task.to_json()));
+            let content = content(bytes, 1);
+            if from == Origin::Folder {
+                std::fs::write(folder.path().join(name), &content).expect("written");
+            } else {
+                served.insert(name.to_owned(), content);
+            }
+            names.push(name);
+        }
+        let server = serve(served, from == Origin::Ranges).await;
+        for name in names {
+            let path = BlobName::parse(name).expect("a name");
+            tasks.publish(
+                0,
+                OutgoingEvent::new(if from == Origin::Folder {
+                    UploadTask::new(name, path).to_json()
+                } else {
+                    let url = format!("{server}/{name}").parse().expect("a URL");
+                    DownloadTask::new(name, url, path).to_json()
+                }),
+            );
         }
         Self {
+            from,
             folder,
             tasks,
             done: MemoryHub::new("done", 1),
@@ -60,23 +102,33 @@ impl Work {
         self.folder.path()
     }
 
-    /// A worker that puts the files of the folder into the container.
+    /// A worker that puts the files into the container.
     fn start(&self, stage: &Stage) -> ConsumerHandle {
-        let files = Arc::new(FolderBlobStore::open(self.path()).expect("a folder"));
-        self.run(files, stage.through())
+        if self.from == Origin::Folder {
+            let files = Arc::new(FolderBlobStore::open(self.path()).expect("a folder"));
+            return self.run(self.upload(files, stage.through()));
+        }
+        let policy = UrlPolicy::new().with_private_addresses(PrivateAddresses::Allow);
+        let worker = DownloadWorker::new(stage.through(), self.results_to(), policy, limits());
+        self.run(worker.expect("a worker"))
     }
 
     /// A worker that puts the blobs of the container into a folder.
     fn start_back(&self, stage: &Stage, folder: &Path) -> ConsumerHandle {
-        self.run(stage.through(), Arc::new(FolderBlobStore::open(folder).expect("a folder")))
+        let folder = Arc::new(FolderBlobStore::open(folder).expect("a folder"));
+        self.run(self.upload(stage.through(), folder))
+    }
+
+    fn upload(&self, from: Arc<dyn BlobSource>, to: Arc<dyn BlobStore>) -> UploadWorker {
+        UploadWorker::new(from, to, self.results_to(), limits())
+    }
+
+    fn results_to(&self) -> Arc<EntityProducer> {
+        Arc::new(EntityProducer::new(Arc::new(self.done.publisher())))
     }
 
     /// With as few attempts as there can be.
-    fn run(&self, from: Arc<dyn BlobSource>, to: Arc<dyn BlobStore>) -> ConsumerHandle {
-        let results = Arc::new(EntityProducer::new(Arc::new(self.done.publisher())));
-        let mut limits = DownloadLimits::default();
-        limits.block_bytes = 64 << 10;
-        let worker = UploadWorker::new(from, to, results, limits);
+    fn run(&self, worker: impl EventHandler) -> ConsumerHandle {
         let mut options = ConsumerOptions::default();
         options.max_attempts = 2;
         let first = Duration::from_millis(50);
@@ -108,8 +160,46 @@ impl Work {
     }
 }
 
+fn limits() -> DownloadLimits {
+    let mut limits = DownloadLimits::default();
+    limits.block_bytes = 64 << 10;
+    limits
+}
+
+/// A web server with these files, which gives parts of them or does not.
+async fn serve(files: BTreeMap<String, Bytes>, with_ranges: bool) -> String {
+    type Served = State<Arc<(BTreeMap<String, Bytes>, bool)>>;
+    async fn file(served: Served, UrlPath(name): UrlPath<String>, headers: HeaderMap) -> Response {
+        let State(served) = served;
+        let (files, with_ranges) = &*served;
+        let file = &files[&name];
+        if !with_ranges {
+            return file.clone().into_response();
+        }
+        let same = [(header::ACCEPT_RANGES, "bytes"), (header::ETAG, "\"v1\"")];
+        let asked = headers.get(header::RANGE).and_then(|range| range.to_str().ok());
+        let part = asked.and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
+        let Some((from, to)) = part else { return (same, file.clone()).into_response() };
+        let from: usize = from.parse().expect("a number");
+        let to = to.parse().map_or(file.len(), |last: usize| file.len().min(last + 1));
+        let range = format!("bytes {from}-{}/{}", to - 1, file.len());
+        let head = [(header::CONTENT_RANGE, range)];
+        (StatusCode::PARTIAL_CONTENT, same, head, file.slice(from..to)).into_response()
+    }
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let app = Router::new().route("/{name}", axum::routing::get(file));
+    let app = app.with_state(Arc::new((files, with_ranges)));
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    format!("http://{address}")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn refused_files_are_letters_that_say_why_and_all_others_are_stored() {
+    all_of(ORIGINS.map(refused_files_are_letters)).await;
+}
+
+async fn refused_files_are_letters(from: Origin) {
     let stage = Stage::set().await;
     let mut files: BTreeMap<String, (Operation, Option<Refusal>)> = BTreeMap::new();
     for (refusal, becomes) in refusals() {
@@ -131,7 +221,8 @@ async fn refused_files_are_letters_that_say_why_and_all_others_are_stored() {
             stage.double.play(Script::on(*operation).of(name), Play::Refuse(refusal.clone()));
         }
     }
-    let work = Work::of(files.iter().map(|(name, (operation, _))| (name.as_str(), *operation)));
+    let named = files.iter().map(|(name, (operation, _))| (name.as_str(), *operation));
+    let work = Work::of(from, named).await;
     let (came, reader) = work.results();
     let worker = work.start(&stage);
     let refused = files.values().filter(|(_, refusal)| refusal.is_some()).count();
@@ -160,13 +251,17 @@ async fn refused_files_are_letters_that_say_why_and_all_others_are_stored() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_stops_where_every_task_would_meet_the_same_and_goes_on_later() {
-    for refusal in refusals().into_iter().filter(|(_, becomes)| *becomes == Becomes::Stop) {
-        let (refusal, _) = refusal;
+    all_of(ORIGINS.map(a_worker_stops)).await;
+}
+
+async fn a_worker_stops(from: Origin) {
+    let stops = refusals().into_iter().filter(|(_, becomes)| *becomes == Becomes::Stop);
+    all_of(stops.map(|(refusal, _)| async move {
         let stage = Stage::set().await;
         let names: Vec<String> = (0..12).map(|number| format!("f{number}")).collect();
         let operation = |number: usize| [Operation::PutBlob, Operation::PutBlockList][number % 2];
         let files = || names.iter().enumerate().map(|(at, name)| (name.as_str(), operation(at)));
-        let work = Work::of(files());
+        let work = Work::of(from, files()).await;
         // Some are stored before; from then on nothing is, as when a signature is over.
         let script = Script::on_any(WRITES).after(7);
         stage.double.play(script, Play::Refuse(refusal.clone()));
@@ -191,11 +286,16 @@ async fn a_worker_stops_where_every_task_would_meet_the_same_and_goes_on_later()
             stage.has(name, operation).await;
         }
         assert!(work.letters.letters().is_empty(), "{refusal:?}: {:?}", work.letters.letters());
-    }
+    }))
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_busy_service_uses_up_no_attempt_and_lost_answers_store_every_file_once() {
+    all_of(ORIGINS.map(lost_answers_store_every_file_once)).await;
+}
+
+async fn lost_answers_store_every_file_once(from: Origin) {
     let stage = Stage::set().await;
     let mut files = BTreeMap::new();
     for operation in WRITES {
@@ -210,7 +310,8 @@ async fn a_busy_service_uses_up_no_attempt_and_lost_answers_store_every_file_onc
             files.insert(name, operation);
         }
     }
-    let work = Work::of(files.iter().map(|(name, operation)| (name.as_str(), *operation)));
+    let named = files.iter().map(|(name, operation)| (name.as_str(), *operation));
+    let work = Work::of(from, named).await;
     let (came, reader) = work.results();
     let worker = work.start(&stage);
     until("all results", || came.lock().expect("lock").len() == files.len()).await;
@@ -250,7 +351,8 @@ async fn what_is_read_from_a_container_becomes_a_right_file_or_a_letter() {
             files.insert(name, (operation, code));
         }
     }
-    let work = Work::of(files.iter().map(|(name, (operation, _))| (name.as_str(), *operation)));
+    let named = files.iter().map(|(name, (operation, _))| (name.as_str(), *operation));
+    let work = Work::of(Origin::Folder, named).await;
     let folder = tempfile::tempdir().expect("a folder");
     let (came, reader) = work.results();
     let worker = work.start_back(&stage, folder.path());
@@ -284,7 +386,7 @@ async fn a_worker_stops_where_no_blob_can_be_read() {
         for (name, operation) in operations {
             stage.put(name, operation).await.expect("stored");
         }
-        let work = Work::of(operations);
+        let work = Work::of(Origin::Folder, operations).await;
         let folder = tempfile::tempdir().expect("a folder");
         stage.double.play(Script::on(Operation::GetBlob), Play::Refuse(refusal.clone()));
         let worker = work.start_back(&stage, folder.path());

@@ -16,6 +16,7 @@ mod failing;
 mod file_server;
 mod job;
 mod log;
+mod place;
 mod progress;
 mod report;
 mod signals;

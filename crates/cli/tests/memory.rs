@@ -1,8 +1,12 @@
-//! Ten files of 500 MB at once take little memory.
+//! Ten files at once take little memory: of 500 MB into a folder; into a container as much as its blocks may.
+//!
+//! Into the container they have 32 MiB; `LONGSHORE_MEMORY_BYTES=2147483648` says another length.
 #![cfg(target_os = "linux")]
 #![allow(missing_docs, dead_code)]
 
 mod command;
+#[path = "../../../benches/web/mod.rs"]
+mod discarding;
 #[path = "../../../tests/web/mod.rs"]
 mod web;
 
@@ -10,12 +14,20 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use command::{Folder, start};
+use command::{Ended, Folder, longshore, start};
+use discarding::Web;
 use web::{Answer, WebServer};
 
 const FILES: u64 = 10;
 const BYTES: u64 = 500_000_000;
 const MAX_RSS_KIB: u64 = 100 * 1024;
+
+/// Into a container, with the settings as they are.
+const MAX_RSS_TO_CONTAINER_KIB: u64 = 150 * 1024;
+
+/// A transfer budget that is small, and how long the blocks are that ten streams have of it.
+const SMALL_BUDGET: u64 = 16 << 20;
+const BLOCK_OF_SMALL: u64 = SMALL_BUDGET / (2 * FILES);
 
 /// The files go to the disk of the build: what holds the temporary files may be memory.
 fn scratch() -> Folder {
@@ -54,4 +66,45 @@ fn ten_files_of_500_mb_at_once_stay_under_100_mib() {
     assert_eq!((ended.figure("files"), ended.figure("bytes")), (FILES, FILES * BYTES));
     assert_eq!((web.all_requests() as u64, web.most_at_once() as u64), (FILES, FILES));
     assert!(peak > 0 && peak < MAX_RSS_KIB, "{peak} KiB were resident");
+}
+
+/// Moves ten files of this length into a container that throws them away; the most memory that took.
+fn peak_kib_into_container(web: &Web, bytes: u64, arguments: &[&str]) -> u64 {
+    let folder = Folder::new();
+    folder.list((0..FILES).map(|number| web.file(bytes, 0, number as usize)));
+    let mut command = longshore();
+    command.arg("transfer").current_dir(folder.path(""));
+    command.args(["--urls", "list", "--report", "json", "--allow-private", "--concurrency", "10"]);
+    command.args(arguments).env("LONGSHORE_TRANSFER_TO", web.container());
+    let mut run = start(&mut command);
+    let mut peak = 0;
+    let status = run.wait(Duration::from_secs(900), |process| {
+        peak = peak.max(peak_rss_kib(process).unwrap_or_default());
+    });
+    let ended: Ended = run.ended(status).expect_code(0);
+    println!(
+        "{FILES} files of {bytes} bytes into a container {arguments:?}: peak RSS {:.1} MiB; {}",
+        peak as f64 / 1024.0,
+        ended.report()
+    );
+    assert_eq!((ended.figure("files"), ended.figure("bytes")), (FILES, FILES * bytes));
+    peak
+}
+
+#[test]
+fn ten_files_at_once_into_a_container_stay_within_the_transfer_budget() {
+    let bytes = std::env::var("LONGSHORE_MEMORY_BYTES").ok();
+    let bytes = bytes.and_then(|bytes| bytes.parse().ok()).unwrap_or(32 << 20);
+    let web = Web::within();
+    let peak = peak_kib_into_container(&web, bytes, &[]);
+    assert!(peak > 0 && peak < MAX_RSS_TO_CONTAINER_KIB, "{peak} KiB were resident");
+    // What the process and its connections take beside blocks: nearly nothing is left for those.
+    let least = ["--transfer-budget", "1048576"];
+    let base = peak_kib_into_container(&web, bytes, &least) - 1_024;
+    let budget = SMALL_BUDGET.to_string();
+    let peak = peak_kib_into_container(&web, bytes, &["--transfer-budget", &budget]);
+    println!("{:.1} MiB more than with nearly no blocks", (peak - base) as f64 / 1_024.0);
+    // What the allocator has of blocks that came and went is a block a stream on a busy machine.
+    let most = base + (SMALL_BUDGET + 2 * FILES * BLOCK_OF_SMALL) / 1_024;
+    assert!(peak < most, "{peak} KiB were resident, {base} of them without blocks; {most} may be");
 }

@@ -1,11 +1,14 @@
 //! Files from servers that do what servers do: they reset, truncate, stall, lie, send elsewhere, are busy, and
 //! close connections when they are used again. Every file ends stored and right, or as a dead letter with the
-//! true reason.
+//! true reason: in a folder, and in a container, where runs that follow know what was left of others.
 //!
-//! `LONGSHORE_ODD_FILES=10000` moves so many; 1,000 unless said. `LONGSHORE_SEED=N` repeats a mix.
+//! `LONGSHORE_ODD_FILES=10000` moves so many; unless said, 1,000 into a folder and 100 into a container.
+//! `LONGSHORE_SEED=N` repeats a mix.
 #![cfg(unix)]
 #![allow(missing_docs, dead_code)]
 
+#[path = "../../../tests/azurite/mod.rs"]
+mod azurite;
 mod command;
 
 use std::collections::{BTreeMap, HashMap};
@@ -20,10 +23,17 @@ use rand::{Rng, SeedableRng};
 use serde_json::json;
 use socket2::SockRef;
 
-use command::{Folder, start};
+use azurite::{ALL, Container};
+use command::{Ended, Folder, Running, longshore, start};
 
 /// Longer than a stall that passes, and shorter than one that does not.
 const READ_TIMEOUT: &str = "400ms";
+
+/// How many files are moved.
+const FILES: &str = "LONGSHORE_ODD_FILES";
+
+/// Bounds a run of thousands of files.
+const MOST_TIME: Duration = Duration::from_secs(900);
 
 /// What a server does with a file.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -80,7 +90,7 @@ enum Odd {
 
 use Odd::*;
 
-const ALL: [Odd; 26] = [
+const ALL_KINDS: [Odd; 26] = [
     Even,
     Chunked,
     ToTheEnd,
@@ -125,6 +135,11 @@ impl Odd {
             _ => return None,
         })
     }
+
+    /// Which version of its file it has, when all were changed so often.
+    fn version(self, changes: u8, is_asked_again: bool) -> u8 {
+        2 * changes + u8::from(self == ResetsAndChanges && is_asked_again)
+    }
 }
 
 /// The bytes of a version of a file.
@@ -142,6 +157,8 @@ struct File {
 #[derive(Default)]
 struct Seen {
     requests: HashMap<String, usize>,
+    /// How often all files were changed.
+    changes: u8,
 }
 
 struct Server {
@@ -211,13 +228,14 @@ fn answer(
     if file.odd == ResetsReused && on_connection > 1 {
         return reset(stream);
     }
-    let request = {
+    let (request, changes) = {
         let mut seen = seen.lock().unwrap();
+        let changes = seen.changes;
         let requests = seen.requests.entry(path.to_owned()).or_default();
         *requests += 1;
-        *requests
+        (*requests, changes)
     };
-    let version = u8::from(file.odd == ResetsAndChanges && request > 1);
+    let version = file.odd.version(changes, request > 1);
     let body = content(name, version, file.bytes);
     let (half, all) = (body.len() / 2, body.len());
     let etag = format!("ETag: \"{version}\"\r\n");
@@ -309,86 +327,198 @@ fn answer(
     stream.write_all(&bytes).ok()
 }
 
-#[test]
-fn every_file_ends_right_or_as_a_dead_letter_with_the_true_reason() {
-    let variable = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let files = variable("LONGSHORE_ODD_FILES").unwrap_or(1_000);
-    let seed = variable("LONGSHORE_SEED").unwrap_or_else(rand::random);
-    println!("seed {seed}");
-    let mut random = SmallRng::seed_from_u64(seed);
-    let mut kinds: BTreeMap<Odd, BTreeMap<String, File>> = BTreeMap::new();
-    for number in 0..files {
-        let at = random.random_range(0..ALL.len());
-        // A busy host rests as a whole, so there are few of those.
-        let odd = match ALL[at] {
-            Busy | BusyUntil if number > 400 => Even,
-            odd => odd,
-        };
-        let bytes = if odd == Empty { 0 } else { random.random_range(2_000..150_000) };
-        let name = format!("{odd:?}/{number}.bin").to_lowercase();
-        kinds.entry(odd).or_default().insert(name, File { odd, bytes });
-    }
-    // A host of its own for each kind, so that none rests for another.
-    let servers: BTreeMap<Odd, Server> =
-        kinds.into_iter().map(|(odd, files)| (odd, Server::start(files))).collect();
-    let folder = Folder::new();
-    let mut lines: Vec<String> = Vec::new();
-    for server in servers.values() {
-        for (name, file) in server.files.iter() {
-            let mut task = json!({ "url": format!("http://{}/{name}", server.address) });
-            match file.odd {
-                OtherLength => task["size"] = (file.bytes + 1).into(),
-                OtherHash => task["sha256"] = "00".repeat(32).into(),
-                _ => {}
+/// Files of all kinds, and the tasks to fetch them.
+struct Mix {
+    seed: u64,
+    files: u64,
+    random: SmallRng,
+    servers: BTreeMap<Odd, Server>,
+    lines: Vec<String>,
+}
+
+impl Mix {
+    fn of(files: u64) -> Self {
+        let variable =
+            |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+        let files = variable(FILES).unwrap_or(files);
+        let seed = variable("LONGSHORE_SEED").unwrap_or_else(rand::random);
+        println!("seed {seed}");
+        let mut random = SmallRng::seed_from_u64(seed);
+        let mut kinds: BTreeMap<Odd, BTreeMap<String, File>> = BTreeMap::new();
+        for number in 0..files {
+            let at = random.random_range(0..ALL_KINDS.len());
+            // A busy host rests as a whole, so there are few of those.
+            let odd = match ALL_KINDS[at] {
+                Busy | BusyUntil if number > 400 => Even,
+                odd => odd,
+            };
+            let bytes = if odd == Empty { 0 } else { random.random_range(2_000..150_000) };
+            let name = format!("{odd:?}/{number}.bin").to_lowercase();
+            kinds.entry(odd).or_default().insert(name, File { odd, bytes });
+        }
+        // A host of its own for each kind, so that none rests for another.
+        let servers: BTreeMap<Odd, Server> =
+            kinds.into_iter().map(|(odd, files)| (odd, Server::start(files))).collect();
+        let mut lines: Vec<String> = Vec::new();
+        for server in servers.values() {
+            for (name, file) in server.files.iter() {
+                let mut task = json!({ "url": format!("http://{}/{name}", server.address) });
+                match file.odd {
+                    OtherLength => task["size"] = (file.bytes + 1).into(),
+                    OtherHash => task["sha256"] = "00".repeat(32).into(),
+                    _ => {}
+                }
+                lines.push(task.to_string());
             }
-            lines.push(task.to_string());
+        }
+        // In the order of a shuffled list.
+        for at in (1..lines.len()).rev() {
+            lines.swap(at, random.random_range(0..=at));
+        }
+        Self { seed, files, random, servers, lines }
+    }
+
+    /// Every file is another one from now on, and every server does again what it does at first.
+    fn change(&self) {
+        for server in self.servers.values() {
+            let mut seen = server.seen.lock().unwrap();
+            seen.changes += 1;
+            seen.requests.clear();
         }
     }
-    // In the order of a shuffled list.
-    for at in (1..lines.len()).rev() {
-        lines.swap(at, random.random_range(0..=at));
-    }
-    folder.list(&lines);
-    let begun = Instant::now();
-    let mut command = folder.transfer();
-    command.args(["--allow-private", "--concurrency", "40", "--read-timeout", READ_TIMEOUT]);
-    let ended = start(&mut command).end_within(Duration::from_secs(900)).expect_code(3);
-    println!("{files} files in {:.1} s: {}", begun.elapsed().as_secs_f64(), ended.report());
 
+    fn files(&self) -> impl Iterator<Item = (&Server, &String, &File)> {
+        self.servers
+            .values()
+            .flat_map(|server| server.files.iter().map(move |(name, file)| (server, name, file)))
+    }
+
+    /// Every file is right as it is by now, or a letter says why not. `arrived` are those that are there.
+    fn check(&self, folder: &Folder, arrived: &BTreeMap<String, Vec<u8>>, ended: &Ended) {
+        let mut letters = letters(folder);
+        let mut wrong = Vec::new();
+        for (server, name, file) in self.files() {
+            let changes = server.seen.lock().unwrap().changes;
+            let (arrived, letter) = (arrived.get(name), letters.remove(name));
+            let is_right = match (file.odd.reason(), arrived, &letter) {
+                (Some(reason), None, Some(told)) => told.contains(reason),
+                (None, Some(arrived), None) => {
+                    *arrived == content(name, file.odd.version(changes, true), file.bytes)
+                }
+                _ => false,
+            };
+            if !is_right {
+                let length = arrived.map(Vec::len);
+                wrong.push(format!("{name} of {}: {length:?}, {letter:?}", file.bytes));
+            }
+        }
+        assert!(
+            wrong.is_empty(),
+            "seed {}: {} are wrong: {:#?}",
+            self.seed,
+            wrong.len(),
+            &wrong[..wrong.len().min(20)]
+        );
+        assert!(letters.is_empty(), "nobody asked for {letters:?}");
+        let failed = ended.figure("failed");
+        assert_eq!(ended.figure("files") + failed, self.files);
+        assert_eq!(arrived.len() as u64, self.files - failed, "nothing else is there");
+    }
+}
+
+/// What dead letters say, by the paths of their tasks.
+fn letters(folder: &Folder) -> BTreeMap<String, String> {
     let mut letters: BTreeMap<String, String> = BTreeMap::new();
-    for letter in folder.dead_letters() {
+    // They are read in a runtime of their own.
+    let read = thread::scope(|scope| scope.spawn(|| folder.dead_letters()).join());
+    for letter in read.expect("no panic") {
         let task: serde_json::Value = serde_json::from_slice(&letter.body().unwrap()).unwrap();
         let path = task["path"].as_str().unwrap().to_owned();
         let before = letters.insert(path.clone(), letter.error.message.clone());
         assert!(before.is_none(), "{path} has two letters");
     }
-    let mut wrong = Vec::new();
-    for server in servers.values() {
-        for (name, file) in server.files.iter() {
-            let arrived = std::fs::read(folder.target().join(name)).ok();
-            let letter = letters.remove(name);
-            let is_right = match (file.odd.reason(), &arrived, &letter) {
-                (Some(reason), None, Some(told)) => told.contains(reason),
-                (None, Some(arrived), None) => {
-                    let version = u8::from(file.odd == ResetsAndChanges);
-                    *arrived == content(name, version, file.bytes)
-                }
-                _ => false,
-            };
-            if !is_right {
-                let length = arrived.map(|arrived| arrived.len());
-                wrong.push(format!("{name} of {}: {length:?}, {letter:?}", file.bytes));
-            }
+    letters
+}
+
+#[test]
+fn every_file_ends_right_or_as_a_dead_letter_with_the_true_reason() {
+    let mix = Mix::of(1_000);
+    let folder = Folder::new();
+    folder.list(&mix.lines);
+    let begun = Instant::now();
+    let mut command = folder.transfer();
+    command.args(["--allow-private", "--concurrency", "40", "--read-timeout", READ_TIMEOUT]);
+    let ended = start(&mut command).end_within(MOST_TIME).expect_code(3);
+    let (files, seconds) = (mix.files, begun.elapsed().as_secs_f64());
+    println!("{files} files in {seconds:.1} s: {}", ended.report());
+    let arrived = folder.files().into_iter().map(|name| (name.clone(), folder.content(&name)));
+    mix.check(&folder, &arrived.collect(), &ended);
+}
+
+/// A run into a container, as one that knows of no other. Most files have two blocks and more.
+fn into(container: &Container) -> (Folder, impl Fn(&Mix) -> Running + use<>) {
+    let folder = Folder::new();
+    let (place, url) = (folder.path(""), container.url(ALL));
+    let begin = move |mix: &Mix| {
+        let lines: String = mix.lines.iter().map(|line| format!("{line}\n")).collect();
+        std::fs::write(place.join("list"), lines).unwrap();
+        let mut command = longshore();
+        command.arg("transfer").current_dir(&place).env("LONGSHORE_TRANSFER_TO", &url);
+        command.args(["--urls", "list", "--state", "files.longshore", "--report", "json"]);
+        command.args(["--allow-private", "--read-timeout", READ_TIMEOUT, "--existing", "replace"]);
+        command.args(["--concurrency", "40", "--transfer-budget", "5242880"]);
+        start(&mut command)
+    };
+    (folder, begin)
+}
+
+/// What is in a container, and the blobs that have uncommitted blocks of somebody.
+async fn held(container: &Container) -> (BTreeMap<String, Vec<u8>>, Vec<String>) {
+    let (mut blobs, mut unfinished) = (BTreeMap::new(), Vec::new());
+    for name in container.names().await {
+        let left = container.staged_ids(&name).await;
+        // Each says which upload it is of, and a later one takes none that is not its own.
+        assert!(
+            left.iter().all(|id| id.len() == 64 && id.starts_with(b"lsb1")),
+            "{name}: {left:?}"
+        );
+        if !left.is_empty() {
+            unfinished.push(name.clone());
+        }
+        if let Some(content) = container.content(&name).await {
+            blobs.insert(name, content);
         }
     }
-    assert!(
-        wrong.is_empty(),
-        "seed {seed}: {} are wrong: {:#?}",
-        wrong.len(),
-        &wrong[..wrong.len().min(20)]
-    );
-    assert!(letters.is_empty(), "nobody asked for {letters:?}");
-    let failed = ended.figure("failed");
-    assert_eq!(ended.figure("files") + failed, files);
-    assert_eq!(folder.files().len() as u64, files - failed, "no temporary file is left");
+    (blobs, unfinished)
+}
+
+#[tokio::test]
+async fn the_same_into_a_container_and_what_is_left_there_is_never_mistaken() {
+    let mut mix = Mix::of(100);
+    let container = Container::create().await;
+    // Killed somewhere: blobs of every kind have blocks of a run that nobody knows any more.
+    let (_killed, begin) = into(&container);
+    let run = begin(&mix);
+    let some = mix.random.random_range(1..=mix.files / 4);
+    while container.names().await.len() < some as usize {
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert!(run.kill(), "the run was faster");
+    let (before, unfinished) = held(&container).await;
+    println!("killed: {} blobs, {} with blocks left", before.len(), unfinished.len());
+
+    // The sources are others by then; and once more over blobs that are whole, where there is time.
+    for round in 1..=if std::env::var_os(FILES).is_some() { 2 } else { 1 } {
+        mix.change();
+        let (folder, begin) = into(&container);
+        let begun = Instant::now();
+        let ended = begin(&mix).end_within(MOST_TIME).expect_code(3);
+        let (files, seconds) = (mix.files, begun.elapsed().as_secs_f64());
+        println!("{files} files into a container in {seconds:.1} s: {}", ended.report());
+        let (blobs, unfinished) = held(&container).await;
+        mix.check(&folder, &blobs, &ended);
+        // The commit of a file ends all blocks of its name.
+        assert!(unfinished.iter().all(|name| !blobs.contains_key(name)), "{unfinished:?}");
+        println!("round {round}: {} names with blocks left, all of letters", unfinished.len());
+    }
 }

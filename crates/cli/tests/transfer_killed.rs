@@ -3,6 +3,9 @@
 //!
 //! What may be fetched twice: a file that is committed is known to the next run, by its result or by
 //! what its commit noted. So a kill costs at most the files in flight, which are at most the slots.
+//!
+//! The large one has 12 MB, and is killed at three fifths; `LONGSHORE_KILLED_BYTES=1073741824` makes it a
+//! larger one, with blocks as they are without an option, that is killed at four fifths.
 #![cfg(unix)]
 #![allow(missing_docs, dead_code)]
 
@@ -20,8 +23,11 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use longshore::blob_store::container::DEFAULT_TRANSFER_BUDGET;
+use longshore::transfer::task::hex;
 use rand::rngs::SmallRng;
 use rand::{Rng, RngCore, SeedableRng};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use azurite::{ALL, Container};
@@ -38,7 +44,10 @@ const SLOTS: usize = 10;
 const MOMENTS: u64 = 2_400;
 
 /// What the server gives each connection.
-const BYTES_PER_SECOND: u32 = 400_000;
+const BYTES_PER_SECOND: u64 = 400_000;
+
+/// The length of a block in a container is a multiple of this.
+const STEP: u64 = 64 << 10;
 
 /// nginx over a folder, with a log of its requests.
 struct Nginx {
@@ -49,13 +58,14 @@ struct Nginx {
 }
 
 impl Nginx {
-    fn start(folder: &Path) -> Self {
+    fn start(folder: &Path, bytes_per_second: u64) -> Self {
         let program = ["/usr/sbin/nginx", "/usr/local/sbin/nginx", "/usr/bin/nginx"]
             .into_iter()
             .find(|path| Path::new(path).exists())
             .unwrap_or("nginx");
         let port = ClosedPort::to_share();
-        fs::write(folder.join("nginx.conf"), Self::config(folder, port.port())).unwrap();
+        let config = Self::config(folder, port.port(), bytes_per_second);
+        fs::write(folder.join("nginx.conf"), config).unwrap();
         let process = Command::new(program)
             .arg("-p")
             .arg(folder)
@@ -77,7 +87,7 @@ impl Nginx {
         nginx
     }
 
-    fn config(folder: &Path, port: u16) -> String {
+    fn config(folder: &Path, port: u16, bytes_per_second: u64) -> String {
         let folder = folder.display();
         format!(
             "daemon off;
@@ -92,7 +102,7 @@ impl Nginx {
                 scgi_temp_path {folder}/temp;
                 log_format requests '$msec $request_time $status $body_bytes_sent $uri';
                 access_log {folder}/access.log requests;
-                limit_rate {BYTES_PER_SECOND};
+                limit_rate {bytes_per_second};
                 server {{
                     listen 127.0.0.1:{port} reuseport;
                     root {folder}/www;
@@ -194,7 +204,7 @@ fn a_thousand_files_survive_five_kills() {
     let mut random = SmallRng::seed_from_u64(seed);
     let server = tempfile::tempdir().unwrap();
     let hashes = make_files(&server.path().join("www"), &mut random);
-    let nginx = Nginx::start(server.path());
+    let nginx = Nginx::start(server.path(), BYTES_PER_SECOND);
     let folder = Folder::new();
     folder.list(hashes.keys().map(|name| format!("http://{}/{name}", nginx.port.address())));
     let begin = || -> Running {
@@ -264,34 +274,94 @@ fn journaled(target: &Path) -> u64 {
     parts.sum()
 }
 
+/// The large file, and how it is moved.
+struct Large {
+    bytes: u64,
+    /// Options of the command.
+    blocks: Vec<&'static str>,
+    /// The length of a block in a container.
+    block_bytes: u64,
+    /// So much of it has come when the run is killed.
+    killed_at: u64,
+    bytes_per_second: u64,
+}
+
+impl Large {
+    fn asked_for() -> Self {
+        let bytes = std::env::var("LONGSHORE_KILLED_BYTES").ok();
+        match bytes.and_then(|bytes| bytes.parse::<u64>().ok()) {
+            Some(bytes) => Self {
+                bytes,
+                blocks: Vec::new(),
+                block_bytes: DEFAULT_TRANSFER_BUDGET / (2 * SLOTS as u64) / STEP * STEP,
+                killed_at: bytes * 4 / 5,
+                bytes_per_second: 3_000_000,
+            },
+            None => Self {
+                bytes: 12_000_017,
+                // Ten streams share the budget, half of it for blocks that are sent.
+                blocks: vec!["--block-bytes", "524288", "--transfer-budget", "10485760"],
+                block_bytes: 512 << 10,
+                killed_at: 12_000_017 * 3 / 5,
+                bytes_per_second: BYTES_PER_SECOND,
+            },
+        }
+    }
+
+    /// Bounds how long it takes until it is killed: at 1 MB/s, and what else takes its time.
+    fn limit(&self) -> Duration {
+        LIMIT + Duration::from_secs(self.bytes / 1_000_000)
+    }
+
+    /// Whether it is so large that what is under way is little of it.
+    fn is_large(&self) -> bool {
+        self.blocks.is_empty()
+    }
+
+    /// Its bytes, on a server.
+    fn serve(&self, folder: &Path) -> (Vec<u8>, Nginx) {
+        let mut body = vec![0; self.bytes as usize];
+        SmallRng::seed_from_u64(7).fill_bytes(&mut body);
+        fs::create_dir_all(folder.join("www")).unwrap();
+        fs::write(folder.join("www/large.bin"), &body).unwrap();
+        (body, Nginx::start(folder, self.bytes_per_second))
+    }
+
+    /// Tells what the server sent twice of it, and of a large one checks that.
+    fn check_sent(&self, what: &str, there: u64, nginx: &Nginx) {
+        let requests = nginx.requests();
+        let of_it = requests.iter().filter(|request| request.name == "large.bin");
+        let sent: u64 = of_it.map(|request| request.bytes).sum();
+        let twice = sent.saturating_sub(self.bytes);
+        let percent = twice as f64 * 100.0 / self.bytes as f64;
+        let bytes = self.bytes;
+        println!(
+            "{bytes} bytes {what}, killed with {there} there: {twice} sent twice, {percent:.2} %"
+        );
+        assert!(!self.is_large() || twice < self.bytes / 20, "{twice} bytes were sent twice");
+    }
+}
+
 #[test]
 fn what_came_of_a_large_file_is_not_fetched_again_after_a_kill() {
-    const LENGTH: u64 = 12_000_017;
-    let seed: u64 = rand::random();
-    println!("seed {seed}");
+    let large = Large::asked_for();
     let server = tempfile::tempdir().unwrap();
-    let mut body = vec![0; LENGTH as usize];
-    SmallRng::seed_from_u64(seed).fill_bytes(&mut body);
-    fs::create_dir_all(server.path().join("www")).unwrap();
-    fs::write(server.path().join("www/large.bin"), &body).unwrap();
-    let nginx = Nginx::start(server.path());
+    let (body, nginx) = large.serve(server.path());
     let folder = Folder::new();
     folder.list([format!("http://{}/large.bin", nginx.port.address())]);
-    let begin = || -> Running {
-        let blocks = ["--allow-private", "--block-bytes", "524288"];
-        start(folder.transfer().args(blocks))
-    };
+    let begin =
+        || -> Running { start(folder.transfer().arg("--allow-private").args(&large.blocks)) };
 
     let run = begin();
-    let deadline = Instant::now() + LIMIT;
-    while journaled(&folder.target()) < LENGTH * 3 / 5 {
+    let deadline = Instant::now() + large.limit();
+    while journaled(&folder.target()) < large.killed_at {
         assert!(Instant::now() < deadline, "only {} bytes came", journaled(&folder.target()));
         thread::sleep(Duration::from_millis(5));
     }
     assert!(run.kill(), "the run was faster; make the server slower");
     let (at, there) = (now(), journaled(&folder.target()));
-    let ended = begin().end().expect_code(0);
-    println!("{there} of {LENGTH} bytes; then: {}", ended.report());
+    let ended = begin().end_within(large.limit()).expect_code(0);
+    println!("{there} of {} bytes; then: {}", large.bytes, ended.report());
 
     assert!(folder.content("large.bin") == body);
     assert_eq!(folder.files(), ["large.bin".to_owned()].into(), "files, and no temporary ones");
@@ -299,7 +369,8 @@ fn what_came_of_a_large_file_is_not_fetched_again_after_a_kill() {
         nginx.requests().into_iter().filter(|request| request.began > at).collect();
     assert!(later.iter().all(|request| request.status == 206), "{later:?}");
     let fetched: u64 = later.iter().map(|request| request.bytes).sum();
-    assert_eq!(fetched, LENGTH - there, "what was missing, once");
+    assert_eq!(fetched, large.bytes - there, "what was missing, once");
+    large.check_sent("to a folder", there, &nginx);
 }
 
 /// A transfer of the list into a container, whose address is in the variable.
@@ -315,47 +386,49 @@ fn begin_to(container: &Container, folder: &Folder, arguments: &[&str]) -> Runni
 
 #[tokio::test]
 async fn blocks_that_a_container_has_are_not_fetched_again_after_a_kill() {
-    const LENGTH: u64 = 12_000_017;
-    // Ten streams share the budget, half of it for blocks that are sent.
-    const BLOCK: u64 = 512 << 10;
-    let arguments = ["--block-bytes", "524288", "--transfer-budget", "10485760"];
-    let server = tempfile::tempdir().unwrap();
-    let mut body = vec![0; LENGTH as usize];
-    SmallRng::seed_from_u64(7).fill_bytes(&mut body);
-    fs::create_dir_all(server.path().join("www")).unwrap();
-    fs::write(server.path().join("www/large.bin"), &body).unwrap();
-    fs::write(server.path().join("www/small.bin"), &body[..1_000]).unwrap();
-    let nginx = Nginx::start(server.path());
-    let (folder, container) = (Folder::new(), Container::create().await);
-    let url = |name| format!("http://{}/{name}", nginx.port.address());
-    folder.list([url("large.bin"), url("small.bin")]);
+    for with_sha256 in [false, true] {
+        let large = Large::asked_for();
+        let server = tempfile::tempdir().unwrap();
+        let (body, nginx) = large.serve(server.path());
+        fs::write(server.path().join("www/small.bin"), &body[..1_000]).unwrap();
+        let (folder, container) = (Folder::new(), Container::create().await);
+        let mut task = json!({ "url": format!("http://{}/large.bin", nginx.port.address()) });
+        if with_sha256 {
+            task["sha256"] = hex(&Sha256::digest(&body)).into();
+        }
+        let small = format!("http://{}/small.bin", nginx.port.address());
+        folder.list([task.to_string(), small]);
 
-    let run = begin_to(&container, &folder, &arguments);
-    let deadline = Instant::now() + LIMIT;
-    let mut there = 0;
-    while there < LENGTH * 3 / 5 {
-        assert!(Instant::now() < deadline, "only {there} bytes came");
-        there = container.staged("large.bin").await as u64 * BLOCK;
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        let run = begin_to(&container, &folder, &large.blocks);
+        let deadline = Instant::now() + large.limit();
+        let mut there = 0;
+        while there < large.killed_at {
+            assert!(Instant::now() < deadline, "only {there} bytes came");
+            there = container.staged("large.bin").await as u64 * large.block_bytes;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(run.kill(), "the run was faster; make the server slower");
+        let at = now();
+        let there = container.staged("large.bin").await as u64 * large.block_bytes;
+        let ended = begin_to(&container, &folder, &large.blocks).end_within(large.limit());
+        let ended = ended.expect_code(0);
+        println!("{there} of {} bytes; then: {}", large.bytes, ended.report());
+
+        assert!(container.content("large.bin").await.as_ref() == Some(&body));
+        assert!(container.content("small.bin").await.as_deref() == Some(&body[..1_000]));
+        let later: Vec<Request> =
+            nginx.requests().into_iter().filter(|request| request.began > at).collect();
+        let fetched: u64 = later.iter().map(|request| request.bytes).sum();
+        // The version is learned from an answer to a request for all of it, which is not read.
+        let more = fetched.saturating_sub(large.bytes - there);
+        assert!(more < large.bytes / 20, "{more} bytes more than were missing: {later:?}");
+        let hashed = if with_sha256 { ", SHA-256" } else { "" };
+        large.check_sent(&format!("to a container{hashed}"), there, &nginx);
+
+        let asked = nginx.requests().len();
+        let ended = begin_to(&container, &folder, &large.blocks).end().expect_code(0);
+        assert_eq!((ended.figure("files"), ended.figure("skipped")), (0, 2));
+        assert_eq!(nginx.requests().len(), asked, "nobody was asked");
+        assert!(folder.path(&format!("{}.longshore", container.name())).is_dir(), "the state");
     }
-    assert!(run.kill(), "the run was faster; make the server slower");
-    let at = now();
-    let there = container.staged("large.bin").await as u64 * BLOCK;
-    let ended = begin_to(&container, &folder, &arguments).end().expect_code(0);
-    println!("{there} of {LENGTH} bytes; then: {}", ended.report());
-
-    assert!(container.content("large.bin").await == Some(body.clone()));
-    assert!(container.content("small.bin").await.as_deref() == Some(&body[..1_000]));
-    let later: Vec<Request> =
-        nginx.requests().into_iter().filter(|request| request.began > at).collect();
-    let fetched: u64 = later.iter().map(|request| request.bytes).sum();
-    // The version is learned from an answer to a request for all of it, which is not read.
-    let more = fetched.saturating_sub(LENGTH - there);
-    assert!(more < LENGTH / 20, "{more} bytes more than were missing: {later:?}");
-
-    let asked = nginx.requests().len();
-    let ended = begin_to(&container, &folder, &arguments).end().expect_code(0);
-    assert_eq!((ended.figure("files"), ended.figure("skipped")), (0, 2));
-    assert_eq!(nginx.requests().len(), asked, "nobody was asked");
-    assert!(folder.path(&format!("{}.longshore", container.name())).is_dir(), "the state");
 }

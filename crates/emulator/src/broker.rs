@@ -13,6 +13,7 @@ use super::hub_options::HubOptions;
 use super::injection::{FaultPoint, Injections};
 use super::log::PartitionLog;
 use super::mailbox::{AppendTicket, Mailbox};
+use super::memory::Memory;
 use super::refusal::{NOT_FOUND, RESOURCE_LIMIT_EXCEEDED, Refusal};
 use super::settings::Settings;
 use super::socket::Ending;
@@ -49,6 +50,8 @@ pub(super) enum Append {
 pub(super) struct Broker {
     pub(super) settings: Settings,
     storage: Storage,
+    /// Of logs in memory.
+    memory: Arc<Memory>,
     /// By lower-case name.
     hubs: Mutex<BTreeMap<String, Arc<Hub>>>,
     connections: Mutex<HashMap<u64, Ending>>,
@@ -64,6 +67,7 @@ impl Broker {
         let ingress =
             settings.throughput_units.map(|units| Mutex::new(Ingress::new(units, Instant::now())));
         Self {
+            memory: Memory::new(settings.max_memory_bytes),
             settings,
             storage,
             hubs: Mutex::default(),
@@ -102,7 +106,7 @@ impl Broker {
             });
         }
         let hub = match &self.storage {
-            Storage::Memory => hub_in_memory(name, partitions, unix_millis()),
+            Storage::Memory => self.hub_in_memory(name, partitions, unix_millis()),
             Storage::Files { store, .. } => store.open_hub(name, partitions)?,
         };
         let hub = Arc::new(hub.ruled_by(options));
@@ -174,10 +178,10 @@ impl Broker {
             }
         }
         match &self.storage {
-            Storage::Memory => {
-                partition.log.append_in_memory(&events, unix_millis());
-                Append::Done
-            }
+            Storage::Memory => match partition.log.append_in_memory(&events, unix_millis()) {
+                Ok(()) => Append::Done,
+                Err(refusal) => Append::Refused(refusal),
+            },
             Storage::Files { writer, .. } => {
                 let request = AppendRequest {
                     partition: Arc::clone(partition),
@@ -279,7 +283,7 @@ impl Broker {
         let (name, partitions) = (&old.name, old.partition_count());
         let new = match &self.storage {
             Storage::Memory => {
-                hub_in_memory(name, partitions, unix_millis().max(old.created_at_ms + 1))
+                self.hub_in_memory(name, partitions, unix_millis().max(old.created_at_ms + 1))
             }
             Storage::Files { store, .. } => {
                 store.remove_hub(name)?;
@@ -306,7 +310,7 @@ impl Broker {
         let present = old.partition_count();
         validate_hub(&old.name, present.saturating_add(more))?;
         let new = match &self.storage {
-            Storage::Memory => partitions_in_memory(present..present + more),
+            Storage::Memory => self.partitions_in_memory(present..present + more),
             Storage::Files { store, .. } => store.add_partitions(&old.name, more)?,
         };
         hubs.insert(key, Arc::new(old.grown(new)));
@@ -346,17 +350,18 @@ impl Broker {
         connections.len()
     }
 
+    fn hub_in_memory(&self, name: &str, partitions: u32, created_at_ms: i64) -> Hub {
+        Hub::new(name.to_owned(), created_at_ms, self.partitions_in_memory(0..partitions))
+    }
+
+    fn partitions_in_memory(&self, ids: Range<u32>) -> Vec<Arc<Partition>> {
+        let log = || PartitionLog::in_memory(&self.memory);
+        ids.map(|id| Arc::new(Partition::new(id, log(), None))).collect()
+    }
+
     fn lock_connections(&self) -> MutexGuard<'_, HashMap<u64, Ending>> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn hub_in_memory(name: &str, partitions: u32, created_at_ms: i64) -> Hub {
-    Hub::new(name.to_owned(), created_at_ms, partitions_in_memory(0..partitions))
-}
-
-fn partitions_in_memory(ids: Range<u32>) -> Vec<Arc<Partition>> {
-    ids.map(|id| Arc::new(Partition::new(id, PartitionLog::in_memory(), None))).collect()
 }
 
 fn not_found(hub: &str) -> Refusal {

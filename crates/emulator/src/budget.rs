@@ -4,7 +4,9 @@
 //! Counted is what is kept, not what arrived: a small frame can stand for much. Whoever holds
 //! something gives it back when it is gone; what would be too much is refused, or waits. Pure.
 
+use super::frame::MAX_FRAME_BYTES;
 use super::refusal::{RESOURCE_LIMIT_EXCEEDED, Refusal};
+use super::settings::TokenCheck;
 
 /// What is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +28,10 @@ const KINDS: usize = 4;
 pub(super) struct Limits {
     /// Links of all sessions.
     pub(super) links: usize,
+    /// The largest frame.
+    pub(super) frame_bytes: usize,
+    /// The largest message of a WebSocket. Clients send a frame, or what one call of theirs wrote, in each.
+    pub(super) message_bytes: usize,
     bytes: [usize; KINDS],
 }
 
@@ -33,10 +39,17 @@ pub(super) struct Limits {
 /// quarter of a MiB for each receiver, mostly.
 const KNOWN: Limits = Limits {
     links: 8192,
+    frame_bytes: MAX_FRAME_BYTES as usize,
+    message_bytes: 8 * 1024 * 1024,
     bytes: [16 * 1024 * 1024, 4 * 1024 * 1024, 4 * 1024 * 1024, 64 * 1024 * 1024],
 };
 /// Of one that has yet to show a token.
-const STRANGER: Limits = Limits { links: 16, bytes: [64 * 1024, 16 * 1024, 64 * 1024, 0] };
+const STRANGER: Limits = Limits {
+    links: 16,
+    frame_bytes: 64 * 1024,
+    message_bytes: 64 * 1024,
+    bytes: [64 * 1024, 16 * 1024, 64 * 1024, 0],
+};
 
 /// Who the peer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -54,7 +67,12 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    pub(super) fn new(standing: Standing) -> Self {
+    /// Of a connection that begins.
+    pub(super) fn new(tokens: TokenCheck) -> Self {
+        let standing = match tokens {
+            TokenCheck::Required => Standing::Stranger,
+            TokenCheck::Ignored => Standing::Known,
+        };
         Self { held: [0; KINDS], standing }
     }
 

@@ -72,6 +72,20 @@ fn a_stranger_has_few_links_and_is_closed_when_it_goes_on() {
 }
 
 #[test]
+fn a_frame_is_smaller_before_a_token_and_refused_by_its_length() {
+    let header = |bytes: u32| BytesMut::from(&bytes.to_be_bytes()[..]);
+    let mut peer = with_token_links();
+    peer.input = header(64 * 1024 + 1);
+    assert_eq!(closed_with(&peer.frames()), "amqp:connection:framing-error");
+    for mut peer in [with_token_links(), with_token()] {
+        let most = peer.connection.limits().frame_bytes as u32;
+        peer.input = header(most);
+        assert!(peer.frames().is_empty(), "the rest is waited for");
+    }
+    assert_eq!(with_token().connection.limits().frame_bytes, frame::MAX_FRAME_BYTES as usize);
+}
+
+#[test]
 fn unfinished_messages_are_counted() {
     let mut peer = with_token_links();
     peer.transfer(0, 0, true, &[7; 40_000]);

@@ -181,6 +181,14 @@ impl EmulatorBuilder {
         self
     }
 
+    /// See [`DEFAULT_MAX_MEMORY_BYTES`](super::DEFAULT_MAX_MEMORY_BYTES); 1 MiB is the least. Events
+    /// beyond that are refused with `amqp:resource-limit-exceeded`, until retention makes room. Without
+    /// effect on a broker with a data folder.
+    pub fn max_memory_bytes(mut self, bytes: usize) -> Self {
+        self.settings.max_memory_bytes = bytes;
+        self
+    }
+
     /// Creates hubs, with this many partitions, when a client first names them. Without it a hub
     /// that was not added is answered with `amqp:not-found`.
     ///
@@ -190,7 +198,8 @@ impl EmulatorBuilder {
         self
     }
 
-    /// Keeps events in this folder, which is created if need be. Without it they are in memory.
+    /// Keeps events in this folder, which is created if need be. Without it they are in memory, as far as
+    /// [`max_memory_bytes`](Self::max_memory_bytes) goes.
     ///
     /// A hub of an earlier run is served when it is added again, or named by a client with
     /// [`create_on_first_use`](Self::create_on_first_use). One emulator at a time may use a folder.

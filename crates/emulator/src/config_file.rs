@@ -19,6 +19,7 @@ struct Config {
     check_tokens: Option<bool>,
     max_message_bytes: Option<i64>,
     throughput_units: Option<i64>,
+    max_memory_bytes: Option<i64>,
     #[serde(default)]
     keys: Vec<Key>,
     #[serde(default)]
@@ -52,8 +53,15 @@ pub(super) fn apply(
         source,
     };
     let text = std::fs::read_to_string(path).map_err(|error| failed(error.into()))?;
-    let config = parse(&text).map_err(|why| failed(why.into()))?;
-    settle(config, builder).map_err(|error| failed(error.into()))
+    read(&text, builder).map_err(failed)
+}
+
+/// Applies the text of a file.
+pub(super) fn read(
+    text: &str,
+    builder: EmulatorBuilder,
+) -> Result<EmulatorBuilder, Box<dyn std::error::Error + Send + Sync>> {
+    Ok(settle(parse(text)?, builder)?)
 }
 
 /// What is wrong is said by line; the line itself may hold a key.
@@ -82,6 +90,10 @@ fn settle(config: Config, mut builder: EmulatorBuilder) -> Result<EmulatorBuilde
     }
     if let Some(units) = config.throughput_units {
         builder = builder.throughput_units(keys::THROUGHPUT.in_range("", units)? as u32);
+    }
+    if let Some(bytes) = config.max_memory_bytes {
+        let bytes = keys::MAX_MEMORY.in_range("", bytes)?;
+        builder = builder.max_memory_bytes(usize::try_from(bytes).unwrap_or(usize::MAX));
     }
     if !config.keys.is_empty() {
         builder =
@@ -139,6 +151,7 @@ pub(super) fn validate(builder: &EmulatorBuilder) -> Result<(), EmulatorError> {
     let settings = builder.settings();
     let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
     keys::MAX_MESSAGE.in_range("", number(settings.max_message_bytes))?;
+    keys::MAX_MEMORY.in_range("", number(settings.max_memory_bytes))?;
     if let Some(units) = settings.throughput_units {
         keys::THROUGHPUT.in_range("", units.into())?;
     }
@@ -180,6 +193,7 @@ mod tests {
         assert_eq!(builder.settings().tokens, TokenCheck::Required);
         assert_eq!(builder.settings().max_message_bytes, 262_144);
         assert_eq!(builder.settings().throughput_units, Some(2));
+        assert_eq!(builder.settings().max_memory_bytes, 268_435_456);
         let hub = HubOptions::new("orders", 4)
             .consumer_groups(["billing"])
             .retention_age(Duration::from_secs(3600))
@@ -212,6 +226,10 @@ mod tests {
                 "max_message_bytes = 2000000: it must be from 1024 to 1048576",
             ),
             ("max_message_bytes = -1".to_owned(), "it must be from 1024 to 1048576"),
+            (
+                "max_memory_bytes = 1024".to_owned(),
+                "max_memory_bytes = 1024: it must be 1048576 or more",
+            ),
             ("throughput_units = 41".to_owned(), "throughput_units = 41: it must be from 1 to 40"),
             ("listen = \"broker\"".to_owned(), "listen = broker: it must be an IP address"),
             ("partition = 4".to_owned(), "line 1: unknown field `partition`"),

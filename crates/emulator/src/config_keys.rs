@@ -11,6 +11,8 @@ use super::{EmulatorError, MAX_MESSAGE_BYTES};
 pub(super) const MIN_MESSAGE_BYTES: usize = 1024;
 const MAX_RETENTION_SECONDS: i64 = 90 * 24 * 3600;
 const MIN_RETENTION_BYTES: i64 = 1024;
+/// Room for the largest message.
+const MIN_MEMORY_BYTES: i64 = MAX_MESSAGE_BYTES as i64;
 pub(super) const MAX_GROUP_CHARS: usize = 50;
 
 /// What a value is.
@@ -85,6 +87,13 @@ pub(super) const THROUGHPUT: Key = key(
     Kind::Number { least: 1, most: MAX_UNITS as i64 },
     Some("(no limit)"),
     "What the whole broker takes in: 1 MiB or 1,000 events a second for each. Beyond that it is busy.",
+);
+pub(super) const MAX_MEMORY: Key = key(
+    "max_memory_bytes",
+    Kind::Number { least: MIN_MEMORY_BYTES, most: i64::MAX },
+    Some("1073741824"),
+    "What all events may take that are kept in memory; beyond that they are refused. Without effect with a \
+     data folder.",
 );
 pub(super) const KEY_NAME: Key = key(
     "name",

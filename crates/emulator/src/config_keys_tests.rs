@@ -7,7 +7,7 @@ use crate::{Emulator, EmulatorBuilder, config_file};
 
 /// The tables of the file: what each key is written after, what else the table needs, its keys.
 const TABLES: &[(&str, &str, &[Key])] = &[
-    ("", "", &[LISTEN, ADVERTISE, ALLOW_ANYONE, CHECK_TOKENS, MAX_MESSAGE, THROUGHPUT]),
+    ("", "", &[LISTEN, ADVERTISE, ALLOW_ANYONE, CHECK_TOKENS, MAX_MESSAGE, THROUGHPUT, MAX_MEMORY]),
     ("[[keys]]", "name = \"n\"\nkey = \"k\"\n", &[KEY_NAME, KEY_VALUE]),
     (
         "[[hubs]]",

@@ -20,6 +20,7 @@ use bytes::{Buf, BytesMut};
 use fe2o3_amqp_types::performatives::{Attach, Begin, Open};
 
 use super::broker::Broker;
+use super::budget::Limits;
 use super::context::Context;
 use super::frame::{self, Body, Frame, Outcome};
 use super::log::StoredEvent;
@@ -95,6 +96,11 @@ impl Connection {
             && self.context.append_bytes < APPEND_LIMIT_BYTES
     }
 
+    /// What the peer may make the broker keep.
+    pub(super) fn limits(&self) -> &'static Limits {
+        self.context.budget.limits()
+    }
+
     /// Frames for the peer; whoever writes them removes them.
     pub(super) fn output(&mut self) -> &mut BytesMut {
         &mut self.context.out
@@ -134,7 +140,7 @@ impl Connection {
     fn next_input(&mut self, input: &mut BytesMut, now: Instant) -> Result<bool, Refusal> {
         match self.phase {
             Phase::Header | Phase::SecondHeader => self.on_header(input),
-            _ => match frame::take_frame(input)? {
+            _ => match frame::take_frame_within(input, self.limits().frame_bytes)? {
                 Some(frame) => self.on_frame(frame, now).map(|()| true),
                 None => Ok(false),
             },

@@ -52,7 +52,7 @@ pub(super) fn broker() -> Arc<Broker> {
 pub(super) fn publish(broker: &Broker, body: &[u8]) {
     let event = event::prepare(message(body), None).unwrap();
     let hub = broker.hub("hub").unwrap();
-    hub.partition(0).unwrap().log.append_in_memory(&event.events, 1_000);
+    hub.partition(0).unwrap().log.append_in_memory(&event.events, 1_000).unwrap();
 }
 
 pub(super) fn message(body: &[u8]) -> Bytes {

@@ -7,12 +7,11 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 
 use super::broker::Broker;
-use super::budget::{Budget, Kept, Standing};
+use super::budget::{Budget, Kept};
 use super::frame::{self, Outcome};
 use super::mailbox::{AppendTicket, LinkKey, Mailbox};
 use super::refusal::Refusal;
 use super::segment::ReadJob;
-use super::settings::TokenCheck;
 use super::tokens::Grants;
 
 /// State of a connection outside of its sessions.
@@ -43,11 +42,8 @@ pub(super) struct Context {
 
 impl Context {
     pub(super) fn new(broker: Arc<Broker>, mailbox: Arc<Mailbox>) -> Self {
-        let standing = match broker.settings.tokens {
-            TokenCheck::Required => Standing::Stranger,
-            TokenCheck::Ignored => Standing::Known,
-        };
         Self {
+            budget: Budget::new(broker.settings.tokens),
             broker,
             mailbox,
             out: BytesMut::new(),
@@ -57,7 +53,6 @@ impl Context {
             append_bytes: 0,
             links: 0,
             grants: Grants::default(),
-            budget: Budget::new(standing),
             starved: Vec::new(),
             last_serial: 0,
             due: Due::default(),

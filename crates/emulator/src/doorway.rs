@@ -10,6 +10,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::server::TlsStream;
 
 use super::broker::Broker;
+use super::budget::Budget;
 use super::socket::{self, Ending, Stream};
 use super::upgrade;
 use super::websocket::WebSocket;
@@ -86,7 +87,8 @@ async fn upgrade<S: Stream>(
 ) -> Option<WebSocket<S>> {
     let accepting = upgrade::accept(&mut stream, &broker.settings.names);
     let rest = in_time("WebSocket", accepting, broker, ending, at).await??;
-    Some(WebSocket::upgraded(stream, rest).await)
+    let most = Budget::new(broker.settings.tokens).limits().message_bytes;
+    Some(WebSocket::upgraded(stream, rest, most).await)
 }
 
 /// The end of a handshake; `None` when it failed, took too long or was cut short.

@@ -12,6 +12,7 @@
 //! Invariant: what is noted was on the disk before, and what is removed was noted as removed before.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
@@ -101,7 +102,8 @@ pub(super) fn read_sealed<T: Serialize + DeserializeOwned>(
     }
 }
 
-fn unseal<T: Serialize + DeserializeOwned>(bytes: &[u8], seal: Seal) -> Option<T> {
+/// The content of a file that is whole.
+pub(super) fn unseal<T: Serialize + DeserializeOwned>(bytes: &[u8], seal: Seal) -> Option<T> {
     let mut value: serde_json::Value = serde_json::from_slice(bytes).ok()?;
     let noted = value.as_object_mut()?.remove(CHECKSUM);
     let content: T = serde_json::from_value(value).ok()?;
@@ -119,16 +121,19 @@ fn checksum(content: &impl Serialize) -> Option<u32> {
 
 /// Writes a small JSON file with its own checksum, durably.
 pub(super) fn write_sealed(path: &Path, content: &impl Serialize) -> Result<(), EmulatorError> {
-    let sealed = || {
-        let mut value = serde_json::to_value(content)?;
-        if let Some((object, checksum)) = value.as_object_mut().zip(checksum(content)) {
-            object.insert(CHECKSUM.to_owned(), checksum.into());
-        }
-        let mut text = serde_json::to_vec_pretty(&value)?;
-        text.push(b'\n');
-        private::replace(path, &text)
-    };
-    sealed().map_err(|error| EmulatorError::storage("write", path, error))
+    let written = || private::replace(path, &sealed(content)?);
+    written().map_err(|error| EmulatorError::storage("write", path, error))
+}
+
+/// The content as a file holds it.
+pub(super) fn sealed(content: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut value = serde_json::to_value(content)?;
+    if let Some((object, checksum)) = value.as_object_mut().zip(checksum(content)) {
+        object.insert(CHECKSUM.to_owned(), checksum.into());
+    }
+    let mut text = serde_json::to_vec_pretty(&value)?;
+    text.push(b'\n');
+    Ok(text)
 }
 
 #[cfg(test)]

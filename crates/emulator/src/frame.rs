@@ -70,19 +70,25 @@ pub(super) struct Transfer {
 
 /// Takes the next whole frame off `input`; `None` until there is one.
 pub(super) fn take_frame(input: &mut BytesMut) -> Result<Option<Frame>, Refusal> {
+    take_frame_within(input, MAX_FRAME_BYTES as usize)
+}
+
+/// The same of a peer whose frames may have `most` bytes.
+pub(super) fn take_frame_within(
+    input: &mut BytesMut,
+    most: usize,
+) -> Result<Option<Frame>, Refusal> {
     let [a, b, c, d, ..] = input[..] else {
         return Ok(None);
     };
     let size = u32::from_be_bytes([a, b, c, d]);
-    if size > MAX_FRAME_BYTES {
+    let size = size as usize;
+    if size > most {
         return Err(Refusal::new(
             FRAMING_ERROR,
-            format!(
-                "a frame of {size} bytes; this connection's max-frame-size is {MAX_FRAME_BYTES}"
-            ),
+            format!("a frame of {size} bytes; this connection may send {most} at once"),
         ));
     }
-    let size = size as usize;
     if size < HEADER_BYTES {
         return Err(Refusal::new(
             FRAMING_ERROR,

@@ -27,7 +27,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 const OUTPUT_BYTES: usize = 4 * 1024 * 1024 + 512 * 1024;
 
 /// What a client of every kind of link would send, after its `begin`.
-fn conversation() -> BytesMut {
+pub(super) fn conversation() -> BytesMut {
     let mut peer = Peer::open(&broker());
     peer.attach(0, Role::Sender, "hub/Partitions/0");
     peer.attach(1, Role::Receiver, CONSUMER);

@@ -37,7 +37,8 @@
 //!
 //! # What it does not do
 //!
-//! Unless told to, it checks no tokens, keeps every event for ever, knows any consumer group by name
+//! Unless told to, it checks no tokens, keeps every event for ever (in memory up to
+//! [a limit](DEFAULT_MAX_MEMORY_BYTES)), knows any consumer group by name
 //! and takes in as much as it can. It listens on the loopback; other machines are let in by keys, or
 //! by [an explicit word](EmulatorBuilder::allow_anyone). [`configuration`] has the keys of its file.
 
@@ -73,6 +74,9 @@ mod exposure;
 mod extents;
 mod faults;
 mod frame;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod host;
 mod hub;
 mod hub_options;
@@ -82,6 +86,8 @@ mod listener;
 mod log;
 mod mailbox;
 mod management;
+mod memory;
+mod message_sizes;
 mod private;
 mod publish;
 mod record;
@@ -132,6 +138,10 @@ pub const DEFAULT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How many connections may be open at once, unless set otherwise: the limit of the service's
 /// standard tier. Each costs some memory and a file descriptor.
 pub const DEFAULT_MAX_CONNECTIONS: usize = 5000;
+
+/// What the events of a broker without a data folder may take in memory together, in bytes, unless set
+/// otherwise. Beyond that it refuses events.
+pub const DEFAULT_MAX_MEMORY_BYTES: usize = 1024 * 1024 * 1024;
 
 /// The largest delivery, an event or a batch of them, unless set otherwise; the same as in the
 /// service's standard tier.
@@ -385,6 +395,9 @@ mod fault_tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod hostile_tests;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod seed_tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod websocket_tests;

@@ -25,6 +25,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::address::{Start, StartKey};
 use super::event::Prepared;
 use super::mailbox::{LinkKey, Mailbox, Notice};
+use super::memory::{self, Memory, Share};
 use super::record::{self, RECORD_HEADER_BYTES};
 use super::refusal::{ARGUMENT_ERROR, Refusal};
 use super::segment::{ReadJob, Segment};
@@ -191,6 +192,8 @@ struct State {
     tail: VecDeque<StoredEvent>,
     tail_bytes: usize,
     tail_limit_bytes: usize,
+    /// What the tail of a log in memory counts for.
+    share: Option<Share>,
     /// Oldest first; empty for a log in memory.
     segments: Vec<Segment>,
     waiting: Vec<(Arc<Mailbox>, LinkKey)>,
@@ -198,8 +201,8 @@ struct State {
 
 impl PartitionLog {
     /// An empty log that keeps all of its events in memory.
-    pub(super) fn in_memory() -> Self {
-        Self::with(Vec::new(), Next::FIRST, -1, usize::MAX)
+    pub(super) fn in_memory(memory: &Arc<Memory>) -> Self {
+        Self::with(Vec::new(), Next::FIRST, -1, usize::MAX, Some(memory.share()))
     }
 
     /// A log whose events are in `segments`, with at most `tail_limit_bytes` of the newest ones in
@@ -210,10 +213,16 @@ impl PartitionLog {
         last_offset: i64,
         tail_limit_bytes: usize,
     ) -> Self {
-        Self::with(segments, next, last_offset, tail_limit_bytes)
+        Self::with(segments, next, last_offset, tail_limit_bytes, None)
     }
 
-    fn with(segments: Vec<Segment>, next: Next, last_offset: i64, tail_limit_bytes: usize) -> Self {
+    fn with(
+        segments: Vec<Segment>,
+        next: Next,
+        last_offset: i64,
+        tail_limit_bytes: usize,
+        share: Option<Share>,
+    ) -> Self {
         Self {
             state: Mutex::new(State {
                 begin_sequence: segments.first().map_or(0, |first| first.base_sequence),
@@ -224,6 +233,7 @@ impl PartitionLog {
                 tail: VecDeque::new(),
                 tail_bytes: 0,
                 tail_limit_bytes,
+                share,
                 segments,
                 waiting: Vec::new(),
             }),
@@ -246,12 +256,17 @@ impl PartitionLog {
     }
 
     /// Appends to a log in memory.
-    pub(super) fn append_in_memory(&self, events: &[Prepared], now_ms: i64) {
+    ///
+    /// # Errors
+    /// There is no room for them.
+    pub(super) fn append_in_memory(&self, events: &[Prepared], now_ms: i64) -> Result<(), Refusal> {
         let mut state = self.lock();
         let encoded = encode_records(events.iter(), state.next, now_ms);
+        state.hold(&encoded.events)?;
         let waiting = state.on_accepted(encoded);
         drop(state);
         wake(waiting);
+        Ok(())
     }
 
     /// Makes events visible that a file has accepted. `grow` brings the segments up to date first.
@@ -339,6 +354,25 @@ impl State {
         self.waiting.iter().any(|(other, key)| Arc::ptr_eq(other, mailbox) && *key == link)
     }
 
+    /// Counts events that are about to come, in a log in memory.
+    fn hold(&mut self, events: &[StoredEvent]) -> Result<(), Refusal> {
+        let Some(share) = &mut self.share else { return Ok(()) };
+        let encoded_bytes: usize = events.iter().map(|event| event.encoded.len()).sum();
+        // The oldest go as far as retention has too much then.
+        let after = (self.tail_bytes + encoded_bytes) as u64;
+        let too_much = self.retention.bytes.map_or(0, |limit| after.saturating_sub(limit));
+        let (mut gone, mut returned) = (0, 0);
+        let mut oldest = self.tail.iter().map(|event| event.encoded.len());
+        while gone < too_much
+            && let Some(bytes) = oldest.next()
+        {
+            gone += bytes as u64;
+            returned += memory::bytes_of(bytes);
+        }
+        let held = events.iter().map(|event| memory::bytes_of(event.encoded.len())).sum();
+        share.hold(held, returned)
+    }
+
     fn on_accepted(&mut self, encoded: Encoded) -> Vec<(Arc<Mailbox>, LinkKey)> {
         if let Some(last) = encoded.events.last() {
             self.last_offset = last.offset;
@@ -348,11 +382,8 @@ impl State {
             self.tail_bytes += event.encoded.len();
             self.tail.push_back(event);
         }
-        while self.tail_bytes > self.tail_limit_bytes {
-            match self.tail.pop_front() {
-                Some(event) => self.tail_bytes -= event.encoded.len(),
-                None => break,
-            }
+        while self.tail_bytes > self.tail_limit_bytes && !self.tail.is_empty() {
+            self.pop_front();
         }
         self.trim_bytes();
         std::mem::take(&mut self.waiting)
@@ -440,13 +471,13 @@ mod tests {
     const LIMIT: ReadLimit = ReadLimit { events: 10, bytes: usize::MAX };
 
     fn log_at(times: &[i64]) -> PartitionLog {
-        let log = PartitionLog::in_memory();
+        let log = PartitionLog::in_memory(&Memory::new(usize::MAX));
         for time in times {
             let mut message = BytesMut::new();
             crate::wire::put_descriptor(&mut message, 0x75);
             crate::wire::put_binary(&mut message, b"x");
             let events = event::prepare(message.freeze(), None).unwrap().events;
-            log.append_in_memory(&events, *time);
+            log.append_in_memory(&events, *time).unwrap();
         }
         log
     }
@@ -501,7 +532,7 @@ mod tests {
             assert_eq!(log.cursor_at(start).is_err(), refused, "{start:?}");
         }
         assert!(log.cursor_at(at(StartKey::Offset, 1_000_000, false)).is_err());
-        assert!(PartitionLog::in_memory().cursor_at(Start::Latest).is_ok());
+        assert!(PartitionLog::in_memory(&Memory::new(usize::MAX)).cursor_at(Start::Latest).is_ok());
     }
 
     #[test]
@@ -517,13 +548,13 @@ mod tests {
         crate::wire::put_descriptor(&mut message, 0x75);
         crate::wire::put_binary(&mut message, b"y");
         let events = event::prepare(message.freeze(), None).unwrap().events;
-        log.append_in_memory(&events, 20);
-        log.append_in_memory(&events, 20);
+        log.append_in_memory(&events, 20).unwrap();
+        log.append_in_memory(&events, 20).unwrap();
         assert!(matches!(mailbox.take_notices()[..], [Notice::Readable(LINK)]));
         log.read_or_wait(&mut cursor, LIMIT, &mailbox, LINK);
         log.read_or_wait(&mut cursor, LIMIT, &mailbox, LINK);
         log.forget(&mailbox, LINK);
-        log.append_in_memory(&events, 20);
+        log.append_in_memory(&events, 20).unwrap();
         assert!(mailbox.take_notices().is_empty());
     }
 
@@ -535,7 +566,7 @@ mod tests {
             crate::wire::put_descriptor(&mut message, 0x75);
             crate::wire::put_binary(&mut message, &[0; 100]);
             let events = event::prepare(message.freeze(), None).unwrap().events;
-            log.append_in_memory(&events, 5);
+            log.append_in_memory(&events, 5).unwrap();
         }
         let state = log.lock();
         assert!(state.tail_bytes <= 400 && !state.tail.is_empty());

@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::tokens::AccessKey;
 use super::{
     DEFAULT_DETACH_DELAY, DEFAULT_DISPOSITION_DELAY, DEFAULT_HANDSHAKE_TIMEOUT,
-    DEFAULT_IDLE_TIMEOUT, DEFAULT_MAX_CONNECTIONS, KEY, KEY_NAME, MAX_MESSAGE_BYTES,
+    DEFAULT_IDLE_TIMEOUT, DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_MEMORY_BYTES, KEY, KEY_NAME,
+    MAX_MESSAGE_BYTES,
 };
 
 /// The settings all connections share.
@@ -22,6 +23,8 @@ pub(super) struct Settings {
     pub(super) max_message_bytes: usize,
     /// What the whole broker takes in; without a limit as fast as it can.
     pub(super) throughput_units: Option<u32>,
+    /// What events may take that are kept in memory.
+    pub(super) max_memory_bytes: usize,
     pub(super) tokens: TokenCheck,
     /// What this machine is called beside its addresses.
     pub(super) names: Vec<String>,
@@ -49,6 +52,7 @@ impl Default for Settings {
             create_on_first_use: None,
             max_message_bytes: MAX_MESSAGE_BYTES,
             throughput_units: None,
+            max_memory_bytes: DEFAULT_MAX_MEMORY_BYTES,
             tokens: TokenCheck::Ignored,
             names: Vec::new(),
             keys: vec![AccessKey { name: KEY_NAME.to_owned(), key: KEY.to_owned() }],

@@ -38,6 +38,8 @@ pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
     fn on_read(&self) {}
     /// Makes the drop that follows look like a failure of the network.
     fn on_cut(&self) {}
+    /// From now on a message may have so many bytes, where it comes in messages.
+    fn limit_messages(&mut self, _bytes: usize) {}
 }
 
 impl Stream for TcpStream {
@@ -105,6 +107,7 @@ pub(super) async fn serve<S: Stream>(
             };
             reads.spawn_blocking(move || (link, job.run()));
         }
+        stream.limit_messages(connection.limits().message_bytes);
         let deadline = connection.next_deadline();
         let wants_input = connection.wants_input();
         tokio::select! {

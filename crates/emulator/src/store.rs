@@ -29,10 +29,10 @@ const MIN_TAIL_BYTES: usize = 64 * 1024;
 /// What `hub.json` holds.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-struct HubFile {
-    name: String,
-    partitions: u32,
-    created_at_ms: i64,
+pub(super) struct HubFile {
+    pub(super) name: String,
+    pub(super) partitions: u32,
+    pub(super) created_at_ms: i64,
 }
 
 /// An open data folder.

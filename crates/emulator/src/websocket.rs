@@ -16,37 +16,40 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message};
 
+use super::message_sizes::MessageSizes;
 use super::socket::Stream;
 
 /// The largest message written.
 const WRITE_BYTES: usize = 64 * 1024;
 const READ_BYTES: usize = 32 * 1024;
-/// The largest message read. Clients send a frame, or what one call of theirs wrote, in each.
-const MAX_MESSAGE_BYTES: usize = 8 * 1024 * 1024;
-
 /// A stream of bytes in binary messages.
 #[derive(Debug)]
 pub(super) struct WebSocket<S> {
-    inner: WebSocketStream<S>,
+    inner: WebSocketStream<Measured<S>>,
     /// What is left of the message that arrived last.
     received: Bytes,
 }
 
 impl<S: Stream> WebSocket<S> {
-    /// Goes on where the upgrade of `stream` ended; `rest` is what was read beyond it.
-    pub(super) async fn upgraded(stream: S, rest: Bytes) -> Self {
+    /// Goes on where the upgrade of `stream` ended; `rest` is what was read beyond it. A message may have
+    /// `most` bytes.
+    pub(super) async fn upgraded(stream: S, rest: Bytes, most: usize) -> Self {
+        // How large a message may be is for `Measured` to say, and changes.
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BYTES)
             .write_buffer_size(WRITE_BYTES)
-            .max_message_size(Some(MAX_MESSAGE_BYTES))
-            .max_frame_size(Some(MAX_MESSAGE_BYTES));
-        let inner =
-            WebSocketStream::from_partially_read(stream, rest.into(), Role::Server, Some(config));
+            .max_message_size(None)
+            .max_frame_size(None);
+        let mut stream =
+            Measured { inner: stream, sizes: MessageSizes::default(), most, is_beyond: false };
+        stream.measure(&rest);
+        let rest = if stream.is_beyond { Vec::new() } else { rest.into() };
+        let inner = WebSocketStream::from_partially_read(stream, rest, Role::Server, Some(config));
         Self { inner: inner.await, received: Bytes::new() }
     }
 
     /// Says why the connection ends, as far as the socket takes it at once.
-    fn refuse(&mut self, cx: &mut Context<'_>, code: CloseCode, reason: &'static str) -> io::Error {
+    fn refuse(&mut self, cx: &mut Context<'_>, code: CloseCode, reason: &str) -> io::Error {
         let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
         if Pin::new(&mut self.inner).start_send(close).is_ok() {
             let _tried = Pin::new(&mut self.inner).poll_flush(cx);
@@ -70,9 +73,10 @@ impl<S: Stream> AsyncRead for WebSocket<S> {
                 }
                 // A ping is answered, and a close completed, by the calls that follow.
                 Some(Ok(_)) => {}
-                Some(Err(tungstenite::Error::Capacity(_))) => {
-                    let reason = "a message of more than 8 MiB";
-                    return Poll::Ready(Err(self.refuse(cx, CloseCode::Size, reason)));
+                Some(Err(_)) if self.inner.get_ref().is_beyond => {
+                    let most = self.inner.get_ref().most;
+                    let reason = format!("a message of more than {most} bytes");
+                    return Poll::Ready(Err(self.refuse(cx, CloseCode::Size, &reason)));
                 }
                 Some(Err(tungstenite::Error::Protocol(_))) => {
                     let reason = "not a WebSocket frame of a client";
@@ -113,11 +117,66 @@ impl<S: Stream> AsyncWrite for WebSocket<S> {
 
 impl<S: Stream> Stream for WebSocket<S> {
     fn on_read(&self) {
-        self.inner.get_ref().on_read();
+        self.inner.get_ref().inner.on_read();
     }
 
     fn on_cut(&self) {
-        self.inner.get_ref().on_cut();
+        self.inner.get_ref().inner.on_cut();
+    }
+
+    fn limit_messages(&mut self, bytes: usize) {
+        self.inner.get_mut().most = bytes;
+    }
+}
+
+/// Lets nothing of a message by that is too large.
+#[derive(Debug)]
+struct Measured<S> {
+    inner: S,
+    sizes: MessageSizes,
+    most: usize,
+    is_beyond: bool,
+}
+
+impl<S> Measured<S> {
+    fn measure(&mut self, bytes: &[u8]) {
+        self.is_beyond |= !self.sizes.admit(bytes, self.most);
+    }
+}
+
+impl<S: Stream> AsyncRead for Measured<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.is_beyond {
+            let before = buffer.filled().len();
+            ready!(Pin::new(&mut self.inner).poll_read(cx, buffer))?;
+            self.measure(&buffer.filled()[before..]);
+        }
+        match self.is_beyond {
+            true => Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
+            false => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+impl<S: Stream> AsyncWrite for Measured<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 }
 

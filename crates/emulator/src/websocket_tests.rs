@@ -181,6 +181,32 @@ async fn an_orderly_shutdown_closes_both_layers() {
     stopped.await.unwrap().unwrap();
 }
 
+/// How the broker answers the header of a message with so many bytes.
+async fn answer_to_header(emulator: &Emulator, bytes: u64) -> Option<CloseCode> {
+    let stream = TcpStream::connect(emulator.websocket_addr().unwrap()).await.unwrap();
+    let mut socket = connect(stream, PATH, "amqp").await;
+    let header = [&[0x82, 0xff][..], &bytes.to_be_bytes(), &[0; 4]].concat();
+    socket.get_mut().write_all(&header).await.unwrap();
+    // A message that may come is waited for.
+    match tokio::time::timeout(Duration::from_millis(100), socket.next()).await {
+        Err(_) => None,
+        Ok(Some(Ok(Message::Close(Some(close))))) => Some(close.code),
+        Ok(other) => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_message_is_smaller_before_a_token() {
+    const FEW: u64 = 64 * 1024;
+    const MANY: u64 = 8 * 1024 * 1024;
+    let strict = start(|builder| builder.websocket(ANY).require_tokens()).await;
+    let open = start(|builder| builder.websocket(ANY)).await;
+    assert_eq!(answer_to_header(&strict, FEW).await, None);
+    assert_eq!(answer_to_header(&strict, FEW + 1).await, Some(CloseCode::Size));
+    assert_eq!(answer_to_header(&open, MANY).await, None);
+    assert_eq!(answer_to_header(&open, MANY + 1).await, Some(CloseCode::Size));
+}
+
 #[tokio::test]
 async fn a_plain_request_gets_a_plain_answer() {
     let emulator = start(|builder| builder.websocket(ANY)).await;

@@ -208,6 +208,12 @@ impl BlockWriter for ContainerBlockWriter {
         buffer.is_some_and(|buffer| state.here.insert(begin, buffer).is_none())
     }
 
+    /// A write only copies: done at once, it finds the bytes in the cache, and what they came in is free
+    /// for the next ones.
+    fn write_bytes(&self) -> u64 {
+        1
+    }
+
     fn write_at(&self, at: u64, parts: Vec<Bytes>) -> BoxFuture<'_, Result<(), BlobError>> {
         async move { self.write(at, parts) }.boxed()
     }

@@ -125,3 +125,32 @@ impl BlobWriter for InOrderWriter {
         async move { drop(self) }.boxed()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::blob_container::{CONTENT_REQUEST_TIMEOUT, Container};
+    use crate::blob_store::BlobName;
+    use crate::blob_store::container::upload::Target;
+    use crate::secret::Secret;
+
+    #[tokio::test]
+    async fn more_blocks_than_the_service_takes_are_refused_before_the_next_is_sent() {
+        let url = Secret::new("http://127.0.0.1:1/account/container?sig=x");
+        let container = Container::with_signature(&url, CONTENT_REQUEST_TIMEOUT).expect("valid");
+        let (is_blind, is_away) = (AtomicBool::new(false), AtomicBool::new(false));
+        let target = Arc::new(Target { container, is_blind, is_away });
+        let upload = Upload { target, name: BlobName("a".to_owned()) };
+        let mut writer = InOrderWriter::new(upload, Memory::new(1 << 20), 1 << 10, None);
+        let id = BlockId { upload: writer.key, at: 0, crc64: 0, sha256_state: [0; 32] };
+        writer.ids = vec![id; MOST_BLOCKS];
+        writer.write(Bytes::from(vec![0; 1 << 10])).await.expect("it fits");
+        let refused = writer.write(Bytes::from_static(b"x")).await.expect_err("too many");
+        assert!(matches!(refused, BlobError::Refused { .. }), "{refused:?}");
+        let refused = refused.to_string();
+        assert!(refused.contains("more than 50000 blocks of 1024 bytes; a source"), "{refused}");
+        assert!(writer.staging.is_empty());
+    }
+}

@@ -69,6 +69,9 @@ const NOTE_KEY: &str = "longshore";
 /// The key of the metadata by which an account with a hierarchical namespace shows a directory.
 const DIRECTORY_KEY: &str = "hdi_isfolder";
 
+/// What is asked for to see whether the container can be used. Nothing is ever put there.
+const CHECKED_NAME: &str = "longshore-check";
+
 /// A [`BlobStore`] in a container of Azure Blob Storage. See the [module](self).
 pub struct ContainerBlobStore {
     target: Arc<Target>,
@@ -227,6 +230,11 @@ impl BlobStore for ContainerBlobStore {
         .boxed()
     }
 
+    fn check_writable(&self) -> BoxFuture<'_, Result<(), BlobError>> {
+        async move { self.upload(&BlobName(CHECKED_NAME.to_owned())).check_writable().await }
+            .boxed()
+    }
+
     fn wants_sha256(&self) -> bool {
         self.with_sha256
     }
@@ -274,6 +282,11 @@ impl BlobSource for ContainerBlobStore {
             Ok(Some(blob))
         }
         .boxed()
+    }
+
+    fn check_readable(&self) -> BoxFuture<'_, Result<(), BlobError>> {
+        async move { self.upload(&BlobName(CHECKED_NAME.to_owned())).check_readable().await }
+            .boxed()
     }
 
     fn shown(&self, name: &BlobName) -> String {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::NOTE_KEY;
@@ -18,9 +18,10 @@ use super::block_id::BlockId;
 use crate::blob_container::Container;
 use crate::blob_container::content::{Condition, Looked, Properties, Reading, Staged};
 use crate::blob_container::content_failure::ContentFailure;
+use crate::blob_store::sums::crc64;
 use crate::blob_store::{BlobError, BlobName, BlobNote, Commit, ExpectedBlob};
 use crate::checkpoint::VersionToken;
-use crate::error::{Error, error_chain};
+use crate::error::{Error, ErrorClass, error_chain};
 
 /// How often a request is sent, the first time included.
 const MOST_TRIES: u32 = 4;
@@ -30,6 +31,12 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
 /// The longest time that a busy service is waited for with a slot held.
 const MOST_WAIT: Duration = Duration::from_secs(10);
+
+/// How long an answer is waited for where all that is asked is whether there is one.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The ETag of no blob, in the form of theirs.
+const NO_VERSION: &str = "0x8D0000000000000";
 
 /// What all blobs of a store share.
 #[derive(Debug)]
@@ -200,27 +207,48 @@ impl Upload {
         call().await
     }
 
-    /// Whose fault it is.
     fn failed(&self, operation: &'static str, failure: ContentFailure) -> BlobError {
-        let name = self.name.to_string();
-        let cause = |error: Error| io::Error::other(error_chain(&error).join(": "));
-        match failure {
-            ContentFailure::Changed => BlobError::Changed { name },
-            ContentFailure::Refused(error) => {
-                BlobError::Refused { name, reason: error.to_string(), source: None }
+        failed(self.name.to_string(), operation, failure)
+    }
+
+    /// Asks to put a blob in place of one that cannot be there: it takes the right to put blobs, and is
+    /// refused for that reason or for another one.
+    pub(super) async fn check_writable(&self) -> Result<(), BlobError> {
+        let (container, name) = (&self.target.container, self.name.as_str());
+        let nothing = Properties::default();
+        let never = Condition::Version(VersionToken(NO_VERSION.to_owned()));
+        let put = || container.put_whole(name, Bytes::new(), crc64(&[]), &nothing, &never);
+        self.checked(put).await
+    }
+
+    /// Asks for a byte of a blob that need not be there.
+    pub(super) async fn check_readable(&self) -> Result<(), BlobError> {
+        let (container, name) = (&self.target.container, self.name.as_str());
+        self.checked(|| container.read_content(name, Some(&(0..1)))).await
+    }
+
+    /// Whether an answer says that the container can be used; one that is about a blob does.
+    async fn checked<T, F>(&self, call: impl FnMut() -> F) -> Result<(), BlobError>
+    where
+        F: Future<Output = Result<T, ContentFailure>>,
+    {
+        const OPERATION: &str = "reach";
+        let name = self.target.container.url().to_owned();
+        let Ok(answered) = timeout(CHECK_TIMEOUT, self.tried_again(OPERATION, call)).await else {
+            let source = io::Error::from(io::ErrorKind::TimedOut);
+            return Err(BlobError::Busy { operation: OPERATION, name, wait: None, source });
+        };
+        match answered {
+            Ok(_)
+            | Err(
+                ContentFailure::Changed
+                | ContentFailure::Refused(_)
+                | ContentFailure::BlocksGone(_),
+            ) => Ok(()),
+            Err(ContentFailure::Busy(error, _)) if error.class() == ErrorClass::Throttling => {
+                Ok(())
             }
-            ContentFailure::Unusable(error) => {
-                BlobError::Unusable { reason: error.to_string(), source: Some(cause(error)) }
-            }
-            ContentFailure::NotAllowed(error) => {
-                BlobError::Unusable { reason: error.to_string(), source: Some(cause(error)) }
-            }
-            ContentFailure::Busy(error, wait) => {
-                BlobError::Busy { operation, name, wait, source: cause(error) }
-            }
-            ContentFailure::BlocksGone(error) | ContentFailure::Again(error) => {
-                BlobError::Transient { operation, name, source: cause(error) }
-            }
+            Err(failure) => Err(failed(name, OPERATION, failure)),
         }
     }
 
@@ -247,6 +275,26 @@ impl Upload {
                 Ok(None)
             }
             looked => looked.map_err(|failure| self.failed("look up", failure)),
+        }
+    }
+}
+
+/// Whose fault it is.
+fn failed(name: String, operation: &'static str, failure: ContentFailure) -> BlobError {
+    let cause = |error: Error| io::Error::other(error_chain(&error).join(": "));
+    match failure {
+        ContentFailure::Changed => BlobError::Changed { name },
+        ContentFailure::Refused(error) => {
+            BlobError::Refused { name, reason: error.to_string(), source: None }
+        }
+        ContentFailure::Unusable(error) | ContentFailure::NotAllowed(error) => {
+            BlobError::Unusable { reason: error.to_string(), source: Some(cause(error)) }
+        }
+        ContentFailure::Busy(error, wait) => {
+            BlobError::Busy { operation, name, wait, source: cause(error) }
+        }
+        ContentFailure::BlocksGone(error) | ContentFailure::Again(error) => {
+            BlobError::Transient { operation, name, source: cause(error) }
         }
     }
 }

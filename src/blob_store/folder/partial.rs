@@ -13,6 +13,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::unfinished;
 use crate::durable_folder::random_name;
+use crate::private_file;
 
 /// The folder below the root that no blob may be in.
 pub(super) const HOLDER: &str = ".longshore";
@@ -61,9 +62,9 @@ impl PartialFolder {
     fn create_in(holder: &Path) -> io::Result<Option<Self>> {
         let path = holder.join(format!("{PREFIX}{}", random_name()));
         let lock_path = path.join(LOCK_FILE);
-        let lock = fs::create_dir(&path).and_then(|()| {
+        let lock = private_file::create_one(&path).and_then(|()| {
             // Created once: see `remove_without_lock`.
-            OpenOptions::new().write(true).create_new(true).open(&lock_path)
+            private_file::open(OpenOptions::new().write(true).create_new(true), &lock_path)
         });
         let lock = match lock {
             Ok(lock) => lock,
@@ -99,7 +100,9 @@ impl PartialFolder {
         }
         let number = self.next_file.fetch_add(1, Ordering::Relaxed);
         let path = self.path.join(number.to_string());
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true);
+        let file = private_file::open_regular(&mut options, &path)?;
         Ok((file, PartialFile { path: Some(path), dropped: Dropped::Removed }))
     }
 
@@ -169,8 +172,8 @@ impl Drop for PartialFile {
     }
 }
 
-/// Removes the folders whose processes are dead. A folder that cannot be looked at now is left
-/// to a later process.
+/// Removes the folders whose processes are dead. A folder that cannot be looked at now, or whose lock is
+/// none, is left to a later process.
 fn sweep(holder: &Path) {
     let Ok(entries) = fs::read_dir(holder) else {
         return;
@@ -182,7 +185,8 @@ fn sweep(holder: &Path) {
             continue;
         }
         let folder = entry.path();
-        match OpenOptions::new().write(true).open(folder.join(LOCK_FILE)) {
+        let lock = folder.join(LOCK_FILE);
+        match private_file::open(OpenOptions::new().write(true), &lock) {
             Ok(lock) if lock.try_lock().is_ok() => remove(&folder),
             Err(error) if error.kind() == ErrorKind::NotFound => remove_without_lock(&folder),
             _ => {}
@@ -241,6 +245,25 @@ mod tests {
             }
         });
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_pipe_or_a_link_in_the_place_of_a_lock_holds_nobody_up_and_is_not_followed() {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+        let dir = tempfile::tempdir().unwrap();
+        let holder = dir.path().join(HOLDER);
+        for name in ["partial-pipe", "partial-link"] {
+            fs::create_dir_all(holder.join(name)).unwrap();
+        }
+        mknodat(CWD, holder.join("partial-pipe/lock"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+        let other = dir.path().join("other");
+        fs::write(&other, "mine").unwrap();
+        std::os::unix::fs::symlink(&other, holder.join("partial-link/lock")).unwrap();
+        std::os::unix::fs::symlink(dir.path(), holder.join("partial-folder")).unwrap();
+        PartialFolder::open(dir.path()).unwrap().close();
+        assert_eq!(fs::read(&other).unwrap(), b"mine");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! once its end is known to be below the root, so nothing is ever created outside.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,6 +17,7 @@ use super::unfinished::UnfinishedFolder;
 use super::{SyncFiles, attribute};
 use crate::blob_store::{BlobError, BlobName, BlobNote, FoundBlob};
 use crate::durable_folder::{create_root, explain, sync_folder};
+use crate::private_file;
 
 /// The longest file name that the usual file systems take, in bytes.
 const MAX_PART_BYTES: usize = 255;
@@ -191,7 +192,7 @@ impl Root {
     pub(super) fn sha256(&self, name: &BlobName) -> Result<Option<[u8; 32]>, BlobError> {
         let Some((path, _)) = self.file_of(name)? else { return Ok(None) };
         let mut hasher = Sha256::new();
-        let read = File::open(&path).and_then(|mut file| io::copy(&mut file, &mut hasher));
+        let read = open_file(&path).and_then(|mut file| io::copy(&mut file, &mut hasher));
         match read {
             Ok(_) => Ok(Some(hasher.finalize().into())),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -202,7 +203,7 @@ impl Root {
     /// Opens a blob for reading; `None` where there is none.
     pub(super) fn open_to_read(&self, name: &BlobName) -> Result<Option<File>, BlobError> {
         let Some((path, _)) = self.file_of(name)? else { return Ok(None) };
-        match File::open(&path) {
+        match open_file(&path) {
             Ok(file) => Ok(Some(file)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(self.failed("read", name, &path, error)),
@@ -347,6 +348,11 @@ impl Root {
         }
         blob_error(operation, name, path, error)
     }
+}
+
+/// A file without links on its way: whatever takes its place meanwhile holds nobody up.
+fn open_file(path: &Path) -> io::Result<File> {
+    private_file::open_regular(OpenOptions::new().read(true), path)
 }
 
 /// Sorts an error of the file system by whose fault it is.

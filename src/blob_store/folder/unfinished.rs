@@ -27,6 +27,7 @@ use crc_fast::{CrcAlgorithm, Digest};
 use super::blocks::read_parts;
 use super::partial::PartialFile;
 use crate::hex::hex;
+use crate::private_file;
 
 /// The folder below the one for temporary files.
 pub(super) const FOLDER: &str = "unfinished";
@@ -90,6 +91,9 @@ impl UnfinishedFolder {
 
     /// Removes what nobody came back for. What cannot be looked at stays.
     pub(super) fn sweep(&self, now: SystemTime) {
+        if !is_folder(&self.path) {
+            return;
+        }
         let Ok(entries) = fs::read_dir(&self.path) else { return };
         for entry in entries.flatten() {
             let is_old = entry.metadata().and_then(|metadata| metadata.modified());
@@ -98,7 +102,7 @@ impl UnfinishedFolder {
             let path = entry.path();
             let is_free = || {
                 open(&path.with_extension(""), false).map_or_else(
-                    |error| error.kind() == ErrorKind::NotFound,
+                    |error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput),
                     |file| file.try_lock().is_ok(),
                 )
             };
@@ -110,7 +114,9 @@ impl UnfinishedFolder {
 
     /// Whether something was left of a blob.
     pub(super) fn has(&self, source: &[u8; 16]) -> bool {
-        if fs::read_dir(&self.path).map_or(true, |mut entries| entries.next().is_none()) {
+        let is_empty =
+            fs::read_dir(&self.path).map_or(true, |mut entries| entries.next().is_none());
+        if is_empty || !is_folder(&self.path) {
             *self.empty_at() = Some(Instant::now());
             return false;
         }
@@ -125,13 +131,17 @@ impl UnfinishedFolder {
 
     /// What was left of a blob, checked; `None` where there is nothing of use, or somebody has it.
     pub(super) fn resume(&self, source: &[u8; 16]) -> io::Result<Option<Left>> {
+        if !is_folder(&self.path) {
+            return Ok(None);
+        }
         let (path, journal_path) = self.paths(source);
-        let (file, journal) =
-            match open(&path, false).and_then(|file| Ok((file, open(&journal_path, false)?))) {
-                Ok(both) => both,
-                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-                Err(error) => return Err(error),
-            };
+        let (file, journal) = match open(&path, false)
+            .and_then(|file| Ok((file, open_journal(&journal_path, false)?)))
+        {
+            Ok(both) => both,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
         if !is_ours(&file, &path) {
             return Ok(None);
         }
@@ -155,8 +165,9 @@ impl UnfinishedFolder {
         version: &str,
         bytes: u64,
     ) -> io::Result<Option<Unfinished>> {
-        match fs::create_dir(&self.path) {
+        match private_file::create_one(&self.path) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+            Err(_) if !is_folder(&self.path) => return Err(ErrorKind::NotADirectory.into()),
             _ => {}
         }
         *self.empty_at() = None;
@@ -166,7 +177,7 @@ impl UnfinishedFolder {
             return Ok(None);
         }
         // In this order: no journal speaks of bytes that are gone.
-        let mut journal = open(&journal_path, true)?;
+        let mut journal = open_journal(&journal_path, true)?;
         journal.set_len(0)?;
         file.set_len(0)?;
         writeln!(journal, "{HEADER}\n{bytes} {version}")?;
@@ -175,21 +186,19 @@ impl UnfinishedFolder {
     }
 }
 
-/// A regular file, never a link.
+/// The bytes of a blob, which become its file.
 fn open(path: &Path, create: bool) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(create);
-    #[cfg(any(target_os = "linux", target_os = "macos"))]
-    {
-        use std::os::unix::fs::OpenOptionsExt as _;
+    private_file::open_regular(OpenOptions::new().read(true).write(true).create(create), path)
+}
 
-        use rustix::fs::OFlags;
+/// A journal: the version of a blob has its URL in it.
+fn open_journal(path: &Path, create: bool) -> io::Result<File> {
+    private_file::open(OpenOptions::new().read(true).write(true).create(create), path)
+}
 
-        // Who may write here might put a pipe in its place, whose opening blocks.
-        options.custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32);
-    }
-    let file = options.open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(ErrorKind::NotFound.into()) }
+/// Whether it is a folder, and no link to one.
+fn is_folder(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir())
 }
 
 /// Whether this process has the file now, and it is still the one of this name.
@@ -210,16 +219,18 @@ fn is_ours(file: &File, path: &Path) -> bool {
 }
 
 /// What a journal says.
-struct Noted {
+#[derive(PartialEq, Eq, Debug)]
+pub(super) struct Noted {
     bytes: u64,
     version: String,
-    parts: Vec<(Range<u64>, u64)>,
+    /// Each with its checksum.
+    pub(super) parts: Vec<(Range<u64>, u64)>,
     /// Where its last whole line ends.
-    end: u64,
+    pub(super) end: u64,
 }
 
 /// `None` where it is no journal. A line that a crash cut short is none.
-fn read(journal: &File) -> io::Result<Option<Noted>> {
+pub(super) fn read(journal: impl Read) -> io::Result<Option<Noted>> {
     let (mut input, mut end) = (BufReader::new(journal), 0);
     let mut next_line = || -> io::Result<Option<(String, u64)>> {
         let mut line = Vec::new();
@@ -357,18 +368,51 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_pipe_in_its_place_holds_nobody_up() {
+    fn a_pipe_in_the_place_of_either_file_holds_nobody_up_and_goes_with_its_time() {
         use rustix::fs::{CWD, FileType, Mode, mknodat};
 
         let dir = tempfile::tempdir().unwrap();
         let folder = UnfinishedFolder::of(dir.path());
-        drop(begin(&folder, "[1]").unwrap());
-        let (bytes, _) = folder.paths(&SOURCE);
-        fs::remove_file(&bytes).unwrap();
-        mknodat(CWD, &bytes, FileType::Fifo, Mode::RWXU, 0).unwrap();
+        let (bytes, journal) = folder.paths(&SOURCE);
+        for pipe in [bytes, journal] {
+            drop(begin(&folder, "[1]").unwrap());
+            fs::remove_file(&pipe).unwrap();
+            mknodat(CWD, &pipe, FileType::Fifo, Mode::RWXU, 0).unwrap();
+            assert!(folder.resume(&SOURCE).is_err());
+            assert!(folder.begin(&SOURCE, "[1]", 1).is_err());
+            folder.sweep(SystemTime::now() + KEPT_FOR + Duration::from_secs(60));
+            assert_eq!(fs::read_dir(dir.path().join(FOLDER)).unwrap().count(), 0, "{pipe:?}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_folder_that_is_a_link_is_left_alone() {
+        let (dir, others) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let theirs =
+            UnfinishedFolder { path: others.path().to_owned(), empty_at: Mutex::default() };
+        drop(theirs.begin(&SOURCE, "[1]", 1).unwrap());
+        fs::write(others.path().join("old"), "mine").unwrap();
+        std::os::unix::fs::symlink(others.path(), dir.path().join(FOLDER)).unwrap();
+        let folder = UnfinishedFolder::of(dir.path());
         folder.sweep(SystemTime::now() + KEPT_FOR + Duration::from_secs(60));
-        drop(folder.resume(&SOURCE));
-        drop(folder.begin(&SOURCE, "[1]", 1));
+        assert_eq!(fs::read_dir(others.path()).unwrap().count(), 3);
+        assert!(!folder.has(&SOURCE) && folder.resume(&SOURCE).unwrap().is_none());
+        assert!(folder.begin(&SOURCE, "[2]", 1).is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_journal_is_its_owners_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let dir = tempfile::tempdir().unwrap();
+        let folder = UnfinishedFolder::of(dir.path());
+        drop(begin(&folder, "[1]").unwrap());
+        for path in [folder.path.clone(), folder.paths(&SOURCE).1] {
+            let mode = fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{path:?}");
+        }
     }
 
     #[test]

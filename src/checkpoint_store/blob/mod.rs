@@ -16,6 +16,9 @@
 //!
 //! The container must exist.
 
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod join;
 mod metadata;
 mod settled;

@@ -69,8 +69,9 @@ impl From<Vec<Outcome>> for Outcomes {
     }
 }
 
-/// The whole batch failed: every event of it is retried, or becomes a dead letter where the
-/// failure's class says that trying again is useless.
+/// The whole batch failed. Its halves are handled again, each as a batch of its own, until the event at
+/// fault is alone; no attempt counts until then. That one is retried, or becomes a dead letter where
+/// its failure's class says that trying again is useless.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HandlerError(pub Failure);
 

@@ -22,7 +22,6 @@ use super::handler::{BatchContext, BatchHandler, EventContext, EventHandler};
 use super::scope::{CallId, Completion, Scope};
 use super::slots::Slot;
 use super::unit::Unit;
-use crate::error::ErrorClass;
 use crate::event::{Event, SequenceNumber};
 use crate::outcome::{Failure, Outcome};
 
@@ -206,7 +205,7 @@ impl<F: Future<Output = Outcomes>> Future for Call<F> {
 }
 
 fn panic_failure(panic: &(dyn Any + Send)) -> Failure {
-    Failure::new(ErrorClass::Unknown, format!("the handler panicked: {}", panic_text(panic)))
+    Failure::of_panic(format!("the handler panicked: {}", panic_text(panic)))
 }
 
 /// What a panic said.

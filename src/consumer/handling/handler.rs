@@ -1,7 +1,8 @@
 //! What users write: a handler of events or of batches, and the context it gets.
 //!
 //! Both kinds may be plain async closures. A handler that panics, hangs past its deadline or
-//! fails whole is survived: its events are retried, and become dead letters at the limit.
+//! fails is survived: its event is retried, and becomes a dead letter at the limit. A batch that fails so
+//! is halved until the event at fault is alone.
 
 use std::fmt;
 use std::sync::Arc;

@@ -12,17 +12,27 @@ use crate::consumer::lock::lock;
 #[derive(Debug)]
 pub(crate) struct Slots {
     semaphore: Arc<Semaphore>,
-    limit: Mutex<usize>,
+    limit: Mutex<Limit>,
     /// Permits to withhold as they come back, after the limit was lowered.
     surplus: AtomicUsize,
     number_changed: Notify,
+}
+
+/// How many slots there are.
+#[derive(Debug)]
+struct Limit {
+    /// As many as are wanted.
+    full: usize,
+    /// Fewer for now, while a destination recovers.
+    narrowed_to: Option<usize>,
+    current: usize,
 }
 
 impl Slots {
     pub(crate) fn new(limit: usize) -> Self {
         Self {
             semaphore: Arc::new(Semaphore::new(limit)),
-            limit: Mutex::new(limit),
+            limit: Mutex::new(Limit { full: limit, narrowed_to: None, current: limit }),
             surplus: AtomicUsize::new(0),
             number_changed: Notify::new(),
         }
@@ -59,7 +69,12 @@ impl Slots {
     }
 
     pub(crate) fn limit(&self) -> usize {
-        *lock(&self.limit)
+        lock(&self.limit).current
+    }
+
+    /// How many there are when none is held back.
+    pub(crate) fn full_limit(&self) -> usize {
+        lock(&self.limit).full
     }
 
     /// Slots that are taken, those beyond a lowered limit included.
@@ -69,8 +84,23 @@ impl Slots {
     }
 
     /// Changes the number of slots; running handlers are not cut.
-    pub(crate) fn set_limit(&self, limit: usize) {
-        let mut current = lock(&self.limit);
+    pub(crate) fn set_limit(&self, full: usize) {
+        self.change(|limit| limit.full = full);
+    }
+
+    /// Holds slots back for now, or none any more.
+    pub(crate) fn narrow(&self, narrowed_to: Option<usize>) {
+        self.change(|limit| limit.narrowed_to = narrowed_to);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Limit)) {
+        let mut number = lock(&self.limit);
+        change(&mut number);
+        let limit = number.narrowed_to.map_or(number.full, |most| most.min(number.full));
+        let current = &mut number.current;
+        if limit == *current {
+            return;
+        }
         if limit > *current {
             let more = limit - *current;
             let mut withheld = 0;
@@ -87,7 +117,7 @@ impl Slots {
             self.surplus.fetch_add(fewer - forgotten, Ordering::AcqRel);
         }
         *current = limit;
-        drop(current);
+        drop(number);
         self.number_changed.notify_waiters();
     }
 

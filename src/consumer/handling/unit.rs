@@ -54,6 +54,14 @@ impl Failures {
         attempt.first_failure.get_or_insert(now);
     }
 
+    /// The attempt failed and is not counted; another one follows.
+    pub(crate) fn on_spared(&mut self, ticket: Ticket, now: SystemTime) {
+        self.on_postponed(ticket);
+        if let Some(attempt) = self.0.get_mut(&ticket) {
+            attempt.first_failure.get_or_insert(now);
+        }
+    }
+
     /// Another call follows, and this one is not counted.
     pub(crate) fn on_postponed(&mut self, ticket: Ticket) {
         let attempt = self.0.entry(ticket).or_insert(Attempt::FIRST);
@@ -146,14 +154,6 @@ impl Unit {
             Unit::Event(tracked, _) => Some(&tracked.event),
             Unit::Batch(batch, _) => batch.events.first(),
         }
-    }
-
-    pub(crate) fn into_events(self) -> impl Iterator<Item = Tracked> {
-        let (one, many) = match self {
-            Unit::Event(tracked, _) => (Some(tracked), None),
-            Unit::Batch(batch, _) => (None, Some(batch)),
-        };
-        one.into_iter().chain(many.into_iter().flat_map(TrackedBatch::into_events))
     }
 }
 

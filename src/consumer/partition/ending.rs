@@ -136,6 +136,7 @@ impl PartitionWorker {
         self.scope.handing_off.cancel();
         self.status.set_phase(PartitionPhase::Draining);
         self.retries.drain().for_each(drop);
+        self.halves.clear();
         self.closing = self.stream.take();
         self.checkpointer.on_last();
     }
@@ -145,6 +146,7 @@ impl PartitionWorker {
             && self.letters.is_empty()
             && self.deferrals.is_empty()
             && self.waiting.is_empty()
+            && self.halves.is_empty()
     }
 
     /// Steps 3 to 5. Returns whether the end is reached.

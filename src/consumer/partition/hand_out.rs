@@ -16,14 +16,22 @@ impl PartitionWorker {
         while let Some(reason) = self.waiting.take_ledger(now_std) {
             self.shared.counters.on_batch(reason);
         }
-        let wants_slot = match &self.waiting {
-            Waiting::Laned { .. } => self.hand_out_by_lane(now, pressed),
-            Waiting::Events { .. } | Waiting::Batches { .. } => self.hand_out_ready(now, pressed),
+        let wants_slot = if self.is_probed() {
+            self.hand_out_probes(now)
+        } else {
+            self.hand_out_halves(now) || self.hand_out_waiting(now, pressed)
         };
         if !wants_slot {
             self.line.leave();
         }
         wants_slot
+    }
+
+    fn hand_out_waiting(&mut self, now: Instant, pressed: bool) -> bool {
+        match &self.waiting {
+            Waiting::Laned { .. } => self.hand_out_by_lane(now, pressed),
+            Waiting::Events { .. } | Waiting::Batches { .. } => self.hand_out_ready(now, pressed),
+        }
     }
 
     fn hand_out_ready(&mut self, now: Instant, pressed: bool) -> bool {
@@ -56,7 +64,7 @@ impl PartitionWorker {
         self.trial.tried().is_some_and(|tried| !tried.is_over)
     }
 
-    fn take_slot(&mut self) -> Option<Slot> {
+    pub(super) fn take_slot(&mut self) -> Option<Slot> {
         if self.is_slot_lent() { Some(Slot::lent()) } else { self.line.take_slot() }
     }
 
@@ -93,7 +101,7 @@ impl PartitionWorker {
         wants_slot
     }
 
-    fn begin(&mut self, unit: Unit, slot: Slot, now: Instant) {
+    pub(super) fn begin(&mut self, unit: Unit, slot: Slot, now: Instant) {
         if let Unit::Batch(_, reason) = &unit {
             self.shared.counters.on_batch(*reason);
         }

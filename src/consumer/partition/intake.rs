@@ -36,6 +36,13 @@ impl PartitionWorker {
         window.min(uncheckpointed).min(MAX_INTAKE_EVENTS)
     }
 
+    /// How many events to take next: what came together is taken together, as far as the budget holds it.
+    pub(super) fn next_intake(&self) -> usize {
+        let events = self.intake_events();
+        let Some(stream) = self.stream.as_ref().filter(|_| events > 0) else { return events };
+        events.min(stream.events_of(self.shared.budget.intake_bytes()))
+    }
+
     pub(super) fn on_received(&mut self, now: Instant) {
         let mut events = std::mem::take(&mut self.received);
         let now_std = now.into_std();

@@ -17,7 +17,6 @@ use crate::consumer::handling::call::panic_text;
 use crate::consumer::handling::slots::Slot;
 use crate::consumer::handling::unit::{Failures, Tracked, TrackedBatch, Unit};
 use crate::consumer::lanes::{Lanes, Names, SharedLanes, Wake};
-use crate::error::ErrorClass;
 use crate::event::{Event, Partition};
 use crate::lanes::{HoldingLane, Lane, LaneHold, LaneSource};
 use crate::outcome::Failure;
@@ -32,6 +31,8 @@ use crate::state::watermark::Ticket;
 pub(super) enum Begins {
     /// What its lane allows. `pressed`: a batch need not fill.
     Ready { pressed: bool },
+    /// Single events whose lane allows it, whoever handles them.
+    One,
     /// The oldest event, whatever its lane says: it is on trial.
     Oldest,
     /// What was taken before, and nothing else.
@@ -189,6 +190,30 @@ impl PartitionLanes {
         None
     }
 
+    /// The lane of an event, where events of a lane are handled in order.
+    pub(super) fn ordered_lane(&self, ticket: Ticket) -> Option<QueueId> {
+        let place = self.places.get(ticket).filter(|at| at.queue != QueueId::NO_LANE)?;
+        self.shared.rule().is_ordered().then_some(place.queue)
+    }
+
+    /// The lane of an event, where so many events of a lane are handled at once.
+    pub(super) fn limited_lane(&self, ticket: Ticket) -> Option<Lane> {
+        if self.shared.rule().is_ordered() {
+            return None;
+        }
+        self.queues.lane(self.places.get(ticket)?.queue).cloned()
+    }
+
+    /// Whether the lane of an event is not known.
+    pub(super) fn is_unplaced(&self, ticket: Ticket) -> bool {
+        self.places.get(ticket).is_none()
+    }
+
+    /// Whether some event's lane allows it to begin, as far as known.
+    pub(super) fn has_ready(&self) -> bool {
+        self.queues.is_ready()
+    }
+
     /// The call of an event ended.
     pub(super) fn on_returned(&mut self, ticket: Ticket) {
         if self.shared.rule().is_ordered() {
@@ -230,7 +255,7 @@ impl PartitionLanes {
         mut begin: impl FnMut(Unit, Slot),
         now: Instant,
     ) -> bool {
-        let is_away = !matches!(begins, Begins::Ready { .. });
+        let is_away = !matches!(begins, Begins::Ready { .. } | Begins::One);
         if self.is_at_rest(now) && self.queues.is_away() == is_away && begins != Begins::Oldest {
             return false;
         }
@@ -264,7 +289,7 @@ impl PartitionLanes {
             Begins::Ready { pressed } if self.takes_batches => {
                 self.queues.ready_batch(pressed, now).is_some()
             }
-            Begins::Ready { .. } => self.queues.is_ready(),
+            Begins::Ready { .. } | Begins::One => self.queues.is_ready(),
         }
     }
 
@@ -295,10 +320,15 @@ impl PartitionLanes {
                 let reason = self.queues.ready_batch(pressed, now)?;
                 self.take_batch(reason, lanes, now).map(|taken| batch(taken, failures))
             }
-            Begins::Ready { .. } => {
+            Begins::Ready { .. } | Begins::One => {
                 let (queue, given) = self.queues.take(&mut lanes.table, now)?;
                 self.places.set_held(given.ticket, queue != QueueId::NO_LANE);
-                Some(event(given.item, failures))
+                if !self.takes_batches {
+                    return Some(event(given.item, failures));
+                }
+                let bytes = given.item.event.budget_bytes();
+                let (items, reason) = (vec![given.item], FlushReason::Probe);
+                Some(batch(Taken { items, bytes, reason }, failures))
             }
         }
     }
@@ -465,7 +495,7 @@ fn ask(
         Ok(lane) => Ok(lane.map(|lane| shared.named(lane))),
         Err(panic) => {
             let text = format!("the lane function panicked: {}", panic_text(&*panic));
-            Err(Failure::new(ErrorClass::Unknown, text))
+            Err(Failure::of_panic(text))
         }
     }
 }

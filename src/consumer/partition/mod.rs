@@ -6,13 +6,14 @@
 //! an earlier ownership has nowhere to go.
 //!
 //! In the order of an event's way: `run` (the loop and its inputs), `intake`, `waiting`, `lanes`, `holding`,
-//! `line`, `hand_out`,
-//! `outcomes`, `deferrals`, `letters`, `rows`, `checkpointer`, `progress`; beside it `trials`, and at
+//! `line`, `hand_out`, `outcomes`, `halves`, `probing`,
+//! `deferrals`, `letters`, `rows`, `checkpointer`, `progress`; beside it `trials`, and at
 //! last `ending`.
 
 mod checkpointer;
 mod deferrals;
 mod ending;
+mod halves;
 mod hand_out;
 mod holding;
 mod intake;
@@ -21,6 +22,7 @@ mod lanes;
 mod letters;
 mod line;
 mod outcomes;
+mod probing;
 mod progress;
 mod rows;
 mod run;
@@ -38,9 +40,11 @@ use tokio_util::sync::CancellationToken;
 
 use checkpointer::Checkpointer;
 use deferrals::Deferrals;
+use halves::Halves;
 use holding::Holding;
 use lanes::PartitionLanes;
 use line::Line;
+use probing::Probes;
 use rows::Rows;
 use tally::Tally;
 use trial_run::TrialRun;
@@ -66,6 +70,7 @@ use crate::state::delay_queue::DelayQueue;
 use crate::state::fence::Fence;
 use crate::state::resume::ResumePosition;
 use crate::state::tenure::Tenure;
+use crate::state::verdicts::Verdicts;
 use crate::state::watermark::Watermark;
 use crate::telemetry::metrics::PartitionGauges;
 use crate::transport::partition_stream::{PartitionStream, StreamOptions};
@@ -106,6 +111,9 @@ pub(super) struct PartitionWorker {
     watermark: Watermark,
     ages: Ages,
     waiting: Waiting,
+    halves: Halves,
+    probes: Probes,
+    verdicts: Verdicts,
     retries: DelayQueue<Tracked>,
     failures: Failures,
     running: Running,
@@ -162,6 +170,9 @@ impl PartitionWorker {
             watermark: checkpointer.watermark(),
             ages: Ages::default(),
             waiting,
+            halves: Halves::default(),
+            probes: Probes::new(&shared.breakers),
+            verdicts: Verdicts::default(),
             retries: DelayQueue::default(),
             failures: Failures::default(),
             running: Running::new(shared.options.handler_timeout),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::time::Instant;
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{PartitionWorker, letters};
 use crate::config::MAX_DURATION;
@@ -16,6 +16,7 @@ use crate::consumer::handling::unit::{Tracked, TrackedBatch, Unit};
 use crate::event::Event;
 use crate::lanes::MAX_LANE_CLOSING;
 use crate::outcome::{Deferred, Failure, Outcome, RetryDelay, RetryRequest};
+use crate::state::verdicts::{Alarm, REMEMBERED_EVENTS};
 use crate::state::watermark::Settled;
 
 impl PartitionWorker {
@@ -42,7 +43,7 @@ impl PartitionWorker {
     }
 
     /// A handler's call ended, and this is what it says of one event.
-    fn on_returned(&mut self, tracked: Tracked, outcome: Outcome, now: Instant) {
+    pub(super) fn on_returned(&mut self, tracked: Tracked, outcome: Outcome, now: Instant) {
         self.waiting.on_returned(tracked.ticket);
         let said = self.deferrals.take_early(tracked.ticket);
         let Outcome::Deferred(deferred) = outcome else {
@@ -75,11 +76,7 @@ impl PartitionWorker {
             (Unit::Batch(batch, _), outcomes) => {
                 match fitted(outcomes, batch.events.len()) {
                     Ended::AllDone => self.on_batch_done(&batch, now),
-                    Ended::One(outcome) => {
-                        for tracked in batch.into_events() {
-                            self.on_returned(tracked, outcome.clone(), now);
-                        }
-                    }
+                    Ended::One(outcome) => self.on_batch_failed(batch, outcome, now),
                     Ended::Each(each) => {
                         for (tracked, outcome) in batch.into_events().zip(each) {
                             self.on_returned(tracked, outcome, now);
@@ -99,6 +96,7 @@ impl PartitionWorker {
             }
             return;
         };
+        self.on_batch_succeeded(first, batch.events.len(), now);
         self.deferrals.forget_early(first, batch.events.len());
         self.waiting.on_settled(first, batch.events.len());
         let events = &batch.events;
@@ -113,6 +111,8 @@ impl PartitionWorker {
         });
         self.returned_bytes += bytes;
         self.tally.done += events.len() as u64;
+        let alarm = self.verdicts.on_done(events.len());
+        self.say_alarm(alarm, None);
         self.tally.settled.push(oldest.enqueued_time());
         self.checkpointer.on_settled(settled, now);
     }
@@ -120,9 +120,11 @@ impl PartitionWorker {
     /// Gives up on handler calls that are overdue; their events are tried again.
     pub(super) fn end_overdue_calls(&mut self, now: Instant) {
         while let Some(unit) = self.running.take_overdue(now) {
-            for tracked in unit.into_events() {
-                let failure = Failure::transient("the handler did not end by its deadline");
-                self.on_returned(tracked, Outcome::retry(failure), now);
+            let failure = Failure::transient("the handler did not end by its deadline");
+            let outcome = Outcome::retry(failure);
+            match unit {
+                Unit::Event(tracked, _) => self.on_returned(tracked, outcome, now),
+                Unit::Batch(batch, _) => self.on_batch_failed(batch, outcome, now),
             }
         }
     }
@@ -130,7 +132,10 @@ impl PartitionWorker {
     pub(super) fn on_outcome(&mut self, tracked: Tracked, outcome: Outcome, now: Instant) {
         match outcome {
             Outcome::Done => {
+                self.on_event_succeeded(tracked.ticket, now);
                 self.tally.done += 1;
+                let alarm = self.verdicts.on_done(1);
+                self.say_alarm(alarm, None);
                 self.settle(&tracked, now);
             }
             Outcome::Skip(reason) => {
@@ -143,11 +148,13 @@ impl PartitionWorker {
                     "the event was skipped"
                 );
                 self.shared.counters.skipped.add(1);
+                self.on_event_succeeded(tracked.ticket, now);
                 self.settle(&tracked, now);
             }
             Outcome::Retry(request) => self.retry(tracked, request, now),
             Outcome::DeadLetter(failure) => {
                 self.end_trial(now);
+                self.on_nothing_learned(tracked.ticket, now);
                 self.dead_letter(tracked, failure, now);
             }
             Outcome::Abort(failure) => {
@@ -159,6 +166,7 @@ impl PartitionWorker {
                     failure = %failure,
                     "a handler stopped the consumer"
                 );
+                self.on_nothing_learned(tracked.ticket, now);
                 let deadline = now + self.shared.options.drain_timeout;
                 self.stop(StopReason::Aborted(failure), deadline, now);
                 self.shared.drain();
@@ -177,27 +185,38 @@ impl PartitionWorker {
             RetryDelay::PutBack => self.shared.counters.put_back.add(1),
             _ => self.shared.counters.retried.add(1),
         }
-        let attempt = self.failures.attempt(tracked.ticket).number;
+        let attempt = self.failures.attempt(tracked.ticket);
         let closes_lane = matches!(request.delay, RetryDelay::LaneCloses(_));
         let is_attempt = !matches!(
             request.delay,
             RetryDelay::LaneCloses(_) | RetryDelay::Postponed(_) | RetryDelay::PutBack
         );
-        if attempt >= self.shared.options.max_attempts && is_attempt {
+        let is_last = attempt.number >= self.shared.options.max_attempts;
+        let is_spared = if is_attempt {
+            self.on_event_failed(&tracked, &request, now)
+        } else {
+            self.on_nothing_learned(tracked.ticket, now);
+            false
+        };
+        // Of one attempt none is spared: the event is not to be tried again.
+        let is_final = is_attempt && is_last && (!is_spared || attempt.number == 1);
+        if is_final && self.may_give_up(&tracked, attempt, &request.failure) {
             return self.dead_letter(tracked, request.failure, now);
         }
-        let delay = self.delay(&tracked, request.delay, attempt);
+        let delay = self.delay(&tracked, request.delay, attempt.number);
         debug!(
             message_topic = %self.partition.entity,
             message_partition = %self.partition.id,
             message_offset = %tracked.event.sequence_number(),
             message_consumer_group = %self.key.scope.consumer_group,
-            attempts = attempt,
+            attempts = attempt.number,
             retry_in_ms = delay.as_millis(),
             failure = %request.failure,
             "the event is tried again"
         );
-        if is_attempt {
+        if is_attempt && (is_spared || is_last) {
+            self.failures.on_spared(tracked.ticket, self.shared.clock.now());
+        } else if is_attempt {
             self.failures.on_failed(tracked.ticket, self.shared.clock.now());
         } else {
             self.failures.on_postponed(tracked.ticket);
@@ -258,6 +277,10 @@ impl PartitionWorker {
             causes = ?failure.causes,
             "the event failed for good"
         );
+        if !failure.class.is_retryable() {
+            let alarm = self.verdicts.on_failed_for_good();
+            self.say_alarm(alarm, Some(&failure));
+        }
         if self.shared.dead_letters.is_some() {
             let shared = Arc::clone(&self.shared);
             let incarnation = self.checkpointer.incarnation();
@@ -279,9 +302,33 @@ impl PartitionWorker {
         }
     }
 
+    /// Says that events fail for good one after the other, and when that is over.
+    fn say_alarm(&self, alarm: Option<Alarm>, failure: Option<&Failure>) {
+        let (topic, partition) = (&self.partition.entity, &self.partition.id);
+        let group = &self.key.scope.consumer_group;
+        match alarm {
+            None => {}
+            Some(Alarm::Begins) => error!(
+                message_topic = %topic,
+                message_partition = %partition,
+                message_consumer_group = %group,
+                failure = failure.map(tracing::field::display),
+                "half of the last {REMEMBERED_EVENTS} events failed for good: look whether the handler \
+                 is wrong, or who publishes; the worker goes on"
+            ),
+            Some(Alarm::Ends) => info!(
+                message_topic = %topic,
+                message_partition = %partition,
+                message_consumer_group = %group,
+                "most events do not fail for good any more"
+            ),
+        }
+    }
+
     pub(super) fn settle(&mut self, tracked: &Tracked, now: Instant) {
         let event = &tracked.event;
         self.failures.on_settled(tracked.ticket);
+        self.halves.on_settled(tracked.ticket);
         self.deferrals.forget_early(tracked.ticket, 1);
         self.waiting.on_settled(tracked.ticket, 1);
         if self.watermark.on_settled(tracked.ticket, event.into()) != Settled::Before {

@@ -25,6 +25,8 @@ const MAX_COMPLETIONS: usize = 256;
 /// What the worker waits for beside its events; what is not there is not waited for.
 struct Waits<'a, 'budget> {
     room: Option<Pin<&'a mut Notified<'budget>>>,
+    /// The breakers may say otherwise.
+    breakers: Option<Pin<&'a mut Notified<'budget>>>,
     timer: Option<Pin<&'a mut Sleep>>,
     wants_slot: bool,
     /// Most events to receive.
@@ -55,12 +57,15 @@ impl PartitionWorker {
         orders: &mut watch::Receiver<Told>,
     ) -> PartitionExit {
         let budget = Arc::clone(&self.shared.budget);
+        let breakers = Arc::clone(&self.shared.breakers);
         let mut timer = Box::pin(sleep_until(Instant::now()));
         self.rechecks = orders.borrow().rechecks;
         loop {
             let now = Instant::now();
             let told = *orders.borrow_and_update();
             self.prepare(told, now);
+            // Before anybody looks at them, so that no news is missed.
+            let probed = pin!(breakers.is_open().then(|| breakers.changed()));
             let mut starved = !budget.may_take(self.account);
             // Asked for before the second look, so that no room is missed between the two.
             let room = pin!(starved.then(|| budget.room()));
@@ -83,9 +88,10 @@ impl PartitionWorker {
             let may_receive = told.order == Order::Run && !starved;
             let waits = Waits {
                 room: room.as_pin_mut().filter(|_| starved),
+                breakers: probed.as_pin_mut(),
                 timer: wake.map(|_| timer.as_mut()),
                 wants_slot,
-                intake: if may_receive { self.intake_events() } else { 0 },
+                intake: if may_receive { self.next_intake() } else { 0 },
             };
             let input = self.next_input(orders, waits).await;
             if matches!(input, Input::Completions | Input::Slot(_)) {
@@ -123,7 +129,7 @@ impl PartitionWorker {
         orders: &mut watch::Receiver<Told>,
         waits: Waits<'_, '_>,
     ) -> Input {
-        let Waits { room, timer, wants_slot, intake } = waits;
+        let Waits { room, breakers, timer, wants_slot, intake } = waits;
         let receiving: OptionFuture<_> = match &mut self.stream {
             Some(stream) if intake > 0 => Some(stream.next_events(intake, &mut self.received)),
             _ => None,
@@ -148,6 +154,7 @@ impl PartitionWorker {
             Some(()) = news => Input::Turn,
             Some(result) = receiving => Input::Received(result.map(drop)),
             Some(()) = OptionFuture::from(room) => Input::Turn,
+            Some(()) = OptionFuture::from(breakers) => Input::Turn,
             Some(()) = OptionFuture::from(timer) => Input::Turn,
         }
     }
@@ -220,7 +227,9 @@ impl PartitionWorker {
         if !self.tenure.is_running() {
             return;
         }
-        while let Some(tracked) = self.retries.take_due(now.into_std()) {
+        let rests = self.retries_rest();
+        while !rests && let Some(tracked) = self.retries.take_due(now.into_std()) {
+            let Some(tracked) = self.halves.on_retry(tracked) else { continue };
             let bytes = tracked.event.budget_bytes();
             self.waiting.on_retry(tracked, bytes, now.into_std());
         }
@@ -258,10 +267,14 @@ impl PartitionWorker {
         // What is ready and lacks only a slot waits for the slot.
         let waits = wants_slot || self.awaits_trial();
         let batch = self.waiting.next_deadline().filter(|_| !waits && running);
-        let retry = self.retries.next_deadline().filter(|_| running);
+        let rests = self.retries_rest();
+        let retry = self.retries.next_deadline().filter(|_| running && !rests);
+        let batch = batch.filter(|_| !rests);
+        let probe = self.next_probe().filter(|_| !wants_slot).map(Instant::into_std);
         let ending = self.tenure.next_deadline(self.is_idle());
         let trial = self.trial.tried().map(|tried| tried.until);
-        let state = [batch, retry, ending, trial].into_iter().flatten().map(Instant::from_std);
+        let state =
+            [batch, retry, probe, ending, trial].into_iter().flatten().map(Instant::from_std);
         let write = self.checkpointer.next_deadline().filter(|_| self.tenure.may_checkpoint());
         state.chain(write).chain(self.running.next_deadline()).min()
     }

@@ -6,8 +6,10 @@ use std::time::Instant;
 
 use super::lanes::PartitionLanes;
 use crate::consumer::handling::unit::{Failures, Tracked, TrackedBatch, Unit};
+use crate::lanes::Lane;
 use crate::outcome::Failure;
 use crate::state::batch_buffer::{BatchBuffer, BatchLimits, FlushReason, Taken};
+use crate::state::lanes::QueueId;
 use crate::state::watermark::{Ticket, Watermark};
 
 /// What waits for a slot.
@@ -100,6 +102,30 @@ impl Waiting {
         self.lanes().and_then(PartitionLanes::take_unplaced)
     }
 
+    /// The lane of an event, where events of a lane are handled in order.
+    pub(super) fn ordered_lane(&self, ticket: Ticket) -> Option<QueueId> {
+        match self {
+            Waiting::Laned { lanes, .. } => lanes.ordered_lane(ticket),
+            Waiting::Events { .. } | Waiting::Batches { .. } => None,
+        }
+    }
+
+    /// Whether there are lanes, and that of the event is not known.
+    pub(super) fn is_unplaced(&self, ticket: Ticket) -> bool {
+        match self {
+            Waiting::Laned { lanes, .. } => lanes.is_unplaced(ticket),
+            Waiting::Events { .. } | Waiting::Batches { .. } => false,
+        }
+    }
+
+    /// The lane of an event, where so many events of a lane are handled at once.
+    pub(super) fn limited_lane(&self, ticket: Ticket) -> Option<Lane> {
+        match self {
+            Waiting::Laned { lanes, .. } => lanes.limited_lane(ticket),
+            Waiting::Events { .. } | Waiting::Batches { .. } => None,
+        }
+    }
+
     /// The call of an event ended.
     #[inline]
     pub(super) fn on_returned(&mut self, ticket: Ticket) {
@@ -147,6 +173,18 @@ impl Waiting {
                 })?;
                 let batch = TrackedBatch::new(taken.items, taken.bytes, failures);
                 Some(Unit::Batch(batch, taken.reason))
+            }
+            Waiting::Laned { .. } => None,
+        }
+    }
+
+    /// Takes the oldest event by itself, where there are no lanes.
+    pub(super) fn take_first(&mut self) -> Option<Tracked> {
+        match self {
+            Waiting::Events { queue, .. } => queue.pop_front(),
+            Waiting::Batches { buffer, .. } => {
+                let taken = buffer.take_first(FlushReason::Probe)?;
+                taken.items.into_iter().next()
             }
             Waiting::Laned { .. } => None,
         }

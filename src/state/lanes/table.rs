@@ -81,6 +81,8 @@ struct LaneState {
     /// Partitions that have events of it.
     users: usize,
     in_flight: usize,
+    /// Fewer may be under way than in other lanes.
+    narrowed_to: Option<usize>,
     closed_until: Option<Instant>,
     turns: VecDeque<Turn>,
     /// Turns that are told.
@@ -113,6 +115,11 @@ struct MemberState {
 }
 
 impl LaneState {
+    /// How much of it may be under way, where `cap` is how much of any lane may.
+    fn cap(&self, cap: usize) -> usize {
+        self.narrowed_to.map_or(cap, |most| most.min(cap))
+    }
+
     /// The turn of a partition: where it is in the line.
     fn turn(&self, member: Member) -> Option<usize> {
         self.turns.iter().position(|turn| turn.member == member)
@@ -127,7 +134,7 @@ impl LaneState {
             Some(TurnState::Told) => self.told - 1,
             Some(TurnState::Waiting) | None => self.told,
         };
-        cap.saturating_sub(self.in_flight + others)
+        self.cap(cap).saturating_sub(self.in_flight + others)
     }
 
     fn set_state(&mut self, at: usize, state: TurnState) {
@@ -176,6 +183,7 @@ impl LaneTable {
             name,
             users: 0,
             in_flight: 0,
+            narrowed_to: None,
             closed_until: None,
             turns: VecDeque::new(),
             told: 0,
@@ -295,7 +303,7 @@ impl LaneTable {
         self.in_flight -= count;
         let is_alone = lane.turns.len() == 1
             && lane.closed_until.is_none()
-            && lane.in_flight < self.cap
+            && lane.in_flight < lane.cap(self.cap)
             && lane
                 .turns
                 .front()
@@ -371,13 +379,22 @@ impl LaneTable {
         lanes.into_iter().for_each(|id| self.tell(id));
     }
 
+    /// Lets fewer of one lane be under way than of others, or as many again. It is forgotten with the
+    /// lane, when nobody has events of it.
+    pub fn narrow(&mut self, id: LaneId, most: Option<usize>) {
+        if let Some(lane) = self.lanes.get_mut(id.0) {
+            lane.narrowed_to = most;
+            self.tell(id);
+        }
+    }
+
     /// Tells as many of those that wait as the lane may take.
     fn tell(&mut self, id: LaneId) {
         let Some(lane) = self.lanes.get_mut(id.0) else { return };
         if lane.closed_until.is_some() {
             return;
         }
-        while lane.in_flight + lane.told < self.cap {
+        while lane.in_flight + lane.told < lane.cap(self.cap) {
             let waiting = lane.turns.iter().position(|turn| turn.state == TurnState::Waiting);
             let Some(at) = waiting else { return };
             lane.set_state(at, TurnState::Told);

@@ -89,7 +89,7 @@ pub(super) fn meaning(
     of_head(url, response.status(), response.headers(), length, asked_for, now)
 }
 
-fn of_head(
+pub(super) fn of_head(
     url: &Url,
     status: StatusCode,
     headers: &HeaderMap,

@@ -7,6 +7,8 @@
 
 mod answer;
 pub(super) mod failure;
+#[cfg(feature = "testing")]
+pub mod fuzzing;
 mod pins;
 mod resting;
 

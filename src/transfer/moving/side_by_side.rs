@@ -33,9 +33,6 @@ use crate::transfer::progress::LargeUnderWay;
 use crate::transfer::source::{Body, Opened};
 use crate::transfer::store_failure::store_failed;
 
-/// What a stream collects before it writes.
-const WRITE_BYTES: u64 = 256 * 1024;
-
 /// Most that is hashed in one go: whoever is to stop waits for it.
 const MOST_HASHED_BYTES: u64 = 64 * 1024 * 1024;
 
@@ -274,6 +271,7 @@ impl<'a> SideBySide<'a> {
         let (begun, mut came) = (Instant::now(), 0);
         let mut meter = net.rates.meter(host);
         let mut collected = Collected::default();
+        let write_bytes = self.blocks.writer.write_bytes();
         loop {
             let chunk = tokio::select! {
                 biased;
@@ -315,7 +313,7 @@ impl<'a> SideBySide<'a> {
                         () = net.stop.cancelled() => return self.stop(stream, collected).await,
                     }
                 }
-                if (collected.bytes >= WRITE_BYTES || fits as u64 == room)
+                if (collected.bytes >= write_bytes || fits as u64 == room)
                     && let Err(outcome) = self.write(stream, &mut collected).await
                 {
                     return Ended::Failed(outcome);

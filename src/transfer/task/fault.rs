@@ -1,6 +1,7 @@
 //! What is wrong with a task.
 
 use crate::blob_store::InvalidBlobName;
+use crate::transfer::url_policy::redacted_text;
 
 /// Why a task cannot be understood. Names the task where it has a name.
 #[derive(Debug, thiserror::Error)]
@@ -78,8 +79,42 @@ pub enum InvalidTask {
     },
 }
 
-/// Enough of a hostile text to recognise it.
-pub(super) fn shortened(text: &str) -> String {
+impl InvalidTask {
+    pub(super) fn path(id: &str, InvalidBlobName { name, fault }: InvalidBlobName) -> Self {
+        let reason = InvalidBlobName { name: shown(&name), fault };
+        Self::Path { id: id.to_owned(), reason }
+    }
+}
+
+/// What is wrong with JSON. A text of the wrong kind is left out of it: it may be a URL with a secret.
+pub(super) fn reason(error: &serde_json::Error) -> String {
+    let said = error.to_string();
+    let quoted = said.split_once(": string \"").zip(said.rsplit_once("\", expected "));
+    match quoted {
+        Some(((before, _), (_, after))) => format!("{before}: a text, expected {after}"),
+        None => said,
+    }
+}
+
+/// What is not even an object.
+pub(super) fn refuse_others(body: &[u8]) -> Result<(), InvalidTask> {
+    let what = match body.trim_ascii_start().first() {
+        None => return Err(InvalidTask::Empty),
+        // A list of the same values in the right order would do for serde.
+        Some(b'[') => "it is a list",
+        Some(b'"') => "it is a text",
+        _ => return Ok(()),
+    };
+    Err(InvalidTask::Json { reason: what.to_owned() })
+}
+
+/// Enough of a hostile text to recognise it. Where it is a URL, which may stand where it does not belong,
+/// its secrets are left out.
+pub(super) fn shown(text: &str) -> String {
+    if text.contains("://") { shortened(&redacted_text(text)) } else { shortened(text) }
+}
+
+fn shortened(text: &str) -> String {
     const MOST_CHARS: usize = 120;
     if text.chars().count() <= MOST_CHARS {
         text.to_owned()

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::fault::{InvalidTask, shortened};
+use super::fault::{InvalidTask, reason, refuse_others, shown};
 use super::hash::parse_sha256;
 use crate::blob_store::BlobName;
 use crate::hex::{from_hex, hex};
@@ -91,30 +91,23 @@ impl UploadTask {
     /// # Errors
     /// What is wrong with it.
     pub fn from_json(body: &[u8]) -> Result<Self, InvalidTask> {
-        if body.is_empty() {
-            return Err(InvalidTask::Empty);
-        }
-        if body.trim_ascii_start().starts_with(b"[") {
-            return Err(InvalidTask::Json { reason: "it is a list".to_owned() });
-        }
+        refuse_others(body)?;
         let raw: RawTask = serde_json::from_slice(body)
-            .map_err(|error| InvalidTask::Json { reason: error.to_string() })?;
+            .map_err(|error| InvalidTask::Json { reason: reason(&error) })?;
         let RawTask { id, path, to, sha256, crc64, size, metadata, others } = raw;
         if let Some(key) = others.keys().find(|key| !OF_RESULTS.contains(&key.as_str())) {
-            return Err(InvalidTask::UploadKey { id: Some(id), key: shortened(key) });
+            return Err(InvalidTask::UploadKey { id: Some(id), key: shown(key) });
         }
-        let name = |text: &str| {
-            BlobName::parse(text).map_err(|reason| InvalidTask::Path { id: id.clone(), reason })
-        };
+        let name =
+            |text: &str| BlobName::parse(text).map_err(|reason| InvalidTask::path(&id, reason));
         let (path, to) = (name(&path)?, to.as_deref().map(name).transpose()?);
-        let sha256 =
-            match sha256 {
-                None => None,
-                Some(text) => Some(parse_sha256(&text).ok_or_else(|| InvalidTask::Hash {
-                    id: id.clone(),
-                    sha256: shortened(&text),
-                })?),
-            };
+        let sha256 = match sha256 {
+            None => None,
+            Some(text) => Some(
+                parse_sha256(&text)
+                    .ok_or_else(|| InvalidTask::Hash { id: id.clone(), sha256: shown(&text) })?,
+            ),
+        };
         let crc64 = match crc64 {
             None => None,
             Some(text) => Some(from_hex(&text).map(u64::from_be_bytes).ok_or_else(|| {
@@ -173,6 +166,10 @@ mod tests {
         for (json, message) in [
             ("", "the task is empty"),
             ("[1]", "it is a list"),
+            (r#""https://h/?sig=hush""#, "(it is a text)"),
+            (r#"{"id":"7","path":"a","size":"https://h/?sig=hush"}"#, "a text, expected u64"),
+            (r#"{"id":"7","path":"a","https://h/?sig=hush":1}"#, "\"https://h/…\" is not known"),
+            (r#"{"id":"7","path":"a","to":"https://h/?sig=hush"}"#, "\"https://h/…\" is refused"),
             (r#"{"id":"7"}"#, "missing field `path`"),
             (r#"{"id":"7","path":"../a"}"#, "task 7: the path \"../a\" is refused"),
             (r#"{"id":"7","path":"a","to":"/b"}"#, "task 7: the path \"/b\" is refused"),
@@ -182,6 +179,7 @@ mod tests {
         ] {
             let error = UploadTask::from_json(json.as_bytes()).expect_err(json).to_string();
             assert!(error.contains(message), "{json}: {error}");
+            assert!(!error.contains("hush"), "{error}");
         }
     }
 }

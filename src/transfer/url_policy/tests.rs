@@ -641,6 +641,8 @@ fn of_a_text_that_is_no_url_no_secret_is_shown() {
         ("https://u:hu\\sh@h/x", "https://…"),
         ("https://[::1:80/x@y", "https://…"),
         ("https://[::1]:8x/y", "https://[::1]:8x/y"),
+        ("https:-/user:hush@h/a b", "https:…h/a b"),
+        ("//h/user:hush@i/a?sig=hush", "//h/user:i/a…"),
     ] {
         assert_eq!(redacted_text(text), shown);
     }

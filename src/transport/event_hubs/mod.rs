@@ -14,6 +14,9 @@ mod connect;
 mod connection_string;
 mod convert;
 mod endpoint;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod namespace;
 mod protocol;
 mod publisher;

@@ -339,6 +339,11 @@ impl PartitionStream {
         self.prefetch.held_bytes()
     }
 
+    /// How many events of the size of what came before are so many bytes; at least one.
+    pub(crate) fn events_of(&self, bytes: usize) -> usize {
+        self.prefetch.events_of(bytes)
+    }
+
     /// Detaches, within a time the adapter bounds.
     pub async fn close(self) {
         if let State::Open(watched) = self.state {

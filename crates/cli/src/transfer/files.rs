@@ -11,6 +11,7 @@ use longshore::credential::Credential;
 use longshore::secret::Secret;
 
 use crate::CommandError;
+use crate::place::unfit;
 
 /// Where files go, as the command line says it. Shows no signature.
 #[derive(Clone, PartialEq, Eq)]
@@ -69,6 +70,14 @@ impl Files {
                 Ok(Self::Container(Arc::new(store.with_budget(budget_bytes, streams))))
             }
         }
+    }
+
+    /// Looks whether files can be put there, before any is fetched.
+    ///
+    /// # Errors
+    /// What is wrong, and what to do.
+    pub(super) async fn check(&self) -> Result<(), CommandError> {
+        self.store().check_writable().await.map_err(|error| CommandError::new(unfit(&error)))
     }
 
     pub(super) fn store(&self) -> &dyn BlobStore {

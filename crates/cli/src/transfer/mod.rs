@@ -92,6 +92,13 @@ async fn transfer(args: TransferArgs, report: &mut Report) -> Result<Ending, Com
     let connections = args.limits.connections.unwrap_or(args.pace.concurrency);
     let streams = connections.max(args.pace.concurrency);
     let files = Files::open(&args.to, streams, args.limits.transfer_budget)?;
+    tokio::select! {
+        checked = files.check() => checked?,
+        _code = signals.next() => {
+            report.interrupted = true;
+            return Ok(Ending::WorkLeft);
+        }
+    }
     let opening = State::open(&args, &files, policy(&args), stop.clone());
     let State { folder, results, done, letters } = tokio::select! {
         opened = opening => opened?,

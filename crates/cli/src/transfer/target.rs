@@ -91,6 +91,10 @@ impl BlobStore for Target {
         self.files.store().window_bytes(with_sha256)
     }
 
+    fn check_writable(&self) -> BoxFuture<'_, Result<(), BlobError>> {
+        self.files.store().check_writable()
+    }
+
     fn wants_sha256(&self) -> bool {
         self.files.store().wants_sha256()
     }

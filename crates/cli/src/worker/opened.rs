@@ -7,9 +7,10 @@ use super::RunArgs;
 use super::report::Report;
 use super::tally::Tally;
 use crate::configured::{refuse, warn};
+use crate::place::unfit;
 use crate::terminal::{as_json, give, tell};
 use crate::{CommandError, ReportFormat, brief};
-use longshore::blob_store::{BlobSource, BlobStore};
+use longshore::blob_store::{BlobError, BlobSource, BlobStore};
 use longshore::config::{Ordering, RateLimits};
 use longshore::dead_letter::DeadLetterSink;
 use longshore::producer::EntityProducer;
@@ -113,6 +114,7 @@ impl Opened {
         let opened = opening.await.map_err(|error| CommandError::new(error.to_string()))?;
         let (stores, files, source, dead_letters) = opened?;
         say(&settings, places, &stores)?;
+        check(&*files, source.as_deref()).await?;
         Ok(Self {
             kind,
             transport: Arc::new(transport),
@@ -126,6 +128,31 @@ impl Opened {
             settings,
         })
     }
+}
+
+/// Looks whether files can be had and put. Where nothing answers, the worker waits as it does later on:
+/// that may pass, and is said.
+///
+/// # Errors
+/// Every task would meet the same.
+async fn check(files: &dyn BlobStore, source: Option<&dyn BlobSource>) -> Result<(), CommandError> {
+    let readable = async {
+        match source {
+            Some(source) => source.check_readable().await,
+            None => Ok(()),
+        }
+    };
+    let (writable, readable) = futures::join!(files.check_writable(), readable);
+    for checked in [readable, writable] {
+        match checked {
+            Ok(()) => {}
+            Err(error @ BlobError::Unusable { .. }) => {
+                return Err(CommandError::new(unfit(&error)));
+            }
+            Err(error) => tell(format_args!("{}; files wait for it", unfit(&error))),
+        }
+    }
+    Ok(())
 }
 
 /// What the worker reads, and where it writes; or all that is wrong with that.

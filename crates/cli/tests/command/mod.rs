@@ -91,9 +91,10 @@ impl Folder {
     }
 }
 
-/// The command, without the settings of whoever runs the tests.
+/// The command, without the settings of whoever runs the tests. `LONGSHORE_COMMAND` is another build of it.
 pub(crate) fn longshore() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_longshore"));
+    let other = std::env::var_os("LONGSHORE_COMMAND");
+    let mut command = Command::new(other.unwrap_or(env!("CARGO_BIN_EXE_longshore").into()));
     command.env_remove("RUST_LOG").env("RUST_BACKTRACE", "0");
     command
 }

@@ -9,12 +9,12 @@ use std::time::Duration;
 use longshore::transfer::task::TransferResult;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::azurite::{ALL, Container};
 use crate::command::{Running, longshore, start};
 use crate::stage::{Stage, events};
-use crate::waiting::within;
+use crate::waiting::LIMIT;
 
 /// Of each kind.
 const WORKERS: usize = 3;
@@ -24,6 +24,9 @@ const SLOTS: usize = 10;
 
 /// A drain, and a lease that has to end before it.
 const PROMPT: Duration = Duration::from_secs(60);
+
+/// What a file may take of many, on a busy machine.
+const TIME_OF_A_FILE: Duration = Duration::from_millis(100);
 
 fn number(name: &str, default: usize) -> usize {
     std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
@@ -93,9 +96,14 @@ async fn workers_that_are_killed_lose_no_file_and_move_none_that_was_complete() 
     }
 
     // A task that came again may have two results.
-    let results = within("a result of each file", async {
+    let results = timeout(LIMIT + TIME_OF_A_FILE * count as u32, async {
         loop {
-            let events = events(&stage.broker, "results", stage.count("results").await).await;
+            let came = stage.count("results").await;
+            if came < count {
+                sleep(Duration::from_millis(500)).await;
+                continue;
+            }
+            let events = events(&stage.broker, "results", came).await;
             let results: Vec<TransferResult> = events
                 .iter()
                 .map(|event| serde_json::from_slice(event.body()).expect("a result"))
@@ -106,8 +114,10 @@ async fn workers_that_are_killed_lose_no_file_and_move_none_that_was_complete() 
             }
             sleep(Duration::from_millis(500)).await;
         }
-    })
-    .await;
+    });
+    let Ok(results) = results.await else {
+        panic!("only {} results for {count} files", stage.count("results").await)
+    };
     for (_, worker) in &workers {
         worker.terminate();
     }

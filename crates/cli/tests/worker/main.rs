@@ -7,6 +7,8 @@
 mod azurite;
 #[path = "../../../../tests/support/broker.rs"]
 mod broker;
+#[path = "../../../../tests/support/closed_port.rs"]
+mod closed_port;
 #[path = "../command/mod.rs"]
 mod command;
 #[path = "../../../../tests/support/waiting.rs"]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::{Next, PartitionLog, State};
 use crate::extents::Extent;
+use crate::memory;
 
 /// How long and how much of a partition is kept; without either, for ever and everything.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -85,9 +86,12 @@ impl State {
         self.segments.first().map_or(self.begin_sequence, |first| first.base_sequence)
     }
 
-    fn pop_front(&mut self) {
+    pub(super) fn pop_front(&mut self) {
         if let Some(event) = self.tail.pop_front() {
             self.tail_bytes -= event.encoded.len();
+            if let Some(share) = &mut self.share {
+                share.release(memory::bytes_of(event.encoded.len()));
+            }
         }
     }
 
@@ -154,6 +158,8 @@ mod tests {
     use super::*;
     use crate::address::Start;
     use crate::event;
+    use crate::memory::Memory;
+    use crate::refusal::RESOURCE_LIMIT_EXCEEDED;
     use crate::segment::Segment;
 
     fn append(log: &PartitionLog, bytes: usize, at_ms: i64) {
@@ -161,11 +167,11 @@ mod tests {
         crate::wire::put_descriptor(&mut message, 0x75);
         crate::wire::put_binary(&mut message, &vec![0; bytes]);
         let events = event::prepare(message.freeze(), None).unwrap().events;
-        log.append_in_memory(&events, at_ms);
+        log.append_in_memory(&events, at_ms).unwrap();
     }
 
     fn keep(bytes: Option<u64>, age_ms: Option<u64>) -> PartitionLog {
-        let log = PartitionLog::in_memory();
+        let log = PartitionLog::in_memory(&Memory::new(usize::MAX));
         log.keep(Retention { bytes, age: age_ms.map(Duration::from_millis) });
         log
     }
@@ -229,5 +235,29 @@ mod tests {
         assert_eq!(log.trim(0).len(), 1);
         assert_eq!(log.ends().begin_sequence, 30);
         assert!(log.trim(0).is_empty());
+    }
+
+    #[test]
+    fn retention_gives_the_room_that_the_next_events_take() {
+        let memory = Memory::new(20_000);
+        let (full, kept) = (PartitionLog::in_memory(&memory), PartitionLog::in_memory(&memory));
+        kept.keep(Retention { bytes: Some(5_000), age: Some(Duration::from_millis(100)) });
+        for time in 0..100 {
+            append(&kept, 1_000, time);
+        }
+        let mut message = BytesMut::new();
+        crate::wire::put_descriptor(&mut message, 0x75);
+        crate::wire::put_binary(&mut message, &[0; 1_000]);
+        let events = event::prepare(message.freeze(), None).unwrap().events;
+        let accepted = (0..100).take_while(|_| full.append_in_memory(&events, 0).is_ok()).count();
+        assert!((10..14).contains(&accepted), "{accepted}");
+        let refused = full.append_in_memory(&events, 0).unwrap_err();
+        assert_eq!(refused.condition, RESOURCE_LIMIT_EXCEEDED);
+        assert_eq!(full.ends().last_sequence, accepted as i64 - 1);
+        append(&kept, 1_000, 100);
+        kept.trim(1_000);
+        full.append_in_memory(&events, 0).unwrap();
+        drop(full);
+        assert_eq!((0..9).filter(|_| kept.append_in_memory(&events, 1_000).is_ok()).count(), 9);
     }
 }
