@@ -25,9 +25,11 @@ use crate::private_file;
 
 mod faults;
 mod lock;
+mod staged;
 
 pub(crate) use faults::{disk_error, explain};
 use lock::{LOCK_FILE, is_same_file, lock};
+pub(crate) use staged::FolderLock;
 
 /// Begins the name of every temporary file; [`escape`] never begins a name with a dot.
 const PARTIAL_PREFIX: &str = ".partial-";

@@ -55,6 +55,23 @@ impl ErrorClass {
         }
     }
 
+    /// The class that is this word; `None` where there is none.
+    pub fn from_word(word: &str) -> Option<Self> {
+        const ALL: [ErrorClass; 10] = [
+            ErrorClass::Transient,
+            ErrorClass::Throttling,
+            ErrorClass::Auth,
+            ErrorClass::Permanent,
+            ErrorClass::TooLarge,
+            ErrorClass::PartitionLost,
+            ErrorClass::BadPosition,
+            ErrorClass::BadData,
+            ErrorClass::Unreadable,
+            ErrorClass::Unknown,
+        ];
+        ALL.into_iter().find(|class| class.as_str() == word)
+    }
+
     /// Whether the same call may succeed later without anybody's help.
     pub fn is_retryable(self) -> bool {
         matches!(

@@ -52,8 +52,8 @@
 //!   its knobs.
 //! - [`lanes`]: which events are handled in order, and how many of a kind at once.
 //! - [`transport`]: links to a hub, over the Azure SDK or in memory.
-//! - [`checkpoint_store`], [`dead_letter`], [`blob_store`]: where things are kept; each a port
-//!   with adapters.
+//! - [`checkpoint_store`], [`failure_store`], [`dead_letter`], [`blob_store`]: where things are kept; each a
+//!   port with adapters.
 //! - `transfer` (feature `transfer`): workers that move files, built on the consumer. [`producer`]:
 //!   publishing.
 //! - [`state`]: the decisions, as state machines without I/O.
@@ -73,7 +73,8 @@
 //! - `identity`: Microsoft Entra ID, by developer tools, managed identity or workload identity.
 //! - `key-vault`: connection strings of `event-hubs`, which it includes, from Azure Key Vault;
 //!   `identity` or a credential of one's own opens it.
-//! - `testing`: ends a consumer as a crash does, for tests of one's own workers.
+//! - `testing`: ends a consumer as a crash does, and makes events of dead letters, for tests of one's own
+//!   workers.
 //!
 //! Settings that ask for a feature that is not there name it.
 
@@ -91,6 +92,7 @@ pub mod credential;
 pub mod dead_letter;
 pub mod error;
 pub mod event;
+pub mod failure_store;
 pub mod hub;
 pub mod lanes;
 pub mod lease;
@@ -103,6 +105,9 @@ pub mod secret;
 pub mod settings;
 pub mod state;
 pub mod telemetry;
+#[cfg(feature = "testing")]
+#[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
+pub mod testing;
 pub mod timestamp;
 #[cfg(feature = "transfer")]
 pub mod transfer;

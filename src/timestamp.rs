@@ -26,6 +26,11 @@ pub fn rfc3339(time: SystemTime) -> String {
     rfc3339_millis(unix_millis(time).clamp(FIRST_MILLIS, LAST_MILLIS)).unwrap_or_default()
 }
 
+/// The time of a text in RFC 3339; `None` where it is none.
+pub fn from_rfc3339(text: &str) -> Option<SystemTime> {
+    OffsetDateTime::parse(text, &Rfc3339).ok().map(SystemTime::from)
+}
+
 /// 0000-01-01T00:00:00.000Z.
 const FIRST_MILLIS: i64 = -62_167_219_200_000;
 /// 9999-12-31T23:59:59.999Z.
@@ -117,6 +122,11 @@ mod tests {
         assert_eq!((zoned, parse_rfc3339("yesterday")), (Some(time), None));
         assert_eq!(rfc3339_millis(FIRST_MILLIS - 1), None);
         assert_eq!(rfc3339_millis(LAST_MILLIS + 1), None);
+        let read = |millis| from_rfc3339(&rfc3339_millis(millis).unwrap_or_default());
+        assert_eq!(read(1_700_000_000_123), Some(from_unix_millis(1_700_000_000_123)));
+        assert_eq!(read(-1), Some(SystemTime::UNIX_EPOCH - millis));
+        assert!(read(FIRST_MILLIS).is_some() && read(LAST_MILLIS).is_some());
+        assert_eq!(from_rfc3339("yesterday"), None);
         assert_eq!(
             from_unix_millis(unix_millis(time)),
             SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123)

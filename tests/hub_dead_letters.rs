@@ -11,8 +11,13 @@ use std::time::{Duration, SystemTime};
 use futures::FutureExt;
 use longshore::dead_letter::hub::HubDeadLetterSink;
 use longshore::dead_letter::record::DeadLetterRecord;
+use longshore::dead_letter::store::StoreDeadLetterSink;
 use longshore::dead_letter::{DeadLetter, DeadLetterSink};
-use longshore::event::{EventParts, MessageProperties, Partition, Value};
+use longshore::event::{
+    EventParts, Incarnation, MessageProperties, Partition, SequenceNumber, Value,
+};
+use longshore::failure_store::memory::MemoryFailureStore;
+use longshore::failure_store::{FailureKind, FailurePrefix, FailureStore};
 use longshore::transport::memory::MemoryHub;
 use longshore::transport::{LinkStart, OpenLink, Transport};
 use longshore::{ErrorClass, Event, EventContext, Failure};
@@ -224,7 +229,8 @@ mod over_the_sdk {
         let mut link = reader.open(open).await.expect("opened");
         let published = next(&mut link).await;
         assert_eq!(published.key(), Some("k"));
-        assert_eq!(published.message_id().as_deref(), Some("files/0/0"));
+        let id = published.message_id().expect("an id").into_owned();
+        assert!(id.starts_with("localhost/files/") && id.ends_with("/%24default/0/0"), "{id}");
         assert_eq!(published.content_type(), Some("image/jpeg"));
         let record = DeadLetterRecord::from_event(&published).expect("a record");
         assert_eq!(record.body().expect("a body"), &b"\xff\0"[..]);
@@ -245,4 +251,37 @@ mod over_the_sdk {
         dead.close().await;
         emulator.shutdown().await.expect("stopped");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_letter_carries_the_whole_identity_and_what_is_too_large_goes_to_the_store() {
+    let hub = MemoryHub::new("dead", 1);
+    let store = Arc::new(MemoryFailureStore::new());
+    let sink = HubDeadLetterSink::new(Arc::new(hub.publisher()))
+        .with_store(StoreDeadLetterSink::new(store.clone()));
+    hub.limit_event_bytes(12_000);
+    let failure = || Failure::permanent("https://u:canary@h/a?sig=canary: 404");
+    for body_bytes in [1_000, 12_001] {
+        let mut parts = failed_event(vec![7; body_bytes]);
+        parts.sequence_number = SequenceNumber(i64::try_from(body_bytes).expect("small"));
+        let mut letter = letter(parts.into(), failure()).with_origin("ns.example", Incarnation(7));
+        letter.destination = Some("h".to_owned());
+        sink.write(&letter).await.expect("written");
+    }
+    let events = events_of(&hub).await;
+    let [published] = events.as_slice() else { panic!("{events:?}") };
+    let id = "ns.example/orders/0000000000007/%24default/3/1000";
+    assert_eq!(published.message_id().as_deref(), Some(id));
+    assert!(!format!("{:?}", published.properties()).contains("canary"));
+    let record = DeadLetterRecord::from_event(published).expect("a record");
+    assert_eq!(record.identity().to_string(), id);
+    assert_eq!(record.destination.as_deref(), Some("h"));
+    let all = FailurePrefix::all(FailureKind::Dead);
+    let page = store.list(&all, None, 10).await.expect("listed");
+    let sizes: Vec<_> = page
+        .entries
+        .iter()
+        .map(|entry| entry.as_ref().expect("readable").meta.body_bytes)
+        .collect();
+    assert_eq!(sizes, [12_001]);
 }

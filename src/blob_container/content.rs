@@ -34,7 +34,7 @@ pub(crate) enum Condition {
 
 impl Condition {
     /// As `If-Match` and `If-None-Match` say it.
-    fn headers(&self) -> (Option<Etag>, Option<Etag>) {
+    pub(super) fn headers(&self) -> (Option<Etag>, Option<Etag>) {
         match self {
             Self::Anything => (None, None),
             Self::Absent => (None, Some("*".into())),

@@ -10,6 +10,7 @@ pub(crate) mod content;
 pub(crate) mod content_failure;
 mod failure;
 pub(crate) mod names;
+pub(crate) mod records;
 mod token;
 
 use std::collections::BTreeMap;
@@ -249,11 +250,7 @@ impl Container {
             let date = page.headers().get_optional_str(&DATE);
             answered = date.and_then(|date| parse_rfc7231(date).ok()).or(answered);
             let page = page.into_model().map_err(failed)?;
-            // The SDK takes any document for an empty page. The service repeats what was asked.
-            if page.prefix.as_deref() != Some(prefix) {
-                let message = format!("the answer of {} is not of the service", self.url());
-                return Err(Error::new(ErrorClass::Unknown, operation, message));
-            }
+            self.check_listing(operation, prefix, page.prefix.as_deref())?;
             for item in page.segment.blob_items {
                 if let Some(name) = item.name.clone() {
                     blobs.push((name, found(item)));
@@ -261,6 +258,20 @@ impl Container {
             }
         }
         Ok(Blobs { blobs, answered: answered.map(SystemTime::from) })
+    }
+
+    /// The SDK takes any document for an empty page. The service repeats what was asked.
+    fn check_listing(
+        &self,
+        operation: &'static str,
+        asked: &str,
+        answered: Option<&str>,
+    ) -> Result<(), Error> {
+        if answered == Some(asked) {
+            return Ok(());
+        }
+        let message = format!("the answer of {} is not of the service", self.url());
+        Err(Error::new(ErrorClass::Unknown, operation, message))
     }
 
     fn blob(&self, name: &str) -> BlobClient {

@@ -5,23 +5,27 @@
 //! message id; the record is in properties that begin with [`PREFIX`], so that any client can read, filter and replay the event. Times
 //! are RFC 3339 in UTC. A property of the event that begins with the prefix already, because it
 //! is a dead letter that failed again, gets it once more, and loses it when it is read back.
-//! The message id is `entity/partition/sequence number` of the event, so that a letter that was
-//! written twice is recognised.
+//! The message id is the identity of the event, `namespace/hub/incarnation/group/partition/number` (see
+//! [`EventIdentity`](crate::failure_store::EventIdentity)), or `hub/partition/number` where namespace and incarnation are not known: so a letter
+//! that was written twice is recognised.
 //!
 //! | Property | Value |
 //! | --- | --- |
 //! | `dl_version` | [`DeadLetterRecord::VERSION`] |
 //! | `dl_topic`, `dl_partition`, `dl_offset`, `dl_sequence_number`, `dl_enqueued_time` | the event |
+//! | `dl_namespace`, `dl_incarnation` | its hub, where that is known |
 //! | `dl_message_id` | the publisher's, where it gave one, of its type |
 //! | `dl_first_sequence_number`, `dl_last_sequence_number` | where the event could not be read, and its number is not known exactly |
 //! | `dl_consumer_group`, `dl_worker` | who gave up |
 //! | `dl_error_class`, `dl_error_message`, `dl_error_causes` | why; the causes are a JSON array |
 //! | `dl_attempts`, `dl_first_failure`, `dl_last_failure` | how often and since when |
+//! | `dl_lane`, `dl_destination` | the lane of the event, and what the failure blames |
 //! | `dl_shortened` | `true` where the causes or a part of the message had to go |
 //!
 //! An event that was as large as a hub takes may not fit with all that. Then the record is
 //! shortened, the causes first and at last all of it, which leaves the message id. A body is
-//! never cut: where the event alone is too large, the write fails, and the watermark waits.
+//! never cut: where the event alone is too large, it goes to the store of failures that the sink may have
+//! beside; without one the write fails, and the watermark waits.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,14 +35,16 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tracing::warn;
 
-use super::record::DeadLetterRecord;
+use super::record::{DeadLetterFailure, DeadLetterRecord};
+use super::store::StoreDeadLetterSink;
 use super::{DeadLetter, DeadLetterSink};
 use crate::error::{Error, ErrorClass, Result};
 use crate::event::{
-    EntityName, Event, EventParts, MessageId, OutgoingEvent, Partition, Properties, SequenceNumber,
-    Unreadable, Value,
+    EntityName, Event, EventParts, Incarnation, MessageId, OutgoingEvent, Partition, Properties,
+    SequenceNumber, Unreadable, Value,
 };
 use crate::outcome::Failure;
+use crate::secret::redacted;
 use crate::timestamp::rfc3339;
 use crate::transport::{Publisher, SendTarget};
 
@@ -55,12 +61,21 @@ const SHORT_MESSAGE_BYTES: usize = 256;
 pub struct HubDeadLetterSink {
     publisher: Arc<dyn Publisher>,
     routes: BTreeMap<EntityName, Arc<dyn Publisher>>,
+    /// For what is too large.
+    store: Option<StoreDeadLetterSink>,
 }
 
 impl HubDeadLetterSink {
     /// Publishes the dead letters of every entity with `publisher`.
     pub fn new(publisher: Arc<dyn Publisher>) -> Self {
-        Self { publisher, routes: BTreeMap::new() }
+        Self { publisher, routes: BTreeMap::new(), store: None }
+    }
+
+    /// Puts letters that are too large for their hub into a store of failures.
+    #[must_use]
+    pub fn with_store(mut self, store: StoreDeadLetterSink) -> Self {
+        self.store = Some(store);
+        self
     }
 
     /// Publishes the dead letters of events of `entity` with `publisher` instead: a hub per
@@ -99,10 +114,23 @@ impl HubDeadLetterSink {
                 Err(error) => return Err(about(error, event)),
             }
         }
+        if let Some(store) = &self.store {
+            store.write(letter).await?;
+            warn!(
+                message_topic = %event.partition().entity,
+                message_partition = %event.partition().id,
+                message_offset = %event.sequence_number(),
+                message_consumer_group = %letter.consumer_group,
+                hub = %publisher.entity(),
+                store = store.place(),
+                "the dead letter is too large for its hub: it is in the store of failures"
+            );
+            return Ok(());
+        }
         let message = format!(
             "the event alone, with its body of {} bytes, is larger than {} takes; it is not cut, \
              and its partition waits: raise the limit of that hub, or send such events to a \
-             folder or a blob",
+             store of failures",
             event.body().len(),
             publisher.entity()
         );
@@ -152,12 +180,15 @@ fn outgoing(letter: &DeadLetter, detail: Detail) -> OutgoingEvent {
     }
     let mut outgoing = OutgoingEvent::copy_of(event);
     outgoing.properties = properties;
-    outgoing.with_message_id(format!("{}/{}", event.partition(), event.sequence_number()))
+    outgoing.with_message_id(match letter.namespace.as_str() {
+        "" => format!("{}/{}", event.partition(), event.sequence_number()),
+        _ => DeadLetterRecord::identity_of(letter).to_string(),
+    })
 }
 
 fn add_record(properties: &mut Properties, letter: &DeadLetter, detail: Detail) {
     let event = &letter.event;
-    let failure = &letter.failure;
+    let failure = DeadLetterFailure::of(&letter.failure);
     let mut add = |name: &str, value: Value| properties.insert(named(name), value);
     add("version", i64::from(DeadLetterRecord::VERSION).into());
     add("topic", event.partition().entity.as_str().into());
@@ -170,6 +201,15 @@ fn add_record(properties: &mut Properties, letter: &DeadLetter, detail: Detail) 
     add("attempts", i64::from(letter.attempts).into());
     add("first_failure", rfc3339(letter.first_failure).into());
     add("last_failure", rfc3339(letter.last_failure).into());
+    if !letter.namespace.is_empty() {
+        add("namespace", letter.namespace.as_str().into());
+        add("incarnation", letter.incarnation.0.into());
+    }
+    for (name, text) in [("lane", &letter.lane), ("destination", &letter.destination)] {
+        if let Some(text) = text {
+            add(name, redacted(text).into());
+        }
+    }
     if let Some(offset) = event.offset() {
         add("offset", offset.as_str().into());
     }
@@ -268,8 +308,12 @@ impl DeadLetterRecord {
         let group = fields.text("consumer_group")?.into();
         // The times come back as the text they are.
         let unset = SystemTime::UNIX_EPOCH;
-        let rebuilt = DeadLetter::new(event, group, fields.text("worker")?, failure, unset)
-            .with_history(attempts, unset);
+        let incarnation = Incarnation(fields.number("incarnation").unwrap_or(0));
+        let mut rebuilt = DeadLetter::new(event, group, fields.text("worker")?, failure, unset)
+            .with_history(attempts, unset)
+            .with_origin(fields.find("namespace").unwrap_or_default(), incarnation);
+        rebuilt.lane = fields.find("lane").map(str::to_owned);
+        rebuilt.destination = fields.find("destination").map(str::to_owned);
         let mut record = Self::new(&rebuilt);
         record.enqueued_time = fields.text("enqueued_time")?.to_owned();
         record.first_failure = fields.text("first_failure")?.to_owned();

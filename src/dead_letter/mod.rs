@@ -3,10 +3,12 @@
 //! `Ok` from a sink means that the record is durable: only then does the watermark pass the
 //! event.
 
+mod contents;
 pub mod folder;
 pub mod hub;
 pub mod memory;
 pub mod record;
+pub mod store;
 
 use std::fmt;
 use std::time::SystemTime;
@@ -14,7 +16,7 @@ use std::time::SystemTime;
 use futures::future::BoxFuture;
 
 use crate::error::Result;
-use crate::event::{ConsumerGroup, Event};
+use crate::event::{ConsumerGroup, Event, Incarnation};
 use crate::outcome::Failure;
 
 /// An event that failed for good, with what is needed to understand and to replay it.
@@ -35,6 +37,20 @@ pub struct DeadLetter {
     pub first_failure: SystemTime,
     /// When it failed last.
     pub last_failure: SystemTime,
+    /// The namespace of its hub; empty where it is not known.
+    pub namespace: String,
+    /// When its hub was created; zero where it is not known.
+    pub incarnation: Incarnation,
+    /// The lane of the event, where it has one.
+    pub lane: Option<String>,
+    /// What the failure blames, where it says so.
+    pub destination: Option<String>,
+    /// How many times it was parked.
+    pub parkings: u32,
+    /// The job that replayed it.
+    pub job: Option<String>,
+    /// How many times it was replayed.
+    pub generation: u32,
 }
 
 impl DeadLetter {
@@ -50,10 +66,17 @@ impl DeadLetter {
             event,
             consumer_group,
             worker: worker.into(),
+            destination: failure.destination.clone(),
             failure,
             attempts: 1,
             first_failure: failed_at,
             last_failure: failed_at,
+            namespace: String::new(),
+            incarnation: Incarnation(0),
+            lane: None,
+            parkings: 0,
+            job: None,
+            generation: 0,
         }
     }
 
@@ -61,6 +84,13 @@ impl DeadLetter {
     pub fn with_history(mut self, attempts: u32, first_failure: SystemTime) -> Self {
         self.attempts = attempts;
         self.first_failure = first_failure;
+        self
+    }
+
+    /// Sets which hub the event came from, beyond its name.
+    pub fn with_origin(mut self, namespace: impl Into<String>, incarnation: Incarnation) -> Self {
+        self.namespace = namespace.into();
+        self.incarnation = incarnation;
         self
     }
 }

@@ -2,25 +2,26 @@
 //!
 //! A record holds what is needed to understand the failure and to replay the event: the body
 //! comes back byte for byte, values of properties and annotations with their types, as
-//! [`Value::to_json`] writes them. Times are RFC 3339 in UTC.
+//! [`Value::to_json`](crate::event::Value::to_json) writes them. Times are RFC 3339 in UTC.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::DeadLetter;
 use crate::error::{Error, ErrorClass};
 use crate::event::{
-    AnnotationKey, Annotations, Body, ConsumerGroup, EntityName, MessageProperties, Offset,
-    OutgoingEvent, PartitionId, Properties, SequenceNumber, Unreadable, Value,
+    AnnotationKey, Annotations, Body, ConsumerGroup, EntityName, Incarnation, MessageProperties,
+    Offset, PartitionId, SequenceNumber, Unreadable,
 };
+use crate::outcome::Failure;
+use crate::secret::redacted;
 use crate::timestamp::rfc3339;
 
-const READ: &str = "read the dead letter";
+pub(super) const READ: &str = "read the dead letter";
 
 /// A dead letter, written down. `Debug` leaves body and properties out: they are the
 /// customer's.
@@ -29,6 +30,12 @@ const READ: &str = "read the dead letter";
 pub struct DeadLetterRecord {
     /// The layout of the record: [`DeadLetterRecord::VERSION`].
     pub version: u32,
+    /// The namespace the event came from; empty where it is not known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
+    /// When the hub was created, in milliseconds since 1970; zero where it is not known.
+    #[serde(default = "unknown_incarnation", skip_serializing_if = "is_unknown")]
+    pub incarnation: Incarnation,
     /// The entity the event came from.
     pub topic: EntityName,
     /// Its partition.
@@ -66,6 +73,9 @@ pub struct DeadLetterRecord {
     /// The body, where it is anything but one section of bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body_amqp: Option<Body>,
+    /// The size of the body, where it was left out: such an event cannot be replayed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body_omitted_bytes: Option<u64>,
     /// Where the event could not be read, and its number is not known exactly: the first and the
     /// last that it may have. Such an event has no body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -78,6 +88,38 @@ pub struct DeadLetterRecord {
     pub first_failure: String,
     /// When it failed last.
     pub last_failure: String,
+    /// The lane of the event, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lane: Option<String>,
+    /// What the failure blames, where it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination: Option<String>,
+    /// When it is to be tried again, of one that is parked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due: Option<String>,
+    /// How many times it was parked.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub parkings: u32,
+    /// The job that replays it, or did last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<String>,
+    /// How many times it was replayed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub generation: u32,
+}
+
+fn unknown_incarnation() -> Incarnation {
+    Incarnation(0)
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_unknown(incarnation: &Incarnation) -> bool {
+    *incarnation == unknown_incarnation()
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// Why an event failed, written down.
@@ -92,12 +134,25 @@ pub struct DeadLetterFailure {
     pub causes: Vec<String>,
 }
 
+impl DeadLetterFailure {
+    /// Writes a failure down, without what may be secret in its texts.
+    pub(super) fn of(failure: &Failure) -> Self {
+        Self {
+            class: failure.class,
+            message: redacted(&failure.message),
+            causes: failure.causes.iter().map(|cause| redacted(cause)).collect(),
+        }
+    }
+}
+
 impl DeadLetterRecord {
     /// The layout that this release writes, and the latest it reads. In version 1 there were no
-    /// annotations, integers had one width, and `{"float": "NaN"}` was a number of 64 bits.
-    pub const VERSION: u32 = 2;
+    /// annotations, integers had one width, and `{"float": "NaN"}` was a number of 64 bits. In version 2
+    /// there were no namespace and incarnation, and nothing of parking and replay.
+    pub const VERSION: u32 = 3;
 
-    /// Writes a dead letter down.
+    /// Writes a dead letter down. What may be secret in texts of the failure is taken out, see
+    /// [`redacted`]; body, properties and annotations are as they came.
     pub fn new(letter: &DeadLetter) -> Self {
         let event = &letter.event;
         let body_amqp = event.structured_body().cloned();
@@ -110,6 +165,8 @@ impl DeadLetterRecord {
         let range = event.unreadable().filter(|unreadable| !unreadable.is_exact());
         Self {
             version: Self::VERSION,
+            namespace: letter.namespace.clone(),
+            incarnation: letter.incarnation,
             topic: event.partition().entity.clone(),
             partition: event.partition().id.clone(),
             offset: event.offset().cloned(),
@@ -129,93 +186,19 @@ impl DeadLetterRecord {
             body_text,
             body_base64,
             body_amqp,
+            body_omitted_bytes: None,
             sequence_numbers: range.map(|Unreadable { first, last, .. }| [*first, *last]),
-            error: DeadLetterFailure {
-                class: letter.failure.class,
-                message: letter.failure.message.clone(),
-                causes: letter.failure.causes.clone(),
-            },
+            error: DeadLetterFailure::of(&letter.failure),
             attempts: letter.attempts,
             first_failure: rfc3339(letter.first_failure),
             last_failure: rfc3339(letter.last_failure),
+            lane: letter.lane.as_deref().map(redacted),
+            destination: letter.destination.as_deref().map(redacted),
+            due: None,
+            parkings: letter.parkings,
+            job: letter.job.clone(),
+            generation: letter.generation,
         }
-    }
-
-    /// The body of the event, byte for byte; see [`Event::body`](crate::Event::body).
-    ///
-    /// # Errors
-    /// `BadData` where the record was damaged. `Unreadable` where the event could not be read.
-    pub fn body(&self) -> Result<Bytes, Error> {
-        match (&self.body_amqp, &self.body_base64, &self.body_text) {
-            (Some(body), ..) => Ok(body.to_bytes()),
-            (_, Some(encoded), _) => BASE64.decode(encoded).map(Bytes::from).map_err(|error| {
-                bad_data("its body_base64 is not base64; replay the event from elsewhere")
-                    .with_source(error)
-            }),
-            (.., Some(text)) => Ok(Bytes::copy_from_slice(text.as_bytes())),
-            _ if self.error.class == ErrorClass::Unreadable => Err(Error::new(
-                ErrorClass::Unreadable,
-                READ,
-                "the event could not be decoded: read it from the hub with a client that can",
-            )),
-            _ => Err(bad_data(
-                "it has neither body_text nor body_base64 nor body_amqp; replay the event from \
-                 elsewhere",
-            )),
-        }
-    }
-
-    /// The properties of the event, with their types.
-    ///
-    /// # Errors
-    /// `BadData` where the record was damaged.
-    pub fn event_properties(&self) -> Result<Properties, Error> {
-        self.properties
-            .iter()
-            .map(|(name, json)| Ok((name.clone(), self.value("property", name, json)?)))
-            .collect()
-    }
-
-    /// The annotations of the event, with their types.
-    ///
-    /// # Errors
-    /// `BadData` where the record was damaged.
-    pub fn event_annotations(&self) -> Result<Annotations, Error> {
-        let mut annotations = Annotations::new();
-        for (name, json) in &self.annotations {
-            let value = self.value("annotation", name, json)?;
-            annotations.insert(AnnotationKey::Name(name.clone()), value);
-        }
-        for (number, json) in &self.numbered_annotations {
-            let value = self.value("annotation", &number.to_string(), json)?;
-            annotations.insert(AnnotationKey::Number(*number), value);
-        }
-        Ok(annotations)
-    }
-
-    /// The event to publish again, with all that it held.
-    ///
-    /// # Errors
-    /// As [`DeadLetterRecord::body`].
-    pub fn to_outgoing(&self) -> Result<OutgoingEvent, Error> {
-        let mut event = OutgoingEvent::new(self.body()?);
-        event.key = self.key.clone();
-        event.structured_body = self.body_amqp.clone();
-        event.properties = self.event_properties()?;
-        event.annotations = self.event_annotations()?;
-        event.message = self.message.clone();
-        Ok(event)
-    }
-
-    fn value(&self, what: &str, name: &str, json: &serde_json::Value) -> Result<Value, Error> {
-        let value = match json.get("float") {
-            // What version 1 wrote of a number of 64 bits.
-            Some(serde_json::Value::String(text)) if self.version == 1 => {
-                text.parse().ok().map(Value::Double)
-            }
-            _ => Value::from_json(json),
-        };
-        value.ok_or_else(|| bad_data(format!("its {what} {name:?} is not one of an event")))
     }
 
     /// The record as JSON text for people and programs.
@@ -271,7 +254,8 @@ impl fmt::Debug for DeadLetterRecord {
     }
 }
 
-fn bad_data(message: impl Into<String>) -> Error {
+/// What is wrong with a record.
+pub(super) fn bad_data(message: impl Into<String>) -> Error {
     Error::new(ErrorClass::BadData, READ, message)
 }
 
@@ -295,10 +279,11 @@ mod tests {
     use std::sync::Arc;
     use std::time::{Duration, SystemTime};
 
+    use bytes::Bytes;
     use serde_json::json;
 
     use super::*;
-    use crate::event::{Event, EventParts, MessageId, Partition};
+    use crate::event::{Event, EventParts, MessageId, OutgoingEvent, Partition, Value};
     use crate::outcome::Failure;
 
     fn record(parts: EventParts) -> DeadLetterRecord {
@@ -315,7 +300,8 @@ mod tests {
             },
             SystemTime::UNIX_EPOCH + Duration::from_secs(60),
         )
-        .with_history(3, SystemTime::UNIX_EPOCH);
+        .with_history(3, SystemTime::UNIX_EPOCH)
+        .with_origin("ns.example", Incarnation(1_700_000_000_123));
         let record = DeadLetterRecord::new(&letter);
         let read = DeadLetterRecord::from_json(&record.to_json().unwrap()).unwrap();
         assert_eq!(read, record);
@@ -346,7 +332,9 @@ mod tests {
         assert_eq!(
             json,
             json!({
-                "version": 2,
+                "version": 3,
+                "namespace": "ns.example",
+                "incarnation": 1_700_000_000_123_i64,
                 "topic": "orders",
                 "partition": "3",
                 "offset": "4096",
@@ -386,6 +374,12 @@ mod tests {
             let record = record(parts(body.clone()));
             assert_eq!(record.body().unwrap(), body);
             assert!(record.body_text.is_some() != record.body_base64.is_some());
+            assert_eq!(record.body_bytes(), body.len() as u64);
+            assert_eq!(record.to_event().unwrap().body(), &body);
+            let without = record.without_body();
+            assert_eq!(without.body_bytes(), body.len() as u64);
+            let error = without.body().unwrap_err();
+            assert!(error.to_string().contains("left out"), "{error}");
         }
     }
 
@@ -419,7 +413,13 @@ mod tests {
             parts.set_structured_body(body);
             let event = Event::from(parts.clone());
             let written = OutgoingEvent::copy_of(&event);
-            let read = record(parts.clone()).to_outgoing().unwrap();
+            let record = record(parts.clone());
+            let again = OutgoingEvent::copy_of(&record.to_event().unwrap());
+            let read = record.to_outgoing().unwrap();
+            assert_eq!(again.structured_body, written.structured_body);
+            assert_eq!(again.properties, written.properties);
+            assert_eq!(again.annotations, written.annotations);
+            assert_eq!((&again.message, &again.key), (&written.message, &written.key));
             assert_eq!(read.body, written.body);
             assert_eq!(read.structured_body, written.structured_body);
             assert_eq!(read.properties, written.properties);
@@ -447,6 +447,34 @@ mod tests {
         assert_eq!(properties["i"], Value::Long(5));
         assert_eq!(properties["u"], Value::ULong(u64::MAX));
         assert_eq!(record.body().unwrap(), "x");
+    }
+
+    #[test]
+    fn a_record_of_version_2_is_read() {
+        let mut json: serde_json::Value =
+            serde_json::from_slice(&record(parts("x")).to_json().unwrap()).unwrap();
+        let fields = json.as_object_mut().unwrap();
+        fields.insert("version".to_owned(), json!(2));
+        fields.remove("namespace");
+        fields.remove("incarnation");
+        let read = DeadLetterRecord::from_json(json.to_string().as_bytes()).unwrap();
+        assert_eq!((read.namespace.as_str(), read.incarnation), ("", Incarnation(0)));
+        assert_eq!(read.to_event().unwrap().body(), "x");
+    }
+
+    #[test]
+    fn texts_of_the_failure_hold_no_secret_and_the_body_is_as_it_came() {
+        let failure = Failure::permanent("GET https://u:canary@h/a?sig=canary: 404")
+            .caused_by(&std::io::Error::other("Authorization: Bearer CANARY.canary"));
+        let body = "{\"url\": \"https://h/a?sig=kept\"}";
+        let event = Event::from(parts(body));
+        let now = SystemTime::UNIX_EPOCH;
+        let mut letter = DeadLetter::new(event, "$Default".into(), "worker-1", failure, now);
+        letter.destination = Some("https://u:canary@h".to_owned());
+        let record = DeadLetterRecord::new(&letter);
+        let json = String::from_utf8(record.to_json().unwrap()).unwrap();
+        assert!(!json.to_lowercase().contains("canary"), "{json}");
+        assert_eq!(record.body().unwrap(), body);
     }
 
     #[test]

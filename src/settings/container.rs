@@ -9,6 +9,8 @@ use crate::blob_store::container::ContainerBlobStore;
 use crate::checkpoint_store::blob::BlobCheckpointStore;
 use crate::credential::Credential;
 use crate::error::Error;
+use crate::failure_store::FailureStore;
+use crate::failure_store::container::ContainerFailureStore;
 use crate::lease_store::blob::BlobLeaseStore;
 use crate::secret::Secret;
 
@@ -74,6 +76,16 @@ impl Container {
                 ContainerBlobStore::with_credential(&self.url, credential.open()?)
             }
         }
+    }
+
+    /// The container as a place of failures.
+    pub(super) fn open_failures(&self) -> Result<Arc<dyn FailureStore>, Error> {
+        Ok(Arc::new(match &self.opened_by {
+            OpenedBy::Signature(url) => ContainerFailureStore::with_signature(url)?,
+            OpenedBy::Credential(credential) => {
+                ContainerFailureStore::with_credential(&self.url, credential.open()?)?
+            }
+        }))
     }
 
     pub(super) fn open(&self) -> Result<Stores, Error> {

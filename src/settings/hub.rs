@@ -16,6 +16,7 @@ mod present {
     use crate::dead_letter::DeadLetterSink;
     use crate::dead_letter::folder::FolderDeadLetterSink;
     use crate::dead_letter::hub::HubDeadLetterSink;
+    use crate::dead_letter::store::StoreDeadLetterSink;
     use crate::error::{Error, ErrorClass, InvalidConfig};
     use crate::settings::{
         Access, DeadLetterPlace, ProxyAddress, Settings, Topic, Verification, keys,
@@ -43,8 +44,8 @@ mod present {
             self.opened(access, proxy)
         }
 
-        /// Opens the sink of dead letters: a folder, which is created where it is missing, or a hub, to
-        /// which nothing is connected yet. Blocks while it handles files.
+        /// Opens the sink of dead letters: the store of failures, a folder, which is created where it is missing, or a hub, to
+        /// which nothing is connected yet, with the store for what is too large. Blocks while it handles files.
         ///
         /// # Errors
         /// As [`namespace`](Self::namespace), and `Permanent` where the folder cannot be used.
@@ -53,13 +54,20 @@ mod present {
             place: &DeadLetterPlace,
         ) -> Result<Arc<dyn DeadLetterSink>, Error> {
             Ok(match place {
+                DeadLetterPlace::Store(_) => Arc::new(self.store_of_letters()?),
                 DeadLetterPlace::Folder(path) => Arc::new(FolderDeadLetterSink::open(path)?),
                 DeadLetterPlace::Topic(topic) => {
                     let namespace = self.namespace_of(topic)?;
                     let publisher = EventHubsPublisher::new(namespace, topic.entity().clone());
-                    Arc::new(HubDeadLetterSink::new(Arc::new(publisher)))
+                    let sink = HubDeadLetterSink::new(Arc::new(publisher));
+                    Arc::new(sink.with_store(self.store_of_letters()?))
                 }
             })
+        }
+
+        fn store_of_letters(&self) -> Result<StoreDeadLetterSink, Error> {
+            let sink = StoreDeadLetterSink::new(self.open_failures()?);
+            Ok(sink.with_body(self.letter_body()))
         }
 
         fn opened(

@@ -194,6 +194,20 @@ pub(super) const CHECKPOINT_FOLDER: Key = key(
     Kind::Text("a path"),
     "The folder for checkpoints where there is no container; one process uses it at a time.",
 );
+pub(super) const FAILURES: Key = key(
+    "LONGSHORE_FAILURES",
+    "the container of LONGSHORE_CHECKPOINT_CONTAINER, or the folder failures beside \
+     LONGSHORE_CHECKPOINT_FOLDER",
+    Kind::Text(A_PLACE),
+    "Where events that failed are kept, dead letters first of all; processes may share it. An address is \
+     taken for a secret; without a signature, `EVENTHUB_CREDENTIAL` opens the container.",
+);
+pub(super) const LETTER_BODY: Key = key(
+    "LONGSHORE_DEAD_LETTER_BODY",
+    "keep",
+    Kind::Choice(&["keep", "omit"]),
+    "Whether dead letters there have the bodies of their events; without them they cannot be replayed.",
+);
 pub(super) const HEARTBEAT_INTERVAL: Key = lease_time(
     "LONGSHORE_HEARTBEAT_INTERVAL",
     "5s",
@@ -462,6 +476,8 @@ pub const ALL: &[Key] = &[
     CHECKPOINT_CONTAINER,
     CHECKPOINT_CREDENTIAL,
     CHECKPOINT_FOLDER,
+    FAILURES,
+    LETTER_BODY,
     HEARTBEAT_INTERVAL,
     LEASE_EXPIRY,
     lease_time(

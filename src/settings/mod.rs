@@ -31,6 +31,7 @@ mod access;
 #[cfg(feature = "blob")]
 mod container;
 mod entities;
+mod failures;
 mod files;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
@@ -56,6 +57,7 @@ use std::path::{Path, PathBuf};
 
 use url::Url;
 
+pub use failures::FailurePlace;
 pub use files::{FilesContainer, FilesPlace, OpenFiles};
 pub use problem::{Origin, Problem, SettingsError};
 pub use stores::{CheckpointPlace, Stores};
@@ -63,6 +65,7 @@ pub use topics::Topic;
 pub use worker::{DeadLetterPlace, WorkerPlaces};
 
 use self::entities::Entities;
+use self::failures::Failures;
 use self::hub::{Namespace, Protocol};
 use self::resolve::Resolved;
 use self::stores::Place;
@@ -140,6 +143,7 @@ pub struct Settings {
     verification: Verification,
     consumer_options: ConsumerOptions,
     place: Place,
+    failures: Failures,
     lease_options: LeaseOptions,
     rate_limits: RateLimits,
     connections_per_host: Option<usize>,

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use super::access::{Asked, Door};
 use super::entities::Entities;
+use super::failures::Failures;
+use super::files::is_address;
 use super::hub::{Protocol, read_authorities};
 use super::keys::{self, Key, Section};
 use super::knob::{self, Kind};
@@ -20,6 +22,7 @@ use crate::config::{
     LeaseOptions, PrivateAddresses, RateLimits, Redirects, Schemes,
 };
 use crate::credential::Credential;
+use crate::dead_letter::store::LetterBody;
 use crate::event::ConsumerGroup;
 
 /// Most characters of the name of a consumer group.
@@ -46,6 +49,7 @@ impl Resolved {
         let credential = word.and_then(|word| self.values.credential(word));
         let asked = Asked { word, credential };
         let place = self.checkpoint_place(asked.credential.as_ref());
+        let failures = self.failures(asked.credential.as_ref(), &place);
         let access = self.access(transport, &asked);
         let entities = Entities::read(&self.values, &mut self.problems);
         self.problems.extend(entities.check(access.entity_path()));
@@ -97,6 +101,7 @@ impl Resolved {
             verification,
             consumer_options,
             place,
+            failures,
             lease_options,
             rate_limits,
             connections_per_host,
@@ -354,6 +359,19 @@ impl Resolved {
             Some(container) => Place::Container(container),
             None => Place::Folder(folder.unwrap_or(keys::CHECKPOINT_FOLDER.default).into()),
         }
+    }
+
+    /// Where failures are kept.
+    fn failures(&mut self, credential: Option<&Credential>, checkpoints: &Place) -> Failures {
+        let is_secret =
+            self.values.get(&keys::FAILURES).is_some_and(|value| is_address(&value.text));
+        let key = Key { is_secret, ..keys::FAILURES };
+        let place = self.read(&key, |text| Failures::read_place(text, credential));
+        let body = match self.choice(&keys::LETTER_BODY) {
+            Some("omit") => LetterBody::Omit,
+            _ => LetterBody::Keep,
+        };
+        Failures::new(place, checkpoints, body)
     }
 
     /// The value of a key, read; what is wrong with it is kept.

@@ -71,9 +71,12 @@ impl Place {
 
 #[cfg(not(feature = "blob"))]
 mod without_blob {
+    use std::sync::Arc;
+
     use super::Stores;
     use crate::credential::Credential;
     use crate::error::Error;
+    use crate::failure_store::FailureStore;
     use crate::settings::keys::Key;
 
     /// There is none without the feature `blob`.
@@ -98,6 +101,10 @@ mod without_blob {
         }
 
         pub(in crate::settings) fn open(&self) -> Result<Stores, Error> {
+            match *self {}
+        }
+
+        pub(in crate::settings) fn open_failures(&self) -> Result<Arc<dyn FailureStore>, Error> {
             match *self {}
         }
     }

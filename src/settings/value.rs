@@ -1,14 +1,12 @@
 //! Values as people write them, one reader for each kind. An error says what is allowed.
 
-use std::time::{Duration, SystemTime};
-
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+use std::time::Duration;
 
 use crate::config::{Rate, RetryPolicies, RetryPolicy, Unit};
 use crate::error::ErrorClass;
 use crate::event::{SequenceNumber, StartPosition};
 use crate::state::backoff::Backoff;
+use crate::timestamp::from_rfc3339;
 
 const A_DURATION: &str = "write a number and a unit: 500ms, 1s, 2m";
 
@@ -173,8 +171,7 @@ pub fn start_position(text: &str) -> Option<StartPosition> {
     if let Ok(number) = text.parse::<i64>() {
         return (number >= 0).then_some(StartPosition::SequenceNumber(SequenceNumber(number)));
     }
-    let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
-    Some(StartPosition::EnqueuedAt(SystemTime::from(time)))
+    from_rfc3339(text).map(StartPosition::EnqueuedAt)
 }
 
 /// A number that is not below `least`, or `unlimited`, which is none.
@@ -187,6 +184,8 @@ pub(super) fn limit<T: std::str::FromStr + PartialOrd>(text: &str, least: T) -> 
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
 
     #[test]

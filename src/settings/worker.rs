@@ -6,19 +6,16 @@ use std::path::PathBuf;
 
 use super::Settings;
 use super::entities::worker_key;
+use super::failures::FailurePlace;
 use super::files::{FilesPlace, is_address, read_folder};
 use super::keys::{self, Key, Section, canonical};
 use super::problem::{Problem, SettingsError};
 use super::resolve::choice_of;
 use super::source::Value;
-use super::stores::{CheckpointPlace, Place};
 use super::tables::{Table, Tables, suggestion};
 use super::topics::{Topic, Topics, no_such};
 use crate::config::{AccessTier, CopyBy, FileTime, GoesAlong, MetadataOf};
 use crate::credential::Credential;
-
-/// The folder of dead letters, beside that of checkpoints.
-const DEAD_LETTERS: &str = "dead-letters";
 
 /// What a worker reads and where it writes.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -44,6 +41,8 @@ pub struct WorkerPlaces {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum DeadLetterPlace {
+    /// The store of failures, where nothing else is said.
+    Store(FailurePlace),
     /// A folder, which processes may share.
     Folder(PathBuf),
     /// A hub.
@@ -53,6 +52,7 @@ pub enum DeadLetterPlace {
 impl fmt::Display for DeadLetterPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Store(place) => place.fmt(f),
             Self::Folder(path) => path.display().fmt(f),
             Self::Topic(topic) => topic.fmt(f),
         }
@@ -221,13 +221,7 @@ impl Settings {
             problems.push(self.missing(name, &keys::WORKER_RESULTS, why));
         }
         let set = named.and_then(|named| named.dead_letters.clone());
-        let dead_letters =
-            set.or_else(|| self.place.beside(DEAD_LETTERS).map(DeadLetterPlace::Folder));
-        if dead_letters.is_none() {
-            let why = "name a topic, or a folder that outlives the worker: beside a container of \
-                       checkpoints there is none";
-            problems.push(self.missing(name, &keys::WORKER_DEAD_LETTERS, why));
-        }
+        let dead_letters = set.unwrap_or_else(|| DeadLetterPlace::Store(self.failure_place()));
         let along = named.map(|named| named.along).unwrap_or_default();
         let copy = named.map(|named| named.copy).unwrap_or_default();
         let files = named.and_then(|named| named.files.clone());
@@ -235,9 +229,7 @@ impl Settings {
             let why = "say where its files go";
             problems.push(self.missing(name, &keys::WORKER_FILES, why));
         }
-        let (Ok(input), Some(results), Some(dead_letters), Some(files)) =
-            (input, results, dead_letters, files)
-        else {
+        let (Ok(input), Some(results), Some(files)) = (input, results, files) else {
             return Err(SettingsError::new(problems, self.warnings.clone()));
         };
         for (topic, key) in [
@@ -308,17 +300,7 @@ impl DeadLetterPlace {
     fn topic(&self) -> Option<&Topic> {
         match self {
             Self::Topic(topic) => Some(topic),
-            Self::Folder(_) => None,
-        }
-    }
-}
-
-impl Place {
-    /// A folder beside that of the checkpoints, where they are in one.
-    fn beside(&self, name: &str) -> Option<PathBuf> {
-        match self.shown() {
-            CheckpointPlace::Folder(path) => Some(path.with_file_name(name)),
-            CheckpointPlace::Container(_) => None,
+            Self::Store(_) | Self::Folder(_) => None,
         }
     }
 }

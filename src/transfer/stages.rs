@@ -8,13 +8,12 @@
 //! The times say how long a task waited and how long it was worked on at each stage. They are hints: what
 //! is no list of times, or too long, counts as none.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use crate::event::{Event, Value};
+use crate::timestamp::from_rfc3339;
 
 /// The property that holds the times: a JSON array of [`StageTimes`].
 pub const STAGES: &str = "longshore_stages";
@@ -61,8 +60,7 @@ pub(super) fn handed_on(mut stages: Vec<StageTimes>, this: StageTimes) -> Value 
 
 /// From one time to another, both in RFC 3339; zero where the first is the later one.
 pub(super) fn between(from: &str, to: &str) -> Option<Duration> {
-    let read = |text| OffsetDateTime::parse(text, &Rfc3339).ok().map(SystemTime::from);
-    Some(read(to)?.duration_since(read(from)?).unwrap_or_default())
+    Some(from_rfc3339(to)?.duration_since(from_rfc3339(from)?).unwrap_or_default())
 }
 
 #[cfg(test)]

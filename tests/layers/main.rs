@@ -21,8 +21,9 @@ const VALUES: &[&str] = &[
     "timestamp",
 ];
 const PORTS: &[&str] =
-    &["blob_store", "checkpoint_store", "dead_letter", "lease_store", "transport"];
-const RUNTIME: &[&str] = &["connection_test", "consumer", "producer", "telemetry", "transfer"];
+    &["blob_store", "checkpoint_store", "dead_letter", "failure_store", "lease_store", "transport"];
+const RUNTIME: &[&str] =
+    &["connection_test", "consumer", "producer", "telemetry", "testing", "transfer"];
 
 /// What the root re-exports, which doc examples and macros may name.
 const ROOT: &[&str] = &["Error", "ErrorClass"];
@@ -54,6 +55,7 @@ fn allowed(file: &str) -> BTreeSet<&'static str> {
                 "checkpoint_store",
                 "lease_store",
                 "dead_letter",
+                "failure_store",
                 "blob_store",
                 "blob_container",
             ]);
@@ -96,6 +98,10 @@ const ADAPTERS: &[&str] = &[
     "dead_letter::folder",
     "dead_letter::hub",
     "dead_letter::memory",
+    "dead_letter::store",
+    "failure_store::container",
+    "failure_store::folder",
+    "failure_store::memory",
     "blob_store::container",
     "blob_store::folder",
     "lease_store::blob",
@@ -112,6 +118,9 @@ const IN_SETTINGS: &[&str] = &[
     "checkpoint_store::file",
     "dead_letter::folder",
     "dead_letter::hub",
+    "dead_letter::store",
+    "failure_store::container",
+    "failure_store::folder",
     "lease_store::blob",
 ];
 
@@ -223,6 +232,7 @@ const OVER_AN_SDK: &[(&str, &[&str])] = &[
     ("checkpoint_store/blob/", &["azure_core"]),
     ("checkpoint_store/sdk.rs", &["azure_core", "azure_messaging"]),
     ("credential/", &["azure_core", "azure_identity", "azure_security"]),
+    ("failure_store/container.rs", &["azure_core"]),
     ("lease_store/blob.rs", &["azure_core"]),
 ];
 

@@ -11,12 +11,19 @@ use longshore::event::EntityName;
 use longshore::settings::{Settings, SettingsError, Topic, TransportKind};
 use longshore::transport::event_hubs::Namespace;
 
-/// Where the settings come from.
+/// Which file the settings come from, beside the environment.
 #[derive(Args, Debug)]
-pub(super) struct ConfigArgs {
+pub(super) struct FileArgs {
     /// Takes keys from this TOML file as well; the environment wins
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+}
+
+/// Where the settings come from.
+#[derive(Args, Debug)]
+pub(super) struct ConfigArgs {
+    #[command(flatten)]
+    file: FileArgs,
     /// Takes what the settings say of this worker
     #[arg(long, value_name = "NAME")]
     worker: Option<String>,
@@ -74,6 +81,14 @@ impl ConfigArgs {
     }
 
     /// Reads the settings, without the hub; or says all that is wrong with them.
+    pub(super) fn load(&self, without_hub: &str) -> Result<Settings, Vec<String>> {
+        self.file.load(without_hub)
+    }
+}
+
+impl FileArgs {
+    /// Reads the settings; or says all that is wrong with them. `without_hub` is what is wrong with a
+    /// transport that has no hub.
     pub(super) fn load(&self, without_hub: &str) -> Result<Settings, Vec<String>> {
         let environment = std::env::vars_os().map(|(name, value)| {
             (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())

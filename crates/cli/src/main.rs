@@ -9,6 +9,7 @@
 
 mod checkpoints;
 mod configured;
+mod dead_letters;
 mod demo;
 mod emulator;
 mod failing;
@@ -61,6 +62,7 @@ struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     Checkpoints(checkpoints::CheckpointsArgs),
+    DeadLetters(dead_letters::DeadLettersArgs),
     Demo(DemoArgs),
     Emulator(emulator::EmulatorArgs),
     Test(test::TestArgs),
@@ -401,6 +403,7 @@ pub fn main() -> ExitCode {
     let ended = runtime.block_on(async {
         match cli.command {
             Command::Checkpoints(args) => checkpoints::run(args).await,
+            Command::DeadLetters(args) => dead_letters::run(args).await,
             Command::Demo(args) => demo::run(args).await,
             Command::Emulator(args) => emulator::run(args).await,
             Command::Test(args) => test::run(args).await,

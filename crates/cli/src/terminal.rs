@@ -170,6 +170,11 @@ fn harmless(text: &str, breaks: Breaks) -> String {
     harmless
 }
 
+/// A text in one line, with nothing that steers a terminal.
+pub(super) fn in_one_line(text: &str) -> String {
+    harmless(text, Breaks::Escaped)
+}
+
 /// An event of the log in a line of its own: what it quotes cannot look like another event.
 fn one_line(event: &str) -> String {
     harmless(event.strip_suffix('\n').unwrap_or(event), Breaks::Escaped) + "\n"

@@ -16,7 +16,7 @@ use crate::consumer::checkpoint_write::{Written, write_once};
 use crate::consumer::shared::Shared;
 use crate::consumer::status::PartitionStatus;
 use crate::error::{Error, error_chain};
-use crate::event::SequenceNumber;
+use crate::event::{Incarnation, SequenceNumber};
 use crate::state::checkpoint_pace::{CheckpointPace, PaceLimits};
 use crate::state::fence::{Fence, Superseded, Verdict};
 use crate::state::watermark::Watermark;
@@ -75,6 +75,11 @@ impl Checkpointer {
 
     pub(super) fn lease_epoch(&self) -> LeaseEpoch {
         self.fence.lease_epoch()
+    }
+
+    /// The hub that the numbers belong to.
+    pub(super) fn incarnation(&self) -> Incarnation {
+        self.fence.stored().incarnation.unwrap_or(Incarnation(0))
     }
 
     /// The state the ownership began with.

@@ -11,6 +11,7 @@ use crate::consumer::handling::unit::Tracked;
 use crate::consumer::shared::Shared;
 use crate::dead_letter::DeadLetter;
 use crate::error::{Error, ErrorClass, error_chain};
+use crate::event::Incarnation;
 use crate::outcome::Failure;
 
 /// Writes the dead letter of an event; returns the event once it is acknowledged.
@@ -20,19 +21,16 @@ pub(super) async fn write(
     failure: Failure,
     attempts: u32,
     first_failure: SystemTime,
+    incarnation: Incarnation,
 ) -> Tracked {
     let Some(sink) = &shared.dead_letters else {
         return std::future::pending().await;
     };
-    let letter = DeadLetter {
-        event: tracked.event.clone(),
-        consumer_group: shared.transport.consumer_group().clone(),
-        worker: shared.worker.clone(),
-        failure,
-        attempts,
-        first_failure,
-        last_failure: shared.clock.now(),
-    };
+    let group = shared.transport.consumer_group().clone();
+    let (worker, now) = (shared.worker.clone(), shared.clock.now());
+    let letter = DeadLetter::new(tracked.event.clone(), group, worker, failure, now)
+        .with_history(attempts, first_failure)
+        .with_origin(shared.transport.namespace(), incarnation);
     let limit = shared.options.store_timeout;
     let mut failures = 0;
     loop {

@@ -291,7 +291,15 @@ impl PartitionWorker {
         }
         if self.shared.dead_letters.is_some() {
             let shared = Arc::clone(&self.shared);
-            let letter = letters::write(shared, tracked, failure, attempt.number, first_failure);
+            let incarnation = self.checkpointer.incarnation();
+            let letter = letters::write(
+                shared,
+                tracked,
+                failure,
+                attempt.number,
+                first_failure,
+                incarnation,
+            );
             self.letters.push(letter.boxed());
         } else {
             let why = StopReason::NoDeadLetterSink {

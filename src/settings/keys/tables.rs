@@ -136,9 +136,9 @@ pub(in crate::settings) const WORKER_RESULTS: Key =
     key("worker.<WORKER>.results", "", Kind::Text(A_TOPIC), "The topic of its results.");
 pub(in crate::settings) const WORKER_DEAD_LETTERS: Key = key(
     "worker.<WORKER>.dead_letters",
-    "the folder dead-letters beside LONGSHORE_CHECKPOINT_FOLDER",
+    "LONGSHORE_FAILURES",
     Kind::Text("the name of a table [topics.NAME], or a folder: a path with a / in it"),
-    "Where its dead letters go; has to be set beside LONGSHORE_CHECKPOINT_CONTAINER.",
+    "Where its dead letters go.",
 );
 pub(in crate::settings) const WORKER_FILES: Key = key(
     "worker.<WORKER>.files",
@@ -183,7 +183,7 @@ pub(in crate::settings) const WORKER_COPY: Key = key(
      source itself.",
 );
 
-const A_PLACE: &str =
+pub(in crate::settings) const A_PLACE: &str =
     "a folder, or https://ACCOUNT.blob.core.windows.net/CONTAINER?SIGNATURE, which is a secret";
 
 const A_TOPIC: &str = "the name of a table [topics.NAME]";

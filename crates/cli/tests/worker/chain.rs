@@ -78,7 +78,7 @@ async fn a_chain_over_two_namespaces_hands_on_the_times_of_its_stages() {
         assert!(times.is_sorted(), "{result:?}");
         assert!(result.since_first_stage() > result.since_enqueued(), "{result:?}");
     }
-    assert!(fs::metadata(stage.path("copy-state/dead-letters")).unwrap().is_dir());
+    assert!(fs::metadata(stage.path("copy-state/failures")).unwrap().is_dir());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -177,16 +177,12 @@ fn order_and_a_limit_for_hosts_do_not_go_together() {
 }
 
 #[test]
-fn checkpoints_in_a_container_need_a_place_for_dead_letters() {
-    let container = "https://acc.blob.core.windows.net/state?sv=1&sig=canary";
-    let lines = refused(&valid(), &[("LONGSHORE_CHECKPOINT_CONTAINER", container)]);
-    assert_eq!(
-        lines,
-        [
-            "worker.download.dead_letters is not set: name a topic, or a folder that outlives the worker: \
-          beside a container of checkpoints there is none"
-        ]
-    );
+fn a_place_of_failures_that_cannot_be_used_is_named_without_its_secret() {
+    let lines = refused(&valid(), &[("LONGSHORE_FAILURES", "ftp://h/state?sv=1&sig=canary")]);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].starts_with("LONGSHORE_FAILURES = (hidden)"), "{lines:?}");
+    let lines = refused(&valid(), &[("LONGSHORE_DEAD_LETTER_BODY", "none")]);
+    assert!(lines[0].contains("keep or omit"), "{lines:?}");
 }
 
 #[test]

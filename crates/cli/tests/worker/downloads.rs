@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use longshore::dead_letter::folder::FolderDeadLetterSink;
-
 use crate::command::start;
 use crate::stage::{KEY, Stage, events};
 use crate::web::Answer;
@@ -27,7 +25,7 @@ async fn every_file_of_a_hub_comes_and_has_a_result() {
     for said in [
         format!("longshore: reads topic pending (hub tasks at localhost:{port}), consumer group $Default\n"),
         format!("longshore: files go to files, results to topic done (hub results at localhost:{port}), \
-                 dead letters to longshore-state/dead-letters\n"),
+                 dead letters to longshore-state/failures\n"),
         "longshore: checkpoints are in longshore-state/checkpoints, for this worker alone; 10 files at \
          once\n".to_owned(),
     ] {
@@ -143,11 +141,11 @@ async fn what_cannot_be_done_is_a_dead_letter_where_the_settings_say() {
         let gone = "gone.bin".to_owned();
         stage.publish("tasks", files.keys().chain([&gone])).await;
     };
-    // By default in a folder beside the checkpoints.
+    // By default in a store beside the checkpoints.
     publish().await;
     let worker = stage.start();
     let written = || {
-        let letters = stage.path("longshore-state/dead-letters");
+        let letters = stage.path("longshore-state/failures/dead");
         letters.exists()
             && crate::command::files_below(&letters).iter().any(|it| it.ends_with("json"))
     };
@@ -156,10 +154,11 @@ async fn what_cannot_be_done_is_a_dead_letter_where_the_settings_say() {
     worker.terminate();
     let ended = worker.end_within(PROMPT).expect_code(0);
     assert_eq!((ended.figure("files"), ended.figure("dead_letters")), (1, 1));
-    let sink = FolderDeadLetterSink::open(stage.path("longshore-state/dead-letters")).unwrap();
-    let letters = sink.read_all().await.unwrap();
-    let record = letters[0].record.as_ref().unwrap();
+    let letters = stage.letters("longshore-state/failures").await;
+    let record = &letters[0];
     assert_eq!((letters.len(), record.worker.as_str()), (1, "longshore-download"));
+    assert_eq!(record.namespace, format!("localhost:{}", stage.broker.local_addr().port()));
+    assert!(record.incarnation.0 > 1_700_000_000_000, "{record:?}");
     assert!(record.error.message.contains("task gone.bin"), "{record:?}");
 
     // Or in a hub.

@@ -43,7 +43,7 @@ async fn two_workers_of_one_file_have_a_state_each() {
         .sum();
     assert_eq!(moved, 60);
     stage.expect_all(&files).await;
-    assert!(stage.path("second-state/dead-letters").is_dir(), "beside its checkpoints");
+    assert!(stage.path("second-state/failures").is_dir(), "beside its checkpoints");
 }
 
 #[tokio::test(flavor = "multi_thread")]

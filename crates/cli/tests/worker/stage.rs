@@ -7,6 +7,9 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use longshore::checkpoint_store::memory::MemoryCheckpointStore;
+use longshore::dead_letter::record::DeadLetterRecord;
+use longshore::failure_store::folder::FolderFailureStore;
+use longshore::failure_store::{FailureKind, FailurePrefix, FailureStore, MAX_PAGE_ENTRIES};
 use longshore::producer::EntityProducer;
 use longshore::transfer::task::{DownloadTask, TransferResult};
 use longshore::transport::event_hubs::{EventHubsPublisher, EventHubsTransport};
@@ -91,6 +94,19 @@ impl Stage {
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// The dead letters in a folder of failures.
+    pub(crate) async fn letters(&self, folder: &str) -> Vec<DeadLetterRecord> {
+        let store = FolderFailureStore::open(self.path(folder)).unwrap();
+        let all = FailurePrefix::all(FailureKind::Dead);
+        let page = store.list(&all, None, MAX_PAGE_ENTRIES).await.unwrap();
+        let mut letters = Vec::new();
+        for listed in page.entries {
+            let stored = store.read(&listed.unwrap().key).await.unwrap().unwrap();
+            letters.push(stored.record().unwrap());
+        }
+        letters
     }
 
     /// Files that the web server has from now on, and a task for each, by the names of the tasks.

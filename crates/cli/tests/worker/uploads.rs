@@ -6,7 +6,6 @@ use crate::closed_port::ClosedPort;
 use crate::command::{longshore, start};
 use crate::stage::{Stage, publish};
 use longshore::OutgoingEvent;
-use longshore::dead_letter::folder::FolderDeadLetterSink;
 
 const FILES: usize = 40;
 
@@ -114,9 +113,8 @@ async fn what_one_worker_downloads_the_next_one_uploads() {
         assert_eq!((result.bytes, result.stages.len()), (body.len() as u64, 1), "{result:?}");
         assert!(result.crc64.is_some());
     }
-    let sink = FolderDeadLetterSink::open(stage.path("upload-state/dead-letters")).unwrap();
-    let letters = sink.read_all().await.unwrap();
+    let letters = stage.letters("upload-state/failures").await;
     let [letter] = letters.as_slice() else { panic!("{letters:?}") };
-    let why = format!("{:?}", letter.record.as_ref().unwrap());
+    let why = format!("{letter:?}");
     assert!(why.contains("task alien: ") && why.contains("there is no such file"), "{why}");
 }
