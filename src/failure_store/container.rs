@@ -73,6 +73,7 @@ impl ContainerFailureStore {
         let line = entry.meta.encode(&key.event)?;
         let properties = Properties {
             content_type: Some("application/json".to_owned()),
+            tier: None,
             metadata: Metadata::from([(FIELD.to_owned(), line)]),
         };
         let condition = match expected {
