@@ -6,7 +6,7 @@
 //! an earlier ownership has nowhere to go.
 //!
 //! In the order of an event's way: `run` (the loop and its inputs), `intake`, `waiting`, `lanes`, `holding`,
-//! `line`, `hand_out`, `outcomes`, `halves`, `probing`,
+//! `line`, `hand_out`, `outcomes`, `halving`, `probing`,
 //! `deferrals`, `letters`, `rows`, `checkpointer`, `progress`; beside it `trials`, and at
 //! last `ending`.
 
@@ -14,6 +14,7 @@ mod checkpointer;
 mod deferrals;
 mod ending;
 mod halves;
+mod halving;
 mod hand_out;
 mod holding;
 mod intake;
@@ -22,6 +23,7 @@ mod lanes;
 mod letters;
 mod line;
 mod outcomes;
+mod probes;
 mod probing;
 mod progress;
 mod rows;
@@ -44,7 +46,7 @@ use halves::Halves;
 use holding::Holding;
 use lanes::PartitionLanes;
 use line::Line;
-use probing::Probes;
+use probes::Probes;
 use rows::Rows;
 use tally::Tally;
 use trial_run::TrialRun;

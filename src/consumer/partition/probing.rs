@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::PartitionWorker;
 use super::lanes::Begins;
 use super::waiting::Waiting;
-use crate::consumer::breakers::{Breakers, Failed, LaneOf};
+use crate::consumer::breakers::{Failed, LaneOf};
 use crate::consumer::handling::slots::Slot;
 use crate::consumer::handling::unit::{Attempt, Tracked, TrackedBatch, Unit};
 use crate::consumer::shared::Shared;
@@ -20,30 +20,6 @@ use crate::lanes::Lane;
 use crate::outcome::{Failure, RetryDelay, RetryRequest};
 use crate::state::batch_buffer::{FlushReason, Taken};
 use crate::state::watermark::Ticket;
-
-/// The probes of one partition that run. Dropped, they say nothing any more.
-pub(super) struct Probes {
-    breakers: Arc<Breakers>,
-    running: HashSet<Ticket>,
-}
-
-impl Probes {
-    pub(super) fn new(breakers: &Arc<Breakers>) -> Self {
-        Self { breakers: Arc::clone(breakers), running: HashSet::new() }
-    }
-
-    fn take(&mut self, ticket: Ticket) -> bool {
-        !self.running.is_empty() && self.running.remove(&ticket)
-    }
-}
-
-impl Drop for Probes {
-    fn drop(&mut self) {
-        if !self.running.is_empty() {
-            self.breakers.on_probes_of_no_use(self.running.len(), Instant::now());
-        }
-    }
-}
 
 fn at(shared: &Shared, lane: Option<Lane>) -> Option<LaneOf<'_>> {
     Some(LaneOf { lanes: shared.lanes.as_deref()?, lane: lane? })
@@ -226,10 +202,11 @@ impl PartitionWorker {
     }
 
     fn begin_probe(&mut self, unit: Unit, slot: Slot, now: Instant) {
-        self.probes.running.extend(match &unit {
+        let ticket = match &unit {
             Unit::Event(tracked, _) => Some(tracked.ticket),
             Unit::Batch(batch, _) => batch.get(0).map(|tracked| tracked.ticket),
-        });
+        };
+        ticket.into_iter().for_each(|ticket| self.probes.on_begun(ticket));
         self.begin(unit, slot, now);
     }
 

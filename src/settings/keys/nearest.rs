@@ -12,9 +12,11 @@ pub(in crate::settings) fn nearest_of<'a>(
     name: &str,
     known: impl Iterator<Item = &'a str>,
 ) -> Option<&'a str> {
-    let (distance, nearest) =
-        known.map(|known| (distance(name, known), known)).min_by_key(|(distance, _)| *distance)?;
-    (distance <= name.len() / 3).then_some(nearest)
+    let near = known.map(|known| (distance(name, known), known));
+    let near = near.filter(|(distance, _)| *distance <= name.len() / 3);
+    // The end of a name is forgotten more often than others are mistyped.
+    let nearest = near.min_by_key(|(distance, known)| (!known.starts_with(name), *distance));
+    nearest.map(|(_, known)| known)
 }
 
 /// How many letters to put in, take out or change (Levenshtein).
