@@ -91,6 +91,8 @@ async fn moved(
     limits.connections = 4;
     let mut options = ConsumerOptions::default();
     options.retry_backoff = Backoff::doubling(PAUSE, PAUSE);
+    // Fewer than it takes for all of the source to be left alone.
+    options.max_attempts = 3;
     let results = Arc::new(EntityProducer::new(Arc::new(done.publisher())));
     let worker = UploadWorker::new(Arc::new(Source { md5: source }), store, results, limits);
     let letters = Arc::new(MemoryDeadLetterSink::new());
