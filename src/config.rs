@@ -294,8 +294,9 @@ pub struct ConsumerOptions {
     /// again. What fails while its destination is only probed uses up no attempt. Default
     /// [`DEFAULT_MAX_ATTEMPTS`].
     pub max_attempts: u32,
-    /// How long an event is tried while nothing succeeds at its destination. Default
-    /// [`DEFAULT_MAX_AGE`].
+    /// How long an event is tried while nothing succeeds at its destination. Zero: destinations are not
+    /// looked at, nothing is left alone, and what failed [`max_attempts`](Self::max_attempts) times is given
+    /// up. Default [`DEFAULT_MAX_AGE`].
     pub max_age: Duration,
     /// How many owners of a partition may end one after the other without progress before an
     /// event that was on trial when two of them did becomes a dead letter: an event that ends its

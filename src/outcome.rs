@@ -178,6 +178,17 @@ pub enum RetryDelay {
     LaneCloses(Duration),
 }
 
+/// What is to blame for a failure that may pass.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Blame {
+    /// Where the event goes to.
+    Destination,
+    /// The code that handles it: most likely for this event alone, but maybe for all.
+    Code,
+    /// The event.
+    Event,
+}
+
 /// Why an event did not finish.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -191,8 +202,7 @@ pub struct Failure {
     /// What is to blame, where the failure knows: a service, a host, a database. What fails again and
     /// again is left alone for a while; see [`Failure::at`].
     pub destination: Option<String>,
-    /// Code panicked over the event: it is at fault, whatever else fails.
-    pub(crate) is_panic: bool,
+    pub(crate) blames: Blame,
 }
 
 impl Failure {
@@ -203,7 +213,7 @@ impl Failure {
             message: message.into(),
             causes: Vec::new(),
             destination: None,
-            is_panic: false,
+            blames: Blame::Destination,
         }
     }
 
@@ -224,9 +234,18 @@ impl Failure {
         Self { causes: chain, ..Self::new(class, message) }
     }
 
+    /// Says that the event is at fault, and its destination works as far as this failure knows: a file
+    /// that came whole and has another checksum. It is tried again as often as its attempts allow, then it
+    /// is given up, and says nothing of its destination.
+    #[must_use]
+    pub fn of_event(mut self) -> Self {
+        self.blames = Blame::Event;
+        self
+    }
+
     /// What a panic over an event says.
     pub(crate) fn of_panic(message: impl Into<String>) -> Self {
-        Self { is_panic: true, ..Self::new(ErrorClass::Unknown, message) }
+        Self { blames: Blame::Code, ..Self::new(ErrorClass::Unknown, message) }
     }
 
     /// Names what is to blame: a service, a host, a database. Failures that name it and may pass are

@@ -43,7 +43,7 @@ use crate::event::{
     EntityName, Event, EventParts, Incarnation, MessageId, OutgoingEvent, Partition, Properties,
     SequenceNumber, Unreadable, Value,
 };
-use crate::outcome::Failure;
+use crate::outcome::{Blame, Failure};
 use crate::secret::redacted;
 use crate::timestamp::rfc3339;
 use crate::transport::{Publisher, SendTarget};
@@ -291,7 +291,7 @@ impl DeadLetterRecord {
                 None => Vec::new(),
             },
             destination: None,
-            is_panic: false,
+            blames: Blame::Destination,
         };
         if failure.class == ErrorClass::Unreadable {
             let own = fields.number("sequence_number")?;

@@ -284,7 +284,7 @@ mod tests {
 
     use super::*;
     use crate::event::{Event, EventParts, MessageId, OutgoingEvent, Partition, Value};
-    use crate::outcome::Failure;
+    use crate::outcome::{Blame, Failure};
 
     fn record(parts: EventParts) -> DeadLetterRecord {
         let letter = DeadLetter::new(
@@ -296,7 +296,7 @@ mod tests {
                 message: "404".to_owned(),
                 causes: vec!["not found".to_owned()],
                 destination: None,
-                is_panic: false,
+                blames: Blame::Destination,
             },
             SystemTime::UNIX_EPOCH + Duration::from_secs(60),
         )

@@ -336,7 +336,7 @@ pub const ALL: &[Key] = &[
         "LONGSHORE_MAX_AGE",
         "24h",
         Knob::Time { least: Duration::ZERO, set: |o, time| o.max_age = time },
-        "How long an event is tried while nothing succeeds where it fails.",
+        "How long an event is tried while nothing succeeds where it fails; with 0s it is given up after its attempts whatever else fails.",
     ),
     knob(
         "LONGSHORE_MAX_TAKEOVERS",

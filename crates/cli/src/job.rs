@@ -159,6 +159,8 @@ impl Job {
         lanes: Option<LaneRule>,
     ) -> Result<Self, CommandError> {
         let mut options = ConsumerOptions::default();
+        // The list has an end: who runs it wants to know what failed, and runs it again.
+        options.max_age = Duration::ZERO;
         options.max_events_in_flight = pace.concurrency;
         options.max_batch_size = pace.batch_size;
         options.batch_timeout = pace.batch_timeout.0;

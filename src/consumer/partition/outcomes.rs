@@ -201,8 +201,9 @@ impl PartitionWorker {
             false
         };
         // Of one attempt none is spared: the event is not to be tried again.
-        let is_final = is_attempt && is_last && (!is_spared || attempt.number == 1);
-        if is_final && self.may_give_up(&tracked, attempt, &request.failure) {
+        let is_final = is_last && (!is_spared || attempt.number == 1);
+        let gives_up = is_final && self.may_give_up(&tracked, attempt, &request.failure);
+        if is_attempt && (gives_up || self.is_too_old(attempt)) {
             return self.dead_letter(tracked, request.failure, now);
         }
         let delay = self.delay(&tracked, request.delay, policy.backoff, attempt.number);

@@ -17,7 +17,7 @@ use crate::consumer::handling::slots::Slot;
 use crate::consumer::handling::unit::{Attempt, Tracked, TrackedBatch, Unit};
 use crate::consumer::shared::Shared;
 use crate::lanes::Lane;
-use crate::outcome::{Failure, RetryDelay, RetryRequest};
+use crate::outcome::{Blame, Failure, RetryDelay, RetryRequest};
 use crate::state::batch_buffer::{FlushReason, Taken};
 use crate::state::watermark::Ticket;
 
@@ -66,7 +66,7 @@ impl PartitionWorker {
     ) -> bool {
         let is_probe = self.probes.take(tracked.ticket);
         // Of an event whose lane nobody knows no handler heard.
-        if !request.failure.class.is_retryable() || self.waiting.is_unplaced(tracked.ticket) {
+        if !self.is_counted(&request.failure) || self.waiting.is_unplaced(tracked.ticket) {
             self.end_probe_of_no_use(is_probe, now);
             return false;
         }
@@ -88,13 +88,20 @@ impl PartitionWorker {
         failure: &Failure,
         now: Instant,
     ) {
-        if !failure.class.is_retryable() {
+        if !self.is_counted(failure) {
             return;
         }
         let mut lanes = events.iter().map(|tracked| self.waiting.limited_lane(tracked.ticket));
         let first = lanes.next().flatten();
         let lane = first.filter(|first| lanes.all(|lane| lane.as_ref() == Some(first)));
         self.on_failed(lane, failure, None, false, now);
+    }
+
+    /// Whether a failure says something of its destination.
+    fn is_counted(&self, failure: &Failure) -> bool {
+        failure.class.is_retryable()
+            && failure.blames != Blame::Event
+            && !self.shared.options.max_age.is_zero()
     }
 
     fn on_failed(
@@ -121,6 +128,13 @@ impl PartitionWorker {
         }
     }
 
+    /// Whether an event fails for so long that it is given up in any case.
+    pub(super) fn is_too_old(&self, attempt: Attempt) -> bool {
+        let max_age = self.shared.options.max_age;
+        let age = attempt.first_failure.map(|first| self.shared.clock.now().duration_since(first));
+        !max_age.is_zero() && age.is_some_and(|age| age.unwrap_or_default() >= max_age)
+    }
+
     /// Whether an event that failed as often as it may is given up: not as long as its destination has
     /// done nothing since.
     pub(super) fn may_give_up(
@@ -130,12 +144,11 @@ impl PartitionWorker {
         failure: &Failure,
     ) -> bool {
         let Some(first_failure) = attempt.first_failure else { return true };
-        let age = self.shared.clock.now().duration_since(first_failure).unwrap_or_default();
         let lane = at(&self.shared, self.waiting.limited_lane(tracked.ticket));
         let failed = Failed { lane, failure, rest: None };
         !failure.class.is_retryable()
-            || failure.is_panic
-            || age >= self.shared.options.max_age
+            || failure.blames != Blame::Destination
+            || self.shared.options.max_age.is_zero()
             || self.shared.breakers.succeeded_since(&failed, first_failure)
     }
 

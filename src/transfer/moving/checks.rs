@@ -59,6 +59,11 @@ pub(super) fn check_rate(
     ))))
 }
 
+/// It came whole and is not right: that says nothing of its host.
+fn of_the_file(message: String) -> Failure {
+    Failure::transient(message).of_event()
+}
+
 /// Length and sums of what arrived, where they are what the task says.
 pub(super) fn verified(job: &Job<'_>, arriving: &Arriving) -> Result<(u64, Sums), Outcome> {
     let (bytes, sums) = (arriving.received(), arriving.sums());
@@ -74,19 +79,19 @@ pub(super) fn verified(job: &Job<'_>, arriving: &Arriving) -> Result<(u64, Sums)
     }
     if job.md5.is_some() && sums.md5.is_none() {
         let message = format!("{}: what came in blocks has no MD5 to compare", job.source);
-        return Err(Outcome::retry(Failure::transient(message)));
+        return Err(Outcome::retry(of_the_file(message)));
     }
     let is_wrong = |(is, must): &([u8; 16], [u8; 16])| is != must;
     if let Some((is, must)) = sums.md5.zip(job.md5).filter(is_wrong) {
         let message = format!("{}: the MD5 is {}, not {}", job.source, hex(&is), hex(&must));
         return Err(match arriving.is_joined() {
-            true => Outcome::retry(Failure::transient(message)),
+            true => Outcome::retry(of_the_file(message)),
             false => Outcome::dead_letter(Failure::permanent(message)),
         });
     }
     if let Some((is, must)) = sums.md5.zip(arriving.said_md5()).filter(is_wrong) {
         // Bytes changed on the way, or the source is mistaken.
-        return Err(Outcome::retry(Failure::transient(format!(
+        return Err(Outcome::retry(of_the_file(format!(
             "{}: the MD5 is {}, and its source said {} (Content-MD5)",
             job.source,
             hex(&is),
@@ -96,7 +101,7 @@ pub(super) fn verified(job: &Job<'_>, arriving: &Arriving) -> Result<(u64, Sums)
     match job.sha256.zip(sums.sha256) {
         // Somebody joined what does not belong together. The next attempt begins anew.
         Some((expected, sha256)) if expected != sha256 && arriving.is_joined() => {
-            Err(Outcome::retry(Failure::transient(format!(
+            Err(Outcome::retry(of_the_file(format!(
                 "{}: the SHA-256 of what came over several connections is not that of the task",
                 job.source
             ))))
