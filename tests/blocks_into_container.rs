@@ -84,6 +84,8 @@ impl Work {
         let mut options = ConsumerOptions::default();
         let first = Duration::from_millis(10);
         options.retry_backoff = Backoff::doubling(first, 2 * first);
+        // Of some hosts there is one file, which fails.
+        options.max_age = Duration::ZERO;
         let checkpoints = Arc::new(MemoryCheckpointStore::new());
         let handle = BatchConsumer::builder(Arc::new(tasks.transport("$Default")), checkpoints)
             .dead_letters(letters.clone())

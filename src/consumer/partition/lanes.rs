@@ -404,6 +404,11 @@ impl PartitionLanes {
         self.queues.next_deadline()
     }
 
+    /// When a lane opens that has events here.
+    pub(super) fn next_opening(&self) -> Option<Instant> {
+        self.queues.next_opening()
+    }
+
     /// Makes a batch of what may begin, ready at once. Its lanes are taken.
     pub(super) fn flush(&mut self, now: Instant) {
         if self.takes_batches && self.last.is_none() {

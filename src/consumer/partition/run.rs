@@ -266,10 +266,14 @@ impl PartitionWorker {
         let running = self.tenure.is_running();
         // What is ready and lacks only a slot waits for the slot.
         let waits = wants_slot || self.awaits_trial();
-        let batch = self.waiting.next_deadline().filter(|_| !waits && running);
+        // Single events are tried, and no batch is made of them.
+        let batch = match self.is_probed() {
+            true => self.waiting.next_opening(),
+            false => self.waiting.next_deadline(),
+        };
+        let batch = batch.filter(|_| !waits && running);
         let rests = self.retries_rest();
         let retry = self.retries.next_deadline().filter(|_| running && !rests);
-        let batch = batch.filter(|_| !rests);
         let probe = self.next_probe().filter(|_| !wants_slot).map(Instant::into_std);
         let ending = self.tenure.next_deadline(self.is_idle());
         let trial = self.trial.tried().map(|tried| tried.until);

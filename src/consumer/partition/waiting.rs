@@ -212,6 +212,14 @@ impl Waiting {
         }
     }
 
+    /// When a lane opens that has events here.
+    pub(super) fn next_opening(&self) -> Option<Instant> {
+        match self {
+            Waiting::Laned { lanes, .. } => lanes.next_opening(),
+            Waiting::Events { .. } | Waiting::Batches { .. } => None,
+        }
+    }
+
     /// Keeps one partial batch to be handed out last and returns everything else, which was
     /// never begun. Events are begun one by one, so of them nothing is kept.
     pub(super) fn begin_drain(&mut self, now: Instant) -> (Vec<Tracked>, bool) {

@@ -537,6 +537,11 @@ impl<T> LaneQueues<T> {
         opening.into_iter().chain(batch).min()
     }
 
+    /// When a lane opens that has events here, be there a batch or not.
+    pub fn next_opening(&self) -> Option<Instant> {
+        self.openings.first().map(|(opens, _)| *opens)
+    }
+
     /// Events that wait.
     pub fn len(&self) -> usize {
         self.events.len()
