@@ -4,8 +4,7 @@
 //! run side by side; where all events are of one lane, only the first half of them is tried, and the
 //! others go back to their lane. Either way a half is smaller than what was cut.
 
-use std::collections::HashMap;
-use std::hash::Hash;
+use std::collections::BTreeMap;
 
 /// A batch that was cut. Everything is in the order in which it was before.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -19,15 +18,15 @@ pub struct Cut<T> {
 }
 
 /// Cuts a batch of two events or more. `lane` says which lane an event is of, where lanes are ordered.
-pub fn cut<T, L: Eq + Hash>(events: Vec<T>, lane: impl Fn(&T) -> Option<L>) -> Cut<T> {
+pub fn cut<T, L: Ord>(events: Vec<T>, lane: impl Fn(&T) -> Option<L>) -> Cut<T> {
     let half = events.len().div_ceil(2);
-    let mut events_of: HashMap<L, usize> = HashMap::new();
+    let mut events_of: BTreeMap<L, usize> = BTreeMap::new();
     for lane in events.iter().filter_map(&lane) {
         *events_of.entry(lane).or_default() += 1;
     }
     let is_one_lane = events_of.values().any(|count| *count == events.len());
     let (mut first, mut second, mut back) = (Vec::with_capacity(half), Vec::new(), Vec::new());
-    let mut is_in_first: HashMap<L, bool> = HashMap::new();
+    let mut is_in_first: BTreeMap<L, bool> = BTreeMap::new();
     // Events that the first half has, or gets when the rest of a lane comes by.
     let mut taken = 0;
     for event in events {

@@ -91,6 +91,17 @@ impl PartitionWorker {
             let Some(Taken { items, bytes, reason }) = self.halves.take() else {
                 break;
             };
+            // Whoever closed one of its lanes meanwhile wants nothing of it to begin.
+            let tickets = items.iter().map(|tracked| tracked.ticket);
+            if self
+                .waiting
+                .lanes()
+                .is_some_and(|lanes| lanes.is_any_closed(tickets, now.into_std()))
+            {
+                drop(slot);
+                self.put_back_in_lanes(items, now);
+                continue;
+            }
             let batch = TrackedBatch::new(items, bytes, &self.failures);
             self.begin(Unit::Batch(batch, reason), slot, now);
         }

@@ -204,6 +204,21 @@ impl PartitionLanes {
         self.queues.lane(self.places.get(ticket)?.queue).cloned()
     }
 
+    /// Whether the lane of one of these events is closed.
+    pub(super) fn is_any_closed(
+        &self,
+        mut tickets: impl Iterator<Item = Ticket>,
+        now: Instant,
+    ) -> bool {
+        self.shared.step(|lanes| {
+            tickets.any(|ticket| {
+                let place = self.places.get(ticket);
+                let lane = place.and_then(|place| self.queues.lane_id(place.queue));
+                lane.is_some_and(|lane| lanes.table.is_closed(lane, now))
+            })
+        })
+    }
+
     /// Whether the lane of an event is not known.
     pub(super) fn is_unplaced(&self, ticket: Ticket) -> bool {
         self.places.get(ticket).is_none()

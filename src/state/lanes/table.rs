@@ -459,6 +459,12 @@ impl LaneTable {
         })
     }
 
+    /// Whether a lane is closed.
+    pub fn is_closed(&self, id: LaneId, now: Instant) -> bool {
+        let until = self.lanes.get(id.0).and_then(|lane| lane.closed_until);
+        until.is_some_and(|until| until > now)
+    }
+
     /// What of a lane is under way.
     pub fn in_flight(&self, id: LaneId) -> usize {
         self.lanes.get(id.0).map_or(0, |lane| lane.in_flight)
