@@ -11,7 +11,7 @@ use longshore::config::{
 };
 use longshore::credential::{SecretAddress, SecretStore};
 use longshore::secret::Secret;
-use longshore::settings::{DeadLetterPlace, FilesPlace, Settings, SettingsError};
+use longshore::settings::{DeadLetterPlace, FailurePlace, FilesPlace, Settings, SettingsError};
 
 const KEY: &str = "EVENTHUB_CONNECTION_STRING";
 
@@ -88,7 +88,8 @@ fn a_topic_is_a_hub_of_one_of_several_namespaces() {
     let worker = settings.worker("download").unwrap();
     assert_eq!((worker.input.name(), worker.results.name()), ("pending", "cached"));
     assert_eq!(worker.files, FilesPlace::Folder("/cache".into()));
-    let beside = DeadLetterPlace::Folder("longshore-state/dead-letters".into());
+    let beside = FailurePlace::Folder("longshore-state/failures".into());
+    let beside = DeadLetterPlace::Store(beside);
     assert_eq!(worker.dead_letters, beside);
     assert_eq!(settings.input_of("download").unwrap(), worker.input);
     let shown = format!("{settings:#?}");

@@ -131,6 +131,8 @@ impl Work {
     fn run(&self, worker: impl EventHandler) -> ConsumerHandle {
         let mut options = ConsumerOptions::default();
         options.max_attempts = 2;
+        // Some names fail always, and nothing but they is left at the end.
+        options.max_age = Duration::ZERO;
         let first = Duration::from_millis(50);
         options.retry_backoff = Backoff::doubling(first, first);
         let transport = Arc::new(self.tasks.transport("$Default"));

@@ -286,7 +286,8 @@ mod tests {
             (r#"{"url":"https://h/a b"}"#, "write %20"),
             (r#"{"url":"https://h/a","url":"https://h/b"}"#, "it says \"url\" twice"),
             (r#"{"id":"x"}"#, "missing field `url`"),
-            (r#"{"url":"https://h/a","md5":"00"}"#, "\"md5\" is not known"),
+            (r#"{"url":"https://h/a","md5":"00"}"#, "\"00\" is not an MD5"),
+            (r#"{"url":"https://h/a","sha1":"00"}"#, "\"sha1\" is not known"),
             (r#"{"url":"https://h/a","SHA256":"00"}"#, "\"SHA256\" is not known"),
         ] {
             let fault = path(line).expect_err(line);
