@@ -72,7 +72,9 @@ pub fn on_call(worker: &Worker) -> bool {
 /// times. Where its destination was down all the time, nobody knows whether the event is at fault.
 pub fn on_letter(worker: &Worker, id: usize) {
     let world = &worker.world;
-    let Some(outage) = world.plan.outage else { return };
+    // What is done later may have begun long before.
+    let is_done_at_once = world.plan.results.is_none() && world.plan.handler.defer == 0.0;
+    let Some(outage) = world.plan.outage.filter(|_| is_done_at_once) else { return };
     let Some(first) = worker.first_call(id) else { return };
     let longest_call = world.plan.options.handler_timeout.unwrap_or_default();
     // By then everything that began before has ended, and may have succeeded.

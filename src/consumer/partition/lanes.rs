@@ -206,11 +206,14 @@ impl PartitionLanes {
 
     /// Whether the lane of one of these events is closed.
     pub(super) fn is_any_closed(
-        &self,
+        &mut self,
         mut tickets: impl Iterator<Item = Ticket>,
         now: Instant,
     ) -> bool {
-        self.shared.step(|lanes| {
+        let shared = Arc::clone(&self.shared);
+        shared.step(|lanes| {
+            // What closes one may not be carried out yet.
+            self.carry_out(lanes, now);
             tickets.any(|ticket| {
                 let place = self.places.get(ticket);
                 let lane = place.and_then(|place| self.queues.lane_id(place.queue));
