@@ -69,6 +69,7 @@ pub(super) struct Transfer {
 }
 
 /// Takes the next whole frame off `input`; `None` until there is one.
+#[cfg(any(test, feature = "testing"))]
 pub(super) fn take_frame(input: &mut BytesMut) -> Result<Option<Frame>, Refusal> {
     take_frame_within(input, MAX_FRAME_BYTES as usize)
 }
