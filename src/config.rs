@@ -28,7 +28,8 @@ pub use rates::{
 };
 
 pub use retries::{
-    MIN_AUTH_DELAY, MIN_LONGEST_AUTH_DELAY, MIN_THROTTLING_DELAY, RetryPolicies, RetryPolicy,
+    AfterAttempts, MIN_AUTH_DELAY, MIN_LONGEST_AUTH_DELAY, MIN_THROTTLING_DELAY, RetryPolicies,
+    RetryPolicy,
 };
 
 use crate::error::{ErrorClass, InvalidConfig};
@@ -63,6 +64,23 @@ pub const DEFAULT_HANDLER_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 pub const DEFAULT_MAX_ATTEMPTS: u32 = 5;
 /// Default of [`ConsumerOptions::max_age`].
 pub const DEFAULT_MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+/// Default of [`ConsumerOptions::park_after`].
+pub const DEFAULT_PARK_AFTER: Duration = Duration::from_secs(60);
+/// Default of [`ConsumerOptions::park_delays`]: 5 minutes, 30 minutes, 2 hours, 8 hours.
+pub const DEFAULT_PARK_DELAYS: [Duration; 4] = [
+    Duration::from_secs(5 * 60),
+    Duration::from_secs(30 * 60),
+    Duration::from_secs(2 * 60 * 60),
+    Duration::from_secs(8 * 60 * 60),
+];
+/// Shortest of [`ConsumerOptions::park_delays`].
+pub const MIN_PARK_DELAY: Duration = Duration::from_millis(1);
+/// Most [`ConsumerOptions::park_delays`].
+pub const MAX_PARK_DELAYS: usize = 64;
+/// Default of [`ConsumerOptions::max_parked_events`].
+pub const DEFAULT_MAX_PARKED_EVENTS: usize = 100_000;
+/// Greatest [`ConsumerOptions::max_parked_events`].
+pub const MAX_PARKED_EVENTS: usize = 1_000_000;
 /// Default of [`ConsumerOptions::max_takeovers`].
 pub const DEFAULT_MAX_TAKEOVERS: u32 = 7;
 /// Default of [`ConsumerOptions::retry_backoff`].
@@ -298,6 +316,19 @@ pub struct ConsumerOptions {
     /// looked at, nothing is left alone, and what failed [`max_attempts`](Self::max_attempts) times is given
     /// up. Default [`DEFAULT_MAX_AGE`].
     pub max_age: Duration,
+    /// The longest delay that an event waits for in place, while it holds the watermark; for a longer one it
+    /// is parked, where the consumer has a
+    /// [`failure_store`](crate::consumer::BatchConsumerBuilder::failure_store). A destination that is
+    /// limited by lanes and fails for so long has its events parked as well. Default
+    /// [`DEFAULT_PARK_AFTER`], 60 s.
+    pub park_after: Duration,
+    /// For how long an event is parked that failed [`max_attempts`](Self::max_attempts) times in place and
+    /// may succeed later: the first time, the second, and so on; after the last it becomes a dead letter.
+    /// Empty: nothing is parked. Default [`DEFAULT_PARK_DELAYS`]: 5 min, 30 min, 2 h, 8 h.
+    pub park_delays: Vec<Duration>,
+    /// Most events of a partition that are parked; what fails beyond them waits in place. They cost some
+    /// 200 bytes of memory each, whatever their size. Default [`DEFAULT_MAX_PARKED_EVENTS`], 100,000.
+    pub max_parked_events: usize,
     /// How many owners of a partition may end one after the other without progress before an
     /// event that was on trial when two of them did becomes a dead letter: an event that ends its
     /// process would do so for ever. Fewer and fewer events are in flight until it is found, see
@@ -356,6 +387,9 @@ impl Default for ConsumerOptions {
             handler_timeout: Some(DEFAULT_HANDLER_TIMEOUT),
             max_attempts: DEFAULT_MAX_ATTEMPTS,
             max_age: DEFAULT_MAX_AGE,
+            park_after: DEFAULT_PARK_AFTER,
+            park_delays: DEFAULT_PARK_DELAYS.to_vec(),
+            max_parked_events: DEFAULT_MAX_PARKED_EVENTS,
             max_takeovers: Some(DEFAULT_MAX_TAKEOVERS),
             retry_backoff: DEFAULT_RETRY_BACKOFF,
             retry_policies: RetryPolicies::default(),
@@ -401,6 +435,12 @@ impl ConsumerOptions {
             return Err(InvalidConfig::new("max_attempts", 0, "it must be at least 1"));
         }
         duration("max_age", self.max_age, Duration::ZERO)?;
+        duration("park_after", self.park_after, Duration::ZERO)?;
+        count("park_delays", self.park_delays.len(), 0, MAX_PARK_DELAYS)?;
+        for delay in &self.park_delays {
+            duration("park_delays", *delay, MIN_PARK_DELAY)?;
+        }
+        count("max_parked_events", self.max_parked_events, 1, MAX_PARKED_EVENTS)?;
         if let Some(takeovers) = self.max_takeovers
             && takeovers < MIN_TAKEOVERS
         {

@@ -212,6 +212,11 @@ impl LaneRule {
         self.cap.is_none()
     }
 
+    /// Whether a partition is one lane.
+    pub(crate) fn is_of_partition(&self) -> bool {
+        matches!(self.source, LaneSource::Partition)
+    }
+
     /// How many calls, or for a limited rule events, of a lane may be under way.
     pub fn cap(&self) -> usize {
         self.cap.unwrap_or(1)

@@ -19,18 +19,39 @@ pub const MIN_LONGEST_AUTH_DELAY: Duration = Duration::from_secs(5 * 60);
 
 /// How events are tried whose failure is of a class.
 #[derive(Clone, Copy, PartialEq, Debug)]
+#[non_exhaustive]
 pub struct RetryPolicy {
-    /// How often a handler gets the event before it becomes a dead letter; see
+    /// How often a handler gets the event before what [`then`](Self::then) says becomes of it; see
     /// [`ConsumerOptions::max_attempts`](super::ConsumerOptions::max_attempts).
     pub max_attempts: u32,
     /// Delays between attempts.
     pub backoff: Backoff,
+    /// What becomes of an event that failed so often.
+    pub then: AfterAttempts,
+}
+
+/// What becomes of an event that failed as often as its policy allows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum AfterAttempts {
+    /// It is parked, where the consumer has a failure store; see
+    /// [`ConsumerOptions::park_delays`](super::ConsumerOptions::park_delays).
+    #[default]
+    Park,
+    /// It becomes a dead letter.
+    DeadLetter,
 }
 
 impl RetryPolicy {
-    /// So many attempts, with these delays between them.
+    /// So many attempts, with these delays between them; then the event is parked.
     pub const fn new(max_attempts: u32, backoff: Backoff) -> Self {
-        Self { max_attempts, backoff }
+        Self { max_attempts, backoff, then: AfterAttempts::Park }
+    }
+
+    /// The same, and then something else becomes of the event.
+    #[must_use]
+    pub const fn then(self, then: AfterAttempts) -> Self {
+        Self { then, ..self }
     }
 }
 

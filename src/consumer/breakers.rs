@@ -241,6 +241,20 @@ impl Breakers {
         breaker.and_then(Breaker::last_success).is_some_and(|last| last >= since)
     }
 
+    /// The lanes whose breakers have been open for so long.
+    pub(crate) fn lanes_open_for(&self, time: Duration, now: Instant) -> Vec<Lane> {
+        let known = lock(&self.known);
+        let open = known.iter().rev().map_while(|(destination, breaker)| match destination {
+            Destination::Lane(lane) => Some((lane, breaker.open_since())),
+            // They are the last in the order.
+            Destination::Handler | Destination::Named(_) => None,
+        });
+        let is_old = |since: Option<std::time::Instant>| {
+            since.is_some_and(|since| now.into_std().saturating_duration_since(since) >= time)
+        };
+        open.filter(|(_, since)| is_old(*since)).map(|(lane, _)| lane.clone()).collect()
+    }
+
     pub(crate) fn snapshot(&self) -> Vec<BreakerSnapshot> {
         let now = Instant::now().into_std();
         let known = lock(&self.known);

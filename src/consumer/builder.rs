@@ -23,8 +23,10 @@ use crate::checkpoint_store::CheckpointStore;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{ConsumerOptions, LeaseOptions, Ordering, RetryPolicy};
 use crate::dead_letter::DeadLetterSink;
+use crate::dead_letter::store::StoreDeadLetterSink;
 use crate::error::{ErrorClass, InvalidConfig};
 use crate::event::Partition;
+use crate::failure_store::FailureStore;
 use crate::lanes::LaneRule;
 use crate::lease_store::LeaseStore;
 use crate::outcome::Failure;
@@ -59,6 +61,7 @@ impl BatchConsumer {
             transport,
             checkpoints,
             dead_letters: None,
+            failures: None,
             options: ConsumerOptions::default(),
             worker: "longshore".to_owned(),
             clock: Arc::new(SystemClock),
@@ -109,6 +112,7 @@ pub struct BatchConsumerBuilder {
     pub(super) transport: Arc<dyn Transport>,
     checkpoints: Arc<dyn CheckpointStore>,
     dead_letters: Option<Arc<dyn DeadLetterSink>>,
+    failures: Option<Arc<dyn FailureStore>>,
     pub(super) options: ConsumerOptions,
     worker: String,
     clock: Arc<dyn Clock>,
@@ -145,6 +149,15 @@ impl BatchConsumerBuilder {
         self
     }
 
+    /// Where events wait that failed and may succeed later, so that they hold nothing up; see
+    /// [`ConsumerOptions::park_delays`]. Without one they are tried in place alone. Where there is no
+    /// sink of dead letters, they go to this store as well. Workers that share a consumer group have the
+    /// same one.
+    pub fn failure_store(mut self, store: Arc<dyn FailureStore>) -> Self {
+        self.failures = Some(store);
+        self
+    }
+
     /// Replaces all options.
     pub fn options(mut self, options: ConsumerOptions) -> Self {
         self.options = options;
@@ -170,6 +183,10 @@ impl BatchConsumerBuilder {
         max_attempts: u32,
         /// See [`ConsumerOptions::max_age`].
         max_age: Duration,
+        /// See [`ConsumerOptions::park_after`].
+        park_after: Duration,
+        /// See [`ConsumerOptions::park_delays`].
+        park_delays: Vec<Duration>,
         /// See [`ConsumerOptions::max_takeovers`].
         max_takeovers: Option<u32>,
         /// See [`ConsumerOptions::drain_timeout`].
@@ -332,12 +349,17 @@ impl BatchConsumerBuilder {
             let owner = format!("{}-{:016x}", self.worker, random.random::<u64>());
             Leases { store, options, owner: owner.into() }
         });
+        let of_store = |store: &Arc<dyn FailureStore>| {
+            Arc::new(StoreDeadLetterSink::new(Arc::clone(store))) as Arc<dyn DeadLetterSink>
+        };
+        let dead_letters = self.dead_letters.or_else(|| self.failures.as_ref().map(of_store));
         let shared = Arc::new(Shared {
             run: random.random(),
             random: Mutex::new(random),
             transport: self.transport,
             checkpoints: self.checkpoints,
-            dead_letters: self.dead_letters,
+            dead_letters,
+            failures: self.failures,
             options: self.options,
             worker: self.worker,
             clock: self.clock,

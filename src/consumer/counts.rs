@@ -73,6 +73,10 @@ counters! {
     retried = labelled.retries(),
     /// Events that handlers put back, unsettled, because their partition was about to leave.
     put_back = Counter::noop(),
+    /// Events that were parked: their records were acknowledged.
+    parked = labelled.settled("parked"),
+    /// Events that came back from the failure store; what becomes of them is counted once more.
+    returned = labelled.returned(),
     /// Dead letters that were acknowledged.
     dead_letters = labelled.settled("dead_letter"),
     /// Batches that filled to their count.

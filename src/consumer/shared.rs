@@ -26,6 +26,7 @@ use crate::config::{ConsumerOptions, LeaseOptions};
 use crate::dead_letter::DeadLetterSink;
 use crate::error::ErrorClass;
 use crate::event::{Partition, PartitionId};
+use crate::failure_store::FailureStore;
 use crate::lanes::LaneRule;
 use crate::lease_store::{LeaseStore, OwnerId};
 use crate::outcome::{Failure, Outcome, RetryRequest};
@@ -88,6 +89,8 @@ pub(crate) struct Shared {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) checkpoints: Arc<dyn CheckpointStore>,
     pub(crate) dead_letters: Option<Arc<dyn DeadLetterSink>>,
+    /// Where events are parked.
+    pub(crate) failures: Option<Arc<dyn FailureStore>>,
     pub(crate) options: ConsumerOptions,
     pub(crate) worker: String,
     pub(crate) clock: Arc<dyn Clock>,

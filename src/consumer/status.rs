@@ -121,6 +121,8 @@ pub struct PartitionSnapshot {
     /// For how long the oldest of them waits; zero where none does. Where it is not received yet:
     /// for how long at most. `None` where it is not known, or the partition is not ours.
     pub lag_time: Option<Duration>,
+    /// Events that are parked, those included that are tried again now.
+    pub parked_events: usize,
     /// Events received whose lane is full or closed.
     pub lane_waiting_events: usize,
     /// The lane that holds the watermark back, while nothing more may come in because the window W or
@@ -146,6 +148,9 @@ pub(crate) struct Progress {
     pub(crate) link_bytes: usize,
     /// Events that wait for their lanes.
     pub(crate) lane_waiting: usize,
+    /// Events that are parked, and those of them that are due.
+    pub(crate) parked: usize,
+    pub(crate) parked_due: usize,
 }
 
 impl Live {
@@ -187,6 +192,7 @@ impl Live {
             ours.gauges.show_progress(settled_to, unsettled, settled_above);
             ours.gauges.show_memory(self.progress.event_bytes, self.progress.link_bytes);
             ours.gauges.show_lag_events(self.waiting_events());
+            ours.gauges.show_parked(self.progress.parked, self.progress.parked_due);
         }
     }
 
@@ -363,6 +369,7 @@ impl PartitionStatus {
             settled_above_events: settled_above,
             lag_events: live.waiting_events(),
             lag_time: live.lag_time(now),
+            parked_events: live.progress.parked,
             lane_waiting_events: live.progress.lane_waiting,
             holding_lane: live.holding_lane.clone(),
         }

@@ -247,15 +247,20 @@ fn encoded(text: &str) -> String {
 
 /// A text that may be cut, encoded.
 fn shortened(text: &str) -> String {
-    let mut short = String::new();
+    encoded(kept(text))
+}
+
+/// What a listing has of a text: as much of its beginning as fits.
+pub(crate) fn kept(text: &str) -> &str {
+    let (mut bytes, mut end) = (0, 0);
     for letter in text.chars() {
-        let letter = encoded(letter.encode_utf8(&mut [0; 4]));
-        if short.len() + letter.len() > MAX_TEXT_BYTES {
+        bytes += encoded(letter.encode_utf8(&mut [0; 4])).len();
+        if bytes > MAX_TEXT_BYTES {
             break;
         }
-        short.push_str(&letter);
+        end += letter.len_utf8();
     }
-    short
+    text.get(..end).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use futures::future::BoxFuture;
 pub use self::fingerprint::{Fingerprint, reason};
 pub use self::key::{EventIdentity, FailureKey, FailureKind, FailurePrefix, LogIdentity};
 pub use self::meta::FailureMeta;
+pub(crate) use self::meta::kept;
 pub use crate::checkpoint::{StoreError, VersionToken};
 use crate::error::Error;
 

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::config::{Rate, RetryPolicies, RetryPolicy, Unit};
+use crate::config::{
+    AfterAttempts, MAX_DURATION, MAX_PARK_DELAYS, MIN_PARK_DELAY, Rate, RetryPolicies, RetryPolicy,
+    Unit,
+};
 use crate::error::ErrorClass;
 use crate::event::{SequenceNumber, StartPosition};
 use crate::state::backoff::Backoff;
@@ -35,7 +38,18 @@ pub fn as_text(duration: Duration) -> String {
     }
 }
 
-/// Policies by class: `CLASS ATTEMPTS FIRST..LONGEST`, with commas between them.
+/// Times with commas between them, or none.
+pub(super) fn park_delays(text: &str) -> Option<Vec<Duration>> {
+    if text == "none" {
+        return Some(Vec::new());
+    }
+    let delays: Option<Vec<_>> = text.split(',').map(|delay| duration(delay.trim()).ok()).collect();
+    let is_allowed = |delay: &Duration| *delay >= MIN_PARK_DELAY && *delay <= MAX_DURATION;
+    delays.filter(|delays| delays.len() <= MAX_PARK_DELAYS && delays.iter().all(is_allowed))
+}
+
+/// Policies by class: `CLASS ATTEMPTS FIRST..LONGEST`, with commas between them, and `dead` where an event
+/// is not parked then.
 pub(super) fn retry_policies(text: &str) -> Option<RetryPolicies> {
     let mut policies = RetryPolicies::default();
     if text == "none" {
@@ -46,10 +60,15 @@ pub(super) fn retry_policies(text: &str) -> Option<RetryPolicies> {
         let (class, attempts, delays) = (words.next()?, words.next()?, words.next()?);
         let class: ErrorClass = serde_json::from_value(class.into()).ok()?;
         let max_attempts = attempts.parse().ok().filter(|attempts| *attempts > 0)?;
+        let then = match words.next() {
+            None => AfterAttempts::Park,
+            Some("dead") => AfterAttempts::DeadLetter,
+            Some(_) => return None,
+        };
         if words.next().is_some() || !class.is_retryable() {
             return None;
         }
-        policies.set(class, RetryPolicy::new(max_attempts, backoff(delays)?));
+        policies.set(class, RetryPolicy::new(max_attempts, backoff(delays)?).then(then));
     }
     Some(policies)
 }
@@ -206,7 +225,11 @@ mod tests {
         let mut policies = RetryPolicies::default();
         policies.set(ErrorClass::Throttling, RetryPolicy::new(9, seconds(4, 60)));
         policies.set(ErrorClass::Auth, RetryPolicy::new(20, seconds(10, 300)));
-        let read = retry_policies("throttling 9 4s..60s, auth 20 10s..5m");
+        policies.set(
+            ErrorClass::Unknown,
+            RetryPolicy::new(2, seconds(1, 2)).then(AfterAttempts::DeadLetter),
+        );
+        let read = retry_policies("throttling 9 4s..60s, auth 20 10s..5m,unknown 2 1s..2s dead");
         assert_eq!(read, Some(policies));
         assert_eq!(retry_policies("none"), Some(RetryPolicies::default()));
         for wrong in [
@@ -218,6 +241,17 @@ mod tests {
             "auth 9 4s..60s x",
         ] {
             assert_eq!(retry_policies(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn delays_of_parking_are_times_or_none() {
+        let seconds = |all: &[u64]| Some(all.iter().copied().map(Duration::from_secs).collect());
+        assert_eq!(park_delays("5m, 30m,2h"), seconds(&[300, 1_800, 7_200]));
+        assert_eq!(park_delays("none"), seconds(&[]));
+        let many = vec!["1m"; MAX_PARK_DELAYS + 1].join(",");
+        for wrong in ["", "5m,", "5m 30m", "0s", "9000h", many.as_str()] {
+            assert_eq!(park_delays(wrong), None, "{wrong}");
         }
     }
 

@@ -25,6 +25,7 @@ pub mod lease_table;
 pub mod offset_search;
 pub mod owner;
 pub mod panics;
+pub mod parked;
 pub mod placement;
 pub mod prefetch;
 pub mod reset;

@@ -18,12 +18,26 @@ use crate::checkpoint::SettledRun;
 use crate::event::{Event, Offset, Position, SequenceNumber};
 
 /// Names a tracked event; never reused within a [`Watermark`].
+///
+/// Tickets below [`Ticket::FIRST`] are of events that no watermark waits for: they were settled when they
+/// were parked, and come back from the failure store. They are older than everything in the window.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Ticket(u64);
 
 impl Ticket {
     /// The first ticket of a [`Watermark`].
-    pub const FIRST: Self = Self(0);
+    pub const FIRST: Self = Self(1 << 48);
+
+    /// The ticket of the event that comes back from the failure store as this one, counted from 0.
+    pub fn returned(count: u64) -> Self {
+        Self(count.min(Self::FIRST.0 - 1))
+    }
+
+    /// Whether it is of an event that comes back from the failure store.
+    #[inline]
+    pub fn is_returned(self) -> bool {
+        self < Self::FIRST
+    }
 
     /// The ticket handed out `count` tickets after this one.
     pub fn after(self, count: usize) -> Self {
@@ -143,7 +157,7 @@ impl Watermark {
             last_received,
             window: VecDeque::new(),
             marks: Slab::new(),
-            first_ticket: 0,
+            first_ticket: Ticket::FIRST.0,
             unsettled: 0,
             settled_before: settled_before.into(),
         }
@@ -269,7 +283,7 @@ impl Watermark {
 
     /// Events of this life below the watermark.
     pub fn passed_events(&self) -> u64 {
-        self.first_ticket
+        self.first_ticket - Ticket::FIRST.0
     }
 
     /// Events received and not yet below the watermark: what the window W bounds.

@@ -69,7 +69,10 @@ metrics_table! {
     RECEIVED = "longshore_events_received_total", Counter, ENTITY,
         "Events received, repeats left out.";
     SETTLED = "longshore_events_settled_total", Counter, "entity, consumer_group, outcome",
-        "Events settled, by outcome: done, skip or dead_letter.";
+        "Events settled, by outcome: done, skip, parked or dead_letter. One that was parked is counted once \
+         more when it is over.";
+    RETURNED = "longshore_events_returned_total", Counter, ENTITY,
+        "Parked events that came back to their handler.";
     RETRIES = "longshore_event_retries_total", Counter, ENTITY,
         "Attempts that ended with a wish for another one.";
     IN_FLIGHT = "longshore_handlers_in_flight", Gauge, ENTITY,
@@ -82,7 +85,7 @@ metrics_table! {
         "From the moment an event was enqueued to the moment it was settled, in seconds; of a \
          batch that is done at once, its oldest event.";
     OWNED = "longshore_partition_owned", Gauge, PARTITION,
-        "1 while the partition is this worker's, 0 when it is no more; the next seven are then 0.";
+        "1 while the partition is this worker's, 0 when it is no more; the next nine are then 0.";
     WATERMARK = "longshore_watermark", Gauge, PARTITION,
         "The last sequence number of which it and everything before it are settled; `NaN` where \
          none is.";
@@ -100,6 +103,11 @@ metrics_table! {
     LAG_EVENTS = "longshore_lag_events", Gauge, PARTITION,
         "Events of the log that wait: not settled, and not removed by retention; `NaN` where it is \
          not known.";
+    PARKED = "longshore_parked_events", Gauge, PARTITION,
+        "Events that are parked, those included that are tried again now.";
+    PARKED_DUE = "longshore_parked_due_events", Gauge, PARTITION,
+        "Parked events whose time has come and that wait for others to end, up to 10,000; it stays high \
+         where a destination does.";
     LANE_WAITING = "longshore_lane_waiting_events", Gauge, PARTITION,
         "Events received whose lane is full or closed; only where there are lanes.";
     HOLDING_LANE = "longshore_holding_lane_events", Gauge, "entity, consumer_group, partition, lane",
@@ -203,6 +211,10 @@ impl Labelled {
 
     pub(crate) fn settled(&self, outcome: &'static str) -> Counter {
         self.with(SETTLED, "outcome", outcome)
+    }
+
+    pub(crate) fn returned(&self) -> Counter {
+        counter!(RETURNED.name, &self.labels)
     }
 
     pub(crate) fn retries(&self) -> Counter {
@@ -313,6 +325,8 @@ pub(crate) struct PartitionGauges {
     link_bytes: Gauge,
     lag_seconds: Gauge,
     lag_events: Gauge,
+    parked: Gauge,
+    parked_due: Gauge,
 }
 
 impl PartitionGauges {
@@ -333,6 +347,8 @@ impl PartitionGauges {
             link_bytes: gauge!(LINK_BYTES.name, &labels),
             lag_seconds: gauge!(LAG_SECONDS.name, &labels),
             lag_events: gauge!(LAG_EVENTS.name, &labels),
+            parked: gauge!(PARKED.name, &labels),
+            parked_due: gauge!(PARKED_DUE.name, &labels),
         };
         this.show_owned();
         this
@@ -356,6 +372,11 @@ impl PartitionGauges {
     pub(crate) fn show_memory(&self, event_bytes: usize, link_bytes: usize) {
         self.event_bytes.set(event_bytes as f64);
         self.link_bytes.set(link_bytes as f64);
+    }
+
+    pub(crate) fn show_parked(&self, events: usize, due: usize) {
+        self.parked.set(events as f64);
+        self.parked_due.set(due as f64);
     }
 
     /// A partition that is caught up has no lag in seconds either; else that is told by the clock.
@@ -382,6 +403,8 @@ impl Drop for PartitionGauges {
             &self.link_bytes,
             &self.lag_seconds,
             &self.lag_events,
+            &self.parked,
+            &self.parked_due,
         ] {
             gauge.set(0.0);
         }
@@ -437,6 +460,7 @@ mod tests {
             }
             gauges.show_progress(Some(SequenceNumber(41)), 7, 2);
             gauges.show_memory(1_000, 500);
+            gauges.show_parked(5, 2);
             gauges.show_lag_events(Some(9));
             gauges.show_lag_time(Some(Duration::from_millis(1_500)));
             assert_eq!(shown()["longshore_lag_seconds"], "1.5");
@@ -444,7 +468,7 @@ mod tests {
             assert_eq!(shown()["longshore_lag_seconds"], "0");
             drop(gauges);
             let values = shown();
-            assert_eq!(values.len(), 8);
+            assert_eq!(values.len(), 10);
             assert!(values.values().all(|value| value == "0"), "{values:?}");
         });
     }

@@ -11,6 +11,7 @@ use super::foreign;
 use super::handler::SimHandler;
 use super::lanes::{Choice, LaneId};
 use super::lease_port::SimLeases;
+use super::parking::SimFailures;
 use super::plan::{Fault, MAX_WORKERS};
 use super::ports::{SimSink, SimStore, SimTransport};
 use super::results::Results;
@@ -60,6 +61,9 @@ fn assemble(world: &Arc<World>, number: u64) -> (Arc<Worker>, ConsumerHandle) {
             .worker(worker.name.clone())
             .clock(Arc::new(worker.clock()))
             .seed(worker.seed);
+    if world.plan.parks {
+        builder = builder.failure_store(Arc::new(SimFailures(Arc::clone(&worker))));
+    }
     if let Some(options) = &world.plan.leases {
         builder = builder.leases_with(Arc::new(SimLeases(Arc::clone(&worker))), options.clone());
     }

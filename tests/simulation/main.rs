@@ -22,6 +22,7 @@ mod lanes;
 mod lease_port;
 mod oracle;
 mod outage;
+mod parking;
 mod plan;
 mod ports;
 mod requests;
@@ -120,6 +121,9 @@ const EXPECTED: &[&str] = &[
     "lanes timed",
     "result acknowledged",
     "answer to a result lost",
+    "parked",
+    "came back from the store",
+    "repeat: its record was left",
     "result too large",
 ];
 

@@ -15,6 +15,7 @@ use rand::{Rng, SeedableRng};
 use super::families::{add_later_families, faults, quicken};
 use super::lanes::{LaneId, LanePlan, add_lanes};
 use super::outage::Outage;
+use super::parking::add_parking;
 use super::results::ResultPlan;
 
 #[derive(Clone, Debug)]
@@ -47,6 +48,8 @@ pub struct Plan {
     pub results: Option<ResultPlan>,
     /// When every call fails.
     pub outage: Option<Outage>,
+    /// Whether there is a failure store, where events are parked.
+    pub parks: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -315,6 +318,7 @@ impl Plan {
             lanes: None,
             results: None,
             outage: None,
+            parks: false,
         };
         this.deadly = random.random_bool(0.1).then(|| random.random_range(0..events));
         this.options.max_takeovers = Some(*[6, 7, 9].choose(random).unwrap_or(&7));
@@ -327,6 +331,8 @@ impl Plan {
         this.handler.heeds_hand_off = *[0.0, 0.0, 0.5, 1.0].choose(&mut newest).unwrap_or(&0.0);
         let mut outage = SmallRng::seed_from_u64(seed.wrapping_add(0x0a7e).rotate_left(8));
         this.outage = Outage::random(&mut outage, calm_at);
+        let mut parking = SmallRng::seed_from_u64(seed.wrapping_add(0x9a4c).rotate_left(24));
+        add_parking(&mut parking, &mut this);
         this
     }
 }
@@ -352,6 +358,7 @@ impl Plan {
             lanes: None,
             results: None,
             outage: None,
+            parks: false,
         }
     }
 }

@@ -119,8 +119,9 @@ async fn finish(world: &Arc<World>, fleet: &mut Fleet) {
         if Instant::now() > give_up {
             let (unsettled, behind) = world.oracle(|oracle| (oracle.unsettled(), oracle.behind()));
             let few: Vec<_> = unsettled.iter().take(5).collect();
+            let parked = world.parked().len();
             return world.violation(format!(
-                "not done in {patience:?}: {} unsettled, first {few:?}; checkpoints behind \
+                "not done in {patience:?}: {} unsettled, first {few:?}; {parked} parked; checkpoints behind \
                  {behind:?}; {}",
                 unsettled.len(),
                 fleet.describe(),
@@ -251,7 +252,7 @@ async fn probe_lanes(world: &Arc<World>, fleet: &mut Fleet) {
 fn is_done(world: &World, fleet: &Fleet) -> bool {
     let is_settled =
         world.oracle(|oracle| oracle.unsettled().is_empty() && oracle.behind().is_empty());
-    is_settled && !fleet.is_busy() && is_placed(world, fleet)
+    is_settled && world.parked().is_empty() && !fleet.is_busy() && is_placed(world, fleet)
 }
 
 /// Whether every partition runs on one worker, and every worker has its share.

@@ -197,7 +197,8 @@ impl Worker {
         let mut first_calls = self.first_calls.lock().expect("no panic under the lock");
         first_calls.entry(id).or_insert_with(|| self.world.begun().elapsed());
         drop(first_calls);
-        let call = self.world.oracle(|oracle| oracle.on_call(&self.name, id, epoch));
+        let now = self.world.begun().elapsed();
+        let call = self.world.oracle(|oracle| oracle.on_call(&self.name, id, epoch, now));
         self.world.trace(|| {
             let at = format!("{}/{}", event.partition().id, event.sequence_number());
             format!("{} handles {at} (event {id}), call {call}", self.name)

@@ -15,6 +15,7 @@ use longshore::checkpoint_store::{
 };
 use longshore::clock::Clock;
 use longshore::event::{Incarnation, PartitionId, Position};
+use longshore::failure_store::memory::MemoryFailureStore;
 use longshore::lease_store::memory::MemoryLeaseStore;
 use longshore::lease_store::{LeaseStore, Ownership};
 use longshore::transport::Link;
@@ -39,6 +40,7 @@ pub struct World {
     pub hub: MemoryHub,
     pub checkpoints: MemoryCheckpointStore,
     pub leases: MemoryLeaseStore,
+    pub failures: MemoryFailureStore,
     /// Some worker died.
     pub death: Notify,
     calmed: Notify,
@@ -94,6 +96,7 @@ impl World {
             hub: MemoryHub::with_clock(HUB, plan.partitions, clock()),
             checkpoints: MemoryCheckpointStore::new(),
             leases: MemoryLeaseStore::with_clock(clock()),
+            failures: MemoryFailureStore::new(),
             death: Notify::new(),
             calmed: Notify::new(),
             begun,

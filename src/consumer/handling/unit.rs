@@ -68,6 +68,17 @@ impl Failures {
         attempt.call = attempt.call.saturating_add(1);
     }
 
+    /// An event comes back that was tried so often before. No settler of an earlier time speaks for it.
+    pub(crate) fn on_returned(
+        &mut self,
+        ticket: Ticket,
+        attempts: u32,
+        first_failure: Option<SystemTime>,
+    ) {
+        let number = attempts.saturating_add(1);
+        self.0.insert(ticket, Attempt { number, call: Attempt::FIRST.call + 1, first_failure });
+    }
+
     /// No attempt follows.
     pub(crate) fn on_settled(&mut self, ticket: Ticket) {
         if !self.0.is_empty() {

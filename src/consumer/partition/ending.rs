@@ -29,6 +29,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 use super::PartitionWorker;
+use super::parking::Parking;
 use crate::config::{LostPartition, MAX_DURATION};
 use crate::consumer::exit::{PartitionExit, StopReason};
 use crate::consumer::status::PartitionPhase;
@@ -77,7 +78,7 @@ impl PartitionWorker {
     /// Whether all that was handed to handlers is settled, and no more is to be handed out.
     pub(super) fn is_handed_out(&self) -> bool {
         self.running.is_empty()
-            && self.letters.is_empty()
+            && self.is_written_down()
             && self.deferrals.is_empty()
             && !self.waiting.is_flushed()
     }
@@ -137,16 +138,22 @@ impl PartitionWorker {
         self.status.set_phase(PartitionPhase::Draining);
         self.retries.drain().for_each(drop);
         self.halves.clear();
+        self.parking.iter_mut().for_each(Parking::on_end);
         self.closing = self.stream.take();
         self.checkpointer.on_last();
     }
 
     pub(super) fn is_idle(&self) -> bool {
         self.running.is_empty()
-            && self.letters.is_empty()
+            && self.is_written_down()
             && self.deferrals.is_empty()
             && self.waiting.is_empty()
             && self.halves.is_empty()
+    }
+
+    /// Whether nothing that failed is on its way to a store.
+    fn is_written_down(&self) -> bool {
+        self.letters.is_empty() && self.parking.as_ref().is_none_or(Parking::is_idle)
     }
 
     /// Steps 3 to 5. Returns whether the end is reached.
@@ -164,6 +171,7 @@ impl PartitionWorker {
                 Some(Step::Cut) => {
                     self.cut_handlers += self.running.cut() + self.deferrals.cut();
                     self.letters = FuturesUnordered::new();
+                    self.parking.iter_mut().for_each(Parking::cut);
                     self.waiting.clear(now.into_std());
                 }
                 Some(Step::HandOver) => {

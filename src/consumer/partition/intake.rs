@@ -3,12 +3,13 @@
 use tokio::time::Instant;
 
 use super::PartitionWorker;
+use super::parking::Parking;
 use crate::checkpoint_store::Trial;
 use crate::config::UncheckpointedEvents;
 use crate::consumer::exit::StopReason;
 use crate::consumer::handling::unit::Tracked;
 use crate::error::ErrorClass;
-use crate::event::Unreadable;
+use crate::event::{SequenceNumber, Unreadable};
 use crate::outcome::Failure;
 use crate::state::watermark::Received;
 use crate::transport::partition_stream::{PartitionStream, StreamEnd};
@@ -20,7 +21,8 @@ impl PartitionWorker {
     /// How many events the next intake may have; 0 while intake rests. A row of events that cannot be
     /// read, of which only the range is known, comes whole.
     pub(super) fn intake_events(&self) -> usize {
-        if !self.tenure.is_running() {
+        let may_begin = self.parking.as_ref().is_none_or(Parking::may_begin);
+        if !self.tenure.is_running() || !may_begin {
             return 0;
         }
         let window =
@@ -75,6 +77,11 @@ impl PartitionWorker {
                         && let Some(trial) = accused
                     {
                         self.dead_letter(tracked, accusation(trial), now);
+                    } else if self.is_parked(number) {
+                        self.shared.counters.settled_before.add(1);
+                        self.settle(&tracked, now);
+                    } else if self.is_behind_parked(&tracked) {
+                        self.park_behind(tracked);
                     } else {
                         if let Some(time) = trial_time {
                             self.trial.on_event(number, time);
@@ -92,13 +99,23 @@ impl PartitionWorker {
             self.shared.counters.settled_before.add(settled_before as u64);
             self.checkpointer.on_settled(settled_before, now);
         }
-        self.event_bytes += bytes_taken;
+        self.take_bytes(bytes_taken);
+        self.count_stream();
+    }
+
+    /// The budget is told of events that are here from now on.
+    pub(super) fn take_bytes(&mut self, bytes: usize) {
+        self.event_bytes += bytes;
         let held = self.stream.as_ref().map_or(0, PartitionStream::link_holds_bytes);
-        let share = self.shared.budget.on_taken(self.account, bytes_taken, held);
+        let share = self.shared.budget.on_taken(self.account, bytes, held);
         if let Some(stream) = &mut self.stream {
             stream.set_link_bytes(share);
         }
-        self.count_stream();
+    }
+
+    /// Whether the failure store has this event, which is received again.
+    fn is_parked(&self, number: SequenceNumber) -> bool {
+        self.parking.as_ref().is_some_and(|parking| parking.state.contains(number))
     }
 
     fn count_stream(&mut self) {

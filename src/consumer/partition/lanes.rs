@@ -204,6 +204,30 @@ impl PartitionLanes {
         self.queues.lane(self.places.get(ticket)?.queue).cloned()
     }
 
+    /// The lane of an event, where it has one.
+    pub(super) fn lane(&self, ticket: Ticket) -> Option<&Lane> {
+        self.queues.lane(self.places.get(ticket)?.queue)
+    }
+
+    /// Asks for the lane of an event that did not come in yet; `None` also where the function panics,
+    /// which is found when the event comes in.
+    pub(super) fn lane_of(&self, event: &Event) -> Option<Lane> {
+        let lane = ask(&self.shared, self.of_partition.as_ref(), event);
+        lane.ok().flatten().map(|named| named.lane)
+    }
+
+    /// Takes what waits of a lane, behind the first `kept` events.
+    pub(super) fn take_behind(&mut self, lane: &Lane, kept: usize, now: Instant) -> Vec<Tracked> {
+        let shared = Arc::clone(&self.shared);
+        let named = shared.named(lane.clone());
+        shared.step(|lanes| {
+            // What came last is not carried out yet.
+            self.carry_out(lanes, now);
+            let Some(queue) = self.names.get(&named) else { return Vec::new() };
+            self.queues.take_behind(queue, kept, &mut lanes.table, now)
+        })
+    }
+
     /// Whether the lane of one of these events is closed.
     pub(super) fn is_any_closed(
         &mut self,

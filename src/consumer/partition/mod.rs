@@ -7,10 +7,11 @@
 //!
 //! In the order of an event's way: `run` (the loop and its inputs), `intake`, `waiting`, `lanes`, `holding`,
 //! `line`, `hand_out`, `outcomes`, `halving`, `probing`,
-//! `deferrals`, `letters`, `rows`, `checkpointer`, `progress`; beside it `trials`, and at
-//! last `ending`.
+//! `deferrals`, `letters`, `rows`, `checkpointer`, `progress`; beside it `trials`, `parking` and `returning`,
+//! and at last `ending`.
 
 mod checkpointer;
+mod dead_lanes;
 mod deferrals;
 mod ending;
 mod halves;
@@ -22,10 +23,15 @@ mod lane_watch;
 mod lanes;
 mod letters;
 mod line;
+mod next_step;
 mod outcomes;
+mod parking;
+mod parking_store;
+mod persist;
 mod probes;
 mod probing;
 mod progress;
+mod returning;
 mod rows;
 mod run;
 mod tally;
@@ -38,14 +44,17 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use checkpointer::Checkpointer;
+use dead_lanes::DeadLanes;
 use deferrals::Deferrals;
 use halves::Halves;
 use holding::Holding;
 use lanes::PartitionLanes;
 use line::Line;
+use parking::Parking;
 use probes::Probes;
 use rows::Rows;
 use tally::Tally;
@@ -122,6 +131,8 @@ pub(super) struct PartitionWorker {
     deferrals: Deferrals,
     letters: FuturesUnordered<BoxFuture<'static, Tracked>>,
     rows: Rows,
+    parking: Option<Parking>,
+    dead_lanes: DeadLanes,
     checkpointer: Checkpointer,
     line: Line,
     /// What a step of the lanes gave out; empty between two turns.
@@ -162,6 +173,8 @@ impl PartitionWorker {
             Checkpointer::new(Arc::clone(&shared), key.clone(), Arc::clone(&status), fence);
         let lease_epoch = checkpointer.lease_epoch();
         let account = shared.budget.open();
+        let now = Instant::now();
+        let parking = Parking::new(&shared, &partition, checkpointer.incarnation(), now);
         let stream = stream(&shared, &partition, resume, lease_epoch);
         let (sender, completions) = unbounded_channel();
         let scope = scope(&shared, &*handler, &partition, lease_epoch, sender);
@@ -181,6 +194,8 @@ impl PartitionWorker {
             deferrals: Deferrals::default(),
             letters: FuturesUnordered::new(),
             rows: Rows::default(),
+            parking,
+            dead_lanes: DeadLanes::new(now),
             line: Line::new(&shared.slots),
             begun: Vec::new(),
             lane_news,

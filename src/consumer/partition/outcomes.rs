@@ -7,18 +7,29 @@ use futures::FutureExt;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
+use super::next_step::{NextStep, Standing, next_step};
+use super::returning::ParkingOrder;
 use super::{PartitionWorker, letters};
 use crate::config::MAX_DURATION;
 use crate::consumer::exit::StopReason;
 use crate::consumer::handling::batch::{Ended, Outcomes};
 use crate::consumer::handling::scope::Completion;
-use crate::consumer::handling::unit::{Tracked, TrackedBatch, Unit};
+use crate::consumer::handling::unit::{Attempt, Tracked, TrackedBatch, Unit};
 use crate::event::Event;
 use crate::lanes::MAX_LANE_CLOSING;
 use crate::outcome::{Deferred, Failure, Outcome, RetryDelay, RetryRequest};
 use crate::state::backoff::Backoff;
 use crate::state::verdicts::{Alarm, REMEMBERED_EVENTS};
 use crate::state::watermark::Settled;
+
+/// How an event is over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Over {
+    /// It was handled, or skipped, or its record is in the store.
+    Handled,
+    /// Its dead letter is written.
+    GivenUp,
+}
 
 impl PartitionWorker {
     pub(super) fn on_completion(&mut self, completion: Completion, now: Instant) {
@@ -34,8 +45,11 @@ impl PartitionWorker {
             Completion::Deferred { tracked, attempt, outcome } => {
                 // That of an earlier attempt, or of an event that its handler ended itself.
                 let ticket = tracked.ticket;
-                let is_stale = attempt != self.failures.attempt(ticket).call
-                    || self.watermark.is_settled(ticket);
+                let is_over = match ticket.is_returned() {
+                    true => !self.is_back(ticket),
+                    false => self.watermark.is_settled(ticket),
+                };
+                let is_stale = is_over || attempt != self.failures.attempt(ticket).call;
                 if !is_stale && let Some(outcome) = self.deferrals.on_said(ticket, outcome) {
                     self.on_outcome(tracked, outcome, now);
                 }
@@ -193,20 +207,35 @@ impl PartitionWorker {
             RetryDelay::LaneCloses(_) | RetryDelay::Postponed(_) | RetryDelay::PutBack
         );
         let policy = self.shared.options.retry_policy(request.failure.class);
-        let is_last = attempt.number >= policy.max_attempts;
         let is_spared = if is_attempt {
             self.on_event_failed(&tracked, &request, now)
         } else {
             self.on_nothing_learned(tracked.ticket, now);
             false
         };
-        // Of one attempt none is spared: the event is not to be tried again.
-        let is_final = is_last && (!is_spared || attempt.number == 1);
-        let gives_up = is_final && self.may_give_up(&tracked, attempt, &request.failure);
-        if is_attempt && (gives_up || self.is_too_old(attempt)) {
-            return self.dead_letter(tracked, request.failure, now);
-        }
         let delay = self.delay(&tracked, request.delay, policy.backoff, attempt.number);
+        if self.is_behind_parked(&tracked) {
+            return self.park_behind(tracked);
+        }
+        let standing = Standing {
+            policy,
+            delay: if closes_lane { Duration::ZERO } else { delay },
+            is_attempt,
+            is_spared,
+            ..self.standing(&tracked, attempt, &request.failure)
+        };
+        let options = &self.shared.options;
+        match next_step(standing, options.park_after, &options.park_delays) {
+            NextStep::GiveUp => return self.dead_letter(tracked, request.failure, now),
+            NextStep::Park { delay, is_step } => {
+                let due = self.shared.clock.now() + delay;
+                let is_attempt = is_attempt && !is_spared;
+                let order = ParkingOrder { failure: request.failure, due, is_attempt, is_step };
+                return self.park(tracked, order, now);
+            }
+            NextStep::Again => {}
+        }
+        let is_last = standing.tried >= policy.max_attempts;
         debug!(
             message_topic = %self.partition.entity,
             message_partition = %self.partition.id,
@@ -232,6 +261,25 @@ impl PartitionWorker {
         };
         if let Some(tracked) = tracked {
             self.retries.on_delayed(tracked, due);
+        }
+    }
+
+    /// How an event stands of which an attempt failed, as far as its policy does not say.
+    fn standing(&self, tracked: &Tracked, attempt: Attempt, failure: &Failure) -> Standing {
+        let returned = self.parking.as_ref().and_then(|parking| parking.returned(tracked.ticket));
+        let is_dead = |lane| self.dead_lanes.contains(lane);
+        Standing {
+            policy: self.shared.options.retry_policy(failure.class),
+            tried: attempt.number - returned.map_or(0, |returned| returned.attempts_before),
+            parkings: returned.map_or(0, |returned| returned.parkings),
+            is_attempt: true,
+            is_spared: false,
+            is_too_old: self.is_too_old(attempt),
+            may_give_up: self.may_give_up(tracked, attempt, failure),
+            may_park: self.may_park(tracked),
+            is_replayed: returned.is_some_and(|returned| returned.job.is_some()),
+            is_at_dead_lane: self.waiting.lane(tracked.ticket).is_some_and(is_dead),
+            delay: Duration::ZERO,
         }
     }
 
@@ -274,7 +322,6 @@ impl PartitionWorker {
 
     pub(super) fn dead_letter(&mut self, tracked: Tracked, failure: Failure, now: Instant) {
         let attempt = self.failures.attempt(tracked.ticket);
-        let first_failure = attempt.first_failure.unwrap_or_else(|| self.shared.clock.now());
         warn!(
             message_topic = %self.partition.entity,
             message_partition = %self.partition.id,
@@ -291,17 +338,9 @@ impl PartitionWorker {
             self.say_alarm(alarm, Some(&failure));
         }
         if self.shared.dead_letters.is_some() {
+            let letter = self.letter(&tracked, failure, attempt);
             let shared = Arc::clone(&self.shared);
-            let incarnation = self.checkpointer.incarnation();
-            let letter = letters::write(
-                shared,
-                tracked,
-                failure,
-                attempt.number,
-                first_failure,
-                incarnation,
-            );
-            self.letters.push(letter.boxed());
+            self.letters.push(letters::write(shared, tracked, letter).boxed());
         } else {
             let why = StopReason::NoDeadLetterSink {
                 sequence_number: tracked.event.sequence_number(),
@@ -335,16 +374,27 @@ impl PartitionWorker {
     }
 
     pub(super) fn settle(&mut self, tracked: &Tracked, now: Instant) {
+        self.settle_as(tracked, Over::Handled, now);
+    }
+
+    pub(super) fn settle_as(&mut self, tracked: &Tracked, over: Over, now: Instant) {
         let event = &tracked.event;
-        self.failures.on_settled(tracked.ticket);
-        self.halves.on_settled(tracked.ticket);
-        self.deferrals.forget_early(tracked.ticket, 1);
-        self.waiting.on_settled(tracked.ticket, 1);
-        if self.watermark.on_settled(tracked.ticket, event.into()) != Settled::Before {
+        self.leave(tracked);
+        if tracked.ticket.is_returned() {
+            self.remove_returned(tracked, over == Over::Handled);
+        } else if self.watermark.on_settled(tracked.ticket, event.into()) != Settled::Before {
             self.returned_bytes += event.budget_bytes();
             self.tally.settled.push(event.enqueued_time());
             self.checkpointer.on_settled(1, now);
         }
+    }
+
+    /// Forgets what was noted of an event that is not here any more.
+    pub(super) fn leave(&mut self, tracked: &Tracked) {
+        self.failures.on_settled(tracked.ticket);
+        self.halves.on_settled(tracked.ticket);
+        self.deferrals.forget_early(tracked.ticket, 1);
+        self.waiting.on_settled(tracked.ticket, 1);
     }
 }
 

@@ -6,6 +6,9 @@ use super::PartitionWorker;
 use crate::consumer::status::Progress;
 use crate::transport::partition_stream::PartitionStream;
 
+/// Most events that are counted as due.
+const MOST_DUE: usize = 10_000;
+
 impl PartitionWorker {
     /// Tells what happened since the last call, once for all events of a turn of the loop.
     pub(super) fn publish_progress(&mut self) {
@@ -16,6 +19,7 @@ impl PartitionWorker {
                 self.shared.timings.latency_seconds.record(age(oldest, now));
             }
         }
+        let (parked, parked_due) = self.parked_events();
         let oldest_unsettled = self.watermark.oldest_unsettled();
         self.status.on_progress(Progress {
             settled_to: self.watermark.settled_to().map(|position| position.sequence_number),
@@ -27,8 +31,22 @@ impl PartitionWorker {
             settled_above: self.watermark.settled_above_events(),
             event_bytes: self.event_bytes,
             lane_waiting: self.waiting.lanes().map_or(0, |lanes| lanes.blocked_events()),
+            parked,
+            parked_due,
             link_bytes: self.stream.as_ref().map_or(0, PartitionStream::link_holds_bytes),
         });
+    }
+}
+
+impl PartitionWorker {
+    /// Events that are parked, and those of them that wait though they are due.
+    fn parked_events(&self) -> (usize, usize) {
+        let Some(parking) = self.parking.as_ref().filter(|parking| !parking.state.is_empty())
+        else {
+            return (0, 0);
+        };
+        let due = parking.state.due_events(self.shared.clock.now(), MOST_DUE);
+        (parking.state.len(), due)
     }
 }
 

@@ -12,6 +12,9 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::PartitionWorker;
 use super::checkpointer::Urgency;
+use super::outcomes::Over;
+use super::parking::Parking;
+use super::parking_store::Stored;
 use crate::consumer::checkpoint_write::Written;
 use crate::consumer::exit::{PartitionExit, StopReason};
 use crate::consumer::handling::unit::Tracked;
@@ -41,6 +44,8 @@ enum Input {
     Completions,
     /// A dead letter was acknowledged.
     Letter(Tracked),
+    /// The failure store answered.
+    Stored(Stored),
     Written(Written),
     /// Our turn in the line for slots.
     Slot(Option<OwnedSemaphorePermit>),
@@ -75,7 +80,7 @@ impl PartitionWorker {
             if self.step_end(now) {
                 return self.finish().await;
             }
-            let wake = self.next_deadline(wants_slot);
+            let wake = self.next_deadline(wants_slot, starved, now);
             if let Some(wake) = wake
                 && timer.deadline() != wake
             {
@@ -119,6 +124,7 @@ impl PartitionWorker {
         let full = self.checkpointer.window().is_some() && self.intake_events() == 0;
         let wants_slot = self.hand_out(now, starved || full);
         self.watch_lanes(starved, now);
+        self.step_parking(starved, now);
         self.start_write(now);
         self.publish_progress();
         wants_slot
@@ -135,6 +141,7 @@ impl PartitionWorker {
             _ => None,
         }
         .into();
+        let answers: OptionFuture<_> = self.parking.as_mut().map(Parking::next).into();
         let news: OptionFuture<_> = self.lane_news.as_ref().map(|news| news.told()).into();
         tokio::select! {
             biased;
@@ -144,6 +151,7 @@ impl PartitionWorker {
                 Input::Completions
             }
             Some(tracked) = self.letters.next() => Input::Letter(tracked),
+            Some(Some(stored)) = answers => Input::Stored(stored),
             Some(written) = self.checkpointer.writing() => Input::Written(written),
             permit = poll_fn(|cx| self.line.poll_turn(cx)), if wants_slot => {
                 Input::Slot(permit)
@@ -180,10 +188,11 @@ impl PartitionWorker {
             Input::Letter(tracked) => {
                 self.shared.counters.dead_letters.add(1);
                 for tracked in self.rows.on_written(tracked) {
-                    self.settle(&tracked, now);
+                    self.settle_as(&tracked, Over::GivenUp, now);
                 }
                 self.checkpointer.on_batch_finished(now);
             }
+            Input::Stored(stored) => self.on_stored(stored, now),
             Input::Written(written) => {
                 if let Some(by) = self.checkpointer.on_written(written, now) {
                     self.lose(StopReason::Superseded(by), now);
@@ -262,7 +271,7 @@ impl PartitionWorker {
         }
     }
 
-    fn next_deadline(&mut self, wants_slot: bool) -> Option<Instant> {
+    fn next_deadline(&mut self, wants_slot: bool, starved: bool, now: Instant) -> Option<Instant> {
         let running = self.tenure.is_running();
         // What is ready and lacks only a slot waits for the slot.
         let waits = wants_slot || self.awaits_trial();
@@ -280,7 +289,8 @@ impl PartitionWorker {
         let state =
             [batch, retry, probe, ending, trial].into_iter().flatten().map(Instant::from_std);
         let write = self.checkpointer.next_deadline().filter(|_| self.tenure.may_checkpoint());
-        state.chain(write).chain(self.running.next_deadline()).min()
+        let parking = self.next_parking(starved, now);
+        state.chain(write).chain(parking).chain(self.running.next_deadline()).min()
     }
 }
 

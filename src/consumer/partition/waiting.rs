@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::lanes::PartitionLanes;
 use crate::consumer::handling::unit::{Failures, Tracked, TrackedBatch, Unit};
+use crate::event::Event;
 use crate::lanes::Lane;
 use crate::outcome::Failure;
 use crate::state::batch_buffer::{BatchBuffer, BatchLimits, FlushReason, Taken};
@@ -110,6 +111,14 @@ impl Waiting {
         }
     }
 
+    /// The lane of an event, whatever that means for it.
+    pub(super) fn lane(&self, ticket: Ticket) -> Option<&Lane> {
+        match self {
+            Waiting::Laned { lanes, .. } => lanes.lane(ticket),
+            Waiting::Events { .. } | Waiting::Batches { .. } => None,
+        }
+    }
+
     /// Whether there are lanes, and that of the event is not known.
     pub(super) fn is_unplaced(&self, ticket: Ticket) -> bool {
         match self {
@@ -176,6 +185,19 @@ impl Waiting {
             }
             Waiting::Laned { .. } => None,
         }
+    }
+
+    /// The lane of an event that did not come in yet.
+    pub(super) fn lane_of(&self, event: &Event) -> Option<Lane> {
+        match self {
+            Waiting::Laned { lanes, .. } => lanes.lane_of(event),
+            Waiting::Events { .. } | Waiting::Batches { .. } => None,
+        }
+    }
+
+    /// Takes what waits of a lane, behind the first `kept` events.
+    pub(super) fn take_behind(&mut self, lane: &Lane, kept: usize, now: Instant) -> Vec<Tracked> {
+        self.lanes().map_or_else(Vec::new, |lanes| lanes.take_behind(lane, kept, now))
     }
 
     /// Takes the oldest event by itself, where there are no lanes.

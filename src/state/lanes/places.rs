@@ -1,6 +1,7 @@
-//! Which lane each event of a partition's window is of, by ticket: asked once, and kept.
+//! Which lane each event of a partition's window is of, by ticket: asked once, and kept. Events that come
+//! back from the failure store are few, and in no window.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use crate::state::lanes::QueueId;
 use crate::state::watermark::Ticket;
@@ -19,6 +20,7 @@ pub struct Place {
 pub struct Places {
     first: Ticket,
     words: VecDeque<u32>,
+    returned: HashMap<Ticket, u32>,
 }
 
 const NOWHERE: u32 = u32::MAX;
@@ -26,7 +28,7 @@ const HELD: u32 = 1 << 31;
 
 impl Default for Places {
     fn default() -> Self {
-        Self { first: Ticket::FIRST, words: VecDeque::new() }
+        Self { first: Ticket::FIRST, words: VecDeque::new(), returned: HashMap::new() }
     }
 }
 
@@ -43,6 +45,10 @@ impl Places {
 
     /// An event belongs to this queue, and is not under way.
     pub fn set(&mut self, ticket: Ticket, queue: QueueId) {
+        if ticket.is_returned() {
+            self.returned.insert(ticket, queue.0);
+            return;
+        }
         let Some(index) = ticket.since(self.first) else { return };
         if index == self.words.len() {
             return self.words.push_back(queue.0);
@@ -57,8 +63,7 @@ impl Places {
 
     /// Whether an event is under way changes.
     pub fn set_held(&mut self, ticket: Ticket, is_held: bool) {
-        let index = ticket.since(self.first);
-        if let Some(word) = index.and_then(|index| self.words.get_mut(index))
+        if let Some(word) = self.word_mut(ticket)
             && *word != NOWHERE
         {
             *word = if is_held { *word | HELD } else { *word & !HELD };
@@ -67,7 +72,10 @@ impl Places {
 
     /// The place of an event that has one.
     pub fn get(&self, ticket: Ticket) -> Option<Place> {
-        let word = *self.words.get(ticket.since(self.first)?)?;
+        let word = match ticket.is_returned() {
+            true => *self.returned.get(&ticket)?,
+            false => *self.words.get(ticket.since(self.first)?)?,
+        };
         let place = Place { queue: QueueId(word & !HELD), is_held: word & HELD != 0 };
         (word != NOWHERE).then_some(place)
     }
@@ -75,10 +83,19 @@ impl Places {
     /// An event is settled: takes its place away.
     pub fn take(&mut self, ticket: Ticket) -> Option<Place> {
         let place = self.get(ticket)?;
-        if let Some(word) = self.words.get_mut(ticket.since(self.first)?) {
+        if ticket.is_returned() {
+            self.returned.remove(&ticket);
+        } else if let Some(word) = self.word_mut(ticket) {
             *word = NOWHERE;
         }
         Some(place)
+    }
+
+    fn word_mut(&mut self, ticket: Ticket) -> Option<&mut u32> {
+        if ticket.is_returned() {
+            return self.returned.get_mut(&ticket);
+        }
+        self.words.get_mut(ticket.since(self.first)?)
     }
 }
 
@@ -108,5 +125,21 @@ mod tests {
         places.set_held(ticket(41), true);
         places.set_held(ticket(41), false);
         assert_eq!(places.get(ticket(41)), Some(Place { queue: QueueId(1), is_held: false }));
+    }
+
+    #[test]
+    fn an_event_that_comes_back_has_a_place_outside_the_window() {
+        let mut places = Places::default();
+        places.forget_before(Ticket::FIRST.after(7));
+        for count in [3, 1] {
+            let ticket = Ticket::returned(count);
+            places.set(ticket, QueueId(2));
+            places.set_held(ticket, true);
+            assert_eq!(places.get(ticket), Some(Place { queue: QueueId(2), is_held: true }));
+        }
+        places.forget_before(Ticket::FIRST.after(9));
+        assert!(places.take(Ticket::returned(3)).is_some_and(|place| place.is_held));
+        assert_eq!(places.take(Ticket::returned(3)), None);
+        assert!(places.get(Ticket::returned(1)).is_some());
     }
 }

@@ -462,6 +462,37 @@ impl<T> LaneQueues<T> {
         Some((id, Given { ticket, item }))
     }
 
+    /// Takes what waits of a lane, behind the first `kept` events, oldest first. It is of the lane still,
+    /// until [`LaneQueues::on_settled`].
+    pub fn take_behind(
+        &mut self,
+        id: QueueId,
+        kept: usize,
+        table: &mut LaneTable,
+        now: Instant,
+    ) -> Vec<T> {
+        let Some(queue) = self.queues.get_mut(id.key()) else { return Vec::new() };
+        let mut nodes: Vec<Node<T>> =
+            std::iter::from_fn(|| self.events.pop(&mut queue.list)).collect();
+        let taken = nodes.split_off(kept.min(nodes.len()));
+        let is_blocked = matches!(queue.state, State::Blocked(_));
+        for node in nodes {
+            self.events.push_back(&mut queue.list, node);
+        }
+        if is_blocked {
+            self.blocked_events = self.blocked_events.saturating_sub(taken.len());
+        }
+        if queue.list.len == 0 {
+            if let Some(lane) = queue.id() {
+                table.leave_turn(lane, self.member);
+            }
+            self.set(id, Entry::Full, table, now);
+        } else {
+            self.measure(id, table);
+        }
+        taken.into_iter().map(|node| node.item).collect()
+    }
+
     /// Leaves all turns, or takes them again. While it is away nothing is ready.
     pub fn set_away(&mut self, is_away: bool, table: &mut LaneTable, now: Instant) {
         if std::mem::replace(&mut self.is_away, is_away) == is_away {

@@ -130,6 +130,11 @@ impl Oracle {
         for id in log.unsettled.values() {
             self.events[*id].settled = None;
         }
+        let parked: Vec<i64> =
+            log.unsettled.iter().filter(|(_, id)| self.is_parked(**id)).map(|(n, _)| *n).collect();
+        if let Some(log) = self.logs.get_mut(&(partition, self.incarnation)) {
+            parked.iter().for_each(|number| drop(log.unsettled.remove(number)));
+        }
     }
 
     /// The service refused a position, or gave the partition to another link: an ownership may

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::super::lanes::{LaneId, LanePlan};
 use super::super::plan::Plan;
+use super::parking::Parked;
 use super::{Oracle, Published, covers};
 
 #[derive(Debug, Default)]
@@ -164,8 +165,13 @@ impl Oracle {
         let begin = self.logs.get(&(partition, incarnation)).map_or(0, |log| log.begin);
         let Some(log) = self.lanes.logs.get(&(partition, incarnation, lane)) else { return };
         // For good: it is settled, or was never received.
+        // What is parked is settled, and nothing passes it all the same.
+        let parked = &self.parked;
+        let is_open = |id: &usize| parked.get(id).is_some_and(Parked::is_open);
         let is_over = |(number, id): (i64, usize)| {
-            number < begin || covers(claim, number) || self.lanes.settled.contains(&(id, epoch))
+            number < begin
+                || (covers(claim, number) || self.lanes.settled.contains(&(id, epoch)))
+                    && !is_open(&id)
         };
         let behind = self.lanes.behind.entry((partition, epoch, lane)).or_default();
         let at = log.partition_point(|(other, _)| *other < number);
@@ -210,7 +216,7 @@ impl Oracle {
         *asked += 1;
         let state = &self.partitions[self.events[id].partition];
         let claims = state.claims.values().filter(|claim| claim.by == worker).count();
-        if *asked > claims && !state.was_overwritten {
+        if *asked > claims && !self.parks && !state.was_overwritten {
             let asked = *asked;
             self.violations.push(format!(
                 "{worker} asks {asked} times for the lane of event {id}, and had it {claims} times"
@@ -238,9 +244,14 @@ impl Oracle {
 
     /// A dead letter says so.
     pub fn judge_attempts(&mut self, id: usize, epoch: u64, attempts: u32) {
-        let Some((calls, others)) = self.lanes.attempts.get(&(id, epoch)).copied() else {
+        let Some((mut calls, mut others)) = self.lanes.attempts.get(&(id, epoch)).copied() else {
             return;
         };
+        if self.parks {
+            // Its record says of earlier ownerships how often they tried.
+            let all = self.lanes.attempts.range((id, 0)..=(id, u64::MAX)).map(|(_, one)| *one);
+            (calls, others) = all.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        }
         if others > 0 {
             self.count("dead letter after a call that was no attempt");
         }

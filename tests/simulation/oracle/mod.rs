@@ -5,6 +5,7 @@ mod checkpoints;
 mod lanes;
 mod letters;
 mod owners;
+mod parking;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use longshore::config::{OwnerLevel, PositionLost};
 use super::plan::Plan;
 use lanes::Lanes;
 pub use owners::{Opened, worker_of};
+use parking::Parked;
 
 /// A window of this many events is not judged.
 const WIDE_WINDOW: usize = 1_000;
@@ -44,6 +46,11 @@ pub struct Oracle {
     lanes: Lanes,
     /// Events whose work was done, by ownership: their results are on their way.
     worked: BTreeSet<(usize, u64)>,
+    /// Whether events are parked, and what became of those that were, or were finished.
+    parks: bool,
+    parked: BTreeMap<usize, Parked>,
+    /// How much two clocks of workers may differ.
+    clock_error: Duration,
     pub incarnation: i64,
     pub violations: Vec<String>,
     /// How often what was seen, for the summary.
@@ -133,6 +140,8 @@ impl Oracle {
             rough: plan.rates.may_cost_leases(),
             has_levels: plan.options.owner_level == OwnerLevel::LeaseEpoch,
             incarnation: 1,
+            parks: plan.parks,
+            clock_error: 2 * plan.max_skew,
             lanes: Lanes::new(plan),
             ..Self::default()
         };
@@ -203,12 +212,14 @@ impl Oracle {
     // Events.
 
     /// A handler of a worker gets an event; returns which call it is, from 0.
-    pub fn on_call(&mut self, worker: &str, id: usize, epoch: u64) -> u32 {
+    pub fn on_call(&mut self, worker: &str, id: usize, epoch: u64, now: Duration) -> u32 {
         let event = &mut self.events[id];
         let call = event.calls;
         event.calls += 1;
         let (partition, settled) = (event.partition, event.settled);
-        if let Some(by) = settled {
+        if self.is_parked(id) {
+            self.judge_return(worker, id, epoch, now);
+        } else if let Some(by) = settled {
             self.judge_repeat(id, by, epoch);
         }
         if self.worked.contains(&(id, epoch)) && !self.partitions[partition].reused.contains(&epoch)
@@ -305,6 +316,12 @@ impl Oracle {
 
     /// An event is finished, skipped, or its dead letter acknowledged.
     pub fn on_settled(&mut self, id: usize, epoch: u64) {
+        self.on_finished(id, epoch);
+        self.settle_by(id, epoch);
+    }
+
+    /// An event is settled, be it finished or parked.
+    fn settle_by(&mut self, id: usize, epoch: u64) {
         self.lanes.on_settled(id, epoch);
         let event = &self.events[id];
         let state = &self.partitions[event.partition];
@@ -320,6 +337,7 @@ impl Oracle {
     /// A settler said so when its ownership had ended, or was about to.
     pub fn on_settled_late(&mut self, id: usize, epoch: u64) {
         self.count("settled when the ownership had ended");
+        self.on_finished(id, epoch);
         self.lanes.on_settled(id, epoch);
         let Published { partition, incarnation, number, .. } = self.events[id];
         let state = &self.partitions[partition];

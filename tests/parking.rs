@@ -1,0 +1,450 @@
+//! Events that failed wait in the failure store, hold nothing up, and come back. In paused time.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use longshore::clock::Clock;
+use longshore::consumer::BatchConsumerBuilder;
+use longshore::dead_letter::record::DeadLetterRecord;
+use longshore::failure_store::memory::MemoryFailureStore;
+use longshore::failure_store::{
+    Expected, FailureEntry, FailureKind, FailurePrefix, FailureStore, ListedFailure,
+};
+use longshore::lanes::{Lane, LaneRule};
+use longshore::state::backoff::Backoff;
+use longshore::{
+    Batch, BatchContext, Event, EventContext, Failure, Outcome, Outcomes, OutgoingEvent,
+};
+use tokio::time::{Instant, sleep};
+
+use support::waiting::found;
+use support::{Harness, drained, settled};
+
+/// Follows the clock of the runtime, which is paused.
+#[derive(Debug)]
+struct Virtual(Instant);
+
+impl Clock for Virtual {
+    fn now(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000) + self.0.elapsed()
+    }
+}
+
+/// Waits for up to two days, by that clock.
+async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let look = || if condition() { Ok(()) } else { Err(()) };
+    found(what, Duration::from_millis(200), 48 * 60 * MINUTE, look).await;
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// What a store has of a kind.
+async fn listed(store: &MemoryFailureStore, kind: FailureKind) -> Vec<ListedFailure> {
+    let page = store.list(&FailurePrefix::all(kind), None, usize::MAX).await.expect("lists");
+    page.entries.into_iter().map(|entry| entry.expect("readable")).collect()
+}
+
+async fn numbers(store: &MemoryFailureStore, kind: FailureKind) -> Vec<i64> {
+    let listed = listed(store, kind).await;
+    listed.into_iter().map(|entry| entry.key.event.sequence_number.0).collect()
+}
+
+/// A consumer that parks after two attempts.
+fn builder(harness: &Harness, store: &Arc<MemoryFailureStore>) -> BatchConsumerBuilder {
+    let mut options = longshore::ConsumerOptions::default();
+    options.max_attempts = 2;
+    options.retry_backoff = Backoff::doubling(SECOND, SECOND);
+    let clock = Arc::new(Virtual(Instant::now()));
+    harness.without_letters().options(options).failure_store(store.clone()).clock(clock)
+}
+
+/// When each event was handled, counted from a time.
+#[derive(Clone)]
+struct Calls(Arc<Mutex<BTreeMap<i64, Vec<Duration>>>>, Instant);
+
+impl Calls {
+    fn new() -> Self {
+        Self(Arc::default(), Instant::now())
+    }
+
+    /// Returns which call of the event it is, from 1.
+    fn record(&self, event: &Event) -> usize {
+        let mut calls = self.0.lock().expect("lock");
+        let calls = calls.entry(event.sequence_number().0).or_default();
+        calls.push(self.1.elapsed());
+        calls.len()
+    }
+
+    fn of(&self, number: i64) -> Vec<Duration> {
+        self.0.lock().expect("lock").get(&number).cloned().unwrap_or_default()
+    }
+}
+
+fn transient() -> Outcome {
+    Outcome::retry(Failure::transient("503"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_fails_is_parked_for_longer_each_time_and_then_given_up() {
+    let (harness, store, calls) =
+        (Harness::new(1), Arc::<MemoryFailureStore>::default(), Calls::new());
+    harness.publish(0, 20);
+    let at = calls.clone();
+    let handle = builder(&harness, &store)
+        .event_handler(move |event: Event, _: EventContext| {
+            at.record(&event);
+            async move { if event.sequence_number().0 == 7 { transient() } else { Outcome::Done } }
+        })
+        .expect("valid")
+        .start();
+    settled(&handle, 19).await;
+    assert!(calls.1.elapsed() < 3 * SECOND, "{:?}", calls.1.elapsed());
+    let parked = listed(&store, FailureKind::Parked).await;
+    assert_eq!(parked.len(), 1);
+    assert_eq!((parked[0].meta.attempts, parked[0].meta.parkings), (2, 1));
+    until("given up", || handle.snapshot().counts.dead_letters == 1).await;
+    let waits: Vec<u64> =
+        calls.of(7).windows(2).map(|pair| (pair[1] - pair[0]).as_secs()).collect();
+    let expected = [0, 5 * 60, 30 * 60, 2 * 3_600, 8 * 3_600];
+    assert_eq!(waits.len(), expected.len());
+    for (waited, expected) in waits.iter().zip(expected) {
+        assert!((expected..=expected + 3).contains(waited), "{waits:?}");
+    }
+    let snapshot = handle.snapshot();
+    assert_eq!((snapshot.counts.done, snapshot.counts.parked), (19, 1));
+    assert!(drained(handle).await.is_clean());
+    assert!(listed(&store, FailureKind::Parked).await.is_empty());
+    let dead = listed(&store, FailureKind::Dead).await;
+    assert_eq!((dead[0].key.event.sequence_number.0, dead[0].meta.attempts), (7, 6));
+    assert_eq!(dead[0].meta.parkings, 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_parked_event_comes_back_byte_for_byte_to_the_next_owner() {
+    let (harness, store) = (Harness::new(1), Arc::<MemoryFailureStore>::default());
+    let mut sent = OutgoingEvent::new(vec![0xff, 0, 7]).with_key("k");
+    sent.properties.insert("tries".to_owned(), 3_i64.into());
+    harness.hub.publish(0, sent);
+    let handle = builder(&harness, &store)
+        .event_handler(|_: Event, _: EventContext| async { transient() })
+        .expect("valid")
+        .start();
+    until("parked", || handle.snapshot().counts.parked == 1).await;
+    settled(&handle, 0).await;
+    assert_eq!(handle.snapshot().partitions[0].parked_events, 1);
+    assert!(drained(handle).await.is_clean());
+
+    let got: Arc<Mutex<Vec<(Event, u32)>>> = Arc::default();
+    let into = got.clone();
+    let handle = builder(&harness, &store)
+        .event_handler(move |event: Event, context: EventContext| {
+            into.lock().expect("lock").push((event, context.attempt()));
+            async {}
+        })
+        .expect("valid")
+        .start();
+    until("back", || handle.snapshot().counts.done == 1).await;
+    assert!(drained(handle).await.is_clean());
+    assert!(listed(&store, FailureKind::Parked).await.is_empty());
+    let got = got.lock().expect("lock");
+    let (event, attempt) = &got[0];
+    assert_eq!((event.body().as_ref(), event.key(), *attempt), (&[0xff, 0, 7][..], Some("k"), 3));
+    assert_eq!(event.properties().get("tries"), Some(&3_i64.into()));
+    assert_eq!(event.sequence_number().0, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_after_a_long_time_is_parked_and_a_short_one_waits_in_place() {
+    let (harness, store, calls) =
+        (Harness::new(1), Arc::<MemoryFailureStore>::default(), Calls::new());
+    harness.publish(0, 2);
+    let at = calls.clone();
+    let handle = builder(&harness, &store)
+        .event_handler(move |event: Event, _: EventContext| {
+            let (call, number) = (at.record(&event), event.sequence_number().0);
+            let wait = [59, 600][usize::try_from(number).expect("small")];
+            async move {
+                match call {
+                    1 => Outcome::retry_after(wait * SECOND, Failure::transient("later")),
+                    _ => Outcome::Done,
+                }
+            }
+        })
+        .expect("valid")
+        .start();
+    until("one is parked", || handle.snapshot().counts.parked == 1).await;
+    assert_eq!(numbers(&store, FailureKind::Parked).await, [1]);
+    until("both", || handle.snapshot().counts.done == 2).await;
+    assert_eq!(calls.of(0)[1].as_secs(), 59);
+    assert!((600..605).contains(&calls.of(1)[1].as_secs()), "{:?}", calls.of(1));
+    drained(handle).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_store_that_is_down_for_a_minute_loses_nothing() {
+    let (harness, store) = (Harness::new(1), Arc::<MemoryFailureStore>::default());
+    let handle = builder(&harness, &store)
+        .event_handler(|event: Event, context: EventContext| async move {
+            let fails = event.sequence_number().0 == 100 && context.attempt() < 4;
+            if fails { transient() } else { Outcome::Done }
+        })
+        .expect("valid")
+        .start();
+    harness.publish(0, 100);
+    settled(&handle, 99).await;
+    store.fail_next(u32::MAX);
+    harness.publish(0, 1_000);
+    let begun = Instant::now();
+    until("the others", || handle.snapshot().counts.done == 1_099).await;
+    assert!(begun.elapsed() < 10 * SECOND);
+    sleep(MINUTE).await;
+    assert_eq!(harness.checkpointed_to("0").await, Some(99), "the first failure holds it");
+    store.fail_next(0);
+    settled(&handle, 1_099).await;
+    until("it comes back", || handle.snapshot().counts.done == 1_100).await;
+    assert!(drained(handle).await.is_clean());
+    assert!(listed(&store, FailureKind::Parked).await.is_empty());
+    assert!(listed(&store, FailureKind::Dead).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_behind_a_parked_event_of_its_key_parks_behind_it() {
+    let (harness, store) = (Harness::new(1), Arc::<MemoryFailureStore>::default());
+    let order: Arc<Mutex<BTreeMap<String, Vec<i64>>>> = Arc::default();
+    for number in 0..300 {
+        let key = format!("key {}", number % 3);
+        harness.hub.publish(0, OutgoingEvent::new("").with_key(key));
+    }
+    let into = order.clone();
+    let handle = builder(&harness, &store)
+        .lanes(LaneRule::per_key())
+        .event_handler(move |event: Event, context: EventContext| {
+            let into = into.clone();
+            async move {
+                sleep(Duration::from_millis(10)).await;
+                let number = event.sequence_number().0;
+                if number % 30 == 7 && context.attempt() < 4 {
+                    return transient();
+                }
+                let key = event.key().unwrap_or_default().to_owned();
+                into.lock().expect("lock").entry(key).or_default().push(number);
+                Outcome::Done
+            }
+        })
+        .expect("valid")
+        .start();
+    settled(&handle, 299).await;
+    let parked = handle.snapshot().counts.parked;
+    assert!(parked > 90, "{parked} are parked: one key has a hundred");
+    harness.hub.publish(0, OutgoingEvent::new("").with_key("key 1"));
+    until("all", || handle.snapshot().counts.done == 301).await;
+    assert!(drained(handle).await.is_clean());
+    let order = order.lock().expect("lock");
+    assert_eq!(order.len(), 3);
+    assert!(order.values().all(|numbers| numbers.is_sorted()), "{order:?}");
+    assert!(listed(&store, FailureKind::Parked).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn batches_take_what_comes_back_and_a_permanent_failure_is_a_letter() {
+    let (harness, store) = (Harness::new(1), Arc::<MemoryFailureStore>::default());
+    harness.publish(0, 20);
+    let is_down = Arc::new(AtomicBool::new(true));
+    let down = is_down.clone();
+    let handle = builder(&harness, &store)
+        .batch_handler(move |batch: Batch, _: BatchContext| {
+            let is_down = down.load(Ordering::SeqCst);
+            async move {
+                let outcome = |event: &Event| match event.sequence_number().0 {
+                    3 if is_down => transient(),
+                    5 => Outcome::dead_letter(Failure::permanent("404")),
+                    _ => Outcome::Done,
+                };
+                Ok::<_, Failure>(Outcomes::each(batch.iter().map(outcome)))
+            }
+        })
+        .expect("valid")
+        .start();
+    settled(&handle, 19).await;
+    assert_eq!(numbers(&store, FailureKind::Parked).await, [3]);
+    is_down.store(false, Ordering::SeqCst);
+    until("it comes back", || handle.snapshot().counts.done == 19).await;
+    assert!(drained(handle).await.is_clean());
+    assert_eq!(numbers(&store, FailureKind::Dead).await, [5]);
+    assert!(numbers(&store, FailureKind::Parked).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_is_dead_for_an_hour_holds_no_watermark() {
+    let (harness, store) = (Harness::new(1), Arc::<MemoryFailureStore>::default());
+    let is_down = Arc::new(AtomicBool::new(true));
+    let calls = Arc::new(AtomicUsize::new(0));
+    let (down, count) = (is_down.clone(), calls.clone());
+    let handle = builder(&harness, &store)
+        .max_events_in_flight(50)
+        .lanes(LaneRule::limited(4, |event: &Event| Some(Lane::new(event.body()))))
+        .event_handler(move |event: Event, _: EventContext| {
+            let is_dead = event.body() == "host-3" && down.load(Ordering::SeqCst);
+            count.fetch_add(usize::from(is_dead), Ordering::SeqCst);
+            async move {
+                sleep(Duration::from_millis(20)).await;
+                if is_dead { transient() } else { Outcome::Done }
+            }
+        })
+        .expect("valid")
+        .start();
+    let mut oldest = Duration::ZERO;
+    let mut published = 0;
+    for second in 0..3_600_u64 {
+        for _ in 0..100 {
+            let host = published % 100;
+            harness.hub.publish(0, OutgoingEvent::new(format!("host-{host}")));
+            published += 1;
+        }
+        sleep(SECOND).await;
+        if second % 10 == 0 {
+            let lag = handle.snapshot().partitions[0].lag_time.unwrap_or_default();
+            oldest = oldest.max(lag);
+        }
+    }
+    assert!(oldest < 2 * MINUTE, "the watermark was {oldest:?} old");
+    let done = handle.snapshot().counts.done;
+    assert!(done >= 3_600 * 99 - 200, "{done} are done of the other hosts");
+    assert!(calls.load(Ordering::SeqCst) < 3_600, "{calls:?} calls of a dead host in an hour");
+    is_down.store(false, Ordering::SeqCst);
+    let back = Instant::now();
+    until("all", || handle.snapshot().counts.done == published).await;
+    assert!(back.elapsed() < 10 * MINUTE, "{:?}", back.elapsed());
+    assert!(drained(handle).await.is_clean());
+    assert!(numbers(&store, FailureKind::Parked).await.is_empty());
+    assert!(numbers(&store, FailureKind::Dead).await.is_empty());
+}
+
+/// Makes a parked record of a letter, as a replay does.
+async fn replay(store: &MemoryFailureStore, letter: &ListedFailure) {
+    let stored = store.read(&letter.key).await.expect("reads").expect("is there");
+    let mut record: DeadLetterRecord = stored.record().expect("a record");
+    record.job = Some("job-1".to_owned());
+    record.generation += 1;
+    record.due = Some("2000-01-01T00:00:00.000Z".to_owned());
+    let key = letter.key.event.clone().key(FailureKind::Parked);
+    let entry = FailureEntry::of(&record).expect("an entry");
+    store.put(&key, &entry, &Expected::Absent).await.expect("put");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_replayed_is_handled_anew_and_its_letter_stays_until_it_is_done() {
+    let (harness, store) = (Harness::new(1), Arc::<MemoryFailureStore>::default());
+    harness.publish(0, 2);
+    let is_mended = Arc::new(AtomicBool::new(false));
+    let mended = is_mended.clone();
+    let handle = builder(&harness, &store)
+        .event_handler(move |event: Event, _: EventContext| {
+            let is_mended = mended.load(Ordering::SeqCst) && event.sequence_number().0 == 0;
+            async move {
+                if is_mended {
+                    Outcome::Done
+                } else {
+                    Outcome::dead_letter(Failure::permanent("404"))
+                }
+            }
+        })
+        .expect("valid")
+        .start();
+    settled(&handle, 1).await;
+    let dead = listed(&store, FailureKind::Dead).await;
+    assert_eq!(dead.len(), 2);
+    is_mended.store(true, Ordering::SeqCst);
+    for letter in &dead {
+        replay(&store, letter).await;
+    }
+    until("one is done", || handle.snapshot().counts.done == 1).await;
+    until("one failed again", || handle.snapshot().counts.dead_letters == 3).await;
+    assert!(drained(handle).await.is_clean());
+    assert!(numbers(&store, FailureKind::Parked).await.is_empty());
+    let dead = listed(&store, FailureKind::Dead).await;
+    assert_eq!(dead.len(), 1, "the letter of the one that is done is gone");
+    assert_eq!((dead[0].key.event.sequence_number.0, dead[0].meta.generation), (1, 1));
+    assert_eq!(dead[0].meta.job.as_deref(), Some("job-1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_that_cannot_be_used_stay_and_stop_nobody() {
+    let (harness, store) = (Harness::new(1), Arc::<MemoryFailureStore>::default());
+    harness.publish(0, 4);
+    let is_down = Arc::new(AtomicBool::new(true));
+    let down = is_down.clone();
+    let handle = builder(&harness, &store)
+        .event_handler(move |_: Event, _: EventContext| {
+            let is_down = down.load(Ordering::SeqCst);
+            async move { if is_down { transient() } else { Outcome::Done } }
+        })
+        .expect("valid")
+        .start();
+    until("all are parked", || handle.snapshot().counts.parked == 4).await;
+    is_down.store(false, Ordering::SeqCst);
+    let parked = listed(&store, FailureKind::Parked).await;
+    let stored = store.read(&parked[0].key).await.expect("reads").expect("is there");
+    // Cut in half; of a later release; due in a hundred years.
+    let half = stored.content.slice(..stored.content.len() / 2);
+    let later =
+        String::from_utf8_lossy(&stored.content).replace("\"version\": 3", "\"version\": 9");
+    let mut far =
+        store.read(&parked[2].key).await.expect("reads").expect("there").record().expect("record");
+    far.due = Some("2126-01-01T00:00:00.000Z".to_owned());
+    let entry = |index: usize, content: bytes::Bytes| FailureEntry {
+        meta: parked[index].meta.clone(),
+        content,
+    };
+    for (index, entry) in [
+        (0, entry(0, half)),
+        (1, entry(1, later.into_bytes().into())),
+        (2, FailureEntry::of(&far).expect("an entry")),
+    ] {
+        store.put(&parked[index].key, &entry, &Expected::Anything).await.expect("put");
+    }
+    until("the fourth", || handle.snapshot().counts.done == 1).await;
+    sleep(20 * MINUTE).await;
+    assert_eq!(handle.snapshot().counts.done, 1);
+    assert_eq!(numbers(&store, FailureKind::Parked).await, [0, 1, 2]);
+    harness.publish(0, 10);
+    settled(&handle, 13).await;
+    assert!(drained(handle).await.is_clean());
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_is_parked_than_may_be_and_the_rest_waits_in_place() {
+    let (harness, store) = (Harness::new(1), Arc::<MemoryFailureStore>::default());
+    harness.publish(0, 30);
+    let is_down = Arc::new(AtomicBool::new(true));
+    let down = is_down.clone();
+    let mut options = longshore::ConsumerOptions::default();
+    (options.max_attempts, options.max_parked_events) = (2, 10);
+    let handle = builder(&harness, &store)
+        .options(options)
+        .event_handler(move |event: Event, _: EventContext| {
+            // One success tells that the destination works: the others are at fault.
+            let fails = down.load(Ordering::SeqCst) && event.sequence_number().0 != 0;
+            async move {
+                if fails {
+                    Outcome::retry(Failure::transient("x").of_event())
+                } else {
+                    Outcome::Done
+                }
+            }
+        })
+        .expect("valid")
+        .start();
+    until("what may be is parked, and the rest given up", || {
+        let counts = handle.snapshot().counts;
+        counts.parked == 10 && counts.dead_letters == 19
+    })
+    .await;
+    assert_eq!(numbers(&store, FailureKind::Parked).await.len(), 10);
+    drained(handle).await;
+}

@@ -1,0 +1,85 @@
+//! Parked events: settled when their record is there, handled again when they are due, and over when they
+//! are done or given up. Until then nothing of their ordered lane passes them.
+
+use std::time::Duration;
+
+use super::Oracle;
+
+/// What became of an event that was parked.
+#[derive(Debug, Default)]
+pub(super) struct Parked {
+    /// Whether its record is in the store.
+    is_there: bool,
+    due: Duration,
+    /// The ownership that finished it.
+    finished: Option<u64>,
+    /// A record was put when it was finished: by an owner that was late, or by a call that was.
+    is_late: bool,
+}
+
+impl Parked {
+    /// Whether it waits in the store and is not finished.
+    pub(super) fn is_open(&self) -> bool {
+        self.is_there && self.finished.is_none()
+    }
+}
+
+impl Oracle {
+    /// The store took the record of an event.
+    pub fn on_parked(&mut self, by: &str, partition: usize, id: usize, due: Duration) {
+        let epoch = self.last_epoch(by, partition);
+        let parked = self.parked.entry(id).or_default();
+        if parked.finished.is_some_and(|finished| finished < epoch) {
+            parked.finished = None;
+        }
+        parked.is_late |= parked.finished.is_some();
+        (parked.is_there, parked.due) = (true, due);
+        self.count("parked");
+        self.settle_by(id, epoch);
+    }
+
+    /// The record of an event is gone.
+    pub fn on_unparked(&mut self, by: &str, id: usize) {
+        let Some(parked) = self.parked.get_mut(&id) else { return };
+        parked.is_there = false;
+        if parked.finished.is_none() {
+            self.violations.push(format!("{by} removes event {id}, which is not finished"));
+        }
+    }
+
+    /// An event is done, skipped, or given up.
+    pub(super) fn on_finished(&mut self, id: usize, epoch: u64) {
+        if self.parks {
+            self.parked.entry(id).or_default().finished = Some(epoch);
+        }
+    }
+
+    /// Whether an event waits in the store.
+    pub(super) fn is_parked(&self, id: usize) -> bool {
+        self.parked.get(&id).is_some_and(|parked| parked.is_there)
+    }
+
+    /// An event that is in the store is handled.
+    pub(super) fn judge_return(&mut self, worker: &str, id: usize, epoch: u64, now: Duration) {
+        let Some(parked) = self.parked.get(&id) else { return };
+        let (due, is_late) = (parked.due, parked.is_late);
+        let Some(by) = parked.finished else {
+            self.count("came back from the store");
+            if now + self.clock_error < due {
+                self.violations.push(format!("{worker} handles event {id}, due at {due:?}"));
+            }
+            return;
+        };
+        let state = &self.partitions[self.events[id].partition];
+        let excused = |claim: &super::Claim| self.is_excused(&claim.by);
+        let is_excused = is_late
+            || state.was_overwritten
+            || by != epoch && state.claims.get(&by).is_none_or(excused);
+        if is_excused {
+            return self.count("repeat: its record was left");
+        }
+        self.violations.push(format!(
+            "{worker} handles event {id} as epoch {epoch}, which epoch {by} finished: its record was left"
+        ));
+    }
+}
