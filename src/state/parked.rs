@@ -92,8 +92,8 @@ pub struct ParkedEvents {
     out: usize,
     listing: Option<Listing>,
     is_listed: bool,
-    /// The store has more than is known.
-    is_cut: bool,
+    /// The store has more than is known, all of it with greater numbers.
+    cut_at: Option<SequenceNumber>,
 }
 
 #[derive(Debug, Default)]
@@ -118,7 +118,7 @@ impl ParkedEvents {
             out: 0,
             listing: None,
             is_listed: false,
-            is_cut: false,
+            cut_at: None,
         }
     }
 
@@ -129,12 +129,12 @@ impl ParkedEvents {
 
     /// Whether no more may be parked.
     pub fn is_full(&self) -> bool {
-        self.is_cut || self.known.len() >= self.limits.known
+        self.cut_at.is_some() || self.known.len() >= self.limits.known
     }
 
-    /// Whether the store has more than is known.
-    pub fn is_cut(&self) -> bool {
-        self.is_cut
+    /// Where the store has more than is known: the number up to which all of it is.
+    pub fn cut_at(&self) -> Option<SequenceNumber> {
+        self.cut_at
     }
 
     /// Whether this event is parked, or about to be.
@@ -277,7 +277,8 @@ impl ParkedEvents {
     /// The listing is read. Returns how many events it has that were not known.
     pub fn end_listing(&mut self) -> usize {
         let Some(Listing { mut seen, touched, is_cut }) = self.listing.take() else { return 0 };
-        (self.is_listed, self.is_cut) = (true, is_cut);
+        self.is_listed = true;
+        self.cut_at = seen.keys().next_back().copied().filter(|_| is_cut);
         seen.retain(|number, _| !touched.contains(number));
         let gone: Vec<SequenceNumber> = self
             .known

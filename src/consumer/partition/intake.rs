@@ -3,7 +3,6 @@
 use tokio::time::Instant;
 
 use super::PartitionWorker;
-use super::parking::Parking;
 use crate::checkpoint_store::Trial;
 use crate::config::UncheckpointedEvents;
 use crate::consumer::exit::StopReason;
@@ -21,7 +20,8 @@ impl PartitionWorker {
     /// How many events the next intake may have; 0 while intake rests. A row of events that cannot be
     /// read, of which only the range is known, comes whole.
     pub(super) fn intake_events(&self) -> usize {
-        let may_begin = self.parking.as_ref().is_none_or(Parking::may_begin);
+        let last = self.watermark.last_received();
+        let may_begin = self.parking.as_ref().is_none_or(|parking| parking.may_begin(last));
         if !self.tenure.is_running() || !may_begin {
             return 0;
         }

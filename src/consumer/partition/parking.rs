@@ -20,7 +20,7 @@ use crate::consumer::shared::Shared;
 use crate::dead_letter::record::DeadLetterRecord;
 use crate::event::{Event, Incarnation, Partition, SequenceNumber};
 use crate::failure_store::{
-    FailureKind, FailurePrefix, ListedFailure, LogIdentity, PageToken, VersionToken, kept,
+    Expected, FailureKind, FailurePrefix, ListedFailure, LogIdentity, PageToken, VersionToken, kept,
 };
 use crate::lanes::Lane;
 use crate::secret::redacted;
@@ -115,13 +115,18 @@ impl Parking {
         })
     }
 
-    /// Whether events may come in: what is parked is known, as far as it must be. Order is kept whatever
-    /// the store does; without it, one that fails holds up nothing but repeats.
-    pub(super) fn may_begin(&self) -> bool {
+    /// Whether events may come in behind this one: what is parked is known, as far as it must be. Order
+    /// is kept whatever the store does; without it, one that fails holds up nothing but repeats.
+    pub(super) fn may_begin(&self, last_received: Option<SequenceNumber>) -> bool {
         match self.is_ordered {
-            true => self.state.is_listed() && !self.state.is_cut(),
+            true => self.state.is_listed() && !self.is_unknown(last_received),
             false => self.state.is_listed() || self.failed_listings > 0,
         }
+    }
+
+    /// Whether events before the one behind this one may be parked and not be known.
+    pub(super) fn is_unknown(&self, number: Option<SequenceNumber>) -> bool {
+        self.state.cut_at().is_some_and(|cut| number >= Some(cut))
     }
 
     /// Whether no record is on its way.
@@ -186,6 +191,7 @@ impl Parking {
         record: DeadLetterRecord,
         lane: Option<LaneTag>,
         due: SystemTime,
+        expected: Expected,
     ) {
         let store = self.store.clone();
         let number = tracked.event.sequence_number();
@@ -195,7 +201,7 @@ impl Parking {
             }
             None => {
                 self.state.on_parking(number, lane, due);
-                self.writes.push(store.park(tracked, record).boxed());
+                self.writes.push(store.park(tracked, record, expected).boxed());
             }
         }
     }
@@ -268,7 +274,8 @@ impl Parking {
         let is_new = self.state.end_listing() > 0 && was_listed;
         self.is_listing = false;
         self.failed_listings = 0;
-        self.next_listing = now + if is_new { LIST_SOON } else { LIST_EVERY };
+        let is_soon = is_new || self.state.cut_at().is_some();
+        self.next_listing = now + if is_soon { LIST_SOON } else { LIST_EVERY };
         Some(self.unreadable)
     }
 

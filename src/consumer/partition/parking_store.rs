@@ -50,14 +50,20 @@ pub(super) struct ParkingStore {
 
 impl ParkingStore {
     /// Puts the record of an event for the first time.
-    pub(super) async fn park(self, tracked: Tracked, record: DeadLetterRecord) -> Stored {
+    pub(super) async fn park(
+        self,
+        tracked: Tracked,
+        record: DeadLetterRecord,
+        expected: Expected,
+    ) -> Stored {
         let key = record.identity().key(FailureKind::Parked);
         let put = || async {
             let entry = FailureEntry::of(&record)?;
-            // What an owner before put of the same event is as good.
-            match self.store.put(&key, &entry, &Expected::Anything).await {
+            match self.store.put(&key, &entry, &expected).await {
                 Ok(_version) => Ok(()),
                 Err(StoreError::Failed(error)) => Err(error),
+                // What an owner before put of the same event is as good.
+                Err(StoreError::Conflict) if expected == Expected::Absent => Ok(()),
                 Err(StoreError::Conflict) => Err(conflict()),
             }
         };

@@ -13,7 +13,7 @@ use crate::dead_letter::DeadLetter;
 use crate::dead_letter::record::DeadLetterRecord;
 use crate::error::{Error, error_chain};
 use crate::event::SequenceNumber;
-use crate::failure_store::{FailurePage, StoredFailure};
+use crate::failure_store::{Expected, FailurePage, StoredFailure};
 use crate::outcome::Failure;
 use crate::state::watermark::Ticket;
 use crate::timestamp::{from_rfc3339, rfc3339};
@@ -56,7 +56,10 @@ impl PartitionWorker {
         }
         let lane = self.waiting.lane(tracked.ticket).cloned();
         let lane = lane.or_else(|| self.waiting.lane_of(&tracked.event));
-        lane.is_some_and(|lane| parking.state.has_lane(tag(&lane)))
+        let before = SequenceNumber(tracked.event.sequence_number().0.saturating_sub(1));
+        lane.is_some_and(|lane| {
+            parking.is_unknown(Some(before)) || parking.state.has_lane(tag(&lane))
+        })
     }
 
     /// Parks an event that failed.
@@ -82,7 +85,7 @@ impl PartitionWorker {
         let mut record = DeadLetterRecord::new(&letter);
         record.due = Some(rfc3339(order.due));
         let Some(parking) = &mut self.parking else { return };
-        parking.park(tracked, record, lane.as_ref().map(tag), order.due);
+        parking.park(tracked, record, lane.as_ref().map(tag), order.due, Expected::Anything);
         if parking.is_ordered
             && !is_returned
             && let Some(lane) = lane
@@ -113,7 +116,8 @@ impl PartitionWorker {
         let mut record = DeadLetterRecord::new(&letter);
         record.due = Some(rfc3339(due));
         if let Some(parking) = &mut self.parking {
-            parking.park(tracked, record, lane.as_ref().map(tag), due);
+            // One that is there says more.
+            parking.park(tracked, record, lane.as_ref().map(tag), due, Expected::Absent);
         }
     }
 
@@ -277,7 +281,9 @@ impl PartitionWorker {
     }
 
     fn on_listed(&mut self, listed: Result<FailurePage, Error>, now: Instant) {
-        let Self { parking: Some(parking), partition, key, shared, .. } = self else { return };
+        let Self { parking: Some(parking), partition, key, shared, watermark, .. } = self else {
+            return;
+        };
         match listed {
             Ok(page) => {
                 for entry in page.entries {
@@ -309,7 +315,7 @@ impl PartitionWorker {
                     failures,
                     causes = ?error_chain(&error),
                     "the parked events cannot be listed; {}",
-                    if parking.may_begin() { "none is tried again before they are" }
+                    if parking.may_begin(watermark.last_received()) { "none is tried again before they are" }
                     else { "nothing of the partition is handled before they are, for order is kept" }
                 );
             }

@@ -141,7 +141,8 @@ fn what_is_known_is_bounded_whatever_the_store_has() {
     parked.begin_listing();
     (0..100).for_each(|index| parked.on_listed(number(index), lane(1), at(1)));
     assert_eq!(parked.end_listing(), LIMITS.known);
-    assert!(parked.is_cut() && parked.is_full());
+    assert_eq!(parked.cut_at(), Some(number(11)), "the first ones are known");
+    assert!(parked.is_full());
     parked.begin_listing();
     parked.on_listed(number(3), lane(1), at(1));
     assert_eq!((parked.end_listing(), parked.len(), parked.is_full()), (0, 1, false));

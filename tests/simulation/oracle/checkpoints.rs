@@ -3,6 +3,7 @@
 use longshore::checkpoint_store::Checkpoint;
 use longshore::config::PositionLost;
 
+use super::parking::Parked;
 use super::{Claim, Oracle, covers, watermark};
 
 impl Oracle {
@@ -130,11 +131,10 @@ impl Oracle {
         for id in log.unsettled.values() {
             self.events[*id].settled = None;
         }
-        let parked: Vec<i64> =
-            log.unsettled.iter().filter(|(_, id)| self.is_parked(**id)).map(|(n, _)| *n).collect();
-        if let Some(log) = self.logs.get_mut(&(partition, self.incarnation)) {
-            parked.iter().for_each(|number| drop(log.unsettled.remove(number)));
-        }
+        // What the failure store has is settled there.
+        let parked = &self.parked;
+        let is_parked = |id: &usize| parked.get(id).is_some_and(Parked::is_there);
+        log.unsettled.retain(|_, id| !is_parked(id));
     }
 
     /// The service refused a position, or gave the partition to another link: an ownership may

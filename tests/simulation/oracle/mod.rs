@@ -219,7 +219,9 @@ impl Oracle {
         let (partition, settled) = (event.partition, event.settled);
         if self.is_parked(id) {
             self.judge_return(worker, id, epoch, now);
-        } else if let Some(by) = settled {
+        } else if let Some(by) = settled
+            && !self.is_repeat_of_parked(id, epoch)
+        {
             self.judge_repeat(id, by, epoch);
         }
         if self.worked.contains(&(id, epoch)) && !self.partitions[partition].reused.contains(&epoch)
@@ -317,11 +319,6 @@ impl Oracle {
     /// An event is finished, skipped, or its dead letter acknowledged.
     pub fn on_settled(&mut self, id: usize, epoch: u64) {
         self.on_finished(id, epoch);
-        self.settle_by(id, epoch);
-    }
-
-    /// An event is settled, be it finished or parked.
-    fn settle_by(&mut self, id: usize, epoch: u64) {
         self.lanes.on_settled(id, epoch);
         let event = &self.events[id];
         let state = &self.partitions[event.partition];

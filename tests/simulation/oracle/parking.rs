@@ -10,6 +10,8 @@ use super::Oracle;
 pub(super) struct Parked {
     /// Whether its record is in the store.
     is_there: bool,
+    /// Whether it ever was.
+    was_there: bool,
     due: Duration,
     /// The ownership that finished it.
     finished: Option<u64>,
@@ -18,6 +20,11 @@ pub(super) struct Parked {
 }
 
 impl Parked {
+    /// Whether its record is in the store.
+    pub(super) fn is_there(&self) -> bool {
+        self.is_there
+    }
+
     /// Whether it waits in the store and is not finished.
     pub(super) fn is_open(&self) -> bool {
         self.is_there && self.finished.is_none()
@@ -33,9 +40,11 @@ impl Oracle {
             parked.finished = None;
         }
         parked.is_late |= parked.finished.is_some();
-        (parked.is_there, parked.due) = (true, due);
+        (parked.is_there, parked.was_there, parked.due) = (true, true, due);
         self.count("parked");
-        self.settle_by(id, epoch);
+        self.lanes.on_settled(id, epoch);
+        // Whoever put it, after a reset too: every owner finds it there.
+        self.settle(id, epoch);
     }
 
     /// The record of an event is gone.
@@ -54,9 +63,24 @@ impl Oracle {
         }
     }
 
+    /// Whether an owner that read the record of an event handles it though another one, which was
+    /// replaced, finished it and took the record away meanwhile.
+    pub(super) fn is_repeat_of_parked(&mut self, id: usize, epoch: u64) -> bool {
+        let Some(parked) = self.parked.get(&id).filter(|parked| parked.was_there) else {
+            return false;
+        };
+        let Some(by) = parked.finished.filter(|by| *by != epoch) else { return false };
+        let state = &self.partitions[self.events[id].partition];
+        let is_excused = state.claims.get(&by).is_none_or(|claim| self.is_excused(&claim.by));
+        if is_excused {
+            self.count("repeat: its record was left");
+        }
+        is_excused
+    }
+
     /// Whether an event waits in the store.
     pub(super) fn is_parked(&self, id: usize) -> bool {
-        self.parked.get(&id).is_some_and(|parked| parked.is_there)
+        self.parked.get(&id).is_some_and(Parked::is_there)
     }
 
     /// An event that is in the store is handled.
