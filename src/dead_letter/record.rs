@@ -100,6 +100,9 @@ pub struct DeadLetterRecord {
     /// How many times it was parked.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub parkings: u32,
+    /// How many owners of its partition ended while it was handled, of one that is parked.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub takeovers: u32,
     /// The job that replays it, or did last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<String>,
@@ -196,6 +199,7 @@ impl DeadLetterRecord {
             destination: letter.destination.as_deref().map(redacted),
             due: None,
             parkings: letter.parkings,
+            takeovers: 0,
             job: letter.job.clone(),
             generation: letter.generation,
         }

@@ -86,7 +86,8 @@ pub struct ParkedEvents {
     lanes: BTreeMap<Option<LaneTag>, Lane>,
     /// The lanes of which one may come out, by when.
     ready: BTreeSet<(SystemTime, Option<LaneTag>)>,
-    /// The ordered lanes whose first event has a number that was not received yet.
+    /// The ordered lanes whose first event is not known to be the first: it was not received yet, or is
+    /// beyond where the listing is cut.
     beyond: BTreeSet<(SequenceNumber, Option<LaneTag>)>,
     received: Option<SequenceNumber>,
     out: usize,
@@ -241,8 +242,9 @@ impl ParkedEvents {
     /// Everything up to this number was received here or settled before.
     pub fn on_received_to(&mut self, number: SequenceNumber) {
         self.received = self.received.max(Some(number));
+        let known_to = self.known_to();
         while let Some((first, tag)) = self.beyond.first().copied()
-            && Some(first) <= self.received
+            && Some(first) <= known_to
         {
             self.beyond.pop_first();
             if let Some(lane) = self.lanes.get_mut(&tag) {
@@ -302,7 +304,19 @@ impl ParkedEvents {
             }
             self.add(number, Known { due, lane, phase: Phase::Rests });
         }
+        if self.is_ordered {
+            let lanes: Vec<Option<LaneTag>> = self.lanes.keys().copied().collect();
+            lanes.into_iter().for_each(|tag| self.refresh(tag));
+        }
         new
+    }
+
+    /// Up to where nothing is missing of what comes before.
+    fn known_to(&self) -> Option<SequenceNumber> {
+        match self.cut_at {
+            None => self.received,
+            Some(cut) => self.received.min(Some(cut)),
+        }
     }
 
     fn touch(&mut self, number: SequenceNumber) {
@@ -352,6 +366,7 @@ impl ParkedEvents {
 
     /// Sees when the next event of a lane may come out.
     fn refresh(&mut self, tag: Option<LaneTag>) {
+        let known_to = self.known_to();
         let Some(lane) = self.lanes.get_mut(&tag) else { return };
         let most = match tag {
             None => self.limits.out,
@@ -359,7 +374,7 @@ impl ParkedEvents {
             Some(_) => self.limits.out_of_lane,
         };
         let first = lane.numbers.first().copied().filter(|_| self.is_ordered && tag.is_some());
-        let beyond = first.filter(|first| Some(*first) > self.received);
+        let beyond = first.filter(|first| Some(*first) > known_to);
         if lane.beyond != beyond {
             lane.beyond.take().map(|first| self.beyond.remove(&(first, tag)));
             lane.beyond = beyond;

@@ -29,9 +29,7 @@ pub fn add_parking(random: &mut SmallRng, plan: &mut Plan) {
     let after = random.random_range(500..20_000);
     let most = *[2, 20, 100_000].choose(random).unwrap_or(&20);
     let is_chosen = random.random_bool(0.35);
-    // The event that ends its process may be parked behind another one, and then it ends one owner
-    // after the other without being on trial.
-    if is_chosen && plan.results.is_none() && plan.deadly.is_none() {
+    if is_chosen && plan.results.is_none() {
         plan.parks = true;
         plan.options.park_delays = delays.iter().copied().map(Duration::from_millis).collect();
         plan.options.park_after = Duration::from_millis(after);

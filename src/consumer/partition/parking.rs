@@ -26,6 +26,7 @@ use crate::lanes::Lane;
 use crate::secret::redacted;
 use crate::state::parked::{LaneTag, ParkedEvents, ParkedLimits};
 use crate::state::watermark::Ticket;
+use crate::timestamp::from_rfc3339;
 
 /// Most parked events of a partition that are here at once.
 pub(super) const MAX_RETURNED: usize = 256;
@@ -70,6 +71,20 @@ pub(super) struct Parking {
     failed_listings: u32,
     /// Entries of this listing that say nothing of any event.
     unreadable: usize,
+    /// When the partition was claimed from an owner that died.
+    after_death: Option<SystemTime>,
+    /// What waits to be out by itself.
+    suspect: Option<Found>,
+    /// What is out by itself.
+    is_alone: Option<Ticket>,
+}
+
+/// An event that is due, and its record.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) event: Event,
+    pub(super) record: Box<DeadLetterRecord>,
+    pub(super) version: VersionToken,
 }
 
 impl Parking {
@@ -112,7 +127,56 @@ impl Parking {
             next_listing: now,
             failed_listings: 0,
             unreadable: 0,
+            after_death: None,
+            suspect: None,
+            is_alone: None,
         })
+    }
+
+    /// The owner before died. What it may have handled is a suspect: nothing tells, for what is parked is
+    /// in no checkpoint. So it is written down before it is handled, and what is written down already is
+    /// out by itself.
+    pub(super) fn on_death_before(&mut self) {
+        self.after_death = Some(self.store.shared.clock.now());
+    }
+
+    /// Whether an event may have been handled when an owner died.
+    pub(super) fn is_suspect(&self, record: &DeadLetterRecord, due: Option<SystemTime>) -> bool {
+        record.takeovers > 0 || self.after_death.is_some_and(|death| due <= Some(death))
+    }
+
+    /// A suspect waits until nothing else is out.
+    pub(super) fn hold(&mut self, found: Found) {
+        self.suspect = Some(found);
+    }
+
+    /// Takes the suspect that waits, where nothing else is out.
+    pub(super) fn take_suspect(&mut self) -> Option<Found> {
+        self.suspect.take_if(|_| self.state.out() == 1)
+    }
+
+    /// Whether a suspect is out by itself, or is to be.
+    pub(super) fn is_closed(&self) -> bool {
+        self.suspect.is_some() || self.is_alone.is_some_and(|one| self.returned.contains_key(&one))
+    }
+
+    /// Writes down that an event is about to be handled. Where it was before, nothing else comes back
+    /// meanwhile.
+    pub(super) fn mark(&mut self, tracked: Tracked, mut record: Box<DeadLetterRecord>) {
+        let Some(returned) = self.returned(tracked.ticket) else { return };
+        let version = returned.version.clone();
+        if record.takeovers > 0 {
+            self.is_alone = Some(tracked.ticket);
+        }
+        record.takeovers = record.takeovers.saturating_add(1);
+        self.writes.push(self.store.clone().mark(tracked, record, version).boxed());
+    }
+
+    /// The record of an event that is here has another version.
+    pub(super) fn on_marked(&mut self, ticket: Ticket, version: VersionToken) {
+        if let Some(returned) = self.returned.get_mut(&ticket) {
+            returned.version = version;
+        }
     }
 
     /// Whether events may come in behind this one: what is parked is known, as far as it must be. Order
@@ -162,14 +226,14 @@ impl Parking {
         event: Event,
         record: &DeadLetterRecord,
         version: VersionToken,
-        first_failure: SystemTime,
     ) -> Tracked {
         let ticket = Ticket::returned(self.tickets);
         self.tickets += 1;
         let returned = Returned {
             number: record.sequence_number,
             version,
-            first_failure,
+            first_failure: from_rfc3339(&record.first_failure)
+                .unwrap_or_else(|| self.store.shared.clock.now()),
             parkings: record.parkings,
             job: record.job.clone(),
             generation: record.generation,
@@ -225,6 +289,7 @@ impl Parking {
     /// The partition ends: what is being read is its next owner's.
     pub(super) fn on_end(&mut self) {
         self.reads = FuturesUnordered::new();
+        self.suspect = None;
         self.state.abort_listing();
         self.is_listing = true;
     }

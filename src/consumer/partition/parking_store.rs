@@ -31,6 +31,8 @@ pub(super) enum Stored {
     Parked(Tracked),
     /// The record was written again, and is due then.
     ParkedAgain(Tracked, SystemTime),
+    /// The record says that the event is about to be handled.
+    Marked(Tracked, Box<DeadLetterRecord>, VersionToken),
     /// Somebody else changed the record, or deleted it: what it says now counts.
     Changed(Tracked),
     /// The record is gone.
@@ -96,6 +98,34 @@ impl ParkingStore {
         match until_done(&self.shared, &tracked.event, PARK_AGAIN, put).await {
             true => Stored::ParkedAgain(tracked, due),
             false => Stored::Changed(tracked),
+        }
+    }
+
+    /// Writes down that an event is about to be handled that may end the process.
+    pub(super) async fn mark(
+        self,
+        tracked: Tracked,
+        record: Box<DeadLetterRecord>,
+        version: VersionToken,
+    ) -> Stored {
+        let key = record.identity().key(FailureKind::Parked);
+        let expected = Expected::Version(version);
+        let put = || async {
+            let entry = FailureEntry::of(&record)?;
+            match self.store.put(&key, &entry, &expected).await {
+                Ok(version) => Ok(Some(version)),
+                Err(StoreError::Failed(error)) => Err(error),
+                // A put whose answer was lost finds its own record.
+                Err(StoreError::Conflict) => {
+                    let found = self.store.read(&key).await?;
+                    let found = found.filter(|found| found.content == entry.content);
+                    Ok(found.map(|found| found.version))
+                }
+            }
+        };
+        match until_done(&self.shared, &tracked.event, PARK_AGAIN, put).await {
+            Some(version) => Stored::Marked(tracked, record, version),
+            None => Stored::Changed(tracked),
         }
     }
 

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use super::PartitionWorker;
-use super::parking::{Parking, tag};
+use super::parking::{Found, Parking, tag};
 use super::parking_store::{Stored, event_of};
 use crate::consumer::handling::unit::{Attempt, Tracked};
 use crate::dead_letter::DeadLetter;
@@ -170,6 +170,15 @@ impl PartitionWorker {
                     parking.state.on_gone(number);
                 }
             }
+            Stored::Marked(tracked, record, version) => {
+                if let Some(parking) = &mut self.parking {
+                    parking.on_marked(tracked.ticket, version);
+                }
+                match self.tenure.is_ending() {
+                    true => self.on_back(&tracked, self.shared.clock.now()),
+                    false => self.take_back(tracked, &record, now),
+                }
+            }
             Stored::Read(number, read) => self.on_read(number, read, now),
             Stored::Listed(listed) => self.on_listed(listed, now),
         }
@@ -215,24 +224,54 @@ impl PartitionWorker {
             }
         };
         match found {
-            Ok((record, _, _)) if due_of(&record).is_some_and(|due| due > time) => {
-                self.rest(number, due_of(&record).unwrap_or(time));
-            }
-            Ok((record, event, found)) => {
-                let version = found.version;
-                let first = from_rfc3339(&record.first_failure).unwrap_or(time);
-                let parking = self.parking.as_mut();
-                let tracked =
-                    parking.map(|parking| parking.on_returned(event, &record, version, first));
-                if let Some(tracked) = tracked {
-                    self.take_back(tracked, &record, first, now);
-                }
+            Ok((record, event, stored)) => {
+                let record = Box::new(record);
+                self.on_found(Found { event, record, version: stored.version }, now);
             }
             Err(error) => {
                 self.log_unusable(number, &error, UNUSABLE_FOR);
                 self.rest(number, time + UNUSABLE_FOR);
             }
         }
+    }
+
+    /// An event is here whose time has come, as far as known.
+    fn on_found(&mut self, found: Found, now: Instant) {
+        let time = self.shared.clock.now();
+        let due = due_of(&found.record);
+        let Some(parking) = &mut self.parking else { return };
+        if self.tenure.is_ending() || due.is_some_and(|due| due > time) {
+            let number = found.record.sequence_number;
+            return parking.state.on_back(number, due.unwrap_or(time));
+        }
+        let most = self.shared.options.max_takeovers;
+        let Some(most) = most.filter(|_| parking.is_suspect(&found.record, due)) else {
+            return self.take_found(found, now);
+        };
+        if found.record.takeovers > 0 && parking.state.out() > 1 {
+            return parking.hold(found);
+        }
+        let Found { event, record, version } = found;
+        let tracked = parking.on_returned(event, &record, version);
+        let bytes = tracked.event.budget_bytes();
+        if record.takeovers >= most {
+            let failure = Failure::permanent(format!(
+                "its handler ends the process: {most} owners of its partition ended while it was handled"
+            ));
+            self.failures.on_returned(tracked.ticket, record.attempts, None);
+            self.take_bytes(bytes);
+            return self.dead_letter(tracked, failure, now);
+        }
+        parking.mark(tracked, record);
+        self.take_bytes(bytes);
+    }
+
+    fn take_found(&mut self, found: Found, now: Instant) {
+        let Some(parking) = &mut self.parking else { return };
+        let Found { event, record, version } = found;
+        let tracked = parking.on_returned(event, &record, version);
+        self.take_bytes(tracked.event.budget_bytes());
+        self.take_back(tracked, &record, now);
     }
 
     fn rest(&mut self, number: SequenceNumber, due: SystemTime) {
@@ -254,13 +293,7 @@ impl PartitionWorker {
     }
 
     /// An event waits here again as others do.
-    fn take_back(
-        &mut self,
-        tracked: Tracked,
-        record: &DeadLetterRecord,
-        first: SystemTime,
-        now: Instant,
-    ) {
+    fn take_back(&mut self, tracked: Tracked, record: &DeadLetterRecord, now: Instant) {
         debug!(
             message_topic = %self.partition.entity,
             message_partition = %self.partition.id,
@@ -271,12 +304,11 @@ impl PartitionWorker {
             "the event comes back from the failure store"
         );
         // Of a replay it is the first failure that counts from now on.
-        let first = record.job.is_none().then_some(first);
+        let first = from_rfc3339(&record.first_failure).filter(|_| record.job.is_none());
         self.failures.on_returned(tracked.ticket, record.attempts, first);
         self.shared.counters.returned.add(1);
         let bytes = tracked.event.budget_bytes();
         self.waiting.on_retry(tracked, bytes, now.into_std());
-        self.take_bytes(bytes);
         self.retry_unplaced(now);
     }
 
@@ -335,6 +367,9 @@ impl PartitionWorker {
         {
             parking.state.on_received_to(received);
         }
+        if let Some(found) = parking.take_suspect() {
+            self.on_found(found, now);
+        }
         self.park_dead_lanes(now);
         let time = self.shared.clock.now();
         while self.may_take_back(starved)
@@ -350,7 +385,8 @@ impl PartitionWorker {
         let Some(parking) = &self.parking else { return false };
         // While single events are tried, one of them at once may be such.
         let is_probed_by_others = self.is_probed() && parking.state.out() > 0;
-        !starved && self.tenure.is_running() && !self.awaits_trial() && !is_probed_by_others
+        let is_closed = is_probed_by_others || parking.is_closed();
+        !starved && self.tenure.is_running() && !self.awaits_trial() && !is_closed
     }
 
     /// When something of this is due.

@@ -148,6 +148,25 @@ fn what_is_known_is_bounded_whatever_the_store_has() {
     assert_eq!((parked.end_listing(), parked.len(), parked.is_full()), (0, 1, false));
 }
 
+#[test]
+fn an_ordered_lane_waits_where_the_listing_is_cut_before_its_event() {
+    let mut parked = ParkedEvents::new(LIMITS, true);
+    parked.on_received_to(number(100));
+    parked.on_parking(number(50), lane(1), at(1));
+    parked.on_parked(number(50));
+    parked.begin_listing();
+    (0..20).for_each(|index| parked.on_listed(number(index), lane(2), at(1)));
+    parked.on_listed(number(30), lane(1), at(1));
+    parked.on_listed(number(50), lane(1), at(1));
+    parked.end_listing();
+    assert_eq!(all_due(&mut parked, 9), [0], "of the other lane number 30 is not known");
+    parked.begin_listing();
+    parked.on_listed(number(30), lane(1), at(1));
+    parked.on_listed(number(50), lane(1), at(1));
+    parked.end_listing();
+    assert_eq!(all_due(&mut parked, 9), [30]);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Park { number: i64, lane: u8, due: u64 },

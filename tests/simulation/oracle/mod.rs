@@ -231,7 +231,9 @@ impl Oracle {
                  result was missing"
             ));
         }
-        self.judge_window(id, epoch);
+        if !self.is_parked(id) {
+            self.judge_window(id, epoch);
+        }
         self.on_attempt(id, epoch);
         self.on_running(worker, partition);
         call

@@ -13,6 +13,8 @@ pub(super) struct Parked {
     /// Whether it ever was.
     was_there: bool,
     due: Duration,
+    /// The ownership that put it last.
+    put_by: u64,
     /// The ownership that finished it.
     finished: Option<u64>,
     /// A record was put when it was finished: by an owner that was late, or by a call that was.
@@ -40,7 +42,8 @@ impl Oracle {
             parked.finished = None;
         }
         parked.is_late |= parked.finished.is_some();
-        (parked.is_there, parked.was_there, parked.due) = (true, true, due);
+        (parked.is_there, parked.was_there) = (true, true);
+        (parked.due, parked.put_by) = (due, epoch);
         self.count("parked");
         self.lanes.on_settled(id, epoch);
         // Whoever put it, after a reset too: every owner finds it there.
@@ -86,10 +89,11 @@ impl Oracle {
     /// An event that is in the store is handled.
     pub(super) fn judge_return(&mut self, worker: &str, id: usize, epoch: u64, now: Duration) {
         let Some(parked) = self.parked.get(&id) else { return };
-        let (due, is_late) = (parked.due, parked.is_late);
+        let (due, is_late, put_by) = (parked.due, parked.is_late, parked.put_by);
         let Some(by) = parked.finished else {
             self.count("came back from the store");
-            if now + self.clock_error < due {
+            // One that was replaced goes on with what it has.
+            if now + self.clock_error < due && epoch >= put_by {
                 self.violations.push(format!("{worker} handles event {id}, due at {due:?}"));
             }
             return;

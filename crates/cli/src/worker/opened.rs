@@ -13,6 +13,7 @@ use crate::{CommandError, ReportFormat, brief};
 use longshore::blob_store::{BlobError, BlobSource, BlobStore};
 use longshore::config::{CopyBy, GoesAlong, Ordering, RateLimits};
 use longshore::dead_letter::DeadLetterSink;
+use longshore::failure_store::FailureStore;
 use longshore::producer::EntityProducer;
 use longshore::settings::{DeadLetterPlace, FilesPlace, Settings, Stores, Topic, WorkerPlaces};
 use longshore::transport::event_hubs::{EventHubsPublisher, EventHubsTransport};
@@ -37,6 +38,8 @@ pub(super) struct Opened {
     /// What was published to it.
     pub(super) tally: Arc<Tally>,
     pub(super) dead_letters: Arc<dyn DeadLetterSink>,
+    /// Where events are parked.
+    pub(super) failures: Arc<dyn FailureStore>,
     pub(super) report: Option<ReportFormat>,
 }
 
@@ -104,6 +107,7 @@ impl Opened {
             let failed = |error: longshore::Error| CommandError::new(brief(&error));
             let stores = of_settings.open_stores().map_err(failed)?;
             let letters = of_settings.open_dead_letters(&of_places.dead_letters).map_err(failed)?;
+            let failures = of_settings.open_failures().map_err(failed)?;
             let (slots, limits) = (
                 of_settings.consumer_options().max_events_in_flight,
                 of_settings.download_limits(),
@@ -113,10 +117,10 @@ impl Opened {
             let files = open(of_places.files)?.store;
             let source = of_places.source.map(open).transpose()?;
             let source = source.map(|opened| opened.source);
-            Ok::<_, CommandError>((stores, files, source, letters))
+            Ok::<_, CommandError>((stores, files, source, letters, failures))
         });
         let opened = opening.await.map_err(|error| CommandError::new(error.to_string()))?;
-        let (stores, files, source, dead_letters) = opened?;
+        let (stores, files, source, dead_letters, failures) = opened?;
         say(&settings, places, &stores)?;
         check(&*files, source.as_deref()).await?;
         Ok(Self {
@@ -130,6 +134,7 @@ impl Opened {
             results: Arc::new(EntityProducer::new(Arc::clone(&tally) as _)),
             tally,
             dead_letters,
+            failures,
             report,
             settings,
         })

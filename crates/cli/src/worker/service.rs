@@ -29,10 +29,12 @@ pub(super) async fn serve(
     lanes: Option<LaneRule>,
 ) -> Result<Ending, CommandError> {
     let mut signals = Signals::listen()?;
-    let Opened { kind, settings, transport, stores, tally, dead_letters, report, .. } = opened;
+    let Opened { kind, settings, transport, stores, tally, dead_letters, failures, report, .. } =
+        opened;
     let options = settings.transfer_options();
     let mut builder = BatchConsumer::builder(transport, stores.checkpoints)
         .dead_letters(dead_letters)
+        .failure_store(failures)
         .worker(format!("longshore-{kind}"));
     if let Some(lanes) = lanes.filter(|_| options.ordering == Ordering::Unordered) {
         builder = builder.lanes(lanes);
