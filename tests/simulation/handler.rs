@@ -86,7 +86,9 @@ impl SimHandler {
         let (id, call) = worker.on_call(event, epoch);
         let running = Running(Arc::clone(worker), event.clone(), lane);
         let plan = &worker.world.plan;
-        if plan.deadly == Some(id) {
+        // Where it is parked first, it is not the watermark that tells of it.
+        let is_parked_first = plan.parks && !worker.world.oracle(|oracle| oracle.is_parked(id));
+        if plan.deadly == Some(id) && !is_parked_first {
             let is_alone = plan.leases.is_none();
             worker.world.oracle(|oracle| oracle.on_died_of_an_event(is_alone));
             worker.die();
@@ -132,7 +134,7 @@ impl SimHandler {
                 ending = Ending::CloseLane;
             }
         }
-        if fails {
+        if fails || plan.deadly == Some(id) {
             ending = Ending::Retry;
         }
         if ending != Ending::Done {

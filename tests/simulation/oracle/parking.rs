@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::Oracle;
+use super::{Oracle, covers};
 
 /// What became of an event that was parked.
 #[derive(Debug, Default)]
@@ -82,7 +82,7 @@ impl Oracle {
     }
 
     /// Whether an event waits in the store.
-    pub(super) fn is_parked(&self, id: usize) -> bool {
+    pub fn is_parked(&self, id: usize) -> bool {
         self.parked.get(&id).is_some_and(Parked::is_there)
     }
 
@@ -92,8 +92,13 @@ impl Oracle {
         let (due, is_late, put_by) = (parked.due, parked.is_late, parked.put_by);
         let Some(by) = parked.finished else {
             self.count("came back from the store");
-            // One that was replaced goes on with what it has.
-            if now + self.clock_error < due && epoch >= put_by {
+            // Others have it from the log, or go on with what they have.
+            let number = self.events[id].number;
+            let state = &self.partitions[self.events[id].partition];
+            let claim = state.claims.get(&epoch).filter(|_| epoch >= put_by);
+            let has_it_from_there =
+                epoch == put_by || claim.is_some_and(|claim| covers(&claim.checkpoint, number));
+            if now + self.clock_error < due && has_it_from_there {
                 self.violations.push(format!("{worker} handles event {id}, due at {due:?}"));
             }
             return;
