@@ -56,6 +56,7 @@
 //!   port with adapters.
 //! - `transfer` (feature `transfer`): workers that move files, built on the consumer. [`producer`]:
 //!   publishing.
+//! - [`replay`]: hands dead letters out again, as a job.
 //! - [`state`]: the decisions, as state machines without I/O.
 //! - [`credential`]: who we are to Microsoft Entra ID, and where secrets are.
 //!
@@ -101,6 +102,7 @@ pub mod outcome;
 #[doc(hidden)]
 pub mod private_file;
 pub mod producer;
+pub mod replay;
 pub mod secret;
 pub mod settings;
 pub mod state;

@@ -20,6 +20,23 @@ impl DeadLetterRecord {
         self
     }
 
+    /// The same with the content of another record: body, key, properties and annotations. Where the event was
+    /// received, and why and how often it failed, stays.
+    #[must_use]
+    pub fn with_content_of(mut self, edited: &Self) -> Self {
+        self.version = edited.version;
+        self.key.clone_from(&edited.key);
+        self.message = edited.message.clone();
+        self.properties.clone_from(&edited.properties);
+        self.annotations.clone_from(&edited.annotations);
+        self.numbered_annotations.clone_from(&edited.numbered_annotations);
+        self.body_text.clone_from(&edited.body_text);
+        self.body_base64.clone_from(&edited.body_base64);
+        self.body_amqp.clone_from(&edited.body_amqp);
+        self.body_omitted_bytes = edited.body_omitted_bytes;
+        self
+    }
+
     /// The size of the body, as [`Event::body`] has it.
     pub(crate) fn body_bytes(&self) -> u64 {
         if let Some(bytes) = self.body_omitted_bytes {

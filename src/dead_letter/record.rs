@@ -94,7 +94,7 @@ pub struct DeadLetterRecord {
     /// What the failure blames, where it says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destination: Option<String>,
-    /// When it is to be tried again, of one that is parked.
+    /// When it is to be tried again, of one that is parked; since when a job replays it, of one that is dead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub due: Option<String>,
     /// How many times it was parked.

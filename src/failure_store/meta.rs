@@ -39,7 +39,8 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
 #[derive(Clone, PartialEq, Debug)]
 #[non_exhaustive]
 pub struct FailureMeta {
-    /// When it is to be tried again, of one that is parked.
+    /// When it is to be tried again, of one that is parked; since when a job replays it, of one that is
+    /// dead.
     pub due: Option<SystemTime>,
     /// How many times the handler had the event.
     pub attempts: u32,
@@ -94,6 +95,11 @@ impl FailureMeta {
             job: None,
             generation: 0,
         }
+    }
+
+    /// The job that replays a dead letter now: it has a time since when, as nothing else that is dead has.
+    pub fn replaying(&self) -> Option<&str> {
+        self.due.and(self.job.as_deref())
     }
 
     /// Writes it as a line, with the event it is of.

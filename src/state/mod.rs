@@ -28,6 +28,7 @@ pub mod panics;
 pub mod parked;
 pub mod placement;
 pub mod prefetch;
+pub mod replay;
 pub mod reset;
 pub mod resume;
 pub mod send_lanes;
