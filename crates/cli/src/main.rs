@@ -16,6 +16,7 @@ mod failing;
 mod file_server;
 mod job;
 mod log;
+mod parked;
 mod place;
 mod progress;
 mod report;
@@ -65,6 +66,7 @@ enum Command {
     DeadLetters(dead_letters::DeadLettersArgs),
     Demo(DemoArgs),
     Emulator(emulator::EmulatorArgs),
+    Parked(parked::ParkedArgs),
     Test(test::TestArgs),
     Transfer(TransferArgs),
     Worker(worker::WorkerArgs),
@@ -406,6 +408,7 @@ pub fn main() -> ExitCode {
             Command::DeadLetters(args) => dead_letters::run(args).await,
             Command::Demo(args) => demo::run(args).await,
             Command::Emulator(args) => emulator::run(args).await,
+            Command::Parked(args) => parked::run(args).await,
             Command::Test(args) => test::run(args).await,
             Command::Transfer(args) => transfer::run(args).await,
             Command::Worker(args) => worker::run(args).await,

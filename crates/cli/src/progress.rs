@@ -30,9 +30,19 @@ const BAR_MAX_COLUMNS: usize = 30;
 /// Most large files that have a bar of their own.
 const MAX_LARGE_BARS: usize = 6;
 
+/// What a run goes through.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum Unit {
+    #[default]
+    Files,
+    /// Their bytes say nothing: the rate is theirs.
+    Letters,
+}
+
 /// Where a run stands.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Standing {
+    pub(super) unit: Unit,
     pub(super) files: u64,
     /// Tasks that became dead letters.
     pub(super) failed: u64,
@@ -55,6 +65,14 @@ impl Standing {
         (self.files + self.failed).min(self.total_files)
     }
 
+    /// What the rate is of.
+    fn amount(&self) -> u64 {
+        match self.unit {
+            Unit::Files => self.bytes,
+            Unit::Letters => self.settled(),
+        }
+    }
+
     /// From 0 to 1.
     fn share(&self) -> f64 {
         let (done, total) = match self.total_bytes {
@@ -72,11 +90,12 @@ impl Standing {
 /// What the standing is, with what its past says about it.
 #[derive(Clone, Copy, Debug, Default)]
 struct Outlook {
-    bytes_per_second: Option<f64>,
+    /// Bytes or letters.
+    per_second: Option<f64>,
     left: Option<Duration>,
 }
 
-/// The bytes of the last seconds.
+/// The bytes or letters of the last seconds.
 #[derive(Debug, Default)]
 struct Past(VecDeque<(Duration, u64)>);
 
@@ -88,12 +107,12 @@ impl Past {
         while self.0.get(1).is_some_and(|(at, _bytes)| *at <= begin) {
             self.0.pop_front();
         }
-        self.0.push_back((elapsed, standing.bytes));
-        let bytes_per_second = self.0.front().and_then(|(at, bytes)| {
+        self.0.push_back((elapsed, standing.amount()));
+        let per_second = self.0.front().and_then(|(at, amount)| {
             let window = elapsed.saturating_sub(*at).as_secs_f64();
-            (window > 0.0).then(|| standing.bytes.saturating_sub(*bytes) as f64 / window)
+            (window > 0.0).then(|| standing.amount().saturating_sub(*amount) as f64 / window)
         });
-        Outlook { bytes_per_second, left: left(elapsed, standing, bytes_per_second) }
+        Outlook { per_second, left: left(elapsed, standing, per_second) }
     }
 }
 
@@ -118,17 +137,21 @@ fn left(elapsed: Duration, standing: &Standing, bytes_per_second: Option<f64>) -
 
 /// The parts of a line, the most telling first.
 fn parts(standing: &Standing, outlook: &Outlook) -> Vec<String> {
-    let rate = outlook.bytes_per_second.map(|rate| format!("{}/s", size(rate as u64)));
+    let rate = outlook.per_second.map(|rate| match standing.unit {
+        Unit::Files => format!("{}/s", size(rate as u64)),
+        Unit::Letters => format!("{rate:.0}/s"),
+    });
     let left = outlook.left.map(|left| format!("ETA {}", clock(left)));
-    let failed = (standing.failed > 0).then(|| format!("{} failed", standing.failed));
-    let running = (standing.running > 0).then(|| format!("{} running", standing.running));
+    let (unit, failed, running, bytes) = match standing.unit {
+        Unit::Files => ("files", "failed", "running", Some(size(standing.bytes))),
+        Unit::Letters => ("letters", "not done", "with the workers", None),
+    };
+    let failed = (standing.failed > 0).then(|| format!("{} {failed}", standing.failed));
+    let running = (standing.running > 0).then(|| format!("{} {running}", standing.running));
     let more = if standing.is_total_known { "" } else { "+" };
-    let files = format!("{} of {}{more} files", standing.files, standing.total_files);
+    let files = format!("{} of {}{more} {unit}", standing.files, standing.total_files);
     let waiting = standing.waiting.as_ref().map(ToString::to_string);
-    [Some(files), rate, left, failed, waiting, running, Some(size(standing.bytes))]
-        .into_iter()
-        .flatten()
-        .collect()
+    [Some(files), rate, left, failed, waiting, running, bytes].into_iter().flatten().collect()
 }
 
 /// A bar for a large file, its name cut where the columns do not hold it.
@@ -260,8 +283,8 @@ impl Display {
         let standing =
             Standing { running: 0, waiting: None, large: Vec::new(), ..standing.clone() };
         let seconds = elapsed.as_secs_f64();
-        let rate = (seconds > 0.0).then(|| standing.bytes as f64 / seconds);
-        let outlook = Outlook { bytes_per_second: rate, left: None };
+        let rate = (seconds > 0.0).then(|| standing.amount() as f64 / seconds);
+        let outlook = Outlook { per_second: rate, left: None };
         match &self.bar {
             Some(bar) => bar.show(|columns| live_line(&self.name, &standing, &outlook, columns)),
             None if standing.total_files > 0 => self.log(&standing, &outlook),
@@ -281,6 +304,7 @@ mod tests {
     use super::*;
 
     const RUN: Standing = Standing {
+        unit: Unit::Files,
         files: 2_050,
         failed: 2,
         total_files: 5_000,
@@ -293,7 +317,7 @@ mod tests {
     };
 
     fn outlook() -> Outlook {
-        Outlook { bytes_per_second: Some(5.1e6), left: Some(Duration::from_secs(83)) }
+        Outlook { per_second: Some(5.1e6), left: Some(Duration::from_secs(83)) }
     }
 
     #[test]
@@ -311,6 +335,16 @@ mod tests {
         let waits = Standing { waiting, is_total_known: true, ..read };
         let said = log_line(&waits, &Outlook::default());
         assert_eq!(said, "0 of 3 files, 1 waits 38 s: 503, 0 bytes");
+    }
+
+    #[test]
+    fn letters_are_counted_without_bytes() {
+        let replay = Standing { unit: Unit::Letters, running: 500, bytes: 0, ..RUN };
+        let outlook = Outlook { per_second: Some(498.7), left: Some(Duration::from_secs(6)) };
+        assert_eq!(
+            log_line(&replay, &outlook),
+            "2050 of 5000 letters, 499/s, ETA 0:06, 2 not done, 500 with the workers"
+        );
     }
 
     #[test]
@@ -372,7 +406,7 @@ mod tests {
         let at = |second, bytes| (Duration::from_secs(second), Standing { bytes, ..RUN });
         let rates: Vec<Option<f64>> = [at(0, 0), at(1, 100), at(2, 300), at(5, 600), at(8, 600)]
             .iter()
-            .map(|(elapsed, standing)| past.on_standing(*elapsed, standing).bytes_per_second)
+            .map(|(elapsed, standing)| past.on_standing(*elapsed, standing).per_second)
             .collect();
         assert_eq!(rates, [None, Some(100.0), Some(150.0), Some(100.0), Some(0.0)]);
     }

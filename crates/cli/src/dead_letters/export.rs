@@ -14,7 +14,7 @@ use super::table::counted;
 use crate::terminal::{as_json, give, give_all, tell};
 use crate::{CommandError, Ending, ReportFormat};
 use longshore::error::error_chain;
-use longshore::failure_store::FailureKey;
+use longshore::failure_store::{FailureKey, FailureKind};
 use longshore::private_file;
 
 /// Keys that are kept at a time, between a listing and the reads.
@@ -63,7 +63,7 @@ pub(super) async fn run(args: ExportArgs) -> Result<Ending, CommandError> {
             )),
         }
     }
-    looked.tell(&opened.place);
+    looked.tell(&opened.place, FailureKind::Dead);
     let unreadable = written.unreadable + looked.unreadable;
     if unreadable == 0 {
         return Ok(Ending::Done);
@@ -120,7 +120,7 @@ async fn write(
     lines: &mut impl Lines,
 ) -> Result<(Written, Looked), CommandError> {
     let mut written = Written::default();
-    let mut scan = letters::Scan::new(opened, filter);
+    let mut scan = letters::Scan::new(opened, filter, FailureKind::Dead);
     loop {
         let mut keys: Vec<FailureKey> = Vec::new();
         let is_over = scan

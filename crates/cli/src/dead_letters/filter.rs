@@ -19,9 +19,9 @@ const SECONDS_OF_A_DAY: u64 = 24 * 60 * 60;
 const MAX_AGE_DAYS: u64 = 365 * 100;
 
 #[derive(Args, Debug, Default)]
-#[command(next_help_heading = "Which letters (all of this must hold)")]
-pub(super) struct FilterArgs {
-    /// A letter, as `list --ids` shows it or as HUB/PARTITION#NUMBER; may be given several times
+#[command(next_help_heading = "Which ones (all of this must hold)")]
+pub(crate) struct FilterArgs {
+    /// One, as `list --ids` shows it or as HUB/PARTITION#NUMBER; may be given several times
     #[arg(long, value_name = "ID")]
     id: Vec<LetterId>,
     /// Failures that are like each other
@@ -30,7 +30,7 @@ pub(super) struct FilterArgs {
     /// Words of the reason that `list` shows
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
-    /// The worker that gave up
+    /// The worker that it failed in
     #[arg(long, value_name = "NAME")]
     worker: Option<String>,
     /// What the failure blames
@@ -54,29 +54,41 @@ pub(super) struct FilterArgs {
     /// Failed last at least so long ago: 30d, 12h
     #[arg(long, value_name = "AGE", value_parser = age)]
     older_than: Option<Duration>,
+    /// The job that replays it, or did last
+    #[arg(long, value_name = "JOB")]
+    job: Option<String>,
 }
 
 impl FilterArgs {
     /// Whether nothing is asked for, so that every letter matches.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         let Self { id, fingerprint, reason, worker, destination, .. } = self;
-        let Self { class, entity, group, partition, day, older_than, .. } = self;
-        let texts = [reason, worker, destination, entity, group, partition, day];
+        let Self { class, entity, group, partition, day, older_than, job, .. } = self;
+        let texts = [reason, worker, destination, entity, group, partition, day, job];
         id.is_empty()
             && texts.into_iter().all(Option::is_none)
             && (fingerprint.is_none() && class.is_none() && older_than.is_none())
     }
 
+    /// What is wrong where something is done to all that is meant: nobody means everything by saying nothing.
+    pub(crate) fn fault(&self, all: bool) -> Option<&'static str> {
+        match (all, self.is_empty()) {
+            (false, true) => Some("say which ones with a filter, or --all for every one"),
+            (true, false) => Some("--all is every one: leave the other filters out"),
+            _ => None,
+        }
+    }
+
     /// What all that is meant is below.
-    pub(super) fn prefix(&self) -> FailurePrefix {
+    pub(crate) fn prefix(&self, kind: FailureKind) -> FailurePrefix {
         match self.id.as_slice() {
-            [LetterId::Whole(event)] => FailurePrefix::of_log(FailureKind::Dead, &event.log),
-            _ => FailurePrefix::all(FailureKind::Dead),
+            [LetterId::Whole(event)] => FailurePrefix::of_log(kind, &event.log),
+            _ => FailurePrefix::all(kind),
         }
     }
 
     /// Whether a letter is meant, at this time.
-    pub(super) fn matches(&self, letter: &ListedFailure, now: SystemTime) -> bool {
+    pub(crate) fn matches(&self, letter: &ListedFailure, now: SystemTime) -> bool {
         let ListedFailure { key, meta, .. } = letter;
         let log = &key.event.log;
         let is = |asked: &Option<String>, found: Option<&str>| {
@@ -98,17 +110,18 @@ impl FilterArgs {
             && is(&self.partition, Some(log.partition.as_str()))
             && self.day.as_deref().is_none_or(|asked| asked == day_of(meta.last_failure))
             && self.older_than.is_none_or(|asked| age >= asked)
+            && is(&self.job, meta.job.as_deref())
     }
 }
 
 /// The day of a time, in UTC.
-pub(super) fn day_of(time: SystemTime) -> String {
+pub(crate) fn day_of(time: SystemTime) -> String {
     rfc3339(time).chars().take_while(|letter| *letter != 'T').collect()
 }
 
 /// A letter as people name it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum LetterId {
+pub(crate) enum LetterId {
     Whole(EventIdentity),
     /// Of any namespace, incarnation and group.
     Short {
@@ -119,7 +132,7 @@ pub(super) enum LetterId {
 }
 
 impl LetterId {
-    pub(super) fn is_of(&self, event: &EventIdentity) -> bool {
+    pub(crate) fn is_of(&self, event: &EventIdentity) -> bool {
         match self {
             Self::Whole(whole) => whole == event,
             Self::Short { entity, partition, number } => {
@@ -145,6 +158,7 @@ impl FromStr for LetterId {
             Some(short) => Ok(short),
             None => text
                 .strip_prefix("dead/")
+                .or_else(|| text.strip_prefix("parked/"))
                 .unwrap_or(text)
                 .parse()
                 .map(Self::Whole)
@@ -230,10 +244,12 @@ mod tests {
         assert!(matches(&|f| f.older_than = Some(age("2d").unwrap())));
         assert!(!matches(&|f| f.older_than = Some(age("49h").unwrap())));
         assert!(!matches(&|f| f.class = Some(ErrorClass::Auth)));
+        assert!(!matches(&|f| f.job = text("20260131t120000-1a2b3c")));
         let whole = letter.key.event.to_string();
         for (id, is_meant) in [
             (whole.as_str(), true),
             (&format!("dead/{whole}"), true),
+            (&format!("parked/{whole}"), true),
             ("orders/0#17", true),
             ("orders/1#17", false),
             ("orders/0#18", false),

@@ -13,7 +13,7 @@ use super::table::{Side, counted, draw, minute};
 use super::{GroupArgs, GroupBy};
 use crate::terminal::{as_json, give, result_columns, tell};
 use crate::{CommandError, Ending, ReportFormat};
-use longshore::failure_store::ListedFailure;
+use longshore::failure_store::{FailureKind, ListedFailure};
 use longshore::timestamp::rfc3339;
 
 /// Most groups that are counted apart; letters of others are counted together.
@@ -39,7 +39,7 @@ pub(super) async fn run(args: GroupArgs) -> Result<Ending, CommandError> {
     };
     let mut groups: BTreeMap<String, Group> = BTreeMap::new();
     let mut in_no_group = 0_u64;
-    let looked = letters::each(&opened, &filter, |letter| {
+    let looked = letters::each(&opened, &filter, FailureKind::Dead, |letter| {
         let key = key_of(by, &letter);
         if groups.len() < MAX_GROUPS || groups.contains_key(&key) {
             add(groups.entry(key), &letter, by);
@@ -69,7 +69,7 @@ pub(super) async fn run(args: GroupArgs) -> Result<Ending, CommandError> {
         None if groups.is_empty() => {}
         None => give(drawn(&opened, by, &groups, looked.matching, all)),
     }
-    looked.tell(&opened.place);
+    looked.tell(&opened.place, FailureKind::Dead);
     if in_no_group > 0 {
         let letters = counted(in_no_group, "letter");
         tell(format_args!("{letters} of still other groups are not shown: use a filter"));

@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::ImportArgs;
-use super::opened::{Opened, WITHOUT_HUB};
+use super::opened::{Opened, WITHOUT_HUB, hub_named};
 use super::table::counted;
 use crate::configured::{refuse, warn};
 use crate::terminal::{as_json, give, tell};
@@ -19,7 +19,6 @@ use longshore::dead_letter::record::DeadLetterRecord;
 use longshore::error::{Error, ErrorClass, error_chain};
 use longshore::event::{Event, PartitionId};
 use longshore::failure_store::{Expected, FailureEntry, FailureKind, StoreError};
-use longshore::settings::Settings;
 use longshore::transport::event_hubs::EventHubsTransport;
 use longshore::transport::{LinkStart, LogProperties, OpenLink, Transport};
 
@@ -50,7 +49,8 @@ pub(super) async fn run(args: ImportArgs) -> Result<Ending, CommandError> {
     };
     warn(&settings);
     let settings = settings.fetched().await?;
-    let transport = transport(&settings, &hub)?;
+    let (namespace, entity) = hub_named(&settings, &hub)?;
+    let transport = EventHubsTransport::new(namespace, entity, settings.consumer_group().clone());
     let opened = Opened::or_create(&settings)?;
     let mut imported = Imported::default();
     let read = read(&transport, &opened, dry_run, &mut imported).await;
@@ -82,18 +82,6 @@ pub(super) async fn run(args: ImportArgs) -> Result<Ending, CommandError> {
         counted(unreadable, "event")
     ));
     Ok(Ending::SomeFailed)
-}
-
-/// The hub of a topic, or the one of this name in the namespace that all share.
-fn transport(settings: &Settings, hub: &str) -> Result<EventHubsTransport, CommandError> {
-    let group = settings.consumer_group().clone();
-    Ok(match settings.topic(hub) {
-        Ok(topic) => {
-            let namespace = settings.namespace_of(topic)?;
-            EventHubsTransport::new(namespace, topic.entity().clone(), group)
-        }
-        Err(_no_topic) => EventHubsTransport::new(settings.namespace()?, hub, group),
-    })
 }
 
 async fn read(

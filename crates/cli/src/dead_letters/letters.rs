@@ -1,4 +1,4 @@
-//! Goes through the letters of a store, page by page, and keeps those that are meant.
+//! Goes through the letters of a store, or through what it has parked, page by page, and keeps what is meant.
 
 use std::collections::BTreeSet;
 use std::time::SystemTime;
@@ -10,35 +10,35 @@ use crate::terminal::tell;
 use crate::{CommandError, brief};
 use longshore::event::{EntityName, PartitionId, SequenceNumber};
 use longshore::failure_store::{
-    EventIdentity, FailureKind, FailurePage, Listed, ListedFailure, LogIdentity, MAX_PAGE_ENTRIES,
+    FailureKey, FailureKind, FailurePage, Listed, ListedFailure, LogIdentity, MAX_PAGE_ENTRIES,
     PageToken, StoredFailure,
 };
 
 /// Whether to look at more letters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Next {
+pub(crate) enum Next {
     GoOn,
     Enough,
 }
 
 /// How many entries were looked at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Looked {
-    pub(super) letters: u64,
-    pub(super) matching: u64,
-    pub(super) unreadable: u64,
+pub(crate) struct Looked {
+    pub(crate) letters: u64,
+    pub(crate) matching: u64,
+    pub(crate) unreadable: u64,
 }
 
 impl Looked {
     /// Says that nothing matches, and what cannot be read.
-    pub(super) fn tell(self, place: &str) {
+    pub(crate) fn tell(self, place: &str, kind: FailureKind) {
+        let (one, all) = (noun(kind), titled(kind));
         if self.matching == 0 {
             match self.letters {
-                0 => tell(format_args!("there are no dead letters in {place}")),
-                letters => tell(format_args!(
-                    "no letter matches, of {} in {place}",
-                    counted(letters, "letter")
-                )),
+                0 => tell(format_args!("there are no {all} in {place}")),
+                letters => {
+                    tell(format_args!("no {one} matches, of {} in {place}", counted(letters, one)));
+                }
             }
         }
         if self.unreadable > 1 {
@@ -47,24 +47,42 @@ impl Looked {
     }
 }
 
+/// What one of them is called.
+pub(crate) fn noun(kind: FailureKind) -> &'static str {
+    match kind {
+        FailureKind::Dead => "letter",
+        FailureKind::Parked => "event",
+    }
+}
+
+/// What all of them are called.
+pub(crate) fn titled(kind: FailureKind) -> &'static str {
+    match kind {
+        FailureKind::Dead => "dead letters",
+        FailureKind::Parked => "parked events",
+    }
+}
+
 /// A way through the letters of a store, in its order. It can be left and gone on with.
-pub(super) struct Scan<'a> {
+pub(crate) struct Scan<'a> {
     opened: &'a Opened,
     filter: &'a FilterArgs,
+    kind: FailureKind,
     now: SystemTime,
     /// What is left of the page at hand, in its order.
     page: std::vec::IntoIter<Listed>,
     after: Option<PageToken>,
     /// Whether the page at hand is the last one.
     is_last: bool,
-    pub(super) looked: Looked,
+    pub(crate) looked: Looked,
 }
 
 impl<'a> Scan<'a> {
-    pub(super) fn new(opened: &'a Opened, filter: &'a FilterArgs) -> Self {
+    pub(crate) fn new(opened: &'a Opened, filter: &'a FilterArgs, kind: FailureKind) -> Self {
         Self {
             opened,
             filter,
+            kind,
             now: SystemTime::now(),
             page: Vec::new().into_iter(),
             after: None,
@@ -75,7 +93,7 @@ impl<'a> Scan<'a> {
 
     /// Calls `on_letter` with each letter that is meant, until it has enough. Says whether there are no
     /// more.
-    pub(super) async fn run(
+    pub(crate) async fn run(
         &mut self,
         mut on_letter: impl FnMut(ListedFailure) -> Result<Next, CommandError>,
     ) -> Result<bool, CommandError> {
@@ -90,7 +108,7 @@ impl<'a> Scan<'a> {
             if self.is_last {
                 return Ok(true);
             }
-            let prefix = self.filter.prefix();
+            let prefix = self.filter.prefix(self.kind);
             let page = self.opened.store.list(&prefix, self.after.as_ref(), MAX_PAGE_ENTRIES).await;
             let FailurePage { entries, next, .. } =
                 page.map_err(|error| CommandError::new(brief(&error)))?;
@@ -120,32 +138,35 @@ impl<'a> Scan<'a> {
 }
 
 /// Calls `on_letter` with each letter that is meant.
-pub(super) async fn each(
+pub(crate) async fn each(
     opened: &Opened,
     filter: &FilterArgs,
+    kind: FailureKind,
     on_letter: impl FnMut(ListedFailure) -> Result<Next, CommandError>,
 ) -> Result<Looked, CommandError> {
-    let mut scan = Scan::new(opened, filter);
+    let mut scan = Scan::new(opened, filter, kind);
     scan.run(on_letter).await?;
     Ok(scan.looked)
 }
 
 /// The one letter of an id.
-pub(super) async fn one(opened: &Opened, id: &str) -> Result<StoredFailure, CommandError> {
+pub(crate) async fn one(
+    opened: &Opened,
+    id: &str,
+    kind: FailureKind,
+) -> Result<StoredFailure, CommandError> {
     let found = match id.parse().map_err(CommandError::new)? {
-        LetterId::Whole(event) => read(opened, event).await?,
+        LetterId::Whole(event) => read(opened, event.key(kind)).await?,
         LetterId::Short { entity, partition, number } => {
-            short(opened, &entity, &partition, number).await?
+            short(opened, &entity, &partition, number, kind).await?
         }
     };
-    found.ok_or_else(|| CommandError::new(format!("there is no letter {id} in {}", opened.place)))
+    found.ok_or_else(|| {
+        CommandError::new(format!("there is no {} {id} in {}", noun(kind), opened.place))
+    })
 }
 
-async fn read(
-    opened: &Opened,
-    event: EventIdentity,
-) -> Result<Option<StoredFailure>, CommandError> {
-    let key = event.key(FailureKind::Dead);
+async fn read(opened: &Opened, key: FailureKey) -> Result<Option<StoredFailure>, CommandError> {
     opened.store.read(&key).await.map_err(|error| CommandError::new(brief(&error)))
 }
 
@@ -156,10 +177,11 @@ async fn short(
     entity: &EntityName,
     partition: &PartitionId,
     number: SequenceNumber,
+    kind: FailureKind,
 ) -> Result<Option<StoredFailure>, CommandError> {
     let filter = FilterArgs::default();
     let mut logs = BTreeSet::new();
-    let mut scan = Scan::new(opened, &filter);
+    let mut scan = Scan::new(opened, &filter, kind);
     let mut left = MAX_PAGE_ENTRIES;
     scan.run(|letter| {
         let log = letter.key.event.log;
@@ -171,7 +193,7 @@ async fn short(
     })
     .await?;
     for log in logs {
-        if let Some(found) = read(opened, log.event(number)).await? {
+        if let Some(found) = read(opened, log.event(number).key(kind)).await? {
             return Ok(Some(found));
         }
     }
@@ -185,7 +207,7 @@ async fn short(
     })
     .await?;
     match found {
-        Some(event) => read(opened, event).await,
+        Some(event) => read(opened, event.key(kind)).await,
         None => Ok(None),
     }
 }

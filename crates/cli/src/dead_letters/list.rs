@@ -1,31 +1,37 @@
-//! `list`: letters in the order of the store, at most so many.
+//! `list`: letters, or what is parked, in the order of the store, at most so many.
 
 use serde_json::json;
 
 use super::ListArgs;
-use super::letters::{self, Next};
+use super::letters::{self, Next, noun, titled};
 use super::opened::Opened;
-use super::table::{Side, as_value, counted, draw, minute};
+use super::table::{Side, as_value, counted, draw, is_replayed, minute, short};
 use crate::terminal::{as_json, give, give_all, result_columns, tell};
 use crate::{CommandError, Ending, ReportFormat};
-use longshore::failure_store::ListedFailure;
+use longshore::failure_store::{FailureKind, ListedFailure};
 
-const TITLES: [(&str, Side); 5] = [
-    ("failed last", Side::Left),
-    ("event", Side::Left),
-    ("class", Side::Left),
-    ("tries", Side::Right),
-    ("reason", Side::Left),
-];
+fn titles(kind: FailureKind) -> [(&'static str, Side); 5] {
+    let time = match kind {
+        FailureKind::Dead => "failed last",
+        FailureKind::Parked => "due",
+    };
+    [
+        (time, Side::Left),
+        ("event", Side::Left),
+        ("class", Side::Left),
+        ("tries", Side::Right),
+        ("reason", Side::Left),
+    ]
+}
 
-pub(super) async fn run(args: ListArgs) -> Result<Ending, CommandError> {
+pub(crate) async fn run(args: ListArgs, kind: FailureKind) -> Result<Ending, CommandError> {
     let ListArgs { filter, limit, ids, common } = args;
     let Some(opened) = Opened::new(&common.config, common.report)? else {
         return Ok(Ending::Unusable);
     };
     let mut shown = Vec::new();
     let mut has_more = false;
-    let looked = letters::each(&opened, &filter, |letter| {
+    let looked = letters::each(&opened, &filter, kind, |letter| {
         has_more = shown.len() >= limit;
         if has_more {
             return Ok(Next::Enough);
@@ -37,9 +43,13 @@ pub(super) async fn run(args: ListArgs) -> Result<Ending, CommandError> {
     match common.report {
         Some(ReportFormat::Json) => {
             let letters: Vec<_> = shown.iter().map(as_value).collect();
+            let name = match kind {
+                FailureKind::Dead => "letters",
+                FailureKind::Parked => "events",
+            };
             give(as_json(&json!({
                 "store": opened.place,
-                "letters": letters,
+                name: letters,
                 "has_more": has_more,
                 "unreadable": looked.unreadable,
             }))?);
@@ -54,30 +64,40 @@ pub(super) async fn run(args: ListArgs) -> Result<Ending, CommandError> {
         None => {
             let rows: Vec<_> = shown.iter().map(row).collect();
             give(format_args!(
-                "dead letters in {}\n\n{}",
+                "{} in {}\n\n{}",
+                titled(kind),
                 opened.place,
-                draw(TITLES, &rows, result_columns())
+                draw(titles(kind), &rows, result_columns())
             ));
         }
     }
-    looked.tell(&opened.place);
+    looked.tell(&opened.place, kind);
     if has_more {
-        let shown = counted(shown.len() as u64, "letter");
-        tell(format_args!(
-            "there are more than these {shown}: --limit shows more, `group` counts them"
-        ));
+        let shown = counted(shown.len() as u64, noun(kind));
+        let counts = match kind {
+            FailureKind::Dead => ", `group` counts them",
+            FailureKind::Parked => "",
+        };
+        tell(format_args!("there are more than these {shown}: --limit shows more{counts}"));
     }
     Ok(if looked.unreadable == 0 { Ending::Done } else { Ending::SomeFailed })
 }
 
 fn row(letter: &ListedFailure) -> [String; 5] {
     let ListedFailure { key, meta, .. } = letter;
-    let log = &key.event.log;
+    let time = match key.kind {
+        FailureKind::Dead => Some(meta.last_failure),
+        FailureKind::Parked => meta.due,
+    };
+    let reason = match meta.job.as_ref().filter(|_| is_replayed(letter)) {
+        Some(job) => format!("replay {job}: {}", meta.reason),
+        None => meta.reason.clone(),
+    };
     [
-        minute(meta.last_failure),
-        format!("{}/{}#{}", log.entity, log.partition, key.event.sequence_number),
+        time.map_or_else(|| "-".to_owned(), minute),
+        short(&key.event),
         meta.class.to_string(),
         meta.attempts.to_string(),
-        meta.reason.clone(),
+        reason,
     ]
 }

@@ -5,22 +5,25 @@
 //!                 └─> letters: page by page, filtered ──┬─> list, group ──> table, JSON
 //!                                                       ├─> show    one record
 //!                                                       ├─> export  records, a line each
-//!                                                       └─> purge   deletes by version
+//!                                                       ├─> purge   deletes by version
+//!                                                       └─> replay  a job, see longshore::replay
 //!  hub ──> import ──> the store
 //! ```
 //!
 //! Listings open no record and keep no page but the one at hand, so a store of any size can be read.
 
+pub(super) mod acts;
 mod export;
-mod filter;
+pub(super) mod filter;
 mod group;
 mod import;
-mod letters;
-mod list;
-mod opened;
+pub(super) mod letters;
+pub(super) mod list;
+pub(super) mod opened;
 mod purge;
-mod show;
-mod table;
+mod replay;
+pub(super) mod show;
+pub(super) mod table;
 
 use std::path::PathBuf;
 
@@ -29,8 +32,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use self::filter::FilterArgs;
 use super::configured::FileArgs;
 use super::{CommandError, Ending, ReportFormat};
+use longshore::failure_store::FailureKind;
 
-/// Reads the dead letters of a store of failures: lists, groups, shows, exports and purges them.
+/// Reads the dead letters of a store of failures: lists, groups, shows, exports, replays and purges them.
 ///
 /// Reads the same variables as a worker: LONGSHORE_FAILURES, or else LONGSHORE_CHECKPOINT_CONTAINER or
 /// LONGSHORE_CHECKPOINT_FOLDER, beside which they are; see docs/configuration.md. Workers may run
@@ -48,6 +52,7 @@ enum Command {
     Group(GroupArgs),
     Show(ShowArgs),
     Export(ExportArgs),
+    Replay(replay::ReplayArgs),
     Purge(PurgeArgs),
     Import(ImportArgs),
 }
@@ -60,21 +65,21 @@ Exit codes:
   3    a part is missing: letters that cannot be read, or that could not be deleted";
 
 #[derive(Args, Debug)]
-struct CommonArgs {
+pub(super) struct CommonArgs {
     #[command(flatten)]
-    config: FileArgs,
+    pub(super) config: FileArgs,
     /// What stdout gets, instead of text
     #[arg(long, value_name = "FORMAT")]
-    report: Option<ReportFormat>,
+    pub(super) report: Option<ReportFormat>,
 }
 
-/// Lists letters: when each failed last, why, and its id.
+/// Lists letters: when each failed last, why, which job replays it, and its id.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXIT_CODES)]
-struct ListArgs {
+pub(super) struct ListArgs {
     #[command(flatten)]
     filter: FilterArgs,
-    /// Most letters that are shown
+    /// Most that are shown
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: usize,
     /// Shows nothing but ids, a line each
@@ -124,8 +129,8 @@ enum GroupBy {
 /// Shows one letter: the event with its headers and its body, why it failed, and its life.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXIT_CODES)]
-struct ShowArgs {
-    /// The letter: an id as `list --ids` shows it, or HUB/PARTITION#NUMBER
+pub(super) struct ShowArgs {
+    /// Which one: an id as `list --ids` shows it, or HUB/PARTITION#NUMBER
     #[arg(value_name = "ID")]
     id: String,
     /// How the body is shown
@@ -136,7 +141,7 @@ struct ShowArgs {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-enum BodyForm {
+pub(super) enum BodyForm {
     /// As JSON where it is, else as text where it is, else the beginning in hexadecimal
     Auto,
     /// As text; what is no UTF-8 is replaced
@@ -199,10 +204,11 @@ struct ImportArgs {
 
 pub(super) async fn run(args: DeadLettersArgs) -> Result<Ending, CommandError> {
     match args.command {
-        Command::List(args) => list::run(args).await,
+        Command::List(args) => list::run(args, FailureKind::Dead).await,
         Command::Group(args) => group::run(args).await,
-        Command::Show(args) => show::run(args).await,
+        Command::Show(args) => show::run(args, FailureKind::Dead).await,
         Command::Export(args) => export::run(args).await,
+        Command::Replay(args) => replay::run(args).await,
         Command::Purge(args) => purge::run(args).await,
         Command::Import(args) => import::run(args).await,
     }

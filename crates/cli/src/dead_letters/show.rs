@@ -1,15 +1,17 @@
-//! `show`: one letter with all that is known of it.
+//! `show`: one letter, or one event that is parked, with all that is known of it.
 
 use std::fmt::Write as _;
 
 use serde_json::Value;
 
+use super::letters::noun;
 use super::opened::Opened;
 use super::{BodyForm, ShowArgs, letters};
 use crate::report::size;
 use crate::terminal::{as_json, give, in_one_line};
 use crate::{CommandError, Ending, ReportFormat};
 use longshore::dead_letter::record::DeadLetterRecord;
+use longshore::failure_store::FailureKind;
 use longshore::secret::redacted;
 
 /// So much is shown in hexadecimal where nobody asked for it.
@@ -18,19 +20,20 @@ const HEX_BYTES: usize = 256;
 /// Bytes in a line of hexadecimal.
 const HEX_COLUMNS: usize = 16;
 
-pub(super) async fn run(args: ShowArgs) -> Result<Ending, CommandError> {
+pub(crate) async fn run(args: ShowArgs, kind: FailureKind) -> Result<Ending, CommandError> {
     let ShowArgs { id, body, common } = args;
     let Some(opened) = Opened::new(&common.config, common.report)? else {
         return Ok(Ending::Unusable);
     };
-    let stored = letters::one(&opened, &id).await?;
+    let stored = letters::one(&opened, &id, kind).await?;
     let record = stored.record().map_err(|error| {
-        CommandError::caused(format_args!("the letter cannot be shown ({})", opened.place), &error)
+        let what = format!("the {} cannot be shown ({})", noun(kind), opened.place);
+        CommandError::caused(what, &error)
     })?;
     match common.report {
         Some(ReportFormat::Json) => give(as_json(&record)?),
         None => {
-            let mut text = headers(&record);
+            let mut text = headers(&record, kind);
             if body != BodyForm::None {
                 text.push('\n');
                 text.push_str(&body_text(&record, body));
@@ -42,7 +45,7 @@ pub(super) async fn run(args: ShowArgs) -> Result<Ending, CommandError> {
 }
 
 /// Where it came from, what its publisher said, why it failed, and its life.
-fn headers(record: &DeadLetterRecord) -> String {
+fn headers(record: &DeadLetterRecord, kind: FailureKind) -> String {
     let mut text = String::new();
     // What a name or a value holds stays in its line, and no secret in what is shown.
     let mut line = |name: &str, value: &str| {
@@ -81,10 +84,17 @@ fn headers(record: &DeadLetterRecord) -> String {
     for cause in &record.error.causes {
         line("  caused by", cause);
     }
+    let is_replayed = kind == FailureKind::Parked || record.due.is_some();
+    let job = if is_replayed { "job that replays it" } else { "replayed last by job" };
+    let due = match kind {
+        FailureKind::Parked => "tried again at",
+        FailureKind::Dead => "replayed since",
+    };
     for (name, value) in [
         ("destination", &record.destination),
         ("lane", &record.lane),
-        ("replayed by job", &record.job),
+        (job, &record.job),
+        (due, &record.due),
     ] {
         if let Some(value) = value {
             line(name, value);
@@ -100,7 +110,11 @@ fn headers(record: &DeadLetterRecord) -> String {
         }
     }
     line("life", &life);
-    line("given up by", &record.worker);
+    let worker = match kind {
+        FailureKind::Dead => "given up by",
+        FailureKind::Parked => "failed in",
+    };
+    line(worker, &record.worker);
     text
 }
 

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 
 use crate::terminal::in_one_line;
-use longshore::failure_store::ListedFailure;
+use longshore::failure_store::{EventIdentity, FailureKind, ListedFailure};
 use longshore::timestamp::rfc3339;
 
 /// The last column is not made narrower.
@@ -15,13 +15,13 @@ const GAP: &str = "  ";
 
 /// Which side the cells of a column are on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Side {
+pub(crate) enum Side {
     Left,
     Right,
 }
 
 /// Lines of cells below titles. The last column takes what is left of a line, and is cut.
-pub(super) fn draw<const N: usize>(
+pub(crate) fn draw<const N: usize>(
     titles: [(&str, Side); N],
     rows: &[[String; N]],
     columns: usize,
@@ -55,7 +55,7 @@ pub(super) fn draw<const N: usize>(
 }
 
 /// A text of at most so many characters.
-pub(super) fn cut(text: &str, most: usize) -> String {
+pub(crate) fn cut(text: &str, most: usize) -> String {
     if text.chars().count() <= most {
         return text.to_owned();
     }
@@ -63,19 +63,32 @@ pub(super) fn cut(text: &str, most: usize) -> String {
 }
 
 /// A time to the minute, in UTC.
-pub(super) fn minute(time: SystemTime) -> String {
+pub(crate) fn minute(time: SystemTime) -> String {
     let text = rfc3339(time).replace('T', " ");
     text.get(..16).unwrap_or_default().to_owned()
 }
 
 /// A number of things.
-pub(super) fn counted(number: u64, thing: &str) -> String {
+pub(crate) fn counted(number: u64, thing: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {thing}{plural}")
 }
 
+/// Whether a job replays it now.
+pub(crate) fn is_replayed(letter: &ListedFailure) -> bool {
+    match letter.key.kind {
+        FailureKind::Dead => letter.meta.replaying().is_some(),
+        FailureKind::Parked => letter.meta.job.is_some(),
+    }
+}
+
+/// As people name its event, where they know which namespace and group they mean.
+pub(crate) fn short(event: &EventIdentity) -> String {
+    format!("{}/{}#{}", event.log.entity, event.log.partition, event.sequence_number)
+}
+
 /// A letter for scripts.
-pub(super) fn as_value(letter: &ListedFailure) -> Value {
+pub(crate) fn as_value(letter: &ListedFailure) -> Value {
     let ListedFailure { key, meta, .. } = letter;
     let log = &key.event.log;
     json!({
@@ -99,7 +112,9 @@ pub(super) fn as_value(letter: &ListedFailure) -> Value {
         "last_failure": rfc3339(meta.last_failure),
         "body_bytes": meta.body_bytes,
         "body_omitted": meta.is_body_omitted,
+        "due": meta.due.map(rfc3339),
         "job": meta.job,
+        "is_replayed": is_replayed(letter),
         "generation": meta.generation,
     })
 }

@@ -1,143 +1,21 @@
-//! `longshore dead-letters` as a user runs it: over a folder and over Azurite, which scripts/test installs.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, dead_code)]
-
-#[path = "../../../tests/azurite/mod.rs"]
-mod azurite;
-#[path = "../../../tests/support/broker.rs"]
-mod broker;
-mod command;
+//! `list`, `group`, `show`, `export`, `purge` and `import`.
 
 use std::fs;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
+use longshore::OutgoingEvent;
+use longshore::dead_letter::DeadLetterSink;
 use longshore::dead_letter::hub::HubDeadLetterSink;
 use longshore::dead_letter::store::{LetterBody, StoreDeadLetterSink};
-use longshore::dead_letter::{DeadLetter, DeadLetterSink};
-use longshore::event::{EventParts, Incarnation, MessageProperties, Partition, Value as Amqp};
-use longshore::failure_store::FailureStore;
-use longshore::failure_store::container::ContainerFailureStore;
-use longshore::failure_store::folder::FolderFailureStore;
-use longshore::secret::Secret;
+use longshore::event::{EventParts, MessageProperties, Value as Amqp};
 use longshore::transport::event_hubs::{EventHubsPublisher, Namespace};
 use longshore::transport::{Publisher, SendTarget};
-use longshore::{ErrorClass, Failure, OutgoingEvent};
 use longshore_emulator::HubOptions;
 use serde_json::{Value, json};
 
 use crate::azurite::{ALL, Container};
-use crate::command::{Ended, longshore, start};
-
-/// Looked for in everything that is printed.
-const KEY: &str = "Y2FuYXJ5LWtleQ==";
-
-/// A store of failures, and the command over it.
-struct Stage {
-    dir: tempfile::TempDir,
-    container: Option<Container>,
-    environment: Vec<(String, String)>,
-}
-
-impl Stage {
-    /// Beside the checkpoints in the folder that is the default.
-    fn over_a_folder() -> Self {
-        let string =
-            format!("Endpoint=sb://ns.example/;SharedAccessKeyName=k;SharedAccessKey={KEY}");
-        Self {
-            dir: tempfile::tempdir().unwrap(),
-            container: None,
-            environment: vec![("EVENTHUB_CONNECTION_STRING".to_owned(), string)],
-        }
-    }
-
-    /// In the container of the checkpoints.
-    async fn over_a_container() -> Self {
-        let mut stage = Self::over_a_folder();
-        let container = Container::create().await;
-        let key = "LONGSHORE_CHECKPOINT_CONTAINER".to_owned();
-        stage.environment.push((key, container.url(ALL)));
-        stage.container = Some(container);
-        stage
-    }
-
-    fn folder(&self) -> PathBuf {
-        self.dir.path().join("longshore-state/failures")
-    }
-
-    fn store(&self) -> Arc<dyn FailureStore> {
-        match &self.container {
-            None => Arc::new(FolderFailureStore::open(self.folder()).unwrap()),
-            Some(container) => {
-                let url = Secret::new(container.url(ALL));
-                Arc::new(ContainerFailureStore::with_signature(&url).unwrap())
-            }
-        }
-    }
-
-    async fn write(&self, letters: impl IntoIterator<Item = DeadLetter>) {
-        let sink = StoreDeadLetterSink::new(self.store());
-        for letter in letters {
-            sink.write(&letter).await.unwrap();
-        }
-    }
-
-    async fn run(&self, arguments: &[&str]) -> Ended {
-        let mut command = longshore();
-        command.env_clear().envs(self.environment.iter().cloned()).current_dir(self.dir.path());
-        command.arg("dead-letters").args(arguments);
-        let ended = tokio::task::spawn_blocking(move || start(&mut command).end());
-        let ended = ended.await.unwrap();
-        for printed in [&ended.stdout, &ended.stderr] {
-            for secret in [KEY, "sig=", "canary", "\u{1b}"] {
-                assert!(!printed.contains(secret), "{secret} is in\n{printed}");
-            }
-        }
-        ended
-    }
-
-    async fn report(&self, arguments: &[&str]) -> Value {
-        self.run(&[arguments, &["--report", "json"]].concat()).await.expect_code(0).report()
-    }
-}
-
-fn at(seconds: u64) -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_secs(1_764_000_000 + seconds)
-}
-
-fn parts(entity: &str, number: i64, body: &str) -> EventParts {
-    let partition = Arc::new(Partition::new(entity, "0"));
-    EventParts::new(partition, number, body.as_bytes().to_vec())
-}
-
-fn letter(parts: EventParts, message: &str) -> DeadLetter {
-    let number = parts.sequence_number.0;
-    let failed = at(u64::try_from(number).unwrap());
-    let failure = Failure::permanent(message);
-    DeadLetter::new(parts.into(), "$Default".into(), "worker-1", failure, failed)
-        .with_history(3, at(0))
-        .with_origin("ns.example", Incarnation(1_700_000_000_123))
-}
-
-/// Five of one failure and two of another.
-fn several() -> Vec<DeadLetter> {
-    let not_found = |number| format!("https://u:canary@files.example/{number}.zip?sig=canary: 404");
-    let mut letters: Vec<_> =
-        (1..=5).map(|number| letter(parts("orders", number, "x"), &not_found(number))).collect();
-    for number in [6, 7] {
-        let mut letter = letter(parts("billing", number, "{\"a\":1}"), "the disk is full");
-        letter.failure.class = ErrorClass::Unknown;
-        letter.worker = "worker-2".to_owned();
-        letter.destination = Some("disk".to_owned());
-        letters.push(letter);
-    }
-    letters
-}
-
-fn ids(report: &Value) -> Vec<i64> {
-    let letters = report["letters"].as_array().unwrap();
-    letters.iter().map(|letter| letter["sequence_number"].as_i64().unwrap()).collect()
-}
+use crate::broker;
+use crate::stage::{Stage, ids, letter, parts, several};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn letters_are_listed_filtered_and_grouped_over_a_folder() {
@@ -226,13 +104,13 @@ async fn a_letter_is_shown_with_headers_body_chain_and_life() {
     let stage = Stage::over_a_folder();
     let mut event = parts("orders", 17, "{\"url\":\"https://h/a?kept=1\",\n\"n\":[1]}");
     event.key = Some("k\u{1b}[2J".to_owned());
-    event.properties.insert("Authorization".to_owned(), Amqp::from("Bearer x.canary.Y"));
+    event.properties.insert("Authorization".to_owned(), Amqp::from("Bearer x.c4nary.Y"));
     event.properties.insert("tries".to_owned(), Amqp::Int(3));
     let mut message = MessageProperties::default();
     message.message_id = Some("m-1".into());
     event.set_message(message);
     let mut first = letter(event, "could not fetch");
-    first.failure.causes = vec!["https://h/a?sig=canary: 404".to_owned(), "not found".to_owned()];
+    first.failure.causes = vec!["https://h/a?sig=c4nary: 404".to_owned(), "not found".to_owned()];
     first.destination = Some("h".to_owned());
     let binary =
         letter(EventParts { body: vec![0, 0xff, b'a'].into(), ..parts("orders", 18, "") }, "bad");
@@ -313,7 +191,7 @@ async fn letters_are_exported_and_purged() {
         assert_eq!(bodies, ["{\"a\":1}", "{\"a\":1}"]);
         stage.run(&arguments).await.expect_code(1).expect_said("letters.jsonl cannot be written");
 
-        stage.run(&["purge"]).await.expect_code(2).expect_said("say which letters with a filter");
+        stage.run(&["purge"]).await.expect_code(2).expect_said("say which ones with a filter");
         stage.run(&["purge", "--all", "--day", "2025-11-24"]).await.expect_code(2);
         let dry = stage.report(&["purge", "--all", "--dry-run"]).await;
         assert_eq!((&dry["matching"], &dry["deleted"]), (&json!(7), &json!(0)));
@@ -329,7 +207,7 @@ async fn letters_are_exported_and_purged() {
 async fn a_letter_without_its_body_says_so() {
     let stage = Stage::over_a_folder();
     let sink = StoreDeadLetterSink::new(stage.store()).with_body(LetterBody::Omit);
-    sink.write(&letter(parts("orders", 1, "canary"), "404")).await.unwrap();
+    sink.write(&letter(parts("orders", 1, "c4nary"), "404")).await.unwrap();
     let listed = stage.report(&["list"]).await;
     assert_eq!(listed["letters"][0]["body_omitted"], true);
     let shown = stage.run(&["show", "orders/0#1"]).await.expect_code(0).stdout;

@@ -1,0 +1,16 @@
+//! `longshore dead-letters` and `longshore parked` as a user runs them: over a folder and over Azurite, which
+//! scripts/test installs.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, dead_code)]
+
+#[path = "../../../../tests/azurite/mod.rs"]
+mod azurite;
+#[path = "../../../../tests/support/broker.rs"]
+mod broker;
+#[path = "../command/mod.rs"]
+mod command;
+
+mod owner;
+mod parked;
+mod reading;
+mod replay;
+mod stage;
