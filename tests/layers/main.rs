@@ -44,13 +44,13 @@ fn allowed(file: &str) -> BTreeSet<&'static str> {
         _ if VALUES.contains(&module) => {}
         "state" => add(&["state"]),
         "config" => add(&["state", "config"]),
-        "private_file" => {}
+        "private_file" | "named_file" => {}
         "durable_folder" => add(&["private_file"]),
         "credential" => add(&["credential"]),
         "blob_container" => add(&["blob_container"]),
         // It ends in a namespace and in opened stores: see the test of adapters.
         "settings" => {
-            add(&["state", "config", "credential", "settings", "transport"]);
+            add(&["state", "config", "credential", "settings", "transport", "named_file"]);
             add(&[
                 "checkpoint_store",
                 "lease_store",
@@ -69,6 +69,7 @@ fn allowed(file: &str) -> BTreeSet<&'static str> {
                     "config",
                     "credential",
                     "durable_folder",
+                    "named_file",
                     "private_file",
                     "blob_container",
                 ]);
