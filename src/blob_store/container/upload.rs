@@ -13,10 +13,12 @@ use rand::{Rng as _, SeedableRng as _};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
-use super::block_id::BlockId;
+use super::block_id::{BlockId, ID_BYTES};
 use super::{NOTE_KEY, TIME_KEY};
 use crate::blob_container::Container;
-use crate::blob_container::content::{Condition, Looked, Properties, ReadFrom, Reading, Staged};
+use crate::blob_container::content::{
+    BlockList, Condition, Looked, Properties, ReadFrom, Reading, Staged,
+};
 use crate::blob_container::content_failure::ContentFailure;
 use crate::blob_store::sums::crc64;
 use crate::blob_store::{
@@ -84,7 +86,14 @@ impl<'a> From<&'a CopySource> for ReadFrom<'a> {
 /// What becomes the blob.
 pub(super) enum Content {
     Whole(Bytes, u64),
-    Blocks(Vec<BlockId>),
+    Blocks(BlockList),
+}
+
+impl Content {
+    /// Staged blocks, in this order.
+    pub(super) fn blocks(ids: impl ExactSizeIterator<Item = BlockId>) -> Self {
+        Self::Blocks(BlockList::of(ids.map(BlockId::to_bytes), ID_BYTES))
+    }
 }
 
 impl Upload {
@@ -155,9 +164,8 @@ impl Upload {
                     || container.put_whole(name, bytes.clone(), *crc64, &properties, &condition);
                 self.tried("commit", put).await
             }
-            Content::Blocks(ids) => {
-                let ids: Vec<Vec<u8>> = ids.iter().map(|id| id.to_bytes()).collect();
-                let put = || container.commit(name, ids.clone(), &properties, &condition);
+            Content::Blocks(list) => {
+                let put = || container.commit(name, list, &properties, &condition);
                 self.tried("commit", put).await
             }
         };

@@ -5,6 +5,9 @@
 //! 3. The store says how long each block is, and the source is asked once more for its state, for not
 //!    every server keeps to the condition.
 //!
+//! Where the partition is about to leave, no further block is asked for; those that are under way are waited
+//! for a little, and the next owner copies the others.
+//!
 //! Where the service does not read the source, the file is fetched as any other; so is one whose hash is to
 //! be compared, for nobody here sees its bytes.
 
@@ -15,7 +18,7 @@ use std::time::Duration;
 
 use futures::future::FutureExt as _;
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tracing::debug;
 use url::Url;
 
@@ -33,6 +36,10 @@ use crate::transfer::store_failure::store_failed;
 /// How long nothing is copied from a host that the service did not read from: a file that is fetched all
 /// the same costs one more request, and the time that the service takes to give up.
 const REFUSED_FOR: Duration = Duration::from_secs(60);
+
+/// How long blocks under way are waited for where the partition is about to leave: shorter than a hand-off
+/// should take. One that comes later is there for the next owner, but its sum is not.
+const STOP_GRACE: Duration = Duration::from_secs(1);
 
 /// The hosts that the service did not read from lately.
 #[derive(Debug, Default)]
@@ -101,12 +108,15 @@ impl ByService<'_> {
         };
         let copying =
             Copying { of: *self, copier: &*copier, host: Arc::clone(&first.host), version };
-        let copied = copying.all(missing, first).await?;
-        if let Copied::All = copied {
-            let total = copying.version.total;
-            arriving.on_copied(copier, total);
+        let copied = copying.all(missing, first).await;
+        let total = copying.version.total;
+        match &copied {
+            Ok(Copied::All) => arriving.on_copied(copier, total),
+            Ok(Copied::Not(_)) | Err(Stopped::Ends(_)) => {}
+            // Whoever comes goes on with it.
+            Err(Stopped::Broke(_)) => copier.keep().await,
         }
-        Ok(copied)
+        copied
     }
 
     /// The version of a file that the service can be trusted with, and its ETag.
@@ -184,7 +194,9 @@ impl Copying<'_> {
         let (mut streams, mut has_own) = (FuturesUnordered::new(), false);
         loop {
             let given_back = net.connections.given_back();
-            while !missing.is_empty() && (!has_own || net.connections.has_left(host)) {
+            let is_leaving = net.stop.is_cancelled() && !missing.is_empty();
+            while !is_leaving && !missing.is_empty() && (!has_own || net.connections.has_left(host))
+            {
                 let connection = if has_own { net.connections.of_block(host) } else { None };
                 let is_own = connection.is_none();
                 if has_own && is_own {
@@ -195,16 +207,25 @@ impl Copying<'_> {
                 streams.push(self.stream(block, connection).boxed());
             }
             if streams.is_empty() {
-                return Ok(());
+                return match is_leaving {
+                    true => Err(self.stopped(Failed::Outcome(put_back()))),
+                    false => Ok(()),
+                };
             }
             tokio::select! {
                 biased;
                 Some((block, is_own, ended)) = streams.next() => {
                     has_own &= !is_own;
-                    ended.map_err(|failed| self.stopped(failed))?;
-                    copied += block.end - block.start;
-                    if let Some(large) = &large {
-                        large.on_bytes(copied);
+                    match ended {
+                        Ok(()) => {
+                            copied += block.end - block.start;
+                            if let Some(large) = &large {
+                                large.on_bytes(copied);
+                            }
+                        }
+                        // The others have their time yet.
+                        Err(_) if net.stop.is_cancelled() => missing.push_front(block),
+                        Err(failed) => return Err(self.stopped(failed)),
                     }
                 }
                 () = given_back, if !missing.is_empty() => {}
@@ -222,23 +243,32 @@ impl Copying<'_> {
     }
 
     /// Has a block copied, when the rates let it. It is asked for no more when the partition is about to
-    /// leave; what the service has under way by then may be there for the next owner.
+    /// leave; what the service has under way by then and does not end soon may be there for the next owner.
     async fn block(&self, block: &Range<u64>) -> Result<(), Failed> {
         let net = &self.of.net;
-        let copied = async {
-            // Places that are no hosts have no rate of requests.
-            if !self.host.is_empty() {
-                net.rates.begin(&self.host).await.map_err(Failed::Outcome)?;
+        // Places that are no hosts have no rate of requests.
+        let begin = async {
+            match self.host.is_empty() {
+                true => Ok(()),
+                false => net.rates.begin(&self.host).await.map_err(Failed::Outcome),
             }
-            self.copier.copy(block.start).await.map_err(Failed::NotCopied)?;
-            net.progress.on_copied(block.end - block.start);
-            Ok(())
         };
         tokio::select! {
             biased;
-            () = net.stop.cancelled() => Err(Failed::Outcome(put_back())),
-            copied = copied => copied,
+            () = net.stop.cancelled() => return Err(Failed::Outcome(put_back())),
+            begun = begin => begun?,
         }
+        let given_up = async {
+            net.stop.cancelled().await;
+            sleep(STOP_GRACE).await;
+        };
+        tokio::select! {
+            biased;
+            copied = self.copier.copy(block.start) => copied.map_err(Failed::NotCopied)?,
+            () = given_up => return Err(Failed::Outcome(put_back())),
+        }
+        net.progress.on_copied(block.end - block.start);
+        Ok(())
     }
 
     /// Asks the source whether it is in the same state as before.

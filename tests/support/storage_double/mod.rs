@@ -247,6 +247,10 @@ impl Shared {
                 });
                 return Ok(Then::IsReset);
             }
+            Some(Play::LandSlowly(after)) => {
+                tokio::time::sleep(after).await;
+                self.pass_on(&request, noted).await?
+            }
             Some(Play::LoseAnswer) => {
                 self.pass_on(&request, noted).await?;
                 return Ok(Then::IsReset);

@@ -20,6 +20,8 @@ pub enum Play {
     AnswerLate(Duration),
     /// The connection is reset, and so much later it takes effect all the same.
     LandLate(Duration),
+    /// So much later it takes effect and is answered, whether the client is still there or not.
+    LandSlowly(Duration),
     /// It is refused and has no effect.
     Refuse(Refusal),
     /// It is refused before its body is read, and the connection ends.
