@@ -34,12 +34,15 @@ use longshore::transfer::task::{DownloadTask, TransferResult, UploadTask};
 use longshore::transfer::upload::UploadWorker;
 use longshore::transfer::url_policy::{PrivateAddresses, UrlPolicy};
 use longshore::transport::memory::MemoryHub;
-use longshore::{BatchConsumer, ConsumerHandle, Event, EventContext, EventHandler, OutgoingEvent};
+use longshore::{
+    BatchConsumer, ConsumerHandle, Event, EventContext, EventHandler, Outcome, OutgoingEvent,
+};
 use sha2::{Digest as _, Sha256};
 use storage_double::copies::USER_AGENT;
 use storage_double::refusal::{INTERNAL_ERROR, SERVER_BUSY};
 use storage_double::{Operation, Play, Script, StorageDouble};
 use support::{drained, until, within};
+use tokio::sync::Notify;
 
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -387,11 +390,30 @@ async fn a_copy_that_was_killed_at_a_block_goes_on_there() {
     assert_eq!((results["f"].bytes, results["f"].crc64.clone()), (BYTES as u64, None));
 }
 
+/// A worker, and what is notified when it is told to stop.
+struct Watched(DownloadWorker, Arc<Notify>);
+
+impl EventHandler for Watched {
+    async fn handle(&self, event: Event, context: EventContext) -> Outcome {
+        let (told, stop) = (Arc::clone(&self.1), context.handing_off().clone());
+        tokio::spawn(async move {
+            stop.cancelled().await;
+            told.notify_one();
+        });
+        self.0.handle(event, context).await
+    }
+}
+
 /// A partition of two workers with leases: the first one has it, and leaves while the service copies.
-async fn handed_off(stage: &Stage, limits: &DownloadLimits, under_way: usize) -> TransferResult {
+async fn handed_off(
+    stage: &Stage,
+    limits: &DownloadLimits,
+    under_way: usize,
+    told: &Arc<Notify>,
+) -> TransferResult {
     let leases = Arc::new(MemoryLeaseStore::new());
     let run = |name: &str| {
-        let worker = stage.download_within(ALL, limits);
+        let worker = Watched(stage.download_within(ALL, limits), Arc::clone(told));
         let transport = Arc::new(stage.tasks.transport("$Default"));
         let mut options = LeaseOptions::default();
         options.heartbeat_interval = Duration::from_millis(500);
@@ -428,15 +450,16 @@ async fn a_partition_leaves_in_the_midst_of_a_copy_and_its_next_owner_goes_on_wi
     let (web, url) = Web::default().start().await;
     stage.publish(&task(&format!("{url}/f"), "f"));
     let half = BLOCKS / 2;
-    let script = Script::on(Operation::PutBlockFromUrl).of("f").after(half);
-    stage.double.play(script, Play::AnswerLate(Duration::from_millis(150)));
+    let script = Script::on(Operation::PutBlockFromUrl).of("f").after(half).times(1);
+    let told = Arc::new(Notify::new());
+    stage.double.play(script, Play::Hold(Arc::clone(&told)));
     let mut limits = limits();
     limits.connections = 1;
-    let result = handed_off(&stage, &limits, half + 1).await;
+    let result = handed_off(&stage, &limits, half + 1, &told).await;
     // The block that was under way is waited for, and its sum is noted with the others.
     assert_eq!(web.by_service.load(Ordering::Relaxed), BLOCKS, "each block was read once");
+    assert_eq!(stage.notes(), half / 4 + 1);
     assert_eq!(result.crc64, Some(format!("{:016x}", crc64(&content(0)))));
-    assert!(stage.notes() >= half / 4, "{}", stage.notes());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -448,7 +471,7 @@ async fn a_copy_that_does_not_end_holds_no_partition_up() {
     let never = Play::AnswerLate(Duration::from_secs(3_600));
     let script = Script::on(Operation::PutBlockFromUrl).of("f").after(half).times(streams);
     stage.double.play(script, never);
-    let result = handed_off(&stage, &limits(), half + streams).await;
+    let result = handed_off(&stage, &limits(), half + streams, &Arc::default()).await;
     // What took effect though nobody was told is there, and its sum is not.
     assert_eq!(web.by_service.load(Ordering::Relaxed), BLOCKS);
     assert_eq!((result.bytes, result.crc64), (BYTES as u64, None));

@@ -98,9 +98,19 @@ impl Content {
 
 impl Upload {
     pub(super) async fn stage(&self, id: BlockId, block: Bytes) -> Result<(), BlobError> {
+        self.stage_with(id, block, id.crc64).await
+    }
+
+    /// The same of a block whose sum is not in its id.
+    pub(super) async fn stage_with(
+        &self,
+        id: BlockId,
+        block: Bytes,
+        crc64: u64,
+    ) -> Result<(), BlobError> {
         let id_bytes = id.to_bytes();
         let container = &self.target.container;
-        let stage = || container.stage(self.name.as_str(), &id_bytes, block.clone(), id.crc64);
+        let stage = || container.stage(self.name.as_str(), &id_bytes, block.clone(), crc64);
         self.again("write", stage).await
     }
 

@@ -110,13 +110,23 @@ impl ByService<'_> {
             Copying { of: *self, copier: &*copier, host: Arc::clone(&first.host), version };
         let copied = copying.all(missing, first).await;
         let total = copying.version.total;
-        match &copied {
-            Ok(Copied::All) => arriving.on_copied(copier, total),
-            Ok(Copied::Not(_)) | Err(Stopped::Ends(_)) => {}
-            // Whoever comes goes on with it.
-            Err(Stopped::Broke(_)) => copier.keep().await,
+        match copied {
+            Ok(Copied::All) => {
+                arriving.on_copied(copier, total);
+                Ok(Copied::All)
+            }
+            Ok(not) => Ok(not),
+            Err(failed) => {
+                // Of another version nothing is of use, and a store that fails takes nothing.
+                let is_of_use =
+                    !matches!(failed, Failed::NotCopied(NotCopied::Changed | NotCopied::Store(_)));
+                let stopped = copying.stopped(failed);
+                if is_of_use {
+                    copier.keep().await;
+                }
+                Err(stopped)
+            }
         }
-        copied
     }
 
     /// The version of a file that the service can be trusted with, and its ETag.
@@ -153,7 +163,7 @@ impl Copying<'_> {
         &self,
         missing: Vec<Range<u64>>,
         first: First<'b>,
-    ) -> Result<Copied<'b>, Stopped> {
+    ) -> Result<Copied<'b>, Failed> {
         let mut missing = VecDeque::from(missing);
         let left: u64 = missing.iter().map(|block| block.end - block.start).sum();
         let mut copied = self.version.total - left;
@@ -165,13 +175,14 @@ impl Copying<'_> {
                     self.of.refusals.on_refused(Arc::clone(&self.host));
                     return Ok(Copied::Not(Some(first)));
                 }
-                Err(failed) => return Err(self.stopped(failed)),
+                Err(failed) => return Err(failed),
             }
         }
         // It would hold a connection for as long as the copy takes.
         drop(first);
         self.side_by_side(missing, copied).await?;
-        if !self.copier.is_whole().await.map_err(store_failed)? {
+        let is_whole = self.copier.is_whole().await.map_err(NotCopied::Store);
+        if !is_whole.map_err(Failed::NotCopied)? {
             debug!(task = %self.of.job.id, "its blocks are not as long as they must be; it is fetched");
             return Ok(Copied::Not(None));
         }
@@ -188,7 +199,7 @@ impl Copying<'_> {
         &self,
         mut missing: VecDeque<Range<u64>>,
         mut copied: u64,
-    ) -> Result<(), Stopped> {
+    ) -> Result<(), Failed> {
         let ByService { net, job, host, .. } = self.of;
         let large = net.progress.on_body(job.path.as_str(), copied, Some(self.version.total));
         let (mut streams, mut has_own) = (FuturesUnordered::new(), false);
@@ -208,7 +219,7 @@ impl Copying<'_> {
             }
             if streams.is_empty() {
                 return match is_leaving {
-                    true => Err(self.stopped(Failed::Outcome(put_back()))),
+                    true => Err(Failed::Outcome(put_back())),
                     false => Ok(()),
                 };
             }
@@ -225,7 +236,7 @@ impl Copying<'_> {
                         }
                         // The others have their time yet.
                         Err(_) if net.stop.is_cancelled() => missing.push_front(block),
-                        Err(failed) => return Err(self.stopped(failed)),
+                        Err(failed) => return Err(failed),
                     }
                 }
                 () = given_back, if !missing.is_empty() => {}
@@ -272,15 +283,13 @@ impl Copying<'_> {
     }
 
     /// Asks the source whether it is in the same state as before.
-    async fn check_version(&self) -> Result<(), Stopped> {
+    async fn check_version(&self) -> Result<(), Failed> {
         let ByService { net, job, .. } = self.of;
         let ask = Ask::Part { from: 0, to: 1, validator: &self.version.validator };
         match job.source.get(ask, net.rates).await {
             Ok(Opened { answer, .. }) if self.version.part(&answer, &(0..1)).is_some() => Ok(()),
-            Ok(_) | Err(NotFetched::NoSuchPart) => {
-                Err(self.stopped(Failed::NotCopied(NotCopied::Changed)))
-            }
-            Err(NotFetched::Ends(outcome)) => Err(Stopped::Broke(outcome)),
+            Ok(_) | Err(NotFetched::NoSuchPart) => Err(Failed::NotCopied(NotCopied::Changed)),
+            Err(NotFetched::Ends(outcome)) => Err(Failed::Outcome(outcome)),
         }
     }
 

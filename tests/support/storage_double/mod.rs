@@ -264,6 +264,11 @@ impl Shared {
                 tokio::time::sleep(after).await;
                 answer
             }
+            Some(Play::Hold(release)) => {
+                let answer = self.pass_on(&request, noted).await?;
+                release.notified().await;
+                answer
+            }
             Some(Play::ExpireBlocks) => {
                 self.state().blocks.expire(&request.blob);
                 self.pass_on(&request, noted).await?
