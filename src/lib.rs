@@ -98,6 +98,8 @@ pub mod hub;
 pub mod lanes;
 pub mod lease;
 pub mod lease_store;
+#[doc(hidden)]
+pub mod named_file;
 pub mod outcome;
 #[doc(hidden)]
 pub mod private_file;

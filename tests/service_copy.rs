@@ -21,8 +21,9 @@ use azurite::{ALL, Container};
 use longshore::blob_store::container::ContainerBlobStore;
 use longshore::blob_store::{BlobName, BlobStore as _, Commit};
 use longshore::checkpoint_store::memory::MemoryCheckpointStore;
-use longshore::config::ConsumerOptions;
+use longshore::config::{ConsumerOptions, LeaseOptions};
 use longshore::dead_letter::memory::MemoryDeadLetterSink;
+use longshore::lease_store::memory::MemoryLeaseStore;
 use longshore::producer::EntityProducer;
 use longshore::secret::Secret;
 use longshore::state::backoff::Backoff;
@@ -33,12 +34,15 @@ use longshore::transfer::task::{DownloadTask, TransferResult, UploadTask};
 use longshore::transfer::upload::UploadWorker;
 use longshore::transfer::url_policy::{PrivateAddresses, UrlPolicy};
 use longshore::transport::memory::MemoryHub;
-use longshore::{BatchConsumer, ConsumerHandle, Event, EventContext, EventHandler, OutgoingEvent};
+use longshore::{
+    BatchConsumer, ConsumerHandle, Event, EventContext, EventHandler, Outcome, OutgoingEvent,
+};
 use sha2::{Digest as _, Sha256};
 use storage_double::copies::USER_AGENT;
 use storage_double::refusal::{INTERNAL_ERROR, SERVER_BUSY};
 use storage_double::{Operation, Play, Script, StorageDouble};
 use support::{drained, until, within};
+use tokio::sync::Notify;
 
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -164,10 +168,19 @@ impl Stage {
     }
 
     fn download(&self, permissions: &str) -> DownloadWorker {
+        self.download_within(permissions, &limits())
+    }
+
+    fn download_within(&self, permissions: &str, limits: &DownloadLimits) -> DownloadWorker {
         let policy = UrlPolicy::new().with_private_addresses(PrivateAddresses::Allow);
         let store = self.store(permissions);
-        let worker = DownloadWorker::new(store, self.producer(), policy, limits()).expect("valid");
-        worker.with_copy(CopyBy::Service)
+        let worker = DownloadWorker::new(store, self.producer(), policy, *limits);
+        worker.expect("valid").with_copy(CopyBy::Service)
+    }
+
+    /// Blocks of `f` that only note something.
+    fn notes(&self) -> usize {
+        self.double.of(Operation::PutBlock, "f").iter().filter(|seen| seen.bytes == 1).count()
     }
 
     fn publish(&self, task: &DownloadTask) {
@@ -375,6 +388,93 @@ async fn a_copy_that_was_killed_at_a_block_goes_on_there() {
     assert_eq!(stage.asked(Operation::PutBlockFromUrl, "f") - before, BLOCKS - there);
     // Nobody knows the sums of what was copied for somebody else.
     assert_eq!((results["f"].bytes, results["f"].crc64.clone()), (BYTES as u64, None));
+}
+
+/// A worker, and what is notified when it is told to stop.
+struct Watched(DownloadWorker, Arc<Notify>);
+
+impl EventHandler for Watched {
+    async fn handle(&self, event: Event, context: EventContext) -> Outcome {
+        let (told, stop) = (Arc::clone(&self.1), context.handing_off().clone());
+        tokio::spawn(async move {
+            stop.cancelled().await;
+            told.notify_one();
+        });
+        self.0.handle(event, context).await
+    }
+}
+
+/// A partition of two workers with leases: the first one has it, and leaves while the service copies.
+async fn handed_off(
+    stage: &Stage,
+    limits: &DownloadLimits,
+    under_way: usize,
+    told: &Arc<Notify>,
+) -> TransferResult {
+    let leases = Arc::new(MemoryLeaseStore::new());
+    let run = |name: &str| {
+        let worker = Watched(stage.download_within(ALL, limits), Arc::clone(told));
+        let transport = Arc::new(stage.tasks.transport("$Default"));
+        let mut options = LeaseOptions::default();
+        options.heartbeat_interval = Duration::from_millis(500);
+        options.look_interval = Duration::from_secs(1);
+        BatchConsumer::builder(transport, stage.checkpoints.clone())
+            .worker(name)
+            .leases_with(leases.clone(), options)
+            .drain_timeout(Duration::from_secs(3_600))
+            .dead_letters(stage.letters.clone())
+            .event_handler(worker)
+            .expect("valid")
+            .start()
+    };
+    let first = run("first");
+    let done = || stage.double.done(Operation::PutBlockFromUrl, "f");
+    until("blocks are under way", || done() == under_way).await;
+    let second = run("second");
+    let exit = within("the first one leaves", drained(first)).await;
+    assert!(exit.is_clean(), "{exit}");
+    assert_eq!((exit.counts.put_back, exit.counts.retried, exit.counts.done), (1, 0, 0));
+    let settled = || second.snapshot().partitions.first()?.settled_to;
+    until("its next owner is done", || settled().is_some_and(|at| at.0 == 0)).await;
+    let exit = within("the drain", drained(second)).await;
+    assert!(exit.is_clean() && exit.counts.done == 1, "{exit}");
+    stage.expect("f", &content(0)).await;
+    assert_eq!(stage.container.staged("f").await, 0, "the commit ends what was noted");
+    assert_eq!(stage.asked(Operation::PutBlock, "f") - stage.notes(), 0, "no byte of it was sent");
+    stage.results(1).await.remove("f").expect("its result")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_leaves_in_the_midst_of_a_copy_and_its_next_owner_goes_on_with_the_sums() {
+    let stage = Stage::set().await;
+    let (web, url) = Web::default().start().await;
+    stage.publish(&task(&format!("{url}/f"), "f"));
+    let half = BLOCKS / 2;
+    let script = Script::on(Operation::PutBlockFromUrl).of("f").after(half).times(1);
+    let told = Arc::new(Notify::new());
+    stage.double.play(script, Play::Hold(Arc::clone(&told)));
+    let mut limits = limits();
+    limits.connections = 1;
+    let result = handed_off(&stage, &limits, half + 1, &told).await;
+    // The block that was under way is waited for, and its sum is noted with the others.
+    assert_eq!(web.by_service.load(Ordering::Relaxed), BLOCKS, "each block was read once");
+    assert_eq!(stage.notes(), half / 4 + 1);
+    assert_eq!(result.crc64, Some(format!("{:016x}", crc64(&content(0)))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_does_not_end_holds_no_partition_up() {
+    let stage = Stage::set().await;
+    let (web, url) = Web::default().start().await;
+    stage.publish(&task(&format!("{url}/f"), "f"));
+    let (half, streams) = (BLOCKS / 2, limits().connections);
+    let never = Play::AnswerLate(Duration::from_secs(3_600));
+    let script = Script::on(Operation::PutBlockFromUrl).of("f").after(half).times(streams);
+    stage.double.play(script, never);
+    let result = handed_off(&stage, &limits(), half + streams, &Arc::default()).await;
+    // What took effect though nobody was told is there, and its sum is not.
+    assert_eq!(web.by_service.load(Ordering::Relaxed), BLOCKS);
+    assert_eq!((result.bytes, result.crc64), (BYTES as u64, None));
 }
 
 #[tokio::test(flavor = "multi_thread")]

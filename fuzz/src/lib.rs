@@ -10,7 +10,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+mod checkpoint_lines;
 mod dead_letters;
+#[path = "../../crates/cli/src/json.rs"]
+#[allow(unreachable_pub, reason = "the command's own, with which it writes lines")]
+mod json;
 mod list_lines;
 pub mod memory;
 mod secrets;
@@ -42,6 +46,7 @@ pub const TARGETS: &[Target] = &[
     target("broker_files", longshore_emulator::fuzzing::configuration, 256),
     target("checkpoint_blobs", longshore::checkpoint_store::blob::fuzzing::checkpoint_blobs, 256),
     target("checkpoint_files", longshore::checkpoint_store::file::fuzzing::checkpoint_files, 256),
+    target("checkpoint_lines", checkpoint_lines::checkpoint_lines, 256),
     target("connection_strings", longshore::transport::event_hubs::fuzzing::connection_strings, 64),
     target("dead_letters", dead_letters::dead_letters, 512),
     target("event_batches", longshore_emulator::fuzzing::batches, 512),

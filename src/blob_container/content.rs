@@ -15,8 +15,10 @@ use azure_storage_blob::models::{
     BlockBlobClientCommitBlockListResultHeaders, BlockBlobClientStageBlockFromUrlOptions,
     BlockBlobClientStageBlockFromUrlResultHeaders, BlockBlobClientStageBlockOptions,
     BlockBlobClientUploadInternalOptions, BlockBlobClientUploadInternalResultHeaders,
-    BlockListType, BlockLookupList,
+    BlockListType,
 };
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 
 use super::content_failure::ContentFailure;
 use super::{Container, Metadata, version};
@@ -40,6 +42,30 @@ impl Condition {
             Self::Absent => (None, Some("*".into())),
             Self::Version(version) => (Some(format!("\"{}\"", version.0).into()), None),
         }
+    }
+}
+
+/// Ids of staged blocks, in their order, as the service reads them.
+pub(crate) struct BlockList(Bytes);
+
+impl BlockList {
+    /// Written once, and in one piece: a large file has many blocks, and many may be committed at once.
+    pub(crate) fn of(ids: impl ExactSizeIterator<Item = Vec<u8>>, id_bytes: usize) -> Self {
+        const BEGIN: &str = "<?xml version=\"1.0\" encoding=\"utf-8\"?><BlockList>";
+        const END: &str = "</BlockList>";
+        // Not only those that wait: they are part of the blob where just the answer was lost.
+        const OPEN: &str = "<Latest>";
+        const CLOSE: &str = "</Latest>";
+        let each = OPEN.len() + id_bytes.div_ceil(3) * 4 + CLOSE.len();
+        let mut list = String::with_capacity(BEGIN.len() + ids.len() * each + END.len());
+        list.push_str(BEGIN);
+        for id in ids {
+            list.push_str(OPEN);
+            STANDARD.encode_string(id, &mut list);
+            list.push_str(CLOSE);
+        }
+        list.push_str(END);
+        Self(list.into())
     }
 }
 
@@ -197,7 +223,7 @@ impl Container {
     pub(crate) async fn commit(
         &self,
         name: &str,
-        ids: Vec<Vec<u8>>,
+        blocks: &BlockList,
         properties: &Properties,
         condition: &Condition,
     ) -> Result<VersionToken, ContentFailure> {
@@ -212,9 +238,7 @@ impl Container {
             ..BlockBlobClientCommitBlockListOptions::default()
         };
         let failed = |error| self.content_failure(COMMIT, &error);
-        // Not only those that wait: they are part of the blob where just the answer was lost.
-        let list = BlockLookupList { latest: Some(ids), ..BlockLookupList::default() };
-        let list = list.try_into().map_err(failed)?;
+        let list = blocks.0.clone().into();
         let client = self.blob(name).block_blob_client();
         let committed = client.commit_block_list(list, Some(options)).await.map_err(failed)?;
         self.version_of(committed.etag().ok().flatten())

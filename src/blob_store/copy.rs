@@ -17,8 +17,8 @@ pub struct CopySource {
     pub url: Secret,
     /// The strong ETag of the state that is copied, in quotes.
     pub etag: String,
-    /// The CRC-64 of the blob is to be known. What an earlier attempt had copied is copied anew then, for
-    /// the service tells the sum of a block only to who has it copied.
+    /// The CRC-64 of the blob is to be known. What an earlier attempt had copied is copied anew then where
+    /// it left no sum, for the service tells the sum of a block only to who has it copied.
     pub needs_crc64: bool,
 }
 
@@ -73,6 +73,11 @@ pub trait BlobCopier: Send + Sync {
     /// # Errors
     /// See [`BlobError`].
     fn commit(self: Box<Self>, commit: Commit) -> BoxFuture<'static, Result<(), BlobError>>;
+
+    /// Stops here, and leaves for a later attempt what is known of the blocks that are copied.
+    fn keep(self: Box<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(async {})
+    }
 }
 
 /// Why the service did not copy a block.

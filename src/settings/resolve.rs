@@ -1,6 +1,6 @@
 //! From values as they were written to settings: each is checked alone, then with the others.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::access::{Asked, Door};
 use super::entities::Entities;
@@ -24,6 +24,7 @@ use crate::config::{
 use crate::credential::Credential;
 use crate::dead_letter::store::LetterBody;
 use crate::event::ConsumerGroup;
+use crate::named_file::{self, MOST_CONFIGURATION_BYTES};
 
 /// Most characters of the name of a consumer group.
 const MAX_GROUP_CHARS: usize = 50;
@@ -307,7 +308,7 @@ impl Resolved {
             options = options.with_proxy(proxy);
         }
         let credentials = self.read(&keys::DOWNLOAD_CREDENTIALS, |path| {
-            let text = std::fs::read_to_string(path)
+            let text = named_file::read_text(Path::new(path), MOST_CONFIGURATION_BYTES)
                 .map_err(|error| format!("it must be a file that can be read: {error}"))?;
             Credentials::from_toml(&text)
                 .map_err(|error| format!("{}: {}", error.value, error.bound))

@@ -11,6 +11,7 @@ use super::keys::{self, Key, Section, WORKER_ENTITY};
 use super::problem::{Origin, Problem};
 use super::tables::{Tables, nearest_section, nearest_variable, suggestion};
 use crate::credential::Credential;
+use crate::named_file::{self, MOST_CONFIGURATION_BYTES};
 
 /// What the keys of single workers begin with.
 pub(super) const WORKER_PREFIX: &str = "EVENTHUB_ENTITY_";
@@ -155,7 +156,7 @@ impl Values {
     }
 
     fn read_file(&mut self, path: &Path) {
-        match std::fs::read_to_string(path) {
+        match named_file::read_text(path, MOST_CONFIGURATION_BYTES) {
             Ok(text) => self.read_text(path, &text),
             Err(error) => {
                 let message = format!("{} cannot be read: {error}", path.display());

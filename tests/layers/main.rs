@@ -44,7 +44,7 @@ fn allowed(file: &str) -> BTreeSet<&'static str> {
         _ if VALUES.contains(&module) => {}
         "state" => add(&["state"]),
         "config" => add(&["state", "config"]),
-        "private_file" => {}
+        "private_file" | "named_file" => {}
         // It keeps the file of a job.
         "replay" => {
             add(&["state", "config", "replay", "durable_folder", "private_file", "producer"]);
@@ -55,7 +55,7 @@ fn allowed(file: &str) -> BTreeSet<&'static str> {
         "blob_container" => add(&["blob_container"]),
         // It ends in a namespace and in opened stores: see the test of adapters.
         "settings" => {
-            add(&["state", "config", "credential", "settings", "transport"]);
+            add(&["state", "config", "credential", "settings", "transport", "named_file"]);
             add(&[
                 "checkpoint_store",
                 "lease_store",
@@ -74,6 +74,7 @@ fn allowed(file: &str) -> BTreeSet<&'static str> {
                     "config",
                     "credential",
                     "durable_folder",
+                    "named_file",
                     "private_file",
                     "blob_container",
                 ]);

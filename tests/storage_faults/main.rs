@@ -22,8 +22,8 @@ use azurite::ALL;
 use closed_port::ClosedPort;
 use futures::TryStreamExt as _;
 use log::Log;
-use longshore::blob_store::{BlobError, BlobSource as _, BlobStore as _, Commit};
-use stage::{LONG, SHORT, Stage, all_of, content, name, store, told};
+use longshore::blob_store::{BlobError, BlobSource as _, BlobStore as _, Commit, MadeOf};
+use stage::{BLOCK, LONG, SHORT, Stage, all_of, content, name, store, told};
 use storage_double::refusal::*;
 use storage_double::{Operation, Play, Refusal, Script};
 use table::{Becomes, WRITES, is_answered, refusals};
@@ -169,6 +169,38 @@ async fn a_request_that_lands_late_replaces_nothing_that_came_meanwhile() {
         assert!(begun.elapsed() < landing, "{:?}: the test is too slow to say", begun.elapsed());
         tokio::time::sleep(landing).await;
         assert!(stage.container.content(&path).await.as_deref() == Some(&newer[..]), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_thrown_away_has_landed_before_the_next_attempt_commits() {
+    let stage = Stage::set().await;
+    let body = content(LONG, 1);
+    let made = MadeOf::new(&[7; 16], "v1", LONG, BLOCK).with_sha256(false);
+    for path in ["in order", "aborted", "rejected"] {
+        let slow = Play::LandSlowly(Duration::from_millis(500));
+        stage.double.play(Script::on(Operation::PutBlock).of(path).times(1), slow);
+        let name = name(path);
+        if path == "in order" {
+            let mut writer = stage.store.open(&name, Some(LONG)).await.expect("opened");
+            writer.write(body.clone()).await.expect("written");
+            writer.abort().await;
+        } else {
+            let opened = stage.store.open_blocks(&name, &made).await.expect("opened");
+            let writer = opened.expect("it takes blocks").writer;
+            writer.reserve(0).await;
+            writer.write_at(0, vec![body.slice(..BLOCK as usize)]).await.expect("written");
+            match path {
+                "aborted" => writer.abort().await,
+                _ => writer.reject().await,
+            }
+        }
+        stage.put_whole(path, &body, 1).await.expect("stored");
+        let asked = stage.double.requests(Operation::PutBlock, path);
+        let done = || stage.double.done(Operation::PutBlock, path);
+        support::until("all have landed", || done() == asked).await;
+        stage.has(path, Operation::PutBlock).await;
+        assert_eq!(stage.container.staged(path).await, 0, "{path}");
     }
 }
 

@@ -16,7 +16,7 @@ use crate::storage_double::{Operation, StorageDouble};
 
 /// With this budget and eight streams, blocks have 64 KiB.
 const BUDGET: u64 = 1 << 20;
-const BLOCK: u64 = 64 << 10;
+pub(crate) const BLOCK: u64 = 64 << 10;
 pub(crate) const LONG: u64 = 2 * BLOCK + 1_000;
 pub(crate) const SHORT: u64 = 1_000;
 const SOURCE: [u8; 16] = [7; 16];

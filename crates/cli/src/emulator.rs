@@ -107,7 +107,7 @@ pub(super) async fn run(args: EmulatorArgs) -> Result<Ending, CommandError> {
     };
     let cert_dir = temporary.as_ref().map(|dir| dir.path().to_owned()).or(args.cert_dir.clone());
     let named = args.clone();
-    // The file may be a pipe that nobody writes to, and a log may take its time to be read.
+    // A disk may be slow, and a log may take its time to be read.
     let building = tokio::task::spawn_blocking(move || builder(&named, cert_dir));
     let built = tokio::select! {
         built = building => built.map_err(|gone| CommandError::new(gone.to_string()))?,

@@ -15,6 +15,7 @@ mod emulator;
 mod failing;
 mod file_server;
 mod job;
+mod json;
 mod log;
 mod parked;
 mod place;
@@ -45,6 +46,7 @@ use longshore::config::{
     MIN_BLOCK_BYTES, Rate, RateLimits, Redirects,
 };
 use longshore::error::{Error, ErrorClass, error_chain};
+use longshore::named_file::{self, MOST_CONFIGURATION_BYTES};
 use longshore::settings::value::{byte_count, bytes_per_second, duration, requests_per_second};
 use longshore::transfer::download::ExistingFiles;
 
@@ -211,7 +213,7 @@ impl HttpArgs {
             options = options.with_proxy(HttpProxy::parse(proxy)?);
         }
         if let Some(file) = &self.credentials {
-            let text = std::fs::read_to_string(file).map_err(|error| {
+            let text = named_file::read_text(file, MOST_CONFIGURATION_BYTES).map_err(|error| {
                 CommandError::caused(format_args!("{} cannot be read", file.display()), &error)
             })?;
             let credentials = Credentials::from_toml(&text).map_err(|error| {

@@ -12,8 +12,9 @@ use std::sync::LazyLock;
 
 use console::Term;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
-use serde::Serialize;
 use tracing_subscriber::fmt::MakeWriter;
+
+pub(super) use super::json::as_json;
 
 /// How often a bar is drawn at most.
 const DRAWS_PER_SECOND: u8 = 15;
@@ -58,24 +59,6 @@ pub(super) fn give_all(lines: &str) -> io::Result<()> {
         written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
     });
     written
-}
-
-/// JSON in ASCII: nothing in it steers a terminal, so nothing has to be escaped in a way that
-/// JSON does not know.
-pub(super) fn as_json(value: &impl Serialize) -> serde_json::Result<String> {
-    let text = serde_json::to_string(value)?;
-    let mut ascii = String::with_capacity(text.len());
-    // Only strings hold such letters.
-    for letter in text.chars() {
-        if letter.is_ascii() && letter != '\u{7f}' {
-            ascii.push(letter);
-            continue;
-        }
-        for unit in letter.encode_utf16(&mut [0; 2]) {
-            let _infallible = write!(ascii, "\\u{unit:04x}");
-        }
-    }
-    Ok(ascii)
 }
 
 /// Gives lines that are known to be harmless; they may be coloured.

@@ -135,16 +135,49 @@ fn a_pipe_or_a_link_where_the_state_has_a_file_is_said_at_once() {
 #[test]
 fn who_waits_for_a_pipe_is_stopped_by_a_signal() {
     let folder = Folder::new();
-    make_pipe(&folder.path("pipe"));
+    // A list may come over one.
+    make_pipe(&folder.path("list"));
+    let running = start(&mut open_to_all(&TRANSFER, folder.dir.path()));
+    std::thread::sleep(Duration::from_millis(500));
+    running.interrupt();
+    running.end_within(Duration::from_secs(20)).expect_code(4);
+}
+
+#[test]
+fn a_pipe_and_a_file_without_end_are_refused_where_a_file_is_named() {
+    let folder = Folder::new();
     folder.list(["https://example.com/a"]);
-    let transfer = [&TRANSFER[..], &["--credentials", "pipe"]].concat();
-    let emulator = ["emulator", "--config", "pipe"];
-    for (arguments, code) in [(&transfer[..], 4), (&emulator[..], 0)] {
-        let running = start(&mut open_to_all(arguments, folder.dir.path()));
-        std::thread::sleep(Duration::from_millis(500));
-        running.interrupt();
-        running.end_within(Duration::from_secs(20)).expect_code(code);
+    fs::create_dir(folder.path("certs")).unwrap();
+    let named = folder.path("certs/ca.key");
+    let refused = |arguments: &[&str], ca_file: Option<&str>, code: i32, said: &str| {
+        let mut command = open_to_all(arguments, folder.dir.path());
+        command.env("LONGSHORE_CHECKPOINT_FOLDER", "checkpoints");
+        command.env(
+            "EVENTHUB_CONNECTION_STRING",
+            "Endpoint=sb://localhost;SharedAccessKeyName=a;SharedAccessKey=YQ==;EntityPath=orders;\
+             UseDevelopmentEmulator=true",
+        );
+        command.envs(ca_file.map(|file| ("EVENTHUB_CA_FILE", file)));
+        let ended = start(&mut command).end_within(Duration::from_secs(20)).expect_code(code);
+        ended.expect_said(said);
+    };
+    for said in ["not a regular file", "longer than the 4194304 bytes"] {
+        let _none_at_first = fs::remove_file(&named);
+        match said.starts_with("not") {
+            true => make_pipe(&named),
+            false => fs::File::create(&named).unwrap().set_len(1 << 40).unwrap(),
+        }
+        let named = named.to_str().unwrap();
+        refused(&[&TRANSFER[..], &["--credentials", named]].concat(), None, 2, said);
+        refused(&["emulator", "--config", named], None, 2, said);
+        let tls = ["emulator", "--hub", "orders:1", "--port", "0", "--tls-port", "0"];
+        refused(&[&tls[..], &["--cert-dir", "certs"]].concat(), None, 1, said);
+        refused(&["checkpoints", "list", "--config", named], None, 2, said);
+        refused(&["checkpoints", "list"], Some(named), 2, said);
+        let said = said.replace("4194304", "67108864");
+        refused(&["checkpoints", "import", "--from", named], None, 2, &said);
     }
+    assert!(!folder.path("checkpoints").exists(), "nothing was opened");
 }
 
 #[test]

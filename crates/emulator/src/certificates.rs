@@ -96,14 +96,14 @@ fn authority_key(folder: &Path) -> Result<KeyPair, EmulatorError> {
     private::create_folder(folder)
         .map_err(|error| EmulatorError::storage("create", folder, error))?;
     let path = folder.join("ca.key");
-    let pem = match std::fs::read_to_string(&path) {
+    let pem = match private::read_text(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let pem = KeyPair::generate().map_err(failed)?.serialize_pem();
             match publish_new(&path, &pem, PRIVATE) {
                 Ok(()) => Ok(pem),
                 // Another emulator was faster.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    std::fs::read_to_string(&path)
+                    private::read_text(&path)
                 }
                 Err(error) => return Err(EmulatorError::storage("write", &path, error)),
             }
@@ -117,7 +117,7 @@ fn authority_key(folder: &Path) -> Result<KeyPair, EmulatorError> {
 
 /// The authority of the folder, which becomes `made` if there is none.
 fn keep_authority(path: &Path, made: String) -> Result<String, EmulatorError> {
-    let read = || std::fs::read_to_string(path);
+    let read = || private::read_text(path);
     match read() {
         Ok(pem) => Ok(pem),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::broker::validate_hub;
 use super::config_keys::{self as keys, refused};
-use super::{EmulatorBuilder, EmulatorError, HubOptions};
+use super::{EmulatorBuilder, EmulatorError, HubOptions, private};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -52,7 +52,7 @@ pub(super) fn apply(
         path: path.to_owned(),
         source,
     };
-    let text = std::fs::read_to_string(path).map_err(|error| failed(error.into()))?;
+    let text = private::read_named_text(path).map_err(|error| failed(error.into()))?;
     read(&text, builder).map_err(failed)
 }
 

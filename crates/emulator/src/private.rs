@@ -55,6 +55,39 @@ pub(super) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
+/// The text of a file that has at most [`MOST_TEXT_BYTES`].
+pub(super) fn read_text(path: &Path) -> io::Result<String> {
+    text_of(open(OpenOptions::new().read(true), path)?)
+}
+
+/// The same of a file that a person names: links are followed, for where settings are mounted, they are
+/// links.
+pub(super) fn read_named_text(path: &Path) -> io::Result<String> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK);
+    let file = options.open(path)?;
+    match file.metadata()?.is_file() {
+        true => text_of(file),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, NOT_REGULAR)),
+    }
+}
+
+/// The most bytes of a file of settings, of a key and of a certificate: 4 MiB.
+const MOST_TEXT_BYTES: u64 = 4 << 20;
+
+fn text_of(file: File) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    file.take(MOST_TEXT_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MOST_TEXT_BYTES {
+        let why = format!("it is longer than the {MOST_TEXT_BYTES} bytes that it may have");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
+    }
+    String::from_utf8(bytes)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
+}
+
 /// Replaces a file, and is durable when it returns. A crash leaves the old content or the new.
 pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("new");
@@ -117,5 +150,28 @@ mod tests {
             }
         }
         assert_eq!(std::fs::read(dir.path().join("target")).unwrap(), b"kept");
+        for name in ["pipe", "link", "folder"] {
+            let error = read_text(&dir.path().join(name)).unwrap_err();
+            assert!(error.to_string().contains("not a regular file"), "{name}: {error}");
+            match read_named_text(&dir.path().join(name)) {
+                Ok(text) => assert_eq!((name, text.as_str()), ("link", "kept")),
+                Err(error) => {
+                    assert!(name != "link" && error.to_string().contains("not a regular file"));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_text_that_is_too_long_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("text");
+        std::fs::File::create(&path).unwrap().set_len(MOST_TEXT_BYTES).unwrap();
+        assert_eq!(read_text(&path).unwrap().len() as u64, MOST_TEXT_BYTES);
+        std::fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        for read in [read_text, read_named_text] {
+            let error = read(&path).unwrap_err();
+            assert!(error.to_string().contains("longer than the 4194304 bytes"), "{error}");
+        }
     }
 }

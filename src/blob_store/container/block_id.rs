@@ -23,7 +23,7 @@ const MARK: &[u8; 4] = b"lsb1";
 pub(super) const ID_BYTES: usize = 64;
 
 /// Which upload a block belongs to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct UploadKey([u8; 12]);
 
 impl UploadKey {
@@ -43,8 +43,17 @@ impl UploadKey {
 
     /// The copy of a blob that is made in this way, whose ids have no sums.
     pub(super) fn of_copy(made: &MadeOf<'_>) -> Self {
+        Self::beside(b"copy", made)
+    }
+
+    /// What is noted of such a copy, in ids alone.
+    pub(super) fn of_notes(made: &MadeOf<'_>) -> Self {
+        Self::beside(b"notes", made)
+    }
+
+    fn beside(what: &[u8], made: &MadeOf<'_>) -> Self {
         let mut hasher = Sha256::new();
-        hasher.update(b"copy");
+        hasher.update(what);
         hasher.update(Self::of(made).0);
         let hash: [u8; 32] = hasher.finalize().into();
         let mut key = [0; 12];
@@ -59,7 +68,7 @@ impl UploadKey {
 }
 
 /// See the [module](self).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct BlockId {
     pub(super) upload: UploadKey,
     pub(super) at: u64,
@@ -130,6 +139,7 @@ mod tests {
         }
         assert_ne!(key, UploadKey::of_copy(&made), "its ids say other things");
         assert_eq!(UploadKey::of_copy(&made), UploadKey::of_copy(&made));
+        assert_ne!(UploadKey::of_notes(&made), UploadKey::of_copy(&made));
         assert_ne!(UploadKey::random(), UploadKey::random());
     }
 }

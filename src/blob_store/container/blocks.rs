@@ -11,15 +11,14 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use md5::{Digest as _, Md5};
-use tokio::task::JoinSet;
-use tokio::time::timeout;
 use tracing::warn;
 
 use super::block_id::{BlockId, UploadKey};
 use super::memory::{Buffer, Memory};
+use super::out_of_place;
 use super::sha256::KeptSha256;
+use super::staging::Staging;
 use super::upload::{Content, Upload};
-use super::{joined, out_of_place};
 use crate::blob_container::content::Staged;
 use crate::blob_store::sums::{crc64, joined_crc64};
 use crate::blob_store::{AskedMd5, BlobError, BlockWriter, Commit, MadeOf, OpenBlocks, Sums};
@@ -49,7 +48,7 @@ struct State {
     /// The MD5 of the same bytes.
     md5: Option<Md5>,
     hashed: u64,
-    staging: JoinSet<Result<(), BlobError>>,
+    staging: Staging,
 }
 
 /// What is staged of an upload already.
@@ -80,6 +79,11 @@ impl ContainerBlockWriter {
         let (total, block_bytes) = (made.bytes, made.block_bytes);
         let writer = Box::new(Self { upload, key, memory, total, block_bytes, state });
         Ok(OpenBlocks { writer, there })
+    }
+
+    /// What is on its way; the memory of what is not sent is given back.
+    fn into_staging(self) -> Staging {
+        self.state.into_inner().unwrap_or_else(PoisonError::into_inner).staging
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -113,7 +117,7 @@ impl ContainerBlockWriter {
         if buffer.room() == 0 && !state.is_hashed() {
             self.send(&mut state, begin, [0; 32]);
         }
-        state.check(&self.upload)
+        state.staging.check(&self.upload.name)
     }
 
     /// Sends a block that is whole.
@@ -122,8 +126,7 @@ impl ContainerBlockWriter {
         let bytes = block.freeze();
         let id = BlockId { upload: self.key, at, crc64: crc64(&bytes), sha256_state };
         state.ids.insert(at, id);
-        let upload = self.upload.clone();
-        state.staging.spawn(async move { upload.stage(id, bytes).await });
+        state.staging.send(&self.upload, id, bytes);
     }
 
     /// Hashes what is here up to a byte, and sends the blocks that are hashed to their end.
@@ -151,7 +154,7 @@ impl ContainerBlockWriter {
                 self.send(state, block.start, kept);
             }
         }
-        state.check(&self.upload)
+        state.staging.check(&self.upload.name)
     }
 }
 
@@ -159,15 +162,6 @@ impl State {
     /// Whether a block waits until what is before it is hashed.
     fn is_hashed(&self) -> bool {
         self.sha256.is_some() || self.md5.is_some()
-    }
-
-    /// # Errors
-    /// A block could not be sent.
-    fn check(&mut self, upload: &Upload) -> Result<(), BlobError> {
-        while let Some(staged) = self.staging.try_join_next() {
-            joined(staged, &upload.name)?;
-        }
-        Ok(())
     }
 }
 
@@ -264,24 +258,20 @@ impl BlockWriter for ContainerBlockWriter {
     fn commit(self: Box<Self>, commit: Commit) -> BoxFuture<'static, Result<(), BlobError>> {
         async move {
             let mut state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
-            while let Some(staged) = state.staging.join_next().await {
-                joined(staged, &self.upload.name)?;
-            }
-            let ids: Vec<BlockId> = state.ids.into_values().collect();
-            if ids.len() as u64 != self.total.div_ceil(self.block_bytes) {
+            state.staging.all(&self.upload.name).await?;
+            if state.ids.len() as u64 != self.total.div_ceil(self.block_bytes) {
                 return Err(out_of_place(&self.upload.name, self.total));
             }
-            self.upload.commit(Content::Blocks(ids), &commit).await
+            let blocks = Content::blocks(state.ids.into_values());
+            self.upload.commit(blocks, &commit).await
         }
         .boxed()
     }
 
     fn keep(self: Box<Self>) -> BoxFuture<'static, ()> {
         async move {
-            let mut state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
-            let staged = async { while state.staging.join_next().await.is_some() {} };
             // What is not staged by then is fetched again.
-            let _ = timeout(KEEP_TIMEOUT, staged).await;
+            self.into_staging().landed_within(KEEP_TIMEOUT).await;
         }
         .boxed()
     }
@@ -289,8 +279,8 @@ impl BlockWriter for ContainerBlockWriter {
     /// A block of another place stays beside the others, and says that they are of no use.
     fn reject(self: Box<Self>) -> BoxFuture<'static, ()> {
         async move {
-            let Self { upload, key, .. } = *self;
-            let (id, block) = rejection(key);
+            let (upload, (id, block)) = (self.upload.clone(), rejection(self.key));
+            self.into_staging().landed().await;
             if let Err(error) = upload.stage(id, block).await {
                 warn!(
                     causes = ?error_chain(&error),
@@ -304,6 +294,6 @@ impl BlockWriter for ContainerBlockWriter {
 
     /// What is staged stays for a week, and is looked for again where the same is made once more.
     fn abort(self: Box<Self>) -> BoxFuture<'static, ()> {
-        async move { drop(self) }.boxed()
+        async move { self.into_staging().landed().await }.boxed()
     }
 }

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use tokio::task::JoinSet;
 
 use super::block_id::{BlockId, UploadKey};
 use super::memory::Buffer;
+use super::staging::Staging;
 use super::upload::{Content, Upload};
-use super::{MOST_BLOCKS, Memory, joined};
+use super::{MOST_BLOCKS, Memory};
 use crate::blob_store::sums::crc64;
 use crate::blob_store::{BlobError, BlobWriter, Commit};
 
@@ -26,7 +26,7 @@ pub(super) struct InOrderWriter {
     /// The blocks before the one that comes, in order.
     ids: Vec<BlockId>,
     at: u64,
-    staging: JoinSet<Result<(), BlobError>>,
+    staging: Staging,
 }
 
 impl InOrderWriter {
@@ -48,7 +48,7 @@ impl InOrderWriter {
             buffer: None,
             ids: Vec::new(),
             at: 0,
-            staging: JoinSet::new(),
+            staging: Staging::default(),
         }
     }
 
@@ -64,9 +64,7 @@ impl InOrderWriter {
             };
             buffer.fill(&mut part);
             self.buffer = Some(buffer);
-            while let Some(staged) = self.staging.try_join_next() {
-                joined(staged, &self.upload.name)?;
-            }
+            self.staging.check(&self.upload.name)?;
         }
         Ok(())
     }
@@ -89,8 +87,7 @@ impl InOrderWriter {
         let id = BlockId { upload: self.key, at: self.at, crc64, sha256_state: [0; 32] };
         self.at += bytes.len() as u64;
         self.ids.push(id);
-        let upload = self.upload.clone();
-        self.staging.spawn(async move { upload.stage(id, bytes).await });
+        self.staging.send(&self.upload, id, bytes);
         Ok(())
     }
 }
@@ -111,18 +108,21 @@ impl BlobWriter for InOrderWriter {
             if let Some(last) = last {
                 self.stage(last)?;
             }
-            while let Some(staged) = self.staging.join_next().await {
-                joined(staged, &self.upload.name)?;
-            }
+            self.staging.all(&self.upload.name).await?;
             let ids = std::mem::take(&mut self.ids);
-            self.upload.commit(Content::Blocks(ids), &commit).await
+            self.upload.commit(Content::blocks(ids.into_iter()), &commit).await
         }
         .boxed()
     }
 
-    /// Blocks that are staged are part of nothing, and the service removes them after a week.
-    fn abort(self: Box<Self>) -> BoxFuture<'static, ()> {
-        async move { drop(self) }.boxed()
+    /// Blocks that are staged are part of nothing; the commit of a later attempt ends them, or the service
+    /// does after a week.
+    fn abort(mut self: Box<Self>) -> BoxFuture<'static, ()> {
+        async move {
+            self.buffer = None;
+            self.staging.landed().await;
+        }
+        .boxed()
     }
 }
 

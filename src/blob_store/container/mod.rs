@@ -26,6 +26,7 @@ mod copied;
 mod in_order;
 mod memory;
 mod sha256;
+mod staging;
 mod upload;
 
 use std::fmt;
@@ -37,7 +38,6 @@ use std::sync::atomic::AtomicBool;
 use azure_core::credentials::TokenCredential;
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
-use tokio::task::JoinError;
 
 use self::blocks::ContainerBlockWriter;
 use self::copied::ContainerCopier;
@@ -325,17 +325,6 @@ impl BlobSource for ContainerBlobStore {
 /// The length of blocks of which a blob of this length has no more than the service takes.
 fn least_block_bytes(bytes: u64) -> u64 {
     bytes.div_ceil(MOST_BLOCKS as u64).next_multiple_of(BLOCK_STEP_BYTES)
-}
-
-/// How a block was sent.
-fn joined(
-    staged: Result<Result<(), BlobError>, JoinError>,
-    name: &BlobName,
-) -> Result<(), BlobError> {
-    staged.unwrap_or_else(|gone| {
-        let source = io::Error::other(gone);
-        Err(BlobError::Transient { operation: "write", name: name.to_string(), source })
-    })
 }
 
 /// Bytes came where none were expected, or are missing: nothing of ours does that.

@@ -13,10 +13,12 @@ use rand::{Rng as _, SeedableRng as _};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
-use super::block_id::BlockId;
+use super::block_id::{BlockId, ID_BYTES};
 use super::{NOTE_KEY, TIME_KEY};
 use crate::blob_container::Container;
-use crate::blob_container::content::{Condition, Looked, Properties, ReadFrom, Reading, Staged};
+use crate::blob_container::content::{
+    BlockList, Condition, Looked, Properties, ReadFrom, Reading, Staged,
+};
 use crate::blob_container::content_failure::ContentFailure;
 use crate::blob_store::sums::crc64;
 use crate::blob_store::{
@@ -84,14 +86,31 @@ impl<'a> From<&'a CopySource> for ReadFrom<'a> {
 /// What becomes the blob.
 pub(super) enum Content {
     Whole(Bytes, u64),
-    Blocks(Vec<BlockId>),
+    Blocks(BlockList),
+}
+
+impl Content {
+    /// Staged blocks, in this order.
+    pub(super) fn blocks(ids: impl ExactSizeIterator<Item = BlockId>) -> Self {
+        Self::Blocks(BlockList::of(ids.map(BlockId::to_bytes), ID_BYTES))
+    }
 }
 
 impl Upload {
     pub(super) async fn stage(&self, id: BlockId, block: Bytes) -> Result<(), BlobError> {
+        self.stage_with(id, block, id.crc64).await
+    }
+
+    /// The same of a block whose sum is not in its id.
+    pub(super) async fn stage_with(
+        &self,
+        id: BlockId,
+        block: Bytes,
+        crc64: u64,
+    ) -> Result<(), BlobError> {
         let id_bytes = id.to_bytes();
         let container = &self.target.container;
-        let stage = || container.stage(self.name.as_str(), &id_bytes, block.clone(), id.crc64);
+        let stage = || container.stage(self.name.as_str(), &id_bytes, block.clone(), crc64);
         self.again("write", stage).await
     }
 
@@ -155,9 +174,8 @@ impl Upload {
                     || container.put_whole(name, bytes.clone(), *crc64, &properties, &condition);
                 self.tried("commit", put).await
             }
-            Content::Blocks(ids) => {
-                let ids: Vec<Vec<u8>> = ids.iter().map(|id| id.to_bytes()).collect();
-                let put = || container.commit(name, ids.clone(), &properties, &condition);
+            Content::Blocks(list) => {
+                let put = || container.commit(name, list, &properties, &condition);
                 self.tried("commit", put).await
             }
         };

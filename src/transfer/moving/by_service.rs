@@ -5,6 +5,9 @@
 //! 3. The store says how long each block is, and the source is asked once more for its state, for not
 //!    every server keeps to the condition.
 //!
+//! Where the partition is about to leave, no further block is asked for; those that are under way are waited
+//! for a little, and the next owner copies the others.
+//!
 //! Where the service does not read the source, the file is fetched as any other; so is one whose hash is to
 //! be compared, for nobody here sees its bytes.
 
@@ -15,7 +18,7 @@ use std::time::Duration;
 
 use futures::future::FutureExt as _;
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tracing::debug;
 use url::Url;
 
@@ -33,6 +36,10 @@ use crate::transfer::store_failure::store_failed;
 /// How long nothing is copied from a host that the service did not read from: a file that is fetched all
 /// the same costs one more request, and the time that the service takes to give up.
 const REFUSED_FOR: Duration = Duration::from_secs(60);
+
+/// How long blocks under way are waited for where the partition is about to leave: shorter than a hand-off
+/// should take. One that comes later is there for the next owner, but its sum is not.
+const STOP_GRACE: Duration = Duration::from_secs(1);
 
 /// The hosts that the service did not read from lately.
 #[derive(Debug, Default)]
@@ -101,12 +108,25 @@ impl ByService<'_> {
         };
         let copying =
             Copying { of: *self, copier: &*copier, host: Arc::clone(&first.host), version };
-        let copied = copying.all(missing, first).await?;
-        if let Copied::All = copied {
-            let total = copying.version.total;
-            arriving.on_copied(copier, total);
+        let copied = copying.all(missing, first).await;
+        let total = copying.version.total;
+        match copied {
+            Ok(Copied::All) => {
+                arriving.on_copied(copier, total);
+                Ok(Copied::All)
+            }
+            Ok(not) => Ok(not),
+            Err(failed) => {
+                // Of another version nothing is of use, and a store that fails takes nothing.
+                let is_of_use =
+                    !matches!(failed, Failed::NotCopied(NotCopied::Changed | NotCopied::Store(_)));
+                let stopped = copying.stopped(failed);
+                if is_of_use {
+                    copier.keep().await;
+                }
+                Err(stopped)
+            }
         }
-        Ok(copied)
     }
 
     /// The version of a file that the service can be trusted with, and its ETag.
@@ -143,7 +163,7 @@ impl Copying<'_> {
         &self,
         missing: Vec<Range<u64>>,
         first: First<'b>,
-    ) -> Result<Copied<'b>, Stopped> {
+    ) -> Result<Copied<'b>, Failed> {
         let mut missing = VecDeque::from(missing);
         let left: u64 = missing.iter().map(|block| block.end - block.start).sum();
         let mut copied = self.version.total - left;
@@ -155,13 +175,14 @@ impl Copying<'_> {
                     self.of.refusals.on_refused(Arc::clone(&self.host));
                     return Ok(Copied::Not(Some(first)));
                 }
-                Err(failed) => return Err(self.stopped(failed)),
+                Err(failed) => return Err(failed),
             }
         }
         // It would hold a connection for as long as the copy takes.
         drop(first);
         self.side_by_side(missing, copied).await?;
-        if !self.copier.is_whole().await.map_err(store_failed)? {
+        let is_whole = self.copier.is_whole().await.map_err(NotCopied::Store);
+        if !is_whole.map_err(Failed::NotCopied)? {
             debug!(task = %self.of.job.id, "its blocks are not as long as they must be; it is fetched");
             return Ok(Copied::Not(None));
         }
@@ -178,13 +199,15 @@ impl Copying<'_> {
         &self,
         mut missing: VecDeque<Range<u64>>,
         mut copied: u64,
-    ) -> Result<(), Stopped> {
+    ) -> Result<(), Failed> {
         let ByService { net, job, host, .. } = self.of;
         let large = net.progress.on_body(job.path.as_str(), copied, Some(self.version.total));
         let (mut streams, mut has_own) = (FuturesUnordered::new(), false);
         loop {
             let given_back = net.connections.given_back();
-            while !missing.is_empty() && (!has_own || net.connections.has_left(host)) {
+            let is_leaving = net.stop.is_cancelled() && !missing.is_empty();
+            while !is_leaving && !missing.is_empty() && (!has_own || net.connections.has_left(host))
+            {
                 let connection = if has_own { net.connections.of_block(host) } else { None };
                 let is_own = connection.is_none();
                 if has_own && is_own {
@@ -195,16 +218,25 @@ impl Copying<'_> {
                 streams.push(self.stream(block, connection).boxed());
             }
             if streams.is_empty() {
-                return Ok(());
+                return match is_leaving {
+                    true => Err(Failed::Outcome(put_back())),
+                    false => Ok(()),
+                };
             }
             tokio::select! {
                 biased;
                 Some((block, is_own, ended)) = streams.next() => {
                     has_own &= !is_own;
-                    ended.map_err(|failed| self.stopped(failed))?;
-                    copied += block.end - block.start;
-                    if let Some(large) = &large {
-                        large.on_bytes(copied);
+                    match ended {
+                        Ok(()) => {
+                            copied += block.end - block.start;
+                            if let Some(large) = &large {
+                                large.on_bytes(copied);
+                            }
+                        }
+                        // The others have their time yet.
+                        Err(_) if net.stop.is_cancelled() => missing.push_front(block),
+                        Err(failed) => return Err(failed),
                     }
                 }
                 () = given_back, if !missing.is_empty() => {}
@@ -222,35 +254,42 @@ impl Copying<'_> {
     }
 
     /// Has a block copied, when the rates let it. It is asked for no more when the partition is about to
-    /// leave; what the service has under way by then may be there for the next owner.
+    /// leave; what the service has under way by then and does not end soon may be there for the next owner.
     async fn block(&self, block: &Range<u64>) -> Result<(), Failed> {
         let net = &self.of.net;
-        let copied = async {
-            // Places that are no hosts have no rate of requests.
-            if !self.host.is_empty() {
-                net.rates.begin(&self.host).await.map_err(Failed::Outcome)?;
+        // Places that are no hosts have no rate of requests.
+        let begin = async {
+            match self.host.is_empty() {
+                true => Ok(()),
+                false => net.rates.begin(&self.host).await.map_err(Failed::Outcome),
             }
-            self.copier.copy(block.start).await.map_err(Failed::NotCopied)?;
-            net.progress.on_copied(block.end - block.start);
-            Ok(())
         };
         tokio::select! {
             biased;
-            () = net.stop.cancelled() => Err(Failed::Outcome(put_back())),
-            copied = copied => copied,
+            () = net.stop.cancelled() => return Err(Failed::Outcome(put_back())),
+            begun = begin => begun?,
         }
+        let given_up = async {
+            net.stop.cancelled().await;
+            sleep(STOP_GRACE).await;
+        };
+        tokio::select! {
+            biased;
+            copied = self.copier.copy(block.start) => copied.map_err(Failed::NotCopied)?,
+            () = given_up => return Err(Failed::Outcome(put_back())),
+        }
+        net.progress.on_copied(block.end - block.start);
+        Ok(())
     }
 
     /// Asks the source whether it is in the same state as before.
-    async fn check_version(&self) -> Result<(), Stopped> {
+    async fn check_version(&self) -> Result<(), Failed> {
         let ByService { net, job, .. } = self.of;
         let ask = Ask::Part { from: 0, to: 1, validator: &self.version.validator };
         match job.source.get(ask, net.rates).await {
             Ok(Opened { answer, .. }) if self.version.part(&answer, &(0..1)).is_some() => Ok(()),
-            Ok(_) | Err(NotFetched::NoSuchPart) => {
-                Err(self.stopped(Failed::NotCopied(NotCopied::Changed)))
-            }
-            Err(NotFetched::Ends(outcome)) => Err(Stopped::Broke(outcome)),
+            Ok(_) | Err(NotFetched::NoSuchPart) => Err(Failed::NotCopied(NotCopied::Changed)),
+            Err(NotFetched::Ends(outcome)) => Err(Failed::Outcome(outcome)),
         }
     }
 

@@ -12,6 +12,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use rustls_platform_verifier::Verifier;
 
 use crate::error::InvalidConfig;
+use crate::named_file::{self, MOST_CONFIGURATION_BYTES};
 
 /// What to do about a certificate that is not trusted.
 pub(crate) const ADVICE: &str =
@@ -50,8 +51,8 @@ pub(crate) fn read_authorities(
     let damaged = |number: usize, why: &dyn fmt::Display| {
         refused(format!("certificate {number} in it is damaged: {why}"))
     };
-    let pem =
-        std::fs::read(path).map_err(|error| refused(format!("it cannot be read: {error}")))?;
+    let pem = named_file::read(path, MOST_CONFIGURATION_BYTES)
+        .map_err(|error| refused(format!("it cannot be read: {error}")))?;
     let mut authorities = Vec::new();
     // The store is a judge here: it takes what can be an authority.
     let mut store = RootCertStore::empty();

@@ -247,6 +247,10 @@ impl Shared {
                 });
                 return Ok(Then::IsReset);
             }
+            Some(Play::LandSlowly(after)) => {
+                tokio::time::sleep(after).await;
+                self.pass_on(&request, noted).await?
+            }
             Some(Play::LoseAnswer) => {
                 self.pass_on(&request, noted).await?;
                 return Ok(Then::IsReset);
@@ -258,6 +262,11 @@ impl Shared {
             Some(Play::AnswerLate(after)) => {
                 let answer = self.pass_on(&request, noted).await?;
                 tokio::time::sleep(after).await;
+                answer
+            }
+            Some(Play::Hold(release)) => {
+                let answer = self.pass_on(&request, noted).await?;
+                release.notified().await;
                 answer
             }
             Some(Play::ExpireBlocks) => {

@@ -1,6 +1,9 @@
 //! What a test has played: which requests, how often, and what befalls them.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::Notify;
 
 use super::refusal::Refusal;
 use super::request::{Operation, Request};
@@ -18,8 +21,12 @@ pub enum Play {
     CutAnswer,
     /// It takes effect, and is answered so much later.
     AnswerLate(Duration),
+    /// It takes effect, and is answered once this is notified.
+    Hold(Arc<Notify>),
     /// The connection is reset, and so much later it takes effect all the same.
     LandLate(Duration),
+    /// So much later it takes effect and is answered, whether the client is still there or not.
+    LandSlowly(Duration),
     /// It is refused and has no effect.
     Refuse(Refusal),
     /// It is refused before its body is read, and the connection ends.

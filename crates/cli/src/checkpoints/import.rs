@@ -13,8 +13,13 @@ use crate::configured::refuse;
 use crate::{CommandError, Ending, brief};
 use longshore::checkpoint_store::Checkpoint;
 use longshore::event::PartitionId;
+use longshore::named_file;
 use longshore::state::reset::restore;
 use longshore::transport::Transport;
+
+/// The most bytes of a file, 64 MiB: it is checked as a whole before anything is written. Two thousand
+/// partitions take about 1 MiB, and each run that is settled above a checkpoint some 20 bytes.
+const MOST_BYTES: u64 = 64 << 20;
 
 pub(super) async fn run(args: ImportArgs) -> Result<Ending, CommandError> {
     let ImportArgs { from, force, common } = args;
@@ -22,7 +27,7 @@ pub(super) async fn run(args: ImportArgs) -> Result<Ending, CommandError> {
         return Ok(Ending::Unusable);
     };
     let shown = from.display();
-    let text = match std::fs::read_to_string(&from) {
+    let text = match named_file::read_text(&from, MOST_BYTES) {
         Ok(text) => text,
         Err(error) => {
             refuse(&[format!("{shown} cannot be read: {error}")], common.report);

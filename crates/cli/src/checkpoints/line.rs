@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::terminal::as_json;
+use crate::json::as_json;
 use longshore::checkpoint::host_of;
 use longshore::checkpoint_store::{Checkpoint, CheckpointScope, LeaseEpoch, SettledRun, Trial};
 use longshore::event::{Incarnation, Offset, PartitionId, Position, SequenceNumber};
@@ -12,6 +12,12 @@ use longshore::timestamp::{from_unix_millis, unix_millis};
 
 /// The version of the fields; those that are added later do not change it.
 const VERSION: u32 = 1;
+
+/// Faults that are said of a file.
+const MOST_FAULTS: usize = 100;
+
+/// The longest of them, in characters: a line can be one long word, and a fault quotes it.
+const MOST_FAULT_CHARS: usize = 400;
 
 #[derive(Serialize, Deserialize)]
 struct Line {
@@ -69,28 +75,43 @@ pub(super) fn write(
 /// The checkpoints in the lines of a file, by partition. Empty lines are left out.
 ///
 /// # Errors
-/// What is wrong, a text for each line that is, with its number.
+/// What is wrong: a text for each line that is, with its number, of the first hundred of them.
 pub(super) fn read(
     text: &str,
     scope: &CheckpointScope,
 ) -> Result<Vec<(PartitionId, Checkpoint)>, Vec<String>> {
     let mut found: Vec<(PartitionId, Checkpoint)> = Vec::new();
     let mut lines_of: BTreeMap<PartitionId, usize> = BTreeMap::new();
-    let mut wrong = Vec::new();
+    let (mut wrong, mut more) = (Vec::new(), 0);
+    let mut refuse = |fault: String| match wrong.len() < MOST_FAULTS {
+        true => wrong.push(shortened(fault)),
+        false => more += 1,
+    };
     for (number, text) in (1..).zip(text.lines()).filter(|(_, text)| !text.trim().is_empty()) {
         match read_one(text, scope) {
             Ok((partition, checkpoint)) => match lines_of.insert(partition.clone(), number) {
                 None => found.push((partition, checkpoint)),
                 Some(first) => {
-                    wrong.push(format!(
+                    refuse(format!(
                         "line {number}: partition {partition} is on line {first} as well"
                     ));
                 }
             },
-            Err(fault) => wrong.push(format!("line {number}: {fault}")),
+            Err(fault) => refuse(format!("line {number}: {fault}")),
         }
     }
+    if more > 0 {
+        wrong.push(format!("{more} more are wrong"));
+    }
     if wrong.is_empty() { Ok(found) } else { Err(wrong) }
+}
+
+fn shortened(mut fault: String) -> String {
+    if let Some((at, _)) = fault.char_indices().nth(MOST_FAULT_CHARS) {
+        fault.truncate(at);
+        fault.push('…');
+    }
+    fault
 }
 
 fn read_one(text: &str, scope: &CheckpointScope) -> Result<(PartitionId, Checkpoint), String> {
@@ -160,4 +181,23 @@ fn read_one(text: &str, scope: &CheckpointScope) -> Result<(PartitionId, Checkpo
         ..Checkpoint::default()
     };
     Ok((line.partition, checkpoint))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_a_file_that_is_all_wrong_is_bounded() {
+        let scope = CheckpointScope {
+            namespace: "ns.example".to_owned(),
+            entity: "orders".into(),
+            consumer_group: "$Default".into(),
+        };
+        let long = format!("{{\"version\": \"{}\"}}\n", "ü".repeat(5_000));
+        let wrong = read(&long.repeat(1_000), &scope).unwrap_err();
+        assert_eq!((wrong.len(), wrong[100].as_str()), (101, "900 more are wrong"));
+        assert!(wrong.iter().all(|fault| fault.chars().count() <= MOST_FAULT_CHARS + 1));
+    }
 }

@@ -165,7 +165,7 @@ struct ExportArgs {
 #[derive(Args, Debug)]
 #[command(after_long_help = EXIT_CODES)]
 struct ImportArgs {
-    /// The file
+    /// The file, of 64 MiB at most
     #[arg(long, value_name = "FILE")]
     from: PathBuf,
     /// Also where an owner is alive, and over a checkpoint that cannot be read

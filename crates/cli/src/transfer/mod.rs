@@ -60,7 +60,7 @@ pub(super) async fn run(args: TransferArgs) -> Result<Ending, CommandError> {
 async fn transfer(args: TransferArgs, report: &mut Report) -> Result<Ending, CommandError> {
     let mut signals = Signals::listen()?;
     let stop = Stop::new();
-    // The file with credentials may be a pipe that nobody writes to.
+    // The file with credentials may be on a disk that does not answer.
     let named = args.http.clone();
     let reading = tokio::task::spawn_blocking(move || named.options());
     let read = tokio::select! {
