@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
+use futures::future::BoxFuture;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::{Semaphore, watch};
@@ -44,6 +45,8 @@ pub(crate) struct Common {
     pub(crate) directive: watch::Sender<Directive>,
     /// Whose turn it is to try an event that may end the process.
     pub(crate) trials: Arc<Semaphore>,
+    /// Whose turn it is to hand out a parked event that may end the process.
+    pub(crate) suspects: Arc<Semaphore>,
     /// The lanes of events, where there are some.
     pub(crate) lanes: Option<Arc<SharedLanes>>,
     pub(crate) breakers: Arc<Breakers>,
@@ -58,6 +61,7 @@ impl Common {
             budget: Arc::new(SharedBudget::new(memory_budget_bytes)),
             directive: watch::Sender::new(Directive::Run),
             trials: Arc::new(Semaphore::new(1)),
+            suspects: Arc::new(Semaphore::new(1)),
             lanes: lanes.map(|rule| Arc::new(SharedLanes::new(rule))),
         }
     }
@@ -79,8 +83,8 @@ pub(crate) struct Leases {
     pub(crate) options: LeaseOptions,
 }
 
-/// Called with a partition when it is taken or given up.
-pub(crate) type PartitionHook = Arc<dyn Fn(&Partition) + Send + Sync>;
+/// Called with a partition when it is taken or given up, and awaited.
+pub(crate) type PartitionHook = Arc<dyn Fn(Partition) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// Says of which class a failure is.
 pub(crate) type Classify = Arc<dyn Fn(&Failure) -> ErrorClass + Send + Sync>;
@@ -102,6 +106,8 @@ pub(crate) struct Shared {
     pub(crate) directive: watch::Sender<Directive>,
     /// See [`Common::trials`].
     pub(crate) trials: Arc<Semaphore>,
+    /// See [`Common::suspects`].
+    pub(crate) suspects: Arc<Semaphore>,
     pub(crate) lanes: Option<Arc<SharedLanes>>,
     pub(crate) breakers: Arc<Breakers>,
     pub(crate) tasks: TaskTracker,

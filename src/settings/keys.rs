@@ -1,5 +1,6 @@
 //! Every key, described once; the table in `docs/configuration.md` is generated from here.
 
+mod failures;
 mod nearest;
 mod tables;
 mod transfers;
@@ -7,14 +8,15 @@ mod transfers;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+pub(super) use self::failures::*;
 pub(super) use self::nearest::{distance, nearest, nearest_of};
 pub(super) use self::tables::*;
 pub(super) use self::transfers::*;
 use super::knob::{Kind, Knob, LeaseTime, MAX_BYTES};
 use super::value;
 use crate::config::{
-    LostPartition, MAX_PARKED_EVENTS, MAX_SLOTS, MAX_WINDOW_EVENTS, Ordering, OwnerLevel,
-    PositionLost, UncheckpointedEvents,
+    LostPartition, MAX_SLOTS, MAX_WINDOW_EVENTS, Ordering, OwnerLevel, PositionLost,
+    UncheckpointedEvents,
 };
 use crate::state::takeovers::MIN_TAKEOVERS;
 
@@ -322,46 +324,11 @@ pub const ALL: &[Key] = &[
         Knob::TimeOrNone { least: MILLISECOND, set: |o, time| o.handler_timeout = time },
         "When a handler is dropped and its events are retried.",
     ),
-    knob(
-        "LONGSHORE_MAX_ATTEMPTS",
-        "5",
-        Knob::Count {
-            least: 1,
-            most: MAX_COUNT,
-            set: |o, n| o.max_attempts = u32::try_from(n).unwrap_or(u32::MAX),
-        },
-        "How often a handler gets an event before it is parked, or becomes a dead letter where nothing is; beyond that as long as nothing succeeds where it fails.",
-    ),
-    knob(
-        "LONGSHORE_MAX_AGE",
-        "24h",
-        Knob::Time { least: Duration::ZERO, set: |o, time| o.max_age = time },
-        "How long an event is tried while nothing succeeds where it fails; with 0s it is given up after its attempts whatever else fails.",
-    ),
-    knob(
-        "LONGSHORE_PARK_AFTER",
-        "60s",
-        Knob::Time { least: Duration::ZERO, set: |o, time| o.park_after = time },
-        "The longest delay that an event waits for in place; for a longer one it is parked in the failure store.",
-    ),
-    knob(
-        "LONGSHORE_PARK_DELAYS",
-        "5m, 30m, 2h, 8h",
-        Knob::Other {
-            allowed: "none, where nothing is parked, or up to 64 times with commas between them",
-            set: |o, text| {
-                o.park_delays = value::park_delays(text)?;
-                Some(())
-            },
-        },
-        "For how long an event is parked that failed LONGSHORE_MAX_ATTEMPTS times and may succeed later: the first time, the second, and so on; then it becomes a dead letter.",
-    ),
-    knob(
-        "LONGSHORE_MAX_PARKED_EVENTS",
-        "100000",
-        Knob::Count { least: 1, most: MAX_PARKED_EVENTS, set: |o, n| o.max_parked_events = n },
-        "Most events of a partition that are parked; what fails beyond them waits in place.",
-    ),
+    MAX_ATTEMPTS,
+    MAX_AGE,
+    PARK_AFTER,
+    PARK_DELAYS,
+    MAX_PARKED_EVENTS,
     knob(
         "LONGSHORE_MAX_TAKEOVERS",
         "7",
@@ -374,26 +341,8 @@ pub const ALL: &[Key] = &[
         },
         "How many owners may end in a row without progress before an event that ends them becomes a dead letter; it is looked for from four before that on.",
     ),
-    knob(
-        "LONGSHORE_RETRY_BACKOFF",
-        "1s..60s",
-        Knob::Delays { set: |o, delays| o.retry_backoff = delays },
-        "Delays between attempts; each is twice the one before. At least 4s after throttling and 10s after auth.",
-    ),
-    knob(
-        "LONGSHORE_RETRY_POLICIES",
-        "none",
-        Knob::Other {
-            allowed: "none, or for some classes of failures the attempts and the delays, such as \
-                      throttling 9 4s..60s, auth 20 10s..5m, and the word dead where they are not \
-                      parked after that",
-            set: |o, text| {
-                o.retry_policies = value::retry_policies(text)?;
-                Some(())
-            },
-        },
-        "Attempts and delays of their own, by the class of the failure: transient, throttling, auth, unknown.",
-    ),
+    RETRY_BACKOFF,
+    RETRY_POLICIES,
     knob(
         "LONGSHORE_CHECKPOINT_MIN_INTERVAL",
         "1s",

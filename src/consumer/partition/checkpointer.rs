@@ -190,6 +190,12 @@ impl Checkpointer {
         written.is_some_and(|written| written.sequence_number >= number)
     }
 
+    /// Whether the last acknowledged checkpoint has this event as settled.
+    pub(super) fn has_settled(&self, number: SequenceNumber) -> bool {
+        let runs = &self.fence.stored().settled_above;
+        self.has_written(number) || runs.iter().any(|run| (run.first..=run.last).contains(&number))
+    }
+
     /// When [`Checkpointer::start`] has something to do.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.pace.next_deadline().map(Instant::from_std)

@@ -10,8 +10,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::PartitionWorker;
-use super::parking::tag;
-use super::returning::ParkingOrder;
+use super::parking::{ParkingOrder, tag};
 use crate::consumer::shared::Shared;
 use crate::lanes::Lane;
 use crate::outcome::Failure;

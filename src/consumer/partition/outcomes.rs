@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use super::next_step::{NextStep, Standing, next_step};
-use super::returning::ParkingOrder;
+use super::parking::ParkingOrder;
 use super::{PartitionWorker, letters};
 use crate::config::MAX_DURATION;
 use crate::consumer::exit::StopReason;

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::parking_store::{ParkingStore, Stored};
@@ -23,6 +24,7 @@ use crate::failure_store::{
     Expected, FailureKind, FailurePrefix, ListedFailure, LogIdentity, PageToken, VersionToken, kept,
 };
 use crate::lanes::Lane;
+use crate::outcome::Failure;
 use crate::secret::redacted;
 use crate::state::parked::{LaneTag, ParkedEvents, ParkedLimits};
 use crate::state::watermark::Ticket;
@@ -37,8 +39,22 @@ const MAX_RETURNED_OF_LANE: usize = 16;
 /// How long it takes until it is seen what others changed.
 pub(super) const LIST_EVERY: Duration = Duration::from_secs(30);
 
+/// How often a suspect asks whether it is its turn.
+const ASK_EVERY: Duration = Duration::from_millis(200);
+
 /// How soon the store is listed again after something new was found: a replay adds more and more.
 const LIST_SOON: Duration = Duration::from_secs(1);
+
+/// Why an event is parked, and until when.
+#[derive(Clone, Debug)]
+pub(super) struct ParkingOrder {
+    pub(super) failure: Failure,
+    pub(super) due: SystemTime,
+    /// Whether the attempt that failed is counted.
+    pub(super) is_attempt: bool,
+    /// Whether it is one more of the times that an event may be parked.
+    pub(super) is_step: bool,
+}
 
 /// An event that came back.
 #[derive(Clone, Debug)]
@@ -75,8 +91,8 @@ pub(super) struct Parking {
     after_death: Option<SystemTime>,
     /// What waits to be out by itself.
     suspect: Option<Found>,
-    /// What is out by itself.
-    is_alone: Option<Ticket>,
+    /// What is out by itself, and its turn among the suspects of all partitions.
+    alone: Option<(Option<Ticket>, OwnedSemaphorePermit)>,
 }
 
 /// An event that is due, and its record.
@@ -129,7 +145,7 @@ impl Parking {
             unreadable: 0,
             after_death: None,
             suspect: None,
-            is_alone: None,
+            alone: None,
         })
     }
 
@@ -150,23 +166,32 @@ impl Parking {
         self.suspect = Some(found);
     }
 
-    /// Takes the suspect that waits, where nothing else is out.
+    /// Takes the suspect that waits, where nothing else of the partition is out, and no suspect of others.
     pub(super) fn take_suspect(&mut self) -> Option<Found> {
-        self.suspect.take_if(|_| self.state.out() == 1)
+        if self.suspect.is_none() || self.state.out() > 1 || self.alone.is_some() {
+            return None;
+        }
+        let turn = Arc::clone(&self.store.shared.suspects).try_acquire_owned().ok()?;
+        self.alone = Some((None, turn));
+        self.suspect.take()
+    }
+
+    /// When a suspect that waits for its turn asks for it again.
+    pub(super) fn next_turn(&self, now: Instant) -> Option<Instant> {
+        self.suspect.as_ref().map(|_| now + ASK_EVERY)
     }
 
     /// Whether a suspect is out by itself, or is to be.
     pub(super) fn is_closed(&self) -> bool {
-        self.suspect.is_some() || self.is_alone.is_some_and(|one| self.returned.contains_key(&one))
+        self.suspect.is_some() || self.alone.is_some()
     }
 
-    /// Writes down that an event is about to be handled. Where it was before, nothing else comes back
-    /// meanwhile.
+    /// Writes down that an event is about to be handled.
     pub(super) fn mark(&mut self, tracked: Tracked, mut record: Box<DeadLetterRecord>) {
         let Some(returned) = self.returned(tracked.ticket) else { return };
         let version = returned.version.clone();
-        if record.takeovers > 0 {
-            self.is_alone = Some(tracked.ticket);
+        if let Some((alone @ None, _)) = &mut self.alone {
+            *alone = Some(tracked.ticket);
         }
         record.takeovers = record.takeovers.saturating_add(1);
         self.writes.push(self.store.clone().mark(tracked, record, version).boxed());
@@ -245,6 +270,7 @@ impl Parking {
 
     /// Takes out what is known of an event that is over here.
     pub(super) fn take_returned(&mut self, ticket: Ticket) -> Option<Returned> {
+        self.alone.take_if(|(alone, _)| *alone == Some(ticket) || alone.is_none());
         self.returned.remove(&ticket)
     }
 
@@ -290,6 +316,7 @@ impl Parking {
     pub(super) fn on_end(&mut self) {
         self.reads = FuturesUnordered::new();
         self.suspect = None;
+        self.alone = None;
         self.state.abort_listing();
         self.is_listing = true;
     }

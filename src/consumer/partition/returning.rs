@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use super::PartitionWorker;
-use super::parking::{Found, Parking, tag};
+use super::parking::{Found, Parking, ParkingOrder, tag};
 use super::parking_store::{Stored, event_of};
 use crate::consumer::handling::unit::{Attempt, Tracked};
 use crate::dead_letter::DeadLetter;
@@ -20,17 +20,6 @@ use crate::timestamp::{from_rfc3339, rfc3339};
 
 /// How long an event is left alone whose record cannot be used: somebody may repair it.
 const UNUSABLE_FOR: Duration = Duration::from_secs(5 * 60);
-
-/// Why an event is parked, and until when.
-#[derive(Clone, Debug)]
-pub(super) struct ParkingOrder {
-    pub(super) failure: Failure,
-    pub(super) due: SystemTime,
-    /// Whether the attempt that failed is counted.
-    pub(super) is_attempt: bool,
-    /// Whether it is one more of the times that an event may be parked.
-    pub(super) is_step: bool,
-}
 
 impl PartitionWorker {
     /// Whether this event may be parked now.
@@ -240,30 +229,51 @@ impl PartitionWorker {
         let time = self.shared.clock.now();
         let due = due_of(&found.record);
         let Some(parking) = &mut self.parking else { return };
+        let number = found.record.sequence_number;
         if self.tenure.is_ending() || due.is_some_and(|due| due > time) {
-            let number = found.record.sequence_number;
             return parking.state.on_back(number, due.unwrap_or(time));
+        }
+        if !self.checkpointer.has_settled(number) {
+            // Where it ended the process, it would be received again, and nothing would be known of that.
+            return parking.state.on_back(number, time + UNTIL_CHECKPOINT);
         }
         let most = self.shared.options.max_takeovers;
         let Some(most) = most.filter(|_| parking.is_suspect(&found.record, due)) else {
             return self.take_found(found, now);
         };
-        if found.record.takeovers > 0 && parking.state.out() > 1 {
+        if found.record.takeovers >= most {
+            return self.accuse(found, most, now);
+        }
+        if found.record.takeovers > 0 {
             return parking.hold(found);
+        }
+        self.hand_out_marked(found);
+    }
+
+    /// A parked event that may end the process is handled once that is written down.
+    fn hand_out_marked(&mut self, found: Found) {
+        let Some(parking) = &mut self.parking else { return };
+        if self.tenure.is_ending() {
+            let number = found.record.sequence_number;
+            return parking.state.on_back(number, self.shared.clock.now());
         }
         let Found { event, record, version } = found;
         let tracked = parking.on_returned(event, &record, version);
         let bytes = tracked.event.budget_bytes();
-        if record.takeovers >= most {
-            let failure = Failure::permanent(format!(
-                "its handler ends the process: {most} owners of its partition ended while it was handled"
-            ));
-            self.failures.on_returned(tracked.ticket, record.attempts, None);
-            self.take_bytes(bytes);
-            return self.dead_letter(tracked, failure, now);
-        }
         parking.mark(tracked, record);
         self.take_bytes(bytes);
+    }
+
+    fn accuse(&mut self, found: Found, owners: u32, now: Instant) {
+        let Some(parking) = &mut self.parking else { return };
+        let Found { event, record, version } = found;
+        let tracked = parking.on_returned(event, &record, version);
+        let failure = Failure::permanent(format!(
+            "its handler ends the process: {owners} owners of its partition ended while it was handled"
+        ));
+        self.failures.on_returned(tracked.ticket, record.attempts, None);
+        self.take_bytes(tracked.event.budget_bytes());
+        self.dead_letter(tracked, failure, now);
     }
 
     fn take_found(&mut self, found: Found, now: Instant) {
@@ -368,7 +378,7 @@ impl PartitionWorker {
             parking.state.on_received_to(received);
         }
         if let Some(found) = parking.take_suspect() {
-            self.on_found(found, now);
+            self.hand_out_marked(found);
         }
         self.park_dead_lanes(now);
         let time = self.shared.clock.now();
@@ -396,9 +406,13 @@ impl PartitionWorker {
         let time = self.shared.clock.now();
         let due = due.map(|due| now + due.duration_since(time).unwrap_or_default().min(MAX_WAIT));
         let look = self.dead_lanes.next_look(&self.shared);
-        due.into_iter().chain(parking.next_listing()).chain(look).min()
+        let turn = parking.next_turn(now);
+        due.into_iter().chain(parking.next_listing()).chain(look).chain(turn).min()
     }
 }
+
+/// How long an event waits for the checkpoint to have it as settled.
+const UNTIL_CHECKPOINT: Duration = Duration::from_millis(500);
 
 /// Longest wait that is asked of a timer.
 const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);

@@ -1,7 +1,7 @@
 //! Which lane each event of a partition's window is of, by ticket: asked once, and kept. Events that come
 //! back from the failure store are few, and in no window.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::state::lanes::QueueId;
 use crate::state::watermark::Ticket;
@@ -20,7 +20,7 @@ pub struct Place {
 pub struct Places {
     first: Ticket,
     words: VecDeque<u32>,
-    returned: HashMap<Ticket, u32>,
+    returned: BTreeMap<Ticket, u32>,
 }
 
 const NOWHERE: u32 = u32::MAX;
@@ -28,7 +28,7 @@ const HELD: u32 = 1 << 31;
 
 impl Default for Places {
     fn default() -> Self {
-        Self { first: Ticket::FIRST, words: VecDeque::new(), returned: HashMap::new() }
+        Self { first: Ticket::FIRST, words: VecDeque::new(), returned: BTreeMap::new() }
     }
 }
 
