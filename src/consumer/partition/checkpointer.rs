@@ -137,8 +137,7 @@ impl Checkpointer {
 
     // Events that may end their process.
 
-    /// How many owners ended one after the other without progress, this one not included.
-    pub(super) fn takeovers(&self) -> u32 {
+    fn takeovers(&self) -> u32 {
         let known = self.fence.known().map(|known| known.takeovers_without_progress);
         known.max().unwrap_or(0)
     }

@@ -19,6 +19,7 @@ mod halving;
 mod hand_out;
 mod holding;
 mod intake;
+mod lane_parking;
 mod lane_watch;
 mod lanes;
 mod letters;
@@ -175,10 +176,7 @@ impl PartitionWorker {
         let lease_epoch = checkpointer.lease_epoch();
         let account = shared.budget.open();
         let now = Instant::now();
-        let mut parking = Parking::new(&shared, &partition, checkpointer.incarnation(), now);
-        if checkpointer.takeovers() > 0 {
-            parking.iter_mut().for_each(Parking::on_death_before);
-        }
+        let parking = Parking::new(&shared, &partition, checkpointer.incarnation(), now);
         let stream = stream(&shared, &partition, resume, lease_epoch);
         let (sender, completions) = unbounded_channel();
         let scope = scope(&shared, &*handler, &partition, lease_epoch, sender);

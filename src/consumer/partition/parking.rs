@@ -87,8 +87,8 @@ pub(super) struct Parking {
     failed_listings: u32,
     /// Entries of this listing that say nothing of any event.
     unreadable: usize,
-    /// When the partition was claimed from an owner that died.
-    after_death: Option<SystemTime>,
+    /// When the partition was claimed.
+    claimed: SystemTime,
     /// What waits to be out by itself.
     suspect: Option<Found>,
     /// What is out by itself, and its turn among the suspects of all partitions.
@@ -143,22 +143,17 @@ impl Parking {
             next_listing: now,
             failed_listings: 0,
             unreadable: 0,
-            after_death: None,
+            claimed: shared.clock.now(),
             suspect: None,
             alone: None,
         })
     }
 
-    /// The owner before died. What it may have handled is a suspect: nothing tells, for what is parked is
-    /// in no checkpoint. So it is written down before it is handled, and what is written down already is
-    /// out by itself.
-    pub(super) fn on_death_before(&mut self) {
-        self.after_death = Some(self.store.shared.clock.now());
-    }
-
-    /// Whether an event may have been handled when an owner died.
+    /// Whether an owner before may have handled an event, and died of it: nothing tells, for what is parked
+    /// is in no checkpoint. So it is written down before it is handled, and what is written down already
+    /// is out by itself.
     pub(super) fn is_suspect(&self, record: &DeadLetterRecord, due: Option<SystemTime>) -> bool {
-        record.takeovers > 0 || self.after_death.is_some_and(|death| due <= Some(death))
+        record.takeovers > 0 || due <= Some(self.claimed)
     }
 
     /// A suspect waits until nothing else is out.

@@ -395,7 +395,9 @@ impl PartitionWorker {
         let Some(parking) = &self.parking else { return false };
         // While single events are tried, one of them at once may be such.
         let is_probed_by_others = self.is_probed() && parking.state.out() > 0;
-        let is_closed = is_probed_by_others || parking.is_closed();
+        // What is tried is handled alone, or it would be accused for another one.
+        let is_tried = self.checkpointer.trial_time().is_some() || self.trial.tried().is_some();
+        let is_closed = is_probed_by_others || parking.is_closed() || is_tried;
         !starved && self.tenure.is_running() && !self.awaits_trial() && !is_closed
     }
 
