@@ -49,15 +49,16 @@ impl Condition {
 pub(crate) struct BlockList(Bytes);
 
 impl BlockList {
-    /// Written once, and in one piece: a large file has many blocks, and many may be committed at once.
-    pub(crate) fn of(ids: impl ExactSizeIterator<Item = Vec<u8>>, id_bytes: usize) -> Self {
+    /// So many ids of this length. It is written once, and in one piece: a large file has many blocks, and many
+    /// files may be committed at once.
+    pub(crate) fn of(ids: impl Iterator<Item = Vec<u8>>, count: usize, id_bytes: usize) -> Self {
         const BEGIN: &str = "<?xml version=\"1.0\" encoding=\"utf-8\"?><BlockList>";
         const END: &str = "</BlockList>";
         // Not only those that wait: they are part of the blob where just the answer was lost.
         const OPEN: &str = "<Latest>";
         const CLOSE: &str = "</Latest>";
         let each = OPEN.len() + id_bytes.div_ceil(3) * 4 + CLOSE.len();
-        let mut list = String::with_capacity(BEGIN.len() + ids.len() * each + END.len());
+        let mut list = String::with_capacity(BEGIN.len() + count * each + END.len());
         list.push_str(BEGIN);
         for id in ids {
             list.push_str(OPEN);

@@ -16,6 +16,7 @@ use tracing::warn;
 use super::block_id::{BlockId, UploadKey};
 use super::memory::{Buffer, Memory};
 use super::out_of_place;
+use super::sent::{Sent, SentBlock};
 use super::sha256::KeptSha256;
 use super::staging::Staging;
 use super::upload::{Content, Upload};
@@ -41,8 +42,8 @@ pub(super) struct ContainerBlockWriter {
 struct State {
     /// Blocks that come, or wait to be hashed, by where they begin.
     here: BTreeMap<u64, Buffer>,
-    /// Blocks that are on their way or staged, by where they begin.
-    ids: BTreeMap<u64, BlockId>,
+    /// Blocks that are on their way or staged.
+    sent: Sent,
     /// The hash of what is before `hashed`, where it is asked for.
     sha256: Option<KeptSha256>,
     /// The MD5 of the same bytes.
@@ -75,7 +76,11 @@ impl ContainerBlockWriter {
         let md5 = (made.md5 != AskedMd5::No && ids.is_empty()).then(Md5::new);
         let length = |at: u64| made.block_bytes.min(made.bytes - at);
         let there = ids.keys().map(|at| *at..*at + length(*at)).collect();
-        let state = Mutex::new(State { ids, sha256, md5, hashed, ..State::default() });
+        let mut sent = Sent::default();
+        for BlockId { at, crc64, sha256_state, .. } in ids.into_values() {
+            sent.insert(SentBlock { number: number(at, made.block_bytes), crc64, sha256_state });
+        }
+        let state = Mutex::new(State { sent, sha256, md5, hashed, ..State::default() });
         let (total, block_bytes) = (made.bytes, made.block_bytes);
         let writer = Box::new(Self { upload, key, memory, total, block_bytes, state });
         Ok(OpenBlocks { writer, there })
@@ -94,6 +99,11 @@ impl ContainerBlockWriter {
     fn block(&self, at: u64) -> Range<u64> {
         let begin = at - at % self.block_bytes;
         begin..(begin + self.block_bytes).min(self.total)
+    }
+
+    /// Where a block begins.
+    fn at(&self, number: usize) -> u64 {
+        number as u64 * self.block_bytes
     }
 
     fn length(&self, at: u64) -> usize {
@@ -124,8 +134,10 @@ impl ContainerBlockWriter {
     fn send(&self, state: &mut State, at: u64, sha256_state: [u8; 32]) {
         let Some(block) = state.here.remove(&at) else { return };
         let bytes = block.freeze();
-        let id = BlockId { upload: self.key, at, crc64: crc64(&bytes), sha256_state };
-        state.ids.insert(at, id);
+        let crc64 = crc64(&bytes);
+        let id = BlockId { upload: self.key, at, crc64, sha256_state };
+        let number = number(at, self.block_bytes);
+        state.sent.insert(SentBlock { number, crc64, sha256_state });
         state.staging.send(&self.upload, id, bytes);
     }
 
@@ -163,6 +175,11 @@ impl State {
     fn is_hashed(&self) -> bool {
         self.sha256.is_some() || self.md5.is_some()
     }
+}
+
+/// The number of the block that begins here.
+fn number(at: u64, block_bytes: u64) -> usize {
+    usize::try_from(at / block_bytes).unwrap_or(usize::MAX)
 }
 
 /// What says of an upload that its blocks are of no use: a block at a place that no blob has.
@@ -247,22 +264,25 @@ impl BlockWriter for ContainerBlockWriter {
 
     fn sums(&self) -> Sums {
         let state = self.state();
-        let crc64 = state
-            .ids
-            .values()
-            .fold(crc64(&[]), |sum, id| joined_crc64(sum, id.crc64, self.length(id.at) as u64));
+        let crc64 = state.sent.blocks().fold(crc64(&[]), |sum, block| {
+            joined_crc64(sum, block.crc64, self.length(self.at(block.number)) as u64)
+        });
         let md5 = state.md5.clone().map(|md5| md5.finalize().into());
         Sums::new(Some(crc64), state.sha256.as_ref().map(KeptSha256::finalize)).with_md5(md5)
     }
 
     fn commit(self: Box<Self>, commit: Commit) -> BoxFuture<'static, Result<(), BlobError>> {
         async move {
-            let mut state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+            let mut state = std::mem::take(&mut *self.state());
             state.staging.all(&self.upload.name).await?;
-            if state.ids.len() as u64 != self.total.div_ceil(self.block_bytes) {
+            if state.sent.count() as u64 != self.total.div_ceil(self.block_bytes) {
                 return Err(out_of_place(&self.upload.name, self.total));
             }
-            let blocks = Content::blocks(state.ids.into_values());
+            let ids = state.sent.blocks().map(|SentBlock { number, crc64, sha256_state }| {
+                BlockId { upload: self.key, at: self.at(number), crc64, sha256_state }
+            });
+            let blocks = Content::blocks(ids, state.sent.count());
+            drop(state);
             self.upload.commit(blocks, &commit).await
         }
         .boxed()

@@ -231,8 +231,9 @@ impl BlobCopier for ContainerCopier {
             if !blocks.begins().eq(copied.keys().copied()) {
                 return Err(out_of_place(&upload.name, blocks.total));
             }
+            let count = copied.len();
             let ids = copied.into_keys().map(|at| blocks.id(at));
-            upload.commit(Content::blocks(ids), &commit).await
+            upload.commit(Content::blocks(ids, count), &commit).await
         }
         .boxed()
     }

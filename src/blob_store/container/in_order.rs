@@ -23,9 +23,8 @@ pub(super) struct InOrderWriter {
     /// What fits where the whole blob is shorter than a block.
     first_bytes: usize,
     buffer: Option<Buffer>,
-    /// The blocks before the one that comes, in order.
-    ids: Vec<BlockId>,
-    at: u64,
+    /// The sums of the blocks before the one that comes, in order.
+    crc64s: Vec<u64>,
     staging: Staging,
 }
 
@@ -46,8 +45,7 @@ impl InOrderWriter {
             block_bytes: of(block_bytes),
             first_bytes: of(first_bytes),
             buffer: None,
-            ids: Vec::new(),
-            at: 0,
+            crc64s: Vec::new(),
             staging: Staging::default(),
         }
     }
@@ -69,9 +67,16 @@ impl InOrderWriter {
         Ok(())
     }
 
+    /// The id of a block. All but the first and the last one have one length.
+    fn id(&self, number: usize, crc64: u64) -> BlockId {
+        let before = number.checked_sub(1);
+        let at = before.map_or(0, |before| self.first_bytes + before * self.block_bytes) as u64;
+        BlockId { upload: self.key, at, crc64, sha256_state: [0; 32] }
+    }
+
     /// Sends a block, beside what comes.
     fn stage(&mut self, block: Buffer) -> Result<(), BlobError> {
-        if self.ids.len() >= MOST_BLOCKS {
+        if self.crc64s.len() >= MOST_BLOCKS {
             return Err(BlobError::Refused {
                 name: self.upload.name.to_string(),
                 reason: format!(
@@ -84,9 +89,8 @@ impl InOrderWriter {
         }
         let bytes = block.freeze();
         let crc64 = crc64(&bytes);
-        let id = BlockId { upload: self.key, at: self.at, crc64, sha256_state: [0; 32] };
-        self.at += bytes.len() as u64;
-        self.ids.push(id);
+        let id = self.id(self.crc64s.len(), crc64);
+        self.crc64s.push(crc64);
         self.staging.send(&self.upload, id, bytes);
         Ok(())
     }
@@ -100,7 +104,7 @@ impl BlobWriter for InOrderWriter {
     fn commit(mut self: Box<Self>, commit: Commit) -> BoxFuture<'static, Result<(), BlobError>> {
         async move {
             let last = self.buffer.take();
-            if self.ids.is_empty() {
+            if self.crc64s.is_empty() {
                 let bytes = last.map(Buffer::freeze).unwrap_or_default();
                 let crc64 = crc64(&bytes);
                 return self.upload.commit(Content::Whole(bytes, crc64), &commit).await;
@@ -109,8 +113,9 @@ impl BlobWriter for InOrderWriter {
                 self.stage(last)?;
             }
             self.staging.all(&self.upload.name).await?;
-            let ids = std::mem::take(&mut self.ids);
-            self.upload.commit(Content::blocks(ids.into_iter()), &commit).await
+            let ids = self.crc64s.iter().enumerate().map(|(number, crc64)| self.id(number, *crc64));
+            let blocks = Content::blocks(ids, self.crc64s.len());
+            self.upload.commit(blocks, &commit).await
         }
         .boxed()
     }
@@ -144,8 +149,7 @@ mod tests {
         let target = Arc::new(Target { container, is_blind, is_away });
         let upload = Upload { target, name: BlobName("a".to_owned()) };
         let mut writer = InOrderWriter::new(upload, Memory::new(1 << 20), 1 << 10, None);
-        let id = BlockId { upload: writer.key, at: 0, crc64: 0, sha256_state: [0; 32] };
-        writer.ids = vec![id; MOST_BLOCKS];
+        writer.crc64s = vec![0; MOST_BLOCKS];
         writer.write(Bytes::from(vec![0; 1 << 10])).await.expect("it fits");
         let refused = writer.write(Bytes::from_static(b"x")).await.expect_err("too many");
         assert!(matches!(refused, BlobError::Refused { .. }), "{refused:?}");

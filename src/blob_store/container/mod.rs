@@ -25,6 +25,7 @@ mod blocks;
 mod copied;
 mod in_order;
 mod memory;
+mod sent;
 mod sha256;
 mod staging;
 mod upload;

@@ -90,9 +90,9 @@ pub(super) enum Content {
 }
 
 impl Content {
-    /// Staged blocks, in this order.
-    pub(super) fn blocks(ids: impl ExactSizeIterator<Item = BlockId>) -> Self {
-        Self::Blocks(BlockList::of(ids.map(BlockId::to_bytes), ID_BYTES))
+    /// So many staged blocks, in this order.
+    pub(super) fn blocks(ids: impl Iterator<Item = BlockId>, count: usize) -> Self {
+        Self::Blocks(BlockList::of(ids.map(BlockId::to_bytes), count, ID_BYTES))
     }
 }
 
