@@ -1,4 +1,4 @@
-//! A batch handler on the in-memory hub: an outcome for each event, by position.
+//! A batch handler on the in-memory hub: ten events of a batch at once, an outcome for each.
 //!
 //! `cargo run --example batch_handler`
 
@@ -8,25 +8,16 @@ use std::time::Duration;
 use longshore::checkpoint_store::memory::MemoryCheckpointStore;
 use longshore::dead_letter::memory::MemoryDeadLetterSink;
 use longshore::transport::memory::MemoryHub;
-use longshore::{
-    Batch, BatchConsumer, BatchContext, Failure, HandlerError, Outcome, Outcomes, OutgoingEvent,
-};
+use longshore::{Batch, BatchConsumer, BatchContext, Event, Failure, OutgoingEvent};
 
-/// Adds up the numbers of a batch; what is no number goes to the dead letters.
-async fn add_up(batch: Batch, context: BatchContext) -> Result<Outcomes, HandlerError> {
-    let mut sum = 0;
-    let outcomes: Vec<Outcome> = batch
-        .iter()
-        .map(|event| match std::str::from_utf8(event.body()).map(str::parse::<u64>) {
-            Ok(Ok(number)) => {
-                sum += number;
-                Outcome::Done
-            }
-            _ => Outcome::dead_letter(Failure::permanent("it is not a number")),
-        })
-        .collect();
-    println!("{} events ({:?}): {sum}", batch.len(), context.flush_reason());
-    Ok(Outcomes::from(outcomes))
+/// What is no number goes to the dead letters; any other error would be tried again.
+async fn double(event: Event) -> Result<(), Failure> {
+    let text = std::str::from_utf8(event.body())?;
+    let number: u64 = text.parse().map_err(|_| Failure::permanent("it is not a number"))?;
+    // In place of a request that takes its time.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    println!("{} {}: {}", event.partition(), event.sequence_number(), 2 * number);
+    Ok(())
 }
 
 #[tokio::main]
@@ -38,21 +29,29 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     hub.publish(0, OutgoingEvent::new("no number"));
 
     let letters = Arc::new(MemoryDeadLetterSink::new());
-    let mut consumer = BatchConsumer::builder(
-        Arc::new(hub.transport("$Default")),
-        Arc::new(MemoryCheckpointStore::new()),
-    )
-    .dead_letters(letters.clone())
-    .max_batch_size(20)
-    .batch_timeout(Duration::from_millis(200))
-    .batch_handler(add_up)?
-    .start();
+    let consumer = BatchConsumer::builder(hub.transport("$Default"), MemoryCheckpointStore::new())
+        .dead_letters(letters.clone())
+        .max_batch_size(20)
+        .batch_timeout(Duration::from_millis(200))
+        .batch_handler(|batch: Batch, context: BatchContext| {
+            println!("a batch of {} events ({:?})", batch.len(), context.flush_reason());
+            batch.for_each_concurrent(10, double)
+        })?;
 
-    while consumer.snapshot().counts.done < 45 || letters.letters().is_empty() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    consumer.drain();
-    let exit = consumer.join().await;
-    println!("{} batches, {} dead letters", exit.counts.batches(), exit.counts.dead_letters);
+    // A worker waits for `longshore::shutdown_signal()`.
+    let all_done = async {
+        while letters.letters().is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    };
+    let exit = consumer.run_until(all_done).await?;
+    let counts = exit.counts;
+    println!(
+        "{} done, {} batches, {} dead letters",
+        counts.done,
+        counts.batches(),
+        counts.dead_letters
+    );
     Ok(())
 }

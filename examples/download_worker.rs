@@ -45,21 +45,21 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         DownloadLimits::default(),
     )?;
     let checkpoints = Arc::new(MemoryCheckpointStore::new());
-    let mut downloads =
-        BatchConsumer::builder(Arc::new(tasks.transport("$Default")), checkpoints.clone())
-            .dead_letters(Arc::new(MemoryDeadLetterSink::new()))
-            .max_events_in_flight(10)
-            .event_handler(worker)?
-            .start();
+    let mut downloads = BatchConsumer::builder(tasks.transport("$Default"), checkpoints.clone())
+        .dead_letters(MemoryDeadLetterSink::new())
+        .max_events_in_flight(10)
+        .event_handler(worker)?
+        .start();
 
     // Somebody downstream reads the results, one after the other.
     let (sender, mut printed) = mpsc::unbounded_channel();
-    let reader = EventConsumer::builder(Arc::new(results.transport("$Default")), checkpoints)
-        .handler(move |event: Event, _: EventContext| {
+    let reader = EventConsumer::builder(results.transport("$Default"), checkpoints).handler(
+        move |event: Event, _: EventContext| {
             println!("{}", String::from_utf8_lossy(event.body()));
             let seen = sender.send(());
             async move { seen }
-        })?;
+        },
+    )?;
     let three = async {
         for _ in names {
             printed.recv().await;
@@ -73,7 +73,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("{name}: {} bytes", std::fs::metadata(folder.path().join(name))?.len());
     }
     exit.into_result()?;
-    read.into_result()?;
+    read?;
     Ok(())
 }
 

@@ -1,20 +1,16 @@
-//! Prints the events of an entity of Azure Event Hubs until Ctrl-C, and remembers its place.
+//! Prints the events of an entity of Azure Event Hubs until SIGTERM or Ctrl-C, and remembers its place.
 //!
 //! ```text
 //! EVENTHUB_CONNECTION_STRING='Endpoint=sb://…;EntityPath=orders' cargo run --example event_hubs
 //! ```
 //!
 //! `docs/configuration.md` has all it reads. With `longshore emulator --hub orders:4 --wss-port 8443`
-//! set EVENTHUB_CA_FILE as well. Checkpoints are in `./longshore-state`, unless
+//! set EVENTHUB_CA_FILE as well. Checkpoints and dead letters are in `./longshore-state`, unless
 //! LONGSHORE_CHECKPOINT_CONTAINER names a container of Blob Storage: then any number of these share
 //! the partitions. `longshore checkpoints list` shows how far they are.
 
-use std::sync::Arc;
-
-use longshore::dead_letter::folder::FolderDeadLetterSink;
 use longshore::settings::Settings;
-use longshore::transport::event_hubs::EventHubsTransport;
-use longshore::{BatchConsumer, Event, EventContext, Failure};
+use longshore::{Event, EventContext, Failure, shutdown_signal};
 
 async fn print(event: Event, _: EventContext) -> Result<(), Failure> {
     let body = String::from_utf8_lossy(event.body());
@@ -30,18 +26,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         eprintln!("{warning}");
     }
     // EVENTHUB_ENTITY_PRINT, or EVENTHUB_ENTITY_NAME, or the EntityPath of the connection string.
-    let entity = settings.entity_of("print")?;
-    let group = settings.consumer_group().clone();
-    let transport = EventHubsTransport::new(settings.namespace()?, entity, group);
-    let stores = settings.open_stores()?;
-    let mut builder = BatchConsumer::builder(Arc::new(transport), stores.checkpoints)
-        .options(settings.consumer_options().clone())
-        .dead_letters(Arc::new(FolderDeadLetterSink::open("longshore-state/dead-letters")?));
-    if let Some(leases) = stores.leases {
-        builder = builder.leases_with(leases, settings.lease_options().clone());
-    }
-    let consumer = builder.event_handler(print)?;
+    let consumer = settings.consumer_of("print")?.event_handler(print)?;
     // It ends by itself where it cannot connect; the error says to what, and what to do.
-    consumer.run_until(tokio::signal::ctrl_c()).await.into_result()?;
+    consumer.run_until(shutdown_signal()).await?;
     Ok(())
 }

@@ -78,9 +78,8 @@ fn start(
     hub: &MemoryHub,
     handler: impl EventHandler,
 ) -> Result<ConsumerHandle, Box<dyn std::error::Error>> {
-    let checkpoints = Arc::new(MemoryCheckpointStore::new());
-    let consumer = BatchConsumer::builder(Arc::new(hub.transport("$Default")), checkpoints)
-        .dead_letters(Arc::new(MemoryDeadLetterSink::new()))
+    let consumer = BatchConsumer::builder(hub.transport("$Default"), MemoryCheckpointStore::new())
+        .dead_letters(MemoryDeadLetterSink::new())
         .max_events_in_flight(10)
         .event_handler(handler)?;
     Ok(consumer.start())

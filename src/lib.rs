@@ -15,29 +15,20 @@
 //! # A worker in twenty lines
 //!
 //! ```no_run
-//! use std::sync::Arc;
+//! use longshore::settings::Settings;
+//! use longshore::{Event, EventContext, Failure, shutdown_signal};
 //!
-//! use longshore::checkpoint_store::file::FileCheckpointStore;
-//! use longshore::dead_letter::folder::FolderDeadLetterSink;
-//! use longshore::transport::event_hubs::{EventHubsTransport, Namespace};
-//! use longshore::{BatchConsumer, Event, EventContext, Failure};
+//! async fn handle(event: Event, _: EventContext) -> Result<(), Failure> {
+//!     println!("{} bytes", event.body().len());
+//!     Ok(()) // an Err is retried, then becomes a dead letter
+//! }
 //!
 //! #[tokio::main]
 //! async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//!     let secret = std::env::var("EVENTHUB_CONNECTION_STRING")?;
-//!     let namespace = Namespace::from_connection_string(&secret)?;
-//!     let transport = EventHubsTransport::new(namespace, "orders", "$Default");
-//!     let checkpoints = FileCheckpointStore::open("state/checkpoints")?;
-//!     let exit = BatchConsumer::builder(Arc::new(transport), Arc::new(checkpoints))
-//!         .dead_letters(Arc::new(FolderDeadLetterSink::open("state/dead-letters")?))
-//!         .max_events_in_flight(50)
-//!         .event_handler(|event: Event, _: EventContext| async move {
-//!             println!("{} bytes", event.body().len());
-//!             Ok::<(), Failure>(()) // an Err is retried, then becomes a dead letter
-//!         })?
-//!         .run_until(tokio::signal::ctrl_c())
-//!         .await
-//!         .into_result()?; // an Err says what it could not connect to, or what it left undone
+//!     let settings = Settings::from_process(None)?; // EVENTHUB_CONNECTION_STRING, and whatever else is set
+//!     let consumer = settings.consumer()?.max_events_in_flight(50).event_handler(handle)?;
+//!     // Until SIGTERM or Ctrl-C. An Err says what it could not connect to, or what it left undone.
+//!     let exit = consumer.run_until(shutdown_signal()).await?;
 //!     println!("{:?}", exit.counts);
 //!     Ok(())
 //! }
@@ -74,8 +65,8 @@
 //! - `identity`: Microsoft Entra ID, by developer tools, managed identity or workload identity.
 //! - `key-vault`: connection strings of `event-hubs`, which it includes, from Azure Key Vault;
 //!   `identity` or a credential of one's own opens it.
-//! - `testing`: ends a consumer as a crash does, and makes events of dead letters, for tests of one's own
-//!   workers.
+//! - `testing`: for tests of one's own handlers, workers and stores: calls of a handler without a hub, a whole
+//!   worker offline, faults of every port, contracts, a crash.
 //!
 //! Settings that ask for a feature that is not there name it.
 
@@ -107,6 +98,7 @@ pub mod producer;
 pub mod replay;
 pub mod secret;
 pub mod settings;
+mod shutdown;
 pub mod state;
 pub mod telemetry;
 #[cfg(feature = "testing")]
@@ -116,6 +108,8 @@ pub mod timestamp;
 #[cfg(feature = "transfer")]
 pub mod transfer;
 pub mod transport;
+#[cfg(feature = "event-hubs")]
+mod wiring;
 
 #[cfg(feature = "blob")]
 mod blob_container;
@@ -129,12 +123,13 @@ pub mod guarantees {}
 pub use config::ConsumerOptions;
 pub use consumer::{
     Batch, BatchConsumer, BatchContext, BatchHandler, ConsumerHandle, ConsumerSet, EventConsumer,
-    EventContext, EventHandler, HandlerError, Outcomes, Settler, decoded,
+    EventContext, EventHandler, Outcomes, Settler, decoded,
 };
 pub use error::{Error, ErrorClass};
 pub use event::{Event, OutgoingEvent};
 pub use lanes::{Lane, LaneRule};
 pub use outcome::{Failure, Outcome};
+pub use shutdown::shutdown_signal;
 
 /// The README's example is compiled with the documentation tests.
 #[cfg(doctest)]

@@ -90,6 +90,16 @@ impl Outcome {
         Outcome::Retry(RetryRequest { delay: RetryDelay::PutBack, failure })
     }
 
+    /// Failed, in a way that its class tells: tried again where it may pass
+    /// ([`ErrorClass::is_retryable`]), else a dead letter.
+    pub fn failed(failure: impl Into<Failure>) -> Self {
+        let failure = failure.into();
+        match failure.class.is_retryable() {
+            true => Outcome::retry(failure),
+            false => Outcome::DeadLetter(failure),
+        }
+    }
+
     /// Write the event to the dead-letter sink.
     pub fn dead_letter(failure: impl Into<Failure>) -> Self {
         Outcome::DeadLetter(failure.into())
@@ -129,21 +139,21 @@ impl From<()> for Outcome {
     }
 }
 
-/// An error whose class says that trying again is useless becomes a dead letter; any other
-/// error is retried.
+/// An error is told by its class: see [`Outcome::failed`].
 impl<F: Into<Failure>> From<Result<(), F>> for Outcome {
     fn from(result: Result<(), F>) -> Self {
         match result {
             Ok(()) => Outcome::Done,
-            Err(failure) => {
-                let failure = failure.into();
-                if failure.class.is_retryable() {
-                    Outcome::retry(failure)
-                } else {
-                    Outcome::DeadLetter(failure)
-                }
-            }
+            Err(failure) => Outcome::failed(failure),
         }
+    }
+}
+
+/// For handlers that use `?` and say more than that an event is done. An error is told by its class: see
+/// [`Outcome::failed`].
+impl<F: Into<Failure>> From<Result<Outcome, F>> for Outcome {
+    fn from(result: Result<Outcome, F>) -> Self {
+        result.unwrap_or_else(Outcome::failed)
     }
 }
 
@@ -264,10 +274,28 @@ impl Failure {
     }
 }
 
-/// Keeps the class of an [`Error`]; any other error is of class unknown, and so retried.
-impl<E: std::error::Error + 'static> From<E> for Failure {
+/// Of any error that `?` takes: each type of error that may go to another thread, `Box<dyn Error + Send +
+/// Sync>`, `anyhow::Error` and the like, and plain text. An [`Error`] of this library keeps its class; any
+/// other is of class unknown, and so retried.
+///
+/// ```
+/// use longshore::{ErrorClass, Failure};
+///
+/// fn parse(text: &str) -> Result<u64, Failure> {
+///     let number: u64 = text.parse()?;
+///     if number == 0 {
+///         Err("0 is no number of an order")?;
+///     }
+///     Ok(number)
+/// }
+///
+/// assert_eq!(parse("no number").unwrap_err().class, ErrorClass::Unknown);
+/// assert_eq!(parse("0").unwrap_err().message, "0 is no number of an order");
+/// ```
+impl<E: Into<Box<dyn std::error::Error + Send + Sync>>> From<E> for Failure {
     fn from(error: E) -> Self {
-        let any: &(dyn std::error::Error + 'static) = &error;
+        let error = error.into();
+        let any: &(dyn std::error::Error + 'static) = &*error;
         let class = any.downcast_ref::<Error>().map_or(ErrorClass::Unknown, Error::class);
         Failure::from_error(class, any)
     }
@@ -297,8 +325,51 @@ mod tests {
     fn a_result_becomes_done_retry_or_dead_letter_by_its_class() {
         assert_eq!(Outcome::from(Ok::<(), Failure>(())), Outcome::Done);
         let transient = Failure::transient("timed out");
-        assert_eq!(Outcome::from(Err(transient.clone())), Outcome::retry(transient));
+        assert_eq!(Outcome::from(Err::<(), _>(transient.clone())), Outcome::retry(transient));
         let permanent = Failure::permanent("404");
-        assert_eq!(Outcome::from(Err(permanent.clone())), Outcome::DeadLetter(permanent));
+        let dead = Outcome::DeadLetter(permanent.clone());
+        assert_eq!(Outcome::from(Err::<Outcome, _>(permanent)), dead);
+        assert_eq!(Outcome::from(Ok::<_, Failure>(dead.clone())), dead);
+    }
+
+    type Boxed = Box<dyn std::error::Error + Send + Sync>;
+
+    #[test]
+    fn whatever_the_question_mark_takes_becomes_a_failure() {
+        fn asked<E>(error: E) -> Result<(), Failure>
+        where
+            Failure: From<E>,
+        {
+            Err(error)?;
+            Ok(())
+        }
+        let failed = |failure: Result<(), Failure>| failure.expect_err("failed");
+        let number = "7 apples".parse::<u32>().expect_err("no number");
+        let said = Failure::new(ErrorClass::Unknown, number.to_string());
+        assert_eq!(failed(asked(number.clone())), said);
+        assert_eq!(failed(asked(Boxed::from(number.clone()))), said);
+        assert_eq!(failed(asked(number.to_string())), said);
+
+        let away = Error::new(ErrorClass::Auth, "open it", "no").with_source(number);
+        let failure = failed(asked(Boxed::from(away)));
+        assert_eq!(
+            (failure.class, failure.message.as_str()),
+            (ErrorClass::Auth, "could not open it: no")
+        );
+        assert_eq!(failure.causes, [said.message]);
+    }
+
+    #[test]
+    fn anyhow_errors_become_failures_with_their_causes() {
+        fn handle() -> Result<(), Failure> {
+            let number = "7 apples".parse::<u32>();
+            anyhow::Context::context(number, "the order is odd")?;
+            Ok(())
+        }
+        let failure = handle().expect_err("failed");
+        assert_eq!(failure.message, "the order is odd");
+        assert_eq!(failure.causes, ["invalid digit found in string"]);
+        let outcome = Outcome::from(Err::<(), _>(anyhow::anyhow!("away")));
+        assert_eq!(outcome, Outcome::retry("away"));
     }
 }

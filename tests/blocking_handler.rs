@@ -98,7 +98,10 @@ async fn a_partition_is_not_given_up_while_a_handler_that_was_cut_still_runs() {
     let told = Arc::clone(&left);
     let transport = Arc::new(hub.transport("$Default"));
     let mut handle = BatchConsumer::builder(transport, Arc::new(MemoryCheckpointStore::new()))
-        .on_partition_revoked(move |_| told.store(at_end.load(Ordering::SeqCst), Ordering::SeqCst))
+        .on_partition_revoked(move |_| {
+            told.store(at_end.load(Ordering::SeqCst), Ordering::SeqCst);
+            async {}
+        })
         .event_handler(move |_: Event, context: EventContext| {
             let running = Arc::clone(&begins);
             async move {

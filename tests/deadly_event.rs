@@ -12,11 +12,9 @@ use futures::future::BoxFuture;
 use longshore::checkpoint_store::memory::MemoryCheckpointStore;
 use longshore::checkpoint_store::{Checkpoint, CheckpointStore};
 use longshore::config::DEFAULT_MAX_TAKEOVERS;
-use longshore::consumer::{BatchConsumerBuilder, ExitReason, HandlerError, StopReason};
+use longshore::consumer::{BatchConsumerBuilder, ExitReason, StopReason};
 use longshore::state::takeovers::TRIAL_TIME;
-use longshore::{
-    Batch, BatchConsumer, BatchContext, Error, Event, EventContext, Lane, LaneRule, Outcomes,
-};
+use longshore::{Batch, BatchConsumer, BatchContext, Error, Event, EventContext, Lane, LaneRule};
 use support::Harness;
 use support::forward::{Over, OverCheckpoints};
 use tokio::sync::Notify;
@@ -121,7 +119,6 @@ fn process(
                     }
                     sleep(if has(SLOW) { times.slow } else { WORK }).await;
                     handled.lock().expect("lock").extend(batch.iter().map(name));
-                    Ok::<_, HandlerError>(Outcomes::all_done())
                 }
             })
             .expect("valid")

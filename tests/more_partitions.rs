@@ -48,7 +48,7 @@ fn start(
     let transport = Over(Growing { inner, partitions: Arc::clone(partitions) });
     let mut builder = BatchConsumer::builder(Arc::new(transport), harness.checkpoints.clone());
     if let Some(leases) = leases {
-        builder = builder.leases(Arc::clone(leases) as _);
+        builder = builder.leases(Arc::clone(leases));
     }
     let seen = harness.seen.clone();
     let handler = move |event: Event, _: EventContext| {
@@ -81,6 +81,7 @@ fn start_with_a_bad_hook(harness: &Harness, leases: bool) -> ConsumerHandle {
     let calls = AtomicUsize::new(0);
     let mut builder = harness.builder().on_partition_assigned(move |_| {
         assert!(calls.fetch_add(1, Ordering::Relaxed) > 0, "the hook is bad");
+        async {}
     });
     if leases {
         builder = builder.leases(Arc::new(MemoryLeaseStore::new()));

@@ -17,7 +17,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use longshore::config::{DEFAULT_CONNECT_TIMEOUT, LeaseOptions};
 use longshore::consumer::{
-    BatchConsumerBuilder, ConsumerExit, ExitReason, NeverConnected, Unreached,
+    BatchConsumerBuilder, ConsumerExit, ExitCause, ExitReason, NeverConnected, Unreached,
 };
 use longshore::lease_store::LeaseStore;
 use longshore::lease_store::memory::MemoryLeaseStore;
@@ -83,6 +83,7 @@ impl Program {
         command
             .args(["--exact", "program_process", "--ignored", "--nocapture", "--quiet"])
             .env(STRING, connection_string)
+            .env("EVENTHUB_ENTITY_NAME", "orders")
             .env_remove("RUST_BACKTRACE")
             .current_dir(dir.path())
             .stdout(Stdio::piped())
@@ -98,7 +99,8 @@ impl Program {
         assert!(killed.unwrap().success());
     }
 
-    /// How it failed: the first line on stderr, and after what time.
+    /// How it failed: what `main` returned, as it is on stderr, and after what time. Where the program tried
+    /// again, nobody listened to its log, and the line before that says so.
     async fn failed(self) -> (String, Duration) {
         let Self { child, begun, _dir } = self;
         let ended = within("the program", child.wait_with_output()).await.unwrap();
@@ -109,7 +111,19 @@ impl Program {
         assert_eq!(ended.status.code(), Some(1), "{out}{err}");
         assert!(!out.contains("ConsumerCounts"), "it did nothing that can be counted: {out}");
         assert!(!err.contains(KEY) && !err.contains("SharedAccessKey="), "{err}");
-        (err.lines().next().unwrap_or_default().to_owned(), took)
+        let lines: Vec<&str> = err.lines().collect();
+        let [before @ .., last] = &*lines else { panic!("nothing is on stderr") };
+        for line in before {
+            assert!(
+                line.starts_with("longshore: cannot read the hub orders at localhost:"),
+                "{line}"
+            );
+            assert!(line.contains(", trying again: could not "), "{line}");
+            assert!(line.contains(". What to do: check "), "{line}");
+        }
+        assert!(before.len() <= 1, "{err}");
+        assert!(!last.contains("gave up after") || before.len() == 1, "{err}");
+        ((*last).to_owned(), took)
     }
 }
 
@@ -266,10 +280,12 @@ async fn a_set_goes_on_without_the_one_that_never_connected_and_says_so() {
     away.hub.fail_reads(MANY, ErrorClass::Transient);
     let set = ConsumerSet::builder().consumer(here.builder()).consumer(away.builder());
     let set = set.event_handler(|_: Event, _: EventContext| async {}).unwrap();
-    let exit = set.run_until(sleep(DEFAULT_CONNECT_TIMEOUT * 10)).await;
+    let error = set.run_until(sleep(DEFAULT_CONNECT_TIMEOUT * 10)).await.unwrap_err();
+    assert_eq!(error.cause(), ExitCause::Unreachable);
+    let said = error.to_string();
+    let exit = error.into_exit();
     assert!(exit.entities[0].exit.is_clean() && exit.counts().done == 1, "{exit:?}");
     never(&exit.entities[1].exit);
-    let said = exit.into_result().unwrap_err().to_string();
     assert!(said.starts_with("results: never connected to the hub results at "), "{said}");
 
     // Where none connects, nobody has to tell it to end.
@@ -277,7 +293,8 @@ async fn a_set_goes_on_without_the_one_that_never_connected_and_says_so() {
     let set = ConsumerSet::builder().consumer(here.builder()).consumer(away.builder());
     let set = set.event_handler(|_: Event, _: EventContext| async {}).unwrap();
     let ended = timeout(DEFAULT_CONNECT_TIMEOUT * 2, set.run_until(std::future::pending::<()>()));
-    assert!(!ended.await.expect("it ends by itself").is_clean());
+    let error = ended.await.expect("it ends by itself").unwrap_err();
+    assert_eq!(error.cause(), ExitCause::Refused, "the graver one");
 }
 
 /// A lease store that fails, or hangs where there is no class.

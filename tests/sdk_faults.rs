@@ -394,6 +394,7 @@ fn start(
         .max_events_in_flight(slots)
         .on_partition_assigned(move |partition| {
             assigned.push(Entry::Assigned { worker, partition: partition.id.as_str().to_owned() });
+            async {}
         })
         .event_handler(move |event: Event, context: EventContext| {
             let journal = handled.clone();

@@ -14,6 +14,7 @@ pub mod memory;
 pub mod sdk;
 
 use std::fmt;
+use std::sync::Arc;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -82,4 +83,36 @@ pub trait CheckpointStore: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// Where the listing itself fails.
     fn list<'a>(&'a self, scope: &'a CheckpointScope) -> BoxFuture<'a, Result<Vec<Listed>, Error>>;
+}
+
+/// What is shared is a store as well.
+#[deny(clippy::missing_trait_methods)]
+impl<T: CheckpointStore + ?Sized> CheckpointStore for Arc<T> {
+    fn load<'a>(
+        &'a self,
+        key: &'a CheckpointKey,
+    ) -> BoxFuture<'a, Result<Option<StoredCheckpoint>, Error>> {
+        T::load(self, key)
+    }
+
+    fn store<'a>(
+        &'a self,
+        key: &'a CheckpointKey,
+        checkpoint: &'a Checkpoint,
+        expected: &'a Expected,
+    ) -> BoxFuture<'a, Result<VersionToken, StoreError>> {
+        T::store(self, key, checkpoint, expected)
+    }
+
+    fn overwrite_unreadable<'a>(
+        &'a self,
+        key: &'a CheckpointKey,
+        checkpoint: &'a Checkpoint,
+    ) -> BoxFuture<'a, Result<VersionToken, StoreError>> {
+        T::overwrite_unreadable(self, key, checkpoint)
+    }
+
+    fn list<'a>(&'a self, scope: &'a CheckpointScope) -> BoxFuture<'a, Result<Vec<Listed>, Error>> {
+        T::list(self, scope)
+    }
 }

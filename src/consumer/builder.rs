@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI64};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -13,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::counts::Counters;
-use super::exit::ConsumerExit;
+use super::exit::{ConsumerExit, Unclean};
 use super::handle::ConsumerHandle;
 use super::handling::call::{self, StartCall};
 use super::handling::handler::{BatchHandler, EventHandler};
@@ -52,14 +51,15 @@ impl fmt::Debug for BatchConsumer {
 }
 
 impl BatchConsumer {
-    /// Begins a consumer that reads `transport` and keeps its place in `checkpoints`.
+    /// Begins a consumer that reads `transport` and keeps its place in `checkpoints`. What is used
+    /// elsewhere too is given in an `Arc`.
     pub fn builder(
-        transport: Arc<dyn Transport>,
-        checkpoints: Arc<dyn CheckpointStore>,
+        transport: impl Transport,
+        checkpoints: impl CheckpointStore,
     ) -> BatchConsumerBuilder {
         BatchConsumerBuilder {
-            transport,
-            checkpoints,
+            transport: Arc::new(transport),
+            checkpoints: Arc::new(checkpoints),
             dead_letters: None,
             failures: None,
             options: ConsumerOptions::default(),
@@ -84,9 +84,17 @@ impl BatchConsumer {
 
     /// Consumes until `signal` comes, then drains; or until the consumer ends by itself.
     ///
+    /// ```no_run
+    /// # async fn run(consumer: longshore::BatchConsumer) -> Result<(), Box<dyn std::error::Error>> {
+    /// let exit = consumer.run_until(longshore::shutdown_signal()).await?;
+    /// println!("{} events are done", exit.counts.done);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
-    /// The exit says how it ended; [`ConsumerExit::into_result`] makes an error of one that is not
-    /// clean.
+    /// Where the end was not clean; see [`ConsumerExit::is_clean`]. The error says in a line why, has the
+    /// exit, and tells the causes apart: [`Unclean::cause`].
     ///
     /// # Cancel safety
     /// A dropped call leaves nothing behind: handlers are dropped at their next await, there is
@@ -95,14 +103,17 @@ impl BatchConsumer {
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub async fn run_until(self, signal: impl Future) -> ConsumerExit {
+    pub async fn run_until(
+        self,
+        signal: impl Future,
+    ) -> Result<ConsumerExit, Unclean<ConsumerExit>> {
         let Self { shared, mut run, .. } = self;
         tokio::select! {
             biased;
-            exit = &mut run => return exit,
+            exit = &mut run => return exit.into_result(),
             _ = signal => shared.drain(),
         }
-        run.await
+        run.await.into_result()
     }
 }
 
@@ -133,19 +144,10 @@ impl fmt::Debug for BatchConsumerBuilder {
     }
 }
 
-macro_rules! option_setters {
-    ($($(#[$doc:meta])* $name:ident: $type:ty,)*) => {
-        $($(#[$doc])* pub fn $name(mut self, $name: $type) -> Self {
-            self.options.$name = $name;
-            self
-        })*
-    };
-}
-
 impl BatchConsumerBuilder {
     /// Where events that failed for good go. Without one, such an event stops its partition.
-    pub fn dead_letters(mut self, sink: Arc<dyn DeadLetterSink>) -> Self {
-        self.dead_letters = Some(sink);
+    pub fn dead_letters(mut self, sink: impl DeadLetterSink) -> Self {
+        self.dead_letters = Some(Arc::new(sink));
         self
     }
 
@@ -153,8 +155,8 @@ impl BatchConsumerBuilder {
     /// [`ConsumerOptions::park_delays`]. Without one they are tried in place alone. Where there is no
     /// sink of dead letters, they go to this store as well. Workers that share a consumer group have the
     /// same one.
-    pub fn failure_store(mut self, store: Arc<dyn FailureStore>) -> Self {
-        self.failures = Some(store);
+    pub fn failure_store(mut self, store: impl FailureStore) -> Self {
+        self.failures = Some(Arc::new(store));
         self
     }
 
@@ -164,51 +166,20 @@ impl BatchConsumerBuilder {
         self
     }
 
-    option_setters! {
-        /// See [`ConsumerOptions::max_batch_size`].
-        max_batch_size: usize,
-        /// See [`ConsumerOptions::max_batch_bytes`].
-        max_batch_bytes: usize,
-        /// See [`ConsumerOptions::batch_timeout`].
-        batch_timeout: Duration,
-        /// See [`ConsumerOptions::max_batches_in_flight`].
-        max_batches_in_flight: usize,
-        /// See [`ConsumerOptions::max_events_in_flight`].
-        max_events_in_flight: usize,
-        /// See [`ConsumerOptions::ordering`].
-        ordering: Ordering,
-        /// See [`ConsumerOptions::handler_timeout`].
-        handler_timeout: Option<Duration>,
-        /// See [`ConsumerOptions::max_attempts`].
-        max_attempts: u32,
-        /// See [`ConsumerOptions::max_age`].
-        max_age: Duration,
-        /// See [`ConsumerOptions::park_after`].
-        park_after: Duration,
-        /// See [`ConsumerOptions::park_delays`].
-        park_delays: Vec<Duration>,
-        /// See [`ConsumerOptions::max_takeovers`].
-        max_takeovers: Option<u32>,
-        /// See [`ConsumerOptions::drain_timeout`].
-        drain_timeout: Duration,
-        /// See [`ConsumerOptions::connect_timeout`].
-        connect_timeout: Option<Duration>,
-    }
-
     /// Shares the partitions with the other workers that keep their leases in `store`. Without
     /// it, a consumer takes all partitions of its entity.
     ///
     /// Workers share what they should share if they have the same lease store, the same
     /// checkpoint store, and the same namespace, entity and consumer group.
-    pub fn leases(mut self, store: Arc<dyn LeaseStore>) -> Self {
+    pub fn leases(mut self, store: impl LeaseStore) -> Self {
         let options = self.leases.take().map(|(_, options)| options).unwrap_or_default();
-        self.leases = Some((store, options));
+        self.leases = Some((Arc::new(store), options));
         self
     }
 
     /// Shares the partitions as [`BatchConsumerBuilder::leases`] does, with these options.
-    pub fn leases_with(mut self, store: Arc<dyn LeaseStore>, options: LeaseOptions) -> Self {
-        self.leases = Some((store, options));
+    pub fn leases_with(mut self, store: impl LeaseStore, options: LeaseOptions) -> Self {
+        self.leases = Some((Arc::new(store), options));
         self
     }
 
@@ -226,27 +197,48 @@ impl BatchConsumerBuilder {
         self
     }
 
-    /// Called when a partition is ours and before its first event is received.
-    pub fn on_partition_assigned(
+    /// Called when a partition is ours, and awaited before its first event is received. Where the
+    /// partition is to leave before the hook ended, the hook is dropped at its next await.
+    ///
+    /// ```
+    /// use longshore::BatchConsumer;
+    /// # use longshore::checkpoint_store::memory::MemoryCheckpointStore;
+    /// # use longshore::transport::memory::MemoryHub;
+    /// # use std::sync::Arc;
+    /// # let transport = Arc::new(MemoryHub::new("orders", 1).transport("$Default"));
+    /// # let checkpoints = Arc::new(MemoryCheckpointStore::new());
+    /// BatchConsumer::builder(transport, checkpoints)
+    ///     .on_partition_assigned(async |partition| println!("{partition} is ours"))
+    ///     .on_partition_revoked(|partition| async move { println!("{partition} has left") });
+    /// ```
+    pub fn on_partition_assigned<Fut>(
         mut self,
-        hook: impl Fn(&Partition) + Send + Sync + 'static,
-    ) -> Self {
-        self.on_assigned = Some(Arc::new(hook));
+        hook: impl Fn(Partition) -> Fut + Send + Sync + 'static,
+    ) -> Self
+    where
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        self.on_assigned = Some(Arc::new(move |partition| hook(partition).boxed()));
         self
     }
 
-    /// Called when a partition is no longer ours and nothing of it runs here any more.
-    pub fn on_partition_revoked(
+    /// Called when a partition is no longer ours and nothing of it runs here any more. Where it goes to
+    /// another worker, that one waits for the hook. It is awaited for
+    /// [`ConsumerOptions::drain_timeout`] at most, and dropped then.
+    pub fn on_partition_revoked<Fut>(
         mut self,
-        hook: impl Fn(&Partition) + Send + Sync + 'static,
-    ) -> Self {
-        self.on_revoked = Some(Arc::new(hook));
+        hook: impl Fn(Partition) -> Fut + Send + Sync + 'static,
+    ) -> Self
+    where
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        self.on_revoked = Some(Arc::new(move |partition| hook(partition).boxed()));
         self
     }
 
     /// Replaces the wall clock that stamps records.
-    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = clock;
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
         self
     }
 

@@ -11,19 +11,20 @@
 //! not yet checkpointed; those two settings are the whole difference. So at most one event of
 //! each partition is received and not below its checkpoint, whatever happens.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::builder::{BatchConsumer, BatchConsumerBuilder};
-use super::exit::ConsumerExit;
+use super::exit::{ConsumerExit, Unclean};
 use super::handle::ConsumerHandle;
 use super::handling::handler::EventHandler;
 use crate::checkpoint_store::CheckpointStore;
 use crate::clock::Clock;
-use crate::config::{ConsumerOptions, Ordering, UncheckpointedEvents};
+use crate::config::{ConsumerOptions, LeaseOptions, Ordering, RetryPolicy, UncheckpointedEvents};
 use crate::dead_letter::DeadLetterSink;
-use crate::error::InvalidConfig;
+use crate::error::{ErrorClass, InvalidConfig};
 use crate::event::Partition;
+use crate::lease_store::LeaseStore;
+use crate::outcome::Failure;
 use crate::transport::Transport;
 
 /// Consumes all partitions of an entity, in each of them one event after the other.
@@ -54,17 +55,17 @@ use crate::transport::Transport;
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let hub = MemoryHub::new("orders", 1);
 /// hub.publish(0, OutgoingEvent::new("first"));
-/// let checkpoints = Arc::new(MemoryCheckpointStore::new());
 /// let seen = Arc::new(tokio::sync::Notify::new());
 /// let noticed = seen.clone();
-/// let consumer = EventConsumer::builder(Arc::new(hub.transport("$Default")), checkpoints)
+/// let transport = hub.transport("$Default");
+/// let consumer = EventConsumer::builder(transport, MemoryCheckpointStore::new())
 ///     .handler(move |event: Event, _: EventContext| {
 ///         println!("{} bytes", event.body().len());
 ///         noticed.notify_one();
 ///         async { Ok::<(), Failure>(()) }
 ///     })?;
-/// let exit = consumer.run_until(seen.notified()).await;
-/// assert!(exit.is_clean());
+/// let exit = consumer.run_until(seen.notified()).await?;
+/// assert_eq!(exit.counts.done, 1);
 /// # Ok(())
 /// # }
 /// ```
@@ -74,8 +75,8 @@ pub struct EventConsumer(BatchConsumer);
 impl EventConsumer {
     /// Begins a consumer that reads `transport` and keeps its place in `checkpoints`.
     pub fn builder(
-        transport: Arc<dyn Transport>,
-        checkpoints: Arc<dyn CheckpointStore>,
+        transport: impl Transport,
+        checkpoints: impl CheckpointStore,
     ) -> EventConsumerBuilder {
         EventConsumerBuilder(BatchConsumer::builder(transport, checkpoints))
     }
@@ -91,8 +92,7 @@ impl EventConsumer {
     /// Consumes until `signal` comes, then drains; or until the consumer ends by itself.
     ///
     /// # Errors
-    /// The exit says how it ended; [`ConsumerExit::into_result`] makes an error of one that is not
-    /// clean.
+    /// Where the end was not clean; see [`BatchConsumer::run_until`].
     ///
     /// # Cancel safety
     /// A dropped call leaves nothing behind: handlers are dropped at their next await, there is
@@ -101,7 +101,10 @@ impl EventConsumer {
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub async fn run_until(self, signal: impl Future) -> ConsumerExit {
+    pub async fn run_until(
+        self,
+        signal: impl Future,
+    ) -> Result<ConsumerExit, Unclean<ConsumerExit>> {
         self.0.run_until(signal).await
     }
 }
@@ -109,11 +112,11 @@ impl EventConsumer {
 /// Collects what an [`EventConsumer`] is made of.
 #[derive(Debug)]
 #[must_use]
-pub struct EventConsumerBuilder(BatchConsumerBuilder);
+pub struct EventConsumerBuilder(pub(super) BatchConsumerBuilder);
 
 impl EventConsumerBuilder {
     /// Where events that failed for good go. Without one, such an event stops its partition.
-    pub fn dead_letters(self, sink: Arc<dyn DeadLetterSink>) -> Self {
+    pub fn dead_letters(self, sink: impl DeadLetterSink) -> Self {
         Self(self.0.dead_letters(sink))
     }
 
@@ -123,34 +126,28 @@ impl EventConsumerBuilder {
         Self(self.0.options(options))
     }
 
-    /// See [`ConsumerOptions::max_events_in_flight`]: how many partitions go on at once.
-    pub fn max_events_in_flight(self, max_events_in_flight: usize) -> Self {
-        Self(self.0.max_events_in_flight(max_events_in_flight))
+    /// Shares the partitions with the other workers that keep their leases in `store`; see
+    /// [`BatchConsumerBuilder::leases`].
+    pub fn leases(self, store: impl LeaseStore) -> Self {
+        Self(self.0.leases(store))
     }
 
-    /// See [`ConsumerOptions::handler_timeout`].
-    pub fn handler_timeout(self, handler_timeout: Option<Duration>) -> Self {
-        Self(self.0.handler_timeout(handler_timeout))
+    /// Shares the partitions as [`EventConsumerBuilder::leases`] does, with these options.
+    pub fn leases_with(self, store: impl LeaseStore, options: LeaseOptions) -> Self {
+        Self(self.0.leases_with(store, options))
     }
 
-    /// See [`ConsumerOptions::max_attempts`].
-    pub fn max_attempts(self, max_attempts: u32) -> Self {
-        Self(self.0.max_attempts(max_attempts))
+    /// See [`BatchConsumerBuilder::retry_policy`].
+    pub fn retry_policy(self, class: ErrorClass, policy: RetryPolicy) -> Self {
+        Self(self.0.retry_policy(class, policy))
     }
 
-    /// See [`ConsumerOptions::max_takeovers`].
-    pub fn max_takeovers(self, max_takeovers: Option<u32>) -> Self {
-        Self(self.0.max_takeovers(max_takeovers))
-    }
-
-    /// See [`ConsumerOptions::drain_timeout`].
-    pub fn drain_timeout(self, drain_timeout: Duration) -> Self {
-        Self(self.0.drain_timeout(drain_timeout))
-    }
-
-    /// See [`ConsumerOptions::connect_timeout`].
-    pub fn connect_timeout(self, connect_timeout: Option<Duration>) -> Self {
-        Self(self.0.connect_timeout(connect_timeout))
+    /// See [`BatchConsumerBuilder::classify`].
+    pub fn classify(
+        self,
+        classify: impl Fn(&Failure) -> ErrorClass + Send + Sync + 'static,
+    ) -> Self {
+        Self(self.0.classify(classify))
     }
 
     /// See [`BatchConsumerBuilder::worker`].
@@ -159,17 +156,29 @@ impl EventConsumerBuilder {
     }
 
     /// See [`BatchConsumerBuilder::on_partition_assigned`].
-    pub fn on_partition_assigned(self, hook: impl Fn(&Partition) + Send + Sync + 'static) -> Self {
+    pub fn on_partition_assigned<Fut>(
+        self,
+        hook: impl Fn(Partition) -> Fut + Send + Sync + 'static,
+    ) -> Self
+    where
+        Fut: Future<Output = ()> + Send + 'static,
+    {
         Self(self.0.on_partition_assigned(hook))
     }
 
     /// See [`BatchConsumerBuilder::on_partition_revoked`].
-    pub fn on_partition_revoked(self, hook: impl Fn(&Partition) + Send + Sync + 'static) -> Self {
+    pub fn on_partition_revoked<Fut>(
+        self,
+        hook: impl Fn(Partition) -> Fut + Send + Sync + 'static,
+    ) -> Self
+    where
+        Fut: Future<Output = ()> + Send + 'static,
+    {
         Self(self.0.on_partition_revoked(hook))
     }
 
     /// See [`BatchConsumerBuilder::clock`].
-    pub fn clock(self, clock: Arc<dyn Clock>) -> Self {
+    pub fn clock(self, clock: impl Clock) -> Self {
         Self(self.0.clock(clock))
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::error::{Error, error_chain};
+use crate::error::{Error, ErrorClass, error_chain};
 use crate::event::{PartitionId, SequenceNumber};
 use crate::outcome::Failure;
 use crate::state::fence::Superseded;
@@ -75,6 +75,82 @@ pub enum ExitReason {
     Failed(Error),
     /// Every partition stopped for a reason of its own; see [`ConsumerExit::partitions`].
     PartitionsStopped,
+}
+
+/// Why a run ended, in as few words as its owner acts on. The greater one is the graver one.
+///
+/// ```no_run
+/// use longshore::consumer::ExitCause;
+/// # use std::process::ExitCode;
+///
+/// # async fn run(consumer: longshore::BatchConsumer) -> ExitCode {
+/// match consumer.run_until(longshore::shutdown_signal()).await {
+///     Ok(_) => ExitCode::SUCCESS,
+///     Err(error) => {
+///         eprintln!("{error}");
+///         match error.cause() {
+///             // To start again is all that it takes.
+///             ExitCause::WorkLeft | ExitCause::TakenOver | ExitCause::Unreachable => ExitCode::from(75),
+///             // Somebody must look at it.
+///             _ => ExitCode::FAILURE,
+///         }
+///     }
+/// }
+/// # }
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[non_exhaustive]
+pub enum ExitCause {
+    /// It was drained, and all that was begun is done and checkpointed.
+    Drained,
+    /// Other owners have partitions that it lost: their links, leases or checkpoints.
+    TakenOver,
+    /// It was drained, and handler calls were cut, or a last checkpoint was not written: the next run
+    /// repeats that.
+    WorkLeft,
+    /// The hub or a store could not be reached, or not in time.
+    Unreachable,
+    /// The hub or a store refused the key, the role or the token.
+    AccessDenied,
+    /// The hub or a store refused for good for another reason: a hub that is not there, a checkpoint that
+    /// cannot be read.
+    Refused,
+    /// A partition stopped rather than to lose an event: it failed for good and nothing keeps dead
+    /// letters, or the log does not have it any more.
+    EventStopped,
+    /// A handler said that the environment is broken ([`Outcome::abort`](crate::Outcome::abort)).
+    Aborted,
+    /// Something panicked again and again, or the run was ended from outside.
+    Crashed,
+}
+
+impl ExitCause {
+    /// What an error of the hub or of a store comes to.
+    fn of(error: Option<&Error>) -> Self {
+        match error.map(Error::class) {
+            Some(ErrorClass::Auth) => ExitCause::AccessDenied,
+            Some(ErrorClass::PartitionLost) => ExitCause::TakenOver,
+            Some(class) if !class.is_retryable() => ExitCause::Refused,
+            Some(_) | None => ExitCause::Unreachable,
+        }
+    }
+}
+
+impl StopReason {
+    fn cause(&self) -> ExitCause {
+        match self {
+            StopReason::Drained | StopReason::HandedOff => ExitCause::Drained,
+            StopReason::Lost(_) | StopReason::LeaseLost | StopReason::Superseded(_) => {
+                ExitCause::TakenOver
+            }
+            StopReason::Aborted(_) => ExitCause::Aborted,
+            StopReason::NoDeadLetterSink { .. } | StopReason::PositionLost(_) => {
+                ExitCause::EventStopped
+            }
+            StopReason::Failed(error) => ExitCause::of(Some(error)),
+            StopReason::Panicked { .. } => ExitCause::Crashed,
+        }
+    }
 }
 
 /// How a consumer ended.
@@ -183,12 +259,25 @@ impl<E: fmt::Display> fmt::Debug for Unclean<E> {
 
 impl<E: fmt::Display> std::error::Error for Unclean<E> {}
 
+impl Unclean<ConsumerExit> {
+    /// Why it ended; see [`ConsumerExit::cause`].
+    pub fn cause(&self) -> ExitCause {
+        self.exit.cause()
+    }
+}
+
 impl PartitionExit {
+    /// Why it stopped, in as few words as its owner acts on.
+    pub fn cause(&self) -> ExitCause {
+        match self.cut_handlers > 0 || self.checkpoint_behind {
+            true => self.reason.cause().max(ExitCause::WorkLeft),
+            false => self.reason.cause(),
+        }
+    }
+
     /// Whether all that was begun of it was ended and checkpointed.
     fn is_clean(&self) -> bool {
-        matches!(self.reason, StopReason::Drained | StopReason::HandedOff)
-            && self.cut_handlers == 0
-            && !self.checkpoint_behind
+        self.cause() == ExitCause::Drained
     }
 }
 
@@ -204,8 +293,20 @@ impl ConsumerExit {
     /// Whether all that was begun was ended and checkpointed. A run that never connected is not
     /// clean.
     pub fn is_clean(&self) -> bool {
-        matches!(self.reason, ExitReason::Drained)
-            && self.partitions.iter().all(PartitionExit::is_clean)
+        self.cause() == ExitCause::Drained
+    }
+
+    /// Why it ended: the gravest of its own reason and those of its partitions.
+    pub fn cause(&self) -> ExitCause {
+        let own = match &self.reason {
+            ExitReason::Drained => ExitCause::Drained,
+            // Each has its own, and none of them goes on here.
+            ExitReason::PartitionsStopped => ExitCause::TakenOver,
+            ExitReason::Aborted(_) => ExitCause::Aborted,
+            ExitReason::NeverConnected(never) => ExitCause::of(never.error()),
+            ExitReason::Failed(_) => ExitCause::Crashed,
+        };
+        self.partitions.iter().map(PartitionExit::cause).fold(own, ExitCause::max)
     }
 }
 
@@ -232,6 +333,36 @@ mod tests {
         assert!(exit(StopReason::Drained).is_clean());
         assert!(exit(StopReason::HandedOff).is_clean());
         assert!(!exit(StopReason::LeaseLost).is_clean());
+    }
+
+    #[test]
+    fn the_gravest_cause_is_told() {
+        let failed = |class| StopReason::Failed(Error::new(class, "read the hub", "no"));
+        let mut seen = Vec::new();
+        for (reason, cause) in [
+            (StopReason::Drained, ExitCause::Drained),
+            (StopReason::LeaseLost, ExitCause::TakenOver),
+            (failed(ErrorClass::Transient), ExitCause::Unreachable),
+            (failed(ErrorClass::Auth), ExitCause::AccessDenied),
+            (failed(ErrorClass::Permanent), ExitCause::Refused),
+            (StopReason::Aborted(Failure::permanent("full")), ExitCause::Aborted),
+        ] {
+            let mut one = exit(reason);
+            assert_eq!(one.cause(), cause);
+            // Whatever it is, it is told of a run whose other partitions were drained.
+            one.partitions.extend(exit(StopReason::Drained).partitions);
+            assert_eq!(one.cause(), cause);
+            seen.push(cause);
+        }
+        assert!(seen.is_sorted(), "the greater one is the graver one");
+        let mut lost = exit(StopReason::LeaseLost);
+        lost.partitions[0].cut_handlers = 1;
+        assert_eq!(lost.cause(), ExitCause::WorkLeft, "what was cut is handled by both");
+        lost.reason = ExitReason::Aborted(Failure::permanent("full"));
+        assert_eq!(lost.into_result().expect_err("unclean").cause(), ExitCause::Aborted);
+        let mut none = exit(StopReason::Drained);
+        (none.reason, none.partitions) = (ExitReason::PartitionsStopped, Vec::new());
+        assert!(!none.is_clean());
     }
 
     #[test]

@@ -47,7 +47,7 @@ impl ConsumerHandle {
     }
 
     /// Whether the consumer has ended.
-    pub(super) fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         self.ended.is_cancelled()
     }
 

@@ -33,20 +33,23 @@ mod handling;
 mod lanes;
 mod lock;
 mod never_connected;
+mod option_setters;
 mod orders;
 mod ownership;
 mod partition;
 mod set;
 mod shared;
 mod status;
+#[cfg(feature = "testing")]
+mod test_call;
 
 pub use breakers::{BreakerSnapshot, Destination};
 pub use builder::{BatchConsumer, BatchConsumerBuilder};
 pub use counts::ConsumerCounts;
 pub use event_consumer::{EventConsumer, EventConsumerBuilder};
-pub use exit::{ConsumerExit, ExitReason, PartitionExit, StopReason, Unclean};
+pub use exit::{ConsumerExit, ExitCause, ExitReason, PartitionExit, StopReason, Unclean};
 pub use handle::{ConsumerHandle, ConsumerSnapshot};
-pub use handling::batch::{Batch, HandlerError, Outcomes};
+pub use handling::batch::{Batch, BatchEvents, Outcomes};
 pub use handling::handler::{
     BatchContext, BatchHandler, EventContext, EventHandler, Settler, decoded,
 };
@@ -59,5 +62,8 @@ pub use set::{
     EntityExit, EntitySnapshot,
 };
 pub use status::{PartitionPhase, PartitionSnapshot};
+#[cfg(feature = "testing")]
+#[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
+pub use test_call::TestCall;
 
 pub use crate::state::tenure::CANCEL_GRACE;

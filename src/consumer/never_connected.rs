@@ -122,6 +122,17 @@ impl std::error::Error for NeverConnected {
     }
 }
 
+/// The first attempt failed, and others follow: what is tried, why it failed and what to do, in a line.
+pub(super) fn trying_again(transport: &dyn Transport, error: &Error) -> String {
+    format!(
+        "cannot read the hub {} at {}, trying again: {}. What to do: {}",
+        transport.entity(),
+        transport.place(),
+        in_one_line(error),
+        advice(transport, Some(error))
+    )
+}
+
 /// An error, and the innermost cause where its class leaves open what it is.
 fn in_one_line(error: &Error) -> String {
     let chain = error_chain(error);
@@ -159,6 +170,10 @@ mod tests {
         let timed_out = GaveUp::TimedOut(Duration::from_secs(20));
         let text = said(Unreached::Hub, timed_out, Some(closed));
         assert!(text.contains("gave up after 20s; could not connect: the connection failed: connection refused. What to do: "), "{text}");
+        let away = Error::new(ErrorClass::Transient, "connect", "nobody answers");
+        let transport = MemoryHub::new("orders", 1).transport("$Default");
+        let text = trying_again(&transport, &away);
+        assert!(text.starts_with("cannot read the hub orders at memory, trying again: could not connect: nobody answers. What to do: check"), "{text}");
         let text = said(Unreached::Hub, timed_out, None);
         assert!(text.contains("gave up after 20s; there was no answer. What to do: "), "{text}");
         let text = said(Unreached::Hub, GaveUp::Told, None);

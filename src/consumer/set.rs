@@ -23,7 +23,7 @@ use tracing::error;
 
 use super::builder::{BatchConsumer, BatchConsumerBuilder};
 use super::counts::ConsumerCounts;
-use super::exit::{ConsumerExit, ExitReason, Unclean};
+use super::exit::{ConsumerExit, ExitCause, ExitReason, Unclean};
 use super::handle::{ConsumerHandle, ConsumerSnapshot};
 use super::handling::call::{self, StartCall};
 use super::handling::handler::{BatchHandler, EventHandler};
@@ -51,7 +51,7 @@ use crate::outcome::Failure;
 /// let checkpoints = Arc::new(MemoryCheckpointStore::new());
 /// let consumer = |entity: &str| {
 ///     let transport = MemoryHub::new(entity, 2).transport("$Default");
-///     BatchConsumer::builder(Arc::new(transport), checkpoints.clone())
+///     BatchConsumer::builder(transport, checkpoints.clone())
 /// };
 /// let set = ConsumerSet::builder()
 ///     .consumer(consumer("orders"))
@@ -60,7 +60,7 @@ use crate::outcome::Failure;
 ///     .event_handler(|event: Event, _: EventContext| async move {
 ///         println!("{}: {} bytes", event.partition(), event.body().len());
 ///     })?;
-/// set.run_until(signal).await.into_result()?;
+/// set.run_until(signal).await?;
 /// # Ok(())
 /// # }
 /// ```
@@ -98,22 +98,25 @@ impl ConsumerSet {
     /// Consumes until `signal` comes, then drains; or until all consumers have ended by themselves.
     ///
     /// # Errors
-    /// The exit says how they ended; [`ConsumerSetExit::into_result`] makes an error of one that is
-    /// not clean.
+    /// Where an end was not clean; see [`ConsumerSetExit::is_clean`]. The error says in a line why, has the
+    /// exits, and tells the causes apart: [`Unclean::cause`].
     ///
     /// # Cancel safety
     /// A dropped call drains the consumers in the background.
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub async fn run_until(self, signal: impl Future) -> ConsumerSetExit {
+    pub async fn run_until(
+        self,
+        signal: impl Future,
+    ) -> Result<ConsumerSetExit, Unclean<ConsumerSetExit>> {
         let mut handle = self.start();
         tokio::select! {
             biased;
             () = handle.ended() => {}
             _ = signal => handle.drain(),
         }
-        handle.join().await
+        handle.join().await.into_result()
     }
 }
 
@@ -460,6 +463,13 @@ impl fmt::Display for ConsumerSetExit {
     }
 }
 
+impl Unclean<ConsumerSetExit> {
+    /// Why they ended; see [`ConsumerSetExit::cause`].
+    pub fn cause(&self) -> ExitCause {
+        self.exit().cause()
+    }
+}
+
 impl ConsumerSetExit {
     /// The exit where it is clean, for a `main` that has nothing more to say about one that is not.
     ///
@@ -471,7 +481,13 @@ impl ConsumerSetExit {
 
     /// Whether all that was begun was ended and checkpointed, for every entity.
     pub fn is_clean(&self) -> bool {
-        self.entities.iter().all(|entity| entity.exit.is_clean())
+        self.cause() == ExitCause::Drained
+    }
+
+    /// Why they ended: the gravest cause of all.
+    pub fn cause(&self) -> ExitCause {
+        let causes = self.entities.iter().map(|entity| entity.exit.cause());
+        causes.max().unwrap_or(ExitCause::Drained)
     }
 
     /// The entity whose handler call said that the environment is broken, and why.

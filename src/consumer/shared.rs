@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
+use futures::future::BoxFuture;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::{Semaphore, watch};
@@ -79,8 +80,8 @@ pub(crate) struct Leases {
     pub(crate) options: LeaseOptions,
 }
 
-/// Called with a partition when it is taken or given up.
-pub(crate) type PartitionHook = Arc<dyn Fn(&Partition) + Send + Sync>;
+/// Called with a partition when it is taken or given up, and awaited.
+pub(crate) type PartitionHook = Arc<dyn Fn(Partition) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// Says of which class a failure is.
 pub(crate) type Classify = Arc<dyn Fn(&Failure) -> ErrorClass + Send + Sync>;

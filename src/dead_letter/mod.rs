@@ -11,6 +11,7 @@ pub mod record;
 pub mod store;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use futures::future::BoxFuture;
@@ -103,4 +104,12 @@ pub trait DeadLetterSink: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// Any class; the caller tries again and holds the watermark meanwhile.
     fn write<'a>(&'a self, letter: &'a DeadLetter) -> BoxFuture<'a, Result<()>>;
+}
+
+/// What is shared is a sink as well.
+#[deny(clippy::missing_trait_methods)]
+impl<T: DeadLetterSink + ?Sized> DeadLetterSink for Arc<T> {
+    fn write<'a>(&'a self, letter: &'a DeadLetter) -> BoxFuture<'a, Result<()>> {
+        T::write(self, letter)
+    }
 }

@@ -20,6 +20,7 @@ mod meta;
 mod record;
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -187,4 +188,45 @@ pub trait FailureStore: Send + Sync + fmt::Debug + 'static {
         key: &'a FailureKey,
         version: &'a VersionToken,
     ) -> BoxFuture<'a, Result<(), StoreError>>;
+}
+
+/// What is shared is a store as well.
+#[deny(clippy::missing_trait_methods)]
+impl<T: FailureStore + ?Sized> FailureStore for Arc<T> {
+    fn place(&self) -> String {
+        T::place(self)
+    }
+
+    fn put<'a>(
+        &'a self,
+        key: &'a FailureKey,
+        entry: &'a FailureEntry,
+        expected: &'a Expected,
+    ) -> BoxFuture<'a, Result<VersionToken, StoreError>> {
+        T::put(self, key, entry, expected)
+    }
+
+    fn read<'a>(
+        &'a self,
+        key: &'a FailureKey,
+    ) -> BoxFuture<'a, Result<Option<StoredFailure>, Error>> {
+        T::read(self, key)
+    }
+
+    fn list<'a>(
+        &'a self,
+        prefix: &'a FailurePrefix,
+        after: Option<&'a PageToken>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<FailurePage, Error>> {
+        T::list(self, prefix, after, limit)
+    }
+
+    fn delete<'a>(
+        &'a self,
+        key: &'a FailureKey,
+        version: &'a VersionToken,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        T::delete(self, key, version)
+    }
 }

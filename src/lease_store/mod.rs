@@ -9,6 +9,7 @@ pub mod blob;
 pub mod memory;
 
 use std::fmt;
+use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
@@ -76,4 +77,47 @@ pub trait LeaseStore: Send + Sync + fmt::Debug + 'static {
         scope: &'a CheckpointScope,
         owner: &'a OwnerId,
     ) -> BoxFuture<'a, Result<(), Error>>;
+}
+
+/// What is shared is a store as well.
+#[deny(clippy::missing_trait_methods)]
+impl<T: LeaseStore + ?Sized> LeaseStore for Arc<T> {
+    fn list<'a>(
+        &'a self,
+        scope: &'a CheckpointScope,
+    ) -> BoxFuture<'a, Result<LeaseListing, Error>> {
+        T::list(self, scope)
+    }
+
+    fn load<'a>(
+        &'a self,
+        key: &'a CheckpointKey,
+    ) -> BoxFuture<'a, Result<Option<StoredOwnership>, Error>> {
+        T::load(self, key)
+    }
+
+    fn store<'a>(
+        &'a self,
+        key: &'a CheckpointKey,
+        ownership: &'a Ownership,
+        expected: &'a Expected,
+    ) -> BoxFuture<'a, Result<VersionToken, StoreError>> {
+        T::store(self, key, ownership, expected)
+    }
+
+    fn write_member<'a>(
+        &'a self,
+        scope: &'a CheckpointScope,
+        member: &'a Member,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        T::write_member(self, scope, member)
+    }
+
+    fn remove_member<'a>(
+        &'a self,
+        scope: &'a CheckpointScope,
+        owner: &'a OwnerId,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        T::remove_member(self, scope, owner)
+    }
 }

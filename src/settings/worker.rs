@@ -206,6 +206,14 @@ impl Settings {
         })
     }
 
+    /// Where the dead letters of the worker of this name go: what its table `[worker.NAME]` says, or the
+    /// store of failures.
+    pub fn dead_letters_of(&self, worker: &str) -> DeadLetterPlace {
+        let named = self.workers.get(&canonical(worker));
+        let set = named.and_then(|named| named.dead_letters.clone());
+        set.unwrap_or_else(|| DeadLetterPlace::Store(self.failure_place()))
+    }
+
     /// What the worker of this name reads, and where it writes: all of its table `[worker.NAME]`.
     ///
     /// # Errors
@@ -220,8 +228,7 @@ impl Settings {
             let why = "name the topic of its results";
             problems.push(self.missing(name, &keys::WORKER_RESULTS, why));
         }
-        let set = named.and_then(|named| named.dead_letters.clone());
-        let dead_letters = set.unwrap_or_else(|| DeadLetterPlace::Store(self.failure_place()));
+        let dead_letters = self.dead_letters_of(name);
         let along = named.map(|named| named.along).unwrap_or_default();
         let copy = named.map(|named| named.copy).unwrap_or_default();
         let files = named.and_then(|named| named.files.clone());

@@ -5,3 +5,4 @@
 //! `message_consumer_group`.
 
 pub mod metrics;
+pub(crate) mod unheard;

@@ -230,6 +230,13 @@ impl MemoryHub {
         }
     }
 
+    /// The number of the newest event of a partition that it still has.
+    #[cfg(feature = "testing")]
+    pub(crate) fn last_number(&self, partition: usize) -> Option<i64> {
+        let log = lock(self.0.partitions.get(partition)?);
+        log.events.back().map(|event| event.sequence_number().0)
+    }
+
     /// How many links are open on a partition.
     pub fn open_links(&self, partition: usize) -> usize {
         self.0

@@ -16,6 +16,7 @@ pub(crate) mod tunnel;
 
 use std::fmt;
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures::FutureExt;
@@ -133,6 +134,57 @@ pub trait Transport: Send + Sync + fmt::Debug + 'static {
 
     /// Lets go of connections. Links that are open end with an error.
     fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// What is shared is a transport as well.
+#[deny(clippy::missing_trait_methods)]
+impl<T: Transport + ?Sized> Transport for Arc<T> {
+    fn namespace(&self) -> &str {
+        T::namespace(self)
+    }
+
+    fn entity(&self) -> &EntityName {
+        T::entity(self)
+    }
+
+    fn consumer_group(&self) -> &ConsumerGroup {
+        T::consumer_group(self)
+    }
+
+    fn place(&self) -> String {
+        T::place(self)
+    }
+
+    fn connect(&self) -> BoxFuture<'_, Result<()>> {
+        T::connect(self)
+    }
+
+    fn hub_properties(&self) -> BoxFuture<'_, Result<HubProperties>> {
+        T::hub_properties(self)
+    }
+
+    fn log_properties<'a>(
+        &'a self,
+        partition: &'a PartitionId,
+    ) -> BoxFuture<'a, Result<LogProperties>> {
+        T::log_properties(self, partition)
+    }
+
+    fn open(&self, options: OpenLink) -> BoxFuture<'static, Result<Box<dyn Link>>> {
+        T::open(self, options)
+    }
+
+    fn first_event<'a>(
+        &'a self,
+        partition: &'a PartitionId,
+        from: LinkStart,
+    ) -> BoxFuture<'a, Result<Position>> {
+        T::first_event(self, partition, from)
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        T::close(self)
+    }
 }
 
 /// The client panicked while it read an event.

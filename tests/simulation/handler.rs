@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::pending;
-use longshore::consumer::{HandlerError, Settler};
+use longshore::consumer::Settler;
 use longshore::{
     Batch, BatchContext, BatchHandler, Event, EventContext, EventHandler, Failure, Outcome,
     Outcomes,
@@ -280,7 +280,7 @@ impl EventHandler for SimHandler {
 }
 
 impl BatchHandler for SimHandler {
-    async fn handle(&self, batch: Batch, context: BatchContext) -> Result<Outcomes, HandlerError> {
+    async fn handle(&self, batch: Batch, context: BatchContext) -> Outcomes {
         if self.0.is_dead() {
             return pending().await;
         }
@@ -296,28 +296,28 @@ impl BatchHandler for SimHandler {
         let fails = outage::on_call(&self.0);
         let begin = |(event, lane)| self.begin(event, ownership.epoch, lane, fails);
         let calls: Vec<Call> = calls.map(begin).collect();
-        let Some(first) = calls.first() else { return Ok(Outcomes::all_done()) };
+        let Some(first) = calls.first() else { return Outcomes::all_done() };
         let taken =
             calls.iter().enumerate().map(|(at, call)| self.take(call, || context.defer(at)));
         let taken: Vec<_> = taken.collect();
         match self.work(first, &ownership).await {
             Worked::Finished => {}
-            Worked::GaveUp => return Err(Failure::transient("gave up").into()),
+            Worked::GaveUp => return Outcomes::failed(Failure::transient("gave up")),
             Worked::Stopped => {
                 let stopped = calls.iter().map(|call| self.put_back(call, &ownership));
-                return Ok(Outcomes::each(stopped));
+                return Outcomes::each(stopped);
             }
         }
         match first.ending {
             Ending::Panic => resume_unwind(Box::new("simulated")),
-            Ending::Retry => Err(Failure::transient("simulated").into()),
+            Ending::Retry => Outcomes::failed(Failure::transient("simulated")),
             Ending::TooFew => {
                 self.0.world.oracle(|oracle| oracle.count("too few outcomes"));
-                Ok(Outcomes::each(calls.iter().skip(1).map(|_| Outcome::Done)))
+                Outcomes::each(calls.iter().skip(1).map(|_| Outcome::Done))
             }
             _ => {
                 let ends = calls.into_iter().zip(taken);
-                Ok(Outcomes::each(ends.map(|(call, taken)| self.end(call, &ownership, taken))))
+                Outcomes::each(ends.map(|(call, taken)| self.end(call, &ownership, taken)))
             }
         }
     }

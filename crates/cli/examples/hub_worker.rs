@@ -36,8 +36,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let state = format!("{folder}.state");
     let checkpoints = FileCheckpointStore::open(format!("{state}/checkpoints"))?;
     let transport = EventHubsTransport::new(namespace, "tasks", "$Default");
-    let mut handle = BatchConsumer::builder(Arc::new(transport), Arc::new(checkpoints))
-        .dead_letters(Arc::new(FolderDeadLetterSink::open(format!("{state}/dead-letters"))?))
+    let mut handle = BatchConsumer::builder(transport, checkpoints)
+        .dead_letters(FolderDeadLetterSink::open(format!("{state}/dead-letters"))?)
         .max_events_in_flight(10)
         .event_handler(worker)?
         .start();

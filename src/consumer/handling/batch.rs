@@ -1,18 +1,108 @@
 //! Events that are handled together, and what became of them.
 
-use std::ops::Deref;
+use std::iter::FusedIterator;
+use std::ops::{Deref, Range};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use futures::{FutureExt, StreamExt, stream};
+
+use super::panics::panic_failure;
 use crate::event::Event;
 use crate::outcome::{Failure, Outcome};
 
 /// Events of one partition, in order. Cloning is a reference count.
+///
+/// It is a slice of events, and an iterator over owned ones:
+///
+/// ```
+/// # use longshore::{Batch, Event};
+/// # fn show(batch: Batch) {
+/// println!("{} events", batch.len());
+/// for event in &batch {
+///     println!("{} bytes", event.body().len());
+/// }
+/// let owned: Vec<Event> = batch.into_iter().collect(); // each is a reference count
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Batch(Arc<[Event]>);
 
 impl Batch {
     pub(crate) fn new(events: impl IntoIterator<Item = Event>) -> Self {
         Self(events.into_iter().collect())
+    }
+
+    /// Handles each event of the batch, `at_once` of them at the same time, and gives the outcome of
+    /// each at its position. 0 counts as 1.
+    ///
+    /// The next event begins as soon as one ends, whichever it is. `handle` may return whatever a
+    /// handler of events may: `()`, an [`Outcome`], or a `Result`, so that `?` works inside. An event
+    /// whose `handle` panics is tried again; the others of its batch are not disturbed.
+    ///
+    /// ```
+    /// use longshore::{Batch, BatchContext, Event, Failure};
+    ///
+    /// async fn store(event: Event) -> Result<(), Failure> {
+    ///     let number: u64 = std::str::from_utf8(event.body())?.parse()?;
+    ///     println!("{number}");
+    ///     Ok(())
+    /// }
+    ///
+    /// // Ten at once of each batch.
+    /// let handler = |batch: Batch, _: BatchContext| batch.for_each_concurrent(10, store);
+    /// # fn check(_: impl longshore::BatchHandler) {}
+    /// # check(handler);
+    /// ```
+    ///
+    /// What every call needs is cloned twice: for each batch, and for each event.
+    ///
+    /// ```
+    /// # use longshore::{Batch, BatchContext, Event, Failure};
+    /// # #[derive(Clone)] struct Client;
+    /// # impl Client { async fn put(&self, _: &[u8]) -> std::io::Result<()> { Ok(()) } }
+    /// # let client = Client;
+    /// let handler = move |batch: Batch, _: BatchContext| {
+    ///     let client = client.clone();
+    ///     batch.for_each_concurrent(10, move |event| {
+    ///         let client = client.clone();
+    ///         async move {
+    ///             client.put(event.body()).await?;
+    ///             Ok::<(), Failure>(())
+    ///         }
+    ///     })
+    /// };
+    /// # fn check(_: impl longshore::BatchHandler) {}
+    /// # check(handler);
+    /// ```
+    ///
+    /// # Cancel safety
+    /// A dropped call drops what it runs. A handler that is dropped has no outcomes: its whole batch is
+    /// handled again.
+    pub async fn for_each_concurrent<F, Fut, O>(self, at_once: usize, mut handle: F) -> Outcomes
+    where
+        F: FnMut(Event) -> Fut,
+        Fut: Future<Output = O>,
+        O: Into<Outcome>,
+    {
+        let calls = self.into_iter().enumerate().map(|(index, event)| {
+            let call = catch_unwind(AssertUnwindSafe(|| handle(event)));
+            async move {
+                let ended = match call {
+                    Ok(call) => AssertUnwindSafe(call).catch_unwind().await,
+                    Err(panic) => Err(panic),
+                };
+                let outcome = match ended {
+                    Ok(returned) => returned.into(),
+                    Err(panic) => Outcome::retry(panic_failure(&*panic)),
+                };
+                (index, outcome)
+            }
+        });
+        let ended = stream::iter(calls).buffer_unordered(at_once.max(1));
+        let mut outcomes: Vec<(usize, Outcome)> = ended.collect().await;
+        outcomes.sort_unstable_by_key(|(index, _)| *index);
+        outcomes.into_iter().map(|(_, outcome)| outcome).collect()
     }
 }
 
@@ -33,14 +123,82 @@ impl<'a> IntoIterator for &'a Batch {
     }
 }
 
+impl IntoIterator for Batch {
+    type Item = Event;
+    type IntoIter = BatchEvents;
+
+    fn into_iter(self) -> BatchEvents {
+        BatchEvents { left: 0..self.0.len(), events: self.0 }
+    }
+}
+
+/// The events of a [`Batch`], in order, each owned.
+#[derive(Clone, Debug)]
+pub struct BatchEvents {
+    events: Arc<[Event]>,
+    left: Range<usize>,
+}
+
+impl Iterator for BatchEvents {
+    type Item = Event;
+
+    fn next(&mut self) -> Option<Event> {
+        self.events.get(self.left.next()?).cloned()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.left.size_hint()
+    }
+}
+
+impl DoubleEndedIterator for BatchEvents {
+    fn next_back(&mut self) -> Option<Event> {
+        self.events.get(self.left.next_back()?).cloned()
+    }
+}
+
+impl ExactSizeIterator for BatchEvents {}
+
+impl FusedIterator for BatchEvents {}
+
 /// One outcome for each event of a batch.
+///
+/// A handler of batches returns whatever can be made into it:
+///
+/// | returned | what becomes of the batch |
+/// | --- | --- |
+/// | `()` | every event is done |
+/// | `Outcomes`, `Vec<Outcome>` | an outcome for each event, by position |
+/// | `Err` of a `Result` of these | the whole batch failed, see [`Outcomes::failed`] |
+///
+/// It is collected from outcomes, and from all that [`Outcome`] is made of; from a stream too:
+///
+/// ```
+/// use futures::{StreamExt, stream};
+/// use longshore::{Batch, BatchContext, Event, Failure, Outcomes};
+///
+/// async fn store(event: Event) -> Result<(), Failure> {
+///     println!("{} bytes", event.body().len());
+///     Ok(())
+/// }
+///
+/// let handler = |batch: Batch, _: BatchContext| async move {
+///     stream::iter(batch).map(store).buffered(10).collect::<Outcomes>().await
+/// };
+/// # fn check(_: impl longshore::BatchHandler) {}
+/// # check(handler);
+/// ```
+///
+/// [`Batch::for_each_concurrent`] does the same, and does not wait for a slow event before it begins the
+/// next one.
 #[derive(Clone, PartialEq, Debug)]
+#[must_use]
 pub struct Outcomes(pub(crate) Ended);
 
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum Ended {
     AllDone,
-    /// Of the only event.
+    /// Of the only event, or of the batch as a whole.
     One(Outcome),
     Each(Vec<Outcome>),
 }
@@ -51,9 +209,24 @@ impl Outcomes {
         Self(Ended::AllDone)
     }
 
-    /// An outcome for each event, by position; as many as the batch has events.
+    /// An outcome for each event, by position; as many as the batch has events. With another number of
+    /// them the whole batch counts as failed, and is handled again.
     pub fn each(outcomes: impl IntoIterator<Item = Outcome>) -> Self {
         Self(Ended::Each(outcomes.into_iter().collect()))
+    }
+
+    /// The whole batch failed. Its halves are handled again, each as a batch of its own, until the event
+    /// at fault is alone; no attempt counts until then. That one is retried, or becomes a dead letter
+    /// where the class of `failure` says that trying again is useless.
+    pub fn failed(failure: impl Into<Failure>) -> Self {
+        Self(Ended::One(Outcome::failed(failure)))
+    }
+}
+
+/// No outcome yet, for a batch without events; made to be extended.
+impl Default for Outcomes {
+    fn default() -> Self {
+        Self(Ended::Each(Vec::new()))
     }
 }
 
@@ -69,14 +242,152 @@ impl From<Vec<Outcome>> for Outcomes {
     }
 }
 
-/// The whole batch failed. Its halves are handled again, each as a batch of its own, until the event at
-/// fault is alone; no attempt counts until then. That one is retried, or becomes a dead letter where
-/// its failure's class says that trying again is useless.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct HandlerError(pub Failure);
+/// An error means that the whole batch failed: see [`Outcomes::failed`].
+impl<O: Into<Outcomes>, F: Into<Failure>> From<Result<O, F>> for Outcomes {
+    fn from(result: Result<O, F>) -> Self {
+        match result {
+            Ok(outcomes) => outcomes.into(),
+            Err(failure) => Outcomes::failed(failure),
+        }
+    }
+}
 
-impl<F: Into<Failure>> From<F> for HandlerError {
-    fn from(failure: F) -> Self {
-        Self(failure.into())
+impl<O: Into<Outcome>> FromIterator<O> for Outcomes {
+    fn from_iter<I: IntoIterator<Item = O>>(outcomes: I) -> Self {
+        Self::each(outcomes.into_iter().map(Into::into))
+    }
+}
+
+/// Adds outcomes behind those that are there. What was said of the batch as a whole is gone.
+impl<O: Into<Outcome>> Extend<O> for Outcomes {
+    fn extend<I: IntoIterator<Item = O>>(&mut self, outcomes: I) {
+        let more = outcomes.into_iter().map(Into::into);
+        match &mut self.0 {
+            Ended::Each(each) => each.extend(more),
+            Ended::AllDone | Ended::One(_) => self.0 = Ended::Each(more.collect()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+    use crate::event::{EventParts, Partition};
+
+    fn batch(events: i64) -> Batch {
+        let partition = Arc::new(Partition::new("orders", "0"));
+        Batch::new((0..events).map(|number| {
+            EventParts::new(Arc::clone(&partition), number, number.to_string()).into()
+        }))
+    }
+
+    fn number(event: &Event) -> i64 {
+        event.sequence_number().0
+    }
+
+    #[test]
+    fn an_owned_iterator_gives_each_event_once_from_both_ends() {
+        let mut events = batch(5).into_iter();
+        assert_eq!(events.len(), 5);
+        assert_eq!(events.next().as_ref().map(number), Some(0));
+        assert_eq!(events.next_back().as_ref().map(number), Some(4));
+        assert_eq!(events.by_ref().map(|event| number(&event)).collect::<Vec<_>>(), [1, 2, 3]);
+        assert!(events.next().is_none() && events.next_back().is_none());
+        assert_eq!(batch(0).into_iter().count(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn outcomes_keep_their_positions_whichever_event_ends_first() {
+        let begun = Instant::now();
+        let outcomes = batch(6)
+            .for_each_concurrent(3, |event| async move {
+                sleep(Duration::from_secs(10 - number(&event).unsigned_abs())).await;
+                match number(&event) {
+                    1 => Err(Failure::permanent("404")),
+                    4 => Ok(Outcome::skip("known")),
+                    _ => Ok(Outcome::Done),
+                }
+            })
+            .await;
+        let expected = [
+            Outcome::Done,
+            Outcome::dead_letter(Failure::permanent("404")),
+            Outcome::Done,
+            Outcome::Done,
+            Outcome::skip("known"),
+            Outcome::Done,
+        ];
+        assert_eq!(outcomes, Outcomes::each(expected));
+        // 2 (8 s) and 3 (7 s), one after the other: no wave waits for its slowest.
+        assert_eq!(begun.elapsed(), Duration::from_secs(15));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn so_many_run_at_once_and_no_more() {
+        for (at_once, expected) in [(0, 1), (1, 1), (4, 4), (100, 20)] {
+            let (now, most) = (&AtomicUsize::new(0), &AtomicUsize::new(0));
+            let outcomes = batch(20).for_each_concurrent(at_once, |_| async move {
+                most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                sleep(Duration::from_millis(1)).await;
+                now.fetch_sub(1, Ordering::SeqCst);
+            });
+            assert_eq!(outcomes.await, Outcomes::each(vec![Outcome::Done; 20]));
+            assert_eq!(most.load(Ordering::SeqCst), expected, "{at_once} at once");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_one_events_and_the_others_go_on() {
+        let seen = Mutex::new(BTreeMap::new());
+        let outcomes = batch(4)
+            .for_each_concurrent(2, |event| {
+                assert!(number(&event) != 0, "boom before its future");
+                let seen = &seen;
+                async move {
+                    assert!(number(&event) != 2, "boom");
+                    *seen.lock().expect("lock").entry(number(&event)).or_insert(0) += 1;
+                }
+            })
+            .await;
+        let panicked = |what: &str| Outcome::retry(panic_failure(&what.to_owned()));
+        let [before, boom] = ["boom before its future", "boom"].map(panicked);
+        assert_eq!(outcomes, Outcomes::each([before, Outcome::Done, boom, Outcome::Done]));
+        assert_eq!(seen.into_inner().expect("lock"), BTreeMap::from([(1, 1), (3, 1)]));
+    }
+
+    #[tokio::test]
+    async fn outcomes_are_collected_from_iterators_and_streams() {
+        let ended = |event: Event| match number(&event) {
+            1 => Err(Failure::permanent("404")),
+            _ => Ok(()),
+        };
+        let expected = Outcomes::each([
+            Outcome::Done,
+            Outcome::dead_letter(Failure::permanent("404")),
+            Outcome::Done,
+        ]);
+        assert_eq!(batch(3).into_iter().map(ended).collect::<Outcomes>(), expected);
+        let stream = stream::iter(batch(3)).map(|event| async move { ended(event) });
+        assert_eq!(stream.buffered(2).collect::<Outcomes>().await, expected);
+        let mut all = Outcomes::all_done();
+        all.extend([()]);
+        assert_eq!(all, Outcomes::each([Outcome::Done]));
+    }
+
+    #[test]
+    fn an_error_fails_the_whole_batch() {
+        let failed = Outcomes::from(Err::<Outcomes, _>(Failure::permanent("away")));
+        assert_eq!(failed, Outcomes::failed(Failure::permanent("away")));
+        assert_eq!(failed.0, Ended::One(Outcome::dead_letter(Failure::permanent("away"))));
+        let text = Outcomes::from(Err::<(), _>("away"));
+        assert_eq!(text.0, Ended::One(Outcome::retry("away")));
+        assert_eq!(Outcomes::from(Ok::<_, Failure>(())), Outcomes::all_done());
     }
 }

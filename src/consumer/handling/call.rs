@@ -4,7 +4,7 @@
 //! until it returns. Whatever the handler does — return, panic, hang — its unit comes back
 //! with an outcome for each event; the handler's future is all that is lost.
 
-use std::any::{Any, type_name};
+use std::any::type_name;
 use std::future::ready;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -17,8 +17,9 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tracing::{Span, debug_span};
 
-use super::batch::{Ended, HandlerError, Outcomes};
+use super::batch::{Ended, Outcomes};
 use super::handler::{BatchContext, BatchHandler, EventContext, EventHandler};
+use super::panics::panic_failure;
 use super::scope::{CallId, Completion, Scope};
 use super::slots::Slot;
 use super::unit::Unit;
@@ -79,6 +80,7 @@ impl<H: EventHandler> StartCall for EventCalls<H> {
             scope: Arc::clone(call.scope),
             tracked: tracked.clone(),
             attempt: *attempt,
+            serial: call.id.serial,
             deadline: call.deadline,
         };
         let handler = Arc::clone(&self.0);
@@ -108,16 +110,12 @@ impl<H: BatchHandler> StartCall for BatchCalls<H> {
         let context = BatchContext {
             scope: Arc::clone(call.scope),
             tracked: tracked.clone(),
+            serial: call.id.serial,
             deadline: call.deadline,
             reason: *reason,
         };
         let handler = Arc::clone(&self.0);
-        call.spawn(tasks, async move {
-            match handler.handle(batch, context).await {
-                Ok(outcomes) => outcomes,
-                Err(HandlerError(failure)) => Outcomes(Ended::One(Outcome::from(Err(failure)))),
-            }
-        })
+        call.spawn(tasks, async move { handler.handle(batch, context).await })
     }
 }
 
@@ -204,17 +202,6 @@ impl<F: Future<Output = Outcomes>> Future for Call<F> {
     }
 }
 
-fn panic_failure(panic: &(dyn Any + Send)) -> Failure {
-    Failure::of_panic(format!("the handler panicked: {}", panic_text(panic)))
-}
-
-/// What a panic said.
-pub(in crate::consumer) fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("without a message")
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -224,6 +211,7 @@ mod tests {
     use crate::checkpoint_store::LeaseEpoch;
     use crate::consumer::handling::batch::Batch;
     use crate::consumer::handling::blocking::WatchedHandler;
+    use crate::consumer::handling::renewals::Renewals;
     use crate::consumer::handling::unit::{Failures, Tracked, TrackedBatch};
     use crate::event::{EventParts, Partition};
     use crate::state::batch_buffer::FlushReason;
@@ -241,6 +229,7 @@ mod tests {
             lost: CancellationToken::new(),
             completions,
             watched: Arc::new(WatchedHandler::new("none", partition, "$Default".into())),
+            renewals: Arc::new(Renewals::new(None)),
         };
         (Arc::new(scope), reports)
     }
@@ -271,13 +260,5 @@ mod tests {
         let batches = of_batches(Arc::new(async |_: Batch, _: BatchContext| Ok::<(), Failure>(())));
         let outcomes = reported(&*batches, &Unit::Event(tracked, attempt)).await;
         assert_eq!(outcomes, misfit("an event came to a handler of batches"));
-    }
-
-    #[test]
-    fn a_panic_becomes_a_failure_with_its_message() {
-        for panic in [Box::new("boom 7") as Box<dyn Any + Send>, Box::new("boom 7".to_owned())] {
-            assert_eq!(panic_failure(&*panic).message, "the handler panicked: boom 7");
-        }
-        assert_eq!(panic_failure(&7).message, "the handler panicked: without a message");
     }
 }

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::batch::{Batch, HandlerError, Outcomes};
+use super::batch::{Batch, Outcomes};
 use super::scope::{Completion, Scope};
 use super::unit::{Attempt, Tracked, TrackedBatch};
 use crate::checkpoint_store::LeaseEpoch;
@@ -21,8 +21,77 @@ use crate::state::batch_buffer::FlushReason;
 
 /// Handles one event at a time, many at once.
 ///
-/// Implemented by closures `async |event, context| -> impl Into<Outcome>`, for example one
-/// that returns `()`, an [`Outcome`] or a `Result<(), E>`.
+/// A handler is a function, a closure, or a type of your own; an `Arc` of a handler is one too. It
+/// returns whatever an [`Outcome`] is made of: `()`, an [`Outcome`], or a `Result` of either, whose error
+/// is any that `?` takes (a [`Failure`] is made of it).
+///
+/// # Functions and closures
+///
+/// ```
+/// use longshore::{Event, EventContext, EventHandler, Failure, Outcome};
+///
+/// async fn store(event: Event, _: EventContext) -> Result<(), Failure> {
+///     let number: u64 = std::str::from_utf8(event.body())?.parse()?;
+///     println!("{number}");
+///     Ok(())
+/// }
+///
+/// # fn check(_: impl EventHandler) {}
+/// # check(store);
+/// // An async closure that captures nothing. Closures name the types of both arguments.
+/// # check(
+/// async |event: Event, _: EventContext| {
+///     println!("{} bytes", event.body().len());
+/// }
+/// # );
+/// # ;
+/// ```
+///
+/// A closure that captures something is no async closure: many calls run at once, so it clones what
+/// each of them needs.
+///
+/// ```
+/// # use longshore::{Event, EventContext, EventHandler, Failure};
+/// # #[derive(Clone)] struct Client;
+/// # impl Client { async fn put(&self, _: &[u8]) -> std::io::Result<()> { Ok(()) } }
+/// # let client = Client;
+/// let handler = move |event: Event, _: EventContext| {
+///     let client = client.clone();
+///     async move {
+///         client.put(event.body()).await?;
+///         Ok::<(), Failure>(())
+///     }
+/// };
+/// # fn check(_: impl EventHandler) {}
+/// # check(handler);
+/// ```
+///
+/// # A type of your own
+///
+/// ```
+/// use longshore::{Event, EventContext, EventHandler, Outcome};
+///
+/// # struct Client;
+/// # impl Client { async fn put(&self, _: &[u8]) -> std::io::Result<()> { Ok(()) } }
+/// struct Store {
+///     client: Client, // shared by all calls, and not cloned
+/// }
+///
+/// impl EventHandler for Store {
+///     async fn handle(&self, event: Event, _: EventContext) -> Outcome {
+///         if event.body().is_empty() {
+///             return Outcome::skip("it is empty");
+///         }
+///         self.client.put(event.body()).await.into()
+///     }
+/// }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not handle events",
+    note = "a closure names both types: `|event: Event, context: EventContext| async move {{ … }}`",
+    note = "one that captures clones first: `move |event: Event, _: EventContext| {{ let client = \
+            client.clone(); async move {{ … }} }}`"
+)]
 pub trait EventHandler: Send + Sync + 'static {
     /// Handles an event. Dropped at its deadline and when a drain is cut.
     fn handle(&self, event: Event, context: EventContext) -> impl Future<Output = Outcome> + Send;
@@ -40,34 +109,88 @@ where
     }
 }
 
+impl<H: EventHandler> EventHandler for Arc<H> {
+    fn handle(&self, event: Event, context: EventContext) -> impl Future<Output = Outcome> + Send {
+        H::handle(self, event, context)
+    }
+}
+
 /// Handles a batch of events of one partition.
 ///
-/// Implemented by closures `async |batch, context| -> Result<impl Into<Outcomes>, impl
-/// Into<HandlerError>>`.
+/// A handler is a function, a closure, or a type of your own; an `Arc` of a handler is one too. It
+/// returns whatever [`Outcomes`] are made of: `()`, [`Outcomes`], a `Vec<Outcome>`, or a `Result` of one of
+/// them. An `Err` fails the batch as a whole.
+///
+/// Most handlers do several events of the batch at once: [`Batch::for_each_concurrent`].
+///
+/// ```
+/// use longshore::{Batch, BatchContext, BatchHandler, Event, Failure, Outcomes};
+///
+/// async fn store(event: Event) -> Result<(), Failure> {
+///     println!("{} bytes", event.body().len());
+///     Ok(())
+/// }
+///
+/// # fn check(_: impl BatchHandler) {}
+/// // Ten at once; each event succeeds or fails by itself.
+/// let ten_at_once = |batch: Batch, _: BatchContext| batch.for_each_concurrent(10, store);
+/// # check(ten_at_once);
+///
+/// // All in one request: it succeeds or fails as a whole.
+/// async fn insert(batch: Batch, _: BatchContext) -> Result<(), Failure> {
+///     let rows: Vec<&[u8]> = batch.iter().map(|event| event.body().as_ref()).collect();
+///     println!("{} rows", rows.len());
+///     Ok(())
+/// }
+/// # check(insert);
+/// ```
+///
+/// A closure that captures something clones what each call needs, as one of events does:
+///
+/// ```
+/// # use longshore::{Batch, BatchContext, BatchHandler, Failure};
+/// # #[derive(Clone)] struct Client;
+/// # impl Client { async fn put(&self, _: &[u8]) -> std::io::Result<()> { Ok(()) } }
+/// # let client = Client;
+/// let handler = move |batch: Batch, _: BatchContext| {
+///     let client = client.clone();
+///     async move {
+///         for event in &batch {
+///             client.put(event.body()).await?;
+///         }
+///         Ok::<(), Failure>(())
+///     }
+/// };
+/// # fn check(_: impl BatchHandler) {}
+/// # check(handler);
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not handle batches",
+    note = "a closure names both types: `|batch: Batch, context: BatchContext| async move {{ … }}`",
+    note = "one that captures clones first: `move |batch: Batch, _: BatchContext| {{ let client = \
+            client.clone(); async move {{ … }} }}`"
+)]
 pub trait BatchHandler: Send + Sync + 'static {
     /// Handles a batch: one outcome for each event, by position. Dropped at its deadline and
     /// when a drain is cut.
-    fn handle(
-        &self,
-        batch: Batch,
-        context: BatchContext,
-    ) -> impl Future<Output = Result<Outcomes, HandlerError>> + Send;
+    fn handle(&self, batch: Batch, context: BatchContext) -> impl Future<Output = Outcomes> + Send;
 }
 
-impl<F, Fut, O, E> BatchHandler for F
+impl<F, Fut, O> BatchHandler for F
 where
     F: Fn(Batch, BatchContext) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<O, E>> + Send,
+    Fut: Future<Output = O> + Send,
     O: Into<Outcomes>,
-    E: Into<HandlerError>,
 {
-    fn handle(
-        &self,
-        batch: Batch,
-        context: BatchContext,
-    ) -> impl Future<Output = Result<Outcomes, HandlerError>> + Send {
+    fn handle(&self, batch: Batch, context: BatchContext) -> impl Future<Output = Outcomes> + Send {
         let call = self(batch, context);
-        async move { call.await.map(Into::into).map_err(Into::into) }
+        async move { call.await.into() }
+    }
+}
+
+impl<H: BatchHandler> BatchHandler for Arc<H> {
+    fn handle(&self, batch: Batch, context: BatchContext) -> impl Future<Output = Outcomes> + Send {
+        H::handle(self, batch, context)
     }
 }
 
@@ -107,9 +230,32 @@ macro_rules! shared_context {
                 &self.scope.lost
             }
 
-            /// When the future will be dropped.
+            /// When the future will be dropped; `None`: the handler may take as long as it likes. Later
+            /// after each [`progress`](Self::progress).
             pub fn deadline(&self) -> Option<Instant> {
-                self.deadline
+                let deadline = self.deadline?;
+                let renewed = self.scope.renewals.deadline(self.serial);
+                Some(renewed.map_or(deadline, |renewed| renewed.max(deadline)))
+            }
+
+            /// Says that the work gets on: the whole
+            /// [`handler_timeout`](crate::ConsumerOptions::handler_timeout) begins anew, for this call.
+            /// For work that takes long and can tell that it does not hang. Call it as often as
+            /// you like; every few seconds is enough. A drain does not wait for it.
+            ///
+            /// ```
+            /// # use longshore::{Event, EventContext, Failure};
+            /// # async fn next_block() -> std::io::Result<Option<Vec<u8>>> { Ok(None) }
+            /// async fn copy(event: Event, context: EventContext) -> Result<(), Failure> {
+            ///     while let Some(block) = next_block().await? {
+            ///         println!("{} bytes", block.len());
+            ///         context.progress();
+            ///     }
+            ///     Ok(())
+            /// }
+            /// ```
+            pub fn progress(&self) {
+                self.scope.renewals.renew(self.serial, Instant::now());
             }
         }
     };
@@ -121,6 +267,8 @@ pub struct EventContext {
     pub(crate) scope: Arc<Scope>,
     pub(crate) tracked: Tracked,
     pub(crate) attempt: Attempt,
+    /// Names the call.
+    pub(crate) serial: u64,
     pub(crate) deadline: Option<Instant>,
 }
 
@@ -152,6 +300,8 @@ impl EventContext {
 pub struct BatchContext {
     pub(crate) scope: Arc<Scope>,
     pub(crate) tracked: TrackedBatch,
+    /// Names the call.
+    pub(crate) serial: u64,
     pub(crate) deadline: Option<Instant>,
     pub(crate) reason: FlushReason,
 }

@@ -4,6 +4,8 @@ pub(crate) mod batch;
 pub(crate) mod blocking;
 pub(crate) mod call;
 pub(crate) mod handler;
+pub(crate) mod panics;
+pub(crate) mod renewals;
 pub(crate) mod running;
 pub(crate) mod scope;
 pub(crate) mod slots;

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::batch::Outcomes;
 use super::blocking::WatchedHandler;
+use super::renewals::Renewals;
 use super::unit::Tracked;
 use crate::checkpoint_store::LeaseEpoch;
 use crate::event::{ConsumerGroup, Partition};
@@ -44,6 +45,7 @@ pub(crate) struct Scope {
     pub(crate) lost: CancellationToken,
     pub(crate) completions: UnboundedSender<Completion>,
     pub(crate) watched: Arc<WatchedHandler>,
+    pub(crate) renewals: Arc<Renewals>,
 }
 
 impl Scope {
@@ -58,6 +60,7 @@ impl Scope {
             lost: self.lost.clone(),
             completions: self.completions.clone(),
             watched: Arc::clone(&self.watched),
+            renewals: Arc::clone(&self.renewals),
         }
     }
 }

@@ -3,12 +3,13 @@
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
 
-use crate::consumer::never_connected::{GaveUp, NeverConnected, Unreached};
+use crate::consumer::never_connected::{GaveUp, NeverConnected, Unreached, trying_again};
 use crate::consumer::orders::Directive;
 use crate::consumer::shared::Shared;
 use crate::error::{Error, error_chain};
 use crate::event::PartitionId;
 use crate::state::first_connection::{FirstConnection, Next};
+use crate::telemetry::unheard;
 
 /// Asks the hub for its partitions, until there is an answer, or it is no use to ask on.
 ///
@@ -49,6 +50,10 @@ pub(super) async fn list_partitions(shared: &Shared) -> Result<Vec<PartitionId>,
             causes = ?error_chain(&error),
             "the hub cannot be read; trying again"
         );
+        if failures == 1 {
+            let trying = trying_again(&*shared.transport, &error);
+            unheard::tell(format_args!("{trying}"));
+        }
         last = Some(error);
         tokio::select! {
             biased;

@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
-use tracing::error;
+use tokio::time::timeout;
+use tracing::{error, warn};
 
 use super::claim::claim;
 use crate::checkpoint_store::CheckpointKey;
 use crate::config::PositionLost;
 use crate::consumer::exit::{PartitionExit, StopReason};
-use crate::consumer::handling::call::{StartCall, panic_text};
+use crate::consumer::handling::call::StartCall;
+use crate::consumer::handling::panics::panic_text;
 use crate::consumer::lock::lock;
 use crate::consumer::orders::{Order, Told};
 use crate::consumer::partition::PartitionWorker;
@@ -168,11 +170,15 @@ async fn own(
                 };
             }
         };
+        if let Some(hook) = &shared.on_assigned {
+            tokio::select! {
+                biased;
+                () = hook(partition.clone()) => {}
+                () = told_to_leave(&mut orders) => {}
+            }
+        }
         let gauges = PartitionGauges::new(&partition, shared.transport.consumer_group());
         status.on_owned(claimed.begun(gauges), shared.service_now());
-        if let Some(hook) = &shared.on_assigned {
-            hook(&partition);
-        }
         let worker = PartitionWorker::new(
             Arc::clone(&shared),
             Arc::clone(&handler),
@@ -183,7 +189,14 @@ async fn own(
         );
         let exit = worker.run(&mut orders).await;
         if let Some(hook) = &shared.on_revoked {
-            hook(&partition);
+            let hook = timeout(shared.options.drain_timeout, hook(partition.clone()));
+            if hook.await.is_err() {
+                warn!(
+                    message_topic = %partition.entity,
+                    message_partition = %partition.id,
+                    "the hook of a partition that has left did not end in time and was dropped"
+                );
+            }
         }
         let again = match &exit.reason {
             StopReason::PositionLost(_) => shared.options.position_lost != PositionLost::Stop,
@@ -200,6 +213,17 @@ async fn own(
             StopReason::PositionLost(continuity) => Some(continuity),
             _ => None,
         };
+    }
+}
+
+/// Waits until the partition is to leave, in whatever way.
+async fn told_to_leave(orders: &mut watch::Receiver<Told>) {
+    let leaves = |told: &Told| match told.order {
+        Order::Run | Order::Pause => false,
+        Order::HandOff | Order::Drain(_) | Order::Lose => true,
+    };
+    if orders.wait_for(leaves).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

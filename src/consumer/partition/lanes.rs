@@ -13,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::consumer::handling::call::panic_text;
+use crate::consumer::handling::panics::panic_text;
 use crate::consumer::handling::slots::Slot;
 use crate::consumer::handling::unit::{Failures, Tracked, TrackedBatch, Unit};
 use crate::consumer::lanes::{Lanes, Names, SharedLanes, Wake};

@@ -64,6 +64,7 @@ use waiting::Waiting;
 use super::exit::StopReason;
 use super::handling::blocking::WatchedHandler;
 use super::handling::call::StartCall;
+use super::handling::renewals::Renewals;
 use super::handling::running::Running;
 use super::handling::scope::{Completion, Scope};
 use super::handling::slots::Slot;
@@ -193,7 +194,7 @@ impl PartitionWorker {
             verdicts: Verdicts::default(),
             retries: DelayQueue::default(),
             failures: Failures::default(),
-            running: Running::new(shared.options.handler_timeout),
+            running: Running::new(Arc::clone(&scope.renewals)),
             deferrals: Deferrals::default(),
             letters: FuturesUnordered::new(),
             rows: Rows::default(),
@@ -287,5 +288,6 @@ fn scope(
             partition.clone(),
             consumer_group.clone(),
         )),
+        renewals: Arc::new(Renewals::new(shared.options.handler_timeout)),
     })
 }

@@ -14,8 +14,8 @@ use crate::terminal::{as_json, give, leave, tell};
 use crate::{CommandError, Ending, ReportFormat};
 use longshore::config::Ordering;
 use longshore::consumer::{
-    BatchConsumer, ConsumerCounts, ConsumerExit, ConsumerHandle, EventHandler, ExitReason,
-    PartitionExit, PartitionPhase, StopReason,
+    BatchConsumer, ConsumerCounts, ConsumerExit, ConsumerHandle, EventHandler, ExitCause,
+    ExitReason, PartitionPhase,
 };
 use longshore::lanes::LaneRule;
 use longshore::transfer::progress::Progress;
@@ -116,29 +116,18 @@ fn ending(exit: &ConsumerExit) -> Result<Ending, CommandError> {
         let why = fault(exit).unwrap_or_else(|| exit.to_string());
         return Err(CommandError::new(format!("stopped: {why}")));
     }
-    let stopped = |partition: &PartitionExit| {
+    match exit.cause() {
         // What another worker has is no failure of this one.
-        let goes_on = matches!(
-            partition.reason,
-            StopReason::Drained
-                | StopReason::HandedOff
-                | StopReason::Lost(_)
-                | StopReason::LeaseLost
-                | StopReason::Superseded(_)
-        );
-        !goes_on
-    };
-    let is_cut =
-        |partition: &PartitionExit| partition.cut_handlers > 0 || partition.checkpoint_behind;
-    if exit.partitions.iter().any(stopped) {
-        tell(exit);
-        return Ok(Ending::SomeFailed);
+        ExitCause::Drained | ExitCause::TakenOver => Ok(Ending::Done),
+        ExitCause::WorkLeft => {
+            tell(format_args!("{exit}; the next start does it again"));
+            Ok(Ending::WorkLeft)
+        }
+        _ => {
+            tell(exit);
+            Ok(Ending::SomeFailed)
+        }
     }
-    if exit.partitions.iter().any(is_cut) {
-        tell(format_args!("{exit}; the next start does it again"));
-        return Ok(Ending::WorkLeft);
-    }
-    Ok(Ending::Done)
 }
 
 /// # Errors
