@@ -20,7 +20,7 @@ macro_rules! option_setters {
         impl BatchConsumerBuilder {
             $(
                 $(#[doc = $doc])*
-                #[doc = concat!("\n\nSee [`ConsumerOptions::", stringify!($name), "`](crate::ConsumerOptions::", stringify!($name), ").")]
+                #[doc = concat!("\n\nSee [`ConsumerOptions::", stringify!($name), "`](crate::config::ConsumerOptions::", stringify!($name), ").")]
                 pub fn $name(mut self, $name: $type) -> Self {
                     self.options.$name = $name;
                     self
@@ -28,7 +28,7 @@ macro_rules! option_setters {
             )*
             $(
                 $(#[doc = $of_batches_doc])*
-                #[doc = concat!("\n\nSee [`ConsumerOptions::", stringify!($of_batches), "`](crate::ConsumerOptions::", stringify!($of_batches), ").")]
+                #[doc = concat!("\n\nSee [`ConsumerOptions::", stringify!($of_batches), "`](crate::config::ConsumerOptions::", stringify!($of_batches), ").")]
                 pub fn $of_batches(mut self, $of_batches: $of_batches_type) -> Self {
                     self.options.$of_batches = $of_batches;
                     self
@@ -39,7 +39,7 @@ macro_rules! option_setters {
         impl EventConsumerBuilder {
             $(
                 $(#[doc = $doc])*
-                #[doc = concat!("\n\nSee [`ConsumerOptions::", stringify!($name), "`](crate::ConsumerOptions::", stringify!($name), ").")]
+                #[doc = concat!("\n\nSee [`ConsumerOptions::", stringify!($name), "`](crate::config::ConsumerOptions::", stringify!($name), ").")]
                 pub fn $name(mut self, $name: $type) -> Self {
                     self.0.options.$name = $name;
                     self
