@@ -147,7 +147,9 @@ mod tests {
         };
         if let Ok(number) = text.parse::<u64>() {
             return Some(match number {
-                mebibytes if number >= 1 << 20 && number % (1 << 20) == 0 => format!("{} MiB", mebibytes >> 20),
+                mebibytes if number >= 1 << 20 && number % (1 << 20) == 0 => {
+                    format!("{} MiB", mebibytes >> 20)
+                }
                 1_000.. => format!("{},{:03}", number / 1_000, number % 1_000),
                 _ => number.to_string(),
             });
