@@ -34,7 +34,7 @@ struct Wired {
 ///     Ok(())
 /// }
 ///
-/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 /// let consumer = Settings::from_process(None)?
 ///     .consumer()?
 ///     .batch_handler(|batch: Batch, _: BatchContext| batch.for_each_concurrent(10, store))?;
