@@ -21,7 +21,8 @@ struct Wired {
 }
 
 /// Consumers of what settings name. Each is wired whole: transport, checkpoints, leases where the
-/// checkpoints are in a container, dead letters and what is parked, and all options. Whatever is set on the builder after
+/// checkpoints are in a container, dead letters, the store of failures, where events are parked (but by
+/// those that handle one event after the other), and all options. Whatever is set on the builder after
 /// that wins.
 ///
 /// ```no_run
@@ -33,7 +34,7 @@ struct Wired {
 ///     Ok(())
 /// }
 ///
-/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 /// let consumer = Settings::from_process(None)?
 ///     .consumer()?
 ///     .batch_handler(|batch: Batch, _: BatchContext| batch.for_each_concurrent(10, store))?;

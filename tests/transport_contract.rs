@@ -31,8 +31,8 @@ use longshore::transport::partition_stream::{PartitionStream, StreamEnd, StreamO
 use longshore::transport::{Link, LinkStart, OpenLink, Publisher, SendTarget, Transport, offsets};
 use longshore::{Error, ErrorClass, Event, OutgoingEvent};
 use longshore_emulator::Emulator;
-use tokio::time::{Instant, timeout};
-use waiting::{LIMIT, within};
+use tokio::time::timeout;
+use waiting::within;
 
 const HUB: &str = "files";
 const PARTITIONS: u32 = 3;
@@ -255,10 +255,6 @@ fn from(partition: u32, start: LinkStart) -> OpenLink {
 
 fn from_the_first(partition: u32) -> OpenLink {
     from(partition, LinkStart::FirstEvent)
-}
-
-fn after(partition: u32, number: i64) -> OpenLink {
-    from(partition, LinkStart::After(SequenceNumber(number)))
 }
 
 async fn publish(publisher: &Arc<dyn Publisher>, partition: u32, bodies: &[&'static str]) {

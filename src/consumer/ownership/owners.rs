@@ -170,13 +170,7 @@ async fn own(
                 };
             }
         };
-        if let Some(hook) = &shared.on_assigned {
-            tokio::select! {
-                biased;
-                () = hook(partition.clone()) => {}
-                () = told_to_leave(&mut orders) => {}
-            }
-        }
+        on_assigned(&shared, &partition, &mut orders).await;
         let gauges = PartitionGauges::new(&partition, shared.transport.consumer_group());
         status.on_owned(claimed.begun(gauges), shared.service_now());
         let worker = PartitionWorker::new(
@@ -188,16 +182,7 @@ async fn own(
             claimed,
         );
         let exit = worker.run(&mut orders).await;
-        if let Some(hook) = &shared.on_revoked {
-            let hook = timeout(shared.options.drain_timeout, hook(partition.clone()));
-            if hook.await.is_err() {
-                warn!(
-                    message_topic = %partition.entity,
-                    message_partition = %partition.id,
-                    "the hook of a partition that has left did not end in time and was dropped"
-                );
-            }
-        }
+        on_revoked(&shared, &partition).await;
         let again = match &exit.reason {
             StopReason::PositionLost(_) => shared.options.position_lost != PositionLost::Stop,
             StopReason::Superseded(by) => {
@@ -213,6 +198,28 @@ async fn own(
             StopReason::PositionLost(continuity) => Some(continuity),
             _ => None,
         };
+    }
+}
+
+/// Awaits the hook of a partition that is ours, for as long as it may stay.
+async fn on_assigned(shared: &Shared, partition: &Partition, orders: &mut watch::Receiver<Told>) {
+    let Some(hook) = &shared.on_assigned else { return };
+    tokio::select! {
+        biased;
+        () = hook(partition.clone()) => {}
+        () = told_to_leave(orders) => {}
+    }
+}
+
+/// Awaits the hook of a partition that has left, for as long as a drain may take.
+async fn on_revoked(shared: &Shared, partition: &Partition) {
+    let Some(hook) = &shared.on_revoked else { return };
+    if timeout(shared.options.drain_timeout, hook(partition.clone())).await.is_err() {
+        warn!(
+            message_topic = %partition.entity,
+            message_partition = %partition.id,
+            "the hook of a partition that has left did not end in time and was dropped"
+        );
     }
 }
 
