@@ -396,7 +396,9 @@ impl PartitionWorker {
         // While single events are tried, one of them at once may be such.
         let is_probed_by_others = self.is_probed() && parking.state.out() > 0;
         // What is tried is handled alone, or it would be accused for another one.
-        let is_tried = self.checkpointer.trial_time().is_some() || self.trial.tried().is_some();
+        let is_next_tried =
+            self.checkpointer.trial_time().is_some() && self.watermark.unsettled_events() > 0;
+        let is_tried = is_next_tried || self.trial.tried().is_some();
         let is_closed = is_probed_by_others || parking.is_closed() || is_tried;
         !starved && self.tenure.is_running() && !self.awaits_trial() && !is_closed
     }

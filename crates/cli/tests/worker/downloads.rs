@@ -75,6 +75,7 @@ async fn a_signal_drains_and_the_next_start_goes_on() {
     worker.wait_until_said("finishing 3 files in flight; Ctrl-C again stops at once");
     stage.web.release();
     let ended = worker.end_within(PROMPT).expect_code(0);
+    eprintln!("{ended:?}");
     assert_eq!((ended.figure("files"), stage.count("results").await), (3, 3));
 
     let worker = stage.start();
