@@ -244,10 +244,10 @@ async fn what_is_behind_a_parked_event_of_its_key_parks_behind_it() {
     harness.hub.publish(0, OutgoingEvent::new("").with_key("key 1"));
     until("all", || handle.snapshot().counts.done == 301).await;
     assert!(drained(handle).await.is_clean());
+    assert!(listed(&store, FailureKind::Parked).await.is_empty());
     let order = order.lock().expect("lock");
     assert_eq!(order.len(), 3);
     assert!(order.values().all(|numbers| numbers.is_sorted()), "{order:?}");
-    assert!(listed(&store, FailureKind::Parked).await.is_empty());
 }
 
 #[tokio::test(start_paused = true)]

@@ -28,6 +28,9 @@ fn share_of(place: u64) -> f64 {
     (mixed ^ mixed >> 32) as f64 / u64::MAX as f64
 }
 
+/// After so many calls an event that would be parked is parked, or never will be.
+const CALLS_TO_PARK: u32 = 12;
+
 pub struct SimHandler(pub Arc<Worker>, pub Option<Results>);
 
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -86,8 +89,9 @@ impl SimHandler {
         let (id, call) = worker.on_call(event, epoch);
         let running = Running(Arc::clone(worker), event.clone(), lane);
         let plan = &worker.world.plan;
-        // Where it is parked first, it is not the watermark that tells of it.
-        let is_parked_first = plan.parks && !worker.world.oracle(|oracle| oracle.is_parked(id));
+        // Where it is parked first, it is not the watermark that tells of it. It may find no room there.
+        let is_parked = || worker.world.oracle(|oracle| oracle.is_parked(id));
+        let is_parked_first = plan.parks && call < CALLS_TO_PARK && !is_parked();
         if plan.deadly == Some(id) && !is_parked_first {
             let is_alone = plan.leases.is_none();
             worker.world.oracle(|oracle| oracle.on_died_of_an_event(is_alone));

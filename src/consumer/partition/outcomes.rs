@@ -22,6 +22,17 @@ use crate::state::backoff::Backoff;
 use crate::state::verdicts::{Alarm, REMEMBERED_EVENTS};
 use crate::state::watermark::Settled;
 
+/// What a call that failed counts for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Counts {
+    /// An attempt.
+    Attempt,
+    /// The event failed, and no attempt of it is used up.
+    Failure,
+    /// Nothing: it says nothing of the event.
+    Nothing,
+}
+
 /// How an event is over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Over {
@@ -214,7 +225,7 @@ impl PartitionWorker {
             false
         };
         let delay = self.delay(&tracked, request.delay, policy.backoff, attempt.number);
-        if self.is_behind_parked(&tracked) {
+        if self.tenure.may_checkpoint() && self.is_behind_parked(&tracked) {
             return self.park_behind(tracked);
         }
         let standing = Standing {
@@ -235,7 +246,25 @@ impl PartitionWorker {
             }
             NextStep::Again => {}
         }
-        let is_last = standing.tried >= policy.max_attempts;
+        let counts = match (is_attempt, is_spared || standing.tried >= policy.max_attempts) {
+            (true, false) => Counts::Attempt,
+            (true, true) => Counts::Failure,
+            (false, _) => Counts::Nothing,
+        };
+        self.try_again(tracked, &request, delay, counts, now);
+    }
+
+    /// Has an event wait here for its next attempt.
+    fn try_again(
+        &mut self,
+        tracked: Tracked,
+        request: &RetryRequest,
+        delay: Duration,
+        counts: Counts,
+        now: Instant,
+    ) {
+        let attempt = self.failures.attempt(tracked.ticket);
+        let closes_lane = matches!(request.delay, RetryDelay::LaneCloses(_));
         debug!(
             message_topic = %self.partition.entity,
             message_partition = %self.partition.id,
@@ -246,12 +275,10 @@ impl PartitionWorker {
             failure = %request.failure,
             "the event is tried again"
         );
-        if is_attempt && (is_spared || is_last) {
-            self.failures.on_spared(tracked.ticket, self.shared.clock.now());
-        } else if is_attempt {
-            self.failures.on_failed(tracked.ticket, self.shared.clock.now());
-        } else {
-            self.failures.on_postponed(tracked.ticket);
+        match counts {
+            Counts::Attempt => self.failures.on_failed(tracked.ticket, self.shared.clock.now()),
+            Counts::Failure => self.failures.on_spared(tracked.ticket, self.shared.clock.now()),
+            Counts::Nothing => self.failures.on_postponed(tracked.ticket),
         }
         let due = (now + delay).into_std();
         let tracked = if self.tenure.is_ending() {

@@ -1,3 +1,4 @@
+use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -212,10 +213,10 @@ proptest! {
         for step in steps {
             match step {
                 Step::Park { number: n, lane: index, due } => {
-                    if !list.contains_key(&n) {
+                    let known = Known { due: at(due), lane: lane(index), phase: Phase::Parking };
+                    if let Entry::Vacant(place) = list.entry(n) {
+                        place.insert(known);
                         parked.on_parking(number(n), lane(index), at(due));
-                        let known = Known { due: at(due), lane: lane(index), phase: Phase::Parking };
-                        list.insert(n, known);
                     }
                 }
                 Step::Parked(pick) => if let Some(n) = of(&list, Phase::Parking, pick) {

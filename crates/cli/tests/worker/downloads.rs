@@ -76,15 +76,19 @@ async fn a_signal_drains_and_the_next_start_goes_on() {
     stage.web.release();
     let ended = worker.end_within(PROMPT).expect_code(0);
     eprintln!("{ended:?}");
-    assert_eq!((ended.figure("files"), stage.count("results").await), (3, 3));
+    // One whose answer has not arrived yet has not begun, and is put back.
+    let finished = ended.figure("files");
+    assert!((1..=3).contains(&finished), "{ended:?}");
+    assert_eq!(stage.count("results").await, finished);
 
     let worker = stage.start();
     stage.until_results(40).await;
     worker.interrupt();
     let ended = worker.end_within(PROMPT).expect_code(0);
-    assert_eq!(ended.figure("files"), 37);
+    assert_eq!(ended.figure("files"), 40 - finished);
     stage.expect_all(&files).await;
-    assert_eq!(stage.web.all_requests(), 40, "none was fetched twice");
+    let put_back = usize::try_from(3 - finished).unwrap();
+    assert_eq!(stage.web.all_requests(), 40 + put_back, "none was fetched twice that had begun");
 }
 
 #[tokio::test(flavor = "multi_thread")]
