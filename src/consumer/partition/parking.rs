@@ -213,6 +213,17 @@ impl Parking {
         self.state.cut_at().is_some_and(|cut| number >= Some(cut))
     }
 
+    /// Whether the partition was claimed so long ago.
+    pub(super) fn is_claimed_for(&self, time: Duration) -> bool {
+        self.end_of(time, Instant::now()).is_none()
+    }
+
+    /// When that is so long ago, where it is not yet.
+    pub(super) fn end_of(&self, time: Duration, now: Instant) -> Option<Instant> {
+        let since = self.store.shared.clock.now().duration_since(self.claimed).unwrap_or_default();
+        time.checked_sub(since).filter(|left| !left.is_zero()).map(|left| now + left)
+    }
+
     /// Whether no record is on its way.
     pub(super) fn is_idle(&self) -> bool {
         self.writes.is_empty()

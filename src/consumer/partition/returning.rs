@@ -396,8 +396,9 @@ impl PartitionWorker {
         // While single events are tried, one of them at once may be such.
         let is_probed_by_others = self.is_probed() && parking.state.out() > 0;
         // What is tried is handled alone, or it would be accused for another one.
-        let is_next_tried =
-            self.checkpointer.trial_time().is_some() && self.watermark.unsettled_events() > 0;
+        let may_come = !parking.is_claimed_for(TRIAL_COMES_WITHIN);
+        let is_next_tried = self.checkpointer.trial_time().is_some()
+            && (may_come || self.watermark.unsettled_events() > 0);
         let is_tried = is_next_tried || self.trial.tried().is_some();
         let is_closed = is_probed_by_others || parking.is_closed() || is_tried;
         !starved && self.tenure.is_running() && !self.awaits_trial() && !is_closed
@@ -410,13 +411,16 @@ impl PartitionWorker {
         let time = self.shared.clock.now();
         let due = due.map(|due| now + due.duration_since(time).unwrap_or_default().min(MAX_WAIT));
         let look = self.dead_lanes.next_look(&self.shared);
-        let turn = parking.next_turn(now);
+        let turn = parking.next_turn(now).or_else(|| parking.end_of(TRIAL_COMES_WITHIN, now));
         due.into_iter().chain(parking.next_listing()).chain(look).chain(turn).min()
     }
 }
 
 /// How long an event waits for the checkpoint to have it as settled.
 const UNTIL_CHECKPOINT: Duration = Duration::from_millis(500);
+
+/// How long it may take from a claim until the event is here that is tried.
+const TRIAL_COMES_WITHIN: Duration = Duration::from_secs(60);
 
 /// Longest wait that is asked of a timer.
 const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
