@@ -79,7 +79,7 @@ async fn a_signal_drains_and_the_next_start_goes_on() {
     // One whose answer has not arrived yet has not begun, and is put back.
     let finished = ended.figure("files");
     assert!((1..=3).contains(&finished), "{ended:?}");
-    assert_eq!(stage.count("results").await, finished);
+    assert_eq!(u64::try_from(stage.count("results").await).unwrap(), finished);
 
     let worker = stage.start();
     stage.until_results(40).await;
