@@ -52,7 +52,8 @@ pub(crate) fn without_signatures(text: &str) -> String {
 pub(crate) fn has_secret(text: &str) -> bool {
     let lower = text.to_ascii_lowercase();
     let is_string = ["accesskey=", "accountkey="].iter().any(|part| lower.contains(part));
-    let has_user = || lower.split_once("://").is_some_and(|(_, rest)| rest.contains('@'));
+    // Also of an address that is mangled.
+    let has_user = || lower.split_once(':').is_some_and(|(_, rest)| rest.contains('@'));
     is_string || has_user() || has_signature(text)
 }
 
@@ -238,6 +239,7 @@ mod tests {
             "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=canary",
             "sv=1&sig=canary",
             "http://user:canary@proxy",
+            "http;//user:canary@proxy",
         ] {
             assert!(has_secret(text), "{text}");
         }

@@ -44,7 +44,8 @@ pub(super) struct Prepared {
     pairs: BytesMut,
     pair_items: u32,
     rest: Bytes,
-    has_body: bool,
+    /// Where in `rest` a body belongs, if there is none.
+    body_at: Option<usize>,
 }
 
 impl Prepared {
@@ -71,12 +72,15 @@ impl Prepared {
             wire::put_timestamp(out, enqueued_ms);
             out.put_slice(&self.pairs);
         });
-        out.put_slice(&self.rest);
-        if !self.has_body {
-            // Clients expect a body section; the standard requires one.
+        let body_at = self.body_at.map(|at| at.min(self.rest.len()));
+        let (before, behind) = self.rest.split_at(body_at.unwrap_or_default());
+        out.put_slice(before);
+        if body_at.is_some() {
+            // Clients expect a body section; the standard requires one, before the footer.
             wire::put_descriptor(out, DATA as u8);
             wire::put_binary(out, &[]);
         }
+        out.put_slice(behind);
     }
 }
 
@@ -156,6 +160,8 @@ struct Sections {
     /// Contents of the data sections.
     data: Vec<Range>,
     has_body: bool,
+    /// Where the footer begins, or would.
+    footer_from: usize,
 }
 
 fn scan(message: &[u8]) -> Result<Sections, Refusal> {
@@ -187,6 +193,9 @@ fn scan(message: &[u8]) -> Result<Sections, Refusal> {
             sections.rest_from = end;
         }
         sections.has_body |= (DATA..=AMQP_VALUE).contains(&code);
+        if code < FOOTER {
+            sections.footer_from = end;
+        }
         previous = code;
         at = end;
     }
@@ -227,7 +236,8 @@ fn assemble(
         pairs,
         pair_items,
         rest: message.slice(sections.rest_from..),
-        has_body: sections.has_body,
+        body_at: (!sections.has_body)
+            .then(|| sections.footer_from.saturating_sub(sections.rest_from)),
     })
 }
 
@@ -333,6 +343,20 @@ mod tests {
         event.encode(&mut out, 12, 3456, 1_700_000_000_000);
         let Deserializable(message) = serde_amqp::from_slice(&out).unwrap();
         message
+    }
+
+    #[test]
+    fn a_message_without_a_body_gets_one_before_its_footer() {
+        let footer = section(0x78, |out| wire::put_map(out, 0, |_| {}));
+        let properties = section(0x74, |out| wire::put_map(out, 0, |_| {}));
+        for before in [BytesMut::new(), annotations(&[("a", "b")]), properties] {
+            let message = [&before[..], &footer[..]].concat();
+            let publication = prepare(message.into(), None).unwrap();
+            let mut out = BytesMut::new();
+            publication.events[0].encode(&mut out, 12, 3456, 1_700_000_000_000);
+            let again = prepare(out.freeze(), None).unwrap();
+            assert!(again.events[0].body_at.is_none() && again.events[0].rest.ends_with(&footer));
+        }
     }
 
     fn annotation(message: &Message<Body<Value>>, name: &str) -> Option<Value> {

@@ -1,6 +1,7 @@
 //! What is wrong with a task.
 
 use crate::blob_store::InvalidBlobName;
+use crate::secret::redacted;
 use crate::transfer::url_policy::redacted_text;
 
 /// Why a task cannot be understood. Names the task where it has a name.
@@ -19,7 +20,7 @@ pub enum InvalidTask {
         reason: String,
     },
     /// The URL is none.
-    #[error("task {id}: {url:?} is not a URL: {reason}")]
+    #[error("{}: {url:?} is not a URL: {reason}", task(id))]
     Url {
         /// The task.
         id: String,
@@ -29,7 +30,7 @@ pub enum InvalidTask {
         reason: url::ParseError,
     },
     /// The path may not be used.
-    #[error("task {id}: {reason}")]
+    #[error("{}: {reason}", task(id))]
     Path {
         /// The task.
         id: String,
@@ -67,7 +68,7 @@ pub enum InvalidTask {
         key: String,
     },
     /// Its metadata is to go along with the file, and the service would not take it.
-    #[error("task {id}: its metadata cannot go along: {reason}")]
+    #[error("{}: its metadata cannot go along: {reason}", task(id))]
     Metadata {
         /// The task.
         id: String,
@@ -76,8 +77,8 @@ pub enum InvalidTask {
     },
     /// The hash is none.
     #[error(
-        "task {id}: {sha256:?} is not a SHA-256; it must have 64 hexadecimal digits, or 44 characters \
-         of base64"
+        "{}: {sha256:?} is not a SHA-256; it must have 64 hexadecimal digits, or 44 characters of base64",
+        task(id)
     )]
     Hash {
         /// The task.
@@ -87,7 +88,8 @@ pub enum InvalidTask {
     },
     /// The MD5 is none.
     #[error(
-        "task {id}: {md5:?} is not an MD5; it must have 32 hexadecimal digits, or 24 characters of base64"
+        "{}: {md5:?} is not an MD5; it must have 32 hexadecimal digits, or 24 characters of base64",
+        task(id)
     )]
     Md5 {
         /// The task.
@@ -145,7 +147,12 @@ fn shortened(text: &str) -> String {
 }
 
 fn named(id: &Option<String>) -> String {
-    id.as_ref().map_or_else(|| "the task".to_owned(), |id| format!("task {}", shortened(id)))
+    id.as_ref().map_or_else(|| "the task".to_owned(), |id| task(id))
+}
+
+/// A task by its name, which may be the URL.
+fn task(id: &str) -> String {
+    format!("task {}", shortened(&redacted(id)))
 }
 
 /// The message of a key that an upload task does not have.

@@ -643,6 +643,7 @@ fn of_a_text_that_is_no_url_no_secret_is_shown() {
         ("https://[::1]:8x/y", "https://[::1]:8x/y"),
         ("https:-/user:hush@h/a b", "https:…h/a b"),
         ("//h/user:hush@i/a?sig=hush", "//h/user:i/a…"),
+        ("https:a.binsig=hush#x", "https:…"),
     ] {
         assert_eq!(redacted_text(text), shown);
     }
