@@ -30,6 +30,8 @@ pub(super) struct Report {
     /// Tasks there was nothing to do for.
     pub(super) skipped: u64,
     pub(super) dead_letters: u64,
+    /// How often an event was parked for the first time.
+    pub(super) parked: u64,
     pub(super) checkpoints: u64,
     /// How long the worker ran.
     pub(super) seconds: f64,
@@ -77,6 +79,7 @@ impl Report {
             first_stage_to_file: Share::of(&told.since_first_stage),
             skipped,
             dead_letters: counts.dead_letters,
+            parked: counts.parked,
             checkpoints: counts.checkpoints,
             seconds: elapsed.as_secs_f64(),
             error: None,
@@ -96,6 +99,9 @@ impl fmt::Display for Report {
             )?;
         }
         write!(f, "; {} skipped, {} dead letters", self.skipped, self.dead_letters)?;
+        if self.parked > 0 {
+            write!(f, ", {} parked", self.parked)?;
+        }
         if let Some(share) = &self.event_to_file {
             write!(f, "\nfrom event to stored file: {share}")?;
         }
@@ -129,12 +135,13 @@ mod tests {
             event_to_file: share,
             first_stage_to_file: share,
             dead_letters: 1,
+            parked: 3,
             ..Report::default()
         };
         assert_eq!(
             report.to_string(),
             "200 files, 12.3 MB in 4.00 s (3000.0 files/minute, 3.08 MB/s); 0 skipped, \
-             1 dead letters\n\
+             1 dead letters, 3 parked\n\
              from event to stored file: median 0.42 s, 99% within 1.31 s\n\
              from the event of the first stage: median 0.42 s, 99% within 1.31 s"
         );

@@ -105,6 +105,7 @@ impl Running {
             bytes,
             running: ours().map(|one| one.in_flight).sum(),
             dead_letters: snapshot.counts.dead_letters,
+            parked: ours().map(|one| one.parked_events).sum(),
             waiting: ours().next().and_then(|_| ours().map(|one| one.lag_events).sum()),
         }
     }

@@ -30,6 +30,8 @@ pub(super) struct Look {
     pub(super) bytes: u64,
     pub(super) running: usize,
     pub(super) dead_letters: u64,
+    /// Events that are parked.
+    pub(super) parked: usize,
     /// Events of its partitions that wait, where that is known.
     pub(super) waiting: Option<u64>,
 }
@@ -46,6 +48,7 @@ impl Look {
         }
         parts.push(format!("{} running", self.running));
         parts.extend(self.waiting.map(|waiting| format!("{waiting} waiting")));
+        parts.extend((self.parked > 0).then(|| format!("{} parked", self.parked)));
         let letters = self.dead_letters;
         parts.extend((letters > 0).then(|| format!("{letters} dead letters")));
         parts.push(size(self.bytes));
