@@ -150,6 +150,7 @@ mod tests {
         bytes: 340_000_000,
         running: 10,
         dead_letters: 2,
+        parked: 7,
         waiting: Some(5_000),
     };
 
@@ -158,7 +159,7 @@ mod tests {
         let before = Look { files: 1_000, bytes: 240_000_000, ..LOOK };
         assert_eq!(
             LOOK.parts(Some((Duration::from_secs(10), before))).join(", "),
-            "1200 files, 10.0 MB/s, 1200 files/minute, 10 running, 5000 waiting, 2 dead letters, \
+            "1200 files, 10.0 MB/s, 1200 files/minute, 10 running, 5000 waiting, 7 parked, 2 dead letters, \
              340.0 MB, 4 partitions"
         );
         let begun = Look { partitions: 1, ..Look::default() };
