@@ -81,37 +81,23 @@ impl ParkingStore {
         version: VersionToken,
         due: SystemTime,
     ) -> Stored {
-        let key = record.identity().key(FailureKind::Parked);
-        let expected = Expected::Version(version);
-        let put = || async {
-            let entry = FailureEntry::of(&record)?;
-            match self.store.put(&key, &entry, &expected).await {
-                Ok(_version) => Ok(true),
-                Err(StoreError::Failed(error)) => Err(error),
-                // A put whose answer was lost finds its own record.
-                Err(StoreError::Conflict) => {
-                    let found = self.store.read(&key).await?;
-                    Ok(found.is_some_and(|found| found.content == entry.content))
-                }
-            }
-        };
-        match until_done(&self.shared, &tracked.event, PARK_AGAIN, put).await {
-            true => Stored::ParkedAgain(tracked, due),
-            false => Stored::Changed(tracked),
+        match self.put_over(&tracked, &record, version).await {
+            Some(_version) => Stored::ParkedAgain(tracked, due),
+            None => Stored::Changed(tracked),
         }
     }
 
-    /// Writes down that an event is about to be handled that may end the process.
-    pub(super) async fn mark(
-        self,
-        tracked: Tracked,
-        record: Box<DeadLetterRecord>,
+    /// Puts a record in the place of this version. `None` where somebody else has changed that.
+    async fn put_over(
+        &self,
+        tracked: &Tracked,
+        record: &DeadLetterRecord,
         version: VersionToken,
-    ) -> Stored {
+    ) -> Option<VersionToken> {
         let key = record.identity().key(FailureKind::Parked);
         let expected = Expected::Version(version);
         let put = || async {
-            let entry = FailureEntry::of(&record)?;
+            let entry = FailureEntry::of(record)?;
             match self.store.put(&key, &entry, &expected).await {
                 Ok(version) => Ok(Some(version)),
                 Err(StoreError::Failed(error)) => Err(error),
@@ -123,7 +109,17 @@ impl ParkingStore {
                 }
             }
         };
-        match until_done(&self.shared, &tracked.event, PARK_AGAIN, put).await {
+        until_done(&self.shared, &tracked.event, PARK_AGAIN, put).await
+    }
+
+    /// Writes down that an event is about to be handled that may end the process.
+    pub(super) async fn mark(
+        self,
+        tracked: Tracked,
+        record: Box<DeadLetterRecord>,
+        version: VersionToken,
+    ) -> Stored {
+        match self.put_over(&tracked, &record, version).await {
             Some(version) => Stored::Marked(tracked, record, version),
             None => Stored::Changed(tracked),
         }
