@@ -21,7 +21,7 @@ use crate::consumer::shared::Shared;
 use crate::dead_letter::record::DeadLetterRecord;
 use crate::event::{Event, Incarnation, Partition, SequenceNumber};
 use crate::failure_store::{
-    Expected, FailureKind, FailurePrefix, ListedFailure, LogIdentity, PageToken, VersionToken, kept,
+    FailureKind, FailurePrefix, ListedFailure, LogIdentity, PageToken, VersionToken, kept,
 };
 use crate::lanes::Lane;
 use crate::outcome::Failure;
@@ -156,9 +156,13 @@ impl Parking {
         record.takeovers > 0 || due <= Some(self.claimed)
     }
 
-    /// A suspect waits until nothing else is out.
-    pub(super) fn hold(&mut self, found: Found) {
-        self.suspect = Some(found);
+    /// A suspect waits until nothing else is out, where none does yet. Another one goes back.
+    pub(super) fn hold(&mut self, found: Found, now: SystemTime) {
+        let number = found.record.sequence_number;
+        match self.suspect {
+            None => self.suspect = Some(found),
+            Some(_) => self.state.on_back(number, now),
+        }
     }
 
     /// Takes the suspect that waits, where nothing else of the partition is out, and no suspect of others.
@@ -287,7 +291,6 @@ impl Parking {
         record: DeadLetterRecord,
         lane: Option<LaneTag>,
         due: SystemTime,
-        expected: Expected,
     ) {
         let store = self.store.clone();
         let number = tracked.event.sequence_number();
@@ -297,7 +300,7 @@ impl Parking {
             }
             None => {
                 self.state.on_parking(number, lane, due);
-                self.writes.push(store.park(tracked, record, expected).boxed());
+                self.writes.push(store.park(tracked, record).boxed());
             }
         }
     }

@@ -7,7 +7,7 @@ use super::persist::{Written, in_time, until_done};
 use crate::consumer::handling::unit::Tracked;
 use crate::consumer::shared::Shared;
 use crate::dead_letter::record::DeadLetterRecord;
-use crate::error::{Error, ErrorClass};
+use crate::error::Error;
 use crate::event::{Event, SequenceNumber};
 use crate::failure_store::{
     Expected, FailureEntry, FailureKey, FailureKind, FailurePage, FailurePrefix, FailureStore,
@@ -51,22 +51,15 @@ pub(super) struct ParkingStore {
 }
 
 impl ParkingStore {
-    /// Puts the record of an event for the first time.
-    pub(super) async fn park(
-        self,
-        tracked: Tracked,
-        record: DeadLetterRecord,
-        expected: Expected,
-    ) -> Stored {
+    /// Puts the record of an event for the first time. One that is there is as good: an owner before put it,
+    /// or this call did when it was made first. So a call that comes late writes over nothing.
+    pub(super) async fn park(self, tracked: Tracked, record: DeadLetterRecord) -> Stored {
         let key = record.identity().key(FailureKind::Parked);
         let put = || async {
             let entry = FailureEntry::of(&record)?;
-            match self.store.put(&key, &entry, &expected).await {
-                Ok(_version) => Ok(()),
+            match self.store.put(&key, &entry, &Expected::Absent).await {
+                Ok(_) | Err(StoreError::Conflict) => Ok(()),
                 Err(StoreError::Failed(error)) => Err(error),
-                // What an owner before put of the same event is as good.
-                Err(StoreError::Conflict) if expected == Expected::Absent => Ok(()),
-                Err(StoreError::Conflict) => Err(conflict()),
             }
         };
         until_done(&self.shared, &tracked.event, PARK, put).await;
@@ -171,11 +164,6 @@ impl ParkingStore {
         let list = self.store.list(&prefix, after.as_ref(), MAX_PAGE_ENTRIES);
         Stored::Listed(in_time(&self.shared, LIST, list).await)
     }
-}
-
-fn conflict() -> Error {
-    let message = "the store took it for a conflict where anything may be written over";
-    Error::new(ErrorClass::Transient, PARK.operation, message)
 }
 
 /// The event of a record.

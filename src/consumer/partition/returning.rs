@@ -13,7 +13,7 @@ use crate::dead_letter::DeadLetter;
 use crate::dead_letter::record::DeadLetterRecord;
 use crate::error::{Error, error_chain};
 use crate::event::SequenceNumber;
-use crate::failure_store::{Expected, FailurePage, StoredFailure};
+use crate::failure_store::{FailurePage, StoredFailure};
 use crate::outcome::Failure;
 use crate::state::watermark::Ticket;
 use crate::timestamp::{from_rfc3339, rfc3339};
@@ -74,7 +74,7 @@ impl PartitionWorker {
         let mut record = DeadLetterRecord::new(&letter);
         record.due = Some(rfc3339(order.due));
         let Some(parking) = &mut self.parking else { return };
-        parking.park(tracked, record, lane.as_ref().map(tag), order.due, Expected::Anything);
+        parking.park(tracked, record, lane.as_ref().map(tag), order.due);
         if parking.is_ordered
             && !is_returned
             && let Some(lane) = lane
@@ -105,8 +105,7 @@ impl PartitionWorker {
         let mut record = DeadLetterRecord::new(&letter);
         record.due = Some(rfc3339(due));
         if let Some(parking) = &mut self.parking {
-            // One that is there says more.
-            parking.park(tracked, record, lane.as_ref().map(tag), due, Expected::Absent);
+            parking.park(tracked, record, lane.as_ref().map(tag), due);
         }
     }
 
@@ -245,7 +244,7 @@ impl PartitionWorker {
             return self.accuse(found, most, now);
         }
         if found.record.takeovers > 0 {
-            return parking.hold(found);
+            return parking.hold(found, time);
         }
         self.hand_out_marked(found);
     }
