@@ -100,7 +100,8 @@ pub enum InvalidTask {
 }
 
 impl InvalidTask {
-    pub(super) fn path(id: &str, InvalidBlobName { name, fault }: InvalidBlobName) -> Self {
+    /// The path of this task may not be used. Of a path that reads as one with a secret in it, nothing is said.
+    pub fn path(id: &str, InvalidBlobName { name, fault }: InvalidBlobName) -> Self {
         let reason = InvalidBlobName { name: shown(&name), fault };
         Self::Path { id: id.to_owned(), reason }
     }
