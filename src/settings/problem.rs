@@ -33,6 +33,11 @@ impl fmt::Display for Origin {
     }
 }
 
+/// A name for a message: where it reads as a secret, which stands where a name belongs, it is not shown.
+pub(super) fn shown(name: &str) -> &str {
+    if has_secret(name) { HIDDEN } else { name }
+}
+
 /// One thing that is wrong.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Problem {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 
 use super::keys::{self, Key, Section, WORKER_ENTITY};
-use super::problem::{Origin, Problem};
+use super::problem::{Origin, Problem, shown};
 use super::tables::{Tables, nearest_section, nearest_variable, suggestion};
 use crate::credential::Credential;
 use crate::named_file::{self, MOST_CONFIGURATION_BYTES};
@@ -151,6 +151,7 @@ impl Values {
         for name in unknown {
             let meant = nearest_variable(&name).or_else(|| nearest_key(&name).map(str::to_owned));
             let suggestion = suggestion(meant.as_deref());
+            let name = shown(&name);
             self.warnings.push(format!("{name} (environment) is not a key{suggestion}"));
         }
     }
@@ -190,18 +191,20 @@ impl Values {
             {
                 let meant = nearest_section(name).map(|word| format!("[{word}.NAME]"));
                 let suggestion = suggestion(meant.as_deref());
+                let name = shown(name);
                 let message = format!("[{name}] ({origin}) is not a table{suggestion}");
                 self.problems.push(Problem::new(message));
                 continue;
             }
             let Some(text) = scalar(value.get_ref()) else {
                 let must = "be text, a number, true or false";
+                let name = shown(name);
                 self.problems.push(Problem::new(format!("{name} ({origin}): it must {must}")));
                 continue;
             };
             if !self.insert(Value { name: name.to_owned(), text, origin: origin.clone() }) {
-                let message =
-                    format!("{name} ({origin}) is not a key{}", suggestion(nearest_key(name)));
+                let suggestion = suggestion(nearest_key(name));
+                let message = format!("{} ({origin}) is not a key{suggestion}", shown(name));
                 self.problems.push(Problem::new(message));
             }
         }

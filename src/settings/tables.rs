@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use toml::de::{DeTable, DeValue};
 
 use super::keys::{self, Key, Section, canonical};
-use super::problem::{Origin, Problem};
+use super::problem::{Origin, Problem, shown};
 use super::source::{Value, scalar};
 use super::value::is_name;
 
@@ -99,13 +99,15 @@ impl Tables {
             let name = name.get_ref().as_ref();
             let word = section.word();
             let DeValue::Table(values) = value.get_ref() else {
+                let name = shown(name);
                 let message =
                     format!("{word}.{name} ({origin}): it must be a table, [{word}.NAME]");
                 problems.push(Problem::new(message));
                 continue;
             };
             if !is_name(name, MAX_NAME_CHARS) {
-                let must = "have a name of letters, digits, '.', '-' and '_'";
+                let (must, name) =
+                    ("have a name of letters, digits, '.', '-' and '_'", shown(name));
                 problems
                     .push(Problem::new(format!("[{word}.{name:?}] ({origin}): it must {must}")));
                 continue;
@@ -143,6 +145,7 @@ impl Table {
                 let meant = keys::nearest_of(field, self.section.keys().map(Key::field));
                 let meant = meant.map(|meant| path(self.section, &self.name, meant));
                 let suggestion = suggestion(meant.as_deref());
+                let name = shown(&name);
                 problems.push(Problem::new(format!("{name} ({origin}) is not a key{suggestion}")));
                 continue;
             };

@@ -1,7 +1,7 @@
 //! What is wrong with a task.
 
 use crate::blob_store::InvalidBlobName;
-use crate::secret::redacted;
+use crate::secret::{HIDDEN, has_secret, redacted};
 use crate::transfer::url_policy::redacted_text;
 
 /// Why a task cannot be understood. Names the task where it has a name.
@@ -100,7 +100,8 @@ pub enum InvalidTask {
 }
 
 impl InvalidTask {
-    pub(super) fn path(id: &str, InvalidBlobName { name, fault }: InvalidBlobName) -> Self {
+    /// The path of this task may not be used. Of a path that reads as one with a secret in it, nothing is said.
+    pub fn path(id: &str, InvalidBlobName { name, fault }: InvalidBlobName) -> Self {
         let reason = InvalidBlobName { name: shown(&name), fault };
         Self::Path { id: id.to_owned(), reason }
     }
@@ -134,7 +135,13 @@ pub(super) fn refuse_others(body: &[u8]) -> Result<(), InvalidTask> {
 /// Enough of a hostile text to recognise it. Where it is a URL, which may stand where it does not belong,
 /// its secrets are left out.
 pub(super) fn shown(text: &str) -> String {
-    if text.contains("://") { shortened(&redacted_text(text)) } else { shortened(text) }
+    let text = if text.contains("://") { redacted_text(text) } else { text.to_owned() };
+    without_secret(text)
+}
+
+/// What reads as a secret still, of an address that is mangled, is not shown at all.
+fn without_secret(text: String) -> String {
+    if has_secret(&text) { HIDDEN.to_owned() } else { shortened(&text) }
 }
 
 fn shortened(text: &str) -> String {
@@ -152,7 +159,7 @@ fn named(id: &Option<String>) -> String {
 
 /// A task by its name, which may be the URL.
 fn task(id: &str) -> String {
-    format!("task {}", shortened(&redacted(id)))
+    format!("task {}", without_secret(redacted(id)))
 }
 
 /// The message of a key that an upload task does not have.

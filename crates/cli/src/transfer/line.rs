@@ -109,7 +109,7 @@ fn url_task(line: &[u8], key: &Key) -> Result<DownloadTask, String> {
     let url = exact_url(text)?;
     let id = key.text();
     let path = BlobName::parse(&file_path(&url)?)
-        .map_err(|reason| InvalidTask::Path { id: id.clone(), reason }.to_string())?;
+        .map_err(|reason| InvalidTask::path(&id, reason).to_string())?;
     Ok(DownloadTask::new(id, url, path))
 }
 
