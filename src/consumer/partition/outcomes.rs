@@ -226,7 +226,9 @@ impl PartitionWorker {
         };
         let delay = self.delay(&tracked, request.delay, policy.backoff, attempt.number);
         if self.tenure.may_checkpoint() && self.is_behind_parked(&tracked) {
-            return self.park_behind(tracked);
+            let lane = self.waiting.lane(tracked.ticket).cloned();
+            self.park_behind(tracked);
+            return self.park_waiting_behind(lane, now);
         }
         let standing = Standing {
             policy,

@@ -14,6 +14,7 @@ use crate::dead_letter::record::DeadLetterRecord;
 use crate::error::{Error, error_chain};
 use crate::event::SequenceNumber;
 use crate::failure_store::{FailurePage, StoredFailure};
+use crate::lanes::Lane;
 use crate::outcome::Failure;
 use crate::state::watermark::Ticket;
 use crate::timestamp::{from_rfc3339, rfc3339};
@@ -75,13 +76,17 @@ impl PartitionWorker {
         record.due = Some(rfc3339(order.due));
         let Some(parking) = &mut self.parking else { return };
         parking.park(tracked, record, lane.as_ref().map(tag), order.due);
-        if parking.is_ordered
-            && !is_returned
-            && let Some(lane) = lane
-        {
-            // Nothing of its lane may pass it.
-            let behind = self.waiting.take_behind(&lane, 0, now.into_std());
-            behind.into_iter().for_each(|tracked| self.park_behind(tracked));
+        if !is_returned {
+            self.park_waiting_behind(lane, now);
+        }
+    }
+
+    /// Nothing that waits in an ordered lane may pass an event of it that is parked.
+    pub(super) fn park_waiting_behind(&mut self, lane: Option<Lane>, now: Instant) {
+        let is_ordered = self.parking.as_ref().is_some_and(|parking| parking.is_ordered);
+        let Some(lane) = lane.filter(|_| is_ordered) else { return };
+        for tracked in self.waiting.take_behind(&lane, 0, now.into_std()) {
+            self.park_behind(tracked);
         }
     }
 
