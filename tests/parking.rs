@@ -326,12 +326,12 @@ async fn a_host_that_is_dead_for_an_hour_holds_no_watermark() {
 }
 
 /// Makes a parked record of a letter, as a replay does.
-async fn replay(store: &MemoryFailureStore, letter: &ListedFailure) {
+async fn replay(store: &MemoryFailureStore, letter: &ListedFailure, due: &str) {
     let stored = store.read(&letter.key).await.expect("reads").expect("is there");
     let mut record: DeadLetterRecord = stored.record().expect("a record");
     record.job = Some("job-1".to_owned());
     record.generation += 1;
-    record.due = Some("2000-01-01T00:00:00.000Z".to_owned());
+    record.due = Some(due.to_owned());
     let key = letter.key.event.clone().key(FailureKind::Parked);
     let entry = FailureEntry::of(&record).expect("an entry");
     store.put(&key, &entry, &Expected::Absent).await.expect("put");
@@ -361,7 +361,7 @@ async fn what_is_replayed_is_handled_anew_and_its_letter_stays_until_it_is_done(
     assert_eq!(dead.len(), 2);
     is_mended.store(true, Ordering::SeqCst);
     for letter in &dead {
-        replay(&store, letter).await;
+        replay(&store, letter, "2000-01-01T00:00:00.000Z").await;
     }
     until("one is done", || handle.snapshot().counts.done == 1).await;
     until("one failed again", || handle.snapshot().counts.dead_letters == 3).await;
@@ -371,6 +371,45 @@ async fn what_is_replayed_is_handled_anew_and_its_letter_stays_until_it_is_done(
     assert_eq!(dead.len(), 1, "the letter of the one that is done is gone");
     assert_eq!((dead[0].key.event.sequence_number.0, dead[0].meta.generation), (1, 1));
     assert_eq!(dead[0].meta.job.as_deref(), Some("job-1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_behind_an_event_parks_with_it_where_one_of_their_key_is_replayed() {
+    let (harness, store) = (Harness::new(1), Arc::<MemoryFailureStore>::default());
+    for _ in 0..3 {
+        harness.hub.publish(0, OutgoingEvent::new("").with_key("k"));
+    }
+    let is_mended = Arc::new(AtomicBool::new(false));
+    let order: Arc<Mutex<Vec<i64>>> = Arc::default();
+    let (mended, into) = (is_mended.clone(), order.clone());
+    let mut options = longshore::ConsumerOptions::default();
+    options.retry_backoff = Backoff::doubling(40 * SECOND, 40 * SECOND);
+    let handle = builder(&harness, &store)
+        .options(options)
+        .lanes(LaneRule::per_key())
+        .event_handler(move |event: Event, _: EventContext| {
+            let number = event.sequence_number().0;
+            let outcome = match (number, mended.load(Ordering::SeqCst)) {
+                (0, false) => Outcome::dead_letter(Failure::permanent("404")),
+                (1, false) => transient(),
+                _ => Outcome::Done,
+            };
+            if outcome == Outcome::Done {
+                into.lock().expect("lock").push(number);
+            }
+            async { outcome }
+        })
+        .expect("valid")
+        .start();
+    until("a letter", || handle.snapshot().counts.dead_letters == 1).await;
+    let letter = &listed(&store, FailureKind::Dead).await[0];
+    replay(&store, letter, "2023-11-14T23:00:00.000Z").await;
+    until("both are parked", || handle.snapshot().counts.parked == 2).await;
+    assert!(order.lock().expect("lock").is_empty(), "number 2 waits for number 1");
+    is_mended.store(true, Ordering::SeqCst);
+    until("all", || handle.snapshot().counts.done == 3).await;
+    assert!(drained(handle).await.is_clean());
+    assert_eq!(*order.lock().expect("lock"), [0, 1, 2]);
 }
 
 #[tokio::test(start_paused = true)]
