@@ -62,7 +62,11 @@ impl Oracle {
     /// An event is done, skipped, or given up.
     pub(super) fn on_finished(&mut self, id: usize, epoch: u64) {
         if self.parks {
-            self.parked.entry(id).or_default().finished = Some(epoch);
+            let parked = self.parked.entry(id).or_default();
+            // What an owner before says late is nothing to the one that parked it since.
+            if !parked.is_there || epoch >= parked.put_by {
+                parked.finished = Some(epoch);
+            }
         }
     }
 
@@ -105,7 +109,9 @@ impl Oracle {
         };
         let state = &self.partitions[self.events[id].partition];
         let excused = |claim: &super::Claim| self.is_excused(&claim.by);
+        // An owner that was replaced put it, and this one knew of it only when it had handled the event.
         let is_excused = is_late
+            || put_by != epoch
             || state.was_overwritten
             || by != epoch && state.claims.get(&by).is_none_or(excused);
         if is_excused {
