@@ -167,7 +167,7 @@ impl Oracle {
         // For good: it is settled, or was never received.
         // What is parked is settled, and nothing passes it all the same.
         let parked = &self.parked;
-        let is_open = |id: &usize| parked.get(id).is_some_and(Parked::is_open);
+        let is_open = |id: &usize| parked.get(id).is_some_and(|parked| parked.is_open_for(epoch));
         let is_over = |(number, id): (i64, usize)| {
             number < begin
                 || (covers(claim, number) || self.lanes.settled.contains(&(id, epoch)))

@@ -27,9 +27,10 @@ impl Parked {
         self.is_there
     }
 
-    /// Whether it waits in the store and is not finished.
-    pub(super) fn is_open(&self) -> bool {
-        self.is_there && self.finished.is_none()
+    /// Whether it waits in the store and is not finished, as this owner knows: what a later one put is
+    /// nothing to it.
+    pub(super) fn is_open_for(&self, epoch: u64) -> bool {
+        self.is_there && self.finished.is_none() && epoch >= self.put_by
     }
 }
 
