@@ -7,6 +7,9 @@
 //! - An owner handles no event that its claim found covered, and none twice.
 //! - An event was handled again only where its owner's lease was *taken*, which is done to who was
 //!   killed or cut off. Who gave a partition away, or released it, had all of it checkpointed.
+//! - What failed may be settled before it is done, once it is parked: a checkpoint covers it only after the
+//!   attempt that parks it began, and whoever owns the partition may handle it without having received it.
+//!   It is handled again only as others are, after a take. So is what is given up, and it is never done.
 //! - What had been handled for a while when a checkpoint was written is covered by it, above its
 //!   watermark too: so only what was unfinished then, or came later, is handled again.
 
@@ -18,8 +21,10 @@ use longshore::event::PartitionId;
 
 use super::conformance::link_rules::LinkStory;
 use super::conformance::{Accepted, Write};
+use super::failing::{Fate, Tried};
 use super::journal::Handled;
 use super::ports::Lease;
+use super::worker::Work;
 
 /// How long a worker may take from a handler's end to its event being settled: its processor may
 /// be busy elsewhere.
@@ -32,6 +37,14 @@ pub struct Run<'a> {
     pub handled: &'a [(String, Vec<Handled>)],
     pub links: &'a [LinkStory],
     pub accepted: &'a Accepted,
+    pub failing: Failing<'a>,
+}
+
+/// What of a run fails, and when that was tried.
+#[derive(Clone, Copy)]
+pub struct Failing<'a> {
+    pub work: Work,
+    pub tried: &'a [(String, Vec<Tried>)],
 }
 
 /// What a run came to.
@@ -40,6 +53,8 @@ pub struct Report {
     pub events: usize,
     /// Handler calls beyond the first of an event.
     pub repeats: usize,
+    /// Those of events that were parked.
+    pub repeats_of_parked: usize,
     /// Times a partition began with a new owner: nobody had it, it was given, it was taken.
     pub free: usize,
     pub given: usize,
@@ -66,6 +81,24 @@ impl fmt::Display for Report {
             self.spared,
             self.checkpoints
         )
+    }
+}
+
+impl Failing<'_> {
+    /// The attempts at what is given up, as what is over.
+    fn given_up(&self) -> Vec<(String, Vec<Handled>)> {
+        let is_given_up =
+            |line: &&Tried| self.work.fate(&line.partition, line.number) == Fate::GivenUp;
+        let over = |line: &Tried| Handled {
+            partition: line.partition.clone(),
+            number: line.number,
+            epoch: line.epoch,
+            at: line.at,
+        };
+        let of = |(worker, lines): &(String, Vec<Tried>)| {
+            (worker.clone(), lines.iter().filter(is_given_up).map(over).collect())
+        };
+        self.tried.iter().map(of).collect()
     }
 }
 
@@ -129,8 +162,18 @@ fn check_partition(
     let chain = run.accepted.checkpoints.get(partition).ok_or("it has no checkpoint")?;
     let leases = run.accepted.leases.get(partition).ok_or("it has no lease")?;
     let mut ownerships = ownerships(chain, leases)?;
+    let fate = |number: i64| run.failing.work.fate(partition, number);
+    let is_parked = |number: i64| matches!(fate(number), Fate::Parked(_));
+    let done = run.handled.iter().flat_map(|(_, lines)| lines);
+    if let Some(wrong) = done
+        .filter(|line| line.partition == *partition)
+        .find(|line| fate(line.number) == Fate::GivenUp)
+    {
+        return Err(format!("{wrong:?}, which never succeeds"));
+    }
     let mut first_handled: BTreeMap<i64, u64> = BTreeMap::new();
-    for (worker, lines) in run.handled {
+    let given_up = run.failing.given_up();
+    for (worker, lines) in run.handled.iter().chain(&given_up) {
         for line in lines.iter().filter(|line| line.partition == *partition) {
             let of = |one: &&mut Ownership<'_>| one.epoch == line.epoch && one.worker == worker;
             let owner = ownerships.iter_mut().find(of);
@@ -138,7 +181,7 @@ fn check_partition(
             if owner.handled.insert(line.number, line.at).is_some() {
                 return Err(format!("{worker} handled {} twice", line.number));
             }
-            if covers(owner.claim, line.number) {
+            if covers(owner.claim, line.number) && !is_parked(line.number) {
                 return Err(format!("{worker} handled {}, which was settled", line.number));
             }
             let first = first_handled.entry(line.number).or_insert(line.at);
@@ -150,14 +193,22 @@ fn check_partition(
     }
     report.events += first_handled.len();
     report.checkpoints += chain.len();
-    check_checkpoints(chain, &first_handled)?;
+    let mut may_be_settled = first_handled.clone();
+    for line in run.failing.tried.iter().flat_map(|(_, lines)| lines) {
+        if line.partition == *partition && fate(line.number).settles_at(line.attempt) {
+            let first = may_be_settled.entry(line.number).or_insert(line.at);
+            *first = line.at.min(*first);
+        }
+    }
+    check_checkpoints(chain, &may_be_settled)?;
     let newest = &chain[chain.len() - 1].value;
     if end > 0 && !covers(newest, end - 1) {
         return Err(format!("the last checkpoint is {newest:?}, and the log ends before {end}"));
     }
-    received(run.links, partition, &ownerships)?;
+    received(run.links, partition, &ownerships, is_parked)?;
     for ownership in &ownerships {
-        settled_in_time(ownership)?;
+        // A dead letter takes as long as its store.
+        settled_in_time(ownership, |number| fate(number) == Fate::GivenUp)?;
         match ownership.beginning {
             Beginning::Free => report.free += 1,
             Beginning::Given => report.given += 1,
@@ -169,7 +220,7 @@ fn check_partition(
                 sum + usize::try_from(run.last.0 - run.first.0 + 1).unwrap_or(0)
             });
     }
-    count_repeats(&ownerships, report)
+    count_repeats(&ownerships, is_parked, report)
 }
 
 /// The owners of a partition, one after the other.
@@ -278,6 +329,7 @@ fn received(
     links: &[LinkStory],
     partition: &PartitionId,
     ownerships: &[Ownership<'_>],
+    is_parked: impl Fn(i64) -> bool,
 ) -> Result<(), String> {
     for ownership in ownerships {
         let level = i64::try_from(ownership.epoch).unwrap_or(i64::MAX);
@@ -297,17 +349,19 @@ fn received(
             let at = runs.partition_point(|(first, _)| *first <= number);
             at.checked_sub(1).is_some_and(|at| runs[at].1 >= number)
         };
-        if let Some(number) = ownership.handled.keys().find(|number| !is_there(**number)) {
+        if let Some(number) =
+            ownership.handled.keys().find(|number| !is_there(**number) && !is_parked(**number))
+        {
             return Err(format!("{} handled {number} and did not receive it", ownership.worker));
         }
     }
     Ok(())
 }
 
-fn settled_in_time(ownership: &Ownership<'_>) -> Result<(), String> {
+fn settled_in_time(ownership: &Ownership<'_>, is_slow: impl Fn(i64) -> bool) -> Result<(), String> {
     let Write { begin, value, .. } = ownership.last;
     for (number, at) in &ownership.handled {
-        if at + SETTLING_NANOS < *begin && !covers(value, *number) {
+        if at + SETTLING_NANOS < *begin && !covers(value, *number) && !is_slow(*number) {
             return Err(format!(
                 "{} had handled {number} long before its last checkpoint, which leaves it out",
                 ownership.worker
@@ -319,7 +373,11 @@ fn settled_in_time(ownership: &Ownership<'_>) -> Result<(), String> {
 
 /// Who was given a partition repeats nothing. Who took it repeats what no acknowledged checkpoint
 /// covered, which is what the claim found.
-fn count_repeats(ownerships: &[Ownership<'_>], report: &mut Report) -> Result<(), String> {
+fn count_repeats(
+    ownerships: &[Ownership<'_>],
+    is_parked: impl Fn(i64) -> bool,
+    report: &mut Report,
+) -> Result<(), String> {
     let mut last_owner: HashMap<i64, usize> = HashMap::new();
     for (index, ownership) in ownerships.iter().enumerate() {
         let mut repeats = 0;
@@ -328,6 +386,7 @@ fn count_repeats(ownerships: &[Ownership<'_>], report: &mut Report) -> Result<()
                 continue;
             };
             repeats += 1;
+            report.repeats_of_parked += usize::from(is_parked(*number));
             let was = &ownerships[before];
             let end = ownerships[before + 1].beginning;
             if end != Beginning::Taken {
@@ -338,7 +397,7 @@ fn count_repeats(ownerships: &[Ownership<'_>], report: &mut Report) -> Result<()
                 ));
             }
             let last = was.last;
-            if last.end.is_some() && covers(&last.value, *number) {
+            if last.end.is_some() && covers(&last.value, *number) && !is_parked(*number) {
                 return Err(format!("{number} was handled again after its checkpoint"));
             }
         }

@@ -15,6 +15,8 @@ struct Story {
     links: Vec<LinkStory>,
     checkpoints: Vec<Write<Checkpoint>>,
     leases: Vec<Write<Lease>>,
+    work: Work,
+    tried: Vec<(String, Vec<Tried>)>,
 }
 
 fn handled(epoch: u64, numbers: &[(i64, u64)]) -> Vec<Handled> {
@@ -73,6 +75,8 @@ impl Story {
                 checkpoint("two", 13, 20, 5, &[]),
             ],
             leases: vec![lease("one", 0, "one-a", None), lease("two", 10, "two-b", None)],
+            work: Work::None,
+            tried: Vec::new(),
         }
     }
 
@@ -83,7 +87,8 @@ impl Story {
             calls: 0,
         };
         let (handled, links) = (&self.handled, &self.links);
-        check(&Run { log_ends: &[self.end], handled, links, accepted: &accepted })
+        let failing = Failing { work: self.work, tried: &self.tried };
+        check(&Run { log_ends: &[self.end], handled, links, accepted: &accepted, failing })
     }
 
     fn refuses(&self, why: &str) {
@@ -192,4 +197,86 @@ fn an_owner_without_a_lease_an_epoch_or_a_link_is_rejected() {
     let mut story = Story::new();
     story.links[1] = link("two", 20, 2, 4);
     story.refuses("two handled 5 and did not receive it");
+}
+
+/// The numbers of partition 0 up to 999 that have a fate.
+fn numbers_of(is: impl Fn(Fate) -> bool) -> Vec<i64> {
+    let zero = PartitionId::from("0");
+    (0..1_000).filter(|number| is(Fate::of(&zero, *number))).collect()
+}
+
+/// One worker that gives up what never succeeds, and parks what fails for a while; the other one takes its
+/// lease and handles that. All others are done by the first.
+fn failing(given_up: i64, parked: i64) -> Story {
+    let mut story = Story::new();
+    let line = |number, attempt, epoch, second| Tried {
+        partition: "0".into(),
+        number,
+        attempt,
+        epoch,
+        at: second * SECOND,
+    };
+    story.work = Work::Failing;
+    story.end = 1_000;
+    let others: Vec<(i64, u64)> = numbers_of(|fate| fate != Fate::GivenUp)
+        .into_iter()
+        .filter(|number| *number != parked)
+        .map(|number| (number, 2))
+        .collect();
+    story.handled = vec![
+        ("one".to_owned(), handled(10, &others)),
+        ("two".to_owned(), handled(20, &[(parked, 12)])),
+    ];
+    let mut tried: Vec<Tried> =
+        numbers_of(|fate| fate == Fate::GivenUp).into_iter().map(|n| line(n, 1, 10, 2)).collect();
+    tried.extend([line(parked, 1, 10, 2), line(parked, 2, 10, 3), line(parked, 3, 20, 12)]);
+    assert!(tried.iter().any(|line| line.number == given_up));
+    story.tried = vec![("one".to_owned(), tried)];
+    story.links = vec![link("one", 10, 0, 999)];
+    story.checkpoints = vec![
+        checkpoint("one", 1, 10, -1, &[]),
+        checkpoint("one", 5, 10, 999, &[]),
+        checkpoint("two", 11, 20, 999, &[]),
+    ];
+    story
+}
+
+#[test]
+fn what_fails_is_settled_before_it_is_done_and_what_is_given_up_never_is() {
+    let given_up = numbers_of(|fate| fate == Fate::GivenUp)[0];
+    let parked = numbers_of(|fate| matches!(fate, Fate::Parked(_)))[0];
+    let report = failing(given_up, parked).check().expect("within the contract");
+    assert_eq!((report.events, report.repeats), (1_000, 0));
+    // It was done, and the record was still there when its owner was killed.
+    let mut story = failing(given_up, parked);
+    story.handled[0].1.extend(handled(10, &[(parked, 7)]));
+    let report = story.check().expect("within the contract");
+    assert_eq!((report.repeats, report.repeats_of_parked), (1, 1));
+    // Nobody was killed.
+    story.leases = vec![
+        lease("one", 0, "one-a", None),
+        lease("one", 7, "one-a", Some("two-b")),
+        lease("one", 8, "two-b", None),
+        lease("two", 10, "two-b", None),
+    ];
+    story.refuses("the lease of the first was not taken");
+
+    let mut story = failing(given_up, parked);
+    story.handled[0].1.extend(handled(10, &[(given_up, 3)]));
+    story.refuses("which never succeeds");
+    let mut story = failing(given_up, parked);
+    story.tried[0].1.retain(|line| line.number != given_up);
+    story.refuses(&format!("{given_up} was lost"));
+    let mut story = failing(given_up, parked);
+    story.handled[1].1.clear();
+    story.refuses(&format!("{parked} was lost"));
+    // One attempt in place is not enough to be parked.
+    let mut story = failing(given_up, parked);
+    story.tried[0].1.retain(|line| line.number != parked || line.attempt != 2);
+    story.refuses(&format!("checkpointed {parked} before it was handled"));
+    // What is given up is handed out again only after a take, and not where a checkpoint covers it.
+    let mut story = failing(given_up, parked);
+    let again = Tried { epoch: 20, at: 12 * SECOND, ..story.tried[0].1[0].clone() };
+    story.tried.push(("two".to_owned(), vec![again]));
+    story.refuses("which was settled");
 }

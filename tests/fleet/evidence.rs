@@ -6,7 +6,7 @@ use std::fmt;
 use longshore::event::PartitionId;
 
 use super::conformance::{self, link_rules};
-use super::delivery::{self, Run};
+use super::delivery::{self, Failing, Run};
 use super::processes::Fleet;
 
 pub struct Report {
@@ -38,7 +38,10 @@ pub async fn check(fleet: &Fleet) -> Report {
         .map(|(partition, end)| (partition.to_string().into(), link_rules::Log::of([(0, end - 1)])))
         .collect();
     link_rules::check(&links, &logs).unwrap_or_else(|fault| panic!("{fault}"));
-    let run = Run { log_ends: &log_ends, handled: &handled, links: &links, accepted: &accepted };
+    let tried = fleet.journals("tried");
+    let failing = Failing { work: fleet.work, tried: &tried };
+    let run =
+        Run { log_ends: &log_ends, handled: &handled, links: &links, accepted: &accepted, failing };
     let delivery = delivery::check(&run);
     let delivery = delivery.unwrap_or_else(|fault| panic!("the contract is broken: {fault}"));
     Report { delivery, calls: accepted.calls, links: links.len() }

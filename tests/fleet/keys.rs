@@ -18,6 +18,7 @@ const STORM: Storm = Storm {
     work: Work::Keyed,
     events: 100_000,
     changes: 9,
+    late_changes: 0,
     what: "additions, drains and kills, with keys",
 };
 

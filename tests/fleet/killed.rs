@@ -16,10 +16,22 @@ const PACE: Pace = Pace {
     look: Duration::from_millis(500),
 };
 
-const KILLS: Storm =
-    Storm { pace: PACE, work: Work::Uneven, events: 200_000, changes: 10, what: "kills" };
-const PAUSES: Storm =
-    Storm { pace: PACE, work: Work::Uneven, events: 80_000, changes: 5, what: "pauses" };
+const KILLS: Storm = Storm {
+    pace: PACE,
+    work: Work::Uneven,
+    events: 200_000,
+    changes: 10,
+    late_changes: 0,
+    what: "kills",
+};
+const PAUSES: Storm = Storm {
+    pace: PACE,
+    work: Work::Uneven,
+    events: 80_000,
+    changes: 5,
+    late_changes: 0,
+    what: "pauses",
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_killed_while_events_flow_lose_none_and_repeat_what_was_not_checkpointed() {

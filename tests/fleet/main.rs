@@ -25,6 +25,7 @@ mod broker;
 mod conformance;
 mod delivery;
 mod evidence;
+mod failing;
 mod journal;
 mod links;
 mod order;
@@ -40,6 +41,7 @@ mod worker;
 
 mod away;
 mod defaults;
+mod failures;
 mod keys;
 mod killed;
 mod planned;

@@ -17,6 +17,7 @@ const STORM: Storm = Storm {
     work: Work::Uneven,
     events: 200_000,
     changes: 10,
+    late_changes: 0,
     what: "changes",
 };
 

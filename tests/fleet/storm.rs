@@ -7,6 +7,7 @@ use rand::{Rng as _, SeedableRng as _};
 
 use super::delivery;
 use super::evidence;
+use super::failing;
 use super::order;
 use super::processes::{Fleet, Worker, alone, chosen};
 use super::publishing::Publishing;
@@ -20,6 +21,8 @@ pub struct Storm {
     pub work: Work,
     pub events: usize,
     pub changes: usize,
+    /// How many more there are when all is published.
+    pub late_changes: usize,
     /// What the changes are called.
     pub what: &'static str,
 }
@@ -30,7 +33,7 @@ pub async fn through(
     storm: Storm,
     mut change: impl AsyncFnMut(usize, &mut Fleet, &mut Vec<Worker>, &mut SmallRng),
 ) -> delivery::Report {
-    let Storm { pace, work, events, changes, what } = storm;
+    let Storm { pace, work, events, changes, late_changes, what } = storm;
     let _alone = alone().await;
     let total = chosen("LONGSHORE_EVENTS", events);
     let count = chosen("LONGSHORE_CHANGES", changes);
@@ -39,7 +42,8 @@ pub async fn through(
     let started = Instant::now();
     let mut fleet = Fleet::start(PARTITIONS, Some(pace), work).await;
     let mut workers: Vec<Worker> = (0..3).map(|_| fleet.add()).collect();
-    let publishing = Publishing::start(&fleet, total, 64, Duration::from_millis(200));
+    let publishing =
+        Publishing::start(&fleet, total, work.round_events(), Duration::from_millis(200));
     // Each change at its own place, whether or not the one before has settled.
     let mut places: Vec<usize> =
         (0..count).map(|_| random.random_range(total / 20..total * 9 / 10)).collect();
@@ -49,17 +53,28 @@ pub async fn through(
         change(number, &mut fleet, &mut workers, &mut random).await;
     }
     publishing.finish().await;
+    for number in count..count + late_changes {
+        change(number, &mut fleet, &mut workers, &mut random).await;
+    }
     let published = fleet.handles_all().await;
+    if work == Work::Failing {
+        failing::rests(&fleet).await;
+    }
     for worker in workers {
         worker.drain().await;
     }
     let report = evidence::check(&fleet).await;
-    println!("seed {seed}, {count} {what}, {:.0?}: {report}", started.elapsed());
+    println!("seed {seed}, {} {what}, {:.0?}: {report}", count + late_changes, started.elapsed());
     if work == Work::Keyed {
         let order = order::check(&fleet.journals("begun"), &fleet.journals("handled"));
         let order = order.unwrap_or_else(|fault| panic!("a key is out of order: {fault}"));
         println!("seed {seed}, order: {order}");
         assert_eq!(order.events, published);
+    }
+    if work == Work::Failing {
+        let parked = report.delivery.repeats_of_parked;
+        println!("seed {seed}, ends: {}", failing::check(&fleet).await);
+        println!("seed {seed}, handled again after they had been parked: {parked}");
     }
     assert!(published >= total / PARTITIONS * PARTITIONS, "{published}");
     assert_eq!(report.delivery.events, published);

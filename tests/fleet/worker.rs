@@ -8,6 +8,8 @@ use std::time::Duration;
 use longshore::checkpoint_store::blob::BlobCheckpointStore;
 use longshore::config::LeaseOptions;
 use longshore::consumer::ExitReason;
+use longshore::event::PartitionId;
+use longshore::failure_store::container::ContainerFailureStore;
 use longshore::lease_store::blob::BlobLeaseStore;
 use longshore::secret::Secret;
 use longshore::transport::event_hubs::{EventHubsTransport, Namespace};
@@ -16,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
+use super::failing::{self, Fate, Tried};
 use super::journal::{Begun, Handled, Journal, now};
 use super::links::TracedTransport;
 use super::ports::{Calls, TracedCheckpoints, TracedLeases};
@@ -60,6 +63,8 @@ pub enum Work {
     Uneven,
     /// The same, for events of keys that stay in order, and of every twenty calls one fails.
     Keyed,
+    /// The same, without keys, and what becomes of each is said by its [`Fate`].
+    Failing,
 }
 
 impl Work {
@@ -68,6 +73,21 @@ impl Work {
             Work::None => Duration::ZERO,
             _ if number % 97 == 0 => Duration::from_millis(300),
             _ => Duration::from_millis(number.unsigned_abs() % 7),
+        }
+    }
+
+    pub fn fate(self, partition: &PartitionId, number: i64) -> Fate {
+        match self {
+            Work::Failing => Fate::of(partition, number),
+            _ => Fate::Done(1),
+        }
+    }
+
+    /// How many events are published to a partition in a round: a failure takes a few requests.
+    pub fn round_events(self) -> usize {
+        match self {
+            Work::Failing => 5,
+            _ => 64,
         }
     }
 
@@ -111,16 +131,21 @@ async fn run(orders: Orders) {
     let mut builder = BatchConsumer::builder(Arc::new(transport), Arc::new(checkpoints))
         .worker(orders.name.clone())
         .leases_with(Arc::new(leases), lease_options);
+    if work == Work::Failing {
+        let failures = ContainerFailureStore::with_signature(&container).unwrap();
+        builder = builder.options(failing::options()).failure_store(failures);
+    }
     if work != Work::None {
         builder = builder.max_events_in_flight(64);
     }
     if work == Work::Keyed {
         builder = builder.lanes(LaneRule::per_key()).max_attempts(MAX_ATTEMPTS);
     }
+    let tried = (work == Work::Failing).then(|| Arc::new(journal("tried")));
     let begun = (work == Work::Keyed).then(|| Arc::new(journal("begun")));
     let mut consumer = builder
         .event_handler(move |event: Event, context: EventContext| {
-            let (handled, begun) = (Arc::clone(&handled), begun.clone());
+            let (handled, begun, tried) = (Arc::clone(&handled), begun.clone(), tried.clone());
             async move {
                 let number = event.sequence_number().0;
                 if let Some(begun) = begun {
@@ -132,11 +157,27 @@ async fn run(orders: Orders) {
                         at: now(),
                     });
                 }
+                let attempt = context.attempt();
+                let fate = work.fate(&event.partition().id, number);
+                if let Some(tried) = tried
+                    && fate != Fate::Done(1)
+                {
+                    tried.append(&Tried {
+                        partition: event.partition().id.clone(),
+                        number,
+                        attempt,
+                        epoch: context.lease_epoch().0,
+                        at: now(),
+                    });
+                }
                 let time = work.time(number);
                 if !time.is_zero() {
                     sleep(time).await;
                 }
-                if work.fails(context.attempt()) {
+                if let Some(failed) = fate.failure(attempt) {
+                    return failed;
+                }
+                if work.fails(attempt) {
                     let again = Duration::from_millis(rand::random_range(0..20));
                     return Outcome::retry_after(again, Failure::transient("by chance"));
                 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use tracing::Level;
 use tracing::subscriber::DefaultGuard;
+use tracing_subscriber::fmt::format::FmtSpan;
 
 #[derive(Clone, Default)]
 pub struct Log(Arc<Mutex<Vec<u8>>>);
@@ -20,6 +21,19 @@ impl Log {
     /// Listens to the whole process.
     pub fn of_the_process(&self) {
         tracing::subscriber::set_global_default(self.subscriber()).expect("nobody else listens");
+    }
+
+    /// The same, with what is said for who debugs, and each span that begins.
+    pub fn of_this_thread_in_detail(&self) -> DefaultGuard {
+        let log = self.clone();
+        tracing::subscriber::set_default(
+            tracing_subscriber::fmt()
+                .with_max_level(Level::DEBUG)
+                .with_span_events(FmtSpan::NEW)
+                .with_writer(move || log.clone())
+                .with_ansi(false)
+                .finish(),
+        )
     }
 
     fn subscriber(&self) -> impl tracing::Subscriber + Send + Sync {

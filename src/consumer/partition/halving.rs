@@ -73,10 +73,12 @@ impl PartitionWorker {
     }
 
     fn log_halved(&self, batch: &TrackedBatch, failure: &Failure) {
+        let number = |event: Option<&Event>| event.map(|event| event.sequence_number().0);
         debug!(
             message_topic = %self.partition.entity,
             message_partition = %self.partition.id,
-            message_offset = ?batch.events.first().map(Event::sequence_number),
+            message_offset = number(batch.events.first()),
+            last_message_offset = number(batch.events.last()),
             message_consumer_group = %self.key.scope.consumer_group,
             events = batch.events.len(),
             %failure,

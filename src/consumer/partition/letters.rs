@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use tracing::debug;
+
 use super::persist::{Written, until_done};
 use crate::consumer::handling::unit::Tracked;
 use crate::consumer::shared::Shared;
@@ -17,5 +19,12 @@ pub(super) async fn write(shared: Arc<Shared>, tracked: Tracked, letter: DeadLet
         return std::future::pending().await;
     };
     until_done(&shared, &letter.event, LETTER, || sink.write(&letter)).await;
+    debug!(
+        message_topic = %letter.event.partition().entity,
+        message_partition = %letter.event.partition().id,
+        message_offset = %letter.event.sequence_number(),
+        message_consumer_group = %shared.transport.consumer_group(),
+        "the dead letter is written"
+    );
     tracked
 }

@@ -158,6 +158,7 @@ impl PartitionWorker {
     pub(super) fn on_outcome(&mut self, tracked: Tracked, outcome: Outcome, now: Instant) {
         match self.shared.classified(outcome) {
             Outcome::Done => {
+                self.log_done_at_last(&tracked);
                 self.on_event_succeeded(tracked.ticket, now);
                 self.tally.done += 1;
                 let alarm = self.verdicts.on_done(1);
@@ -202,6 +203,22 @@ impl PartitionWorker {
                 self.on_outcome(tracked, Outcome::retry(failure), now);
             }
         }
+    }
+
+    /// Says that an event is done of which the log says that it failed.
+    fn log_done_at_last(&self, tracked: &Tracked) {
+        let attempt = self.failures.attempt(tracked.ticket);
+        if attempt.number == 1 && attempt.first_failure.is_none() {
+            return;
+        }
+        debug!(
+            message_topic = %self.partition.entity,
+            message_partition = %self.partition.id,
+            message_offset = %tracked.event.sequence_number(),
+            message_consumer_group = %self.key.scope.consumer_group,
+            attempts = attempt.number,
+            "the event is done"
+        );
     }
 
     fn retry(&mut self, tracked: Tracked, request: RetryRequest, now: Instant) {
