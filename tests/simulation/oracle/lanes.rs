@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use super::super::lanes::{LaneId, LanePlan};
 use super::super::plan::Plan;
-use super::parking::Parked;
 use super::{Oracle, Published, covers};
 
 #[derive(Debug, Default)]
