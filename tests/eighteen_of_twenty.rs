@@ -70,7 +70,7 @@ async fn told(
     let exit = drained(handle).await;
     assert!(exit.is_clean(), "{exit:?}");
     assert_eq!((exit.counts.dead_letters, exit.counts.parked, exit.counts.retried), (1, 0, 2));
-    let done = done.0.lock().expect("lock");
+    let done = done.0.lock().expect("lock").clone();
     let numbers: Vec<i64> = done.keys().copied().collect();
     assert_eq!(numbers, (0..20).filter(|number| *number != BAD).collect::<Vec<_>>());
     assert!(done[&SLOW] >= BACKOFF, "{done:?}");
