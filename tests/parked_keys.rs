@@ -46,8 +46,10 @@ impl Clock for Virtual {
     }
 }
 
-/// What a seed says of an event: the first of its bits are good for one thing each.
+/// What a seed says of an event.
 fn chance(seed: u64, partition: usize, number: i64) -> u64 {
+    // Not the seed itself: those of small numbers would only change places.
+    let seed = SmallRng::seed_from_u64(seed).random::<u64>();
     SmallRng::seed_from_u64(seed ^ ((partition as u64) << 48) ^ number.unsigned_abs()).random()
 }
 
