@@ -326,7 +326,8 @@ pub struct ConsumerOptions {
     /// may succeed later: the first time, the second, and so on; after the last it becomes a dead letter.
     /// Empty: nothing is parked. Default [`DEFAULT_PARK_DELAYS`]: 5 min, 30 min, 2 h, 8 h.
     pub park_delays: Vec<Duration>,
-    /// Most events of a partition that are parked; what fails beyond them waits in place. They cost some
+    /// Most events of a partition that are parked. What fails beyond them is treated as without a failure
+    /// store: tried in place, and given up as [`max_attempts`](Self::max_attempts) says. They cost some
     /// 200 bytes of memory each, whatever their size. Default [`DEFAULT_MAX_PARKED_EVENTS`], 100,000.
     pub max_parked_events: usize,
     /// How many owners of a partition may end one after the other without progress before an

@@ -457,7 +457,7 @@ async fn records_that_cannot_be_used_stay_and_stop_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_more_is_parked_than_may_be_and_the_rest_waits_in_place() {
+async fn no_more_is_parked_than_may_be_and_the_rest_is_as_without_a_store() {
     let (harness, store) = (Harness::new(1), Arc::<MemoryFailureStore>::default());
     harness.publish(0, 30);
     let is_down = Arc::new(AtomicBool::new(true));

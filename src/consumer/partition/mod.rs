@@ -6,9 +6,9 @@
 //! an earlier ownership has nowhere to go.
 //!
 //! In the order of an event's way: `run` (the loop and its inputs), `intake`, `waiting`, `lanes`, `holding`,
-//! `line`, `hand_out`, `outcomes`, `halving`, `probing`,
-//! `deferrals`, `letters`, `rows`, `checkpointer`, `progress`; beside it `trials`, `parking` and `returning`,
-//! and at last `ending`.
+//! `line`, `hand_out`, `outcomes`, `next_step`, `halving`, `probing`,
+//! `deferrals`, `letters`, `rows`, `checkpointer`, `progress`; beside it `trials`, and what is parked
+//! (`parking`, `returning`, `lane_parking`); and at last `ending`.
 
 mod checkpointer;
 mod dead_lanes;

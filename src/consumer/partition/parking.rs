@@ -39,6 +39,13 @@ const MAX_RETURNED_OF_LANE: usize = 16;
 /// How long it takes until it is seen what others changed.
 pub(super) const LIST_EVERY: Duration = Duration::from_secs(30);
 
+/// How long it may take from a claim until the event is here that is tried.
+const TRIAL_COMES_WITHIN: Duration = Duration::from_secs(60);
+
+/// How often it is counted which events are due, and most that are.
+const COUNT_EVERY: Duration = Duration::from_secs(1);
+const MOST_DUE: usize = 10_000;
+
 /// How often a suspect asks whether it is its turn.
 const ASK_EVERY: Duration = Duration::from_millis(200);
 
@@ -89,6 +96,11 @@ pub(super) struct Parking {
     unreadable: usize,
     /// When the partition was claimed.
     claimed: SystemTime,
+    /// By then an event that is tried has come.
+    trial_comes_by: Instant,
+    /// How many events are due, as they were last counted.
+    due_events: usize,
+    next_count: Instant,
     /// What waits to be out by itself.
     suspect: Option<Found>,
     /// What is out by itself, and its turn among the suspects of all partitions.
@@ -144,6 +156,9 @@ impl Parking {
             failed_listings: 0,
             unreadable: 0,
             claimed: shared.clock.now(),
+            trial_comes_by: now + TRIAL_COMES_WITHIN,
+            due_events: 0,
+            next_count: now,
             suspect: None,
             alone: None,
         })
@@ -217,15 +232,23 @@ impl Parking {
         self.state.cut_at().is_some_and(|cut| number >= Some(cut))
     }
 
-    /// Whether the partition was claimed so long ago.
-    pub(super) fn is_claimed_for(&self, time: Duration) -> bool {
-        self.end_of(time, Instant::now()).is_none()
+    /// By when an event that is tried must have come, while that may be.
+    pub(super) fn trial_comes_by(&self, now: Instant) -> Option<Instant> {
+        (now < self.trial_comes_by).then_some(self.trial_comes_by)
     }
 
-    /// When that is so long ago, where it is not yet.
-    pub(super) fn end_of(&self, time: Duration, now: Instant) -> Option<Instant> {
-        let since = self.store.shared.clock.now().duration_since(self.claimed).unwrap_or_default();
-        time.checked_sub(since).filter(|left| !left.is_zero()).map(|left| now + left)
+    /// Events that wait though they are due. Counting goes through them, so that it is done now and then.
+    pub(super) fn due_events(&mut self) -> usize {
+        if self.state.is_empty() {
+            self.due_events = 0;
+            return 0;
+        }
+        let now = Instant::now();
+        if now >= self.next_count {
+            self.next_count = now + COUNT_EVERY;
+            self.due_events = self.state.due_events(self.store.shared.clock.now(), MOST_DUE);
+        }
+        self.due_events
     }
 
     /// Whether no record is on its way.

@@ -3,11 +3,9 @@
 use std::time::SystemTime;
 
 use super::PartitionWorker;
+use super::parking::Parking;
 use crate::consumer::status::Progress;
 use crate::transport::partition_stream::PartitionStream;
-
-/// Most events that are counted as due.
-const MOST_DUE: usize = 10_000;
 
 impl PartitionWorker {
     /// Tells what happened since the last call, once for all events of a turn of the loop.
@@ -19,7 +17,8 @@ impl PartitionWorker {
                 self.shared.timings.latency_seconds.record(age(oldest, now));
             }
         }
-        let (parked, parked_due) = self.parked_events();
+        let parked = self.parking.as_ref().map_or(0, |parking| parking.state.len());
+        let parked_due = self.parking.as_mut().map_or(0, Parking::due_events);
         let oldest_unsettled = self.watermark.oldest_unsettled();
         self.status.on_progress(Progress {
             settled_to: self.watermark.settled_to().map(|position| position.sequence_number),
@@ -35,18 +34,6 @@ impl PartitionWorker {
             parked_due,
             link_bytes: self.stream.as_ref().map_or(0, PartitionStream::link_holds_bytes),
         });
-    }
-}
-
-impl PartitionWorker {
-    /// Events that are parked, and those of them that wait though they are due.
-    fn parked_events(&self) -> (usize, usize) {
-        let Some(parking) = self.parking.as_ref().filter(|parking| !parking.state.is_empty())
-        else {
-            return (0, 0);
-        };
-        let due = parking.state.due_events(self.shared.clock.now(), MOST_DUE);
-        (parking.state.len(), due)
     }
 }
 

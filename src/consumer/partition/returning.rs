@@ -44,12 +44,17 @@ impl PartitionWorker {
         if parking.state.is_empty() || tracked.ticket.is_returned() {
             return false;
         }
-        let lane = self.waiting.lane(tracked.ticket).cloned();
-        let lane = lane.or_else(|| self.waiting.lane_of(&tracked.event));
+        let lane = self.lane_of(tracked);
         let before = SequenceNumber(tracked.event.sequence_number().0.saturating_sub(1));
         lane.is_some_and(|lane| {
             parking.is_unknown(Some(before)) || parking.state.has_lane(tag(&lane))
         })
+    }
+
+    /// The lane of an event, be it in already or about to come in.
+    fn lane_of(&self, tracked: &Tracked) -> Option<Lane> {
+        let lane = self.waiting.lane(tracked.ticket).cloned();
+        lane.or_else(|| self.waiting.lane_of(&tracked.event))
     }
 
     /// Parks an event that failed.
@@ -72,12 +77,23 @@ impl PartitionWorker {
             letter.attempts = attempt.number - 1;
         }
         letter.parkings += u32::from(order.is_step);
-        let mut record = DeadLetterRecord::new(&letter);
-        record.due = Some(rfc3339(order.due));
-        let Some(parking) = &mut self.parking else { return };
-        parking.park(tracked, record, lane.as_ref().map(tag), order.due);
+        self.put_parked(tracked, &letter, lane.as_ref(), order.due);
         if !is_returned {
             self.park_waiting_behind(lane, now);
+        }
+    }
+
+    fn put_parked(
+        &mut self,
+        tracked: Tracked,
+        letter: &DeadLetter,
+        lane: Option<&Lane>,
+        due: SystemTime,
+    ) {
+        let mut record = DeadLetterRecord::new(letter);
+        record.due = Some(rfc3339(due));
+        if let Some(parking) = &mut self.parking {
+            parking.park(tracked, record, lane.map(tag), due);
         }
     }
 
@@ -100,18 +116,12 @@ impl PartitionWorker {
             message_consumer_group = %self.key.scope.consumer_group,
             "the event is parked behind another one of its lane"
         );
-        let lane = self.waiting.lane(tracked.ticket).cloned();
-        let lane = lane.or_else(|| self.waiting.lane_of(&tracked.event));
+        let lane = self.lane_of(&tracked);
         let why = "an event before it in its lane is parked: it waits for that one";
         let mut letter = self.letter(&tracked, Failure::transient(why), attempt);
         letter.attempts = attempt.number - 1;
         letter.lane = lane.as_ref().map(ToString::to_string);
-        let due = self.shared.clock.now();
-        let mut record = DeadLetterRecord::new(&letter);
-        record.due = Some(rfc3339(due));
-        if let Some(parking) = &mut self.parking {
-            parking.park(tracked, record, lane.as_ref().map(tag), due);
-        }
+        self.put_parked(tracked, &letter, lane.as_ref(), self.shared.clock.now());
     }
 
     /// What is written down of an event that failed.
@@ -385,8 +395,12 @@ impl PartitionWorker {
             self.hand_out_marked(found);
         }
         self.park_dead_lanes(now);
+        let has_next = |parking: &Parking| parking.state.next_due().is_some();
+        if !self.parking.as_ref().is_some_and(has_next) {
+            return;
+        }
         let time = self.shared.clock.now();
-        while self.may_take_back(starved)
+        while self.may_take_back(starved, now)
             && let Some(parking) = &mut self.parking
             && let Some(number) = parking.state.take_due(time)
         {
@@ -395,14 +409,14 @@ impl PartitionWorker {
     }
 
     /// Whether an event may come back now.
-    fn may_take_back(&self, starved: bool) -> bool {
+    fn may_take_back(&self, starved: bool, now: Instant) -> bool {
         let Some(parking) = &self.parking else { return false };
         // While single events are tried, one of them at once may be such.
         let is_probed_by_others = self.is_probed() && parking.state.out() > 0;
         // What is tried is handled alone, or it would be accused for another one.
-        let may_come = !parking.is_claimed_for(TRIAL_COMES_WITHIN);
+        let may_come = || parking.trial_comes_by(now).is_some();
         let is_next_tried = self.checkpointer.trial_time().is_some()
-            && (may_come || self.watermark.unsettled_events() > 0);
+            && (self.watermark.unsettled_events() > 0 || may_come());
         let is_tried = is_next_tried || self.trial.tried().is_some();
         let is_closed = is_probed_by_others || parking.is_closed() || is_tried;
         !starved && self.tenure.is_running() && !self.awaits_trial() && !is_closed
@@ -411,20 +425,21 @@ impl PartitionWorker {
     /// When something of this is due.
     pub(super) fn next_parking(&self, starved: bool, now: Instant) -> Option<Instant> {
         let parking = self.parking.as_ref().filter(|_| !self.tenure.is_ending())?;
-        let due = parking.state.next_due().filter(|_| self.may_take_back(starved));
-        let time = self.shared.clock.now();
-        let due = due.map(|due| now + due.duration_since(time).unwrap_or_default().min(MAX_WAIT));
+        let due = parking.state.next_due().filter(|_| self.may_take_back(starved, now));
+        let due = due.map(|due| {
+            let wait = due.duration_since(self.shared.clock.now()).unwrap_or_default();
+            now + wait.min(MAX_WAIT)
+        });
         let look = self.dead_lanes.next_look(&self.shared);
-        let turn = parking.next_turn(now).or_else(|| parking.end_of(TRIAL_COMES_WITHIN, now));
+        let is_tried = self.checkpointer.trial_time().is_some();
+        let tried = parking.trial_comes_by(now).filter(|_| is_tried);
+        let turn = parking.next_turn(now).or(tried);
         due.into_iter().chain(parking.next_listing()).chain(look).chain(turn).min()
     }
 }
 
 /// How long an event waits for the checkpoint to have it as settled.
 const UNTIL_CHECKPOINT: Duration = Duration::from_millis(500);
-
-/// How long it may take from a claim until the event is here that is tried.
-const TRIAL_COMES_WITHIN: Duration = Duration::from_secs(60);
 
 /// Longest wait that is asked of a timer.
 const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);

@@ -49,7 +49,7 @@ pub(in crate::settings) const MAX_PARKED_EVENTS: Key = knob(
     "LONGSHORE_MAX_PARKED_EVENTS",
     "100000",
     Knob::Count { least: 1, most: config::MAX_PARKED_EVENTS, set: |o, n| o.max_parked_events = n },
-    "Most events of a partition that are parked; what fails beyond them waits in place.",
+    "Most events of a partition that are parked; what fails beyond them is tried in place alone, and then becomes a dead letter.",
 );
 
 pub(in crate::settings) const RETRY_BACKOFF: Key = knob(
