@@ -157,11 +157,10 @@ impl DurableFolder {
 
     /// Removes a file, where there is one.
     pub(crate) fn remove(&self, folder: &Path, file: &str) -> io::Result<()> {
-        let folder = self.root.join(folder);
-        match fs::remove_file(folder.join(file)) {
+        match fs::remove_file(self.root.join(folder).join(file)) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
-            Ok(()) => sync_folder(&folder),
+            Ok(()) => self.flush(folder),
         }
     }
 
@@ -184,8 +183,15 @@ impl DurableFolder {
         if !self.exists(folder)? {
             return Ok(Vec::new());
         }
+        let entries = match fs::read_dir(self.root.join(folder)) {
+            // Another process removed it since: it was empty.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return self.check_root().map(|()| Vec::new());
+            }
+            entries => entries?,
+        };
         let mut names = Vec::new();
-        for entry in fs::read_dir(self.root.join(folder))? {
+        for entry in entries {
             let entry = entry?;
             if let Ok(name) = entry.file_name().into_string()
                 && !name.starts_with('.')
@@ -201,11 +207,15 @@ impl DurableFolder {
     /// Whether the folder is there; if it is, all that can be read in it is on the disk.
     fn exists(&self, folder: &Path) -> io::Result<bool> {
         self.check_root()?;
-        match fs::metadata(self.root.join(folder)) {
-            Ok(metadata) if metadata.is_dir() => self.make_durable(folder).map(|()| true),
+        let found = match fs::metadata(self.root.join(folder)) {
+            Ok(metadata) if metadata.is_dir() => self.flush_way_to(folder),
             Ok(_) => Err(ErrorKind::NotADirectory.into()),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
+        };
+        match found {
+            // It never was, or another process has just removed it.
+            Err(error) if error.kind() == ErrorKind::NotFound => self.check_root().map(|()| false),
+            found => found.map(|()| true),
         }
     }
 
@@ -238,6 +248,14 @@ impl DurableFolder {
             return Ok(());
         }
         private_file::create_folder(&self.root.join(folder))?;
+        self.flush_way_to(folder)
+    }
+
+    /// Flushes a folder that is there, and all above it, once.
+    fn flush_way_to(&self, folder: &Path) -> io::Result<()> {
+        if self.durable().contains(folder) {
+            return Ok(());
+        }
         let mut way = self.root.clone();
         sync_folder(&way)?;
         for part in folder {
@@ -437,6 +455,34 @@ mod tests {
         assert_eq!(folder.read(Path::new("a/b"), "x").unwrap(), None);
         folder.replace(Path::new("a/b"), "x", b"2").unwrap();
         assert_eq!(folder.read(Path::new("a/b"), "x").unwrap().unwrap(), b"2".to_vec());
+    }
+
+    #[test]
+    fn a_folder_that_comes_and_goes_is_there_or_not_and_never_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let (bucket, rounds) = (Path::new("a/b"), 400);
+        std::thread::scope(|scope| {
+            // As another process does that deletes the last of a folder.
+            let writers = [0, 1].map(|_| {
+                scope.spawn(|| {
+                    let folder = open(dir.path());
+                    for _ in 0..rounds {
+                        let lock = folder.lock_folder(bucket).unwrap();
+                        let staged = folder.stage(b"1").unwrap();
+                        folder.place(staged, bucket, "x").unwrap();
+                        folder.remove(bucket, "x").unwrap();
+                        folder.remove_if_empty(lock, bucket).unwrap();
+                    }
+                })
+            });
+            while writers.iter().any(|writer| !writer.is_finished()) {
+                // Each time anew: what it knows as flushed is looked at only once.
+                let folder = open(dir.path());
+                assert!(folder.files(bucket, "x").unwrap().len() <= 1);
+                folder.folders(Path::new("a")).unwrap();
+                folder.read(bucket, "x").unwrap();
+            }
+        });
     }
 
     #[test]

@@ -94,12 +94,13 @@ impl DurableFolder {
 
     /// Locks a folder, which is created where it is missing, and waits for who has it.
     pub(crate) fn lock_folder(&self, folder: &Path) -> io::Result<FolderLock> {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false);
         loop {
             self.check_root()?;
-            self.make_durable(folder)?;
-            match self
-                .open_lock(folder, OpenOptions::new().write(true).create(true).truncate(false))
-            {
+            let opened =
+                self.make_durable(folder).and_then(|()| self.open_lock(folder, &mut options));
+            match opened {
                 Ok(file) => {
                     file.lock()?;
                     if let Some(lock) = self.checked(folder, file)? {
