@@ -271,15 +271,18 @@ impl DurableFolder {
             let entry = entry?;
             let kind = entry.file_type()?;
             let name = entry.file_name();
-            if kind.is_dir() && depth > 0 {
-                self.sweep(&folder.join(&name), depth - 1)?;
-            } else if kind.is_file()
-                && name.to_string_lossy().starts_with(PARTIAL_PREFIX)
-                && let Err(error) = remove_left_over(&entry.path())
-                && error.kind() != ErrorKind::NotFound
-            {
-                return Err(error);
-            }
+            let swept = if kind.is_dir() && depth > 0 {
+                self.sweep(&folder.join(&name), depth - 1)
+            } else if kind.is_file() && name.to_string_lossy().starts_with(PARTIAL_PREFIX) {
+                remove_left_over(&entry.path())
+            } else {
+                Ok(())
+            };
+            // Another process may have been faster.
+            swept.or_else(|error| match error.kind() {
+                ErrorKind::NotFound => Ok(()),
+                _ => Err(error),
+            })?;
         }
         Ok(())
     }

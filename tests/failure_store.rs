@@ -45,6 +45,7 @@ macro_rules! contract {
             a_delete_is_of_one_version_and_can_be_made_again,
             one_of_eight_concurrent_writers_wins_each_version,
             a_prefix_lists_its_own_and_no_other,
+            a_block_lists_its_numbers_and_no_other,
             pages_list_all_once_in_the_order_of_numbers,
             pages_go_on_while_entries_come_and_go,
             any_name_is_a_key_of_its_own,
@@ -299,6 +300,31 @@ async fn a_prefix_lists_its_own_and_no_other(store: Arc<dyn FailureStore>) {
             (FailurePrefix::of_entity(kind, "ns.example", &"order".into()), 0),
         ] {
             assert_eq!(listed(&*store, &prefix, 10).await.len(), entries, "{prefix:?}");
+        }
+    }
+}
+
+async fn a_block_lists_its_numbers_and_no_other(store: Arc<dyn FailureStore>) {
+    let all = [-5, 0, 9_999, 10_000, 16_383, 16_384, 19_999, 20_000, 100_000, 163_840, i64::MAX];
+    for number in all {
+        create(&*store, &dead(number), "x").await;
+    }
+    let other = log_of("ns.example", "orders", "$Default", "00").event(SequenceNumber(12_000));
+    create(&*store, &other.key(FailureKind::Dead), "x").await;
+    create(&*store, &log().event(SequenceNumber(12_000)).key(FailureKind::Parked), "x").await;
+    for (number, expected) in [
+        (0, &[0, 9_999][..]),
+        (9_999, &[0, 9_999]),
+        (12_345, &[10_000, 16_383, 16_384, 19_999]),
+        (20_001, &[20_000]),
+        (30_000, &[]),
+        (165_000, &[163_840]),
+        (i64::MAX, &[i64::MAX]),
+        (-1, &all),
+    ] {
+        let prefix = FailurePrefix::of_block(FailureKind::Dead, &log(), SequenceNumber(number));
+        for limit in [1, 2, 5_000] {
+            assert_eq!(numbers(&listed(&*store, &prefix, limit).await), expected, "{number}");
         }
     }
 }

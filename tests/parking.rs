@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use longshore::checkpoint_store::memory::MemoryCheckpointStore;
 use longshore::clock::Clock;
 use longshore::consumer::BatchConsumerBuilder;
 use longshore::dead_letter::record::DeadLetterRecord;
@@ -17,7 +18,8 @@ use longshore::failure_store::{
 use longshore::lanes::{Lane, LaneRule};
 use longshore::state::backoff::Backoff;
 use longshore::{
-    Batch, BatchContext, Event, EventContext, Failure, Outcome, Outcomes, OutgoingEvent,
+    Batch, BatchConsumer, BatchContext, Event, EventContext, Failure, Outcome, Outcomes,
+    OutgoingEvent,
 };
 use tokio::time::{Instant, sleep};
 
@@ -486,4 +488,48 @@ async fn no_more_is_parked_than_may_be_and_the_rest_is_as_without_a_store() {
     .await;
     assert_eq!(numbers(&store, FailureKind::Parked).await.len(), 10);
     drained(handle).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_that_is_received_again_is_settled_and_not_handled() {
+    for is_told in [true, false] {
+        let (harness, store) = (Harness::new(1), Arc::<MemoryFailureStore>::default());
+        harness.publish(0, 20);
+        let start = |calls: &Calls, is_mended: bool| {
+            let calls = calls.clone();
+            // As after an owner that ended before its first checkpoint.
+            let checkpoints = Arc::new(MemoryCheckpointStore::new());
+            BatchConsumer::builder(Arc::new(harness.hub.transport("$Default")), checkpoints)
+                .failure_store(store.clone())
+                .event_handler(move |event: Event, _: EventContext| {
+                    calls.record(&event);
+                    let fails = event.sequence_number().0 == 7 && !is_mended;
+                    async move {
+                        match fails {
+                            true => Outcome::dead_letter(Failure::permanent("410")),
+                            false => Outcome::Done,
+                        }
+                    }
+                })
+                .expect("valid")
+                .start()
+        };
+        let (first, second) = (Calls::new(), Calls::new());
+        let handle = start(&first, false);
+        settled(&handle, 19).await;
+        assert!(drained(handle).await.is_clean());
+        assert_eq!((first.of(7).len(), numbers(&store, FailureKind::Dead).await), (1, vec![7]));
+        // Both listings: of the parked events, and of the letters.
+        store.fail_next(if is_told { 0 } else { 2 });
+        let handle = start(&second, true);
+        settled(&handle, 19).await;
+        let counts = handle.snapshot().counts;
+        assert!(drained(handle).await.is_clean());
+        let others = (0..20).filter(|number| *number != 7);
+        assert!(others.into_iter().all(|number| second.of(number).len() == 1));
+        // A store that cannot be asked holds nothing up.
+        let expected = if is_told { (0, 1) } else { (1, 0) };
+        assert_eq!((second.of(7).len() as u64, counts.settled_before), expected);
+        assert_eq!(numbers(&store, FailureKind::Dead).await, [7]);
+    }
 }

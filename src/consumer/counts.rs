@@ -63,7 +63,8 @@ counters! {
     labelled:
     /// Events received, repeats dropped.
     received = labelled.received(),
-    /// Events an earlier run had settled above its watermark: not handled again.
+    /// Events that are settled without being handled again: an earlier run had settled them above its
+    /// watermark, or the failure store has them.
     settled_before = Counter::noop(),
     /// Events that handlers finished.
     done = labelled.settled("done"),

@@ -19,6 +19,12 @@ const NUMBER_DIGITS: usize = 19;
 /// Digits of an incarnation in a path: milliseconds since 1970 have them until the year 2286.
 const INCARNATION_DIGITS: usize = 13;
 
+/// How many numbers [`FailurePrefix::of_block`] is of.
+pub const BLOCK_NUMBERS: i64 = 10_000;
+
+/// Digits of a number that are one in a block.
+const BLOCK_DIGITS: usize = NUMBER_DIGITS - 4;
+
 /// What becomes of an event that failed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum FailureKind {
@@ -221,7 +227,18 @@ impl FailurePrefix {
         Self(format!("{}/{}/", kind.as_str(), log.path()))
     }
 
-    /// What paths of such records begin with; a slash is at its end.
+    /// Those of one partition whose numbers are in the block of this one: the [`BLOCK_NUMBERS`] (10,000)
+    /// from a multiple of that on. Of a number below zero: all of the partition.
+    pub fn of_block(kind: FailureKind, log: &LogIdentity, number: SequenceNumber) -> Self {
+        let Self(mut path) = Self::of_log(kind, log);
+        if number.0 >= 0 {
+            path.extend(number_text(number).chars().take(BLOCK_DIGITS));
+        }
+        Self(path)
+    }
+
+    /// What paths of such records begin with: whole names with a slash behind each, and, of a block, the
+    /// first digits of a number.
     pub fn path(&self) -> &str {
         &self.0
     }
@@ -246,6 +263,20 @@ pub(super) fn number_text(SequenceNumber(number): SequenceNumber) -> String {
         // The service has none; what a transport of somebody's own has keeps its order.
         _ => format!("-{:0NUMBER_DIGITS$}", number - i64::MIN),
     }
+}
+
+/// The least and the greatest number that begin with these digits in a path; all numbers where there are
+/// none. `None` where no number does.
+pub(super) fn numbers_of_digits(digits: &str) -> Option<(SequenceNumber, SequenceNumber)> {
+    if digits.is_empty() {
+        return Some((SequenceNumber(i64::MIN), SequenceNumber(i64::MAX)));
+    }
+    let is_number = digits.len() <= NUMBER_DIGITS && digits.bytes().all(|b| b.is_ascii_digit());
+    let least = is_number
+        .then(|| format!("{digits:0<NUMBER_DIGITS$}"))
+        .and_then(|text| text.parse().ok())?;
+    let greatest = format!("{digits:9<NUMBER_DIGITS$}").parse().unwrap_or(i64::MAX);
+    Some((SequenceNumber(least), SequenceNumber(greatest)))
 }
 
 /// Reads a number as a path or as a person has it.

@@ -26,7 +26,9 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 
 pub use self::fingerprint::{Fingerprint, reason};
-pub use self::key::{EventIdentity, FailureKey, FailureKind, FailurePrefix, LogIdentity};
+pub use self::key::{
+    BLOCK_NUMBERS, EventIdentity, FailureKey, FailureKind, FailurePrefix, LogIdentity,
+};
 pub use self::meta::FailureMeta;
 pub(crate) use self::meta::kept;
 pub use crate::checkpoint::{StoreError, VersionToken};
@@ -159,8 +161,8 @@ pub trait FailureStore: Send + Sync + fmt::Debug + 'static {
         key: &'a FailureKey,
     ) -> BoxFuture<'a, Result<Option<StoredFailure>, Error>>;
 
-    /// Lists values with their metadata and opens no record: those behind the page before, at most
-    /// `limit` and never more than [`MAX_PAGE_ENTRIES`]. What is put or deleted while pages are read
+    /// Lists values with their metadata and opens no record: those whose paths begin with the prefix,
+    /// which may end amid a number, behind the page before, at most `limit` and never more than [`MAX_PAGE_ENTRIES`]. What is put or deleted while pages are read
     /// may be listed or not; all else is listed once.
     ///
     /// # Errors

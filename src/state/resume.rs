@@ -69,6 +69,14 @@ impl ResumePosition {
         self.start
     }
 
+    /// The number of the next event of this log, or one below it.
+    pub fn first_number(&self, log: &LogProperties) -> SequenceNumber {
+        match self.start {
+            LinkStart::After(last) => SequenceNumber(last.0.saturating_add(1)).max(log.begin),
+            _ => log.begin,
+        }
+    }
+
     /// Another place in the same incarnation.
     pub fn at(&self, start: LinkStart) -> Self {
         Self { incarnation: self.incarnation, start }

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use longshore::Error;
+use longshore::dead_letter::DeadLetter;
 use longshore::dead_letter::record::DeadLetterRecord;
 use longshore::failure_store::{
     Expected, FailureEntry, FailureKey, FailureKind, FailurePage, FailurePrefix, FailureStore,
@@ -40,6 +41,20 @@ pub fn add_parking(random: &mut SmallRng, plan: &mut Plan) {
 #[derive(Debug)]
 pub struct SimFailures(pub Arc<Worker>);
 
+/// A worker asks which events are dead letters, and may never be told.
+struct Blind<'a> {
+    worker: &'a Worker,
+    is_told: bool,
+}
+
+impl Drop for Blind<'_> {
+    fn drop(&mut self) {
+        if !self.is_told {
+            self.worker.world.oracle(|oracle| oracle.on_letters_untold(&self.worker.name));
+        }
+    }
+}
+
 impl FailureStore for SimFailures {
     fn place(&self) -> String {
         "the simulated failure store".to_owned()
@@ -72,7 +87,15 @@ impl FailureStore for SimFailures {
         limit: usize,
     ) -> BoxFuture<'a, Result<FailurePage, Error>> {
         let answer = self.0.world.failures.list(prefix, after, limit.min(PAGE));
-        self.0.read("failure list", "list the failures", answer).boxed()
+        let list = self.0.read("failure list", "list the failures", answer);
+        let is_of_letters = prefix.path().starts_with(FailureKind::Dead.as_str());
+        let mut blind = is_of_letters.then(|| Blind { worker: &self.0, is_told: false });
+        async move {
+            let listed = list.await;
+            blind.iter_mut().for_each(|blind| blind.is_told = listed.is_ok());
+            listed
+        }
+        .boxed()
     }
 
     fn delete<'a>(
@@ -88,6 +111,19 @@ impl FailureStore for SimFailures {
 }
 
 impl World {
+    /// The store has a dead letter, as the sink over it writes them.
+    pub fn keep_letter(&self, letter: &DeadLetter) {
+        let record = DeadLetterRecord::new(letter);
+        let key = record.identity().key(FailureKind::Dead);
+        let entry = FailureEntry::of(&record).expect("an entry");
+        let put = self.failures.put(&key, &entry, &Expected::Anything).now_or_never();
+        put.expect("at once").expect("anything may be written over");
+        if letter.event.unreadable().is_none() {
+            let (partition, id) = (index(&key.event.log.partition), identity(&letter.event));
+            self.oracle(|oracle| oracle.on_letter_kept(partition, id));
+        }
+    }
+
     fn put_failure(
         &self,
         by: &str,

@@ -358,6 +358,9 @@ impl DeadLetterSink for SimSink {
             }
             worker.arrive(To::Sink).await;
             worker.on_dead_letter(letter);
+            if worker.world.plan.parks {
+                worker.world.keep_letter(letter);
+            }
             Ok(())
         }
         .boxed()

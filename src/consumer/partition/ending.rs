@@ -139,6 +139,7 @@ impl PartitionWorker {
         self.retries.drain().for_each(drop);
         self.halves.clear();
         self.parking.iter_mut().for_each(Parking::on_end);
+        self.letters_before = None;
         self.closing = self.stream.take();
         self.checkpointer.on_last();
     }

@@ -1,14 +1,16 @@
 //! What comes in from the link, and how much of it may.
 
 use tokio::time::Instant;
+use tracing::warn;
 
 use super::PartitionWorker;
+use super::letter_listing::Listed;
 use crate::checkpoint_store::Trial;
 use crate::config::UncheckpointedEvents;
 use crate::consumer::exit::StopReason;
 use crate::consumer::handling::unit::Tracked;
-use crate::error::ErrorClass;
-use crate::event::{SequenceNumber, Unreadable};
+use crate::error::{ErrorClass, error_chain};
+use crate::event::{Event, SequenceNumber, Unreadable};
 use crate::outcome::Failure;
 use crate::state::watermark::Received;
 use crate::transport::partition_stream::{PartitionStream, StreamEnd};
@@ -22,7 +24,9 @@ impl PartitionWorker {
     pub(super) fn intake_events(&self) -> usize {
         let last = self.watermark.last_received();
         let may_begin = self.parking.as_ref().is_none_or(|parking| parking.may_begin(last));
-        if !self.tenure.is_running() || !may_begin {
+        let letters = self.letters_before.as_ref();
+        let is_told = letters.is_none_or(|letters| letters.may_begin(MAX_INTAKE_EVENTS));
+        if !self.tenure.is_running() || !may_begin || !is_told {
             return 0;
         }
         let window =
@@ -58,6 +62,7 @@ impl PartitionWorker {
         self.waiting.on_intake(&self.watermark);
         for event in events.drain(..) {
             let number = event.sequence_number();
+            let is_dead = self.is_dead_already(&event);
             let received = match event.unreadable() {
                 None => self.watermark.on_received(number, || (&event).into()),
                 Some(Unreadable { first, last, .. }) => {
@@ -77,7 +82,7 @@ impl PartitionWorker {
                         && let Some(trial) = accused
                     {
                         self.dead_letter(tracked, accusation(trial), now);
-                    } else if self.is_parked(number) {
+                    } else if is_dead || self.is_parked(number) {
                         self.shared.counters.settled_before.add(1);
                         self.settle(&tracked, now);
                     } else if self.is_behind_parked(&tracked) {
@@ -113,9 +118,37 @@ impl PartitionWorker {
         }
     }
 
-    /// Whether the failure store has this event, which is received again.
+    /// Whether this event, which is received again, is among the parked ones.
     fn is_parked(&self, number: SequenceNumber) -> bool {
         self.parking.as_ref().is_some_and(|parking| parking.state.contains(number))
+    }
+
+    /// Whether this event, which is received again, was given up by an owner before.
+    fn is_dead_already(&mut self, event: &Event) -> bool {
+        let Some(letters) = &mut self.letters_before else { return false };
+        let is_dead = letters.on_received(event);
+        if letters.is_over_at(event) {
+            self.letters_before = None;
+        }
+        is_dead
+    }
+
+    pub(super) fn on_letters_listed(&mut self, listed: Listed, now: Instant) {
+        let Some(letters) = &mut self.letters_before else { return };
+        let error = match listed {
+            Ok(page) => return letters.on_page(page),
+            Err(error) => error,
+        };
+        let failures = letters.on_failed(now);
+        warn!(
+            message_topic = %self.partition.entity,
+            message_partition = %self.partition.id,
+            message_consumer_group = %self.key.scope.consumer_group,
+            failures,
+            causes = ?error_chain(&error),
+            "the dead letters of the partition cannot be listed: events that are among them may be handled \
+             again"
+        );
     }
 
     fn count_stream(&mut self) {

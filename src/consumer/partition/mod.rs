@@ -7,8 +7,8 @@
 //!
 //! In the order of an event's way: `run` (the loop and its inputs), `intake`, `waiting`, `lanes`, `holding`,
 //! `line`, `hand_out`, `outcomes`, `next_step`, `halving`, `probing`,
-//! `deferrals`, `letters`, `rows`, `checkpointer`, `progress`; beside it `trials`, and what is parked
-//! (`parking`, `returning`, `lane_parking`); and at last `ending`.
+//! `deferrals`, `letters`, `rows`, `checkpointer`, `progress`; beside it `trials`, what is in the failure store
+//! (`parking`, `returning`, `lane_parking`, `letter_listing`); and at last `ending`.
 
 mod checkpointer;
 mod dead_lanes;
@@ -22,6 +22,7 @@ mod intake;
 mod lane_parking;
 mod lane_watch;
 mod lanes;
+mod letter_listing;
 mod letters;
 mod line;
 mod next_step;
@@ -54,6 +55,7 @@ use deferrals::Deferrals;
 use halves::Halves;
 use holding::Holding;
 use lanes::PartitionLanes;
+use letter_listing::LetterListing;
 use line::Line;
 use parking::Parking;
 use probes::Probes;
@@ -75,7 +77,8 @@ use super::shared::Shared;
 use super::status::{Begun, Look, PartitionStatus};
 use crate::checkpoint_store::{CheckpointKey, LeaseEpoch};
 use crate::config::OwnerLevel;
-use crate::event::{Event, Partition};
+use crate::event::{Event, Incarnation, Partition};
+use crate::failure_store::LogIdentity;
 use crate::state::ages::Ages;
 use crate::state::batch_buffer::BatchLimits;
 use crate::state::byte_budget::Account;
@@ -134,6 +137,7 @@ pub(super) struct PartitionWorker {
     letters: FuturesUnordered<BoxFuture<'static, Tracked>>,
     rows: Rows,
     parking: Option<Parking>,
+    letters_before: Option<LetterListing>,
     dead_lanes: DeadLanes,
     checkpointer: Checkpointer,
     line: Line,
@@ -170,13 +174,16 @@ impl PartitionWorker {
         status: Arc<PartitionStatus>,
         claimed: Claimed,
     ) -> Self {
-        let Claimed { fence, resume, .. } = claimed;
+        let Claimed { fence, resume, look } = claimed;
         let checkpointer =
             Checkpointer::new(Arc::clone(&shared), key.clone(), Arc::clone(&status), fence);
         let lease_epoch = checkpointer.lease_epoch();
         let account = shared.budget.open();
         let now = Instant::now();
-        let parking = Parking::new(&shared, &partition, checkpointer.incarnation(), now);
+        let log = log_identity(&shared, &partition, checkpointer.incarnation());
+        let first = resume.first_number(&look.log);
+        let letters_before = LetterListing::new(&shared, log.clone(), first, now);
+        let parking = Parking::new(&shared, log, now);
         let stream = stream(&shared, &partition, resume, lease_epoch);
         let (sender, completions) = unbounded_channel();
         let scope = scope(&shared, &*handler, &partition, lease_epoch, sender);
@@ -197,6 +204,7 @@ impl PartitionWorker {
             letters: FuturesUnordered::new(),
             rows: Rows::default(),
             parking,
+            letters_before,
             dead_lanes: DeadLanes::new(now),
             line: Line::new(&shared.slots),
             begun: Vec::new(),
@@ -244,6 +252,17 @@ fn waiting(
     let news = lanes.wake();
     let holding = Holding::new(partition, shared.transport.consumer_group());
     (Waiting::by_lane(lanes, batches, limits), Some(news), Some(holding))
+}
+
+/// The log as records of failures name it.
+fn log_identity(shared: &Shared, partition: &Partition, incarnation: Incarnation) -> LogIdentity {
+    LogIdentity {
+        namespace: shared.transport.namespace().to_owned(),
+        entity: partition.entity.clone(),
+        incarnation,
+        consumer_group: shared.transport.consumer_group().clone(),
+        partition: partition.id.clone(),
+    }
 }
 
 fn stream(

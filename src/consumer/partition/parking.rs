@@ -19,7 +19,7 @@ use super::parking_store::{ParkingStore, Stored};
 use crate::consumer::handling::unit::Tracked;
 use crate::consumer::shared::Shared;
 use crate::dead_letter::record::DeadLetterRecord;
-use crate::event::{Event, Incarnation, Partition, SequenceNumber};
+use crate::event::{Event, SequenceNumber};
 use crate::failure_store::{
     FailureKind, FailurePrefix, ListedFailure, LogIdentity, PageToken, VersionToken, kept,
 };
@@ -117,12 +117,7 @@ pub(super) struct Found {
 
 impl Parking {
     /// `None` where nothing is parked: without a store, without delays, and where a partition is one lane.
-    pub(super) fn new(
-        shared: &Arc<Shared>,
-        partition: &Partition,
-        incarnation: Incarnation,
-        now: Instant,
-    ) -> Option<Self> {
+    pub(super) fn new(shared: &Arc<Shared>, log: LogIdentity, now: Instant) -> Option<Self> {
         let store = Arc::clone(shared.failures.as_ref()?);
         let rule = shared.lanes.as_ref().map(|lanes| lanes.rule());
         if shared.options.park_delays.is_empty() || rule.is_some_and(|rule| rule.is_of_partition())
@@ -134,13 +129,6 @@ impl Parking {
             known: shared.options.max_parked_events,
             out: MAX_RETURNED,
             out_of_lane: MAX_RETURNED_OF_LANE,
-        };
-        let log = LogIdentity {
-            namespace: shared.transport.namespace().to_owned(),
-            entity: partition.entity.clone(),
-            incarnation,
-            consumer_group: shared.transport.consumer_group().clone(),
-            partition: partition.id.clone(),
         };
         Some(Self {
             state: ParkedEvents::new(limits, is_ordered),

@@ -12,6 +12,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::PartitionWorker;
 use super::checkpointer::Urgency;
+use super::letter_listing::{LetterListing, Listed};
 use super::outcomes::Over;
 use super::parking::Parking;
 use super::parking_store::Stored;
@@ -46,6 +47,8 @@ enum Input {
     Letter(Tracked),
     /// The failure store answered.
     Stored(Stored),
+    /// So it did about letters of owners before.
+    Letters(Listed),
     Written(Written),
     /// Our turn in the line for slots.
     Slot(Option<OwnedSemaphorePermit>),
@@ -125,6 +128,7 @@ impl PartitionWorker {
         let wants_slot = self.hand_out(now, starved || full);
         self.watch_lanes(starved, now);
         self.step_parking(starved, now);
+        self.letters_before.iter_mut().for_each(|letters| letters.ask(now));
         self.start_write(now);
         self.publish_progress();
         wants_slot
@@ -142,6 +146,7 @@ impl PartitionWorker {
         }
         .into();
         let answers: OptionFuture<_> = self.parking.as_mut().map(Parking::next).into();
+        let letters: OptionFuture<_> = self.letters_before.as_mut().map(LetterListing::next).into();
         let news: OptionFuture<_> = self.lane_news.as_ref().map(|news| news.told()).into();
         tokio::select! {
             biased;
@@ -152,6 +157,7 @@ impl PartitionWorker {
             }
             Some(tracked) = self.letters.next() => Input::Letter(tracked),
             Some(Some(stored)) = answers => Input::Stored(stored),
+            Some(Some(listed)) = letters => Input::Letters(listed),
             Some(written) = self.checkpointer.writing() => Input::Written(written),
             permit = poll_fn(|cx| self.line.poll_turn(cx)), if wants_slot => {
                 Input::Slot(permit)
@@ -193,6 +199,7 @@ impl PartitionWorker {
                 self.checkpointer.on_batch_finished(now);
             }
             Input::Stored(stored) => self.on_stored(stored, now),
+            Input::Letters(listed) => self.on_letters_listed(listed, now),
             Input::Written(written) => {
                 if let Some(by) = self.checkpointer.on_written(written, now) {
                     self.lose(StopReason::Superseded(by), now);
@@ -290,7 +297,8 @@ impl PartitionWorker {
             [batch, retry, probe, ending, trial].into_iter().flatten().map(Instant::from_std);
         let write = self.checkpointer.next_deadline().filter(|_| self.tenure.may_checkpoint());
         let parking = self.next_parking(starved, now);
-        state.chain(write).chain(parking).chain(self.running.next_deadline()).min()
+        let letters = self.letters_before.as_ref().and_then(|letters| letters.next_try(now));
+        state.chain(write).chain(parking).chain(letters).chain(self.running.next_deadline()).min()
     }
 }
 

@@ -20,7 +20,7 @@ use tokio::task::spawn_blocking;
 
 use self::head::Head;
 use self::index::{Index, Stamp};
-use super::key::{number_of, number_text};
+use super::key::{number_of, number_text, numbers_of_digits};
 use super::{
     Expected, FailureEntry, FailureKey, FailureMeta, FailurePage, FailurePrefix, FailureStore,
     Listed, ListedFailure, MAX_PAGE_ENTRIES, PageToken, StoreError, StoredFailure, VersionToken,
@@ -191,10 +191,12 @@ impl Files {
         limit: usize,
     ) -> Result<FailurePage, Error> {
         let limit = limit.clamp(1, MAX_PAGE_ENTRIES);
-        let begin = prefix.path().trim_end_matches('/');
+        let (begin, digits) = prefix.path().rsplit_once('/').unwrap_or_default();
+        let Some(buckets) = buckets_of(digits) else { return Ok(FailurePage::default()) };
         let behind = after.and_then(|PageToken(path)| names_of(path)).unwrap_or_default();
         let depth = begin.split('/').count();
-        let mut walk = Walk { files: self, limit, page: FailurePage::default(), last: None };
+        let page = FailurePage::default();
+        let mut walk = Walk { files: self, limit, digits, buckets, page, last: None };
         walk.folder(Path::new(begin), depth, behind.get(depth..).unwrap_or_default())?;
         let is_full = walk.page.entries.len() >= limit;
         walk.page.next = walk.last.filter(|_| is_full).map(PageToken);
@@ -277,6 +279,9 @@ impl Files {
 struct Walk<'a> {
     files: &'a Files,
     limit: usize,
+    /// What the numbers begin with, and the names of the first and the last bucket of such ones.
+    digits: &'a str,
+    buckets: (String, String),
     page: FailurePage,
     /// The path of the last entry of the page.
     last: Option<String>,
@@ -292,7 +297,7 @@ impl Walk<'_> {
         };
         if depth == DEPTH {
             let mut files = self.files.0.files(folder, SUFFIX).map_err(failed)?;
-            files.retain(|file| is_behind(file, first));
+            files.retain(|file| file.starts_with(self.digits) && is_behind(file, first));
             files.truncate(self.limit - self.page.entries.len());
             for (file, entry) in self.files.entries(folder, files)? {
                 self.last = Some(format!("{}/{file}", folder.display()));
@@ -300,7 +305,12 @@ impl Walk<'_> {
             }
             return Ok(());
         }
-        for name in self.files.0.folders(folder).map_err(failed)? {
+        let (first_bucket, last_bucket) = &self.buckets;
+        let mut names = self.files.0.folders(folder).map_err(failed)?;
+        if depth == DEPTH - 1 {
+            names.retain(|name| name >= first_bucket && name <= last_bucket);
+        }
+        for name in names {
             if self.page.entries.len() >= self.limit {
                 break;
             }
@@ -328,12 +338,22 @@ fn names_of(token: &str) -> Option<Vec<String>> {
     (names.len() == DEPTH + 1).then_some(names)
 }
 
+/// The first and the last bucket of the numbers that begin with these digits.
+fn buckets_of(digits: &str) -> Option<(String, String)> {
+    let (first, last) = numbers_of_digits(digits)?;
+    Some((bucket_of(first), bucket_of(last)))
+}
+
+fn bucket_of(SequenceNumber(number): SequenceNumber) -> String {
+    number_text(SequenceNumber(number.div_euclid(BUCKET_NUMBERS)))
+}
+
 /// Folder and file of a key.
 fn place(key: &FailureKey) -> (PathBuf, String) {
     let path = key.path();
     let (log, number) = path.rsplit_once('/').unwrap_or_default();
-    let bucket = number_of(number).unwrap_or_default().div_euclid(BUCKET_NUMBERS);
-    let folder = Path::new(log).join(number_text(SequenceNumber(bucket)));
+    let bucket = bucket_of(SequenceNumber(number_of(number).unwrap_or_default()));
+    let folder = Path::new(log).join(bucket);
     (folder, format!("{number}{SUFFIX}"))
 }
 

@@ -132,9 +132,10 @@ impl Oracle {
             self.events[*id].settled = None;
         }
         // What the failure store has is settled there.
-        let parked = &self.parked;
-        let is_parked = |id: &usize| parked.get(id).is_some_and(Parked::is_there);
-        log.unsettled.retain(|_, id| !is_parked(id));
+        let (parked, kept) = (&self.parked, &self.kept);
+        let is_there =
+            |id: &usize| kept.contains_key(id) || parked.get(id).is_some_and(Parked::is_there);
+        log.unsettled.retain(|_, id| !is_there(id));
     }
 
     /// The service refused a position, or gave the partition to another link: an ownership may

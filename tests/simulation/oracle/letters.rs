@@ -1,4 +1,6 @@
-//! Dead letters of events that nobody can decode: each names its event, or a range that holds it.
+//! Dead letters: whoever claims a partition handles none of its events that are dead letters in the store.
+//!
+//! Those of events that nobody can decode: each names its event, or a range that holds it.
 //!
 //! A letter that names a range does not say which event of it is meant. So nothing of a range counts
 //! as settled before one ownership wrote as many letters of it as it has events that cannot be read.
@@ -8,6 +10,37 @@ use longshore::state::unreadable::Place;
 use super::{Oracle, Published, watermark};
 
 impl Oracle {
+    /// The failure store has the letter of an event: whoever claims its partition from now on finds it there.
+    pub fn on_letter_kept(&mut self, partition: usize, id: usize) {
+        let claims = &self.partitions[partition].claims;
+        let last = claims.keys().next_back().copied().unwrap_or(0);
+        self.kept.entry(id).or_insert(last);
+        let event = &self.events[id];
+        if let Some(log) = self.logs.get_mut(&(partition, event.incarnation)) {
+            log.unsettled.remove(&event.number);
+            log.maybe.remove(&event.number);
+        }
+    }
+
+    /// A worker asked which events are dead letters and was not told.
+    pub fn on_letters_untold(&mut self, worker: &str) {
+        self.untold.insert(worker.to_owned());
+    }
+
+    /// An event is handled that no replay brought back.
+    pub(super) fn judge_letter(&mut self, worker: &str, id: usize, epoch: u64) {
+        let Some(since) = self.kept.get(&id).copied().filter(|since| *since < epoch) else {
+            return;
+        };
+        let was_overwritten = self.partitions[self.events[id].partition].was_overwritten;
+        if self.untold.contains(worker) || was_overwritten {
+            return self.count("dead letter handled again");
+        }
+        self.violations.push(format!(
+            "{worker} handles event {id} as epoch {epoch}, which is a dead letter since epoch {since}"
+        ));
+    }
+
     /// The sink took a letter of an event that cannot be read.
     pub fn on_unreadable_letter(&mut self, worker: &str, partition: usize, place: Place) {
         let (number, first, last) = (place.number.0, place.first.0, place.last.0);

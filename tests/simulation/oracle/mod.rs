@@ -49,6 +49,10 @@ pub struct Oracle {
     /// Whether events are parked, and what became of those that were, or were finished.
     parks: bool,
     parked: BTreeMap<usize, Parked>,
+    /// Events whose letters the failure store has, and the last claim of their partition before.
+    kept: BTreeMap<usize, u64>,
+    /// Workers that asked for letters and were not told.
+    untold: BTreeSet<String>,
     /// How much two clocks of workers may differ.
     clock_error: Duration,
     pub incarnation: i64,
@@ -232,6 +236,7 @@ impl Oracle {
             ));
         }
         if !self.is_parked(id) {
+            self.judge_letter(worker, id, epoch);
             self.judge_window(id, epoch);
         }
         self.on_attempt(id, epoch);
