@@ -82,7 +82,7 @@ impl Ownership {
     /// What a handler, or a settler, says of an event, and what counts.
     pub fn on_said(&self, worker: &Worker, id: usize, outcome: &Outcome) {
         match outcome {
-            Outcome::Done | Outcome::Skip(_) => worker.on_settled(id, self.epoch),
+            Outcome::Done | Outcome::Skip(_) => worker.on_done(id, self.epoch),
             Outcome::Retry(RetryRequest { delay: RetryDelay::LaneCloses(lasts), .. })
                 if !self.is_ending() =>
             {

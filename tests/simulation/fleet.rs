@@ -11,6 +11,7 @@ use super::foreign;
 use super::handler::SimHandler;
 use super::lanes::{Choice, LaneId};
 use super::lease_port::SimLeases;
+use super::operator;
 use super::parking::SimFailures;
 use super::plan::{Fault, MAX_WORKERS};
 use super::ports::{SimSink, SimStore, SimTransport};
@@ -44,6 +45,7 @@ pub struct Fleet {
     world: Arc<World>,
     started: u64,
     foreigners: u64,
+    replays: u64,
     processes: Vec<Process>,
     /// When further workers are to be started.
     starts: Vec<Instant>,
@@ -93,6 +95,7 @@ impl Fleet {
             world: Arc::clone(world),
             started: 0,
             foreigners: 0,
+            replays: 0,
             processes: Vec::new(),
             starts: Vec::new(),
         };
@@ -326,6 +329,10 @@ impl Fleet {
             Fault::Trim { partition, events } => {
                 world.oracle(|oracle| oracle.on_trimmed(partition, events));
                 world.hub.trim(partition, events);
+            }
+            Fault::Replay { canary, is_killed } => {
+                self.replays += 1;
+                operator::replay(&world, self.replays, canary, is_killed);
             }
             Fault::SinkDown { lasts } => world.close_sink(lasts),
             Fault::Overwrite { partition, back } => {

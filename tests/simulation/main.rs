@@ -20,6 +20,7 @@ mod foreign;
 mod handler;
 mod lanes;
 mod lease_port;
+mod operator;
 mod oracle;
 mod outage;
 mod parking;

@@ -10,7 +10,7 @@ use longshore::dead_letter::DeadLetter;
 use longshore::dead_letter::record::DeadLetterRecord;
 use longshore::failure_store::{
     Expected, FailureEntry, FailureKey, FailureKind, FailurePage, FailurePrefix, FailureStore,
-    PageToken, StoreError, StoredFailure, VersionToken,
+    ListedFailure, PageToken, StoreError, StoredFailure, VersionToken,
 };
 use rand::Rng;
 use rand::rngs::SmallRng;
@@ -21,7 +21,7 @@ use super::worker::{Worker, identity};
 use super::world::{World, index};
 
 /// Entries of a page: few, so that listings have several.
-const PAGE: usize = 7;
+pub const PAGE: usize = 7;
 
 /// Has some seeds park what fails.
 pub fn add_parking(random: &mut SmallRng, plan: &mut Plan) {
@@ -120,7 +120,8 @@ impl World {
         put.expect("at once").expect("anything may be written over");
         if letter.event.unreadable().is_none() {
             let (partition, id) = (index(&key.event.log.partition), identity(&letter.event));
-            self.oracle(|oracle| oracle.on_letter_kept(partition, id));
+            let is_of_replay = letter.job.is_some();
+            self.oracle(|oracle| oracle.on_letter_kept(partition, id, is_of_replay));
         }
     }
 
@@ -155,9 +156,13 @@ impl World {
         let Some(found) = found else { return answer };
         let event = found.record().and_then(|record| record.to_event()).expect("a record");
         let id = identity(&event);
-        self.trace(|| format!("{by} removes event {id} from the parked: {}", answer.is_ok()));
+        let kind = key.kind;
+        self.trace(|| format!("{by} removes the {kind:?} event {id}: {}", answer.is_ok()));
         if answer.is_ok() {
-            self.oracle(|oracle| oracle.on_unparked(by, id));
+            self.oracle(|oracle| match kind {
+                FailureKind::Parked => oracle.on_unparked(by, id),
+                FailureKind::Dead => oracle.on_letter_gone(by, id),
+            });
         }
         answer
     }
@@ -167,20 +172,24 @@ impl World {
         SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000) + self.plan.max_skew
     }
 
-    /// Parked events of the log as it is now.
-    pub fn parked(&self) -> Vec<FailureKey> {
-        let (prefix, mut after, mut parked) =
-            (FailurePrefix::all(FailureKind::Parked), None, Vec::new());
-        let incarnation = self.oracle(|oracle| oracle.incarnation);
+    /// All that the store has of a kind.
+    pub fn listed(&self, kind: FailureKind) -> Vec<ListedFailure> {
+        let (prefix, mut after, mut listed) = (FailurePrefix::all(kind), None, Vec::new());
         loop {
             let page = self.failures.list(&prefix, after.as_ref(), usize::MAX);
             let page = page.now_or_never().expect("at once").expect("lists");
-            let keys = page.entries.into_iter().flatten().map(|entry| entry.key);
-            parked.extend(keys.filter(|key| key.event.log.incarnation.0 == incarnation));
+            listed.extend(page.entries.into_iter().flatten());
             after = page.next;
             if after.is_none() {
-                return parked;
+                return listed;
             }
         }
+    }
+
+    /// How many events of the log as it is now are parked.
+    pub fn parked(&self) -> usize {
+        let incarnation = self.oracle(|oracle| oracle.incarnation);
+        let listed = self.listed(FailureKind::Parked).into_iter();
+        listed.filter(|entry| entry.key.event.log.incarnation.0 == incarnation).count()
     }
 }

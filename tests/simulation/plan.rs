@@ -14,6 +14,7 @@ use rand::{Rng, SeedableRng};
 
 use super::families::{add_later_families, faults, quicken};
 use super::lanes::{LaneId, LanePlan, add_lanes};
+use super::operator::add_replays;
 use super::outage::Outage;
 use super::parking::add_parking;
 use super::results::ResultPlan;
@@ -173,6 +174,12 @@ pub enum Fault {
         partition: usize,
         place: f64,
     },
+    /// An operator replays all dead letters.
+    Replay {
+        canary: usize,
+        /// Its process is killed now and then.
+        is_killed: bool,
+    },
     /// Somebody closes a lane of a worker.
     CloseLane {
         worker: usize,
@@ -216,6 +223,7 @@ impl Fault {
             Fault::Overwrite { .. } => "checkpoint overwritten",
             Fault::Foreign { .. } => "foreign owner",
             Fault::Reset { .. } => "checkpoint reset",
+            Fault::Replay { .. } => "replay",
             Fault::CloseLane { .. } => "lane closed",
             Fault::OpenLane { .. } => "lane opened",
             Fault::CapLanes { .. } => "lanes capped anew",
@@ -333,6 +341,7 @@ impl Plan {
         this.outage = Outage::random(&mut outage, calm_at);
         let mut parking = SmallRng::seed_from_u64(seed.wrapping_add(0x9a4c).rotate_left(24));
         add_parking(&mut parking, &mut this);
+        add_replays(&mut parking, &mut this);
         this
     }
 }

@@ -119,9 +119,9 @@ async fn finish(world: &Arc<World>, fleet: &mut Fleet) {
         if Instant::now() > give_up {
             let (unsettled, behind) = world.oracle(|oracle| (oracle.unsettled(), oracle.behind()));
             let few: Vec<_> = unsettled.iter().take(5).collect();
-            let parked = world.parked().len();
+            let (parked, replays) = (world.parked(), world.oracle(|oracle| oracle.replays));
             return world.violation(format!(
-                "not done in {patience:?}: {} unsettled, first {few:?}; {parked} parked; checkpoints behind \
+                "not done in {patience:?}: {} unsettled, first {few:?}; {parked} parked; {replays} replays; checkpoints behind \
                  {behind:?}; {}",
                 unsettled.len(),
                 fleet.describe(),
@@ -252,7 +252,8 @@ async fn probe_lanes(world: &Arc<World>, fleet: &mut Fleet) {
 fn is_done(world: &World, fleet: &Fleet) -> bool {
     let is_settled =
         world.oracle(|oracle| oracle.unsettled().is_empty() && oracle.behind().is_empty());
-    is_settled && world.parked().is_empty() && !fleet.is_busy() && is_placed(world, fleet)
+    let is_over = world.parked() == 0 && world.oracle(|oracle| oracle.replays == 0);
+    is_settled && is_over && !fleet.is_busy() && is_placed(world, fleet)
 }
 
 /// Whether every partition runs on one worker, and every worker has its share.

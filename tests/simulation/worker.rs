@@ -222,6 +222,12 @@ impl Worker {
         self.world.oracle(|oracle| oracle.on_call_ended(&self.name, partition));
     }
 
+    /// A handler, or a settler, is through with an event.
+    pub fn on_done(&self, id: usize, epoch: u64) {
+        self.world.oracle(|oracle| oracle.on_done(id));
+        self.on_settled(id, epoch);
+    }
+
     pub fn on_settled(&self, id: usize, epoch: u64) {
         self.world.oracle(|oracle| oracle.on_settled(id, epoch));
         self.world.trace(|| format!("{} settles event {id}", self.name));
@@ -254,7 +260,10 @@ impl Worker {
 
     /// A settler said so when its ownership had ended, or was about to.
     pub fn on_settled_late(&self, id: usize, epoch: u64) {
-        self.world.oracle(|oracle| oracle.on_settled_late(id, epoch));
+        self.world.oracle(|oracle| {
+            oracle.on_done(id);
+            oracle.on_settled_late(id, epoch);
+        });
         self.world.trace(|| format!("{} settles event {id}, late", self.name));
     }
 

@@ -167,10 +167,16 @@ impl Oracle {
         // What is parked is settled, and nothing passes it all the same.
         let parked = &self.parked;
         let is_open = |id: &usize| parked.get(id).is_some_and(|parked| parked.is_open_for(epoch));
+        // A letter that the owner found, replayed since or not.
+        let (kept, replayed) = (&self.kept, &self.replayed);
+        let was_given_up = |id: &usize| {
+            kept.get(id).is_some_and(|since| *since < epoch) || replayed.contains_key(id)
+        };
         let is_over = |(number, id): (i64, usize)| {
-            number < begin
-                || (covers(claim, number) || self.lanes.settled.contains(&(id, epoch)))
-                    && !is_open(&id)
+            let is_settled = covers(claim, number)
+                || self.lanes.settled.contains(&(id, epoch))
+                || was_given_up(&id);
+            number < begin || is_settled && !is_open(&id)
         };
         let behind = self.lanes.behind.entry((partition, epoch, lane)).or_default();
         let at = log.partition_point(|(other, _)| *other < number);

@@ -11,7 +11,8 @@ use super::{Oracle, Published, watermark};
 
 impl Oracle {
     /// The failure store has the letter of an event: whoever claims its partition from now on finds it there.
-    pub fn on_letter_kept(&mut self, partition: usize, id: usize) {
+    pub fn on_letter_kept(&mut self, partition: usize, id: usize, is_of_replay: bool) {
+        self.on_letter_again(id, is_of_replay);
         let claims = &self.partitions[partition].claims;
         let last = claims.keys().next_back().copied().unwrap_or(0);
         self.kept.entry(id).or_insert(last);
@@ -29,9 +30,10 @@ impl Oracle {
 
     /// An event is handled that no replay brought back.
     pub(super) fn judge_letter(&mut self, worker: &str, id: usize, epoch: u64) {
-        let Some(since) = self.kept.get(&id).copied().filter(|since| *since < epoch) else {
+        let Some(since) = self.kept.get(&id).copied() else { return };
+        if since >= epoch || self.was_replayed(id) {
             return;
-        };
+        }
         let was_overwritten = self.partitions[self.events[id].partition].was_overwritten;
         if self.untold.contains(worker) || was_overwritten {
             return self.count("dead letter handled again");

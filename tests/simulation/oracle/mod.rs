@@ -6,6 +6,7 @@ mod lanes;
 mod letters;
 mod owners;
 mod parking;
+mod replays;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,6 +18,8 @@ use super::plan::Plan;
 use lanes::Lanes;
 pub use owners::{Opened, worker_of};
 use parking::Parked;
+use replays::Replayed;
+pub use replays::Told;
 
 /// A window of this many events is not judged.
 const WIDE_WINDOW: usize = 1_000;
@@ -53,6 +56,9 @@ pub struct Oracle {
     kept: BTreeMap<usize, u64>,
     /// Workers that asked for letters and were not told.
     untold: BTreeSet<String>,
+    replayed: BTreeMap<usize, Replayed>,
+    /// Jobs that are under way.
+    pub replays: usize,
     /// How much two clocks of workers may differ.
     clock_error: Duration,
     pub incarnation: i64,

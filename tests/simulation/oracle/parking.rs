@@ -19,9 +19,18 @@ pub(super) struct Parked {
     finished: Option<u64>,
     /// A record was put when it was finished: by an owner that was late, or by a call that was.
     is_late: bool,
+    /// A job put it last: events of its lane may be under way.
+    is_replayed: bool,
 }
 
 impl Parked {
+    /// A job put its record: whoever has its partition gets it, and nothing of its lane waits for it.
+    pub(super) fn on_handed_out(&mut self) {
+        (self.is_there, self.was_there) = (true, true);
+        (self.finished, self.is_late, self.put_by) = (None, false, 0);
+        (self.is_replayed, self.due) = (true, Duration::ZERO);
+    }
+
     /// Whether its record is in the store.
     pub(super) fn is_there(&self) -> bool {
         self.is_there
@@ -30,7 +39,8 @@ impl Parked {
     /// Whether it waits in the store and is not finished, as this owner knows: what a later one put is
     /// nothing to it.
     pub(super) fn is_open_for(&self, epoch: u64) -> bool {
-        self.is_there && self.finished.is_none() && epoch >= self.put_by
+        let is_open = self.is_there && self.finished.is_none();
+        is_open && !self.is_replayed && epoch >= self.put_by
     }
 }
 
@@ -44,7 +54,7 @@ impl Oracle {
         }
         parked.is_late |= parked.finished.is_some();
         (parked.is_there, parked.was_there) = (true, true);
-        (parked.due, parked.put_by) = (due, epoch);
+        (parked.due, parked.put_by, parked.is_replayed) = (due, epoch, false);
         self.count("parked");
         self.lanes.on_settled(id, epoch);
         // Whoever put it, after a reset too: every owner finds it there.
