@@ -162,6 +162,8 @@ impl<'a> Run<'a> {
                 Pause::Change | Pause::Over => None,
             };
             tokio::select! {
+                biased;
+                () = &mut stop, if !is_stopped => is_stopped = true,
                 Some((letter, handed)) = hand_outs.next(), if !hand_outs.is_empty() => {
                     self.on_handed(letter, handed)?;
                     looks.hurry();
@@ -170,7 +172,6 @@ impl<'a> Run<'a> {
                     self.on_look(seen?, &mut looks)?;
                 }
                 () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {}
-                () = &mut stop, if !is_stopped => is_stopped = true,
             }
         }
     }

@@ -206,6 +206,7 @@ async fn carry_out(store: &OperatorStore, jobs: &Path, clock: &SkewedClock, is_k
         // The hub may be created anew meanwhile: then nobody ends the job.
         let ran = async {
             tokio::select! {
+                biased;
                 ran = timeout(lasts, ran) => Some(ran),
                 () = world.until_recreated(incarnation) => None,
             }
