@@ -25,6 +25,7 @@
 
 mod checkpoint_store;
 mod dead_letter_sink;
+mod failure_store;
 mod lease_store;
 mod transport;
 
@@ -35,6 +36,7 @@ use futures::future::BoxFuture;
 
 pub use checkpoint_store::checkpoint_stores;
 pub use dead_letter_sink::{KeptLetter, LettersUnderTest, dead_letter_sinks};
+pub use failure_store::failure_stores;
 pub use lease_store::lease_stores;
 pub use transport::{HubUnderTest, transports};
 
