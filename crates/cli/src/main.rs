@@ -16,6 +16,7 @@ mod failing;
 mod file_server;
 mod job;
 mod json;
+mod little_memory;
 mod log;
 mod parked;
 mod place;

@@ -33,7 +33,7 @@ use super::progress::{Display, Standing};
 use super::report::{Report, size};
 use super::signals::Signals;
 use super::terminal::{give, give_all, leave, tell};
-use super::{CommandError, Ending, ReportFormat, TransferArgs};
+use super::{CommandError, Ending, ReportFormat, TransferArgs, little_memory};
 use longshore::checkpoint_store::memory::MemoryCheckpointStore;
 use longshore::producer::EntityProducer;
 use longshore::producer::results::{MAX_RESULT_BYTES, MAX_RESULTS};
@@ -94,6 +94,7 @@ async fn transfer(args: TransferArgs, report: &mut Report) -> Result<Ending, Com
         reader.map_err(|error| CommandError::new(cannot_be_read(&place.name(), &error)))?;
     let connections = args.limits.connections.unwrap_or(args.pace.concurrency);
     let streams = connections.max(args.pace.concurrency);
+    little_memory::on_transfer_budget(args.limits.transfer_budget);
     let files = Files::open(&args.to, streams, args.limits.transfer_budget)?;
     tokio::select! {
         checked = files.check() => checked?,

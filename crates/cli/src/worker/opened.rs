@@ -7,6 +7,7 @@ use super::RunArgs;
 use super::report::Report;
 use super::tally::Tally;
 use crate::configured::{refuse, warn};
+use crate::little_memory;
 use crate::place::unfit;
 use crate::terminal::{as_json, give, tell};
 use crate::{CommandError, ReportFormat, brief};
@@ -113,6 +114,7 @@ impl Opened {
                 of_settings.download_limits(),
             );
             let streams = slots.max(limits.connections);
+            little_memory::on_transfer_budget(limits.transfer_budget);
             let open = |place: FilesPlace| place.open(streams, limits.transfer_budget);
             let files = open(of_places.files)?.store;
             let source = of_places.source.map(open).transpose()?;
