@@ -214,6 +214,11 @@ impl Settings {
         set.unwrap_or_else(|| DeadLetterPlace::Store(self.failure_place()))
     }
 
+    /// Whether there is a table `[worker.NAME]` of this name.
+    pub fn has_worker(&self, name: &str) -> bool {
+        self.workers.contains_key(&canonical(name))
+    }
+
     /// What the worker of this name reads, and where it writes: all of its table `[worker.NAME]`.
     ///
     /// # Errors

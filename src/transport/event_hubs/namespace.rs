@@ -107,15 +107,17 @@ pub(super) enum Route {
 impl Namespace {
     /// Reads a connection string, with or without `EntityPath`.
     ///
-    /// A port in `Endpoint` is the one that is dialled; 5671 means [`Protocol::Tcp`] unless another
-    /// is chosen. `UseDevelopmentEmulator=true` means a connection without TLS, over TCP unless
-    /// [`Protocol::WebSocket`] is chosen, to port 5672 (80) unless there is one in `Endpoint`, and
-    /// to this machine only. `TransportType=Amqp` and `TransportType=AmqpWebSockets` choose the
-    /// protocol. `SharedAccessSignature` is taken instead of a key; nobody can renew it.
+    /// - `Endpoint` is `sb://HOST/`, or the host alone. Its port, if it has one, is dialled. Port 5671 means
+    ///   [`Protocol::Tcp`], unless you choose another protocol.
+    /// - `UseDevelopmentEmulator=true` means a connection without TLS, to this machine only. It is over TCP
+    ///   to port 5672, or, with [`Protocol::WebSocket`], to port 80, unless `Endpoint` names a port.
+    /// - `TransportType=Amqp` and `TransportType=AmqpWebSockets` choose the protocol.
+    /// - `OperationTimeout=00:01:00` is what [`with_call_timeout`](Self::with_call_timeout) sets.
+    /// - `SharedAccessSignature` stands instead of a key. Nobody can renew it.
     ///
     /// # Errors
-    /// Where it is not one: the part that is missing or wrong is named, and nothing of it repeated,
-    /// for it holds a key.
+    /// If it is not a connection string. The error names the part that is missing or wrong, and repeats no
+    /// value, because a part may be the key.
     pub fn from_connection_string(connection_string: &str) -> Result<Self, InvalidConfig> {
         let read = ConnectionString::parse(connection_string)?;
         Ok(Self {
@@ -131,7 +133,7 @@ impl Namespace {
             proxy: None,
             verification: Verification::On,
             idle_timeout: DEFAULT_IDLE_TIMEOUT,
-            call_timeout: DEFAULT_CALL_TIMEOUT,
+            call_timeout: read.operation_timeout.unwrap_or(DEFAULT_CALL_TIMEOUT),
             tunnel: TunnelSlot::default(),
         })
     }
