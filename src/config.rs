@@ -35,8 +35,8 @@ pub use retries::{
 use crate::error::{ErrorClass, InvalidConfig};
 use crate::event::StartPosition;
 use crate::lanes::LaneRule;
-use crate::state::backoff::Backoff;
-use crate::state::takeovers::MIN_TAKEOVERS;
+pub use crate::state::backoff::Backoff;
+pub use crate::state::takeovers::MIN_TAKEOVERS;
 
 /// Default of [`ConsumerOptions::max_batch_size`]: 20.
 pub const DEFAULT_MAX_BATCH_SIZE: usize = 20;
@@ -336,7 +336,7 @@ pub struct ConsumerOptions {
     /// them becomes a dead letter. Otherwise such an event would end every process for ever. The search
     /// begins four ends earlier: 256 events are in flight, then 16, then one, which is on trial; see
     /// [`guarantees`](crate::guarantees). `None`: no event is searched for.
-    /// Default: 7 ([`DEFAULT_MAX_TAKEOVERS`]). At least 6.
+    /// Default: 7 ([`DEFAULT_MAX_TAKEOVERS`]). At least 6 ([`MIN_TAKEOVERS`]).
     pub max_takeovers: Option<u32>,
     /// Delays between attempts. Default: 1 s, doubled up to 60 s ([`DEFAULT_RETRY_BACKOFF`]).
     /// The first delay is at least 4 s after [`ErrorClass::Throttling`] ([`MIN_THROTTLING_DELAY`]), and at
@@ -355,7 +355,8 @@ pub struct ConsumerOptions {
     /// How long a run tries to connect for the first time: to read its hub, and then, for as long again, to
     /// read the leases if it has some. After that it ends with
     /// [`NeverConnected`](crate::consumer::ExitReason::NeverConnected). It ends at once if the hub does not
-    /// exist, and after 5 s if the credentials are refused. Once connected, it reconnects for ever. `None`: it
+    /// exist, and after 5 s
+    /// ([`REFUSAL_GRACE`](crate::consumer::REFUSAL_GRACE)) if the credentials are refused. Once connected, it reconnects for ever. `None`: it
     /// tries for as long as it may help. Default: 20 s ([`DEFAULT_CONNECT_TIMEOUT`]).
     pub connect_timeout: Option<Duration>,
     /// How long one call of the checkpoint store or of the dead-letter sink may take.

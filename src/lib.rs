@@ -97,6 +97,7 @@ pub mod replay;
 pub mod secret;
 pub mod settings;
 mod shutdown;
+#[doc(hidden)]
 pub mod state;
 pub mod telemetry;
 #[cfg(feature = "testing")]

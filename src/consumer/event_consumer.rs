@@ -1,5 +1,5 @@
 //! [`EventConsumer`]: one event of a partition at a time, in order, each checkpointed before
-//! the next one begins (requirement A7).
+//! the next one begins.
 //!
 //! ```text
 //!  received ──> handler ──> settled ──> checkpoint acknowledged ──> next event
@@ -7,9 +7,8 @@
 //!         back-off └──┘ failed for now: nothing is checkpointed, the next event waits
 //! ```
 //!
-//! It is the engine of [`BatchConsumer`] with a window of one event and a bound of one event
-//! not yet checkpointed; those two settings are the whole difference. So at most one event of
-//! each partition is received and not below its checkpoint, whatever happens.
+//! It is the engine of [`BatchConsumer`] with two other settings: a window of one event, and at most one event that is
+//! not checkpointed. So at most one event of each partition is received and not below its checkpoint, whatever happens.
 
 use std::time::Duration;
 

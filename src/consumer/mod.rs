@@ -61,4 +61,8 @@ pub use status::{PartitionPhase, PartitionSnapshot};
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 pub use test_call::TestCall;
 
+pub use crate::state::batch_buffer::FlushReason;
+pub use crate::state::fence::Superseded;
+pub use crate::state::first_connection::REFUSAL_GRACE;
+pub use crate::state::resume::Continuity;
 pub use crate::state::tenure::CANCEL_GRACE;

@@ -1,5 +1,5 @@
 //! [`ConsumerSet`]: consumers of several entities with one handler, one set of slots, one memory
-//! budget and one drain (requirement A8).
+//! budget and one drain.
 //!
 //! ```text
 //!  orders  ──> consumer ──┐                     ┌── each with checkpoints, dead letters and
@@ -7,10 +7,9 @@
 //!  audit   ──> consumer ──┘                     └── drained together
 //! ```
 //!
-//! A client of Event Hubs is bound to one entity, so this composes consumers rather than reading
-//! several entities with one. A consumer that ends by itself (its hub is gone, its partitions
-//! were taken) leaves the others alone, and the set's exit says so. A handler that aborts ends
-//! them all: the directive that a drain sets is one for the set.
+//! A client of Event Hubs is bound to one entity, so a set has a consumer for each. If a consumer ends by itself (its
+//! hub is gone, or its partitions were taken), the others go on, and the exit of the set says so. A handler that aborts
+//! ends them all.
 
 use std::collections::BTreeSet;
 use std::fmt;

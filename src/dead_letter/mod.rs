@@ -1,7 +1,6 @@
-//! The port to a dead-letter queue, and the record it keeps (requirement D1).
+//! The port to a dead-letter queue, and the record that it keeps.
 //!
-//! `Ok` from a sink means that the record is durable: only then does the watermark pass the
-//! event.
+//! `Ok` from a sink means that the record is durable. Only then does the watermark pass the event.
 
 mod contents;
 pub mod folder;

@@ -37,6 +37,7 @@ mod files;
 #[doc(hidden)]
 pub mod fuzzing;
 mod hub;
+#[doc(hidden)]
 pub mod keys;
 mod knob;
 #[cfg(test)]
@@ -48,6 +49,7 @@ mod source;
 mod stores;
 mod tables;
 mod topics;
+#[doc(hidden)]
 pub mod value;
 mod worker;
 

@@ -169,6 +169,7 @@ To make the series disappear instead of being 0, give the exporter an idle timeo
 ";
 
 /// `docs/metrics.md`.
+#[doc(hidden)]
 pub fn markdown() -> String {
     let mut text = String::from(
         "# Metrics\n\n\

@@ -1,15 +1,15 @@
 //! The port to a hub: read its properties, open a link on a partition, publish events.
 //!
-//! A [`Link`] is as fragile as the network below it: it ends with an error, and whoever holds
-//! it decides by the error's class what comes next. Exact resume across lost links is built
-//! once, above this port, in [`partition_stream`], and so are look-ups of offsets, in [`offsets`].
-//! Adapters: [`event_hubs`] over the Azure SDK and
-//! [`memory`] in process, with faults on demand.
+//! A [`Link`] is as fragile as the network below it. It ends with an error, and the class of the error decides what
+//! its holder does next. The consumer opens a new link after the last event that it received, so a [`Transport`]
+//! need not do that. [`event_hubs`] implements this port over the Azure SDK, [`memory`] in this process, with faults
+//! on demand.
 
 #[cfg(feature = "event-hubs")]
 pub mod event_hubs;
 pub mod memory;
 pub mod offsets;
+#[doc(hidden)]
 pub mod partition_stream;
 #[cfg(feature = "event-hubs")]
 pub(crate) mod tunnel;
