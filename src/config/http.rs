@@ -220,7 +220,7 @@ impl Credentials {
     }
 }
 
-/// The value of the header, where one holds it (RFC 9110, 5.5).
+/// The value of the header, if one holds it (RFC 9110, 5.5).
 fn header(shown: &Authorization) -> Option<Secret> {
     let text = match shown {
         Authorization::Bearer(token) => format!("Bearer {}", token.reveal()),

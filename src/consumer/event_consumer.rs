@@ -88,15 +88,15 @@ impl EventConsumer {
         self.0.start()
     }
 
-    /// Consumes until `signal` comes, then drains; or until the consumer ends by itself.
+    /// Consumes until `signal` completes, and then drains. It also returns when the consumer ends by itself.
     ///
     /// # Errors
-    /// Where the end was not clean; see [`BatchConsumer::run_until`].
+    /// If the end was not clean; see [`BatchConsumer::run_until`].
     ///
     /// # Cancel safety
-    /// A dropped call leaves nothing behind: handlers are dropped at their next await, there is
-    /// no last checkpoint, and the events they had are delivered again. To end in good order,
-    /// use `signal`.
+    /// If the call is dropped, the consumer ends as in a crash: handlers are dropped at their next await, no last
+    /// checkpoint is written, and the events that were in flight are delivered again. To end in good order, use
+    /// `signal`.
     ///
     /// # Panics
     /// Outside a tokio runtime.

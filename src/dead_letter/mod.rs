@@ -41,9 +41,9 @@ pub struct DeadLetter {
     pub namespace: String,
     /// When its hub was created; zero where it is not known.
     pub incarnation: Incarnation,
-    /// The lane of the event, where it has one.
+    /// The lane of the event, if it has one.
     pub lane: Option<String>,
-    /// What the failure blames, where it says so.
+    /// What the failure blames, if it says so.
     pub destination: Option<String>,
     /// How many times it was parked.
     pub parkings: u32,

@@ -5,10 +5,10 @@
 //!  dead/    given up; waits for a person
 //! ```
 //!
-//! A store keeps one value for each [`FailureKey`]: a record, whose bytes it does not look at, and
-//! [`FailureMeta`], which it lists without opening the record. What a record is, and what its
-//! metadata is made of, [`FailureEntry::of`] says. It is a register per key, like a checkpoint
-//! store: who may write over what is decided above it, by versions.
+//! A store keeps one value for each [`FailureKey`]: a record, whose bytes it does not interpret, and
+//! [`FailureMeta`], which it lists without opening the record. [`FailureEntry::of`] makes both. Like a checkpoint
+//! store, it is a register for each key: the consumer decides above it, by versions, what may be written over
+//! what.
 
 #[cfg(feature = "blob")]
 pub mod container;

@@ -1,8 +1,7 @@
 //! The port to leases: list, compare-and-swap of ownership records, heartbeats.
 //!
-//! Like a checkpoint store, a lease store is dumb: a linearizable register per partition, a
-//! register per member, and a clock that all workers share. Who may take what is decided above
-//! it, by [`crate::state`].
+//! Like a checkpoint store, a lease store is simple: a linearizable register for each partition, a register for
+//! each member, and a clock that all workers share. The consumer decides above it which worker may take what.
 
 #[cfg(feature = "blob")]
 pub mod blob;

@@ -289,7 +289,7 @@ impl EntityProducer {
 #[derive(Debug)]
 pub(super) struct Unsent {
     pub(super) error: Error,
-    /// `None` where it went with the runtime.
+    /// `None` if it went with the runtime.
     pub(super) event: Option<Box<OutgoingEvent>>,
 }
 
@@ -405,7 +405,7 @@ impl Shared {
     /// Waits for the next attempt.
     ///
     /// # Errors
-    /// The error, where there is none.
+    /// The error, if there is none.
     async fn on_failure(&self, failures: &mut u32, error: Error) -> Result<()> {
         // It may be the way in which the service says that the hub has more partitions.
         lock(&self.lanes).on_failed(Instant::now().into_std());

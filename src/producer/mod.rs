@@ -169,7 +169,7 @@ impl Producer {
     /// The same to a partition of the caller's choice: all in order.
     ///
     /// # Errors
-    /// As [`Producer::send_batch`]; `Permanent` where there is no such partition.
+    /// As [`Producer::send_batch`]; `Permanent` if there is no such partition.
     ///
     /// # Cancel safety
     /// As [`Producer::send_batch`].

@@ -23,7 +23,7 @@ pub(super) enum Door<'a> {
 pub(super) struct Asked {
     /// The word that says so.
     pub(super) word: Option<&'static str>,
-    /// `None` where it is not a token that opens the namespace.
+    /// `None` if it is not a token that opens the namespace.
     pub(super) credential: Option<Credential>,
 }
 
@@ -91,7 +91,7 @@ impl<'a> Door<'a> {
         read(&value.text).map_err(|bound| problems.push(value.refused(key, bound))).ok()
     }
 
-    /// Refuses a value, where it is given.
+    /// Refuses a value, if it is given.
     fn refuse(self, key: &Key, must: &str, problems: &mut Vec<Problem>) {
         if let Some(value) = self.get(key) {
             problems.push(value.refused(key, format!("it must {must}")));

@@ -499,7 +499,7 @@ pub const ALL: &[Key] = &[
     WORKER_COPY,
 ];
 
-/// The key of this name or alias, where it stands by itself.
+/// The key of this name or alias, if it stands by itself.
 pub(super) fn find(name: &str) -> Option<&'static Key> {
     let mut alone = ALL.iter().filter(|key| !key.name.contains('<'));
     alone.find(|key| key.name == name || key.aliases.contains(&name))

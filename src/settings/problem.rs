@@ -50,7 +50,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// The key it is about, where it is about one.
+    /// The key it is about, if it is about one.
     pub fn key(&self) -> Option<&'static str> {
         self.key
     }

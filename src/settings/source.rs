@@ -56,7 +56,7 @@ impl Values {
         self.known.contains_key(name)
     }
 
-    /// The credential of this word; `None` where it is none for a token.
+    /// The credential of this word; `None` if it is none for a token.
     pub(super) fn credential(&self, word: &str) -> Option<Credential> {
         let text = |key| self.get(key).map(|value| value.text.clone());
         match word {
@@ -83,7 +83,7 @@ impl Values {
         self.proxies.get(&lower).or_else(|| self.proxies.get(name)).map(String::as_str)
     }
 
-    /// Reads the file, where there is one, and then the environment, which wins.
+    /// Reads the file, if there is one, and then the environment, which wins.
     pub(super) fn read(
         environment: impl IntoIterator<Item = (String, String)>,
         file: Option<&Path>,
@@ -294,7 +294,7 @@ fn nearest_key(name: &str) -> Option<&'static str> {
     keys::nearest(name).filter(|nearest| *nearest != WORKER_ENTITY.name)
 }
 
-/// A value as text; `None` where it is a list, a table or a time.
+/// A value as text; `None` if it is a list, a table or a time.
 pub(super) fn scalar(value: &DeValue<'_>) -> Option<String> {
     Some(match value {
         DeValue::String(text) => text.to_string(),

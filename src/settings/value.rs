@@ -198,7 +198,7 @@ pub(super) fn is_word(text: &str, word: &str) -> bool {
     text.replace('_', "-").eq_ignore_ascii_case(word)
 }
 
-/// What a text stands for, where it is one of these words.
+/// What a text stands for, if it is one of these words.
 pub(super) fn one_of<T, const N: usize>(text: &str, words: [(&str, T); N]) -> Option<T> {
     words.into_iter().find(|(word, _)| is_word(text, word)).map(|(_, meant)| meant)
 }

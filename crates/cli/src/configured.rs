@@ -42,7 +42,7 @@ impl ConfigArgs {
         self.worker.as_deref()
     }
 
-    /// Reads the settings, and the connection string where it is in a vault; `None` where they
+    /// Reads the settings, and the connection string where it is in a vault; `None` if they
     /// cannot be used, which everybody was told. `without_hub` is what is wrong with a transport
     /// that has no hub.
     pub(super) async fn read(

@@ -251,7 +251,7 @@ struct Environment {
 }
 
 impl Environment {
-    /// `None` where there is no way: our clients send no plain text to another machine.
+    /// `None` if there is no way: our clients send no plain text to another machine.
     fn of(emulator: &Emulator, hubs: &[HubOptions]) -> Option<Self> {
         // A connection string with a hub in it opens that one only.
         let one = match hubs {

@@ -348,7 +348,7 @@ impl fmt::Display for DurationArg {
     }
 }
 
-/// How a command ended, where it did not fail.
+/// How a command ended, if it did not fail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Ending {
     Done,

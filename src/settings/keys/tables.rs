@@ -69,7 +69,7 @@ pub(in crate::settings) fn canonical(name: &str) -> String {
 }
 
 impl Key {
-    /// The tables it is a key of; `None` where it stands by itself.
+    /// The tables it is a key of; `None` if it stands by itself.
     pub(in crate::settings) fn section(&self) -> Option<Section> {
         Section::of(self.name.split_once('.')?.0)
     }
@@ -79,7 +79,7 @@ impl Key {
         self.name.rsplit_once('.').map_or(self.name, |(_, field)| field)
     }
 
-    /// The variable that stands for it, where it is a key of tables.
+    /// The variable that stands for it, if it is a key of tables.
     pub(super) fn variable(&self) -> Option<String> {
         let (section, rest) = self.name.split_once('.')?;
         let path = rest.replace('.', "_").to_ascii_uppercase();

@@ -119,7 +119,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// What a connection string is for that has a part of this name, where it is one of another service.
+/// What a connection string is for that has a part of this name, if it is one of another service.
 fn unknown(name: &str) -> Option<&'static str> {
     let is_one_of = |names: &[&str]| names.iter().any(|known| known.eq_ignore_ascii_case(name));
     if is_one_of(&["DefaultEndpointsProtocol", "AccountName", "AccountKey", "BlobEndpoint"]) {
