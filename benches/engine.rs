@@ -6,6 +6,9 @@
 //!
 //! Metrics are on: a Prometheus recorder is installed, and scraped every second.
 //!
+//! With variables such as `LONGSHORE_BENCH_EVENTS_IN_FLIGHT` it runs a scenario of your own instead, see
+//! docs/benches.md.
+//!
 //! Criterion times a pass over all events. Beside it, CPU time is taken around each pass and
 //! written to `target/bench/engine.json`, which `scripts/bench-check` reads.
 
@@ -29,8 +32,10 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::sync::{Notify, Semaphore};
 
 mod measure;
+mod own;
 
 use measure::{allocations, cpu_now};
+use own::{Own, own};
 
 const PARTITIONS: usize = 4;
 const BATCH: usize = 256;
@@ -148,19 +153,28 @@ fn read(batch: &[Event]) {
     std::hint::black_box(bytes);
 }
 
-async fn engine_batches(hub: MemoryHub, events: usize) {
+/// Batches of one scenario.
+#[derive(Clone, Copy)]
+struct Batches {
+    size: usize,
+    in_flight: usize,
+    work: Work,
+}
+
+async fn engine_batches(hub: MemoryHub, events: usize, batches: Batches) {
     let done = Done::new(events);
     let count = Arc::clone(&done);
     let store = Arc::new(MemoryCheckpointStore::new());
     let mut options = options(1);
-    options.max_batch_size = BATCH;
-    options.max_batches_in_flight = 8;
+    options.max_batch_size = batches.size;
+    options.max_batches_in_flight = batches.in_flight;
     options.batch_timeout = Duration::from_millis(5);
     let mut consumer = BatchConsumer::builder(Arc::new(hub.transport("$Default")), store)
         .options(options)
         .batch_handler(move |batch: Batch, _: BatchContext| {
             let count = Arc::clone(&count);
             async move {
+                batches.work.run().await;
                 read(&batch);
                 count.count(batch.len());
                 Ok::<(), Failure>(())
@@ -173,9 +187,9 @@ async fn engine_batches(hub: MemoryHub, events: usize) {
     consumer.join().await;
 }
 
-async fn bare_batches(hub: MemoryHub, events: usize) {
+async fn bare_batches(hub: MemoryHub, events: usize, batches: Batches) {
     let done = Done::new(events);
-    let slots = Arc::new(Semaphore::new(8));
+    let slots = Arc::new(Semaphore::new(batches.in_flight));
     let mut readers = Vec::new();
     for partition in 0..PARTITIONS {
         let (slots, done) = (Arc::clone(&slots), Arc::clone(&done));
@@ -185,11 +199,14 @@ async fn bare_batches(hub: MemoryHub, events: usize) {
             let mut link =
                 transport.open(OpenLink::new(id, LinkStart::FirstEvent, 300)).await.expect("open");
             loop {
-                let mut batch = Vec::with_capacity(BATCH);
-                poll_fn(|cx| link.poll_receive(cx, BATCH, &mut batch)).await.expect("receive");
+                let mut batch = Vec::with_capacity(batches.size);
+                poll_fn(|cx| link.poll_receive(cx, batches.size, &mut batch))
+                    .await
+                    .expect("receive");
                 let permit = Arc::clone(&slots).acquire_owned().await.expect("open");
                 let done = Arc::clone(&done);
                 tokio::spawn(async move {
+                    batches.work.run().await;
                     read(&batch);
                     done.count(batch.len());
                     drop(batch);
@@ -310,10 +327,8 @@ fn record_metrics() {
     });
 }
 
-fn main() {
-    record_metrics();
-    let mut criterion = Criterion::default().configure_from_args();
-    let mut lines = Vec::new();
+/// The scenarios of README.md and docs/proof.md.
+fn compare_all(criterion: &mut Criterion, lines: &mut Vec<String>) {
     let millis = Duration::from_millis;
     let scenarios = [
         ("events-0ms-1000", 400_000, 1_000, Work::Nothing),
@@ -327,29 +342,86 @@ fn main() {
         ("events-200us-of-cpu", 5_000, 100, Work::Burn(Duration::from_micros(200))),
     ];
     for (name, events, in_flight, work) in scenarios {
-        compare(
-            &mut criterion,
-            &mut lines,
-            name,
-            events,
-            |hub| engine_events(hub, events, in_flight, work),
-            |hub| bare_events(hub, events, in_flight, work),
-        );
+        compare_events(criterion, lines, name, events, in_flight, work);
     }
     // Whole batches in each partition: the last one need not wait for its timeout.
     let events = PARTITIONS * BATCH * 1_000;
+    let batches = Batches { size: BATCH, in_flight: 8, work: Work::Nothing };
+    compare_batches(criterion, lines, "batches-of-256", events, batches);
+}
+
+/// The scenario of the variables.
+fn compare_own(criterion: &mut Criterion, lines: &mut Vec<String>, own: Own) {
+    let work = match own.handler.is_zero() {
+        true => Work::Nothing,
+        false => Work::Sleep(own.handler),
+    };
+    if let Some(in_flight) = own.events_in_flight {
+        let events = own.events(in_flight, 1);
+        let name = format!("own-events-{in_flight}");
+        compare_events(criterion, lines, &name, events, in_flight, work);
+    }
+    if let Some(size) = own.batch_size {
+        let events = own.events(size * own.batches_in_flight, size);
+        let name = format!("own-batches-of-{size}");
+        let batches = Batches { size, in_flight: own.batches_in_flight, work };
+        compare_batches(criterion, lines, &name, events, batches);
+    }
+}
+
+fn compare_events(
+    criterion: &mut Criterion,
+    lines: &mut Vec<String>,
+    name: &str,
+    events: usize,
+    in_flight: usize,
+    work: Work,
+) {
     compare(
-        &mut criterion,
-        &mut lines,
-        "batches-of-256",
+        criterion,
+        lines,
+        name,
         events,
-        |hub| engine_batches(hub, events),
-        |hub| bare_batches(hub, events),
+        |hub| engine_events(hub, events, in_flight, work),
+        |hub| bare_events(hub, events, in_flight, work),
     );
+}
+
+fn compare_batches(
+    criterion: &mut Criterion,
+    lines: &mut Vec<String>,
+    name: &str,
+    events: usize,
+    batches: Batches,
+) {
+    compare(
+        criterion,
+        lines,
+        name,
+        events,
+        |hub| engine_batches(hub, events, batches),
+        |hub| bare_batches(hub, events, batches),
+    );
+}
+
+fn main() {
+    record_metrics();
+    let mut criterion = Criterion::default().configure_from_args();
+    let mut lines = Vec::new();
+    // The figures of the documentation are of the scenarios that everybody has.
+    let file = match own() {
+        Some(own) => {
+            compare_own(&mut criterion, &mut lines, own);
+            "target/bench/engine-own.json"
+        }
+        None => {
+            compare_all(&mut criterion, &mut lines);
+            "target/bench/engine.json"
+        }
+    };
     if !lines.is_empty() {
         fs::create_dir_all("target/bench").expect("writable");
-        fs::write("target/bench/engine.json", format!("[{}]\n", lines.join(",\n")))
-            .expect("writable");
+        fs::write(file, format!("[{}]\n", lines.join(",\n"))).expect("writable");
     }
     criterion.final_summary();
 }

@@ -6,6 +6,9 @@
 //! byte, and compared with an ideal schedule of the same files: nominal service times (bytes
 //! over rate), given to slots as they become free. Results go to `target/bench/throughput.json`.
 //!
+//! `LONGSHORE_BENCH_EVENTS_IN_FLIGHT` and `LONGSHORE_BENCH_BATCH_SIZE` choose how many files are moved at once and
+//! how many a barrier batch has, see docs/benches.md.
+//!
 //! Every pass takes seconds by design, so each runs once; `scripts/bench-check` reads them.
 
 use std::cmp::Reverse;
@@ -32,6 +35,8 @@ use rand::{Rng, SeedableRng};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
+
+mod own;
 
 const RATE: f64 = 5_000_000.0;
 const CHUNK: usize = 16 * 1024;
@@ -87,9 +92,10 @@ async fn barrier_batches(
     base: &str,
     files: &[usize],
     slots: usize,
+    batch_size: usize,
 ) -> Duration {
     let started = Instant::now();
-    for batch in files.chunks(2 * slots) {
+    for batch in files.chunks(batch_size) {
         futures::stream::iter(batch)
             .for_each_concurrent(slots, |bytes| fetch(client, base, *bytes))
             .await;
@@ -166,6 +172,10 @@ fn main() {
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
+    let own = own::own();
+    let in_flight = own.and_then(|own| own.events_in_flight);
+    let all_slots = in_flight.map_or(vec![10, 50, 100], |slots| vec![slots]);
+    let batch_size = |slots| own.and_then(|own| own.batch_size).unwrap_or(2 * slots);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -193,17 +203,21 @@ fn main() {
         let files = equal(20);
         let elapsed = one_at_a_time(&client, &base, &files).await;
         report("equal/one-at-a-time", 1, &files, elapsed);
-        for slots in [10, 50, 100] {
+        for &slots in &all_slots {
             let files = equal(slots * 12);
-            let elapsed = barrier_batches(&client, &base, &files, slots).await;
+            let elapsed =
+                barrier_batches(&client, &base, &files, slots, batch_size(slots)).await;
             report("equal/barrier", slots, &files, elapsed);
             let elapsed = batch_consumer(&client, &base, &files, slots).await;
             report("equal/batch-consumer", slots, &files, elapsed);
         }
         let mut random = SmallRng::seed_from_u64(1);
-        let files = log_normal(4_000, 150_000.0, &mut random);
-        for slots in [10, 50, 100] {
-            let elapsed = barrier_batches(&client, &base, &files, slots).await;
+        // Fewer files for fewer slots of your own, so that they take as long as 4,000 over ten.
+        let count = in_flight.map_or(4_000, |slots| (400 * slots).min(4_000));
+        let files = log_normal(count, 150_000.0, &mut random);
+        for &slots in &all_slots {
+            let elapsed =
+                barrier_batches(&client, &base, &files, slots, batch_size(slots)).await;
             report("log-normal/barrier", slots, &files, elapsed);
             let elapsed = batch_consumer(&client, &base, &files, slots).await;
             report("log-normal/batch-consumer", slots, &files, elapsed);
@@ -211,6 +225,9 @@ fn main() {
         lines
     });
     fs::create_dir_all("target/bench").expect("writable");
-    fs::write("target/bench/throughput.json", format!("[{}]\n", lines.join(",\n")))
-        .expect("writable");
+    let file = match own {
+        Some(_) => "target/bench/throughput-own.json",
+        None => "target/bench/throughput.json",
+    };
+    fs::write(file, format!("[{}]\n", lines.join(",\n"))).expect("writable");
 }

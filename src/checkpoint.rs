@@ -125,40 +125,38 @@ pub struct SettledRun {
 /// How far a consumer group has come in a partition.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Checkpoint {
-    /// The watermark: the last event of which it and all before it are settled. `None` where
-    /// none is yet.
+    /// The watermark: the highest position up to which every event is settled. `None` if nothing is settled
+    /// yet.
     pub watermark: Option<Position>,
-    /// What was settled above the watermark, in ascending runs that do not touch.
+    /// The events that are settled above the watermark, as ascending runs that do not touch.
     pub settled_above: Vec<SettledRun>,
-    /// The log the numbers belong to.
+    /// The log that the numbers belong to.
     pub incarnation: Option<Incarnation>,
-    /// Counts explicit resets; the greater one wins over any position.
+    /// The number of explicit resets. The greater number wins over any position.
     pub reset_generation: u64,
     /// The owner that wrote it.
     pub lease_epoch: LeaseEpoch,
-    /// The write that left it.
+    /// The write that stored it.
     pub write_id: WriteId,
-    /// Claims of one process after the other while events waited, without progress in between.
-    /// See [`TakeoverRule`].
-    ///
-    /// [`TakeoverRule`]: crate::state::takeovers::TakeoverRule
+    /// How many owners in a row ended without progress while events waited; see
+    /// [`ConsumerOptions::max_takeovers`](crate::ConsumerOptions::max_takeovers).
     pub takeovers_without_progress: u32,
-    /// The last of the events of which one may end its process. `None`: none is suspected.
+    /// One event up to this number may end its process. `None`: no event is suspected.
     #[serde(default)]
     pub suspects_to: Option<SequenceNumber>,
-    /// The event that was tried last of those.
+    /// The suspected event that was tried last.
     #[serde(default)]
     pub trial: Option<Trial>,
 }
 
-/// An event that may end its process is handled while nothing else of it is.
+/// A trial: an event that may end its process is handled while nothing else of its consumer is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Trial {
-    /// Which.
+    /// The event.
     pub event: SequenceNumber,
-    /// Whether it was being handled when this was written.
+    /// Whether the event was being handled when this was written.
     pub is_on: bool,
-    /// Owners that ended while it was.
+    /// How many owners ended while it was handled.
     pub deaths: u32,
 }
 

@@ -1,7 +1,7 @@
-//! Every knob of the consumer, its default, and what it may be.
+//! Every option of the consumer, its default, and its allowed values.
 //!
-//! A default lives in one `DEFAULT_` constant. [`ConsumerOptions::validate`] checks each value
-//! and the pairs that depend on each other, and names field, value and bound.
+//! Each default is a `DEFAULT_` constant. [`ConsumerOptions::validate`] checks each value, and the pairs that
+//! depend on each other. Its error names field, value and bound.
 
 mod along;
 mod choices;
@@ -35,101 +35,98 @@ pub use retries::{
 use crate::error::{ErrorClass, InvalidConfig};
 use crate::event::StartPosition;
 use crate::lanes::LaneRule;
-use crate::state::backoff::Backoff;
-use crate::state::takeovers::MIN_TAKEOVERS;
-#[cfg(doc)]
-use crate::state::takeovers::TakeoverRule;
+pub use crate::state::backoff::Backoff;
+pub use crate::state::takeovers::MIN_TAKEOVERS;
 
-/// Default of [`ConsumerOptions::max_batch_size`].
+/// Default of [`ConsumerOptions::max_batch_size`]: 20.
 pub const DEFAULT_MAX_BATCH_SIZE: usize = 20;
 /// Default of [`ConsumerOptions::max_batch_bytes`]: 4 MiB.
 pub const DEFAULT_MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
-/// Default of [`ConsumerOptions::batch_timeout`].
+/// Default of [`ConsumerOptions::batch_timeout`]: 1 s.
 pub const DEFAULT_BATCH_TIMEOUT: Duration = Duration::from_secs(1);
-/// Default of [`ConsumerOptions::max_batches_in_flight`].
+/// Default of [`ConsumerOptions::max_batches_in_flight`]: 4.
 pub const DEFAULT_MAX_BATCHES_IN_FLIGHT: usize = 4;
-/// Default of [`ConsumerOptions::max_events_in_flight`].
+/// Default of [`ConsumerOptions::max_events_in_flight`]: 10.
 pub const DEFAULT_MAX_EVENTS_IN_FLIGHT: usize = 10;
-/// Default of [`ConsumerOptions::window_events`].
+/// Default of [`ConsumerOptions::window_events`]: 4,096.
 pub const DEFAULT_WINDOW_EVENTS: usize = 4_096;
-/// Greatest [`ConsumerOptions::window_events`].
+/// The largest [`ConsumerOptions::window_events`]: 32,768.
 pub const MAX_WINDOW_EVENTS: usize = 32_768;
 /// Default of [`ConsumerOptions::memory_budget_bytes`]: 256 MiB.
 pub const DEFAULT_MEMORY_BUDGET_BYTES: usize = 256 * 1024 * 1024;
-/// Default of [`ConsumerOptions::prefetch_events`], the SDK's own.
+/// Default of [`ConsumerOptions::prefetch_events`]: 300.
 pub const DEFAULT_PREFETCH_EVENTS: u32 = 300;
-/// Default of [`ConsumerOptions::handler_timeout`].
+/// Default of [`ConsumerOptions::handler_timeout`]: 15 min.
 pub const DEFAULT_HANDLER_TIMEOUT: Duration = Duration::from_secs(15 * 60);
-/// Default of [`ConsumerOptions::max_attempts`].
+/// Default of [`ConsumerOptions::max_attempts`]: 5.
 pub const DEFAULT_MAX_ATTEMPTS: u32 = 5;
-/// Default of [`ConsumerOptions::max_age`].
+/// Default of [`ConsumerOptions::max_age`]: 24 h.
 pub const DEFAULT_MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
-/// Default of [`ConsumerOptions::park_after`].
+/// Default of [`ConsumerOptions::park_after`]: 60 s.
 pub const DEFAULT_PARK_AFTER: Duration = Duration::from_secs(60);
-/// Default of [`ConsumerOptions::park_delays`]: 5 minutes, 30 minutes, 2 hours, 8 hours.
+/// Default of [`ConsumerOptions::park_delays`]: 5 min, 30 min, 2 h, 8 h.
 pub const DEFAULT_PARK_DELAYS: [Duration; 4] = [
     Duration::from_secs(5 * 60),
     Duration::from_secs(30 * 60),
     Duration::from_secs(2 * 60 * 60),
     Duration::from_secs(8 * 60 * 60),
 ];
-/// Shortest of [`ConsumerOptions::park_delays`].
+/// The shortest delay of [`ConsumerOptions::park_delays`]: 1 ms.
 pub const MIN_PARK_DELAY: Duration = Duration::from_millis(1);
-/// Most [`ConsumerOptions::park_delays`].
+/// The most delays of [`ConsumerOptions::park_delays`]: 64.
 pub const MAX_PARK_DELAYS: usize = 64;
-/// Default of [`ConsumerOptions::max_parked_events`].
+/// Default of [`ConsumerOptions::max_parked_events`]: 100,000.
 pub const DEFAULT_MAX_PARKED_EVENTS: usize = 100_000;
-/// Greatest [`ConsumerOptions::max_parked_events`].
+/// The largest [`ConsumerOptions::max_parked_events`]: 1,000,000.
 pub const MAX_PARKED_EVENTS: usize = 1_000_000;
-/// Default of [`ConsumerOptions::max_takeovers`].
+/// Default of [`ConsumerOptions::max_takeovers`]: 7.
 pub const DEFAULT_MAX_TAKEOVERS: u32 = 7;
-/// Default of [`ConsumerOptions::retry_backoff`].
+/// Default of [`ConsumerOptions::retry_backoff`]: 1 s, doubled up to 60 s.
 pub const DEFAULT_RETRY_BACKOFF: Backoff =
     Backoff::doubling(Duration::from_secs(1), Duration::from_secs(60));
-/// Default of [`ConsumerOptions::reopen_backoff`].
+/// Default of [`ConsumerOptions::reopen_backoff`]: 100 ms, doubled up to 30 s.
 pub const DEFAULT_REOPEN_BACKOFF: Backoff =
     Backoff::doubling(Duration::from_millis(100), Duration::from_secs(30));
-/// Default of [`ConsumerOptions::checkpoint_min_interval`].
+/// Default of [`ConsumerOptions::checkpoint_min_interval`]: 1 s.
 pub const DEFAULT_CHECKPOINT_MIN_INTERVAL: Duration = Duration::from_secs(1);
-/// Default of [`ConsumerOptions::drain_timeout`].
+/// Default of [`ConsumerOptions::drain_timeout`]: 30 s.
 pub const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
-/// Default of [`ConsumerOptions::connect_timeout`].
+/// Default of [`ConsumerOptions::connect_timeout`]: 20 s.
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
-/// Default of [`ConsumerOptions::store_timeout`].
+/// Default of [`ConsumerOptions::store_timeout`]: 30 s.
 pub const DEFAULT_STORE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Default of [`LeaseOptions::heartbeat_interval`].
+/// Default of [`LeaseOptions::heartbeat_interval`]: 5 s.
 pub const DEFAULT_HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
-/// Default of [`LeaseOptions::lease_expiry`].
+/// Default of [`LeaseOptions::lease_expiry`]: 30 s.
 pub const DEFAULT_LEASE_EXPIRY: Duration = Duration::from_secs(30);
-/// Default of [`LeaseOptions::foreign_lease_expiry`], the longest that a processor of another SDK
-/// waits by default.
+/// Default of [`LeaseOptions::foreign_lease_expiry`]: 2 min.
 pub const DEFAULT_FOREIGN_LEASE_EXPIRY: Duration = Duration::from_secs(120);
-/// Default of [`LeaseOptions::look_interval`].
+/// Default of [`LeaseOptions::look_interval`]: 10 s.
 pub const DEFAULT_LOOK_INTERVAL: Duration = Duration::from_secs(10);
-/// Default of [`LeaseOptions::hand_off_timeout`].
+/// Default of [`LeaseOptions::hand_off_timeout`]: 1 min.
 pub const DEFAULT_HAND_OFF_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Longest duration a setting takes: a year. Longer ones are mistakes, and overflow clocks.
+/// The longest duration of a setting: a year. A longer one is a mistake, and overflows clocks.
 pub const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-/// Most slots a setting takes.
+/// The most slots of a setting: 1,000,000.
 pub const MAX_SLOTS: usize = 1_000_000;
 
-/// Which events are handled in order. Those of another key, or of another partition, pass them.
+/// Which events are handled in order. Events of other keys, or of other partitions, do not wait for them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum Ordering {
-    /// None: events begin in order as slots are free, and end as they end.
+    /// None. Events begin in order, as slots become free, and end in any order.
     #[default]
     Unordered,
-    /// Those of a partition key, as [`LaneRule::per_key`] has them.
+    /// The events of a partition key: [`LaneRule::per_key`].
     PerKey,
-    /// Those of a partition, as [`LaneRule::per_partition`] has them.
+    /// The events of a partition: [`LaneRule::per_partition`].
     PerPartition,
 }
 
 impl Ordering {
-    /// The lanes it stands for.
+    /// The rule of lanes that it stands for; `None` for [`Unordered`](Self::Unordered).
     pub fn rule(self) -> Option<LaneRule> {
         match self {
             Ordering::Unordered => None,
@@ -138,7 +135,7 @@ impl Ordering {
         }
     }
 
-    /// As a setting spells it.
+    /// The word that a setting uses for it.
     pub fn as_str(self) -> &'static str {
         match self {
             Ordering::Unordered => "unordered",
@@ -152,40 +149,40 @@ impl Ordering {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum OwnerLevel {
-    /// The lease epoch: a later owner's links win over an earlier one's at the broker.
+    /// The lease epoch. At the broker, the links of a later owner win over those of an earlier one.
     #[default]
     LeaseEpoch,
-    /// This level, always. Workers of one checkpoint store must have the same one: a newcomer
-    /// claims the checkpoint before the broker compares levels, so a lower one would end the
-    /// owner and then be refused itself.
+    /// Always this level. All workers of a checkpoint store must have the same level. A newcomer claims the
+    /// checkpoint before the broker compares levels, so one with a lower level would end the owner and then
+    /// be refused itself.
     Fixed(i64),
-    /// None: the partition is shared with other readers of the group.
+    /// No level. The partition is shared with other readers of the group.
     None,
 }
 
-/// Where to go on when the checkpoint's position is not in the log: the hub was created anew,
-/// its log is shorter than the position, or the service refuses the position.
+/// Where to go on if the position of the checkpoint is not in the log. That happens when the hub was created
+/// anew, when the log ends before the position, or when the service refuses the position.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum PositionLost {
-    /// With the oldest event: nothing is lost, some may be repeated.
+    /// With the oldest event. Nothing is lost, and some events may be repeated.
     #[default]
     Earliest,
-    /// With what is enqueued from now on.
+    /// With the events that are enqueued from now on.
     Latest,
-    /// Stop the partition and wait for an operator.
+    /// Nowhere: the partition stops and waits for an operator.
     Stop,
 }
 
-/// What becomes of handler calls that run when their partition is lost to another owner. Whatever
-/// they do, it is not checkpointed: the new owner gets the same events.
+/// What happens to running handler calls when their partition is lost to another owner. What they do is not
+/// checkpointed: the new owner gets the same events.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum LostPartition {
     /// They are asked to give up, and dropped a second later.
     #[default]
     Cancel,
-    /// They finish, within [`ConsumerOptions::handler_timeout`]. They are told that the partition
-    /// is lost. Until then it does not come back to this worker.
+    /// They finish, within [`ConsumerOptions::handler_timeout`]. They are told that the partition is lost.
+    /// The partition does not come back to this worker before they have ended.
     Finish,
 }
 
@@ -193,10 +190,10 @@ pub enum LostPartition {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum UncheckpointedEvents {
-    /// Go on. A crash may repeat everything since the last acknowledged checkpoint.
+    /// Go on. A crash may repeat everything since the last checkpoint that was acknowledged.
     #[default]
     Unlimited,
-    /// Pause intake when a crash would repeat this many events of a partition.
+    /// Take in no more events of a partition when a crash would repeat this many.
     PauseAt(u64),
 }
 
@@ -204,20 +201,22 @@ pub enum UncheckpointedEvents {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct LeaseOptions {
-    /// Between two heartbeats. Default [`DEFAULT_HEARTBEAT_INTERVAL`].
+    /// The time between two heartbeats. Default: 5 s ([`DEFAULT_HEARTBEAT_INTERVAL`]).
     pub heartbeat_interval: Duration,
-    /// A worker whose last heartbeat is older has lost its leases; at least three heartbeats.
-    /// Default [`DEFAULT_LEASE_EXPIRY`].
+    /// When a worker has lost its leases: its last heartbeat is older than this. At least three heartbeat
+    /// intervals. Default: 30 s ([`DEFAULT_LEASE_EXPIRY`]).
     pub lease_expiry: Duration,
-    /// An ownership of another SDK's processor that was not renewed for this long is free.
-    /// Default [`DEFAULT_FOREIGN_LEASE_EXPIRY`].
+    /// When an ownership of a processor of another SDK is free: it was not renewed for this long. The default
+    /// is the longest time that such a processor waits by default.
+    /// Default: 2 min ([`DEFAULT_FOREIGN_LEASE_EXPIRY`]).
     pub foreign_lease_expiry: Duration,
-    /// Between two looks at the leases while nothing changes; at most half of the expiry. Default
-    /// [`DEFAULT_LOOK_INTERVAL`].
+    /// The time between two looks at the leases while nothing changes. At most half of the lease expiry.
+    /// Default: 10 s ([`DEFAULT_LOOK_INTERVAL`]).
     pub look_interval: Duration,
-    /// How long a hand-off waits for handlers before it is put off; it cuts none. Handlers that take
-    /// longer can stop instead ([`EventContext::handing_off`](crate::consumer::EventContext::handing_off)).
-    /// Default [`DEFAULT_HAND_OFF_TIMEOUT`].
+    /// How long a hand-off waits for handlers before it is put off. It cuts no handler. A handler that takes
+    /// longer can stop instead
+    /// ([`EventContext::handing_off`](crate::consumer::EventContext::handing_off)).
+    /// Default: 1 min ([`DEFAULT_HAND_OFF_TIMEOUT`]).
     pub hand_off_timeout: Duration,
 }
 
@@ -276,100 +275,102 @@ impl LeaseOptions {
     }
 }
 
-/// The settings of a consumer.
+/// The options of a consumer.
 #[derive(Clone, PartialEq, Debug)]
 #[non_exhaustive]
 pub struct ConsumerOptions {
-    /// Most events in a batch. Default [`DEFAULT_MAX_BATCH_SIZE`].
+    /// The most events in a batch. Default: 20 ([`DEFAULT_MAX_BATCH_SIZE`]).
     pub max_batch_size: usize,
-    /// Most bytes in a batch; a larger event travels alone. Default [`DEFAULT_MAX_BATCH_BYTES`].
+    /// The most bytes in a batch. A larger event is a batch of its own.
+    /// Default: 4 MiB ([`DEFAULT_MAX_BATCH_BYTES`]).
     pub max_batch_bytes: usize,
-    /// Longest wait for a batch to fill. Default [`DEFAULT_BATCH_TIMEOUT`].
+    /// How long a batch waits to fill. Default: 1 s ([`DEFAULT_BATCH_TIMEOUT`]).
     pub batch_timeout: Duration,
-    /// Slots of a batch handler, shared by all partitions. Default
-    /// [`DEFAULT_MAX_BATCHES_IN_FLIGHT`].
+    /// How many batches are handled at once, over all partitions, by a batch handler.
+    /// Default: 4 ([`DEFAULT_MAX_BATCHES_IN_FLIGHT`]).
     pub max_batches_in_flight: usize,
-    /// Slots of an event handler, shared by all partitions. Default
-    /// [`DEFAULT_MAX_EVENTS_IN_FLIGHT`].
+    /// How many events are handled at once, over all partitions, by an event handler.
+    /// Default: 10 ([`DEFAULT_MAX_EVENTS_IN_FLIGHT`]).
     pub max_events_in_flight: usize,
-    /// Which events are handled in order. Default: none. Other lanes are a matter of the builder, see
+    /// Which events are handled in order. Default: none ([`Ordering::Unordered`]). For other lanes use
     /// [`BatchConsumerBuilder::lanes`](crate::consumer::BatchConsumerBuilder::lanes).
     pub ordering: Ordering,
-    /// W: most events of a partition received and not yet below the watermark. Default
-    /// [`DEFAULT_WINDOW_EVENTS`], at most [`MAX_WINDOW_EVENTS`].
+    /// The window W: the most events of a partition that are received and not yet below the watermark.
+    /// Default: 4,096 ([`DEFAULT_WINDOW_EVENTS`]). At most 32,768 ([`MAX_WINDOW_EVENTS`]).
     pub window_events: usize,
-    /// Memory for events received and not settled, and for what links hold ahead, over all
-    /// partitions; see [`crate::state::prefetch`]. Default [`DEFAULT_MEMORY_BUDGET_BYTES`].
+    /// Memory for events, over all partitions. Seven eighths are for events that are received and not settled,
+    /// one eighth is for what links hold ahead. An event counts as its body, properties and annotations plus
+    /// 512 bytes. Default: 256 MiB ([`DEFAULT_MEMORY_BUDGET_BYTES`]).
     pub memory_budget_bytes: usize,
-    /// Most events that a link may hold ahead. Default [`DEFAULT_PREFETCH_EVENTS`].
+    /// The most events that a link holds ahead. A link holds fewer if they do not fit into its part of the
+    /// memory budget. Default: 300 ([`DEFAULT_PREFETCH_EVENTS`]).
     pub prefetch_events: u32,
-    /// How long a handler may take; then its future is dropped and its events are retried.
-    /// `None`: as long as it likes. Default [`DEFAULT_HANDLER_TIMEOUT`].
+    /// How long a handler may take. After that its future is dropped, and its events are retried. `None`: as
+    /// long as it likes. Default: 15 min ([`DEFAULT_HANDLER_TIMEOUT`]).
     pub handler_timeout: Option<Duration>,
-    /// How often a handler gets an event before it becomes a dead letter. Where the failure may pass and
-    /// nothing has succeeded at its destination since the event failed first, the event is tried on
-    /// until something has, or until [`max_age`](Self::max_age); but 1 means that it is never tried
-    /// again. What fails while its destination is only probed uses up no attempt. Default
-    /// [`DEFAULT_MAX_ATTEMPTS`].
+    /// How many times a handler gets an event before it is parked or becomes a dead letter. 1 means that
+    /// nothing is tried again. A failure that may pass has one more rule: if nothing has succeeded at its
+    /// destination since the event failed first, the event is tried further, until something succeeds there
+    /// or until [`max_age`](Self::max_age). A failure while the destination gets probes only uses up no
+    /// attempt. Default: 5 ([`DEFAULT_MAX_ATTEMPTS`]).
     pub max_attempts: u32,
-    /// How long an event is tried while nothing succeeds at its destination. Zero: destinations are not
-    /// looked at, nothing is left alone, and what failed [`max_attempts`](Self::max_attempts) times is given
-    /// up. Default [`DEFAULT_MAX_AGE`].
+    /// How long an event is tried while nothing succeeds at its destination. With zero, destinations are not
+    /// considered, no destination is left alone, and an event is given up after
+    /// [`max_attempts`](Self::max_attempts). Default: 24 h ([`DEFAULT_MAX_AGE`]).
     pub max_age: Duration,
-    /// The longest delay that an event waits for in place, while it holds the watermark; for a longer one it
-    /// is parked, where the consumer has a
-    /// [`failure_store`](crate::consumer::BatchConsumerBuilder::failure_store). A destination that is
-    /// limited by lanes and fails for so long has its events parked as well. Default
-    /// [`DEFAULT_PARK_AFTER`], 60 s.
+    /// The longest delay for which an event waits in place, where it holds the watermark. For a longer delay it
+    /// is parked, if the consumer has a
+    /// [`failure_store`](crate::consumer::BatchConsumerBuilder::failure_store). If a limited lane fails for
+    /// this long, the events that wait for it are parked as well. Default: 60 s ([`DEFAULT_PARK_AFTER`]).
     pub park_after: Duration,
-    /// For how long an event is parked that failed [`max_attempts`](Self::max_attempts) times in place and
-    /// may succeed later: the first time, the second, and so on; after the last it becomes a dead letter.
-    /// Empty: nothing is parked. Default [`DEFAULT_PARK_DELAYS`]: 5 min, 30 min, 2 h, 8 h.
+    /// How long an event is parked after it failed [`max_attempts`](Self::max_attempts) times in place and may
+    /// still succeed: the first time, the second time, and so on. After the last time it becomes a dead
+    /// letter. If the list is empty, nothing is parked.
+    /// Default: 5 min, 30 min, 2 h, 8 h ([`DEFAULT_PARK_DELAYS`]).
     pub park_delays: Vec<Duration>,
-    /// Most events of a partition that are parked. What fails beyond them is treated as without a failure
-    /// store: tried in place, and given up as [`max_attempts`](Self::max_attempts) says. They cost some
-    /// 200 bytes of memory each, whatever their size. Default [`DEFAULT_MAX_PARKED_EVENTS`], 100,000.
+    /// The most parked events of a partition. An event that fails beyond that is treated as without a failure
+    /// store: tried in place, then given up as [`max_attempts`](Self::max_attempts) says. A parked event costs
+    /// some 200 bytes of memory, whatever its size. Default: 100,000 ([`DEFAULT_MAX_PARKED_EVENTS`]).
     pub max_parked_events: usize,
-    /// How many owners of a partition may end one after the other without progress before an
-    /// event that was on trial when two of them did becomes a dead letter: an event that ends its
-    /// process would do so for ever. Fewer and fewer events are in flight until it is found, see
-    /// [`TakeoverRule`]. `None`: it goes on for ever. Default [`DEFAULT_MAX_TAKEOVERS`], at least
-    /// [`MIN_TAKEOVERS`].
+    /// How many owners of a partition may end one after the other without progress before the event that ends
+    /// them becomes a dead letter. Otherwise such an event would end every process for ever. The search
+    /// begins four ends earlier: 256 events are in flight, then 16, then one, which is on trial; see
+    /// [`guarantees`](crate::guarantees). `None`: no event is searched for.
+    /// Default: 7 ([`DEFAULT_MAX_TAKEOVERS`]). At least 6 ([`MIN_TAKEOVERS`]).
     pub max_takeovers: Option<u32>,
-    /// Delays between attempts. Default [`DEFAULT_RETRY_BACKOFF`]; longer after
-    /// [`ErrorClass::Throttling`] and [`ErrorClass::Auth`], see [`MIN_THROTTLING_DELAY`] and
-    /// [`MIN_AUTH_DELAY`].
+    /// Delays between attempts. Default: 1 s, doubled up to 60 s ([`DEFAULT_RETRY_BACKOFF`]).
+    /// The first delay is at least 4 s after [`ErrorClass::Throttling`] ([`MIN_THROTTLING_DELAY`]), and at
+    /// least 10 s after [`ErrorClass::Auth`] ([`MIN_AUTH_DELAY`]).
     pub retry_backoff: Backoff,
-    /// Attempts and delays of their own for failures of some classes. Default: none.
+    /// Other attempts and delays for failures of some classes. Default: none.
     pub retry_policies: RetryPolicies,
-    /// Shortest time between two checkpoint writes of a partition. Default
-    /// [`DEFAULT_CHECKPOINT_MIN_INTERVAL`].
+    /// The shortest time between two checkpoint writes of a partition.
+    /// Default: 1 s ([`DEFAULT_CHECKPOINT_MIN_INTERVAL`]).
     pub checkpoint_min_interval: Duration,
-    /// What to do when checkpoints cannot be written. Default: go on.
+    /// What to do when checkpoints cannot be written. Default: go on
+    /// ([`UncheckpointedEvents::Unlimited`]).
     pub uncheckpointed_events: UncheckpointedEvents,
-    /// How long a drain waits for handlers before it cuts them. Default
-    /// [`DEFAULT_DRAIN_TIMEOUT`].
+    /// How long a drain waits for handlers before it cuts them. Default: 30 s ([`DEFAULT_DRAIN_TIMEOUT`]).
     pub drain_timeout: Duration,
-    /// How long a run tries to connect for the first time: to read its hub, and then, as long again,
-    /// to see the leases where there are some. After that it ends with
-    /// [`NeverConnected`](crate::consumer::ExitReason::NeverConnected). A hub that is not there ends
-    /// it at once, and credentials that are refused after
-    /// [`REFUSAL_GRACE`](crate::state::first_connection::REFUSAL_GRACE). Once connected, it
-    /// reconnects for ever. `None`: it tries for as long as it may help. Default
-    /// [`DEFAULT_CONNECT_TIMEOUT`].
+    /// How long a run tries to connect for the first time: to read its hub, and then, for as long again, to
+    /// read the leases if it has some. After that it ends with
+    /// [`NeverConnected`](crate::consumer::ExitReason::NeverConnected). It ends at once if the hub does not
+    /// exist, and after 5 s
+    /// ([`REFUSAL_GRACE`](crate::consumer::REFUSAL_GRACE)) if the credentials are refused. Once connected, it reconnects for ever. `None`: it
+    /// tries for as long as it may help. Default: 20 s ([`DEFAULT_CONNECT_TIMEOUT`]).
     pub connect_timeout: Option<Duration>,
-    /// How long one call of the checkpoint store or the dead-letter sink may take. Default
-    /// [`DEFAULT_STORE_TIMEOUT`].
+    /// How long one call of the checkpoint store or of the dead-letter sink may take.
+    /// Default: 30 s ([`DEFAULT_STORE_TIMEOUT`]).
     pub store_timeout: Duration,
-    /// Where to begin without a checkpoint. Default: the oldest event.
+    /// Where to begin in a partition that has no checkpoint. Default: the oldest event.
     pub start_position: StartPosition,
-    /// Where to go on when the position is not in the log. Default: the oldest event.
+    /// Where to go on if the position of the checkpoint is not in the log. Default: the oldest event.
     pub position_lost: PositionLost,
-    /// What becomes of handler calls whose partition is lost. Default: they are cancelled.
+    /// What happens to handler calls whose partition is lost. Default: they are cancelled.
     pub lost_partition: LostPartition,
     /// The owner level of the links. Default: the lease epoch.
     pub owner_level: OwnerLevel,
-    /// Delays between attempts to open a link. Default [`DEFAULT_REOPEN_BACKOFF`].
+    /// Delays between attempts to open a link. Default: 100 ms, doubled up to 30 s ([`DEFAULT_REOPEN_BACKOFF`]).
     pub reopen_backoff: Backoff,
 }
 
@@ -463,16 +464,16 @@ impl ConsumerOptions {
         Ok(())
     }
 
-    /// How events are tried whose failure is of this class.
+    /// How events are tried when their failure is of this class.
     pub fn retry_policy(&self, class: ErrorClass) -> RetryPolicy {
         let common = RetryPolicy::new(self.max_attempts, self.retry_backoff);
         self.retry_policies.of(class, common)
     }
 
-    /// Checks that what is in flight in batches fits in the window W.
+    /// Checks that the batches in flight fit in the window W.
     ///
     /// # Errors
-    /// Where it does not.
+    /// If they do not.
     pub fn validate_batches(&self) -> Result<(), InvalidConfig> {
         let in_flight = self.max_batch_size.saturating_mul(self.max_batches_in_flight);
         if in_flight > self.window_events {

@@ -139,7 +139,7 @@ impl DurableFolder {
         flushed
     }
 
-    /// Reads a file; `None` where there is none.
+    /// Reads a file; `None` if there is none.
     pub(crate) fn read(&self, folder: &Path, file: &str) -> io::Result<Option<Vec<u8>>> {
         if !self.exists(folder)? {
             return Ok(None);
@@ -155,7 +155,7 @@ impl DurableFolder {
         Ok(Some(content))
     }
 
-    /// Removes a file, where there is one.
+    /// Removes a file, if there is one.
     pub(crate) fn remove(&self, folder: &Path, file: &str) -> io::Result<()> {
         match fs::remove_file(self.root.join(folder).join(file)) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
@@ -389,7 +389,7 @@ pub(crate) fn escape(name: &str) -> String {
     escaped
 }
 
-/// The text that [`escape`] made the file name of; `None` where it was cut, or is foreign.
+/// The text that [`escape`] made the file name of; `None` if it was cut, or is foreign.
 pub(crate) fn unescape(escaped: &str) -> Option<String> {
     if escaped == "%" {
         return Some(String::new());

@@ -55,7 +55,7 @@ impl ErrorClass {
         }
     }
 
-    /// The class that is this word; `None` where there is none.
+    /// The class that is this word; `None` if there is none.
     pub fn from_word(word: &str) -> Option<Self> {
         const ALL: [ErrorClass; 10] = [
             ErrorClass::Transient,

@@ -18,7 +18,7 @@ pub(crate) fn push(text: &mut String, bytes: &[u8]) {
     }
 }
 
-/// So many bytes from twice as many digits, in either case; `None` where it is anything else.
+/// So many bytes from twice as many digits, in either case; `None` if it is anything else.
 pub fn from_hex<const N: usize>(digits: &str) -> Option<[u8; N]> {
     let digits = digits.as_bytes();
     if digits.len() != 2 * N {

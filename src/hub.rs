@@ -27,11 +27,11 @@ impl HubProperties {
 pub struct LogProperties {
     /// The oldest sequence number that may still be read.
     pub begin: SequenceNumber,
-    /// The newest event's sequence number; `None` where nothing was ever enqueued.
+    /// The newest event's sequence number; `None` if nothing was ever enqueued.
     pub last_enqueued: Option<SequenceNumber>,
     /// When the newest event was enqueued.
     pub last_enqueued_time: Option<SystemTime>,
-    /// The newest event's offset, where the transport gives one.
+    /// The newest event's offset, if the transport gives one.
     pub last_enqueued_offset: Option<Offset>,
 }
 
@@ -51,7 +51,7 @@ impl LogProperties {
         self
     }
 
-    /// The number of the newest event, or, where there never was one, the number before the
+    /// The number of the newest event, or, if there never was one, the number before the
     /// first.
     pub fn end(&self) -> SequenceNumber {
         self.last_enqueued.unwrap_or(SequenceNumber(self.begin.0.saturating_sub(1)))

@@ -283,7 +283,7 @@ pub struct LaneSnapshot {
 pub enum LaneHold {
     /// As much of the lane is under way as may be.
     Full,
-    /// The lane is closed for so long yet.
+    /// How long the lane is still closed.
     ClosedFor(Duration),
 }
 

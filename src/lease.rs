@@ -1,4 +1,4 @@
-//! Who owns which partition, and who is there to own one: the values of leases.
+//! The values of leases: which worker owns a partition, and which workers are alive.
 //!
 //! A *lease* is the ownership of a partition in the store. It is as good as its owner is alive:
 //! a worker of ours by the heartbeat of its [`Member`] record, a foreign processor by the age of
@@ -15,7 +15,7 @@ name_type!(
     OwnerId
 );
 
-/// Who has a partition, by its ownership record.
+/// An ownership record: the worker that has a partition.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum Holder {
@@ -41,7 +41,7 @@ impl Holder {
 /// The ownership record of a partition.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Ownership {
-    /// Who has it.
+    /// The owner.
     pub holder: Holder,
     /// The worker that a hand-off under way is for: the holder drains, and then writes it here as
     /// the holder.

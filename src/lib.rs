@@ -1,8 +1,8 @@
 //! Batch-concurrent consumers for Azure Event Hubs, built for moving files.
 //!
-//! A [`BatchConsumer`] reads every partition of a hub, runs a handler for many events at once,
-//! sends what failed for good to a dead-letter sink, and keeps its place in a checkpoint store.
-//! Delivery is at least once; what is repeated, and when, is stated in [`guarantees`].
+//! A [`BatchConsumer`] reads every partition of a hub and runs a handler for many events at once. It sends
+//! events that fail for good to a dead-letter sink, and keeps its place in a checkpoint store. Delivery is at
+//! least once; [`guarantees`] says what is repeated, and when.
 //!
 //! ```text
 //!  hub ── link ──> BatchConsumer ── slots ──> your handler ──> outcome per event
@@ -36,20 +36,18 @@
 //!
 //! # The parts
 //!
-//! - [`settings`]: what the environment and a file say, checked. [`connection_test`]: whether it
-//!   leads to a hub.
-//! - [`consumer`]: the engine, and its faces: [`BatchConsumer`] for many events at once,
-//!   [`EventConsumer`] for one after the other, [`ConsumerSet`] for several entities. [`config`]:
-//!   its knobs.
-//! - [`lanes`]: which events are handled in order, and how many of a kind at once.
-//! - [`transport`]: links to a hub, over the Azure SDK or in memory.
-//! - [`checkpoint_store`], [`failure_store`], [`dead_letter`], [`blob_store`]: where things are kept; each a
-//!   port with adapters.
-//! - `transfer` (feature `transfer`): workers that move files, built on the consumer. [`producer`]:
-//!   publishing.
-//! - [`replay`]: hands dead letters out again, as a job.
-//! - [`state`]: the decisions, as state machines without I/O.
-//! - [`credential`]: who we are to Microsoft Entra ID, and where secrets are.
+//! - [`settings`] reads the environment and a file, and checks them. [`connection_test`] tests whether they
+//!   lead to a hub.
+//! - [`consumer`] has [`BatchConsumer`] for many events at once, [`EventConsumer`] for one after the other, and
+//!   [`ConsumerSet`] for several entities. [`config`] has their options, each with its default.
+//! - [`lanes`] says which events are handled in order, and how many of a kind at once.
+//! - [`transport`] has the links to a hub, over the Azure SDK or in memory.
+//! - [`checkpoint_store`], [`lease_store`], [`failure_store`], [`dead_letter`] and [`blob_store`] keep things.
+//!   Each is a trait with implementations.
+//! - `transfer` (feature `transfer`) has workers that move files. They are built on the consumer.
+//! - [`producer`] publishes events.
+//! - [`replay`] hands dead letters out again, as a job.
+//! - [`credential`] says who we are to Microsoft Entra ID, and where secrets are.
 //!
 //! # Features
 //!
@@ -59,16 +57,16 @@
 //! ```
 //!
 //! - `event-hubs` (default): Azure Event Hubs over the Azure SDK, AMQP over TCP and over WebSocket.
-//! - `blob`: checkpoints, leases and files in Azure Blob Storage: workers share the partitions, and move
-//!   files from and to containers.
+//! - `blob`: checkpoints, leases and files in Azure Blob Storage. Workers share the partitions, and move files
+//!   from and to containers.
 //! - `transfer`: workers that download and upload files.
 //! - `identity`: Microsoft Entra ID, by developer tools, managed identity or workload identity.
-//! - `key-vault`: connection strings of `event-hubs`, which it includes, from Azure Key Vault;
-//!   `identity` or a credential of one's own opens it.
-//! - `testing`: for tests of one's own handlers, workers and stores: calls of a handler without a hub, a whole
+//! - `key-vault`: connection strings from Azure Key Vault. It includes `event-hubs`, and needs `identity` or a
+//!   credential of your own to open the vault.
+//! - `testing`: for your own tests of handlers, workers and stores: calls of a handler without a hub, a whole
 //!   worker offline, faults of every port, contracts, a crash.
 //!
-//! Settings that ask for a feature that is not there name it.
+//! If a setting asks for a feature that is not compiled in, the error names the feature.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -99,6 +97,7 @@ pub mod replay;
 pub mod secret;
 pub mod settings;
 mod shutdown;
+#[doc(hidden)]
 pub mod state;
 pub mod telemetry;
 #[cfg(feature = "testing")]

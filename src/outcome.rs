@@ -1,33 +1,33 @@
-//! What became of one event.
+//! How a handler ends an event.
 //!
-//! A handler ends each event with an [`Outcome`]. [`Outcome::Done`] and [`Outcome::Skip`]
-//! settle the event at once; [`Outcome::DeadLetter`] settles it when the dead letter's write
-//! is acknowledged; [`Outcome::Retry`] does not settle it; [`Outcome::Abort`] leaves it
-//! unsettled and stops the consumer.
+//! A handler ends each event with an [`Outcome`]. [`Outcome::Done`] and [`Outcome::Skip`] settle the event at
+//! once. [`Outcome::DeadLetter`] settles it when the dead letter is written and acknowledged. [`Outcome::Retry`]
+//! does not settle it. [`Outcome::Abort`] leaves it unsettled and stops the consumer.
 
 use std::time::Duration;
 
 use crate::error::{Error, ErrorClass, OneLine, error_chain};
 use crate::event::SequenceNumber;
 
-/// What became of one event.
+/// How a handler ends an event.
 #[derive(Clone, PartialEq, Debug)]
 #[non_exhaustive]
 #[must_use]
 pub enum Outcome {
     /// Finished.
     Done,
-    /// Not for this consumer, or finished before; counts as finished.
+    /// Not for this consumer, or finished before. It counts as finished. The text is the reason.
     Skip(String),
-    /// Failed in a way that may pass: run the handler again.
+    /// Failed in a way that may pass: run the handler again later.
     Retry(RetryRequest),
     /// Failed for good: write it to the dead-letter sink.
     DeadLetter(Failure),
-    /// The environment is broken (a full disk, a missing folder): drain and stop the consumer;
-    /// the event is delivered again by the next run.
+    /// The environment is broken (a full disk, a missing folder): drain and stop the consumer. The next run
+    /// delivers the event again.
     Abort(Failure),
-    /// Work goes on elsewhere, and its [`Settler`](crate::consumer::Settler) ends the event. Comes
-    /// with the settler, and is for the same event and attempt alone.
+    /// The work goes on elsewhere, and a [`Settler`](crate::consumer::Settler) ends the event.
+    /// [`EventContext::defer`](crate::consumer::EventContext::defer) gives both. This outcome is valid only for
+    /// the event and the attempt that it was made for.
     Deferred(Deferred),
 }
 
@@ -45,28 +45,29 @@ impl Deferred {
 }
 
 impl Outcome {
-    /// Finished before, or not for this consumer.
+    /// The event is not for this consumer, or was finished before.
     pub fn skip(reason: impl Into<String>) -> Self {
         Outcome::Skip(reason.into())
     }
 
-    /// Try again after the configured back-off.
+    /// Try the event again after the configured back-off.
     pub fn retry(failure: impl Into<Failure>) -> Self {
         Outcome::Retry(RetryRequest { delay: RetryDelay::Backoff, failure: failure.into() })
     }
 
-    /// Try again as soon as a slot is free.
+    /// Try the event again as soon as a slot is free.
     pub fn retry_now(failure: impl Into<Failure>) -> Self {
         Outcome::Retry(RetryRequest { delay: RetryDelay::Now, failure: failure.into() })
     }
 
-    /// Try again after `delay`; the slot is free meanwhile.
+    /// Try the event again after `delay`. It holds no slot meanwhile.
     pub fn retry_after(delay: Duration, failure: impl Into<Failure>) -> Self {
         Outcome::Retry(RetryRequest { delay: RetryDelay::After(delay), failure: failure.into() })
     }
 
-    /// Try again when the event's lane opens, which is closed for `wait`; no attempt of any event is
-    /// used up. For a destination that says when to come back. See [`RetryDelay::LaneCloses`].
+    /// Close the lane of the event for `wait`, and try the event again when the lane opens. No attempt of any
+    /// event is used up. Use it for a destination that says when to come back. See
+    /// [`RetryDelay::LaneCloses`].
     pub fn close_lane(wait: Duration, failure: impl Into<Failure>) -> Self {
         Outcome::Retry(RetryRequest {
             delay: RetryDelay::LaneCloses(wait),
@@ -74,24 +75,23 @@ impl Outcome {
         })
     }
 
-    /// Try again after `wait`, which says nothing about the event: no attempt is used up, and others of
-    /// its lane are not held up by it, where the lane is not ordered.
+    /// Try the event again after `wait`, for a reason that is not a failure of the event. No attempt is used up.
+    /// Other events of its lane do not wait for it, unless the lane is ordered.
     pub fn postpone(wait: Duration, failure: impl Into<Failure>) -> Self {
         Outcome::Retry(RetryRequest { delay: RetryDelay::Postponed(wait), failure: failure.into() })
     }
 
-    /// Stopped before the end because the partition is about to leave
-    /// ([`EventContext::handing_off`](crate::consumer::EventContext::handing_off)): the event is not
-    /// settled, no attempt is used up, and the partition's next owner gets it again. Where there is no
-    /// next owner, because the hand-off is called back, it is tried again here after the configured
-    /// back-off.
+    /// The handler stopped early because the partition is about to leave
+    /// ([`EventContext::handing_off`](crate::consumer::EventContext::handing_off)). The event is not settled, no
+    /// attempt is used up, and the next owner of the partition gets it again. If the hand-off is called back,
+    /// the event is tried again here after the configured back-off.
     pub fn put_back(reason: impl Into<String>) -> Self {
         let failure = Failure::transient(reason);
         Outcome::Retry(RetryRequest { delay: RetryDelay::PutBack, failure })
     }
 
-    /// Failed, in a way that its class tells: tried again where it may pass
-    /// ([`ErrorClass::is_retryable`]), else a dead letter.
+    /// The event failed, and the class of the failure decides: try again if it may pass
+    /// ([`ErrorClass::is_retryable`]), otherwise make a dead letter.
     pub fn failed(failure: impl Into<Failure>) -> Self {
         let failure = failure.into();
         match failure.class.is_retryable() {
@@ -110,7 +110,7 @@ impl Outcome {
         Outcome::Abort(failure.into())
     }
 
-    /// The same outcome, its failure changed, where it has one.
+    /// Changes the failure of this outcome, if it has one.
     pub fn with_failure(mut self, change: impl FnOnce(&mut Failure)) -> Self {
         match &mut self {
             Outcome::Retry(request) => change(&mut request.failure),
@@ -139,7 +139,7 @@ impl From<()> for Outcome {
     }
 }
 
-/// An error is told by its class: see [`Outcome::failed`].
+/// The class of an error decides: see [`Outcome::failed`].
 impl<F: Into<Failure>> From<Result<(), F>> for Outcome {
     fn from(result: Result<(), F>) -> Self {
         match result {
@@ -149,7 +149,7 @@ impl<F: Into<Failure>> From<Result<(), F>> for Outcome {
     }
 }
 
-/// For handlers that use `?` and say more than that an event is done. An error is told by its class: see
+/// For handlers that use `?` and return other outcomes than "done". The class of an error decides: see
 /// [`Outcome::failed`].
 impl<F: Into<Failure>> From<Result<Outcome, F>> for Outcome {
     fn from(result: Result<Outcome, F>) -> Self {
@@ -157,7 +157,7 @@ impl<F: Into<Failure>> From<Result<Outcome, F>> for Outcome {
     }
 }
 
-/// A wish to see the event again.
+/// A request to try the event again.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RetryRequest {
     /// When.
@@ -174,17 +174,16 @@ pub enum RetryDelay {
     Now,
     /// After the configured back-off for this attempt.
     Backoff,
-    /// After this long.
+    /// After this time.
     After(Duration),
-    /// After this long, and the attempt is not counted.
+    /// After this time. The attempt is not counted.
     Postponed(Duration),
-    /// By the partition's next owner, and the attempt is not counted; while the partition stays, after
-    /// the configured back-off. See [`Outcome::put_back`].
+    /// By the next owner of the partition. The attempt is not counted. If the partition stays here, after the
+    /// configured back-off. See [`Outcome::put_back`].
     PutBack,
-    /// After this long, and no event of the same lane before that: the event goes back to the front
-    /// of its lane, and the lane is closed. The attempt is not counted. An event without a lane waits
-    /// alone. At most [`MAX_LANE_CLOSING`](crate::lanes::MAX_LANE_CLOSING): a longer time is
-    /// shortened.
+    /// After this time, and no event of the same lane begins before that: the event goes back to the front of
+    /// its lane, and the lane is closed. The attempt is not counted. An event without a lane waits alone. A
+    /// time longer than [`MAX_LANE_CLOSING`](crate::lanes::MAX_LANE_CLOSING) is shortened to it.
     LaneCloses(Duration),
 }
 
@@ -203,14 +202,13 @@ pub(crate) enum Blame {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Failure {
-    /// What kind of failure it was.
+    /// The class: it decides what happens to the event.
     pub class: ErrorClass,
     /// One line for the person who reads the dead letter.
     pub message: String,
-    /// The causes, outermost first; without the message itself.
+    /// The causes, outermost first, without the message itself.
     pub causes: Vec<String>,
-    /// What is to blame, where the failure knows: a service, a host, a database. What fails again and
-    /// again is left alone for a while; see [`Failure::at`].
+    /// What is to blame, if it is known: a service, a host, a database. See [`Failure::at`].
     pub destination: Option<String>,
     pub(crate) blames: Blame,
 }
@@ -227,7 +225,7 @@ impl Failure {
         }
     }
 
-    /// A failure that trying again does not change.
+    /// A failure that stays the same however often the event is tried.
     pub fn permanent(message: impl Into<String>) -> Self {
         Self::new(ErrorClass::Permanent, message)
     }
@@ -244,9 +242,9 @@ impl Failure {
         Self { causes: chain, ..Self::new(class, message) }
     }
 
-    /// Says that the event is at fault, and its destination works as far as this failure knows: a file
-    /// that came whole and has another checksum. It is tried again as often as its attempts allow, then it
-    /// is given up, and says nothing of its destination.
+    /// Says that the event is at fault, and not its destination: for example, a file arrived whole with another
+    /// checksum. The event is tried as often as its attempts allow and then given up. The failure does not
+    /// count against the destination.
     #[must_use]
     pub fn of_event(mut self) -> Self {
         self.blames = Blame::Event;
@@ -258,9 +256,9 @@ impl Failure {
         Self { blames: Blame::Code, ..Self::new(ErrorClass::Unknown, message) }
     }
 
-    /// Names what is to blame: a service, a host, a database. Failures that name it and may pass are
-    /// counted together, and when most of the last attempts fail, nothing more begins but probes until
-    /// they succeed. Without a name it is the handler, or the limited lane of the event.
+    /// Names what is to blame: a service, a host, a database. Failures that may pass and name the same
+    /// destination count together. When most of the last attempts there fail, only probes begin until they
+    /// succeed. Without a name, the limited lane of the event is to blame, or else the handler.
     #[must_use]
     pub fn at(mut self, destination: impl Into<String>) -> Self {
         self.destination = Some(destination.into());
@@ -274,9 +272,9 @@ impl Failure {
     }
 }
 
-/// Of any error that `?` takes: each type of error that may go to another thread, `Box<dyn Error + Send +
-/// Sync>`, `anyhow::Error` and the like, and plain text. An [`Error`] of this library keeps its class; any
-/// other is of class unknown, and so retried.
+/// Any error that `?` takes becomes a failure: each type of error that may go to another thread, `Box<dyn Error +
+/// Send + Sync>`, `anyhow::Error` and others like it, and plain text. An [`Error`] of this library keeps its class.
+/// Any other has the class unknown, and so it is retried.
 ///
 /// ```
 /// use longshore::{ErrorClass, Failure};

@@ -2,13 +2,11 @@
 
 use tracing::error;
 
-/// Waits until the process is asked to end: by SIGTERM, as service managers and Kubernetes do, or by
-/// Ctrl-C. For `run_until` of every consumer, which then drains.
+/// Waits until the process is asked to end: by SIGTERM, which service managers and Kubernetes send, or by Ctrl-C.
+/// Pass it to the `run_until` of any consumer, which then drains.
 ///
-/// From the first poll on neither ends the process by itself any more, for as long as the process runs: a
-/// second signal changes nothing, and the drain ends by its own
-/// [`drain_timeout`](crate::ConsumerOptions::drain_timeout). Where the signals cannot be listened to,
-/// that is logged, and the future never ends: the signals do what they did before.
+/// From the first poll on, these signals no longer end the process by themselves. A second signal changes nothing;
+/// the drain ends after its own `drain_timeout`.
 ///
 /// ```no_run
 /// # async fn run(consumer: longshore::BatchConsumer) -> Result<(), Box<dyn std::error::Error>> {

@@ -26,7 +26,7 @@ pub fn rfc3339(time: SystemTime) -> String {
     rfc3339_millis(unix_millis(time).clamp(FIRST_MILLIS, LAST_MILLIS)).unwrap_or_default()
 }
 
-/// The time of a text in RFC 3339; `None` where it is none.
+/// The time of a text in RFC 3339; `None` if it is none.
 pub fn from_rfc3339(text: &str) -> Option<SystemTime> {
     OffsetDateTime::parse(text, &Rfc3339).ok().map(SystemTime::from)
 }

@@ -20,10 +20,9 @@ struct Wired {
     failures: Arc<dyn FailureStore>,
 }
 
-/// Consumers of what settings name. Each is wired whole: transport, checkpoints, leases where the
-/// checkpoints are in a container, dead letters, the store of failures, where events are parked (but by
-/// those that handle one event after the other), and all options. Whatever is set on the builder after
-/// that wins.
+/// Consumers of what settings name. Each is complete: transport, checkpoints, dead letters, failure store and all
+/// options, and leases if the checkpoints are in a container. (A consumer of one event after the other parks
+/// nothing.) Values that you set on the builder afterwards win.
 ///
 /// ```no_run
 /// use longshore::settings::Settings;
@@ -44,20 +43,20 @@ struct Wired {
 /// ```
 impl Settings {
     /// A consumer of the hub of these settings: that of `EVENTHUB_ENTITY_NAME`, or the `EntityPath` of the
-    /// connection string. Nothing is connected yet. Blocks while it handles files.
+    /// connection string. Nothing is connected yet. It blocks while it handles files.
     ///
     /// # Errors
-    /// `Permanent` where no hub is named, where the connection string is in a vault and not
-    /// [fetched](Self::fetched_from), where a folder cannot be used, or another process has it. `Auth` where
-    /// the credential cannot be opened.
+    /// `Permanent` if no hub is named, if the connection string is in a vault and not
+    /// [fetched](Self::fetched_from), if a folder cannot be used, or if another process has it. `Auth` if the
+    /// credential cannot be opened.
     pub fn consumer(&self) -> Result<BatchConsumerBuilder, Error> {
         let input = self.input().map_err(unusable)?;
         let dead_letters = DeadLetterPlace::Store(self.failure_place());
         Ok(self.batches(self.wired(&input, &dead_letters)?))
     }
 
-    /// A consumer of what the worker of this name reads ([`input_of`](Self::input_of)), with its dead
-    /// letters ([`dead_letters_of`](Self::dead_letters_of)) and its name.
+    /// A consumer of what the worker of this name reads ([`input_of`](Self::input_of)), with the dead letters
+    /// ([`dead_letters_of`](Self::dead_letters_of)) and the name of that worker.
     ///
     /// # Errors
     /// As [`consumer`](Self::consumer).
@@ -65,7 +64,7 @@ impl Settings {
         Ok(self.batches(self.wired_of(worker)?).worker(worker))
     }
 
-    /// A consumer of one event after the other, as [`consumer`](Self::consumer) is one of many at once.
+    /// A consumer of one event after the other, from the same settings as [`consumer`](Self::consumer).
     ///
     /// # Errors
     /// As [`consumer`](Self::consumer).
@@ -75,7 +74,7 @@ impl Settings {
         Ok(self.events(self.wired(&input, &dead_letters)?))
     }
 
-    /// A consumer of one event after the other, as [`consumer_of`](Self::consumer_of) is one of many at once.
+    /// A consumer of one event after the other, from the same settings as [`consumer_of`](Self::consumer_of).
     ///
     /// # Errors
     /// As [`consumer`](Self::consumer).

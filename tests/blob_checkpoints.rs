@@ -573,3 +573,29 @@ async fn a_worker_and_another_sdk_each_resume_where_the_other_stopped() {
     let expected: Vec<_> = (40..50).map(|number| (("0".to_owned(), number), 1)).collect();
     assert_eq!(handled, expected);
 }
+
+#[tokio::test]
+async fn the_recipe_of_the_documentation_opens_a_container() {
+    let page = include_str!("../docs/configuration.md");
+    let address = page.split_once("export LONGSHORE_CHECKPOINT_CONTAINER='").unwrap().1;
+    let address = address.split_once('\'').unwrap().0;
+    // Azurite's port by default.
+    let rest = address.strip_prefix("http://127.0.0.1:10000/devstoreaccount1").unwrap();
+    let here = format!("{}{rest}", azurite::account_url());
+    let container = Container::named("longshore");
+    assert_eq!(here, container.url(ALL), "it allows everything, until 2099");
+    container.make().await;
+    let settings = longshore::settings::Settings::load(
+        [
+            ("PIPELINE_TRANSPORT", "memory"),
+            ("LONGSHORE_CHECKPOINT_CONTAINER", here.as_str()),
+            ("LONGSHORE_FAILURES", here.as_str()),
+        ],
+        None,
+    );
+    let stores = settings.unwrap().open_stores().unwrap();
+    let key = key("0");
+    assert!(stores.checkpoints.load(&key).await.unwrap().is_none());
+    stores.checkpoints.store(&key, &with_holes(), &Expected::Absent).await.unwrap();
+    assert!(stores.checkpoints.load(&key).await.unwrap().is_some());
+}

@@ -606,7 +606,7 @@ fn how_downloads_ask_is_read_and_no_secret_is_repeated() {
     let odd = odd.path().to_str().unwrap().to_owned();
     for (key, value, must) in [
         ("LONGSHORE_DOWNLOAD_ANSWER_TIMEOUT", "0s", "from 10ms"),
-        ("LONGSHORE_DOWNLOAD_MAX_BYTES", "0", "1 or more"),
+        ("LONGSHORE_DOWNLOAD_MAX_BYTES", "0", "1 bytes or more"),
         ("LONGSHORE_DOWNLOAD_REDIRECTS", "some", "follow or refuse"),
         ("LONGSHORE_DOWNLOAD_PROXY", "socks5://me:hush@p:1", "http://host:port"),
         ("LONGSHORE_DOWNLOAD_CREDENTIALS", "/nowhere", "a file that can be read"),
@@ -616,4 +616,170 @@ fn how_downloads_ask_is_read_and_no_secret_is_repeated() {
         assert!(problem.contains(key) && problem.contains(must), "{problem}");
         assert!(!problem.contains("hush"), "{problem}");
     }
+}
+
+#[test]
+fn what_is_wrong_is_one_a_line_and_a_value_breaks_no_line() {
+    let wrong =
+        [("EVENTHUB_PROTOCOL", "quic\nINFO all is well"), ("LONGSHORE_LOST_PARTITION", "x")];
+    let error = load(&[&[(KEY, BOUND), ("LONGSHORE_COLOUR", "blue")], &wrong[..]].concat());
+    let error = error.unwrap_err();
+    let expected = "the configuration cannot be used:\n  \
+         EVENTHUB_PROTOCOL = quic\\nINFO all is well (environment): it must be websocket or tcp\n  \
+         LONGSHORE_LOST_PARTITION = x (environment): it must be cancel or finish\n  \
+         LONGSHORE_COLOUR (environment) is not a key";
+    assert_eq!(error.to_string(), expected);
+    assert_eq!(format!("{error:?}"), expected);
+    let alone = load(&[(KEY, BOUND), wrong[1]]).unwrap_err().to_string();
+    assert_eq!(
+        alone,
+        "the configuration cannot be used: LONGSHORE_LOST_PARTITION = x (environment): it must be \
+         cancel or finish"
+    );
+    let long = "x".repeat(10_000);
+    let said = problem(load(&[(KEY, BOUND), ("EVENTHUB_PROTOCOL", &long)]));
+    assert!(said.len() < 300 && said.contains("…"), "{said}");
+}
+
+#[test]
+fn quotes_and_line_ends_of_an_env_file_are_left_out() {
+    for written in [format!("\"{BOUND}\""), format!("'{BOUND}'"), format!("\"{BOUND}\"\r\n")] {
+        let settings = load(&[(KEY, &written), ("LONGSHORE_BATCH_TIMEOUT", "\"250ms\"")]).unwrap();
+        assert_eq!(settings.entity().unwrap().as_str(), "orders");
+        assert_eq!(settings.consumer_options().batch_timeout, Duration::from_millis(250));
+        let [warning] = settings.warnings() else { panic!("{:?}", settings.warnings()) };
+        let names = "EVENTHUB_CONNECTION_STRING, LONGSHORE_BATCH_TIMEOUT (environment)";
+        assert!(warning.ends_with(names), "{warning}");
+        assert!(!warning.contains("Y2FuYXJ5"), "{warning}");
+    }
+    // A secret that is mounted from a file ends in a line break.
+    let settings =
+        load(&[(KEY, &format!("{BOUND}\n")), ("EVENTHUB_CONSUMER_GROUP", "\"\"")]).unwrap();
+    assert!(settings.warnings().is_empty(), "{:?}", settings.warnings());
+    assert_eq!(settings.consumer_group().as_str(), "$Default", "empty quotes are nothing");
+    let said = problem(load(&[(KEY, BOUND), ("EVENTHUB_PROTOCOL", "\"tcp")]));
+    assert!(said.contains("= \"tcp (environment): it must be websocket or tcp"), "{said}");
+}
+
+#[test]
+fn a_table_that_is_not_ours_says_where_its_keys_belong() {
+    for (text, said) in [
+        (
+            "[eventhub]\nconnection_string = \"canary\"\n",
+            "[eventhub] (file:1) is not a table; EVENTHUB_CONNECTION_STRING stands by itself: write it \
+             above the first table of the file",
+        ),
+        (
+            "[longshore]\nmax_batch_size = 5\n",
+            "[longshore] (file:1) is not a table; LONGSHORE_MAX_BATCH_SIZE stands by itself: write it \
+             above the first table of the file",
+        ),
+        (
+            "longshore.max-batch-size = 5\n",
+            "[longshore] (file:1) is not a table; LONGSHORE_MAX_BATCH_SIZE stands by itself: write it \
+             above the first table of the file",
+        ),
+        (
+            "[longshore.worker.download]\ninput = \"a\"\n",
+            "[longshore] (file:1) is not a table; did you mean [worker.NAME]?",
+        ),
+        (
+            "[Worker.download]\ninput = \"a\"\n",
+            "[Worker] (file:1) is not a table; did you mean [worker.NAME]?",
+        ),
+        (
+            "[worker]\ninput = \"a\"\n",
+            "worker.input (file:2): it is a key of a table that has a name: write [worker.NAME] above it",
+        ),
+        (
+            "[worker.download]\nLONGSHORE_MAX_BATCH_SIZE = 5\n",
+            "worker.download.LONGSHORE_MAX_BATCH_SIZE (file:2) is not a key; LONGSHORE_MAX_BATCH_SIZE \
+             stands by itself: write it above the first table of the file",
+        ),
+        (
+            "[topics]\nEVENTHUB_PROTOCOL = \"tcp\"\n",
+            "topics.EVENTHUB_PROTOCOL (file:2): EVENTHUB_PROTOCOL stands by itself: write it above the \
+             first table of the file",
+        ),
+        (
+            "[topics.a]\nENTITY = \"a\"\n",
+            "topics.a.ENTITY (file:2) is not a key; did you mean topics.a.entity?",
+        ),
+        (
+            "[topics.a.namespace]\nhost = \"a\"\n",
+            "topics.a.namespace (file:1): it must be the name of a table [namespaces.NAME]",
+        ),
+        (
+            "eventhub_protocol = \"tcp\"\n",
+            "eventhub_protocol (file:1) is not a key; did you mean EVENTHUB_PROTOCOL?",
+        ),
+    ] {
+        let file = File::new(text);
+        let shown = problem(file.load(&[(KEY, BOUND)]));
+        assert_eq!(shown.replace(&file.path().display().to_string(), "file"), said, "{text}");
+    }
+}
+
+#[test]
+fn a_variable_in_another_case_is_named() {
+    let settings = load(&[(KEY, BOUND), ("longshore_max_batch_size", "5")]).unwrap();
+    assert_eq!(
+        settings.warnings(),
+        [
+            "longshore_max_batch_size (environment) is not a key; did you mean LONGSHORE_MAX_BATCH_SIZE?"
+        ]
+    );
+}
+
+#[test]
+fn words_may_be_in_another_case_and_bytes_may_have_a_unit() {
+    let settings = load(&[
+        (KEY, BOUND),
+        ("EVENTHUB_PROTOCOL", "TCP"),
+        ("LONGSHORE_ORDERING", "PER_KEY"),
+        ("LONGSHORE_START_POSITION", "Latest"),
+        ("LONGSHORE_POSITION_LOST", "Stop"),
+        ("LONGSHORE_LOST_PARTITION", "Finish"),
+        ("LONGSHORE_OWNER_LEVEL", "None"),
+        ("LONGSHORE_MAX_TAKEOVERS", "Unlimited"),
+        ("LONGSHORE_HANDLER_TIMEOUT", "None"),
+        ("LONGSHORE_MEMORY_BUDGET_BYTES", "512MiB"),
+        ("LONGSHORE_DOWNLOAD_MAX_BYTES", "2GB"),
+    ]);
+    let settings = settings.unwrap();
+    let options = settings.consumer_options();
+    assert_eq!(settings.namespace().unwrap().protocol(), Protocol::Tcp);
+    assert_eq!(options.ordering, longshore::config::Ordering::PerKey);
+    assert_eq!(options.start_position, longshore::event::StartPosition::Latest);
+    assert_eq!(options.position_lost, longshore::config::PositionLost::Stop);
+    assert_eq!(options.lost_partition, longshore::config::LostPartition::Finish);
+    assert_eq!(options.owner_level, longshore::config::OwnerLevel::None);
+    assert_eq!((options.max_takeovers, options.handler_timeout), (None, None));
+    assert_eq!(options.memory_budget_bytes, 512 << 20);
+    assert_eq!(settings.download_limits().max_bytes, 2_000_000_000);
+    let words = ("EVENTHUB_CREDENTIAL", "Managed_Identity");
+    assert!(load(&[words, ("EVENTHUB_NAMESPACE", "a.example")]).is_ok());
+}
+
+#[test]
+fn a_namespace_may_be_an_address_and_what_is_mixed_up_is_said() {
+    let credential = ("EVENTHUB_CREDENTIAL", "developer");
+    for address in ["sb://a.example/", "https://a.example:443/", "A.example"] {
+        assert!(load(&[("EVENTHUB_NAMESPACE", address), credential]).is_ok(), "{address}");
+    }
+    let said = problem(load(&[("EVENTHUB_NAMESPACE", BOUND), credential]));
+    assert_eq!(
+        said,
+        "EVENTHUB_NAMESPACE = (hidden) (environment): this is a connection string: set \
+         EVENTHUB_CONNECTION_STRING"
+    );
+    let said = problem(load(&[(KEY, "sb://hub.servicebus.windows.net/")]));
+    assert_eq!(
+        said,
+        "EVENTHUB_CONNECTION_STRING = (hidden) (environment): this is a host, not a connection \
+         string: set EVENTHUB_NAMESPACE and EVENTHUB_CREDENTIAL"
+    );
+    let storage = "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=canary";
+    let said = problem(load(&[(KEY, storage)]));
+    assert!(said.contains("it is the connection string of a storage account"), "{said}");
 }

@@ -9,7 +9,7 @@ use crate::secret::{HIDDEN, has_signature};
 
 /// A checked address: `https`, or `http` on this machine.
 pub(crate) struct ContainerAddress {
-    /// With the shared access signature, where there is one.
+    /// With the shared access signature, if there is one.
     pub(crate) url: Url,
     /// Without it: for errors and `Debug`.
     pub(crate) shown: String,

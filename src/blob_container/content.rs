@@ -112,7 +112,7 @@ pub(crate) struct Staged {
 }
 
 impl Container {
-    /// What is known of a blob; `None` where there is none.
+    /// What is known of a blob; `None` if there is none.
     pub(crate) async fn look(&self, name: &str) -> Result<Option<Looked>, ContentFailure> {
         let looked = match self.blob(name).get_properties(None).await {
             Ok(looked) => looked,
@@ -175,7 +175,7 @@ impl Container {
         staged.map(drop).map_err(|error| self.content_failure("stage a block of", &error))
     }
 
-    /// Has the service stage a block that it reads elsewhere; its CRC-64, where the service says it.
+    /// Has the service stage a block that it reads elsewhere; its CRC-64, if the service says it.
     pub(crate) async fn stage_from(
         &self,
         name: &str,
@@ -196,7 +196,7 @@ impl Container {
         Ok(crc64.map(u64::from_le_bytes))
     }
 
-    /// An address at which others can read a blob; `None` where they would need a token.
+    /// An address at which others can read a blob; `None` if they would need a token.
     pub(crate) fn readable(&self, name: &str) -> Option<Secret> {
         self.failures.signature.as_ref()?;
         Some(Secret::new(self.blob(name).url().as_str()))
@@ -280,7 +280,7 @@ pub(crate) struct Reading {
 
 impl Container {
     /// Reads a blob, or a part of it that is not empty and that ends where it ends at `u64::MAX`; `None`
-    /// where there is no such blob.
+    /// if there is no such blob.
     pub(crate) async fn read_content(
         &self,
         name: &str,

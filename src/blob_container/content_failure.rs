@@ -73,7 +73,7 @@ impl ContentFailure {
 /// A busy service is asked again after this, whatever it says.
 const MOST_NAMED_WAIT: Duration = Duration::from_secs(5 * 60);
 
-/// How long the service wants to be left alone, where it says so in one of its ways.
+/// How long the service wants to be left alone, if it says so in one of its ways.
 fn named_wait(error: &azure_core_of_blob::Error) -> Option<Duration> {
     match error.kind() {
         ErrorKind::HttpResponse { raw_response: Some(response), .. } => {

@@ -92,7 +92,7 @@ impl Failures {
     }
 }
 
-/// Status and error code of an answer; `None` where there was none.
+/// Status and error code of an answer; `None` if there was none.
 pub(super) fn answer(error: &SdkError) -> Option<(u16, &str)> {
     match error.kind() {
         ErrorKind::HttpResponse { status, error_code, .. } => {

@@ -40,7 +40,7 @@ use crate::checkpoint::VersionToken;
 use crate::error::{Error, ErrorClass, InvalidConfig};
 use crate::secret::Secret;
 
-/// How long one request may take, its connection included.
+/// How long one request may take, including its connection: 30 s.
 pub const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a request that carries content may take: 8 MiB at 28 KB/s.
@@ -64,9 +64,9 @@ pub(crate) struct Found {
 
 /// What a listing found.
 pub(crate) struct Blobs {
-    /// By name; `None` where it was listed without an ETag or a date.
+    /// By name; `None` if it was listed without an ETag or a date.
     pub(crate) blobs: Vec<(String, Option<Found>)>,
-    /// The service's time when it answered, where it said so.
+    /// The service's time when it answered, if it said so.
     pub(crate) answered: Option<SystemTime>,
 }
 
@@ -136,7 +136,7 @@ impl Container {
         &self.failures.container
     }
 
-    /// Reads the metadata of a blob; `None` where there is no such blob. An answer without what
+    /// Reads the metadata of a blob; `None` if there is no such blob. An answer without what
     /// the service always says is an error: something else on the way may have given it.
     pub(crate) async fn read(
         &self,
@@ -150,7 +150,7 @@ impl Container {
         }
     }
 
-    /// `None` where the answer is not whole.
+    /// `None` if the answer is not whole.
     async fn try_read(&self, name: &str) -> SdkResult<Option<Found>> {
         let options = BlobClientGetPropertiesOptions::default();
         let response = self.blob(name).get_properties(Some(options)).await?;
@@ -166,7 +166,7 @@ impl Container {
         }))
     }
 
-    /// Makes an empty blob with this metadata, where there is none of this name.
+    /// Makes an empty blob with this metadata, if there is none of this name.
     pub(crate) async fn create(
         &self,
         operation: &'static str,
@@ -197,7 +197,7 @@ impl Container {
         uploaded.map(drop).map_err(|error| self.failures.error(operation, &error))
     }
 
-    /// Deletes a blob, where there is one.
+    /// Deletes a blob, if there is one.
     pub(crate) async fn delete(&self, operation: &'static str, name: &str) -> Result<(), Error> {
         match self.blob(name).delete(None).await {
             Err(error) if !is_absent_blob(&error) => Err(self.failures.error(operation, &error)),

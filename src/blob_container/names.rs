@@ -50,7 +50,7 @@ pub(crate) fn folder(scope: &CheckpointScope, kind: &str, spelling: Spelling) ->
     folder
 }
 
-/// A namespace apart from its port, where it has one.
+/// A namespace apart from its port, if it has one.
 fn with_port(namespace: &str) -> (&str, Option<&str>) {
     match namespace.rsplit_once(':') {
         Some((host, port)) if host_of(namespace) != namespace && !port.ends_with(']') => {
@@ -65,7 +65,7 @@ pub(crate) fn file(partition: &PartitionId, spelling: Spelling) -> String {
     escape(partition.as_str(), spelling)
 }
 
-/// The partition whose blob has this last part; `None` where it is no partition's.
+/// The partition whose blob has this last part; `None` if it is no partition's.
 pub(crate) fn partition(file: &str, spelling: Spelling) -> Option<PartitionId> {
     let name = if file == EMPTY {
         String::new()

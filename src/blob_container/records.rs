@@ -18,9 +18,9 @@ use crate::error::Error;
 
 /// A part of a listing.
 pub(crate) struct Page {
-    /// By name; `None` where it was listed without an ETag or a date.
+    /// By name; `None` if it was listed without an ETag or a date.
     pub(crate) blobs: Vec<(String, Option<Found>)>,
-    /// Where the next part begins; `None` where this is the last one.
+    /// Where the next part begins; `None` if this is the last one.
     pub(crate) next: Option<String>,
 }
 
@@ -79,7 +79,7 @@ impl Container {
         self.written(operation, put.map(|put| put.etag().ok().flatten()))
     }
 
-    /// Reads a blob whole; `None` where there is no such blob.
+    /// Reads a blob whole; `None` if there is no such blob.
     pub(crate) async fn read_record(
         &self,
         operation: &'static str,
@@ -97,7 +97,7 @@ impl Container {
         Ok(Some((content, version(&etag))))
     }
 
-    /// Deletes a blob that is still in the state `expected`, where there is one.
+    /// Deletes a blob that is still in the state `expected`, if there is one.
     pub(crate) async fn delete_version(
         &self,
         operation: &'static str,

@@ -18,7 +18,7 @@ pub struct Commit {
     pub content_type: Option<String>,
     /// Names and values that stay with the blob, as its store takes them.
     pub metadata: BTreeMap<String, String>,
-    /// When its content was changed last, where that is to be kept.
+    /// When its content was changed last, if that is to be kept.
     pub modified: Option<SystemTime>,
     /// The access tier; `None` is that of the account.
     pub tier: Option<AccessTier>,

@@ -17,8 +17,8 @@ pub struct CopySource {
     pub url: Secret,
     /// The strong ETag of the state that is copied, in quotes.
     pub etag: String,
-    /// The CRC-64 of the blob is to be known. What an earlier attempt had copied is copied anew then where
-    /// it left no sum, for the service tells the sum of a block only to who has it copied.
+    /// Whether the CRC-64 of the blob must be known. Then a block that an earlier attempt had copied is copied
+    /// again if its sum is not known: the service tells the sum of a block only when it copies it.
     pub needs_crc64: bool,
 }
 
@@ -65,7 +65,7 @@ pub trait BlobCopier: Send + Sync {
     /// See [`BlobError`].
     fn is_whole(&self) -> BoxFuture<'_, Result<bool, BlobError>>;
 
-    /// The CRC-64/NVME of all of it, where the service told that of each block.
+    /// The CRC-64/NVME of all of it, if the service told that of each block.
     fn crc64(&self) -> Option<u64>;
 
     /// As [`BlobWriter::commit`](super::BlobWriter::commit).

@@ -5,7 +5,7 @@
 //! folder, so that a blob is there whole or not at all. A blob that is no longer than a chunk touches
 //! the disk at its commit, once. A blob that comes in blocks is written where each of them belongs, and
 //! hashed behind them, from what the system still has in memory of it. What a commit notes is in the extended attribute [`NOTE_ATTRIBUTE`] of
-//! the file, where the file system has such. Temporary files go when their writer
+//! the file, if the file system has such. Temporary files go when their writer
 //! is dropped, when the store is closed or dropped, and, after a crash, when the next process
 //! opens the root. Processes may share a root.
 //!
@@ -82,7 +82,7 @@ impl FolderBlobStore {
     /// Blocks for the few file operations this takes.
     ///
     /// # Errors
-    /// [`BlobError::Unusable`] where the folder is a file or may not be written.
+    /// [`BlobError::Unusable`] if the folder is a file or may not be written.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, BlobError> {
         let root = Arc::new(Root::create(&root.into())?);
         Ok(Self { root, sync: SyncFiles::default(), look_pace: LookPace::default() })
@@ -100,7 +100,7 @@ impl FolderBlobStore {
         self.root.path()
     }
 
-    /// The length of a committed blob; `None` where there is none. Blocks for a file operation or two.
+    /// The length of a committed blob; `None` if there is none. Blocks for a file operation or two.
     ///
     /// # Errors
     /// See [`BlobError`].
@@ -108,7 +108,7 @@ impl FolderBlobStore {
         self.root.length(name)
     }
 
-    /// Brings the names of all blobs that are committed to the disk, where that is left to this call
+    /// Brings the names of all blobs that are committed to the disk, if that is left to this call
     /// ([`SyncFiles::AtFlush`]). Blocks.
     ///
     /// # Errors

@@ -1,5 +1,5 @@
-//! The ports to where files go, and to where they come from: [`BlobStore`] opens a blob, writes its
-//! parts, commits or aborts; [`BlobSource`] reads.
+//! The ports for files: [`BlobStore`] opens a blob, writes its parts, and commits or aborts it; [`BlobSource`]
+//! reads. Nothing is visible under the name of a blob before [`BlobWriter::commit`] returned `Ok`.
 //!
 //! Nothing is visible under the blob's name before [`BlobWriter::commit`] returned `Ok`.
 
@@ -99,7 +99,7 @@ pub enum BlobError {
         name: String,
         /// What stands in the way, and what to do.
         reason: String,
-        /// The cause, where there is one.
+        /// The cause, if there is one.
         source: Option<std::io::Error>,
     },
     /// The store itself cannot be used: a full disk, a file where the folder must be, a folder
@@ -108,7 +108,7 @@ pub enum BlobError {
     Unusable {
         /// What is wrong, and what to do.
         reason: String,
-        /// The cause, where there is one.
+        /// The cause, if there is one.
         source: Option<std::io::Error>,
     },
     /// Failed for now.
@@ -121,19 +121,19 @@ pub enum BlobError {
         /// The cause.
         source: std::io::Error,
     },
-    /// The store is busy, or nothing answers where it should be. No blob is at fault.
+    /// The store is busy, or nothing answers at its address. The blob is not at fault.
     #[error("could not {operation} {name}: the store is busy or away")]
     Busy {
         /// What was tried.
         operation: &'static str,
         /// The blob.
         name: String,
-        /// How long the store wants to be left alone, where it said so.
+        /// How long the store wants to be left alone, if it said so.
         wait: Option<Duration>,
         /// The cause.
         source: std::io::Error,
     },
-    /// Somebody else changed the blob since it was looked at.
+    /// Another writer changed the blob since it was looked at.
     #[error("{name} was written by somebody else meanwhile")]
     Changed {
         /// The blob.
@@ -160,15 +160,15 @@ pub trait BlobStore: Send + Sync + fmt::Debug + 'static {
         wanted
     }
 
-    /// How far behind the first byte that is missing others may be written; `with_hash`: where its SHA-256
-    /// or its MD5 is asked for.
+    /// How far behind the first missing byte other bytes may be written. `with_hash`: whether the SHA-256 or the
+    /// MD5 of the blob is asked for.
     fn window_bytes(&self, _with_hash: bool) -> u64 {
         u64::MAX
     }
 
-    /// Opens a blob that is written in blocks of any order, under a temporary name; `None` where the
-    /// store takes bytes in their order only. What is there of the same blob from before may be kept, and
-    /// is told; whatever else was left of it is thrown away.
+    /// Opens a blob that is written in blocks of any order, under a temporary name. `None` if the store takes
+    /// bytes in order only. Blocks of the same blob from an earlier attempt may be kept, and are reported.
+    /// Everything else that was left of it is thrown away.
     ///
     /// # Errors
     /// See [`BlobError`].
@@ -180,9 +180,9 @@ pub trait BlobStore: Send + Sync + fmt::Debug + 'static {
         Box::pin(async { Ok(None) })
     }
 
-    /// Opens what was left of a blob that came in blocks and was neither committed nor aborted, by
-    /// whatever process; `None` where there is nothing, somebody writes it, or the store knows what it
-    /// has only once it is told the version ([`open_blocks`](Self::open_blocks)).
+    /// Opens the rest of a blob that came in blocks and was neither committed nor aborted, by any process. `None`
+    /// if there is nothing, if another writer has it, or if the store finds it only when it is told the version
+    /// ([`open_blocks`](Self::open_blocks)).
     ///
     /// # Errors
     /// See [`BlobError`].
@@ -194,8 +194,8 @@ pub trait BlobStore: Send + Sync + fmt::Debug + 'static {
         Box::pin(async { Ok(None) })
     }
 
-    /// Opens a blob whose blocks the store's own service copies from a URL; `None` where it has none that
-    /// does, or where what it copies cannot be checked. The blocks may be longer than `made` says.
+    /// Opens a blob whose blocks the service of the store copies from a URL. `None` if the store has no such
+    /// service, or if its copies cannot be checked. The blocks may be longer than `made` says.
     ///
     /// # Errors
     /// See [`BlobError`].
@@ -208,7 +208,7 @@ pub trait BlobStore: Send + Sync + fmt::Debug + 'static {
         Box::pin(async { Ok(None) })
     }
 
-    /// What is known of a committed blob; `None` where there is none.
+    /// Describes a committed blob. `None` if there is none.
     ///
     /// # Errors
     /// See [`BlobError`].
@@ -217,8 +217,8 @@ pub trait BlobStore: Send + Sync + fmt::Debug + 'static {
         name: &'a BlobName,
     ) -> BoxFuture<'a, Result<Option<FoundBlob>, BlobError>>;
 
-    /// The SHA-256 of a committed blob, of its bytes as they are now; `None` where there is no such
-    /// blob, or the store does not read blobs.
+    /// The SHA-256 of the bytes of a committed blob as they are now. `None` if there is no such blob, or if the
+    /// store does not read blobs.
     ///
     /// # Errors
     /// See [`BlobError`].
@@ -229,19 +229,19 @@ pub trait BlobStore: Send + Sync + fmt::Debug + 'static {
         Box::pin(async { Ok(None) })
     }
 
-    /// Looks whether blobs can be put here, without putting one, and without a right that putting one does
-    /// not need: for the start of a program, which is a better time to hear of it than its first file.
-    /// Whoever is busy is there. `Ok` is no promise.
+    /// Checks whether blobs can be put here, without putting one. It needs no other right than putting a blob
+    /// does. Call it at the start of a program, before its first file. A busy store counts as present. `Ok` is no
+    /// promise.
     ///
     /// # Errors
-    /// [`BlobError::Unusable`] where no blob can be put, for as long as nobody does something about it;
-    /// another one where it cannot be told, since nothing answers.
+    /// [`BlobError::Unusable`] if no blob can be put until somebody changes something; another error if nothing
+    /// answers, so that it cannot be decided.
     fn check_writable(&self) -> BoxFuture<'_, Result<(), BlobError>> {
         Box::pin(async { Ok(()) })
     }
 
-    /// Whether the SHA-256 of every blob is to be computed, so that whoever looks at it later can tell
-    /// whether it is whole. Where not, it is computed where somebody asks for it.
+    /// Whether the SHA-256 of every blob must be computed, so that a later reader can check that it is whole.
+    /// Otherwise it is computed when it is asked for.
     fn wants_sha256(&self) -> bool {
         true
     }
@@ -265,17 +265,17 @@ pub struct MadeOf<'a> {
     pub md5: AskedMd5,
 }
 
-/// Whether the MD5 of a blob is asked for. Unlike that of a SHA-256, its state cannot be kept with blocks
-/// that cannot be read back.
+/// Whether the MD5 of a blob is asked for. The state of an MD5, unlike that of a SHA-256, cannot be kept with
+/// blocks that cannot be read back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum AskedMd5 {
     /// It is not.
     #[default]
     No,
-    /// Where all of the blob comes now; what is there of it is of more use than the MD5.
+    /// Only if all of the blob comes now. Blocks that are already there are worth more than the MD5.
     OfNewBlobs,
-    /// In any case: what is there is of no use where it cannot be read back.
+    /// In any case. Blocks that are already there are of no use if they cannot be read back.
     Always,
 }
 
@@ -306,16 +306,16 @@ impl<'a> MadeOf<'a> {
 pub struct FoundBlob {
     /// Its length.
     pub bytes: u64,
-    /// When it was put there, or changed last, where the store knows it.
+    /// When it was put there, or changed last, if the store knows it.
     pub modified: Option<SystemTime>,
-    /// What its commit noted, where the store has it.
+    /// What its commit noted, if the store has it.
     pub note: Option<BlobNote>,
-    /// Which state of the blob it is, where the store can tell: for [`Commit::expected`].
+    /// Which state of the blob it is, if the store can tell: for [`Commit::expected`].
     pub version: Option<String>,
 }
 
 impl FoundBlob {
-    /// A blob of this length, of which nothing else is known.
+    /// A blob of this length. Nothing else is known of it.
     pub fn new(bytes: u64) -> Self {
         Self { bytes, modified: None, note: None, version: None }
     }
@@ -407,8 +407,8 @@ pub trait BlockWriter: Send + Sync {
         true
     }
 
-    /// How many bytes are to be collected for one write, where they come in smaller parts: a write may
-    /// cost more than its bytes. By default 256 KiB.
+    /// How many bytes to collect for one write if they come in smaller parts, because a write may cost more than
+    /// its bytes. Default: 256 KiB.
     fn write_bytes(&self) -> u64 {
         256 * 1024
     }
@@ -440,8 +440,7 @@ pub trait BlockWriter: Send + Sync {
         Box::pin(async {})
     }
 
-    /// What was written is not what it must be: throws it away, so that nobody goes on with it, in whatever
-    /// process.
+    /// Throws away what was written, because it is wrong, so that no process continues it.
     fn reject(self: Box<Self>) -> BoxFuture<'static, ()> {
         self.abort()
     }

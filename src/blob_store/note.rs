@@ -8,8 +8,10 @@ use crate::hex::{self, from_hex};
 /// Stands for a sum that is not known.
 const UNKNOWN: &str = "-";
 
-/// Says which work put a blob where it is. It is committed with the blob, whole or not at all; where a
-/// store has no place for it, it is left out, and the work is done again.
+/// The note of a commit: the work that put a blob where it is. It is committed with the blob, whole or not at all.
+/// A store without a place for it leaves it out, and the work is then done again. As text it is one line of ASCII:
+/// `v1 work=00112233445566778899aabbccddeeff source=… bytes=123 sha256=… crc64=…`, with `-` for a SHA-256 that was
+/// not asked for.
 ///
 /// As text it is one line of ASCII:
 /// `v1 work=00112233445566778899aabbccddeeff source=… bytes=123 sha256=… crc64=…`, with `-` for a
@@ -27,7 +29,7 @@ pub struct BlobNote {
 }
 
 impl BlobNote {
-    /// Reads the text of a note; `None` where it is none, or one of a later version.
+    /// Reads the text of a note. `None` if it is not a note, or one of a later version.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.strip_prefix("v1 ")?.trim_end().split(' ');
         let mut field = |name: &str| parts.next()?.strip_prefix(name)?.strip_prefix('=');

@@ -14,8 +14,8 @@ use crate::secret::Secret;
 
 /// Gives files by name.
 pub trait BlobSource: Send + Sync + fmt::Debug + 'static {
-    /// Opens a blob, or a part of it; `None` where there is no such blob. A part that begins behind the
-    /// end is empty, and one that ends behind it ends there.
+    /// Opens a blob, or a part of it. `None` if there is no such blob. A part that begins behind the end is empty.
+    /// A part that ends behind the end of the blob ends there.
     ///
     /// # Errors
     /// See [`BlobError`].
@@ -25,17 +25,17 @@ pub trait BlobSource: Send + Sync + fmt::Debug + 'static {
         part: Option<Range<u64>>,
     ) -> BoxFuture<'a, Result<Option<ReadBlob>, BlobError>>;
 
-    /// Looks whether blobs can be read here, as
-    /// [`BlobStore::check_writable`](super::BlobStore::check_writable) does for writing.
+    /// Checks whether blobs can be read here, as [`BlobStore::check_writable`](super::BlobStore::check_writable)
+    /// does for writing.
     ///
     /// # Errors
-    /// [`BlobError::Unusable`] where no blob can be read, for as long as nobody does something about it;
-    /// another one where it cannot be told, since nothing answers.
+    /// [`BlobError::Unusable`] if no blob can be read until somebody changes something; another error if nothing
+    /// answers, so that it cannot be decided.
     fn check_readable(&self) -> BoxFuture<'_, Result<(), BlobError>> {
         Box::pin(async { Ok(()) })
     }
 
-    /// An address at which others can read a blob, which may be a secret; `None` where there is none.
+    /// An address at which others can read the blob. It may be a secret. `None` if there is none.
     fn readable(&self, _name: &BlobName) -> Option<Secret> {
         None
     }
@@ -51,15 +51,15 @@ pub struct ReadBlob {
     pub bytes: u64,
     /// What tells this state of the blob from every other.
     pub version: String,
-    /// When it was changed last, where that is known.
+    /// When it was changed last, if that is known.
     pub modified: Option<SystemTime>,
-    /// When its content was changed last, where whoever put it there kept that time.
+    /// When its content was last changed, if the store kept that time.
     pub kept_time: Option<SystemTime>,
     /// Names and values that stay with it, without those of the store's own.
     pub metadata: BTreeMap<String, String>,
-    /// What kind of content it is, where that is known.
+    /// What kind of content it is, if that is known.
     pub content_type: Option<String>,
-    /// Its MD5, where the source keeps one.
+    /// Its MD5, if the source keeps one.
     pub md5: Option<[u8; 16]>,
     /// What of it the body holds.
     pub part: Range<u64>,
@@ -68,7 +68,7 @@ pub struct ReadBlob {
 }
 
 impl ReadBlob {
-    /// A blob of this length, in this state, of which `body` holds a part.
+    /// A part of a blob with this length and state; `body` holds the part.
     pub fn new(
         bytes: u64,
         version: String,

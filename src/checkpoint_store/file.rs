@@ -65,7 +65,7 @@ impl FileCheckpointStore {
     /// Blocks for the few file operations this takes.
     ///
     /// # Errors
-    /// `Permanent` where the folder is in use by another process, is a file, or may not be
+    /// `Permanent` if the folder is in use by another process, is a file, or may not be
     /// written; otherwise as the file system fails.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Self, Error> {
         let folder = DurableFolder::open(dir.into(), Access::Exclusive, OPEN)?;
@@ -228,7 +228,7 @@ impl Shared {
         Ok(listed)
     }
 
-    /// One file of a listing; `None` where it went away meanwhile.
+    /// One file of a listing; `None` if it went away meanwhile.
     fn list_one(&self, scope: &CheckpointScope, folder: &Path, file: &str) -> Option<Listed> {
         let stem = file.strip_suffix(SUFFIX).unwrap_or(file);
         let id = match unescape(stem) {

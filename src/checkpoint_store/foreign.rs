@@ -22,10 +22,10 @@ pub(super) fn written(watermark: Option<&Position>) -> (String, i64) {
     }
 }
 
-/// The position that was read; `None` where nothing is settled.
+/// The position that was read; `None` if nothing is settled.
 ///
 /// # Errors
-/// Where there is an offset alone: offsets are opaque, and positions are ordered by number.
+/// If there is an offset alone: offsets are opaque, and positions are ordered by number.
 pub(super) fn read(
     offset: Option<&str>,
     sequence_number: Option<i64>,

@@ -1,8 +1,8 @@
 //! The port to durable checkpoints: load, compare-and-swap, list.
 //!
-//! A store is a dumb, linearizable register per partition. What may be written over what —
-//! the fence at the claim, forward only, the merge after a lost race — is decided above it, by
-//! [`crate::state::fence`], so that every store gets the same answer.
+//! A store is a simple, linearizable register for each partition. It does not decide what may be written over what. The
+//! consumer decides that above it, in the same way for every store: a new owner fences the old one, and a checkpoint
+//! moves forward only.
 
 #[cfg(feature = "blob")]
 pub mod blob;
@@ -26,25 +26,25 @@ pub use crate::checkpoint::{
 use crate::error::{Error, ErrorClass};
 use crate::event::PartitionId;
 
-/// One entry of a listing: a checkpoint, or why it cannot be read.
+/// One entry of a listing: a partition with its checkpoint, or with the reason why that cannot be read.
 pub type Listed = (PartitionId, Result<StoredCheckpoint, Error>);
 
-/// Keeps checkpoints. Every call on one key is linearizable. Keys whose scopes are equal are one:
-/// names of hubs and consumer groups are one whatever their case.
+/// Keeps checkpoints. The calls on one key are linearizable. Names of hubs and consumer groups do not depend on their
+/// case, so two keys that differ in case only are the same key.
 pub trait CheckpointStore: Send + Sync + fmt::Debug + 'static {
-    /// Reads one checkpoint; `None` where there is none.
+    /// Reads one checkpoint. `None` if there is none.
     ///
     /// # Errors
-    /// `BadData` where what is stored cannot be understood; otherwise as the medium fails.
+    /// `BadData` if the stored value cannot be understood; otherwise as the medium fails.
     fn load<'a>(
         &'a self,
         key: &'a CheckpointKey,
     ) -> BoxFuture<'a, Result<Option<StoredCheckpoint>, Error>>;
 
-    /// Writes a checkpoint if the store holds what is expected. `Ok` means durable.
+    /// Writes a checkpoint if the store holds the expected value. `Ok` means that the checkpoint is durable.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] where it holds something else.
+    /// [`StoreError::Conflict`] if the store holds another value.
     ///
     /// # Cancel safety
     /// A dropped call may still be applied.
@@ -55,12 +55,12 @@ pub trait CheckpointStore: Send + Sync + fmt::Debug + 'static {
         expected: &'a Expected,
     ) -> BoxFuture<'a, Result<VersionToken, StoreError>>;
 
-    /// Writes a checkpoint over one that cannot be read, whatever that is: an operator's last resort.
-    /// `Ok` means durable.
+    /// Writes a checkpoint over a value that cannot be read: the last resort of an operator. `Ok` means that the
+    /// checkpoint is durable.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] where what is stored can be read, or was changed meanwhile. By
-    /// default `Permanent`: a store that keeps what it was given as it is has no such value.
+    /// [`StoreError::Conflict`] if the stored value can be read, or was changed meanwhile. The default
+    /// implementation fails with `Permanent`: a store that keeps values unchanged has none that cannot be read.
     ///
     /// # Cancel safety
     /// A dropped call may still be applied.
@@ -78,14 +78,14 @@ pub trait CheckpointStore: Send + Sync + fmt::Debug + 'static {
         .boxed()
     }
 
-    /// Lists the checkpoints of a scope by partition; one bad entry does not hide the others.
+    /// Lists the checkpoints of a scope, in the order of their partitions. One bad entry does not hide the others.
     ///
     /// # Errors
-    /// Where the listing itself fails.
+    /// If the listing itself fails.
     fn list<'a>(&'a self, scope: &'a CheckpointScope) -> BoxFuture<'a, Result<Vec<Listed>, Error>>;
 }
 
-/// What is shared is a store as well.
+/// A shared store is a store as well.
 #[deny(clippy::missing_trait_methods)]
 impl<T: CheckpointStore + ?Sized> CheckpointStore for Arc<T> {
     fn load<'a>(

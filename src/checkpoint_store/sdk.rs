@@ -16,7 +16,7 @@
 //!   shorter than the position.
 //! - Nor are lease epochs, resets and takeovers: a worker that runs does not notice the claim of
 //!   another, or a reset, until it finds another position stored.
-//! - Somebody else who writes the very same position is not noticed.
+//! - If another program writes exactly the same position, that is not noticed.
 //! - Names are passed on as they are spelled. Whether names that differ by case are one is a matter
 //!   of the SDK's store, but for what this process remembers of them.
 //!
@@ -85,7 +85,7 @@ impl Known {
     /// Takes in what the store holds.
     ///
     /// # Errors
-    /// Where it is no position.
+    /// If it is no position.
     fn on_found(&mut self, found: Option<Raw>) -> Result<(), String> {
         if found.as_ref() == self.raw() {
             return Ok(());

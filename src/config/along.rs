@@ -1,25 +1,25 @@
-//! Choices of what goes along with a file into a store, beside its bytes and the kind of its content.
+//! Choices of what goes along with a file into a store, beside its bytes and its content type.
 
-/// What goes along with a file. A store leaves out what it has no place for: a folder keeps the time,
-/// a container all of it.
+/// What goes along with a file into a store. A container keeps all of it, a folder keeps only the time. Default:
+/// nothing but the content type.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct GoesAlong {
-    /// Whose metadata.
+    /// Which metadata. Default: none.
     pub metadata: MetadataOf,
-    /// Which time the file has.
+    /// Which time the file has. Default: that of its commit.
     pub time: FileTime,
-    /// The access tier of its blob; `None` is that of the account.
+    /// The access tier of its blob. Default (`None`): the tier of the account.
     pub tier: Option<AccessTier>,
 }
 
 impl GoesAlong {
-    /// The kind of the content, and nothing else.
+    /// The content type, and nothing else.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sets whose metadata goes along.
+    /// Sets which metadata goes along.
     #[must_use]
     pub fn with_metadata(mut self, metadata: MetadataOf) -> Self {
         self.metadata = metadata;
@@ -41,18 +41,18 @@ impl GoesAlong {
     }
 }
 
-/// Whose metadata goes along with a file.
+/// Which metadata goes along with a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum MetadataOf {
-    /// Nobody's.
+    /// None.
     #[default]
     None,
-    /// What the task says under `metadata`: texts, numbers, true and false.
+    /// That of the task, under `metadata`: texts, numbers, true and false.
     Task,
-    /// What a container has of the file that comes from it. Files over HTTP and from folders have none.
+    /// That of the blob, for a file that comes from a container. Files over HTTP and from folders have none.
     Source,
-    /// Both; the task's where both have a name.
+    /// Both. If a name is in both, the task wins.
     Both,
 }
 
@@ -75,8 +75,8 @@ pub enum FileTime {
     /// That of its commit.
     #[default]
     Commit,
-    /// When its source was changed last, where that says so: the time of a file in a folder, the metadata
-    /// `mtime` of a blob, which rclone reads and writes as well.
+    /// When its source was last changed, if the source says so. A folder keeps it as the time of the file, a
+    /// container as the metadata `mtime` of the blob, which rclone reads and writes as well.
     Source,
 }
 
@@ -84,14 +84,14 @@ pub enum FileTime {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum AccessTier {
-    /// Dear to keep, cheap to read.
+    /// Expensive to keep, cheap to read.
     Hot,
-    /// For what is kept for a month or more.
+    /// For files that are kept for a month or more.
     Cool,
-    /// For what is kept for a quarter of a year or more.
+    /// For files that are kept for a quarter of a year or more.
     Cold,
-    /// For what is kept for half a year or more. A blob in it cannot be read before it is brought back,
-    /// which takes hours, nor be replaced where the service refuses that.
+    /// For files that are kept for half a year or more. A blob in this tier cannot be read before it is brought
+    /// back, which takes hours. The service may also refuse to replace it.
     Archive,
 }
 

@@ -1,14 +1,13 @@
-//! Choices of downloads that are settings: which URLs may be asked for, and what becomes of files that
-//! are there.
+//! Choices for downloads: which URLs may be asked for, and what happens to files that are already there.
 
 /// Which schemes a URL may have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum Schemes {
-    /// `https`; and `http` to local addresses, where [`PrivateAddresses::Allow`] is set.
+    /// `https` only. With [`PrivateAddresses::Allow`] also `http` to local addresses.
     #[default]
     HttpsOnly,
-    /// `https` and `http`: who is on the way can read and change the files.
+    /// `https` and `http`. Anyone on the way can read and change files that come over `http`.
     HttpAndHttps,
 }
 
@@ -19,42 +18,42 @@ pub enum PrivateAddresses {
     /// Public addresses only.
     #[default]
     Refuse,
-    /// Loopback, private, unique-local and carrier-grade NAT addresses too, over `http` as
-    /// well. Addresses of metadata services and those no host has stay refused.
+    /// Also loopback, private, unique-local and carrier-grade NAT addresses, over `http` as well. Addresses of
+    /// metadata services stay refused, and so do addresses that no host has.
     Allow,
 }
 
-/// Who copies a file into a container whose source is a URL.
+/// Who copies a file from a URL into a container.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum CopyBy {
     /// The worker: it fetches the file and stores it.
     #[default]
     Worker,
-    /// The storage service itself, where it can read the URL (Put Block From URL): the bytes never pass the
-    /// worker. It is shown the URL, with all that is secret in it. Files shorter than a block, those whose
-    /// SHA-256 or MD5 is to be compared, those without a strong ETag or without ranges, those that only who
-    /// shows credentials can read, and those that the service does not read are fetched by the worker.
+    /// The storage service itself, if it can read the URL (Put Block From URL). The bytes never pass the worker.
+    /// The service gets the URL with all that is secret in it. The worker still fetches these files itself:
+    /// files shorter than a block, files whose SHA-256 or MD5 is to be compared, files without a strong ETag
+    /// or without ranges, files that need credentials, and files that the service does not read.
     Service,
 }
 
-/// What becomes of a task whose file is there already.
+/// What happens to a task whose file is already there.
 ///
-/// Whatever is chosen, a task that comes again after its file was committed, because the process
-/// died before its result was acknowledged, does not fetch it again: the store noted the delivery
-/// that the file is from ([`BlobNote`](crate::blob_store::BlobNote)), and the result is published.
+/// One case does not depend on the choice. A process may die after the commit of a file, before its result was
+/// acknowledged. The task then comes again, and its file is not fetched again: the store noted the delivery that
+/// the file is from ([`BlobNote`](crate::blob_store::BlobNote)), and the result is published.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum ExistingFiles {
-    /// It is fetched, and takes the place of what is there.
+    /// The file is fetched, and replaces what is there.
     #[default]
     Replace,
-    /// It is left alone: the task is skipped, without a result. Where the task says a size, a file of
-    /// another size is replaced; and of what a worker put there, it is known what it is (`Verify`).
+    /// The file is left alone, and the task is skipped without a result. If the task names a size, a file of
+    /// another size is replaced. If a worker put the file there, it is judged as with `Verify`.
     Skip,
-    /// It is taken for the file of the task where that is known, and its result is published; else it is
-    /// fetched. It is known by the hash that the task says, or by what the store noted of where it is
-    /// from, its hash included. Where neither says anything, the server is asked: the same length,
-    /// and no change after the file was put there.
+    /// The file is kept if it is known to be the file of the task, and the result is published. Otherwise it is
+    /// fetched. It is known by the hash in the task, or by what the store noted of its source, which includes
+    /// the hash. If neither is there, the server is asked: the length must be the same, and the source must not
+    /// have changed since the file was put there.
     Verify,
 }

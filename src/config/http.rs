@@ -1,4 +1,4 @@
-//! What an HTTP client of ours may be told beside the policy: redirects, a proxy, credentials.
+//! Options of our HTTP clients beside the policy for URLs: redirects, a proxy, credentials.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -23,8 +23,7 @@ pub enum Redirects {
     Refuse,
 }
 
-/// Most redirects of one request: as many as browsers and Python's `requests` are around, and fewer than
-/// curl's 50.
+/// The most redirects of one request: 20. Browsers follow about as many, Python's `requests` 30, curl 50.
 pub const MAX_REDIRECTS: usize = 20;
 
 /// How a download worker asks. The default follows redirects, and has no proxy and no credentials.
@@ -41,46 +40,46 @@ impl HttpOptions {
         Self::default()
     }
 
-    /// Sets what becomes of redirects.
+    /// Sets whether redirects are followed. Default: [`Redirects::Follow`].
     #[must_use]
     pub fn with_redirects(mut self, redirects: Redirects) -> Self {
         self.redirects = redirects;
         self
     }
 
-    /// Sends everything through a proxy. It resolves the names of hosts, so the policy judges their
-    /// names, and no addresses of theirs. The proxy's own address is not judged.
+    /// Sends everything through a proxy. The proxy resolves the names of hosts, so the policy judges names only,
+    /// not addresses. The address of the proxy itself is not judged.
     #[must_use]
     pub fn with_proxy(mut self, proxy: HttpProxy) -> Self {
         self.proxy = Some(proxy);
         self
     }
 
-    /// Sets what is shown to whom.
+    /// Sets the credentials. Default: none.
     #[must_use]
     pub fn with_credentials(mut self, credentials: Credentials) -> Self {
         self.credentials = credentials;
         self
     }
 
-    /// What becomes of redirects.
+    /// Whether redirects are followed.
     pub fn redirects(&self) -> Redirects {
         self.redirects
     }
 
-    /// The proxy, where there is one.
+    /// The proxy, if one is set.
     pub fn proxy(&self) -> Option<&HttpProxy> {
         self.proxy.as_ref()
     }
 
-    /// What is shown to whom.
+    /// The credentials.
     pub fn credentials(&self) -> &Credentials {
         &self.credentials
     }
 }
 
-/// An HTTP proxy: `http://host:port`, or `https://`, with user name and password where it wants them.
-/// `Debug` shows neither.
+/// An HTTP proxy: `http://HOST:PORT` or `http://USER:PASSWORD@HOST:PORT`, or the same with `https`. `Debug` shows
+/// neither user nor password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HttpProxy(Url);
 
@@ -88,7 +87,7 @@ impl HttpProxy {
     /// Reads the URL of a proxy.
     ///
     /// # Errors
-    /// What it must be. Nothing of the URL is repeated.
+    /// What the URL must be. Nothing of the URL is repeated.
     pub fn parse(url: &str) -> Result<Self, InvalidConfig> {
         let fault = || InvalidConfig::new("proxy", "(hidden)", "it must be http://host:port");
         let url = Url::parse(url.trim()).map_err(|_| fault())?;
@@ -125,8 +124,8 @@ pub enum Authorization {
     },
 }
 
-/// Credentials by origin: scheme, host and port. An origin is shown its own and no others, whoever
-/// leads to it.
+/// Credentials by origin: scheme, host and port. An origin is shown its own credential and no other, whatever leads
+/// to it.
 ///
 /// ```
 /// use longshore::secret::Secret;
@@ -140,12 +139,12 @@ pub enum Authorization {
 pub struct Credentials(HashMap<Origin, Secret>);
 
 impl Credentials {
-    /// Adds what an origin is shown, such as `https://files.example.com` or
-    /// `http://127.0.0.1:8080`: who is on the way can read what goes over http.
+    /// Adds the credential of an origin, such as `https://files.example.com` or `http://127.0.0.1:8080`. Anyone on
+    /// the way can read what goes over `http`.
     ///
     /// # Errors
-    /// An origin that is none, that has more than an origin, or that was named before; a credential
-    /// that no header holds. No secret is repeated.
+    /// If `origin` is not an origin, has a path or a query, or was added before; and if no header can hold the
+    /// credential. No secret is repeated.
     pub fn with(mut self, origin: &str, shown: Authorization) -> Result<Self, InvalidConfig> {
         let fault = |why| InvalidConfig::new("credentials", shortened(origin), why);
         let url = Url::parse(origin.trim());
@@ -221,7 +220,7 @@ impl Credentials {
     }
 }
 
-/// The value of the header, where one holds it (RFC 9110, 5.5).
+/// The value of the header, if one holds it (RFC 9110, 5.5).
 fn header(shown: &Authorization) -> Option<Secret> {
     let text = match shown {
         Authorization::Bearer(token) => format!("Bearer {}", token.reveal()),

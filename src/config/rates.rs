@@ -1,27 +1,26 @@
-//! How fast a transfer worker may ask and read: values, checked; what keeps to them is
-//! `transfer::rates`.
+//! How fast a transfer worker may ask and read, as checked values. `transfer::rates` keeps to them.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::error::InvalidConfig;
 
-/// Least requests a second: one an hour.
+/// The least requests a second: one an hour.
 pub const MIN_REQUESTS_PER_SECOND: f64 = 1.0 / 3_600.0;
-/// Most requests a second.
+/// The most requests a second: 1,000,000.
 pub const MAX_REQUESTS_PER_SECOND: f64 = 1_000_000.0;
-/// Least bytes a second.
+/// The least bytes a second: 1.
 pub const MIN_BYTES_PER_SECOND: f64 = 1.0;
-/// Most bytes a second: a terabyte.
+/// The most bytes a second: a terabyte.
 pub const MAX_BYTES_PER_SECOND: f64 = 1e12;
 
-/// Default burst of requests: what a rate earns in a hundredth of a second, enough to make good
-/// what timers are late. So 50 a second are never more than 51 in any second.
+/// Default burst of requests: what a rate earns in 10 ms, enough to make up for late timers. So 50 a second are
+/// never more than 51 in any second.
 pub const DEFAULT_REQUEST_BURST: Duration = Duration::from_millis(10);
-/// Default burst of bytes: what a rate earns in a tenth of a second.
+/// Default burst of bytes: what a rate earns in 100 ms.
 pub const DEFAULT_BYTE_BURST: Duration = Duration::from_millis(100);
 
-/// So many a second, and how many at once after a pause.
+/// A number a second, and how many may come at once after a pause.
 ///
 /// ```
 /// use longshore::config::Rate;
@@ -33,14 +32,15 @@ pub const DEFAULT_BYTE_BURST: Duration = Duration::from_millis(100);
 pub struct Rate {
     /// Requests or bytes a second, on average.
     pub per_second: f64,
-    /// How many are saved up, at most, while fewer come. In any second there are at most
-    /// `per_second`, this, and one more: a request, or a piece of a body. At most `per_second`.
-    /// `None`: [`DEFAULT_REQUEST_BURST`] or [`DEFAULT_BYTE_BURST`].
+    /// How many are saved up, at most, while fewer come. In any second there are at most `per_second` plus
+    /// this plus one more: a request, or a piece of a body. At most `per_second`. Default (`None`): what the
+    /// rate earns in 10 ms for requests ([`DEFAULT_REQUEST_BURST`]), in 100 ms for bytes
+    /// ([`DEFAULT_BYTE_BURST`]).
     pub burst: Option<f64>,
 }
 
 impl Rate {
-    /// So many a second, with the default burst. [`RateLimits::validate`] checks it.
+    /// A rate with the default burst. [`RateLimits::validate`] checks it.
     pub fn new(per_second: f64) -> Self {
         Self { per_second, burst: None }
     }
@@ -65,8 +65,7 @@ impl Rate {
             return Some(format!("it must be {}", unit.allowed()));
         }
         let burst = self.burst.filter(|burst| !(0.0..=self.per_second).contains(burst));
-        burst
-            .map(|_| "its burst, behind the plus, must be from 0 to what it is a second".to_owned())
+        burst.map(|_| "its burst, behind the plus, must be from 0 to the rate itself".to_owned())
     }
 }
 
@@ -105,10 +104,9 @@ impl Unit {
     }
 }
 
-/// How fast a transfer worker may ask and read; `None` is as fast as it can. The default has no
-/// limit.
+/// How fast a transfer worker may ask and read. `None` means as fast as it can. Default: no limit.
 ///
-/// A host is one whatever the scheme; with a port that is not its scheme's own it is another one.
+/// `http` and `https` of a host are one host. A port other than the one of the scheme makes another host.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 #[non_exhaustive]
 pub struct RateLimits {
@@ -126,7 +124,7 @@ impl RateLimits {
     /// Checks each rate and its burst.
     ///
     /// # Errors
-    /// The first that cannot be used, by name.
+    /// The first rate that cannot be used, by name.
     pub fn validate(&self) -> Result<(), InvalidConfig> {
         let rates = [
             ("requests_per_second", Unit::Requests, self.requests_per_second),
@@ -161,7 +159,7 @@ mod tests {
                 limits.bytes_per_second_per_host = Some(Rate::new(10.0).with_burst(11.0));
             }),
             "bytes_per_second_per_host = 10+11 cannot be used: its burst, behind the plus, must \
-             be from 0 to what it is a second"
+             be from 0 to the rate itself"
         );
         for wrong in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1.0, -0.0, 1e300, 2e12, 1e-9] {
             for burst in [None, Some(0.0)] {

@@ -6,35 +6,35 @@ use std::time::Duration;
 use crate::error::{ErrorClass, InvalidConfig};
 use crate::state::backoff::Backoff;
 
-/// Shortest first delay after [`ErrorClass::Throttling`] where no policy of its own is set. Source: what
-/// Event Hubs asks of a client that it tells "server busy".
+/// The shortest first delay after [`ErrorClass::Throttling`], unless that class has a policy: 4 s. Event Hubs asks
+/// this of a client that it tells "server busy".
 pub const MIN_THROTTLING_DELAY: Duration = Duration::from_secs(4);
 
-/// Shortest first delay after [`ErrorClass::Auth`] where no policy of its own is set: somebody has to put
-/// the credentials right.
+/// The shortest first delay after [`ErrorClass::Auth`], unless that class has a policy: 10 s. A person has to
+/// correct the credentials.
 pub const MIN_AUTH_DELAY: Duration = Duration::from_secs(10);
 
-/// Shortest longest delay after [`ErrorClass::Auth`] where no policy of its own is set.
+/// The least value of the longest delay after [`ErrorClass::Auth`], unless that class has a policy: 5 min.
 pub const MIN_LONGEST_AUTH_DELAY: Duration = Duration::from_secs(5 * 60);
 
-/// How events are tried whose failure is of a class.
+/// How events are tried when their failure is of one class.
 #[derive(Clone, Copy, PartialEq, Debug)]
 #[non_exhaustive]
 pub struct RetryPolicy {
-    /// How often a handler gets the event before what [`then`](Self::then) says becomes of it; see
+    /// How many times a handler gets the event before [`then`](Self::then) applies; see
     /// [`ConsumerOptions::max_attempts`](super::ConsumerOptions::max_attempts).
     pub max_attempts: u32,
     /// Delays between attempts.
     pub backoff: Backoff,
-    /// What becomes of an event that failed so often.
+    /// What happens to an event after the last attempt.
     pub then: AfterAttempts,
 }
 
-/// What becomes of an event that failed as often as its policy allows.
+/// What happens to an event that failed as often as its policy allows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum AfterAttempts {
-    /// It is parked, where the consumer has a failure store; see
+    /// It is parked, if the consumer has a failure store; see
     /// [`ConsumerOptions::park_delays`](super::ConsumerOptions::park_delays).
     #[default]
     Park,
@@ -43,12 +43,12 @@ pub enum AfterAttempts {
 }
 
 impl RetryPolicy {
-    /// So many attempts, with these delays between them; then the event is parked.
+    /// This many attempts, with these delays between them; then the event is parked.
     pub const fn new(max_attempts: u32, backoff: Backoff) -> Self {
         Self { max_attempts, backoff, then: AfterAttempts::Park }
     }
 
-    /// The same, and then something else becomes of the event.
+    /// The same policy with another choice of what happens after the last attempt.
     #[must_use]
     pub const fn then(self, then: AfterAttempts) -> Self {
         Self { then, ..self }
@@ -60,9 +60,9 @@ impl RetryPolicy {
 pub struct RetryPolicies(BTreeMap<ErrorClass, RetryPolicy>);
 
 impl RetryPolicies {
-    /// Sets the policy of a class. Classes that trying again does not help
-    /// ([`ErrorClass::is_retryable`]) become dead letters at once whatever their policy is, unless the
-    /// handler asks for a retry.
+    /// Sets the policy of a class. A failure of a class that is not retryable
+    /// ([`ErrorClass::is_retryable`]) makes a dead letter at once, whatever its policy is, unless the handler
+    /// asks for a retry.
     pub fn set(&mut self, class: ErrorClass, policy: RetryPolicy) {
         self.0.insert(class, policy);
     }

@@ -34,7 +34,7 @@ const MAX_DESTINATIONS: usize = 10_000;
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[non_exhaustive]
 pub enum Destination {
-    /// The handler, where nothing else is named.
+    /// The handler, if nothing else is named.
     Handler,
     /// What the failure names: [`Failure::at`].
     Named(String),
@@ -220,7 +220,7 @@ impl Breakers {
         self.next_probe().is_some_and(|next| next <= now)
     }
 
-    /// Takes the right to begin one event, where a probe is due.
+    /// Takes the right to begin one event, if a probe is due.
     pub(crate) fn take_probe(&self, now: Instant) -> bool {
         let mut known = lock(&self.known);
         let probes = not_of_lanes(&mut known).map(|(_, one)| one.take_probe(now.into_std()));
@@ -311,7 +311,7 @@ pub(crate) struct Failed<'a> {
     /// The limited lane of the event.
     pub(crate) lane: Option<LaneOf<'a>>,
     pub(crate) failure: &'a Failure,
-    /// How long its destination wants to be left alone, where it said so.
+    /// How long its destination wants to be left alone, if it said so.
     pub(crate) rest: Option<Duration>,
 }
 

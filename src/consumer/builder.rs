@@ -1,4 +1,4 @@
-//! [`BatchConsumer`] and what it is made of.
+//! [`BatchConsumer`] and its builder.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -32,9 +32,9 @@ use crate::outcome::Failure;
 use crate::telemetry::metrics::{self, Labelled};
 use crate::transport::Transport;
 
-/// Consumes all partitions of an entity, many events at once, settling each.
+/// Consumes all partitions of an entity, many events at once, and settles each event by itself.
 ///
-/// Built by [`BatchConsumer::builder`]; runs once [`BatchConsumer::start`] is called.
+/// [`BatchConsumer::builder`] builds it. [`BatchConsumer::start`] or [`BatchConsumer::run_until`] runs it.
 pub struct BatchConsumer {
     pub(super) shared: Arc<Shared>,
     pub(super) run: BoxFuture<'static, ConsumerExit>,
@@ -51,8 +51,8 @@ impl fmt::Debug for BatchConsumer {
 }
 
 impl BatchConsumer {
-    /// Begins a consumer that reads `transport` and keeps its place in `checkpoints`. What is used
-    /// elsewhere too is given in an `Arc`.
+    /// Begins to build a consumer that reads `transport` and keeps its place in `checkpoints`. If you also use
+    /// one of them elsewhere, pass it in an `Arc`.
     pub fn builder(
         transport: impl Transport,
         checkpoints: impl CheckpointStore,
@@ -82,7 +82,7 @@ impl BatchConsumer {
         ConsumerHandle::new(self.shared, tokio::spawn(self.run), self.ended)
     }
 
-    /// Consumes until `signal` comes, then drains; or until the consumer ends by itself.
+    /// Consumes until `signal` completes, and then drains. It also returns when the consumer ends by itself.
     ///
     /// ```no_run
     /// # async fn run(consumer: longshore::BatchConsumer) -> Result<(), Box<dyn std::error::Error>> {
@@ -93,13 +93,13 @@ impl BatchConsumer {
     /// ```
     ///
     /// # Errors
-    /// Where the end was not clean; see [`ConsumerExit::is_clean`]. The error says in a line why, has the
-    /// exit, and tells the causes apart: [`Unclean::cause`].
+    /// If the end was not clean; see [`ConsumerExit::is_clean`]. The error says why in one line and holds the
+    /// exit. [`Unclean::cause`] tells the causes apart.
     ///
     /// # Cancel safety
-    /// A dropped call leaves nothing behind: handlers are dropped at their next await, there is
-    /// no last checkpoint, and the events they had are delivered again. To end in good order,
-    /// use `signal`.
+    /// If the call is dropped, the consumer ends as in a crash: handlers are dropped at their next await, no
+    /// last checkpoint is written, and the events that were in flight are delivered again. To end in good
+    /// order, use `signal`.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -145,16 +145,17 @@ impl fmt::Debug for BatchConsumerBuilder {
 }
 
 impl BatchConsumerBuilder {
-    /// Where events that failed for good go. Without one, such an event stops its partition.
+    /// Sets where dead letters go. Default: to the failure store; without one, an event that fails for good stops
+    /// its partition.
     pub fn dead_letters(mut self, sink: impl DeadLetterSink) -> Self {
         self.dead_letters = Some(Arc::new(sink));
         self
     }
 
-    /// Where events wait that failed and may succeed later, so that they hold nothing up; see
-    /// [`ConsumerOptions::park_delays`]. Without one they are tried in place alone. Where there is no
-    /// sink of dead letters, they go to this store as well. Workers that share a consumer group have the
-    /// same one.
+    /// Sets where events are parked: they failed, may succeed later, and hold nothing up meanwhile; see
+    /// [`ConsumerOptions::park_delays`]. Default: none, and events are tried in place only. If no sink of dead
+    /// letters is set, dead letters go to this store as well. Workers of one consumer group must have the same
+    /// store.
     pub fn failure_store(mut self, store: impl FailureStore) -> Self {
         self.failures = Some(Arc::new(store));
         self
@@ -166,11 +167,11 @@ impl BatchConsumerBuilder {
         self
     }
 
-    /// Shares the partitions with the other workers that keep their leases in `store`. Without
-    /// it, a consumer takes all partitions of its entity.
+    /// Shares the partitions with the other workers that keep their leases in `store`. Default: no lease store,
+    /// and the consumer takes all partitions of its entity.
     ///
-    /// Workers share what they should share if they have the same lease store, the same
-    /// checkpoint store, and the same namespace, entity and consumer group.
+    /// Workers that share partitions must have the same lease store, checkpoint store, failure store,
+    /// namespace, entity and consumer group.
     pub fn leases(mut self, store: impl LeaseStore) -> Self {
         let options = self.leases.take().map(|(_, options)| options).unwrap_or_default();
         self.leases = Some((Arc::new(store), options));
@@ -183,22 +184,22 @@ impl BatchConsumerBuilder {
         self
     }
 
-    /// Says which events belong together, so that they are handled in order, or at most so many of
-    /// them at once; see [`crate::lanes`]. Not together with [`ConsumerOptions::ordering`], which is
-    /// the name of two such rules.
+    /// Sets which events belong together, so that they are handled in order, or only some of them at once; see
+    /// [`crate::lanes`]. Default: none. It cannot be used together with [`ConsumerOptions::ordering`], which
+    /// names two such rules.
     pub fn lanes(mut self, rule: LaneRule) -> Self {
         self.lanes = Some(rule);
         self
     }
 
-    /// Names this worker in dead letters and logs. Default "longshore".
+    /// Sets the name of this worker in dead letters and logs. Default: "longshore".
     pub fn worker(mut self, name: impl Into<String>) -> Self {
         self.worker = name.into();
         self
     }
 
-    /// Called when a partition is ours, and awaited before its first event is received. Where the
-    /// partition is to leave before the hook ended, the hook is dropped at its next await.
+    /// Sets a hook that is called when this worker becomes the owner of a partition. Its first event is received
+    /// after the hook has ended. If the partition leaves before that, the hook is dropped at its next await.
     ///
     /// ```
     /// use longshore::BatchConsumer;
@@ -222,9 +223,9 @@ impl BatchConsumerBuilder {
         self
     }
 
-    /// Called when a partition is no longer ours and nothing of it runs here any more. Where it goes to
-    /// another worker, that one waits for the hook. It is awaited for
-    /// [`ConsumerOptions::drain_timeout`] at most, and dropped then.
+    /// Sets a hook that is called when this worker no longer owns a partition and none of its handlers run here.
+    /// If the partition goes to another worker, that worker waits for the hook. After
+    /// [`ConsumerOptions::drain_timeout`] the hook is dropped.
     pub fn on_partition_revoked<Fut>(
         mut self,
         hook: impl Fn(Partition) -> Fut + Send + Sync + 'static,
@@ -236,22 +237,22 @@ impl BatchConsumerBuilder {
         self
     }
 
-    /// Replaces the wall clock that stamps records.
+    /// Replaces the wall clock that gives records their times. Default: the clock of the system.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
     }
 
-    /// Sets how events are tried whose failure is of this class; see
+    /// Sets how events are tried when their failure is of this class; see
     /// [`ConsumerOptions::retry_policies`].
     pub fn retry_policy(mut self, class: ErrorClass, policy: RetryPolicy) -> Self {
         self.options.retry_policies.set(class, policy);
         self
     }
 
-    /// Says of which class a failure is, whatever the handler made of it: before anything else is decided
-    /// on it. What is of a retryable class then is tried again, anything else becomes a dead letter. A
-    /// failure whose classification panics stays as it is.
+    /// Sets a function that decides the class of every failure, before anything else is decided about it. It
+    /// overrides the class that the handler gave. An event with a retryable class is tried again; any other
+    /// becomes a dead letter. If the function panics, the failure keeps its class.
     ///
     /// ```
     /// use longshore::{BatchConsumer, ErrorClass, Failure};
@@ -275,17 +276,17 @@ impl BatchConsumerBuilder {
         self
     }
 
-    /// Seeds jitter and write ids, so that a run can be repeated.
+    /// Seeds the jitter and the write ids, so that a run can be repeated. Default: random.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
     }
 
-    /// Makes a consumer that calls `handler` with each event, up to
+    /// Builds a consumer that calls `handler` with each event, up to
     /// [`ConsumerOptions::max_events_in_flight`] at once.
     ///
     /// # Errors
-    /// A value of the options that cannot be used.
+    /// If a value of the options cannot be used.
     pub fn event_handler(self, handler: impl EventHandler) -> Result<BatchConsumer, InvalidConfig> {
         self.validate()?;
         let options = &self.options;
@@ -294,11 +295,11 @@ impl BatchConsumerBuilder {
         Ok(self.assemble(call::of_events(Arc::new(handler)), common))
     }
 
-    /// Makes a consumer that calls `handler` with batches, up to
+    /// Builds a consumer that calls `handler` with batches, up to
     /// [`ConsumerOptions::max_batches_in_flight`] at once.
     ///
     /// # Errors
-    /// A value of the options that cannot be used, alone or together with another.
+    /// If a value of the options cannot be used, alone or together with another.
     pub fn batch_handler(self, handler: impl BatchHandler) -> Result<BatchConsumer, InvalidConfig> {
         self.validate()?;
         self.options.validate_batches()?;
@@ -320,7 +321,7 @@ impl BatchConsumerBuilder {
             return Err(InvalidConfig::new(
                 "ordering",
                 self.options.ordering.as_str(),
-                "it must be unordered where the builder is given lanes: they say what is ordered",
+                "it must be unordered if the builder has lanes: the lanes say what is ordered",
             ));
         }
         rule.validate()

@@ -1,5 +1,5 @@
 //! [`EventConsumer`]: one event of a partition at a time, in order, each checkpointed before
-//! the next one begins (requirement A7).
+//! the next one begins.
 //!
 //! ```text
 //!  received ──> handler ──> settled ──> checkpoint acknowledged ──> next event
@@ -7,9 +7,8 @@
 //!         back-off └──┘ failed for now: nothing is checkpointed, the next event waits
 //! ```
 //!
-//! It is the engine of [`BatchConsumer`] with a window of one event and a bound of one event
-//! not yet checkpointed; those two settings are the whole difference. So at most one event of
-//! each partition is received and not below its checkpoint, whatever happens.
+//! It is the engine of [`BatchConsumer`] with two other settings: a window of one event, and at most one event that is
+//! not checkpointed. So at most one event of each partition is received and not below its checkpoint, whatever happens.
 
 use std::time::Duration;
 
@@ -89,15 +88,15 @@ impl EventConsumer {
         self.0.start()
     }
 
-    /// Consumes until `signal` comes, then drains; or until the consumer ends by itself.
+    /// Consumes until `signal` completes, and then drains. It also returns when the consumer ends by itself.
     ///
     /// # Errors
-    /// Where the end was not clean; see [`BatchConsumer::run_until`].
+    /// If the end was not clean; see [`BatchConsumer::run_until`].
     ///
     /// # Cancel safety
-    /// A dropped call leaves nothing behind: handlers are dropped at their next await, there is
-    /// no last checkpoint, and the events they had are delivered again. To end in good order,
-    /// use `signal`.
+    /// If the call is dropped, the consumer ends as in a crash: handlers are dropped at their next await, no last
+    /// checkpoint is written, and the events that were in flight are delivered again. To end in good order, use
+    /// `signal`.
     ///
     /// # Panics
     /// Outside a tokio runtime.

@@ -27,7 +27,7 @@ pub enum StopReason {
     Superseded(Superseded),
     /// A handler said that the environment is broken.
     Aborted(Failure),
-    /// An event failed for good and there is no dead-letter sink: it is not passed over.
+    /// An event failed for good and there is no dead-letter sink, so the partition does not pass it.
     NoDeadLetterSink {
         /// The event.
         sequence_number: SequenceNumber,
@@ -57,7 +57,7 @@ pub struct PartitionExit {
     pub reason: StopReason,
     /// Handler calls that did not end by the drain's deadline and were dropped.
     pub cut_handlers: usize,
-    /// Whether something settled could not be checkpointed: the next run repeats it.
+    /// Whether events that are settled could not be checkpointed. The next run repeats them.
     pub checkpoint_behind: bool,
 }
 
@@ -69,15 +69,15 @@ pub enum ExitReason {
     Drained,
     /// A handler said that the environment is broken; everything else was drained.
     Aborted(Failure),
-    /// It never came to read its hub, or never saw the leases: nothing was begun.
+    /// It never read its hub, or never saw the leases. Nothing was begun.
     NeverConnected(NeverConnected),
-    /// How it ended is not known: its task ended abnormally, or the exit was taken before.
+    /// The reason is not known: its task ended abnormally, or the exit was taken before.
     Failed(Error),
-    /// Every partition stopped for a reason of its own; see [`ConsumerExit::partitions`].
+    /// Every partition stopped for its own reason; see [`ConsumerExit::partitions`].
     PartitionsStopped,
 }
 
-/// Why a run ended, in as few words as its owner acts on. The greater one is the graver one.
+/// Why a run ended, for the code that decides what to do next. The greater value is the graver cause.
 ///
 /// ```no_run
 /// use longshore::consumer::ExitCause;
@@ -115,8 +115,8 @@ pub enum ExitCause {
     /// The hub or a store refused for good for another reason: a hub that is not there, a checkpoint that
     /// cannot be read.
     Refused,
-    /// A partition stopped rather than to lose an event: it failed for good and nothing keeps dead
-    /// letters, or the log does not have it any more.
+    /// A partition stopped in order not to lose an event: the event failed for good and nothing keeps dead
+    /// letters, or the log no longer has the event.
     EventStopped,
     /// A handler said that the environment is broken ([`Outcome::abort`](crate::Outcome::abort)).
     Aborted,
@@ -192,7 +192,7 @@ impl fmt::Display for StopReason {
     }
 }
 
-/// How an exit that is not clean is told where there is room for one line.
+/// One line about an exit that is not clean.
 impl fmt::Display for ConsumerExit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.reason {
@@ -223,8 +223,8 @@ impl fmt::Display for ConsumerExit {
     }
 }
 
-/// An end that was not clean. Its `Debug` is its `Display`: a `main` that returns it says in words
-/// what is wrong.
+/// An end that was not clean. Its `Debug` is its `Display`, so a `main` that returns it says in words what is
+/// wrong.
 pub struct Unclean<E> {
     exit: Box<E>,
 }
@@ -282,16 +282,15 @@ impl PartitionExit {
 }
 
 impl ConsumerExit {
-    /// The exit where it is clean, for a `main` that has nothing more to say about one that is not.
+    /// Turns an exit that is not clean into an error, for a `main` that has nothing more to say about it.
     ///
     /// # Errors
-    /// Where it is not; see [`ConsumerExit::is_clean`].
+    /// If the exit is not clean; see [`ConsumerExit::is_clean`].
     pub fn into_result(self) -> Result<Self, Unclean<Self>> {
         if self.is_clean() { Ok(self) } else { Err(Unclean::new(self)) }
     }
 
-    /// Whether all that was begun was ended and checkpointed. A run that never connected is not
-    /// clean.
+    /// Whether everything that was begun has ended and is checkpointed. A run that never connected is not clean.
     pub fn is_clean(&self) -> bool {
         self.cause() == ExitCause::Drained
     }

@@ -51,7 +51,7 @@ impl ConsumerHandle {
         self.ended.is_cancelled()
     }
 
-    /// Takes no new events until [`ConsumerHandle::resume`]; what is here goes on.
+    /// Takes in no new events until [`ConsumerHandle::resume`]. Events that are already here go on.
     pub fn pause(&self) {
         self.switch(Directive::Run, Directive::Pause);
     }
@@ -71,7 +71,7 @@ impl ConsumerHandle {
         });
     }
 
-    /// Changes how many handler calls run at once; those that run are not cut.
+    /// Changes how many handler calls run at once. Running calls are not cut.
     ///
     /// # Errors
     /// 0, or more than [`MAX_SLOTS`].
@@ -88,8 +88,8 @@ impl ConsumerHandle {
         }
     }
 
-    /// Closes a lane: from now on, and for `time`, no handler gets an event of it. Those that run go
-    /// on. A lane that is closed already is closed for the longer time.
+    /// Closes a lane: for `time`, no handler gets an event of it. Running calls go on. If the lane is already
+    /// closed, the longer time counts.
     ///
     /// # Errors
     /// The consumer has no lanes, or the time is longer than
@@ -98,14 +98,14 @@ impl ConsumerHandle {
         self.lanes()?.close(lane, time)
     }
 
-    /// Opens a lane at once that is closed, whatever closed it.
+    /// Opens a closed lane at once, whatever closed it.
     pub fn open_lane(&self, lane: &Lane) {
         if let Some(lanes) = &self.shared.lanes {
             lanes.open(lane);
         }
     }
 
-    /// Changes how many events of a lane are handled at once; those that run are not cut.
+    /// Changes how many events of a lane are handled at once. Running calls are not cut.
     ///
     /// # Errors
     /// The consumer has no lanes, they are ordered, or the cap is 0.
@@ -124,21 +124,21 @@ impl ConsumerHandle {
         })
     }
 
-    /// Begins to stop: no new events; what runs is ended within
-    /// [`ConsumerOptions::drain_timeout`](crate::ConsumerOptions::drain_timeout); a last checkpoint is written.
+    /// Begins to stop: takes in no new events, waits for running handlers for
+    /// [`ConsumerOptions::drain_timeout`](crate::ConsumerOptions::drain_timeout) at most, and writes a last
+    /// checkpoint.
     pub fn drain(&self) {
         self.shared.drain();
     }
 
-    /// Stops within [`CANCEL_GRACE`](crate::consumer::CANCEL_GRACE): handlers are asked to give up and dropped. What they had
-    /// not finished is delivered again by the next run.
+    /// Stops within 1 s ([`CANCEL_GRACE`](crate::consumer::CANCEL_GRACE)): handlers are asked to give up, and then
+    /// dropped. The next run delivers their events again.
     pub fn stop(&self) {
         self.shared.directive.send_replace(Directive::Drain(Instant::now()));
     }
 
-    /// Ends the consumer as a crash does: nothing is drained, nothing is written any more.
-    /// Handlers that run are dropped. [`ConsumerHandle::join`] then says that it ended
-    /// abnormally.
+    /// Ends the consumer as a crash does: nothing is drained and nothing is written. Running handlers are dropped.
+    /// [`ConsumerHandle::join`] then says that it ended abnormally.
     #[cfg(feature = "testing")]
     pub fn abort(&self) {
         if let Some(task) = &self.task {
@@ -146,8 +146,7 @@ impl ConsumerHandle {
         }
     }
 
-    /// Whether everything that is ours is running: all partitions, or those that this worker has
-    /// leases for, be they none.
+    /// Whether all partitions of this worker are running. With leases those may be none.
     pub fn is_ready(&self) -> bool {
         let partitions = lock(&self.shared.partitions);
         (!partitions.is_empty() || self.shared.leases_seen.load(Ordering::Relaxed))
@@ -174,7 +173,7 @@ impl ConsumerHandle {
         }
     }
 
-    /// Waits for the end, without taking the exit.
+    /// Waits for the end. It does not take the exit.
     ///
     /// # Cancel safety
     /// Nothing is lost.
@@ -182,7 +181,7 @@ impl ConsumerHandle {
         self.ended.cancelled().await;
     }
 
-    /// Waits for the end and takes the exit. Called again, it fails with a word about that.
+    /// Waits for the end and takes the exit. A second call returns an exit that says so.
     ///
     /// # Cancel safety
     /// A dropped call loses nothing; call again.
@@ -222,10 +221,10 @@ pub struct ConsumerSnapshot {
     pub slots_in_use: usize,
     /// Bytes of the memory budget in use.
     pub memory_used_bytes: usize,
-    /// The lanes of events, where there are some. Those that a set shares are the same for all.
+    /// The lanes, if there are some. Consumers of a set that shares lanes report the same ones.
     pub lanes: Option<LaneSnapshot>,
-    /// Destinations that are left alone because most of what is tried there fails, and those that come
-    /// back from that. Those that a set shares are the same for all.
+    /// Destinations that get probes only, because most attempts there fail, and those that are recovering.
+    /// Consumers of a set report the same ones.
     pub breakers: Vec<BreakerSnapshot>,
     /// The partitions, in order of their names.
     pub partitions: Vec<PartitionSnapshot>,

@@ -1,5 +1,5 @@
-//! [`BatchConsumer`]: receive -> buffer -> dispatch -> settle -> checkpoint, for every
-//! partition of an entity, under shared slots and one byte budget.
+//! The consumers. [`BatchConsumer`] receives, buffers, dispatches, settles and checkpoints, for every partition of an
+//! entity, under shared slots and one memory budget.
 //!
 //! ```text
 //!  link ──> PartitionStream ──> watermark (window W) ──> buffer ──> slots ──> handler
@@ -11,13 +11,8 @@
 //!                                             retry queue  <── retry ───────────┘
 //! ```
 //!
-//! Four rooms, one above the other; data goes down, and only completions come back up, through one
-//! channel:
-//!
-//! - the face: what people build, hold and read (`builder`, `handle`, `set`, `event_consumer`, `exit`);
-//! - `ownership`: which partitions run here, and the claim that fences one before its first link;
-//! - `partition`: one partition while it is ours;
-//! - `handling`: one call of a handler, and the slots all of them share.
+//! [`BatchConsumer`] handles many events at once, [`EventConsumer`] one after the other, and [`ConsumerSet`] several
+//! entities. A [`ConsumerHandle`] controls a consumer that runs; a [`ConsumerExit`] says how it ended.
 
 #![warn(clippy::too_many_lines)]
 
@@ -66,4 +61,8 @@ pub use status::{PartitionPhase, PartitionSnapshot};
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 pub use test_call::TestCall;
 
+pub use crate::state::batch_buffer::FlushReason;
+pub use crate::state::fence::Superseded;
+pub use crate::state::first_connection::REFUSAL_GRACE;
+pub use crate::state::resume::Continuity;
 pub use crate::state::tenure::CANCEL_GRACE;

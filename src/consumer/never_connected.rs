@@ -65,7 +65,7 @@ impl NeverConnected {
         self.unreached
     }
 
-    /// Why the last attempt failed, where one did.
+    /// Why the last attempt failed, if one did.
     pub fn error(&self) -> Option<&Error> {
         self.error.as_ref()
     }

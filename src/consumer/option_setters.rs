@@ -137,7 +137,7 @@ option_setters! {
 mod tests {
     use super::*;
 
-    /// A default as people say it; `None` where it is no number and no time.
+    /// A default as people say it; `None` if it is no number and no time.
     fn in_words(default: &str) -> Option<String> {
         let text = default.strip_prefix("Some(").and_then(|text| text.strip_suffix(')'));
         let text = text.unwrap_or(default);

@@ -1,5 +1,5 @@
 //! [`ConsumerSet`]: consumers of several entities with one handler, one set of slots, one memory
-//! budget and one drain (requirement A8).
+//! budget and one drain.
 //!
 //! ```text
 //!  orders  ──> consumer ──┐                     ┌── each with checkpoints, dead letters and
@@ -7,10 +7,9 @@
 //!  audit   ──> consumer ──┘                     └── drained together
 //! ```
 //!
-//! A client of Event Hubs is bound to one entity, so this composes consumers rather than reading
-//! several entities with one. A consumer that ends by itself (its hub is gone, its partitions
-//! were taken) leaves the others alone, and the set's exit says so. A handler that aborts ends
-//! them all: the directive that a drain sets is one for the set.
+//! A client of Event Hubs is bound to one entity, so a set has a consumer for each. If a consumer ends by itself (its
+//! hub is gone, or its partitions were taken), the others go on, and the exit of the set says so. A handler that aborts
+//! ends them all.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -98,7 +97,7 @@ impl ConsumerSet {
     /// Consumes until `signal` comes, then drains; or until all consumers have ended by themselves.
     ///
     /// # Errors
-    /// Where an end was not clean; see [`ConsumerSetExit::is_clean`]. The error says in a line why, has the
+    /// If an end was not clean; see [`ConsumerSetExit::is_clean`]. The error says in a line why, has the
     /// exits, and tells the causes apart: [`Unclean::cause`].
     ///
     /// # Cancel safety
@@ -146,46 +145,46 @@ pub struct ConsumerSetBuilder {
 }
 
 impl ConsumerSetBuilder {
-    /// Adds the consumer of an entity, with checkpoints, dead letters, options and hooks of its
-    /// own. What consumers have in common is set here instead: slots, memory budget, and the
-    /// `drain_timeout`, of which the longest counts.
+    /// Adds the consumer of an entity, with its own checkpoints, dead letters, options and hooks. The set has the
+    /// slots and the memory budget of all. The longest `drain_timeout` of its consumers applies to all.
     pub fn consumer(mut self, consumer: BatchConsumerBuilder) -> Self {
         self.consumers.push(consumer);
         self
     }
 
-    /// Slots of an event handler, shared by all partitions of all entities. Default
-    /// [`DEFAULT_MAX_EVENTS_IN_FLIGHT`].
+    /// How many events are handled at once by an event handler, over all partitions of all entities. Default: 10
+    /// ([`DEFAULT_MAX_EVENTS_IN_FLIGHT`]).
     pub fn max_events_in_flight(mut self, max_events_in_flight: usize) -> Self {
         self.max_events_in_flight = max_events_in_flight;
         self
     }
 
-    /// Slots of a batch handler, shared by all partitions of all entities. Default
-    /// [`DEFAULT_MAX_BATCHES_IN_FLIGHT`].
+    /// How many batches are handled at once by a batch handler, over all partitions of all entities. Default: 4
+    /// ([`DEFAULT_MAX_BATCHES_IN_FLIGHT`]).
     pub fn max_batches_in_flight(mut self, max_batches_in_flight: usize) -> Self {
         self.max_batches_in_flight = max_batches_in_flight;
         self
     }
 
-    /// Memory for events received and not settled, over all entities. Default
-    /// [`DEFAULT_MEMORY_BUDGET_BYTES`].
+    /// Memory for events that are received and not settled, and for what links hold ahead, over all entities.
+    /// Default: 256 MiB ([`DEFAULT_MEMORY_BUDGET_BYTES`]).
     pub fn memory_budget_bytes(mut self, memory_budget_bytes: usize) -> Self {
         self.memory_budget_bytes = memory_budget_bytes;
         self
     }
 
-    /// Lanes that all consumers of the set share: a lane is one whichever entity its events come
-    /// from. Without it, each consumer may have lanes of its own.
+    /// Lanes that all consumers of the set share: events of different entities can have the same lane. Without
+    /// this, each consumer may have its own lanes.
     pub fn lanes(mut self, rule: LaneRule) -> Self {
         self.lanes = Some(rule);
         self
     }
 
-    /// Makes a set that calls `handler` with each event of every entity.
+    /// Builds a set that calls `handler` with each event of every entity.
     ///
     /// # Errors
-    /// No consumer, two of one entity and group, or a value of the options that cannot be used.
+    /// If there is no consumer, if two have the same entity and group, or if a value of the options cannot be
+    /// used.
     pub fn event_handler(
         mut self,
         handler: impl EventHandler,
@@ -196,11 +195,11 @@ impl ConsumerSetBuilder {
         Ok(self.assemble(call::of_events(Arc::new(handler)), common))
     }
 
-    /// Makes a set that calls `handler` with batches; a batch is of one partition of one entity.
+    /// Builds a set that calls `handler` with batches. A batch holds events of one partition of one entity.
     ///
     /// # Errors
-    /// No consumer, two of one entity and group, or a value of the options that cannot be used,
-    /// alone or together with another.
+    /// If there is no consumer, if two have the same entity and group, or if a value of the options cannot be
+    /// used, alone or together with another.
     pub fn batch_handler(
         mut self,
         handler: impl BatchHandler,
@@ -471,10 +470,10 @@ impl Unclean<ConsumerSetExit> {
 }
 
 impl ConsumerSetExit {
-    /// The exit where it is clean, for a `main` that has nothing more to say about one that is not.
+    /// Turns an exit that is not clean into an error, for a `main` that has nothing more to say about it.
     ///
     /// # Errors
-    /// Where it is not; see [`ConsumerSetExit::is_clean`].
+    /// If the exit is not clean; see [`ConsumerSetExit::is_clean`].
     pub fn into_result(self) -> Result<Self, Unclean<Self>> {
         if self.is_clean() { Ok(self) } else { Err(Unclean::new(self)) }
     }

@@ -47,7 +47,7 @@ pub(crate) struct Common {
     pub(crate) trials: Arc<Semaphore>,
     /// Whose turn it is to hand out a parked event that may end the process.
     pub(crate) suspects: Arc<Semaphore>,
-    /// The lanes of events, where there are some.
+    /// The lanes of events, if there are some.
     pub(crate) lanes: Option<Arc<SharedLanes>>,
     pub(crate) breakers: Arc<Breakers>,
 }
@@ -68,7 +68,7 @@ impl Common {
 }
 
 impl Common {
-    /// With lanes of this rule, where there are none that all share.
+    /// With lanes of this rule, if there are none that all share.
     pub(crate) fn or_lanes(mut self, rule: Option<LaneRule>) -> Self {
         self.lanes = self.lanes.or_else(|| rule.map(|rule| Arc::new(SharedLanes::new(rule))));
         self

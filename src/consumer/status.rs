@@ -107,26 +107,25 @@ pub struct PartitionSnapshot {
     pub checkpointed_to: Option<SequenceNumber>,
     /// The newest event received.
     pub last_received: Option<SequenceNumber>,
-    /// Events received and not settled; none once it has stopped.
+    /// Events received and not settled. 0 once the partition has stopped.
     pub unsettled_events: usize,
     /// Handler calls running.
     pub in_flight: usize,
     /// Events settled above the watermark.
     pub settled_above_events: usize,
-    /// Events of the log that wait: not settled, and not removed by retention, see
-    /// [`Lag`](crate::state::lag::Lag). What was not received is known from the end of the log, which
-    /// is read every [`LAG_PROBE_INTERVAL`](crate::consumer::LAG_PROBE_INTERVAL). `None` where it is
-    /// not known, or the partition is not ours.
+    /// Events of the log that wait: not settled, and not removed by retention. The end of the log is read every
+    /// 30 s ([`LAG_PROBE_INTERVAL`](crate::consumer::LAG_PROBE_INTERVAL)). `None` if the number is not known, or
+    /// if the partition is not ours.
     pub lag_events: Option<u64>,
-    /// For how long the oldest of them waits; zero where none does. Where it is not received yet:
-    /// for how long at most. `None` where it is not known, or the partition is not ours.
+    /// How long the oldest of them waits. Zero if none waits. If that event is not received yet, this is an upper
+    /// bound. `None` if it is not known, or if the partition is not ours.
     pub lag_time: Option<Duration>,
-    /// Events that are parked, those included that are tried again now.
+    /// Events that are parked, including those that are being tried again now.
     pub parked_events: usize,
     /// Events received whose lane is full or closed.
     pub lane_waiting_events: usize,
-    /// The lane that holds the watermark back, while nothing more may come in because the window W or
-    /// the memory budget is full of events that wait for lanes.
+    /// The lane that holds the watermark back, if events that wait for lanes fill the window W or the memory
+    /// budget, so that the partition takes in no more.
     pub holding_lane: Option<HoldingLane>,
 }
 

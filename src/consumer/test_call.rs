@@ -189,7 +189,7 @@ impl TestCall {
         outcomes
     }
 
-    /// The context of a call for this event, for who calls the handler himself.
+    /// The event and the context of a call, for tests that call the handler themselves.
     pub fn event_context(&self, event: Event) -> EventContext {
         let tracked = Tracked { event, ticket: Ticket::FIRST };
         EventContext {
@@ -201,7 +201,7 @@ impl TestCall {
         }
     }
 
-    /// A batch of these events and the context of a call for it, for who calls the handler himself.
+    /// A batch of these events and the context of a call, for tests that call the handler themselves.
     pub fn batch_context(&self, events: impl IntoIterator<Item = Event>) -> (Batch, BatchContext) {
         let tracked = events.into_iter().enumerate();
         let tracked: Vec<Tracked> = tracked

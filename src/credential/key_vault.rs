@@ -17,7 +17,7 @@ use super::{SecretAddress, SecretStore};
 use crate::error::{Error, ErrorClass, Result};
 use crate::secret::Secret;
 
-/// How long fetching a secret may take, the SDK's retries included.
+/// How long fetching a secret may take, including the retries of the SDK: 60 s.
 pub const DEFAULT_FETCH_TIMEOUT: Duration = Duration::from_secs(60);
 
 const OPERATION: &str = "fetch the connection string from Key Vault";

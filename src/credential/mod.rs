@@ -1,4 +1,4 @@
-//! Who we are to Microsoft Entra ID, and where a secret is kept. All of it is data until it is opened
+//! The identity that we show to Microsoft Entra ID, and the place of a secret. Both are data until they are opened
 //! or fetched, so settings can be checked without the crates that do that.
 
 #[cfg(feature = "key-vault")]
@@ -46,7 +46,7 @@ pub trait SecretStore: Send + Sync + fmt::Debug {
     /// Fetches a secret.
     ///
     /// # Errors
-    /// `Auth` where the store does not let us in, `Permanent` where there is no such secret,
+    /// `Auth` if the store does not let us in, `Permanent` if there is no such secret,
     /// and what a network gives.
     fn fetch<'a>(&'a self, address: &'a SecretAddress) -> BoxFuture<'a, Result<Secret>>;
 }

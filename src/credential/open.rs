@@ -11,7 +11,7 @@ impl Credential {
     /// Makes ready to get tokens. Nothing is asked of anybody yet.
     ///
     /// # Errors
-    /// `Auth` where something that the credential needs is not there; `Permanent` where the crate
+    /// `Auth` if something that the credential needs is not there; `Permanent` if the crate
     /// was built without the feature `identity`.
     pub fn open(&self) -> Result<Arc<dyn TokenCredential>> {
         self.open_with_identity()

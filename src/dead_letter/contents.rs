@@ -58,8 +58,8 @@ impl DeadLetterRecord {
     /// The body of the event, byte for byte; see [`Event::body`](crate::Event::body).
     ///
     /// # Errors
-    /// `BadData` where the record was damaged. `Unreadable` where the event could not be read.
-    /// `Permanent` where the body was left out.
+    /// `BadData` if the record was damaged. `Unreadable` if the event could not be read.
+    /// `Permanent` if the body was left out.
     pub fn body(&self) -> Result<Bytes, Error> {
         match (&self.body_amqp, &self.body_base64, &self.body_text) {
             (Some(body), ..) => Ok(body.to_bytes()),
@@ -89,7 +89,7 @@ impl DeadLetterRecord {
     /// The properties of the event, with their types.
     ///
     /// # Errors
-    /// `BadData` where the record was damaged.
+    /// `BadData` if the record was damaged.
     pub fn event_properties(&self) -> Result<Properties, Error> {
         self.properties
             .iter()
@@ -100,7 +100,7 @@ impl DeadLetterRecord {
     /// The annotations of the event, with their types.
     ///
     /// # Errors
-    /// `BadData` where the record was damaged.
+    /// `BadData` if the record was damaged.
     pub fn event_annotations(&self) -> Result<Annotations, Error> {
         let mut annotations = Annotations::new();
         for (name, json) in &self.annotations {

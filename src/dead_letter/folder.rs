@@ -50,7 +50,7 @@ impl FolderDeadLetterSink {
     /// Blocks for the few file operations this takes.
     ///
     /// # Errors
-    /// `Permanent` where the folder is a file or may not be written; otherwise as the file
+    /// `Permanent` if the folder is a file or may not be written; otherwise as the file
     /// system fails.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Self> {
         DurableFolder::open(dir.into(), Access::Shared, OPEN)
@@ -65,7 +65,7 @@ impl FolderDeadLetterSink {
     /// Reads one record after the other, in no order. Blocks.
     ///
     /// # Errors
-    /// Where a folder cannot be listed.
+    /// If a folder cannot be listed.
     pub fn visit(&self, mut on_letter: impl FnMut(StoredDeadLetter)) -> Result<()> {
         visit(&self.folder, &mut on_letter)
     }
@@ -74,7 +74,7 @@ impl FolderDeadLetterSink {
     /// come last and hide no other. All are held in memory at once.
     ///
     /// # Errors
-    /// Where a folder cannot be listed.
+    /// If a folder cannot be listed.
     ///
     /// # Cancel safety
     /// Nothing is lost.
@@ -155,7 +155,7 @@ fn visit(root: &DurableFolder, on_letter: &mut dyn FnMut(StoredDeadLetter)) -> R
     Ok(())
 }
 
-/// One file; `None` where it went away meanwhile.
+/// One file; `None` if it went away meanwhile.
 fn read(root: &DurableFolder, folder: &Path, file: &str) -> Option<StoredDeadLetter> {
     let path = root.root().join(folder).join(file);
     let record = match root.read(folder, file) {

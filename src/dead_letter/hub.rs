@@ -13,14 +13,14 @@
 //! | --- | --- |
 //! | `dl_version` | [`DeadLetterRecord::VERSION`] |
 //! | `dl_topic`, `dl_partition`, `dl_offset`, `dl_sequence_number`, `dl_enqueued_time` | the event |
-//! | `dl_namespace`, `dl_incarnation` | its hub, where that is known |
-//! | `dl_message_id` | the publisher's, where it gave one, of its type |
+//! | `dl_namespace`, `dl_incarnation` | its hub, if that is known |
+//! | `dl_message_id` | the publisher's, if it gave one, of its type |
 //! | `dl_first_sequence_number`, `dl_last_sequence_number` | where the event could not be read, and its number is not known exactly |
 //! | `dl_consumer_group`, `dl_worker` | who gave up |
 //! | `dl_error_class`, `dl_error_message`, `dl_error_causes` | why; the causes are a JSON array |
 //! | `dl_attempts`, `dl_first_failure`, `dl_last_failure` | how often and since when |
 //! | `dl_lane`, `dl_destination` | the lane of the event, and what the failure blames |
-//! | `dl_shortened` | `true` where the causes or a part of the message had to go |
+//! | `dl_shortened` | `true` if the causes or a part of the message had to go |
 //!
 //! An event that was as large as a hub takes may not fit with all that. Then the record is
 //! shortened, the causes first and at last all of it, which leaves the message id. A body is
@@ -243,7 +243,7 @@ impl DeadLetterRecord {
     /// Reads the record of an event that a [`HubDeadLetterSink`] published.
     ///
     /// # Errors
-    /// `BadData` where the event is no dead letter, or carries no record because it was as
+    /// `BadData` if the event is no dead letter, or carries no record because it was as
     /// large as the hub takes, or where the record is one of a later release.
     pub fn from_event(letter: &Event) -> Result<Self> {
         let fields = Fields(letter);

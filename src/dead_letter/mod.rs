@@ -1,7 +1,6 @@
-//! The port to a dead-letter queue, and the record it keeps (requirement D1).
+//! The port to a dead-letter queue, and the record that it keeps.
 //!
-//! `Ok` from a sink means that the record is durable: only then does the watermark pass the
-//! event.
+//! `Ok` from a sink means that the record is durable. Only then does the watermark pass the event.
 
 mod contents;
 pub mod folder;
@@ -42,9 +41,9 @@ pub struct DeadLetter {
     pub namespace: String,
     /// When its hub was created; zero where it is not known.
     pub incarnation: Incarnation,
-    /// The lane of the event, where it has one.
+    /// The lane of the event, if it has one.
     pub lane: Option<String>,
-    /// What the failure blames, where it says so.
+    /// What the failure blames, if it says so.
     pub destination: Option<String>,
     /// How many times it was parked.
     pub parkings: u32,

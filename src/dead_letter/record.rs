@@ -40,7 +40,7 @@ pub struct DeadLetterRecord {
     pub topic: EntityName,
     /// Its partition.
     pub partition: PartitionId,
-    /// Its offset, where the transport gave one.
+    /// Its offset, if the transport gave one.
     pub offset: Option<Offset>,
     /// Its number in the partition.
     pub sequence_number: SequenceNumber,
@@ -64,16 +64,16 @@ pub struct DeadLetterRecord {
     /// Annotations that are numbered.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub numbered_annotations: BTreeMap<u64, serde_json::Value>,
-    /// The body, where it is one section of bytes and UTF-8; then it is exact.
+    /// The body, if it is one section of bytes and UTF-8; then it is exact.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body_text: Option<String>,
-    /// The body in base64, where it is one section of bytes and not UTF-8.
+    /// The body in base64, if it is one section of bytes and not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body_base64: Option<String>,
-    /// The body, where it is anything but one section of bytes.
+    /// The body, if it is anything but one section of bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body_amqp: Option<Body>,
-    /// The size of the body, where it was left out: such an event cannot be replayed.
+    /// The size of the body, if it was left out: such an event cannot be replayed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body_omitted_bytes: Option<u64>,
     /// Where the event could not be read, and its number is not known exactly: the first and the
@@ -88,10 +88,10 @@ pub struct DeadLetterRecord {
     pub first_failure: String,
     /// When it failed last.
     pub last_failure: String,
-    /// The lane of the event, where it has one.
+    /// The lane of the event, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lane: Option<String>,
-    /// What the failure blames, where it says so.
+    /// What the failure blames, if it says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destination: Option<String>,
     /// When it is to be tried again, of one that is parked; since when a job replays it, of one that is dead.
@@ -225,7 +225,7 @@ impl DeadLetterRecord {
     /// Reads a record.
     ///
     /// # Errors
-    /// `BadData` where the text is no record, or one of a later release.
+    /// `BadData` if the text is no record, or one of a later release.
     pub fn from_json(json: &[u8]) -> Result<Self, Error> {
         // The version first: a later one may not have the other fields.
         #[derive(Deserialize)]

@@ -12,7 +12,7 @@ use super::{DeadLetter, DeadLetterSink};
 use crate::error::{Error, ErrorClass, Result};
 use crate::failure_store::{Expected, FailureEntry, FailureKind, FailureStore, StoreError};
 
-/// What becomes of the bodies of dead letters.
+/// Whether the bodies of events are kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum LetterBody {
@@ -36,7 +36,7 @@ impl StoreDeadLetterSink {
         Self { store, body: LetterBody::Keep }
     }
 
-    /// Says what becomes of bodies.
+    /// Sets whether bodies are kept. Default: [`LetterBody::Keep`].
     #[must_use]
     pub fn with_body(mut self, body: LetterBody) -> Self {
         self.body = body;

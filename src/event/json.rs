@@ -79,7 +79,7 @@ impl Value {
         }
     }
 
-    /// Reads what [`Value::to_json`] wrote; `None` where it is nothing of that kind, or deeper than
+    /// Reads what [`Value::to_json`] wrote; `None` if it is nothing of that kind, or deeper than
     /// [`MAX_NESTING`].
     pub fn from_json(json: &Json) -> Option<Self> {
         // What is within the deepest level may be there.

@@ -37,7 +37,7 @@ pub struct MessageProperties {
     /// Where an answer is to go.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<String>,
-    /// Who produced it.
+    /// The user that produced it.
     #[serde(skip_serializing_if = "Option::is_none", with = "json::optional_bytes")]
     pub user_id: Option<Bytes>,
     /// The group it belongs to.
@@ -58,7 +58,7 @@ pub struct MessageProperties {
 }
 
 impl MessageProperties {
-    /// Whether none is there.
+    /// Whether there are no properties.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }

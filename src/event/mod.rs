@@ -206,9 +206,9 @@ impl fmt::Display for SequenceNumber {
 pub struct Position {
     /// Orders positions of one partition.
     pub sequence_number: SequenceNumber,
-    /// The service's notation of the same place, where it is known.
+    /// The service's notation of the same place, if it is known.
     pub offset: Option<Offset>,
-    /// When the service accepted the event, where it is known; stores keep milliseconds.
+    /// When the service accepted the event, if it is known; stores keep milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "crate::timestamp::millis")]
     pub enqueued_time: Option<SystemTime>,
 }
@@ -273,7 +273,7 @@ pub struct EventParts {
     pub partition: Arc<Partition>,
     /// Why the event could not be read; it then has no content.
     pub unreadable: Option<Box<Unreadable>>,
-    /// The event's offset, where the transport gives one.
+    /// The event's offset, if the transport gives one.
     pub offset: Option<Offset>,
     /// When the service accepted the event.
     pub enqueued_time: SystemTime,
@@ -283,9 +283,9 @@ pub struct EventParts {
     pub properties: Properties,
     /// Annotations that are no field of the event.
     pub annotations: Annotations,
-    /// Ids, media type, encoding, subject and the like, where there are any.
+    /// Ids, media type, encoding, subject and the like, if there are any.
     pub message: Option<Box<MessageProperties>>,
-    /// The body as AMQP has it, where it is anything but one section of bytes.
+    /// The body as AMQP has it, if it is anything but one section of bytes.
     pub structured_body: Option<Box<Body>>,
 }
 
@@ -372,7 +372,7 @@ impl Event {
         self.parts().sequence_number
     }
 
-    /// The event's offset, where the transport gives one.
+    /// The event's offset, if the transport gives one.
     pub fn offset(&self) -> Option<&Offset> {
         self.parts().offset.as_ref()
     }
@@ -388,7 +388,7 @@ impl Event {
         self.parts().enqueued_time
     }
 
-    /// The same, where the transport said so.
+    /// The same, if the transport said so.
     pub(crate) fn known_enqueued_time(&self) -> Option<SystemTime> {
         known(self.parts().enqueued_time)
     }
@@ -398,13 +398,13 @@ impl Event {
         self.parts().key.as_deref()
     }
 
-    /// The body, byte for byte. Of a body that is not one section of bytes: see
-    /// [`Event::structured_body`], of which these are the [`Body::to_bytes`].
+    /// The body, byte for byte. A body that is not one section of bytes is a
+    /// [`structured_body`](Event::structured_body); then these are its [`Body::to_bytes`].
     pub fn body(&self) -> &Bytes {
         &self.parts().body
     }
 
-    /// The body as AMQP has it, where it is anything but one section of bytes.
+    /// The body as AMQP has it, if it is anything but one section of bytes.
     pub fn structured_body(&self) -> Option<&Body> {
         self.parts().structured_body.as_deref()
     }
@@ -427,7 +427,7 @@ impl Event {
         self.parts().annotations.get(&AnnotationKey::from(name))
     }
 
-    /// Ids, media type, encoding, subject and the like, where the publisher gave any.
+    /// Ids, media type, encoding, subject and the like, if the publisher gave any.
     pub fn message_properties(&self) -> Option<&MessageProperties> {
         self.parts().message.as_deref()
     }

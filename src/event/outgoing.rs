@@ -12,7 +12,7 @@ use super::{Event, Properties, properties_bytes};
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct OutgoingEvent {
-    /// Decides the partition, where the publisher does not name one.
+    /// Decides the partition, if the publisher does not name one.
     pub key: Option<String>,
     /// The body, byte for byte.
     pub body: Bytes,

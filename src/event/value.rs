@@ -108,7 +108,7 @@ impl Value {
         }
     }
 
-    /// The number of an integer of any width, where an `i64` holds it.
+    /// The number of an integer of any width, if an `i64` holds it.
     pub fn as_i64(&self) -> Option<i64> {
         match *self {
             Value::UByte(number) => Some(number.into()),

@@ -45,7 +45,7 @@ impl ContainerFailureStore {
     /// list, create, write and delete. Sends no request yet.
     ///
     /// # Errors
-    /// `Permanent` where the address cannot be used; the error shows it without the signature.
+    /// `Permanent` if the address cannot be used; the error shows it without the signature.
     pub fn with_signature(container_url: &Secret) -> Result<Self, Error> {
         Ok(Self { container: Container::with_signature(container_url, CONTENT_REQUEST_TIMEOUT)? })
     }
@@ -55,7 +55,7 @@ impl ContainerFailureStore {
     /// yet.
     ///
     /// # Errors
-    /// `Permanent` where the address cannot be used.
+    /// `Permanent` if the address cannot be used.
     pub fn with_credential(
         container_url: &str,
         credential: Arc<dyn TokenCredential>,

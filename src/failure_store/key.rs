@@ -183,7 +183,7 @@ impl FailureKey {
         )
     }
 
-    /// Reads a path; `None` where it is none, or where a name was too long for it.
+    /// Reads a path. `None` if it is not the path of a key, or if a name was too long for a path.
     pub fn from_path(path: &str) -> Option<Self> {
         let (kind, event) = path.split_once('/')?;
         let kind = match kind {

@@ -52,7 +52,7 @@ pub struct FailureMeta {
     pub last_failure: SystemTime,
     /// When the service accepted the event.
     pub enqueued_time: SystemTime,
-    /// The lane of the event, where it has one.
+    /// The lane of the event, if it has one.
     pub lane: Option<String>,
     /// What kind of failure it was.
     pub class: ErrorClass,
@@ -60,7 +60,7 @@ pub struct FailureMeta {
     pub fingerprint: Fingerprint,
     /// What those have in common, in words.
     pub reason: String,
-    /// What the failure blames, where it says so.
+    /// What the failure blames, if it says so.
     pub destination: Option<String>,
     /// The worker that wrote it.
     pub worker: String,
@@ -105,7 +105,7 @@ impl FailureMeta {
     /// Writes it as a line, with the event it is of.
     ///
     /// # Errors
-    /// `Permanent` where the names of the event alone are too long for it.
+    /// `Permanent` if the names of the event alone are too long for it.
     pub(crate) fn encode(&self, event: &EventIdentity) -> Result<String, Error> {
         let mut line = format!("v={VERSION}");
         let mut put = |name: &str, value: &str| {

@@ -5,10 +5,10 @@
 //!  dead/    given up; waits for a person
 //! ```
 //!
-//! A store keeps one value for each [`FailureKey`]: a record, whose bytes it does not look at, and
-//! [`FailureMeta`], which it lists without opening the record. What a record is, and what its
-//! metadata is made of, [`FailureEntry::of`] says. It is a register per key, like a checkpoint
-//! store: who may write over what is decided above it, by versions.
+//! A store keeps one value for each [`FailureKey`]: a record, whose bytes it does not interpret, and
+//! [`FailureMeta`], which it lists without opening the record. [`FailureEntry::of`] makes both. Like a checkpoint
+//! store, it is a register for each key: the consumer decides above it, by versions, what may be written over
+//! what.
 
 #[cfg(feature = "blob")]
 pub mod container;
@@ -34,7 +34,7 @@ pub(crate) use self::meta::kept;
 pub use crate::checkpoint::{StoreError, VersionToken};
 use crate::error::Error;
 
-/// Most entries of a page, whatever is asked for.
+/// The most entries of a page: 5,000.
 pub const MAX_PAGE_ENTRIES: usize = 5_000;
 
 /// What a write expects to find.
@@ -44,7 +44,7 @@ pub enum Expected {
     Absent,
     /// The value of this version.
     Version(VersionToken),
-    /// Whatever there is: the later write counts.
+    /// Anything. The later write wins.
     Anything,
 }
 
@@ -59,11 +59,10 @@ impl Expected {
     }
 }
 
-/// What is put under a key: [`FailureEntry::of`] makes it of a record. `Debug` leaves the record
-/// out.
+/// The value under a key. [`FailureEntry::of`] makes it from a record. `Debug` leaves the record out.
 #[derive(Clone, PartialEq)]
 pub struct FailureEntry {
-    /// What a listing says of it.
+    /// The part that a listing shows.
     pub meta: FailureMeta,
     /// The record, in JSON.
     pub content: Bytes,
@@ -110,35 +109,34 @@ pub struct ListedFailure {
     pub version: VersionToken,
 }
 
-/// One entry of a listing: what was found, or why it cannot be told, with the name it is stored under
-/// in the error.
+/// One entry of a listing, or the reason why it cannot be read. The error names where it is stored.
 pub type Listed = Result<ListedFailure, Error>;
 
-/// Where the next page begins. Opaque, and of one store.
+/// Where the next page begins. It is opaque, and valid for one store.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PageToken(pub String);
 
-/// A part of a listing. It may be shorter than what was asked for, and empty, with others behind it.
+/// A part of a listing. It may have fewer entries than were asked for, or none, although more pages follow.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct FailurePage {
-    /// In the order of their keys: those of one partition by sequence number.
+    /// The entries in the order of their keys: those of one partition by sequence number.
     pub entries: Vec<Listed>,
-    /// The page behind it; `None` where this is the last one.
+    /// The next page. `None` if this is the last one.
     pub next: Option<PageToken>,
 }
 
-/// Keeps events that failed. Every call on one key is linearizable. Keys that are equal are one: names
-/// of hubs and consumer groups are one whatever their case.
+/// Keeps events that failed: dead letters and parked events. The calls on one key are linearizable. Names of hubs and
+/// consumer groups do not depend on their case.
 pub trait FailureStore: Send + Sync + fmt::Debug + 'static {
-    /// Where it is, for messages; without a secret.
+    /// Where the store is, for messages. Without a secret.
     fn place(&self) -> String;
 
-    /// Puts a value if the store holds what is expected. `Ok` means durable.
+    /// Puts a value if the store holds the expected one. `Ok` means that the value is durable.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] where it holds something else. A put whose answer was lost and that is
-    /// made again may find its own value: compare contents, or expect [`Expected::Anything`].
+    /// [`StoreError::Conflict`] if the store holds another value. If the answer to a put is lost and the put is
+    /// made again, it may find its own value: compare the contents, or expect [`Expected::Anything`].
     ///
     /// # Cancel safety
     /// A dropped call may still be applied.
@@ -149,10 +147,10 @@ pub trait FailureStore: Send + Sync + fmt::Debug + 'static {
         expected: &'a Expected,
     ) -> BoxFuture<'a, Result<VersionToken, StoreError>>;
 
-    /// Reads a value; `None` where there is none.
+    /// Reads a value. `None` if there is none.
     ///
     /// # Errors
-    /// As the medium fails. The record is not looked at: [`StoredFailure::record`] does that.
+    /// As the medium fails. The record is not parsed here; [`StoredFailure::record`] does that.
     ///
     /// # Cancel safety
     /// Nothing is lost.
@@ -161,12 +159,12 @@ pub trait FailureStore: Send + Sync + fmt::Debug + 'static {
         key: &'a FailureKey,
     ) -> BoxFuture<'a, Result<Option<StoredFailure>, Error>>;
 
-    /// Lists values with their metadata and opens no record: those whose paths begin with the prefix,
-    /// which may end amid a number, behind the page before, at most `limit` and never more than [`MAX_PAGE_ENTRIES`]. What is put or deleted while pages are read
-    /// may be listed or not; all else is listed once.
+    /// Lists values with their metadata, without opening a record: those whose paths begin with `prefix` (it may
+    /// end amid a number), after the page before, at most `limit` and at most [`MAX_PAGE_ENTRIES`]. A value that
+    /// is put or deleted while pages are read may be listed or not. Every other value is listed once.
     ///
     /// # Errors
-    /// Where the listing itself fails; one bad entry hides no other.
+    /// If the listing itself fails. One bad entry does not hide the others.
     ///
     /// # Cancel safety
     /// Nothing is lost.
@@ -177,11 +175,11 @@ pub trait FailureStore: Send + Sync + fmt::Debug + 'static {
         limit: usize,
     ) -> BoxFuture<'a, Result<FailurePage, Error>>;
 
-    /// Deletes a value that still has this version. `Ok` means that it is gone for good, and also that
-    /// there was none: a delete whose answer was lost can be made again.
+    /// Deletes a value that still has this version. `Ok` means that the value is gone for good, or that there was
+    /// none. So a delete whose answer was lost can be made again.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] where it has another version.
+    /// [`StoreError::Conflict`] if the value has another version.
     ///
     /// # Cancel safety
     /// A dropped call may still be applied.
@@ -192,7 +190,7 @@ pub trait FailureStore: Send + Sync + fmt::Debug + 'static {
     ) -> BoxFuture<'a, Result<(), StoreError>>;
 }
 
-/// What is shared is a store as well.
+/// A shared store is a store as well.
 #[deny(clippy::missing_trait_methods)]
 impl<T: FailureStore + ?Sized> FailureStore for Arc<T> {
     fn place(&self) -> String {

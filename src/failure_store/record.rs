@@ -40,7 +40,7 @@ impl DeadLetterRecord {
     /// What a listing says of the record.
     ///
     /// # Errors
-    /// `BadData` where a time of the record is none.
+    /// `BadData` if a time of the record is not a time.
     pub fn meta(&self) -> Result<FailureMeta, Error> {
         let time = |field: &str, text: &str| {
             from_rfc3339(text).ok_or_else(|| {
@@ -83,7 +83,7 @@ impl StoredFailure {
     /// Reads the record.
     ///
     /// # Errors
-    /// `BadData` where it is damaged, of a later release, or of another event than its place says.
+    /// `BadData` if it is damaged, of a later release, or of another event than its place says.
     pub fn record(&self) -> Result<DeadLetterRecord, Error> {
         let place = &self.key;
         let refused =

@@ -67,7 +67,7 @@ impl BlobLeaseStore {
     /// read, list, create, write and delete. Sends no request yet.
     ///
     /// # Errors
-    /// `Permanent` where the address cannot be used; the error shows it without the signature.
+    /// `Permanent` if the address cannot be used; the error shows it without the signature.
     pub fn with_signature(container_url: &Secret) -> Result<Self, Error> {
         Ok(Self { container: Container::with_signature(container_url, DEFAULT_REQUEST_TIMEOUT)? })
     }
@@ -77,7 +77,7 @@ impl BlobLeaseStore {
     /// yet.
     ///
     /// # Errors
-    /// `Permanent` where the address cannot be used.
+    /// `Permanent` if the address cannot be used.
     pub fn with_credential(
         container_url: &str,
         credential: Arc<dyn TokenCredential>,

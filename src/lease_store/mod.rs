@@ -1,8 +1,7 @@
 //! The port to leases: list, compare-and-swap of ownership records, heartbeats.
 //!
-//! Like a checkpoint store, a lease store is dumb: a linearizable register per partition, a
-//! register per member, and a clock that all workers share. Who may take what is decided above
-//! it, by [`crate::state`].
+//! Like a checkpoint store, a lease store is simple: a linearizable register for each partition, a register for
+//! each member, and a clock that all workers share. The consumer decides above it which worker may take what.
 
 #[cfg(feature = "blob")]
 pub mod blob;
@@ -19,22 +18,21 @@ pub use crate::lease::{
     Holder, LeaseListing, Member, OwnerId, Ownership, StoredMember, StoredOwnership,
 };
 
-/// Keeps leases. Every call on one record is linearizable.
+/// Keeps leases. The calls on one record are linearizable.
 pub trait LeaseStore: Send + Sync + fmt::Debug + 'static {
-    /// Lists the ownership and member records of a scope, ownerships in order of their
-    /// partitions. A record that cannot be understood is left out if it is a member's, and is
-    /// held by nobody if it is an ownership.
+    /// Lists the ownership and member records of a scope, ownerships in the order of their partitions. A member
+    /// record that cannot be understood is left out. An ownership that cannot be understood has no holder.
     ///
-    /// Each record is as it was at some moment during the call, and member records are read after
-    /// all ownerships: a worker writes its own before it takes anything, so the holder of an
-    /// ownership is among them unless it is gone.
+    /// Each record is as it was at some moment during the call. Member records must be read after all
+    /// ownerships. A worker writes its member record before it takes anything, so the holder of an ownership
+    /// is among the members unless it is gone.
     ///
     /// # Errors
     /// As the medium fails.
     fn list<'a>(&'a self, scope: &'a CheckpointScope)
     -> BoxFuture<'a, Result<LeaseListing, Error>>;
 
-    /// Reads one ownership record; `None` where there is none.
+    /// Reads one ownership record. `None` if there is none.
     ///
     /// # Errors
     /// As the medium fails.
@@ -43,11 +41,11 @@ pub trait LeaseStore: Send + Sync + fmt::Debug + 'static {
         key: &'a CheckpointKey,
     ) -> BoxFuture<'a, Result<Option<StoredOwnership>, Error>>;
 
-    /// Writes an ownership record if the store holds what is expected. Its age begins anew, also
-    /// where nothing in it changes.
+    /// Writes an ownership record if the store holds the expected one. The age of the record begins anew, even if
+    /// nothing in it changes.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] where it holds something else.
+    /// [`StoreError::Conflict`] if the store holds another record.
     ///
     /// # Cancel safety
     /// A dropped call may still be applied.
@@ -58,7 +56,7 @@ pub trait LeaseStore: Send + Sync + fmt::Debug + 'static {
         expected: &'a Expected,
     ) -> BoxFuture<'a, Result<VersionToken, StoreError>>;
 
-    /// Writes a worker's member record, whatever was there: a heartbeat.
+    /// Writes the member record of a worker over any earlier one. This is its heartbeat.
     ///
     /// # Errors
     /// As the medium fails.
@@ -68,7 +66,7 @@ pub trait LeaseStore: Send + Sync + fmt::Debug + 'static {
         member: &'a Member,
     ) -> BoxFuture<'a, Result<(), Error>>;
 
-    /// Removes a worker's member record, where there is one.
+    /// Removes the member record of a worker, if there is one.
     ///
     /// # Errors
     /// As the medium fails.
@@ -79,7 +77,7 @@ pub trait LeaseStore: Send + Sync + fmt::Debug + 'static {
     ) -> BoxFuture<'a, Result<(), Error>>;
 }
 
-/// What is shared is a store as well.
+/// A shared store is a store as well.
 #[deny(clippy::missing_trait_methods)]
 impl<T: LeaseStore + ?Sized> LeaseStore for Arc<T> {
     fn list<'a>(

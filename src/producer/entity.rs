@@ -1,21 +1,19 @@
-//! Publishing to one entity with patience, and together: sends that wait for an answer at the
-//! same time travel in one transfer.
+//! Publishing to one entity, with retries and in batches: sends that wait for an answer at the same time travel in one
+//! transfer.
 //!
-//! A link answers one transfer after the other, so single sends of many tasks at once would
-//! wait in line for a round trip each. Here the first of them goes out at once; what comes in
-//! while its answer is awaited goes out as one batch after it. Nothing waits for a timer.
+//! A link answers one transfer after the other, so single sends of many tasks would each wait for a round trip. Here the
+//! first send goes out at once. The sends that arrive while its answer is awaited go out after it, as one batch. Nothing
+//! waits for a timer.
 //!
-//! Each partition has a link, and a lane of its own ([`crate::state::send_lanes`]): an event with a
-//! key goes into the lane of the partition that the service would choose for it
-//! ([`crate::state::key_placement`]), beside events of other keys, which an Azure batch that leaves
-//! the choice to the service cannot hold. Events without a key are left to the service, which
-//! passes over a partition that is not available; so are those with one where the hub's partitions
-//! cannot be known, a transfer for each key.
+//! Each partition has a link and a queue of its own. An event with a key goes into the queue of the partition that the
+//! service would choose for it ([`KeyPlacement`]), together with events of other keys. (A batch that leaves the choice to
+//! the service can hold one key only.) Events without a key are left to the service, which passes over a partition that
+//! is not available. If the partitions of the hub are not known, events with a key are left to the service as well, one
+//! transfer for each key.
 //!
-//! Every send has a timeout of its adapter's, and one that failed in a way that may pass is
-//! tried again with back-off, before anything behind it in its lane. An answer that was lost is a
-//! send that was made: a retry may publish an event twice, and whoever consumes it recognises it by
-//! its message id. It never brings events of a key out of order.
+//! Every send has the timeout of its adapter. A send that failed in a way that may pass is tried again with back-off,
+//! before any later send of its queue. If only the answer was lost, a retry publishes an event twice; consumers can
+//! recognise it by its message id. A retry never brings the events of a key out of order.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -34,27 +32,28 @@ use crate::state::key_placement::KeyPlacement;
 use crate::state::send_lanes::{Lane, Queued, SendLanes};
 use crate::transport::{Publisher, SendReceipt, SendTarget};
 
-/// Default of [`EntityProducer::with_attempts`].
+/// Default of [`EntityProducer::with_attempts`]: 8.
 pub const DEFAULT_SEND_ATTEMPTS: u32 = 8;
 
-/// Default of [`EntityProducer::with_backoff`].
+/// Default of [`EntityProducer::with_backoff`]: 200 ms, doubled up to 10 s.
 pub const DEFAULT_SEND_BACKOFF: Backoff =
     Backoff::doubling(Duration::from_millis(200), Duration::from_secs(10));
 
-/// Most events that travel together. Putting a batch together takes about 20 us of CPU for each
-/// event without a pause, and a batch that fails is repeated whole, so more would not be better: a
-/// link that takes 25 ms to answer carries 40,000 events a second this way.
+/// The most events that travel together: 1,000. A link that takes 25 ms to answer carries 40,000 events a second this
+/// way. More would not help: building a batch takes about 20 us of CPU for each event without a pause, and a batch that
+/// fails is repeated whole.
 pub const MAX_TOGETHER: usize = 1_000;
 
-/// Most bytes of events that travel together; a larger event travels alone. It is what a link of
-/// the service takes, less what the encoding adds, so that nearly every batch is one transfer. Where
-/// a link takes less, the publisher makes several transfers of it.
+/// The most bytes of events that travel together: 900 KiB. A larger event travels alone. This is what a link of the
+/// service takes without what the encoding adds, so nearly every batch is one transfer. If a link takes less, the
+/// publisher makes several transfers.
 pub const MAX_TOGETHER_BYTES: usize = 900 * 1_024;
 
 /// About what the encoding of an event adds to its content.
 const ENCODING_BYTES: usize = 100;
 
-/// How often a producer of keyed events asks for the entity's partitions, whose number may grow.
+/// How often a producer of keyed events asks for the partitions of the entity, because their number may grow: every
+/// 60 s.
 pub const PARTITIONS_LOOK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The same after an answer that trying again may better.
@@ -125,8 +124,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl EntityProducer {
-    /// A producer with [`DEFAULT_SEND_ATTEMPTS`], [`DEFAULT_SEND_BACKOFF`] and the service's
-    /// [`KeyPlacement`].
+    /// A producer that tries each send 8 times ([`DEFAULT_SEND_ATTEMPTS`]), with delays from 200 ms to 10 s
+    /// ([`DEFAULT_SEND_BACKOFF`]), and gives keys to partitions as the service does
+    /// ([`KeyPlacement::Service`]).
     pub fn new(publisher: Arc<dyn Publisher>) -> Self {
         Self {
             sender: Sender {
@@ -141,22 +141,22 @@ impl EntityProducer {
         }
     }
 
-    /// Sets how often a send is tried; at least once.
+    /// Sets how many times a send is tried, at least once. Default: 8 ([`DEFAULT_SEND_ATTEMPTS`]).
     #[must_use]
     pub fn with_attempts(mut self, attempts: u32) -> Self {
         self.sender.attempts = attempts.max(1);
         self
     }
 
-    /// Sets the delays between attempts.
+    /// Sets the delays between attempts. Default: 200 ms, doubled up to 10 s ([`DEFAULT_SEND_BACKOFF`]).
     #[must_use]
     pub fn with_backoff(mut self, backoff: Backoff) -> Self {
         self.sender.backoff = backoff;
         self
     }
 
-    /// Sets the rule that gives keys to partitions. All producers of a key must have the same:
-    /// others have the service's.
+    /// Sets the rule that gives keys to partitions. All producers of a key must have the same rule. Default:
+    /// [`KeyPlacement::Service`], which most other clients have.
     #[must_use]
     pub fn with_key_placement(mut self, placement: KeyPlacement) -> Self {
         self.lanes = Arc::new(Mutex::new(SendLanes::new(placement)));
@@ -168,15 +168,15 @@ impl EntityProducer {
         self.sender.publisher.entity()
     }
 
-    /// Publishes one event. Called from many tasks at once, it sends batches. Events of one key
-    /// keep the order of their calls; where one fails, those behind it go out all the same.
+    /// Publishes one event. Calls from many tasks at once travel as batches. Events of one key keep the order of
+    /// their calls. If one fails, the events behind it still go out.
     ///
     /// # Errors
-    /// The last error, where trying again is useless or did not help; `Permanent` after
+    /// The last error, if another attempt is useless or no attempt helped; `Permanent` after
     /// [`EntityProducer::close`].
     ///
     /// # Cancel safety
-    /// A dropped call may have published, or may still.
+    /// A dropped call may have published the event, or may still publish it.
     pub async fn send(&self, target: SendTarget, event: OutgoingEvent) -> Result<SendReceipt> {
         self.send_or_return(target, event).await.map_err(|unsent| unsent.error)
     }
@@ -289,7 +289,7 @@ impl EntityProducer {
 #[derive(Debug)]
 pub(super) struct Unsent {
     pub(super) error: Error,
-    /// `None` where it went with the runtime.
+    /// `None` if it went with the runtime.
     pub(super) event: Option<Box<OutgoingEvent>>,
 }
 
@@ -405,7 +405,7 @@ impl Shared {
     /// Waits for the next attempt.
     ///
     /// # Errors
-    /// The error, where there is none.
+    /// The error, if there is none.
     async fn on_failure(&self, failures: &mut u32, error: Error) -> Result<()> {
         // It may be the way in which the service says that the hub has more partitions.
         lock(&self.lanes).on_failed(Instant::now().into_std());

@@ -21,12 +21,12 @@ pub use entity::{
 use crate::error::{Error, ErrorClass, Result};
 use crate::event::{EntityName, OutgoingEvent, Properties};
 use crate::state::backoff::Backoff;
-use crate::state::key_placement::KeyPlacement;
+pub use crate::state::key_placement::KeyPlacement;
 use crate::transport::{Publisher, SendReceipt, SendTarget};
 
 type Publishers = dyn Fn(&EntityName) -> Arc<dyn Publisher> + Send + Sync;
 
-/// Publishes to the topics of one namespace. `Ok` means that the service accepted it.
+/// Publishes to the topics of one namespace. `Ok` means that the service accepted the event.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -73,8 +73,8 @@ impl fmt::Debug for Producer {
 }
 
 impl Producer {
-    /// A producer whose topics are published to through what `publishers` makes, with
-    /// [`DEFAULT_SEND_ATTEMPTS`] and [`DEFAULT_SEND_BACKOFF`].
+    /// A producer. `publishers` makes the publisher of each topic. Each send is tried 8 times
+    /// ([`DEFAULT_SEND_ATTEMPTS`]), with delays from 200 ms to 10 s ([`DEFAULT_SEND_BACKOFF`]).
     pub fn new(
         publishers: impl Fn(&EntityName) -> Arc<dyn Publisher> + Send + Sync + 'static,
     ) -> Self {
@@ -87,38 +87,38 @@ impl Producer {
         }
     }
 
-    /// Sets how often a send is tried; at least once. Each attempt has the transport's time
-    /// limit.
+    /// Sets how many times a send is tried, at least once. Default: 8 ([`DEFAULT_SEND_ATTEMPTS`]). Each attempt has
+    /// the time limit of the transport.
     #[must_use]
     pub fn with_attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts;
         self
     }
 
-    /// Sets the delays between attempts.
+    /// Sets the delays between attempts. Default: 200 ms, doubled up to 10 s ([`DEFAULT_SEND_BACKOFF`]).
     #[must_use]
     pub fn with_backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
         self
     }
 
-    /// Sets the rule that gives keys to partitions, see
-    /// [`EntityProducer::with_key_placement`].
+    /// Sets the rule that gives keys to partitions; see [`EntityProducer::with_key_placement`]. Default:
+    /// [`KeyPlacement::Service`].
     #[must_use]
     pub fn with_key_placement(mut self, placement: KeyPlacement) -> Self {
         self.placement = placement;
         self
     }
 
-    /// Publishes a value. Events of one key keep their order and share a partition. The
-    /// receipt says what is known of where the event is.
+    /// Publishes a value. Events of one key keep their order and share a partition. The receipt says where the
+    /// event is, as far as that is known.
     ///
     /// # Errors
-    /// The last error, where trying again is useless or did not help; `TooLarge` where the
-    /// topic does not take an event of that size; `Permanent` after [`Producer::close`].
+    /// The last error, if another attempt is useless or no attempt helped; `TooLarge` if the topic does not take
+    /// an event of that size; `Permanent` after [`Producer::close`].
     ///
     /// # Cancel safety
-    /// A dropped call may have published, or may still; [`Producer::flush`] waits for it.
+    /// A dropped call may have published the event, or may still publish it; [`Producer::flush`] waits for it.
     pub async fn send(
         &self,
         topic: impl Into<EntityName>,
@@ -132,12 +132,12 @@ impl Producer {
         self.send_to(topic, SendTarget::Any, event).await
     }
 
-    /// Publishes an event, with all that it may hold, to a partition of the caller's choice, or as
-    /// [`Producer::send`]. An event for a partition keeps its key, which decides nothing then. Order
-    /// within a key holds among sends with the same target.
+    /// Publishes a whole event to a target: a partition of your choice, or any, as [`Producer::send`] does. An event
+    /// for a partition keeps its key, but the key does not choose the partition. Order within a key holds among
+    /// sends with the same target.
     ///
     /// # Errors
-    /// As [`Producer::send`]; `Permanent` where there is no such partition.
+    /// As [`Producer::send`]; `Permanent` if there is no such partition.
     ///
     /// # Cancel safety
     /// As [`Producer::send`].
@@ -169,7 +169,7 @@ impl Producer {
     /// The same to a partition of the caller's choice: all in order.
     ///
     /// # Errors
-    /// As [`Producer::send_batch`]; `Permanent` where there is no such partition.
+    /// As [`Producer::send_batch`]; `Permanent` if there is no such partition.
     ///
     /// # Cancel safety
     /// As [`Producer::send_batch`].

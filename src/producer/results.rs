@@ -45,13 +45,13 @@ use crate::event::OutgoingEvent;
 use crate::outcome::{Failure, Outcome};
 use crate::transport::SendTarget;
 
-/// Most results that were begun and are not acknowledged; see [`ResultPublisher::with_room`].
+/// The most results that were begun and are not acknowledged: 1,000; see [`ResultPublisher::with_room`].
 pub const MAX_RESULTS: usize = 1_000;
 
-/// Most bytes of them: 8 MiB.
+/// The most bytes of such results: 8 MiB.
 pub const MAX_RESULT_BYTES: usize = 8 << 20;
 
-/// How long a result waits before the producer is asked anew, after its own patience ended.
+/// How long a result waits before the producer is asked again, after the producer gave up: 1 s.
 pub const RESULT_WAIT: Duration = Duration::from_secs(1);
 
 /// Publishes the results of events, and settles each event with the answer. Cloning shares it.
@@ -78,8 +78,9 @@ impl ResultPublisher {
         Self::with_room(producer, MAX_RESULTS, MAX_RESULT_BYTES)
     }
 
-    /// With room for so many results, and so many bytes of them; at least one of each. A result that
-    /// is larger than all of the room has all of it.
+    /// Sets the room: how many results, and how many bytes of them, may be begun and not acknowledged; at least
+    /// one of each. Defaults: 1,000 ([`MAX_RESULTS`]) and 8 MiB ([`MAX_RESULT_BYTES`]). A result that is larger
+    /// than the whole room takes all of it.
     pub fn with_room(producer: Arc<EntityProducer>, results: usize, bytes: usize) -> Self {
         let max_bytes = bytes.clamp(1, u32::MAX as usize);
         Self {
@@ -96,8 +97,8 @@ impl ResultPublisher {
         Self::with_room(self.producer, results, bytes)
     }
 
-    /// Room for a result of at most so many bytes, when there is some. Whoever asked first has it
-    /// first.
+    /// Takes room for a result of at most this many bytes, as soon as there is some. Calls get room in the order
+    /// in which they asked.
     ///
     /// # Cancel safety
     /// A dropped call takes nothing.

@@ -49,7 +49,7 @@ pub struct Plan {
     pub created: SystemTime,
     /// Where its letters are, as [`FailureStore::place`](crate::failure_store::FailureStore::place) says it.
     pub store: String,
-    /// The hub that it publishes to; `None` where the group of the letters handles them.
+    /// The hub that it publishes to; `None` if the group of the letters handles them.
     pub to: Option<EntityName>,
     /// How it goes about it.
     pub limits: Limits,
@@ -88,7 +88,7 @@ impl Plan {
         }
     }
 
-    /// Adds a letter that was replayed so many times before.
+    /// Adds a letter, and how many times it was replayed before.
     pub fn add(&mut self, event: &EventIdentity, generation: u32) {
         let log = match self.numbers.get(&event.log) {
             Some(log) => *log,
@@ -271,7 +271,7 @@ impl From<WrittenLog> for LogIdentity {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum JobError {
-    /// There is none of this name in the folder.
+    /// There is no job of this name in the folder.
     NotThere,
     /// Something else.
     Failed(Error),
@@ -387,7 +387,7 @@ impl Job {
     /// Opens a job of the folder `jobs`. Blocks while it handles files.
     ///
     /// # Errors
-    /// [`JobError::NotThere`]; `Permanent` where another process has the job; `BadData` where its file is damaged
+    /// [`JobError::NotThere`]; `Permanent` if another process has the job; `BadData` if its file is damaged
     /// or of a later release; and as the file system fails.
     pub fn open(jobs: &Path, name: &str) -> Result<Self, JobError> {
         let folder = jobs.join(name);
@@ -425,7 +425,7 @@ impl Job {
         &self.plan
     }
 
-    /// How it ended; `None` where it did not.
+    /// How it ended; `None` if it did not.
     pub fn end(&self) -> Option<End> {
         self.journal.end
     }

@@ -32,7 +32,7 @@ pub(super) fn marked(mut letter: DeadLetterRecord, job: &str, now: SystemTime) -
 /// another job has, is left alone.
 ///
 /// # Errors
-/// As the store fails; `BadData` where the letter cannot be read.
+/// As the store fails; `BadData` if the letter cannot be read.
 ///
 /// # Cancel safety
 /// Nothing is lost.

@@ -161,7 +161,7 @@ pub(super) async fn survey(
     Ok(seen)
 }
 
-/// The fate of a letter; `None` where it waits.
+/// The fate of a letter; `None` if it waits.
 fn fate_of(
     in_store: InStore,
     generation: u32,

@@ -1,4 +1,4 @@
-//! Replay: hands dead letters out again, as a job that can be stopped, killed and gone on with.
+//! Replay: hands dead letters out again, as a job that can be stopped, killed and continued.
 //!
 //! ```text
 //!  which letters ──> Plan ──> Job (its folder) ──> run ──┬─> parked/, and the group handles them again
@@ -6,18 +6,17 @@
 //!                                 └── journal <────┘
 //! ```
 //!
-//! - **A frozen set.** [`Plan`] names letters by the identity of their event and by how often they were replayed
-//!   before. What is written anew meanwhile is another letter, and is skipped.
-//! - **One job a letter.** Before a letter is handed out it is marked with the job, by its version; see
-//!   [`FailureMeta::replaying`](crate::failure_store::FailureMeta::replaying). Another job skips it.
-//! - **Into the group** ([`Way::Group`]): a record below `parked/` that is due at once, with the job and the next
-//!   generation. The owner of the partition hands it out. Parked and letter gone: done. Parked gone and a letter of
-//!   that generation: failed again. So the store alone says how far a job is.
-//! - **To another hub** ([`Way::Entity`]): the letter is published, and deleted when the hub has acknowledged it.
-//!   A run that is killed in between cannot know which of the two; such letters are [`Fate::InDoubt`], stay in the
-//!   store, and are not published again.
-//!
-//! What is decided is in [`state::replay`](crate::state::replay); here is what carries it out.
+//! - **The set of letters is fixed.** [`Plan`] names letters by the identity of their event and by how often they were
+//!   replayed before. A letter that is written again meanwhile counts as another letter and is skipped.
+//! - **A letter has one job.** Before a letter is handed out, it is marked with the job, by its version; see
+//!   [`FailureMeta::replaying`](crate::failure_store::FailureMeta::replaying). Other jobs skip it.
+//! - **Into the group** ([`Way::Group`]): a record below `parked/` is written that is due at once, with the job and the
+//!   next generation. The owner of the partition hands it out. If both the parked record and the letter are gone, the
+//!   letter is done. If the parked record is gone and there is a letter of that generation, it failed again. So the
+//!   store alone tells how far a job is.
+//! - **To another hub** ([`Way::Entity`]): the letter is published, and deleted when the hub has acknowledged it. If a
+//!   run is killed between the two, nobody can know whether the hub has the event. Such letters are
+//!   [`Fate::InDoubt`]: they stay in the store and are not published again.
 
 mod hand_out;
 mod job;

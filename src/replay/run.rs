@@ -48,15 +48,15 @@ pub enum Ended {
     Interrupted,
 }
 
-/// Goes on with a job until it is over, or until `stop`: then what is being handed out is waited for, and nothing
-/// else. `progress` is told how far it is. Blocks for moments, while it writes its journal.
+/// Runs a job until it is over, or until `stop` completes: then it waits only for the letters that are being
+/// handed out. `progress` is told how far the job is. It blocks for moments while it writes its journal.
 ///
 /// # Errors
-/// As the store or the hub fails, again and again or for good; `Permanent` where the job is of another way or
-/// its journal cannot be written. The job can be gone on with.
+/// As the store or the hub fails, repeatedly or for good; `Permanent` if the job is of another way, or if its
+/// journal cannot be written. The job can be continued.
 ///
 /// # Cancel safety
-/// A call that is dropped is like a process that is killed: the job can be gone on with.
+/// A dropped call is like a killed process: the job can be continued.
 pub async fn run(
     job: &mut Job,
     store: &dyn FailureStore,
@@ -219,7 +219,7 @@ impl<'a> Run<'a> {
         Ok(pause)
     }
 
-    /// How the run ended, where nothing is being handed out any more and nothing has to be waited for.
+    /// How the run ended, if nothing is being handed out any more and nothing has to be waited for.
     fn ended(
         &mut self,
         pause: &Pause,

@@ -7,7 +7,7 @@ use super::keys::{self, Key};
 use super::problem::Problem;
 use super::source::{Value, Values};
 use super::tables::Table;
-use super::value::is_host;
+use super::value;
 use super::{Access, TransportKind};
 use crate::credential::{Credential, SecretAddress};
 
@@ -23,7 +23,7 @@ pub(super) enum Door<'a> {
 pub(super) struct Asked {
     /// The word that says so.
     pub(super) word: Option<&'static str>,
-    /// `None` where it is not a token that opens the namespace.
+    /// `None` if it is not a token that opens the namespace.
     pub(super) credential: Option<Credential>,
 }
 
@@ -91,11 +91,17 @@ impl<'a> Door<'a> {
         read(&value.text).map_err(|bound| problems.push(value.refused(key, bound))).ok()
     }
 
-    /// Refuses a value, where it is given.
+    /// Refuses a value, if it is given.
     fn refuse(self, key: &Key, must: &str, problems: &mut Vec<Problem>) {
         if let Some(value) = self.get(key) {
             problems.push(value.refused(key, format!("it must {must}")));
         }
+    }
+
+    /// What to do with a host that stands where a connection string belongs.
+    fn host_instead(self) -> String {
+        let (host, credential) = (self.name(self.host()), self.name(self.credential()));
+        format!("this is a host, not a connection string: set {host} and {credential}")
     }
 
     fn missing(self, key: &Key, why: &str, problems: &mut Vec<Problem>) {
@@ -110,16 +116,20 @@ impl<'a> Door<'a> {
         problems: &mut Vec<Problem>,
     ) -> Access {
         let string = self.read(self.string(), problems, |text| {
-            Namespace::from_connection_string(text).map_err(|error| error.bound)
+            Namespace::from_connection_string(text).map_err(|error| match value::host(text) {
+                Some(_) => self.host_instead(),
+                None => error.bound,
+            })
         });
         let secret = self.read(self.secret(), problems, |text| {
             SecretAddress::parse(text)
                 .ok_or_else(|| format!("it must read {}", self.secret().allowed()))
         });
         let host = self.read(self.host(), problems, |text| {
-            is_host(text)
-                .then(|| text.to_ascii_lowercase())
-                .ok_or_else(|| format!("it must be {}", self.host().allowed()))
+            value::host(text).ok_or_else(|| match Namespace::from_connection_string(text) {
+                Ok(_) => format!("this is a connection string: set {}", self.name(self.string())),
+                Err(_) => format!("it must be {}", self.host().allowed()),
+            })
         });
         if let (Some(string), Some(host)) = (&string, &host)
             && !string.host().eq_ignore_ascii_case(host)

@@ -17,7 +17,7 @@ use crate::failure_store::folder::FolderFailureStore;
 /// The folder of failures, beside that of checkpoints.
 const FAILURES: &str = "failures";
 
-/// Where events that failed are kept. It shows no signature.
+/// Where the failure store is.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum FailurePlace {
@@ -74,21 +74,21 @@ impl Failures {
 }
 
 impl Settings {
-    /// Where events that failed are kept.
+    /// Where the failure store is.
     pub fn failure_place(&self) -> FailurePlace {
         self.failures.shown()
     }
 
-    /// What becomes of the bodies of dead letters there.
+    /// Whether the failure store keeps the bodies of dead letters.
     pub fn letter_body(&self) -> LetterBody {
         self.failures.body
     }
 
-    /// Opens the store of events that failed: a folder, which is created where it is missing and which
-    /// processes may share, or a container, of which nothing is asked yet. Blocks while it handles files.
+    /// Opens the failure store. A missing folder is created, and processes may share it. A container is not asked
+    /// yet. It blocks while it handles files.
     ///
     /// # Errors
-    /// `Permanent` where the folder cannot be used, or what opens the container cannot be set up.
+    /// `Permanent` if the folder cannot be used, or if the credential of the container cannot be set up.
     pub fn open_failures(&self) -> Result<Arc<dyn FailureStore>, Error> {
         match &self.failures.place {
             Place::Folder(path) => Ok(Arc::new(FolderFailureStore::open(path)?)),

@@ -50,12 +50,11 @@ impl fmt::Display for FilesPlace {
 }
 
 impl FilesPlace {
-    /// Opens it, for so many files or connections at once, which have so much memory together for blocks
-    /// on their way into a container. A folder is created where it is missing.
-    /// Blocks while it handles files.
+    /// Opens the place, for this many files or connections at once, which share this much memory for blocks on
+    /// their way into a container. A missing folder is created. It blocks while it handles files.
     ///
     /// # Errors
-    /// [`BlobError::Unusable`] where it cannot be used.
+    /// [`BlobError::Unusable`] if it cannot be used.
     pub fn open(&self, streams: usize, budget_bytes: u64) -> Result<OpenFiles, BlobError> {
         match self {
             Self::Folder(path) => Ok(OpenFiles::of(Arc::new(FolderBlobStore::open(path)?))),

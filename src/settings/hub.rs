@@ -24,13 +24,13 @@ mod present {
     use crate::transport::event_hubs::{EventHubsPublisher, Namespace};
 
     impl Settings {
-        /// The namespace, ready to connect to. Nothing is connected here; the file of authorities is
+        /// The namespace, ready to connect to. Nothing is connected here. The file of certificate authorities is
         /// read again.
         ///
         /// # Errors
-        /// `Auth` where the credential cannot be opened. `Permanent` where the transport is not Event
-        /// Hubs, where the connection string is in a vault and not [fetched](Self::fetched_from), where
-        /// that file has changed, and where every topic has a namespace of its own.
+        /// `Auth` if the credential cannot be opened. `Permanent` if the transport is not Event Hubs, if the
+        /// connection string is in a vault and not [fetched](Self::fetched_from), if the file of authorities has
+        /// changed, or if every topic has a namespace of its own.
         pub fn namespace(&self) -> Result<Namespace, Error> {
             self.opened(&self.access, self.proxy.as_ref())
         }
@@ -44,11 +44,12 @@ mod present {
             self.opened(access, proxy)
         }
 
-        /// Opens the sink of dead letters: the store of failures, a folder, which is created where it is missing, or a hub, to
-        /// which nothing is connected yet, with the store for what is too large. Blocks while it handles files.
+        /// Opens the sink of dead letters: the failure store, a folder, or a hub. A missing folder is created.
+        /// Nothing is connected to a hub yet; a letter that is too large for it goes into the failure store. It
+        /// blocks while it handles files.
         ///
         /// # Errors
-        /// As [`namespace`](Self::namespace), and `Permanent` where the folder cannot be used.
+        /// As [`namespace`](Self::namespace), and `Permanent` if the folder cannot be used.
         pub fn open_dead_letters(
             &self,
             place: &DeadLetterPlace,
@@ -110,12 +111,12 @@ mod present {
             })
         }
 
-        /// The settings with the connection strings that are in Azure Key Vault, where they name some
-        /// there, those of tables too; else as they are.
+        /// Fetches all connection strings that are in Azure Key Vault, those of tables as well. Other settings
+        /// stay as they are.
         ///
         /// # Errors
-        /// As [`SecretStore::fetch`]; and `Permanent` where a secret is no connection string, or one
-        /// of another hub than the settings name.
+        /// As [`SecretStore::fetch`]; and `Permanent` if a secret is not a connection string, or one of another
+        /// hub than the settings name.
         #[cfg(feature = "key-vault")]
         pub async fn fetched(mut self) -> Result<Self, Error> {
             let named = self.topics.namespaces.keys().map(|name| Some(name.clone()));
@@ -128,11 +129,11 @@ mod present {
             Ok(self)
         }
 
-        /// The same, from a store of one's own.
+        /// Fetches them from a secret store of your own.
         ///
         /// # Errors
-        /// As [`SecretStore::fetch`]; and `Permanent` where a secret is no connection string, or one
-        /// of another hub than the settings name.
+        /// As [`SecretStore::fetch`]; and `Permanent` if a secret is not a connection string, or one of another
+        /// hub than the settings name.
         pub async fn fetched_from(mut self, store: &dyn SecretStore) -> Result<Self, Error> {
             let named = self.topics.namespaces.keys().map(|name| Some(name.clone()));
             for name in std::iter::once(None).chain(named).collect::<Vec<_>>() {
@@ -146,7 +147,7 @@ mod present {
             named.map_or(&self.access, |named| &named.access)
         }
 
-        /// Fetches the connection string of a namespace, where it is in a vault: that of a table, or
+        /// Fetches the connection string of a namespace, if it is in a vault: that of a table, or
         /// that of all.
         async fn fetch(
             &mut self,

@@ -72,7 +72,7 @@ pub(super) const TRANSPORT: Key = key(
     "PIPELINE_TRANSPORT",
     "eventhub",
     Kind::Choice(&["eventhub", "memory"]),
-    "What carries events.",
+    "What carries events: Event Hubs, or queues in the memory of this process.",
 );
 pub(super) const CONNECTION_STRING: Key = Key {
     aliases: &["EVENTHUB_NAMESPACE_CONNECTION_STRING"],
@@ -81,10 +81,10 @@ pub(super) const CONNECTION_STRING: Key = Key {
         "EVENTHUB_CONNECTION_STRING",
         "",
         Kind::Text(
-            "Endpoint=sb://HOST/;SharedAccessKeyName=NAME;SharedAccessKey=KEY, with \
-             ;EntityPath=HUB where it is bound to one hub",
+            "Endpoint=sb://HOST/;SharedAccessKeyName=NAME;SharedAccessKey=KEY, and \
+             ;EntityPath=HUB if it is for one hub",
         ),
-        "The namespace and the key to it.",
+        "The connection string of the namespace or of one hub.",
     )
 };
 pub(super) const SECRET: Key = key(
@@ -97,13 +97,13 @@ pub(super) const NAMESPACE: Key = key(
     "EVENTHUB_NAMESPACE",
     "",
     Kind::Text("a host name such as NAME.servicebus.windows.net"),
-    "The namespace, for Microsoft Entra ID.",
+    "The host of the namespace, for Microsoft Entra ID.",
 );
 pub(super) const CREDENTIAL: Key = key(
     "EVENTHUB_CREDENTIAL",
-    "connection-string where there is one",
+    "connection-string, if one is set",
     Kind::Choice(&["connection-string", "developer", "managed-identity", "workload-identity"]),
-    "How to get in; `developer` is the Azure CLI or the Azure Developer CLI.",
+    "How to sign in. `developer` is the Azure CLI or the Azure Developer CLI.",
 );
 pub(super) const CLIENT_ID: Key = key(
     "AZURE_CLIENT_ID",
@@ -129,7 +129,7 @@ pub(super) const WORKER_ENTITY: Key = key(
     "EVENTHUB_ENTITY_<WORKER>",
     "EVENTHUB_ENTITY_NAME",
     Kind::Text(A_NAME),
-    "The hub of one worker: its name in upper case, what is no letter or digit as `_`.",
+    "The hub of one worker. Write the name of the worker in upper case, with `_` for every character that is not a letter or a digit.",
 );
 pub(super) const CONSUMER_GROUP: Key = key(
     "EVENTHUB_CONSUMER_GROUP",
@@ -147,29 +147,29 @@ pub(super) const CA_FILE: Key = key(
     "EVENTHUB_CA_FILE",
     "",
     Kind::Text("a readable PEM file with at least one certificate"),
-    "Certificate authorities to trust beside the public ones.",
+    "Certificate authorities to trust, in addition to the public ones.",
 );
 pub(super) const PROXY: Key = Key {
     is_secret: true,
     ..key(
         "EVENTHUB_PROXY",
         "HTTPS_PROXY or https_proxy for websocket, unless NO_PROXY covers the host",
-        Kind::Text("http://HOST:PORT, with USER:PASSWORD@ before the host where it asks for them"),
-        "An HTTP proxy that understands CONNECT.",
+        Kind::Text("http://HOST:PORT, or http://USER:PASSWORD@HOST:PORT"),
+        "An HTTP proxy that supports CONNECT.",
     )
 };
 pub(super) const DISABLE_SSL_VERIFY: Key = key(
     "DISABLE_SSL_VERIFY",
     "false",
     Kind::Flag,
-    "For local development only: believes any certificate, so anyone on the way can read keys and \
-     events. Refused in production.",
+    "Accepts any certificate, so that anyone on the way can read keys and events. For local \
+     development only; refused in production.",
 );
 pub(super) const ENVIRONMENT: Key = key(
     "ENVIRONMENT",
     "",
-    Kind::Text("any word; `production` and `prod` are production"),
-    "Where it runs.",
+    Kind::Text("any word; `production` and `prod` mean production"),
+    "Where the process runs. It only decides whether DISABLE_SSL_VERIFY is allowed.",
 );
 
 pub(super) const CHECKPOINT_CONTAINER: Key = Key {
@@ -178,8 +178,8 @@ pub(super) const CHECKPOINT_CONTAINER: Key = Key {
         "LONGSHORE_CHECKPOINT_CONTAINER",
         "",
         Kind::Text(
-            "https://ACCOUNT.blob.core.windows.net/CONTAINER, with ?…&sig=… behind it where a \
-             shared access signature opens it",
+            "https://ACCOUNT.blob.core.windows.net/CONTAINER, and ?…&sig=… behind it if you use a \
+             shared access signature",
         ),
         "The container of Blob Storage for checkpoints and leases.",
     )
@@ -188,51 +188,51 @@ pub(super) const CHECKPOINT_CREDENTIAL: Key = key(
     "LONGSHORE_CHECKPOINT_CREDENTIAL",
     "EVENTHUB_CREDENTIAL",
     Kind::Choice(&["developer", "managed-identity", "workload-identity"]),
-    "How to get into a container without a signature.",
+    "How to sign in to a checkpoint container whose address has no signature.",
 );
 pub(super) const CHECKPOINT_FOLDER: Key = key(
     "LONGSHORE_CHECKPOINT_FOLDER",
     "longshore-state/checkpoints",
     Kind::Text("a path"),
-    "The folder for checkpoints where there is no container; one process uses it at a time.",
+    "The folder for checkpoints, if no container is set. One process uses it at a time.",
 );
 pub(super) const FAILURES: Key = key(
     "LONGSHORE_FAILURES",
     "the container of LONGSHORE_CHECKPOINT_CONTAINER, or the folder failures beside \
      LONGSHORE_CHECKPOINT_FOLDER",
     Kind::Text(A_PLACE),
-    "Where events that failed are kept, dead letters first of all; processes may share it. An address is \
-     taken for a secret; without a signature, `EVENTHUB_CREDENTIAL` opens the container.",
+    "The failure store: where dead letters and parked events are kept. Processes may share it. An address \
+     counts as a secret. If it has no signature, `EVENTHUB_CREDENTIAL` opens the container.",
 );
 pub(super) const LETTER_BODY: Key = key(
     "LONGSHORE_DEAD_LETTER_BODY",
     "keep",
     Kind::Choice(&["keep", "omit"]),
-    "Whether dead letters there have the bodies of their events; without them they cannot be replayed.",
+    "Whether the failure store keeps the bodies of dead letters. A letter without its body cannot be replayed.",
 );
 pub(super) const HEARTBEAT_INTERVAL: Key = lease_time(
     "LONGSHORE_HEARTBEAT_INTERVAL",
     "5s",
     LeaseTime { least: TEN_MILLISECONDS, set: |o, time| o.heartbeat_interval = time },
-    "Between two heartbeats of a worker.",
+    "The time between two heartbeats of a worker.",
 );
 pub(super) const LEASE_EXPIRY: Key = lease_time(
     "LONGSHORE_LEASE_EXPIRY",
     "30s",
     LeaseTime { least: SECOND, set: |o, time| o.lease_expiry = time },
-    "A worker whose last heartbeat is older has lost its partitions; at least three heartbeats.",
+    "When a worker counts as dead: its last heartbeat is older than this. At least three times LONGSHORE_HEARTBEAT_INTERVAL.",
 );
 pub(super) const LOOK_INTERVAL: Key = lease_time(
     "LONGSHORE_LOOK_INTERVAL",
     "10s",
     LeaseTime { least: TEN_MILLISECONDS, set: |o, time| o.look_interval = time },
-    "Between two looks at the leases while nothing changes; at most half of LONGSHORE_LEASE_EXPIRY.",
+    "The time between two looks at the leases while nothing changes. At most half of LONGSHORE_LEASE_EXPIRY.",
 );
 pub(super) const CONNECTIONS_PER_HOST: Key = key(
     "LONGSHORE_CONNECTIONS_PER_HOST",
     "",
     Kind::Slots,
-    "Files that a transfer worker fetches at once of each host.",
+    "How many files a transfer worker fetches at once from each host.",
 );
 
 /// Every key, in the order of the documentation.
@@ -257,31 +257,31 @@ pub const ALL: &[Key] = &[
         "LONGSHORE_MAX_BATCH_SIZE",
         "20",
         Knob::Count { least: 1, most: MAX_WINDOW_EVENTS, set: |o, n| o.max_batch_size = n },
-        "Most events in a batch.",
+        "The most events in a batch.",
     ),
     knob(
         "LONGSHORE_MAX_BATCH_BYTES",
         "4194304",
         Knob::Count { least: 1, most: MAX_BYTES, set: |o, n| o.max_batch_bytes = n },
-        "Most bytes in a batch; a larger event travels alone.",
+        "The most bytes in a batch. A larger event is a batch of its own.",
     ),
     knob(
         "LONGSHORE_BATCH_TIMEOUT",
         "1s",
         Knob::Time { least: MILLISECOND, set: |o, time| o.batch_timeout = time },
-        "Longest wait for a batch to fill.",
+        "How long a batch waits to fill.",
     ),
     knob(
         "LONGSHORE_MAX_BATCHES_IN_FLIGHT",
         "4",
         Knob::Count { least: 1, most: MAX_SLOTS, set: |o, n| o.max_batches_in_flight = n },
-        "Calls of a batch handler at once; times the batch size it must fit in the window.",
+        "How many batches are handled at once, over all partitions. This number times LONGSHORE_MAX_BATCH_SIZE must not exceed LONGSHORE_WINDOW_EVENTS.",
     ),
     knob(
         "LONGSHORE_MAX_EVENTS_IN_FLIGHT",
         "10",
         Knob::Count { least: 1, most: MAX_SLOTS, set: |o, n| o.max_events_in_flight = n },
-        "Calls of an event handler at once, over all partitions.",
+        "How many events are handled at once, over all partitions, by a handler of single events.",
     ),
     knob(
         "LONGSHORE_ORDERING",
@@ -290,23 +290,24 @@ pub const ALL: &[Key] = &[
             allowed: "unordered, per-key or per-partition",
             set: |o, text| {
                 let all = [Ordering::Unordered, Ordering::PerKey, Ordering::PerPartition];
-                o.ordering = all.into_iter().find(|ordering| ordering.as_str() == text)?;
+                o.ordering =
+                    all.into_iter().find(|ordering| value::is_word(text, ordering.as_str()))?;
                 Some(())
             },
         },
-        "Which events are handled one after the other: none, those of a partition key, those of a partition.",
+        "Which events are handled one after the other: none, those of a partition key, or those of a partition.",
     ),
     knob(
         "LONGSHORE_WINDOW_EVENTS",
         "4096",
         Knob::Count { least: 1, most: MAX_WINDOW_EVENTS, set: |o, n| o.window_events = n },
-        "W: events of a partition received and not below the checkpoint's watermark.",
+        "The window W: the most events of a partition that are received and not below its watermark.",
     ),
     knob(
         "LONGSHORE_MEMORY_BUDGET_BYTES",
         "268435456",
         Knob::Count { least: 65_536, most: MAX_BYTES, set: |o, n| o.memory_budget_bytes = n },
-        "Bytes of events received and not settled, plus what links may hold ahead.",
+        "Memory for events: those received and not settled, and those that links hold ahead.",
     ),
     knob(
         "LONGSHORE_PREFETCH_EVENTS",
@@ -316,13 +317,13 @@ pub const ALL: &[Key] = &[
             most: MAX_COUNT,
             set: |o, n| o.prefetch_events = u32::try_from(n).unwrap_or(u32::MAX),
         },
-        "Most events a link may hold ahead; fewer where an eighth of the budget does not hold them.",
+        "The most events that a link holds ahead. A link holds fewer if they do not fit into its share of an eighth of the memory budget.",
     ),
     knob(
         "LONGSHORE_HANDLER_TIMEOUT",
         "15m",
         Knob::TimeOrNone { least: MILLISECOND, set: |o, time| o.handler_timeout = time },
-        "When a handler is dropped and its events are retried.",
+        "How long a handler may take. After that it is dropped, and its events are retried.",
     ),
     MAX_ATTEMPTS,
     MAX_AGE,
@@ -339,7 +340,7 @@ pub const ALL: &[Key] = &[
                 Some(())
             },
         },
-        "How many owners may end in a row without progress before an event that ends them becomes a dead letter; it is looked for from four before that on.",
+        "How many owners of a partition may end in a row without progress before the event that ends them becomes a dead letter. The search for that event begins four ends earlier.",
     ),
     RETRY_BACKOFF,
     RETRY_POLICIES,
@@ -347,7 +348,7 @@ pub const ALL: &[Key] = &[
         "LONGSHORE_CHECKPOINT_MIN_INTERVAL",
         "1s",
         Knob::Time { least: Duration::ZERO, set: |o, time| o.checkpoint_min_interval = time },
-        "Shortest time between two checkpoint writes of a partition.",
+        "The shortest time between two checkpoint writes of a partition.",
     ),
     knob(
         "LONGSHORE_UNCHECKPOINTED_EVENTS",
@@ -360,7 +361,7 @@ pub const ALL: &[Key] = &[
                 Some(())
             },
         },
-        "When intake pauses because checkpoints cannot be written.",
+        "How many events of a partition a crash may repeat while checkpoints cannot be written. At this number the partition takes in no more.",
     ),
     knob(
         "LONGSHORE_DRAIN_TIMEOUT",
@@ -372,13 +373,13 @@ pub const ALL: &[Key] = &[
         "LONGSHORE_CONNECT_TIMEOUT",
         "20s",
         Knob::TimeOrNone { least: MILLISECOND, set: |o, time| o.connect_timeout = time },
-        "How long a worker tries to reach its hub, and the leases, for the first time; later for ever.",
+        "How long a worker tries to reach its hub, and then the leases, for the first time. Once connected, it reconnects for ever.",
     ),
     knob(
         "LONGSHORE_STORE_TIMEOUT",
         "30s",
         Knob::Time { least: MILLISECOND, set: |o, time| o.store_timeout = time },
-        "How long one call of the checkpoint store or the dead-letter sink may take.",
+        "How long one call of the checkpoint store or of the dead-letter sink may take.",
     ),
     knob(
         "LONGSHORE_START_POSITION",
@@ -390,7 +391,7 @@ pub const ALL: &[Key] = &[
                 Some(())
             },
         },
-        "Where to begin in a partition without a checkpoint.",
+        "Where to begin in a partition that has no checkpoint.",
     ),
     knob(
         "LONGSHORE_POSITION_LOST",
@@ -398,16 +399,16 @@ pub const ALL: &[Key] = &[
         Knob::Other {
             allowed: "earliest, latest or stop",
             set: |o, text| {
-                o.position_lost = match text {
-                    "earliest" => PositionLost::Earliest,
-                    "latest" => PositionLost::Latest,
-                    "stop" => PositionLost::Stop,
-                    _ => return None,
-                };
+                let words = [
+                    ("earliest", PositionLost::Earliest),
+                    ("latest", PositionLost::Latest),
+                    ("stop", PositionLost::Stop),
+                ];
+                o.position_lost = value::one_of(text, words)?;
                 Some(())
             },
         },
-        "Where to go on when the checkpoint's position is not in the log.",
+        "Where to go on if the position of the checkpoint is not in the log.",
     ),
     knob(
         "LONGSHORE_LOST_PARTITION",
@@ -415,15 +416,12 @@ pub const ALL: &[Key] = &[
         Knob::Other {
             allowed: "cancel or finish",
             set: |o, text| {
-                o.lost_partition = match text {
-                    "cancel" => LostPartition::Cancel,
-                    "finish" => LostPartition::Finish,
-                    _ => return None,
-                };
+                let words = [("cancel", LostPartition::Cancel), ("finish", LostPartition::Finish)];
+                o.lost_partition = value::one_of(text, words)?;
                 Some(())
             },
         },
-        "What becomes of handler calls whose partition is lost to another owner.",
+        "What happens to handler calls whose partition is lost to another owner.",
     ),
     knob(
         "LONGSHORE_OWNER_LEVEL",
@@ -431,11 +429,9 @@ pub const ALL: &[Key] = &[
         Knob::Other {
             allowed: "lease-epoch, none, or a number from 0",
             set: |o, text| {
-                o.owner_level = match text {
-                    "lease-epoch" => OwnerLevel::LeaseEpoch,
-                    "none" => OwnerLevel::None,
-                    _ => OwnerLevel::Fixed(text.parse().ok().filter(|level| *level >= 0)?),
-                };
+                let words = [("lease-epoch", OwnerLevel::LeaseEpoch), ("none", OwnerLevel::None)];
+                let level = || text.parse().ok().filter(|level| *level >= 0).map(OwnerLevel::Fixed);
+                o.owner_level = value::one_of(text, words).or_else(level)?;
                 Some(())
             },
         },
@@ -445,7 +441,7 @@ pub const ALL: &[Key] = &[
         "LONGSHORE_REOPEN_BACKOFF",
         "100ms..30s",
         Knob::Delays { set: |o, delays| o.reopen_backoff = delays },
-        "Delays between attempts to open a link; each is twice the one before.",
+        "Delays between attempts to open a link. Each is twice the one before.",
     ),
     CHECKPOINT_CONTAINER,
     CHECKPOINT_CREDENTIAL,
@@ -458,14 +454,14 @@ pub const ALL: &[Key] = &[
         "LONGSHORE_FOREIGN_LEASE_EXPIRY",
         "2m",
         LeaseTime { least: SECOND, set: |o, time| o.foreign_lease_expiry = time },
-        "A processor of another SDK that has not renewed its ownership for so long has lost it.",
+        "When a processor of another SDK counts as dead: it has not renewed its ownership for this long.",
     ),
     LOOK_INTERVAL,
     lease_time(
         "LONGSHORE_HAND_OFF_TIMEOUT",
         "1m",
         LeaseTime { least: TEN_MILLISECONDS, set: |o, time| o.hand_off_timeout = time },
-        "How long a hand-off waits for handlers before it is put off.",
+        "How long a hand-off waits for handlers. After that it is put off, and the partition is offered again later.",
     ),
     REQUESTS_PER_SECOND,
     REQUESTS_PER_SECOND_PER_HOST,
@@ -503,7 +499,7 @@ pub const ALL: &[Key] = &[
     WORKER_COPY,
 ];
 
-/// The key of this name or alias, where it stands by itself.
+/// The key of this name or alias, if it stands by itself.
 pub(super) fn find(name: &str) -> Option<&'static Key> {
     let mut alone = ALL.iter().filter(|key| !key.name.contains('<'));
     alone.find(|key| key.name == name || key.aliases.contains(&name))

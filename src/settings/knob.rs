@@ -94,7 +94,7 @@ impl DownloadLimit {
     fn allowed(self) -> String {
         match self {
             Self::Time(_) => a_time_from(MIN_DOWNLOAD_TIME),
-            Self::Bytes { least, .. } => format!("{least} or more"),
+            Self::Bytes { least, .. } => bytes_from(least),
             Self::Slots(_) => format!("1 to {MAX_SLOTS}"),
         }
     }
@@ -106,7 +106,7 @@ impl DownloadLimit {
                 time(MIN_DOWNLOAD_TIME, text).map(|time| set(limits, time)).is_some()
             }
             Self::Bytes { least, set } => {
-                let bytes = text.parse().ok().filter(|bytes| *bytes >= least);
+                let bytes = value::byte_count(text).ok().filter(|bytes| *bytes >= least);
                 bytes.map(|bytes| set(limits, bytes)).is_some()
             }
             Self::Slots(set) => slots(text).map(|slots| set(limits, slots)).is_some(),
@@ -132,9 +132,7 @@ pub(super) enum Knob {
 impl Knob {
     fn allowed(self) -> String {
         match self {
-            Knob::Count { least, most, .. } if most == usize::MAX || most == MAX_BYTES => {
-                format!("{least} or more")
-            }
+            Knob::Count { least, most: MAX_BYTES, .. } => bytes_from(least as u64),
             Knob::Count { least, most, .. } => format!("from {least} to {most}"),
             Knob::Time { least, .. } => a_time_from(least),
             Knob::TimeOrNone { least, .. } => format!("{}; or none", a_time_from(least)),
@@ -150,13 +148,17 @@ impl Knob {
     /// Sets the option; false where the value is not allowed.
     pub(super) fn apply(self, options: &mut ConsumerOptions, text: &str) -> bool {
         match self {
-            Knob::Count { least, most, set } => text
-                .parse()
-                .ok()
-                .filter(|count| (least..=most).contains(count))
-                .map(|count| set(options, count)),
+            Knob::Count { least, most, set } => {
+                let count = match most {
+                    MAX_BYTES => value::byte_count(text).ok().and_then(|it| it.try_into().ok()),
+                    _ => text.parse().ok(),
+                };
+                count
+                    .filter(|count| (least..=most).contains(count))
+                    .map(|count| set(options, count))
+            }
             Knob::Time { least, set } => time(least, text).map(|time| set(options, time)),
-            Knob::TimeOrNone { set, .. } if text == "none" => {
+            Knob::TimeOrNone { set, .. } if value::is_word(text, "none") => {
                 set(options, None);
                 Some(())
             }
@@ -174,6 +176,10 @@ impl Knob {
         }
         .is_some()
     }
+}
+
+fn bytes_from(least: u64) -> String {
+    format!("{least} bytes or more, such as 20MB or 16MiB")
 }
 
 fn a_time_from(least: Duration) -> String {

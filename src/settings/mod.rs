@@ -1,4 +1,4 @@
-//! What the environment and a file say, checked as a whole before anything is connected.
+//! What the environment and a file say. Everything is checked before anything is connected.
 //!
 //! ```text
 //!  environment, file ──> source ── values with their places ──> resolve ──> Settings
@@ -6,12 +6,11 @@
 //!                                                                  └──> problems, all of them
 //! ```
 //!
-//! Both have the same [`keys`]; the environment wins. What is wrong is reported together, with
-//! key, value, place and range; a secret is shown nowhere.
+//! Both have the same keys, and the environment wins. All problems are reported together, each with key, value,
+//! place and range. A secret is shown nowhere.
 //!
-//! Most keys are about the one namespace and the one hub of a worker. Tables name more:
-//! `[namespaces.NAME]`, `[topics.NAME]` (a hub of one of them), and `[worker.NAME]`, which says what a
-//! worker reads and where it writes ([`Settings::worker`]).
+//! Most keys are about one namespace and one hub. Tables name more: `[namespaces.NAME]`; `[topics.NAME]`, a hub of
+//! a namespace; and `[worker.NAME]`, which says what a worker reads and where it writes ([`Settings::worker`]).
 //!
 //! ```no_run
 //! use longshore::settings::Settings;
@@ -37,6 +36,7 @@ mod files;
 #[doc(hidden)]
 pub mod fuzzing;
 mod hub;
+#[doc(hidden)]
 pub mod keys;
 mod knob;
 #[cfg(test)]
@@ -48,6 +48,7 @@ mod source;
 mod stores;
 mod tables;
 mod topics;
+#[doc(hidden)]
 pub mod value;
 mod worker;
 
@@ -158,11 +159,11 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Reads environment variables and, where one is named, a TOML file with the same keys.
-    /// Blocks while it reads files.
+    /// Reads environment variables and, if `file` is given, a TOML file with the same keys. It blocks while it
+    /// reads files.
     ///
     /// # Errors
-    /// Everything that is wrong.
+    /// Everything that is wrong, together.
     pub fn load<N: Into<String>, V: Into<String>>(
         environment: impl IntoIterator<Item = (N, V)>,
         file: Option<&Path>,
@@ -171,11 +172,10 @@ impl Settings {
         Resolved::new(source::Values::read(environment, file)).into_settings()
     }
 
-    /// [`load`](Self::load) with the environment of this process; logs the
-    /// [`warnings`](Self::warnings).
+    /// Does [`load`](Self::load) with the environment of this process, and logs the [`warnings`](Self::warnings).
     ///
     /// # Errors
-    /// Everything that is wrong.
+    /// Everything that is wrong, together.
     pub fn from_process(file: Option<&Path>) -> Result<Self, SettingsError> {
         let environment = std::env::vars_os().map(|(name, value)| {
             (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
@@ -187,8 +187,7 @@ impl Settings {
         Ok(settings)
     }
 
-    /// What an operator should know though it stops nothing: variables that are probably
-    /// misspelt, certificates that are not checked.
+    /// Warnings, which stop nothing: variables that are probably misspelt, certificates that are not checked.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
@@ -198,10 +197,10 @@ impl Settings {
         self.transport
     }
 
-    /// The hub: EVENTHUB_ENTITY_NAME, or the `EntityPath` of the connection string.
+    /// The hub: `EVENTHUB_ENTITY_NAME`, or the `EntityPath` of the connection string.
     ///
     /// # Errors
-    /// Where neither is given.
+    /// If neither is given.
     pub fn entity(&self) -> Result<EntityName, SettingsError> {
         self.entities.common(self.entity_path())
     }
@@ -209,7 +208,7 @@ impl Settings {
     /// The hub of the worker of this name: `EVENTHUB_ENTITY_<WORKER>`, or the common one.
     ///
     /// # Errors
-    /// Where neither is given.
+    /// If neither is given.
     pub fn entity_of(&self, worker: &str) -> Result<EntityName, SettingsError> {
         self.entities.of(worker, self.entity_path())
     }
@@ -224,9 +223,9 @@ impl Settings {
         &self.consumer_options
     }
 
-    /// The options of a consumer of transfer tasks: those of [`consumer_options`](Self::consumer_options),
-    /// and no `handler_timeout` unless one is set. A file takes as long as it takes; one that stalls is
-    /// noticed by its rate.
+    /// The options of a consumer of transfer tasks: [`consumer_options`](Self::consumer_options), without a
+    /// `handler_timeout` unless one is set. A file may take as long as it needs, and one that stalls is found by
+    /// its rate.
     pub fn transfer_options(&self) -> ConsumerOptions {
         let mut options = self.consumer_options.clone();
         if !self.has_handler_timeout {
@@ -235,7 +234,7 @@ impl Settings {
         options
     }
 
-    /// The options of leases, where there are any: see [`open_stores`](Self::open_stores).
+    /// The options of leases; see [`open_stores`](Self::open_stores).
     pub fn lease_options(&self) -> &LeaseOptions {
         &self.lease_options
     }
@@ -245,7 +244,7 @@ impl Settings {
         &self.rate_limits
     }
 
-    /// How many files a transfer worker fetches at once of each host; `None` where nothing says so.
+    /// How many files a transfer worker fetches at once from each host. `None` if it is not set.
     pub fn connections_per_host(&self) -> Option<usize> {
         self.connections_per_host
     }
@@ -270,7 +269,7 @@ impl Settings {
         self.private_addresses
     }
 
-    /// What becomes of a task whose file is there.
+    /// What happens to a task whose file is already there.
     pub fn existing_files(&self) -> ExistingFiles {
         self.existing_files
     }
@@ -280,28 +279,27 @@ impl Settings {
         self.place.shown()
     }
 
-    /// Opens the stores of the container, or else of the folder, which it creates and then has
-    /// for itself until they are gone. Of a container nothing is asked yet. Blocks while it
-    /// handles files.
+    /// Opens the stores: those of the container, or else that of the folder. A folder is created, and then belongs
+    /// to this process until the stores are gone. A container is not asked yet. It blocks while it handles files.
     ///
     /// # Errors
-    /// `Permanent` where another process has the folder, or it cannot be used; `Auth` where the
-    /// credential cannot be opened.
+    /// `Permanent` if another process has the folder, or if it cannot be used; `Auth` if the credential cannot be
+    /// opened.
     pub fn open_stores(&self) -> Result<Stores, Error> {
         self.place.open()
     }
 
-    /// The authorities to trust beside the public ones.
+    /// The certificate authorities to trust in addition to the public ones.
     pub fn certificate_authority_file(&self) -> Option<&Path> {
         self.ca_file.as_deref()
     }
 
-    /// Whether the certificate of the other side is checked; false for local development only.
+    /// Whether the certificate of the other side is checked. False is for local development only.
     pub fn verifies_certificates(&self) -> bool {
         self.verification == Verification::On
     }
 
-    /// Who we are to Microsoft Entra ID, where a namespace or a vault asks.
+    /// The identity for Microsoft Entra ID, if a namespace or a vault needs one.
     pub fn credential(&self) -> Option<&Credential> {
         match &self.access {
             Access::KeyVault { credential, .. } | Access::EntraId { credential, .. } => {
@@ -311,7 +309,7 @@ impl Settings {
         }
     }
 
-    /// The vault's secret that holds the connection string, where it is not fetched yet.
+    /// The address of the secret that holds the connection string, if it is not fetched yet.
     pub fn secret_address(&self) -> Option<&SecretAddress> {
         match &self.access {
             Access::KeyVault { secret, .. } => Some(secret),

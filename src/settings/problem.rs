@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::keys::Key;
+use crate::error::OneLine;
 use crate::secret::{HIDDEN, has_secret};
 
 /// Where a value came from.
@@ -38,7 +39,10 @@ pub(super) fn shown(name: &str) -> &str {
     if has_secret(name) { HIDDEN } else { name }
 }
 
-/// One thing that is wrong.
+/// Most characters that are shown of a value.
+const MOST_CHARS: usize = 200;
+
+/// One thing that is wrong. `Display` is one line.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Problem {
     key: Option<&'static str>,
@@ -46,7 +50,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// The key it is about, where it is about one.
+    /// The key it is about, if it is about one.
     pub fn key(&self) -> Option<&'static str> {
         self.key
     }
@@ -77,17 +81,24 @@ impl Problem {
         // A connection string may stand where a host or a name belongs.
         let is_hidden = key.is_secret || has_secret(value);
         let value = if is_hidden { HIDDEN } else { value };
-        Self { key: Some(key.name), message: format!("{name} = {value} ({origin}): {bound}") }
+        let short: String = value.chars().take(MOST_CHARS).collect();
+        let rest = if short.len() < value.len() { "…" } else { "" };
+        let message = format!("{name} = {short}{rest} ({origin}): {bound}");
+        Self { key: Some(key.name), message }
     }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        // Values and names come from outside.
+        OneLine(&self.message).fmt(f)
     }
 }
 
 /// A configuration that cannot be used, with all that is wrong with it.
+///
+/// `Display` and `Debug` write one problem behind the first words, and several one a line, with two
+/// spaces before each. Warnings follow the problems in the same form.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SettingsError {
     problems: Vec<Problem>,
@@ -118,12 +129,11 @@ impl From<Problem> for SettingsError {
 
 impl fmt::Display for SettingsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the configuration cannot be used: ")?;
-        for (number, problem) in self.problems.iter().enumerate() {
-            let gap = if number == 0 { "" } else { "; " };
-            write!(f, "{gap}{problem}")?;
-        }
-        self.warnings.iter().try_for_each(|warning| write!(f, "; {warning}"))
+        f.write_str("the configuration cannot be used:")?;
+        let is_short = self.problems.len() + self.warnings.len() == 1;
+        let gap = if is_short { " " } else { "\n  " };
+        self.problems.iter().try_for_each(|problem| write!(f, "{gap}{problem}"))?;
+        self.warnings.iter().try_for_each(|warning| write!(f, "{gap}{}", OneLine(warning)))
     }
 }
 

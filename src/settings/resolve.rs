@@ -414,6 +414,6 @@ fn given_problem(problems: &[Problem], key: &Key) -> bool {
 /// What it must be.
 pub(super) fn choice_of(key: &Key, text: &str) -> Result<&'static str, String> {
     let Kind::Choice(words) = key.kind else { return Err(format!("{} is no choice", key.name)) };
-    let word = words.iter().copied().find(|word| word.eq_ignore_ascii_case(text));
+    let word = words.iter().copied().find(|word| value::is_word(text, word));
     word.ok_or_else(|| format!("it must be {}", key.allowed()))
 }

@@ -56,7 +56,7 @@ impl Values {
         self.known.contains_key(name)
     }
 
-    /// The credential of this word; `None` where it is none for a token.
+    /// The credential of this word; `None` if it is none for a token.
     pub(super) fn credential(&self, word: &str) -> Option<Credential> {
         let text = |key| self.get(key).map(|value| value.text.clone());
         match word {
@@ -83,7 +83,7 @@ impl Values {
         self.proxies.get(&lower).or_else(|| self.proxies.get(name)).map(String::as_str)
     }
 
-    /// Reads the file, where there is one, and then the environment, which wins.
+    /// Reads the file, if there is one, and then the environment, which wins.
     pub(super) fn read(
         environment: impl IntoIterator<Item = (String, String)>,
         file: Option<&Path>,
@@ -126,12 +126,14 @@ impl Values {
     }
 
     fn read_environment(&mut self, environment: impl IntoIterator<Item = (String, String)>) {
-        let mut unknown = Vec::new();
+        let (mut unknown, mut quoted) = (Vec::new(), Vec::new());
         for (name, text) in environment {
+            let (text, had_quotes) = bare(&text);
             // Shells and deployments cannot always unset a variable.
             if text.is_empty() {
                 continue;
             }
+            let text = text.to_owned();
             match name.to_ascii_uppercase().as_str() {
                 "HTTPS_PROXY" | "NO_PROXY" => {
                     self.proxies.insert(name, text);
@@ -140,12 +142,18 @@ impl Values {
                 _ => {}
             }
             let value = Value { name: name.clone(), text, origin: Origin::Environment };
-            if self.tables.insert_variable(&value) {
-                continue;
-            }
-            if !self.insert(value) && PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
+            let is_known = self.tables.insert_variable(&value) || self.insert(value);
+            if is_known && had_quotes {
+                quoted.push(name);
+            } else if !is_known && is_ours(&name) {
                 unknown.push(name);
             }
+        }
+        quoted.sort();
+        if !quoted.is_empty() {
+            let message =
+                "the quotes around these values are left out, as if a shell had read them";
+            self.warnings.push(format!("{message}: {} (environment)", quoted.join(", ")));
         }
         unknown.sort();
         for name in unknown {
@@ -173,7 +181,8 @@ impl Values {
             Err(error) => {
                 // The line itself may hold a key: it is not shown.
                 let line = error.span().map_or(1, |span| line_at(span.start));
-                let message = format!("{}:{line}: {}", path.display(), error.message());
+                let said = error.message().replace('\n', "; ");
+                let message = format!("{}:{line}: {said}", path.display());
                 self.problems.push(Problem::new(message));
                 return;
             }
@@ -187,12 +196,11 @@ impl Values {
                 continue;
             }
             if keys::find(name).is_none()
-                && let DeValue::Table(_) = value.get_ref()
+                && let DeValue::Table(fields) = value.get_ref()
             {
-                let meant = nearest_section(name).map(|word| format!("[{word}.NAME]"));
-                let suggestion = suggestion(meant.as_deref());
+                let hint = hint_of_table(name, fields);
                 let name = shown(name);
-                let message = format!("[{name}] ({origin}) is not a table{suggestion}");
+                let message = format!("[{name}] ({origin}) is not a table{hint}");
                 self.problems.push(Problem::new(message));
                 continue;
             }
@@ -240,12 +248,53 @@ impl Values {
     }
 }
 
+/// Whether a variable is meant for us. Its case may be wrong.
+fn is_ours(name: &str) -> bool {
+    let start_is = |prefix: &str| {
+        name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    };
+    PREFIXES.into_iter().any(start_is)
+}
+
+/// A value without the white space and the quotes around it, and whether there were quotes. `docker run
+/// --env-file` and others keep the quotes that a shell takes away, and a mounted secret ends in a line break.
+fn bare(text: &str) -> (&str, bool) {
+    let text = text.trim();
+    let inner = ['"', '\''].into_iter().find_map(|quote| {
+        text.strip_prefix(quote)?.strip_suffix(quote).filter(|inner| !inner.contains(quote))
+    });
+    inner.map_or((text, false), |inner| (inner.trim(), true))
+}
+
+/// What somebody probably meant by a table that is not one of ours: keys that stand by themselves,
+/// `[eventhub]` for instance, or a table within it.
+fn hint_of_table(name: &str, fields: &DeTable<'_>) -> String {
+    let fields = || fields.keys().map(|field| field.get_ref().as_ref());
+    if let Some(section) = fields().find_map(Section::of) {
+        return suggestion(Some(&format!("[{}.NAME]", section.word())));
+    }
+    let alone = |field: &str| {
+        let joined = keys::canonical(&format!("{name}_{field}"));
+        keys::find(&joined).or_else(|| keys::find(&keys::canonical(field))).map(|key| key.name)
+    };
+    match fields().find_map(alone) {
+        Some(key) => format!("; {key} {BY_ITSELF}"),
+        None => {
+            let meant = nearest_section(name).map(|word| format!("[{word}.NAME]"));
+            suggestion(meant.as_deref())
+        }
+    }
+}
+
+/// What is said of a key that stands in a table and is none of it.
+pub(super) const BY_ITSELF: &str = "stands by itself: write it above the first table of the file";
+
 /// The key that stands by itself and that `name` was probably meant to be.
 fn nearest_key(name: &str) -> Option<&'static str> {
     keys::nearest(name).filter(|nearest| *nearest != WORKER_ENTITY.name)
 }
 
-/// A value as text; `None` where it is a list, a table or a time.
+/// A value as text; `None` if it is a list, a table or a time.
 pub(super) fn scalar(value: &DeValue<'_>) -> Option<String> {
     Some(match value {
         DeValue::String(text) => text.to_string(),

@@ -38,7 +38,7 @@ impl fmt::Display for CheckpointPlace {
 pub struct Stores {
     /// Its checkpoints.
     pub checkpoints: Arc<dyn CheckpointStore>,
-    /// The leases that it shares with other workers; `None` where its checkpoints are in a
+    /// The leases that it shares with other workers; `None` if its checkpoints are in a
     /// folder, which it has for itself.
     pub leases: Option<Arc<dyn LeaseStore>>,
 }

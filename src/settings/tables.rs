@@ -7,7 +7,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::keys::{self, Key, Section, canonical};
 use super::problem::{Origin, Problem, shown};
-use super::source::{Value, scalar};
+use super::source::{BY_ITSELF, Value, scalar};
 use super::value::is_name;
 
 /// Most characters of the name of a table.
@@ -99,10 +99,17 @@ impl Tables {
             let name = name.get_ref().as_ref();
             let word = section.word();
             let DeValue::Table(values) = value.get_ref() else {
+                let must = match keys::find(&canonical(name)) {
+                    Some(key) => format!("{} {BY_ITSELF}", key.name),
+                    None if section.key(&name.to_ascii_lowercase()).is_some() => {
+                        format!(
+                            "it is a key of a table that has a name: write [{word}.NAME] above it"
+                        )
+                    }
+                    None => format!("it must be a table, [{word}.NAME]"),
+                };
                 let name = shown(name);
-                let message =
-                    format!("{word}.{name} ({origin}): it must be a table, [{word}.NAME]");
-                problems.push(Problem::new(message));
+                problems.push(Problem::new(format!("{word}.{name} ({origin}): {must}")));
                 continue;
             };
             if !is_name(name, MAX_NAME_CHARS) {
@@ -142,22 +149,33 @@ impl Table {
             let field = field.get_ref().as_ref();
             let name = path(self.section, &self.name, field);
             let Some(key) = self.section.key(field) else {
-                let meant = keys::nearest_of(field, self.section.keys().map(Key::field));
-                let meant = meant.map(|meant| path(self.section, &self.name, meant));
-                let suggestion = suggestion(meant.as_deref());
+                let hint = self.hint_of(field);
                 let name = shown(&name);
-                problems.push(Problem::new(format!("{name} ({origin}) is not a key{suggestion}")));
+                problems.push(Problem::new(format!("{name} ({origin}) is not a key{hint}")));
                 continue;
             };
             let Some(text) = scalar(value.get_ref()) else {
-                problems.push(Problem::new(format!("{name} ({origin}): it must be text")));
+                let allowed = key.allowed();
+                problems.push(Problem::new(format!("{name} ({origin}): it must be {allowed}")));
                 continue;
             };
-            // As with a variable: somebody could not leave it away.
+            // As with a variable: not everybody can leave it out.
             if !text.is_empty() {
                 self.values.insert(key.name, Value { name, text, origin });
             }
         }
+    }
+}
+
+impl Table {
+    /// What somebody probably meant by a field that is none of this table.
+    fn hint_of(&self, field: &str) -> String {
+        if let Some(key) = keys::find(&canonical(field)) {
+            return format!("; {} {BY_ITSELF}", key.name);
+        }
+        let fields = self.section.keys().map(Key::field);
+        let meant = keys::nearest_of(&field.to_ascii_lowercase(), fields);
+        suggestion(meant.map(|meant| path(self.section, &self.name, meant)).as_deref())
     }
 }
 

@@ -61,7 +61,7 @@ pub(super) struct Topics {
 }
 
 impl Access {
-    /// The host, where it is known.
+    /// The host, if it is known.
     pub(super) fn host(&self) -> Option<&str> {
         match self {
             Self::Namespace(namespace) => Some(namespace.host()),
@@ -70,7 +70,7 @@ impl Access {
         }
     }
 
-    /// What tells it from other namespaces, where it is known: brokers on this machine by their ports.
+    /// What tells it from other namespaces, if it is known: brokers on this machine by their ports.
     fn name(&self) -> Option<&str> {
         match self {
             Self::Namespace(namespace) => Some(namespace.name()),
@@ -222,7 +222,7 @@ impl Settings {
     /// The topic of this name: a table `[topics.NAME]`.
     ///
     /// # Errors
-    /// Where there is none.
+    /// If there is none.
     pub fn topic(&self, name: &str) -> Result<&Topic, SettingsError> {
         self.topics.topics.get(&canonical(name)).ok_or_else(|| {
             let suggestion = suggestion(keys::nearest_of(name, self.topics().map(Topic::name)));

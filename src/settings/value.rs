@@ -13,12 +13,14 @@ use crate::timestamp::from_rfc3339;
 
 const A_DURATION: &str = "write a number and a unit: 500ms, 1s, 2m";
 
-/// A duration: a number and ms, s, m or h.
+/// A duration: a number and ms, s, m or h, in either case, with or without a space between them.
 pub fn duration(text: &str) -> Result<Duration, &'static str> {
     let split = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.');
     let (number, unit) = text.split_at(split.unwrap_or(text.len()));
+    let unit = unit.trim_start().to_ascii_lowercase();
     let number: f64 = number.parse().map_err(|_| A_DURATION)?;
-    let seconds = match unit {
+    let seconds = match unit.as_str() {
+        "" => return Err(A_DURATION),
         "ms" => number / 1_000.0,
         "s" => number,
         "m" => number * 60.0,
@@ -40,7 +42,7 @@ pub fn as_text(duration: Duration) -> String {
 
 /// Times with commas between them, or none.
 pub(super) fn park_delays(text: &str) -> Option<Vec<Duration>> {
-    if text == "none" {
+    if is_word(text, "none") {
         return Some(Vec::new());
     }
     let delays: Option<Vec<_>> = text.split(',').map(|delay| duration(delay.trim()).ok()).collect();
@@ -52,17 +54,17 @@ pub(super) fn park_delays(text: &str) -> Option<Vec<Duration>> {
 /// is not parked then.
 pub(super) fn retry_policies(text: &str) -> Option<RetryPolicies> {
     let mut policies = RetryPolicies::default();
-    if text == "none" {
+    if is_word(text, "none") {
         return Some(policies);
     }
     for policy in text.split(',') {
         let mut words = policy.split_whitespace();
         let (class, attempts, delays) = (words.next()?, words.next()?, words.next()?);
-        let class: ErrorClass = serde_json::from_value(class.into()).ok()?;
+        let class = ErrorClass::from_word(&class.to_ascii_lowercase())?;
         let max_attempts = attempts.parse().ok().filter(|attempts| *attempts > 0)?;
         let then = match words.next() {
             None => AfterAttempts::Park,
-            Some("dead") => AfterAttempts::DeadLetter,
+            Some(word) if is_word(word, "dead") => AfterAttempts::DeadLetter,
             Some(_) => return None,
         };
         if words.next().is_some() || !class.is_retryable() {
@@ -151,8 +153,19 @@ pub(super) fn is_name(text: &str, most: usize) -> bool {
     (1..=most).contains(&text.len()) && text.bytes().all(allowed)
 }
 
+/// The host of a namespace, in lower case: a name, or an address as the portal and SDKs show it,
+/// `sb://HOST/` and `https://HOST:443/`.
+pub(super) fn host(text: &str) -> Option<String> {
+    let text = text.to_ascii_lowercase();
+    let known = ["sb://", "amqps://", "https://"];
+    let rest = known.iter().find_map(|scheme| text.strip_prefix(scheme)).unwrap_or(&text);
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    let host = [":443", ":5671"].iter().find_map(|port| rest.strip_suffix(port)).unwrap_or(rest);
+    is_host(host).then(|| host.to_owned())
+}
+
 /// Whether a text may be the name of a host.
-pub(super) fn is_host(text: &str) -> bool {
+fn is_host(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-".contains(&byte);
     (1..=253).contains(&text.len()) && text.bytes().all(allowed)
 }
@@ -180,12 +193,23 @@ pub(super) fn flag(text: &str) -> Option<bool> {
     }
 }
 
+/// Whether a text is this word of a setting: in either case, and with `_` for `-`.
+pub(super) fn is_word(text: &str, word: &str) -> bool {
+    text.replace('_', "-").eq_ignore_ascii_case(word)
+}
+
+/// What a text stands for, if it is one of these words.
+pub(super) fn one_of<T, const N: usize>(text: &str, words: [(&str, T); N]) -> Option<T> {
+    words.into_iter().find(|(word, _)| is_word(text, word)).map(|(_, meant)| meant)
+}
+
 /// A word, a time in RFC 3339 or a sequence number.
 pub fn start_position(text: &str) -> Option<StartPosition> {
-    match text {
-        "earliest" => return Some(StartPosition::Earliest),
-        "latest" => return Some(StartPosition::Latest),
-        _ => {}
+    if is_word(text, "earliest") {
+        return Some(StartPosition::Earliest);
+    }
+    if is_word(text, "latest") {
+        return Some(StartPosition::Latest);
     }
     if let Ok(number) = text.parse::<i64>() {
         return (number >= 0).then_some(StartPosition::SequenceNumber(SequenceNumber(number)));
@@ -195,7 +219,7 @@ pub fn start_position(text: &str) -> Option<StartPosition> {
 
 /// A number that is not below `least`, or `unlimited`, which is none.
 pub(super) fn limit<T: std::str::FromStr + PartialOrd>(text: &str, least: T) -> Option<Option<T>> {
-    if text == "unlimited" {
+    if is_word(text, "unlimited") {
         return Some(None);
     }
     text.parse().ok().filter(|number| *number >= least).map(Some)
@@ -324,6 +348,40 @@ mod tests {
         let zero = bytes_per_second("0MB").expect_err("nothing would ever go");
         assert_eq!(zero, "it must be from 1 to 1000000000000 a second");
         assert!(requests_per_second("5MB").is_err(), "requests have no unit");
+    }
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_as_others_show_it() {
+        for text in [
+            "ns.example",
+            "NS.example",
+            "sb://ns.example/",
+            "SB://ns.example",
+            "https://ns.example:443/",
+            "amqps://ns.example:5671",
+            "ns.example:443",
+            "ns.example/",
+        ] {
+            assert_eq!(host(text).as_deref(), Some("ns.example"), "{text}");
+        }
+        for wrong in ["", "sb://", "http://ns.example", "ns.example:8443", "ns.example/hub", "a b"]
+        {
+            assert_eq!(host(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn words_units_and_times_may_be_in_another_case() {
+        assert_eq!(start_position("Latest"), Some(StartPosition::Latest));
+        assert_eq!(limit("Unlimited", 1), Some(None));
+        assert_eq!(duration("5 M"), Ok(Duration::from_secs(300)));
+        assert_eq!(duration("500MS"), Ok(Duration::from_millis(500)));
+        assert_eq!(park_delays("None"), Some(Vec::new()));
+        let policies = retry_policies("Throttling 9 4s..60s DEAD");
+        assert_eq!(policies, retry_policies("throttling 9 4s..60s dead"));
+        assert!(policies.is_some());
+        assert!(is_word("Per_Key", "per-key") && !is_word("per key", "per-key"));
+        assert_eq!(duration("5"), Err(A_DURATION), "the unit is missing");
     }
 
     #[test]

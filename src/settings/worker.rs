@@ -29,7 +29,7 @@ pub struct WorkerPlaces {
     pub dead_letters: DeadLetterPlace,
     /// Where its files go.
     pub files: FilesPlace,
-    /// Where its files come from, where that is no URL of a task.
+    /// Where its files come from, unless they come from the URLs of tasks.
     pub source: Option<FilesPlace>,
     /// What goes along with its files.
     pub along: GoesAlong,
@@ -41,7 +41,7 @@ pub struct WorkerPlaces {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum DeadLetterPlace {
-    /// The store of failures, where nothing else is said.
+    /// The failure store, unless the settings name another place.
     Store(FailurePlace),
     /// A folder, which processes may share.
     Folder(PathBuf),
@@ -175,11 +175,11 @@ fn refused(key: &Key, value: &Value, bound: &str) -> Problem {
 }
 
 impl Settings {
-    /// What all workers read that no key says more of: the hub of `EVENTHUB_ENTITY_NAME`, or the
+    /// The hub that a worker reads if no key names another one: that of `EVENTHUB_ENTITY_NAME`, or the
     /// `EntityPath` of the connection string.
     ///
     /// # Errors
-    /// Where neither is given.
+    /// If neither is given.
     pub fn input(&self) -> Result<Topic, SettingsError> {
         self.entity().map(Topic::of_entity)
     }
@@ -188,7 +188,7 @@ impl Settings {
     /// `EVENTHUB_ENTITY_<WORKER>` or `EVENTHUB_ENTITY_NAME`.
     ///
     /// # Errors
-    /// Where nothing says so.
+    /// If the settings name none.
     pub fn input_of(&self, worker: &str) -> Result<Topic, SettingsError> {
         let named = self.workers.get(&canonical(worker));
         if let Some(input) = named.and_then(|named| named.input.clone()) {
@@ -214,10 +214,15 @@ impl Settings {
         set.unwrap_or_else(|| DeadLetterPlace::Store(self.failure_place()))
     }
 
+    /// Whether there is a table `[worker.NAME]` of this name.
+    pub fn has_worker(&self, name: &str) -> bool {
+        self.workers.contains_key(&canonical(name))
+    }
+
     /// What the worker of this name reads, and where it writes: all of its table `[worker.NAME]`.
     ///
     /// # Errors
-    /// Everything that is missing, or does not go together.
+    /// Everything that is missing, or that does not fit together.
     pub fn worker(&self, name: &str) -> Result<WorkerPlaces, SettingsError> {
         let mut problems = Vec::new();
         let input =

@@ -20,12 +20,12 @@ pub enum KeyPlacement {
     /// The service's own rule, which every producer that names a key and no partition gets.
     #[default]
     Service,
-    /// The rule of Python's buffered producer, for who shares keys with one.
+    /// The rule of the buffered producer of Python, for workers that share keys with one.
     PythonBuffered,
 }
 
 impl KeyPlacement {
-    /// The index of a key's partition among so many; `None` where there is none.
+    /// The index of the partition of a key, among this many partitions. `None` if there are none.
     pub fn index(self, key: &str, partitions: usize) -> Option<usize> {
         let count = i32::try_from(partitions).ok().filter(|count| *count > 0)?;
         let hash = i32::from(self.hash(key));

@@ -28,7 +28,7 @@ pub const SLACK: Duration = Duration::from_millis(100);
 /// How a job goes about it.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Limits {
-    /// So many letters must be done before the rest goes; 0 for none.
+    /// How many letters must be done before the others are handed out; 0 for none.
     pub canary: usize,
     /// The job ends when more than this share of the results failed again.
     pub stop_at: Option<f64>,

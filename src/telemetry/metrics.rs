@@ -67,14 +67,14 @@ macro_rules! metrics_table {
 
 metrics_table! {
     RECEIVED = "longshore_events_received_total", Counter, ENTITY,
-        "Events received, repeats left out.";
+        "Events received, without repeats.";
     SETTLED = "longshore_events_settled_total", Counter, "entity, consumer_group, outcome",
-        "Events settled, by outcome: done, skip, parked or dead_letter. One that was parked is counted once \
-         more when it is over.";
+        "Events settled, by outcome: done, skip, parked or dead_letter. A parked event is counted once more \
+         when it ends.";
     RETURNED = "longshore_events_returned_total", Counter, ENTITY,
         "Parked events that came back to their handler.";
     RETRIES = "longshore_event_retries_total", Counter, ENTITY,
-        "Attempts that ended with a wish for another one.";
+        "Attempts after which the event is tried again.";
     IN_FLIGHT = "longshore_handlers_in_flight", Gauge, ENTITY,
         "Handler calls that run now.";
     BATCHES = "longshore_batches_total", Counter, "entity, consumer_group, reason",
@@ -82,46 +82,43 @@ metrics_table! {
     HANDLER_SECONDS = "longshore_handler_seconds", Histogram, ENTITY,
         "How long handler calls took, in seconds.";
     LATENCY_SECONDS = "longshore_event_latency_seconds", Histogram, ENTITY,
-        "From the moment an event was enqueued to the moment it was settled, in seconds; of a \
-         batch that is done at once, its oldest event.";
+        "The time from when an event was enqueued to when it was settled, in seconds. For a batch that \
+         is done at once, only its oldest event is measured.";
     OWNED = "longshore_partition_owned", Gauge, PARTITION,
-        "1 while the partition is this worker's, 0 when it is no more; the next nine are then 0.";
+        "1 while this worker owns the partition, 0 when it no longer does. The next nine gauges are then 0 as well.";
     WATERMARK = "longshore_watermark", Gauge, PARTITION,
-        "The last sequence number of which it and everything before it are settled; `NaN` where \
-         none is.";
+        "The highest sequence number up to which every event is settled; `NaN` if nothing is settled.";
     UNSETTLED = "longshore_unsettled_events", Gauge, PARTITION,
         "Events received and not settled.";
     HOLES = "longshore_settled_above_watermark_events", Gauge, PARTITION,
-        "Events settled above the watermark: an older one holds it.";
+        "Events that are settled above the watermark, because an older event is not settled yet.";
     EVENT_BYTES = "longshore_held_event_bytes", Gauge, PARTITION,
-        "What of the memory budget events hold that are received and not settled.";
+        "The part of the memory budget that events hold which are received and not settled.";
     LINK_BYTES = "longshore_held_link_bytes", Gauge, PARTITION,
-        "What of the memory budget the link may hold ahead: its credit times the size of its events.";
+        "The part of the memory budget that the link may hold ahead: its credit times the size of its events.";
     LAG_SECONDS = "longshore_lag_seconds", Gauge, PARTITION,
-        "The age of the oldest event that waits, in seconds; 0 when caught up, `NaN` where it is \
-         not known.";
+        "The age of the oldest event that waits, in seconds; 0 if none waits, `NaN` if it is not known.";
     LAG_EVENTS = "longshore_lag_events", Gauge, PARTITION,
-        "Events of the log that wait: not settled, and not removed by retention; `NaN` where it is \
-         not known.";
+        "Events of the log that wait: not settled, and not removed by retention; `NaN` if it is not known.";
     PARKED = "longshore_parked_events", Gauge, PARTITION,
-        "Events that are parked, those included that are tried again now.";
+        "Events that are parked, including those that are being tried again now.";
     PARKED_DUE = "longshore_parked_due_events", Gauge, PARTITION,
-        "Parked events whose time has come and that wait for others to end, up to 10,000; it stays high \
-         where a destination does.";
+        "Parked events that are due and wait for others to end, up to 10,000. It stays high while a \
+         destination fails.";
     LANE_WAITING = "longshore_lane_waiting_events", Gauge, PARTITION,
-        "Events received whose lane is full or closed; only where there are lanes.";
+        "Events received whose lane is full or closed. Only with lanes.";
     HOLDING_LANE = "longshore_holding_lane_events", Gauge, "entity, consumer_group, partition, lane",
-        "Events that wait for the lane which holds the watermark back, while nothing more comes in \
-         because the window or the budget is full of such events; 0 when that is over.";
+        "Events that wait for the lane that holds the watermark back, while the partition takes in no more \
+         because such events fill the window or the budget; 0 when that is over.";
     BREAKERS_OPEN = "longshore_breakers_open", Gauge, "kind",
-        "Destinations that are left alone but for probes since most attempts fail there, by kind: \
-         handler, named or lane.";
+        "Destinations that get probes only, because most attempts there fail, by kind: handler, named or \
+         lane.";
     CHECKPOINTS = "longshore_checkpoint_writes_total", Counter, "entity, consumer_group, result",
         "Checkpoint writes, by result: ok or failed.";
     LINKS = "longshore_links_opened_total", Counter, ENTITY,
-        "Links opened. One for each partition that begins; more means that links were lost.";
+        "Links opened: one for each partition that begins. More means that links were lost.";
     LOST = "longshore_events_lost_total", Counter, ENTITY,
-        "Sequence numbers that retention removed before they were received, at most.";
+        "Events that retention removed before they were received: at most this many.";
 }
 
 /// Describes every metric to the recorder. Called when a consumer is built.
@@ -139,33 +136,40 @@ pub(crate) fn describe() {
 const OF_A_PARTITION: &str = "
 ## Gauges of a partition
 
-They appear when the partition is this worker's, after the first look at its log, and are 0 when it is not
-its any more: handed off, lost, drained, stopped, failed. `longshore_partition_owned` tells a 0 of a partition
-that is caught up from one of a partition that is gone. So a sum or a maximum over a fleet is right as it is:
+These gauges appear when a worker owns the partition and has read its log for the first time. They are 0 when the
+worker no longer owns it: it was handed off, lost, drained, or it stopped or failed. `longshore_partition_owned` tells
+the two kinds of 0 apart: a partition that is caught up, and one that has left. So a sum or a maximum over a fleet is
+right as it is:
 
 ```promql
-sum by (entity) (longshore_lag_events)            # what waits in all partitions that somebody has
+sum by (entity) (longshore_lag_events)            # what waits in all partitions that have an owner
 max by (entity, partition) (longshore_lag_seconds)
-sum by (entity) (longshore_partition_owned)       # below the number of partitions: some are nobody's
+sum by (entity) (longshore_partition_owned)       # below the number of partitions: some have no owner
 ```
 
-While a partition is ours and a value is not known, the gauge is `NaN`, and so is a sum with it: nobody knows it
-either. That is so for the watermark while nothing is settled; for the lag where a partition without a checkpoint
-begins at a time, until its first event is here; for the lag in events after the log could not be read three
-times in a row; for the lag in seconds where nothing that waits is here, also then, and before the first of many
-events has come. An average, or a minimum, wants `and on (entity, consumer_group, partition, instance)
+If a worker owns a partition and a value is not known, the gauge is `NaN`, and so is a sum that includes it. That
+happens in these cases:
+
+- the watermark, while nothing is settled;
+- both lags, if a partition without a checkpoint begins at a time, until its first event arrives;
+- the lag in events, after the log could not be read three times in a row;
+- the lag in seconds, in the same case if no waiting event is here, and before the first of many events arrives.
+
+For an average or a minimum, add `and on (entity, consumer_group, partition, instance)
 longshore_partition_owned == 1`.
 
-What waits is defined in `state::lag`, for these gauges, for `ConsumerHandle::snapshot` and for `longshore
-checkpoints list`. Ends of logs are read when a partition is claimed and each half minute after that; what is
-received in between counts at once. Ages are told each two seconds. They are by the clock of the lease store
-where that is five seconds or more from ours, else by ours, and never before the newest event of the log.
+These gauges, `ConsumerHandle::snapshot` and `longshore checkpoints list` count what waits in the same way: what was
+received and is not settled, and what the log holds beyond that. The end of a log is read when a partition is claimed,
+and every half minute after that; what is received in between counts at once. Ages are updated every two seconds. They
+use the clock of the lease store if that differs from ours by five seconds or more, and our clock otherwise. No age
+counts from before the newest event of the log.
 
-Who wants the series gone rather than 0 gives the exporter an idle timeout for gauges of a minute, as
-`PrometheusBuilder::idle_timeout` does: those of a partition that is ours are told each two seconds.
+To make the series disappear instead of being 0, give the exporter an idle timeout of a minute for gauges, such as
+`PrometheusBuilder::idle_timeout`. The gauges of a partition that a worker owns are updated every two seconds.
 ";
 
 /// `docs/metrics.md`.
+#[doc(hidden)]
 pub fn markdown() -> String {
     let mut text = String::from(
         "# Metrics\n\n\

@@ -27,7 +27,7 @@ use crate::transport::{HubProperties, Link, LinkStart, LogProperties, OpenLink, 
 pub struct PortCall {
     /// The method of the port, as it is spelled: `store`, `write`, `open`.
     pub method: &'static str,
-    /// The partition that the call is about, where it is about one.
+    /// The partition that the call is about, if it is about one.
     pub partition: Option<PartitionId>,
     /// How many calls of any method came before it.
     pub number: u64,

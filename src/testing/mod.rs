@@ -61,12 +61,12 @@ pub fn event(
     EventParts::new(partition, sequence_number, body).into()
 }
 
-/// The event of a dead letter as it was received: body, properties, annotations and position, with all
-/// types. `record` is what `longshore dead-letters show --report json` gives, or a line of an export.
+/// The event of a dead letter as it was received: body, properties, annotations and position, with all types.
+/// `record` is the output of `longshore dead-letters show --report json`, or a line of an export.
 ///
 /// # Errors
-/// `BadData` where it is no record, or one of a later release. `Permanent` where the body was left out, and
-/// `Unreadable` where the event could not be read.
+/// `BadData` if it is no record, or one of a later release. `Permanent` if the body was left out, and
+/// `Unreadable` if the event could not be read.
 pub fn event_from_record(record: &[u8]) -> Result<Event, Error> {
     DeadLetterRecord::from_json(record)?.to_event()
 }

@@ -48,7 +48,7 @@ impl Connections {
         self.counted(&mut self.used(), host)
     }
 
-    /// One for a block, where there is one left.
+    /// One for a block, if there is one left.
     pub(super) fn of_block(&self, host: &str) -> Option<Connection<'_>> {
         let mut used = self.used();
         self.is_left(&used, host).then(|| self.counted(&mut used, host))

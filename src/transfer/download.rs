@@ -50,7 +50,7 @@ impl DownloadWorker {
     /// A worker that puts what `policy` allows into `store` and says so to `results`.
     ///
     /// # Errors
-    /// Where the HTTP client cannot be set up.
+    /// If the HTTP client cannot be set up.
     pub fn new(
         store: Arc<dyn BlobStore>,
         results: Arc<EntityProducer>,
@@ -69,7 +69,7 @@ impl DownloadWorker {
         self
     }
 
-    /// Sets what becomes of tasks whose file is there; [`ExistingFiles::Replace`] unless set.
+    /// Sets what happens to a task whose file is already there. Default: [`ExistingFiles::Replace`].
     #[must_use]
     pub fn with_existing(mut self, existing: ExistingFiles) -> Self {
         self.mover.existing = existing;
@@ -84,7 +84,7 @@ impl DownloadWorker {
         self
     }
 
-    /// Sets who copies large files into the store; [`CopyBy::Worker`] unless set.
+    /// Sets who copies large files into the store: the worker or the storage service. Default: [`CopyBy::Worker`].
     #[must_use]
     pub fn with_copy(mut self, copy: CopyBy) -> Self {
         self.mover.copy = copy;
@@ -133,12 +133,12 @@ impl DownloadWorker {
     }
 
     /// The lanes of a consumer of download tasks, for
-    /// [`BatchConsumerBuilder::lanes`](crate::consumer::BatchConsumerBuilder::lanes): the lane of a
-    /// task is the host of its URL, and at most so many of a host are fetched at once, over as many
-    /// connections. `None`: as many as there are slots. A host whose rate is used up, or that said
-    /// when to come back, then holds no slot and no other host up.
-    /// [`ConsumerHandle::set_lane_cap`](crate::ConsumerHandle::set_lane_cap) changes the number while
-    /// it runs; 0 is refused when the consumer is built.
+    /// [`BatchConsumerBuilder::lanes`](crate::consumer::BatchConsumerBuilder::lanes): the lane of a task is the
+    /// host of its URL. At most this many files of a host are fetched at once, over as many connections. `None`:
+    /// as many as there are slots. If the rate of a host is used up, or if a host named a time to come back, its
+    /// tasks hold no slot, and no other host waits.
+    /// [`ConsumerHandle::set_lane_cap`](crate::consumer::ConsumerHandle::set_lane_cap) changes the number while
+    /// the consumer runs. 0 is refused when the consumer is built.
     pub fn lane_rule(connections_per_host: Option<usize>) -> LaneRule {
         LaneRule::limited(connections_per_host.unwrap_or(MAX_SLOTS), host_lane)
     }

@@ -39,7 +39,7 @@ pub(super) fn host_lane(event: &Event) -> Option<Lane> {
     host_name(&Url::parse(&located.url).ok()?).map(Lane::new)
 }
 
-/// The host of a URL that has it as [`host_name`] writes it, which most do; `None` where that takes more
+/// The host of a URL that has it as [`host_name`] writes it, which most do; `None` if that takes more
 /// than to look: each event is asked for its lane.
 fn plain_host(url: &str) -> Option<&str> {
     let (rest, own_port) = match url.strip_prefix("https://") {

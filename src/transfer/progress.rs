@@ -1,4 +1,4 @@
-//! What a transfer worker has done so far, for whoever shows it.
+//! What a transfer worker has done so far, for code that shows it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -6,7 +6,7 @@ use crate::blob_store::BlobError;
 use crate::error::ErrorClass;
 use crate::outcome::{Failure, Outcome};
 
-/// How long a busy store is left alone by a task, where it did not say how long.
+/// How long a busy store is left alone by a task, if it did not say how long.
 const BUSY_WAIT: Duration = Duration::from_secs(4);
 
 /// What becomes of the task.

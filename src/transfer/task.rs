@@ -181,7 +181,7 @@ pub struct TransferResult {
     pub path: String,
     /// Its length in bytes.
     pub bytes: u64,
-    /// Its CRC-64/NVME, in 16 hexadecimal digits, where it is known.
+    /// Its CRC-64/NVME, in 16 hexadecimal digits, if it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crc64: Option<String>,
     /// Its SHA-256, in hexadecimal digits: always of a file in a folder, of one in a container where the
@@ -254,7 +254,7 @@ impl TransferResult {
         stages::handed_on(self.stages.clone(), this)
     }
 
-    /// How long it took from the task's event to the file; zero where clocks differ, `None` where the
+    /// How long it took from the task's event to the file; zero where clocks differ, `None` if the
     /// times are none.
     pub fn since_enqueued(&self) -> Option<Duration> {
         between(&self.enqueued_at, &self.finished_at)

@@ -48,7 +48,7 @@ impl UploadWorker {
         Self { files, mover: Mover::new(store, results, limits) }
     }
 
-    /// Sets what becomes of tasks whose file is in the store; [`ExistingFiles::Replace`] unless set.
+    /// Sets what happens to a task whose file is already in the store. Default: [`ExistingFiles::Replace`].
     #[must_use]
     pub fn with_existing(mut self, existing: ExistingFiles) -> Self {
         self.mover.existing = existing;
@@ -62,8 +62,8 @@ impl UploadWorker {
         self
     }
 
-    /// Sets who copies large files into the store; [`CopyBy::Worker`] unless set. The service can read a
-    /// container that is opened by a signature.
+    /// Sets who copies large files into the store: the worker or the storage service. Default: [`CopyBy::Worker`].
+    /// The service can read a container that a signature opens.
     #[must_use]
     pub fn with_copy(mut self, copy: CopyBy) -> Self {
         self.mover.copy = copy;

@@ -33,7 +33,7 @@ pub trait Resolver: Send + Sync + fmt::Debug + 'static {
     /// The addresses of `host`, each with `port`.
     ///
     /// # Errors
-    /// Where the name has no address, or nobody answers.
+    /// If the name has no address, or nobody answers.
     fn resolve<'a>(
         &'a self,
         host: &'a str,
@@ -99,11 +99,11 @@ impl UrlPolicy {
         self
     }
 
-    /// Allows these hosts and no others: names, IP addresses, or `*.suffix` for all names below
-    /// a suffix, the suffix itself left out.
+    /// Allows only these hosts: names, IP addresses, or `*.suffix` for all names below a suffix, without the
+    /// suffix itself.
     ///
     /// # Errors
-    /// Where a pattern cannot be understood, or none is given.
+    /// If a pattern cannot be understood, or none is given.
     pub fn with_hosts<P: AsRef<str>>(
         mut self,
         patterns: impl IntoIterator<Item = P>,
@@ -123,10 +123,10 @@ impl UrlPolicy {
         Ok(self)
     }
 
-    /// Allows these ports and no others.
+    /// Allows only these ports.
     ///
     /// # Errors
-    /// Where none is given.
+    /// If the list is empty.
     pub fn with_ports(
         mut self,
         ports: impl IntoIterator<Item = u16>,
@@ -143,7 +143,7 @@ impl UrlPolicy {
         Ok(self)
     }
 
-    /// Sets who resolves host names; [`SystemResolver`] unless set.
+    /// Sets the resolver of host names. Default: [`SystemResolver`].
     #[must_use]
     pub fn with_resolver(mut self, resolver: Arc<dyn Resolver>) -> Self {
         self.resolver = resolver;
@@ -347,7 +347,7 @@ pub enum Reason {
     /// Its host is, or has among its addresses, one that may not be reached.
     #[error("its host {} {kind}", OrName(.address))]
     Address {
-        /// The address; `None` where the name alone says it (`localhost`).
+        /// The address; `None` if the name alone says it (`localhost`).
         address: Option<IpAddr>,
         /// What is wrong with it.
         kind: AddressKind,

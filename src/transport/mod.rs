@@ -1,15 +1,15 @@
 //! The port to a hub: read its properties, open a link on a partition, publish events.
 //!
-//! A [`Link`] is as fragile as the network below it: it ends with an error, and whoever holds
-//! it decides by the error's class what comes next. Exact resume across lost links is built
-//! once, above this port, in [`partition_stream`], and so are look-ups of offsets, in [`offsets`].
-//! Adapters: [`event_hubs`] over the Azure SDK and
-//! [`memory`] in process, with faults on demand.
+//! A [`Link`] is as fragile as the network below it. It ends with an error, and the class of the error decides what
+//! its holder does next. The consumer opens a new link after the last event that it received, so a [`Transport`]
+//! need not do that. [`event_hubs`] implements this port over the Azure SDK, [`memory`] in this process, with faults
+//! on demand.
 
 #[cfg(feature = "event-hubs")]
 pub mod event_hubs;
 pub mod memory;
 pub mod offsets;
+#[doc(hidden)]
 pub mod partition_stream;
 #[cfg(feature = "event-hubs")]
 pub(crate) mod tunnel;
@@ -36,10 +36,10 @@ pub struct OpenLink {
     pub partition: PartitionId,
     /// Where to begin.
     pub start: LinkStart,
-    /// The owner level (AMQP epoch): a link of equal or higher level takes the partition from
-    /// this one; `None` shares it.
+    /// The owner level (AMQP epoch). A link of an equal or higher level takes the partition from this one. `None`
+    /// shares the partition.
     pub owner_level: Option<i64>,
-    /// Events the service may send ahead of what was taken.
+    /// How many events the service may send ahead.
     pub prefetch_events: u32,
 }
 
@@ -68,14 +68,14 @@ pub trait Transport: Send + Sync + fmt::Debug + 'static {
     /// The consumer group it reads as.
     fn consumer_group(&self) -> &ConsumerGroup;
 
-    /// Where it connects to and as whom, for whoever looks for a mistake in either: an address, and
-    /// the name of the key where one is shown. It holds no secret. By default the namespace.
+    /// Where it connects, and with which identity, for a person who looks for a mistake: an address, and the name
+    /// of the key. It holds no secret. Default: the namespace.
     fn place(&self) -> String {
         self.namespace().to_owned()
     }
 
-    /// Connects. The other calls do so when they need to; this one is for who wants to know
-    /// whether, and how fast, it can be done. Where no connection is needed, nothing happens.
+    /// Connects. The other calls do so when they need to. This call is for code that wants to know whether it
+    /// works, and how fast. If no connection is needed, nothing happens.
     ///
     /// # Errors
     /// Any class.
@@ -86,13 +86,13 @@ pub trait Transport: Send + Sync + fmt::Debug + 'static {
     /// Reads the hub's properties.
     ///
     /// # Errors
-    /// Any class; `Permanent` where the hub does not exist.
+    /// Any class; `Permanent` if the hub does not exist.
     fn hub_properties(&self) -> BoxFuture<'_, Result<HubProperties>>;
 
     /// Reads where a partition's log begins and ends.
     ///
     /// # Errors
-    /// Any class; `Permanent` where the partition does not exist.
+    /// Any class; `Permanent` if the partition does not exist.
     fn log_properties<'a>(
         &'a self,
         partition: &'a PartitionId,
@@ -104,9 +104,9 @@ pub trait Transport: Send + Sync + fmt::Debug + 'static {
     /// Any class; `PartitionLost` where a higher owner level has the partition.
     fn open(&self, options: OpenLink) -> BoxFuture<'static, Result<Box<dyn Link>>>;
 
-    /// Reads where the first event is from a place on, for who knows that there is one: it waits
-    /// otherwise. By default over a link of its own, which is closed at once; it has no owner
-    /// level, and so takes the partition from nobody.
+    /// Reads where the first event at or after a place is. Call it only if there is such an event, because it
+    /// waits for one. By default it opens a link of its own and closes it at once. That link has no owner level,
+    /// so it takes the partition from nobody.
     ///
     /// # Errors
     /// Any class; `PartitionLost` where somebody with an owner level has the partition.
@@ -195,14 +195,14 @@ pub struct Panicked;
 /// An open link on one partition. After an error it is spent, but for one event that cannot be read:
 /// drop it or close it.
 pub trait Link: Send {
-    /// Appends the events that have arrived, at most `max_events`, and returns how many; waits
-    /// where there are none. It never returns `Ready(Ok(0))` for a `max_events` above zero.
+    /// Appends the events that have arrived, at most `max_events`, and returns their number. It waits if there are
+    /// none. It never returns `Ready(Ok(0))` for a `max_events` above zero.
     ///
     /// # Errors
-    /// Any class. Events appended before the error count. After an error of the class
-    /// [`ErrorClass::Unreadable`] the link goes on: it brought one
-    /// event that cannot be decoded, behind those appended and before those to come. Where its
-    /// source is [`Panicked`], nobody knows whether it brought one.
+    /// Any class. Events that were appended before the error count. After an error of the class
+    /// [`ErrorClass::Unreadable`] the link goes on: it brought one event that cannot be decoded, after the
+    /// appended events and before the next ones. If the source of that error is [`Panicked`], it is not known
+    /// whether it brought one.
     fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,
@@ -210,13 +210,12 @@ pub trait Link: Send {
         into: &mut Vec<Event>,
     ) -> Poll<Result<usize>>;
 
-    /// Begins anew where `options` say, with their prefetch, over the connection that is there. What
-    /// this link holds is dropped and comes again, as far as it is behind the new start. The future
-    /// owns what it needs; where it is dropped, the link is gone.
+    /// Begins anew at the place and with the prefetch of `options`, over the same connection. Events that this
+    /// link holds are dropped, and come again if they are behind the new start. The future owns what it needs; if
+    /// it is dropped, the link is gone.
     ///
     /// # Errors
-    /// Any class; the link is gone. An adapter that attaches at the first receive reports what goes
-    /// wrong there.
+    /// Any class; the link is gone. An adapter that attaches at the first receive reports later errors there.
     fn restart(self: Box<Self>, options: OpenLink) -> BoxFuture<'static, Result<Box<dyn Link>>>;
 
     /// Detaches, within a time the adapter bounds.
@@ -227,7 +226,7 @@ pub trait Link: Send {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum SendTarget {
-    /// The service chooses; or the event's key does, where it has one.
+    /// The service chooses; or the event's key does, if it has one.
     #[default]
     Any,
     /// This partition.
@@ -238,9 +237,9 @@ pub enum SendTarget {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct SendReceipt {
-    /// The partition, where the sender chose it or the transport tells.
+    /// The partition, if the sender chose it or the transport tells.
     pub partition: Option<PartitionId>,
-    /// The sequence number of the last event, where the transport tells; Event Hubs does not.
+    /// The sequence number of the last event, if the transport tells; Event Hubs does not.
     pub sequence_number: Option<SequenceNumber>,
 }
 
@@ -259,14 +258,14 @@ pub trait Publisher: Send + Sync + fmt::Debug + 'static {
     /// Publishes one event.
     ///
     /// # Errors
-    /// Any class; `TooLarge` where the event is larger than the service takes.
+    /// Any class; `TooLarge` if the event is larger than the service takes.
     fn send(&self, target: SendTarget, event: OutgoingEvent) -> BoxFuture<'_, Result<SendReceipt>>;
 
-    /// The partitions of the entity, in the order by which the service numbers them. Empty where
-    /// the transport does not tell; events with a key are then left to it.
+    /// The partitions of the entity, in the order in which the service numbers them. Empty if the transport does
+    /// not tell them; then events with a key are left to the service.
     ///
     /// # Errors
-    /// Any class; `Auth` where there is no right to ask.
+    /// Any class; `Auth` if there is no right to ask.
     fn partitions(&self) -> BoxFuture<'_, Result<Vec<PartitionId>>> {
         async { Ok(Vec::new()) }.boxed()
     }

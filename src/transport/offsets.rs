@@ -1,5 +1,5 @@
-//! Looks up what a log tells only to who reads it: the offset that goes with a sequence number,
-//! and the first event of a time.
+//! Looks up what only a reader of the log can know: the offset of a sequence number, and the first event of a
+//! time.
 //!
 //! Checkpoints that were not made of a received event need it, for processors of other SDKs begin
 //! behind an offset: a first checkpoint, a reset, an import. Events never pass through here. Each
@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorClass, Result};
 use crate::event::{Partition, PartitionId, Position, SequenceNumber};
 use crate::state::offset_search::{OffsetSearch, Step};
 
-/// How long a look-up may take.
+/// How long a look-up may take: 15 s.
 pub const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(15);
 
 const LOCATE: &str = "look up the offset of a sequence number";
@@ -25,7 +25,7 @@ const FIRST_SINCE: &str = "find the first event of that time";
 /// itself.
 ///
 /// # Errors
-/// As [`Transport::first_event`]; `Transient` where it takes longer than [`LOOK_UP_TIMEOUT`].
+/// As [`Transport::first_event`]; `Transient` if it takes longer than [`LOOK_UP_TIMEOUT`].
 ///
 /// # Cancel safety
 /// Nothing is lost.
@@ -57,7 +57,7 @@ pub async fn locate(
 /// The number of the first event enqueued at `time` or later, of which the log has one.
 ///
 /// # Errors
-/// As [`Transport::first_event`]; `Transient` where it takes longer than [`LOOK_UP_TIMEOUT`].
+/// As [`Transport::first_event`]; `Transient` if it takes longer than [`LOOK_UP_TIMEOUT`].
 ///
 /// # Cancel safety
 /// Nothing is lost.

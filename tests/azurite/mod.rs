@@ -78,6 +78,11 @@ pub fn connection_string() -> String {
     )
 }
 
+/// Where it listens, with its account.
+pub fn account_url() -> &'static str {
+    &azurite().account_url
+}
+
 /// A container that only one test uses.
 pub struct Container {
     name: String,
@@ -95,6 +100,11 @@ impl Container {
     pub async fn make(&self) {
         let url = format!("{}&restype=container", self.url(ALL));
         assert_eq!(send(reqwest::Method::PUT, &url, &[]).await.status(), 201);
+    }
+
+    /// The container of this name.
+    pub fn named(name: &str) -> Self {
+        Self { name: name.to_owned() }
     }
 
     /// A name under which there is none.

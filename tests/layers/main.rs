@@ -1,4 +1,4 @@
-//! Holds the arrows of docs/architecture.md: who may import whom, within the library and among the
+//! Checks the arrows of docs/architecture.md: which module may import which, within the library and among the
 //! crates, and that files do not import each other in a circle.
 
 mod circles;

@@ -14,7 +14,7 @@ use longshore::transport::event_hubs::Namespace;
 /// Which file the settings come from, beside the environment.
 #[derive(Args, Debug)]
 pub(super) struct FileArgs {
-    /// Takes keys from this TOML file as well; the environment wins
+    /// Also reads settings from this TOML file. The environment wins
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -24,7 +24,7 @@ pub(super) struct FileArgs {
 pub(super) struct ConfigArgs {
     #[command(flatten)]
     file: FileArgs,
-    /// Takes what the settings say of this worker
+    /// Reads the hub of this worker: that of its table [worker.NAME], or of EVENTHUB_ENTITY_NAME
     #[arg(long, value_name = "NAME")]
     worker: Option<String>,
 }
@@ -42,7 +42,7 @@ impl ConfigArgs {
         self.worker.as_deref()
     }
 
-    /// Reads the settings, and the connection string where it is in a vault; `None` where they
+    /// Reads the settings, and the connection string where it is in a vault; `None` if they
     /// cannot be used, which everybody was told. `without_hub` is what is wrong with a transport
     /// that has no hub.
     pub(super) async fn read(

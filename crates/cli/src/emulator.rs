@@ -18,16 +18,16 @@ const DEFAULT_PORT: u16 = 5672;
 
 /// Runs an Event Hubs-compatible broker until Ctrl-C or SIGTERM.
 ///
-/// Prints on stdout what to export for longshore, then what to paste into other clients, and then
-/// the line "ready"; on stderr what is open to whom. It listens on this machine's loopback, and
-/// checks tokens where a file has keys.
+/// It prints to stdout what to export for longshore, what to paste into other clients, and then the line
+/// "ready". It prints to stderr which addresses it listens on, and whether it checks tokens. By default
+/// only this machine can reach it. It checks tokens if the file of --config has keys.
 #[derive(Args, Clone, Debug)]
 #[command(after_long_help = EXIT_CODES)]
 pub(super) struct EmulatorArgs {
-    /// An event hub and how many partitions it has; may be given several times
+    /// An event hub and the number of its partitions; may be given several times
     #[arg(long = "hub", value_name = "NAME:PARTITIONS", required_unless_present = "config")]
     hubs: Vec<HubArg>,
-    /// Port for AMQP over TCP; 0 picks a free one, here as everywhere
+    /// Port for AMQP over TCP. 0 picks a free port, for this and all other ports
     #[arg(long, value_name = "PORT", default_value_t = DEFAULT_PORT)]
     port: u16,
     /// Port for AMQP over TLS
@@ -39,32 +39,32 @@ pub(super) struct EmulatorArgs {
     /// Port for AMQP over WebSocket with TLS
     #[arg(long, value_name = "PORT")]
     wss_port: Option<u16>,
-    /// The IP address to listen on; 0.0.0.0 is every one of this machine. Default: the file's, or
-    /// 127.0.0.1
+    /// The IP address to listen on. 0.0.0.0 is every address of this machine. Default: that of the file,
+    /// or 127.0.0.1
     #[arg(long, value_name = "ADDRESS", visible_alias = "bind")]
     listen: Option<IpAddr>,
-    /// What clients call this machine, in connection strings and in the certificate. Default: the
-    /// file's, or localhost, or the one address that is listened on
+    /// The name of this machine in connection strings and in the certificate. Default: that of the file,
+    /// or localhost, or the address of --listen if that is a single one
     #[arg(long, value_name = "HOST")]
     advertise: Option<String>,
-    /// Lets whoever reaches an address from another machine read and write everything, though the
-    /// file has no keys
+    /// Starts on an address that other machines can reach although there are no keys. Anybody who reaches
+    /// it can then read and write everything
     #[arg(long)]
     allow_anyone: bool,
-    /// A further name of this machine, for the certificate; may be given several times
+    /// Another name of this machine for the certificate; may be given several times
     #[arg(long = "host-name", value_name = "NAME")]
     host_names: Vec<String>,
-    /// Takes hubs, consumer groups, retention, keys, addresses and limits from this TOML file as
-    /// well
+    /// Also reads hubs, consumer groups, retention, keys, addresses and limits from this TOML file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Keeps events here. Default: in memory
+    /// Keeps events in this folder. Default: in memory
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Keeps the certificate authority here, as ca.pem and ca.key. Default: a new one for each run
+    /// Keeps the certificate authority in this folder, as ca.pem and ca.key. Default: a new authority for
+    /// each run
     #[arg(long, value_name = "DIR")]
     cert_dir: Option<PathBuf>,
-    /// Prints one JSON object, once it is ready, instead of text
+    /// What is printed to stdout when it is ready, instead of text
     #[arg(long, value_name = "FORMAT")]
     report: Option<ReportFormat>,
 }
@@ -251,7 +251,7 @@ struct Environment {
 }
 
 impl Environment {
-    /// `None` where there is no way: our clients send no plain text to another machine.
+    /// `None` if there is no way: our clients send no plain text to another machine.
     fn of(emulator: &Emulator, hubs: &[HubOptions]) -> Option<Self> {
         // A connection string with a hub in it opens that one only.
         let one = match hubs {

@@ -38,7 +38,7 @@ impl FileServer {
     /// Serves `files`, by the path of their URLs, at this rate.
     ///
     /// # Errors
-    /// Where no port can be had.
+    /// If no port can be had.
     pub(super) async fn start(
         files: BTreeMap<String, PathBuf>,
         bytes_per_second: u32,

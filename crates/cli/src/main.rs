@@ -51,7 +51,7 @@ use longshore::named_file::{self, MOST_CONFIGURATION_BYTES};
 use longshore::settings::value::{byte_count, bytes_per_second, duration, requests_per_second};
 use longshore::transfer::download::ExistingFiles;
 
-/// Moves files driven by Azure Event Hubs, many at once.
+/// Moves files that events of Azure Event Hubs name, many at once.
 #[derive(Parser, Debug)]
 #[command(name = "longshore", version, max_term_width = 100)]
 #[command(
@@ -77,15 +77,14 @@ enum Command {
 
 /// Moves the same files in three ways on this machine, and draws how fast each was.
 ///
-/// An HTTP server gives each connection 5 MB/s; the tasks go through an Event Hubs-compatible
-/// broker and the Azure SDK. The ways: one file at a time; batches of which each must end before
-/// the next begins; and longshore, whose batches overlap. Every file is verified and thrown away.
-/// The more the sizes of the files differ, the more a batch waits for its slowest: try --dir with
-/// your own.
+/// An HTTP server gives each connection 5 MB/s. The tasks go through an Event Hubs-compatible broker and
+/// the Azure SDK. The first way moves one file at a time. The second way moves batches, and each batch
+/// must end before the next begins. The third way is longshore, whose batches overlap. Every file is
+/// verified and thrown away. A batch waits for its slowest file, so the ways differ more if the sizes of
+/// the files differ more. Try --dir with your own files.
 #[derive(Args, Debug)]
 struct DemoArgs {
-    /// Move the files of this folder and of those below it. Default: 120 files of mixed sizes,
-    /// made for the occasion
+    /// Move the files of this folder and of its subfolders. Default: 120 generated files of mixed sizes
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     #[command(flatten)]
@@ -95,40 +94,39 @@ struct DemoArgs {
 /// Downloads the files of a list, each once, whatever happens in between.
 ///
 /// A line of the list is a URL, or a JSON task such as {"url": "https://…", "path": "a/b.jpg",
-/// "sha256": "…", "size": 123}, of which only the url must be there. Empty lines and lines that
-/// begin with # are left out. A file is named like the path of its URL, unless the task says
-/// otherwise. The list may have any length: it is read while files move.
+/// "sha256": "…", "size": 123}. Only the url is required. Empty lines and lines that begin with # are
+/// skipped. A file gets the path of its URL as its name, unless the task names a path. The list may have
+/// any length: it is read while files move.
 ///
-/// Run the command again after a crash, a Ctrl-C or an edit of the list: it fetches what is
-/// missing and nothing else. A task is known by its line; one whose line changed is a new one.
-/// Tasks that cannot be done are recorded in the folder dead-letters of the state; the next run
-/// tries them again.
+/// Run the command again after a crash, a Ctrl-C or an edit of the list: it fetches what is missing and
+/// nothing else. A task is known by its line, so a changed line is a new task. Tasks that cannot be done
+/// are recorded in the folder dead-letters of the state. The next run tries them again.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXIT_CODES)]
 struct TransferArgs {
-    /// The list of what to download; - reads it from stdin
+    /// The list of files to download; - reads it from stdin
     #[arg(long, value_name = "FILE")]
     urls: PathBuf,
-    /// Where the files go: a folder, or a container of Azure Blob Storage by its address,
-    /// https://ACCOUNT.blob.core.windows.net/CONTAINER?SIGNATURE. Others see the signature on the
-    /// command line: give the address in the variable instead. Without a signature, the account
-    /// that the Azure CLI is signed in with opens it
+    /// Where the files go: a folder, or the address of a container of Azure Blob Storage,
+    /// https://ACCOUNT.blob.core.windows.net/CONTAINER?SIGNATURE. Other users can see a command line, so
+    /// put an address with a signature into the variable. An address without a signature is opened by
+    /// the account that the Azure CLI is signed in with
     #[arg(long, value_name = "PLACE", env = "LONGSHORE_TRANSFER_TO", hide_env_values = true)]
     to: transfer::To,
-    /// Where the state is kept between runs. Default: beside a target folder, or here for a
-    /// container, with .longshore behind its name
+    /// Where the state is kept between runs. Default: the name of the target with .longshore behind it,
+    /// beside a target folder, or in the current folder for a container
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
-    /// What stdout gets at the end, instead of a sentence
+    /// What is printed to stdout at the end, instead of a sentence
     #[arg(long, value_name = "FORMAT")]
     report: Option<ReportFormat>,
-    /// Lets URLs lead to loopback and private addresses, over plain http as well
+    /// Allows URLs that lead to loopback and private addresses, also over plain http
     #[arg(long)]
     allow_private: bool,
-    /// Lets URLs use plain http everywhere: who is on the way can read and change the files
+    /// Allows plain http everywhere. Anyone on the way can read and change such files
     #[arg(long)]
     allow_http: bool,
-    /// What becomes of a file that is there and that no run of this state put there
+    /// What to do with a file that is already there, if no earlier run with this state put it there
     #[arg(long, value_name = "CHOICE", default_value = "verify")]
     existing: Existing,
     #[command(flatten)]
@@ -143,12 +141,12 @@ struct TransferArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Existing {
-    /// Leave it alone; where the task says a size, one of another size is replaced
+    /// Leave it alone, unless the task names another size
     Skip,
-    /// Take it where it is known to be right: by the hash of the task, by what an earlier run noted
-    /// of the file, or because the server has one of the same length that is not newer
+    /// Keep it if it is known to be right: by the hash in the task, by the note of an earlier run, or
+    /// because the file on the server has the same length and is not newer. Otherwise fetch it again
     Verify,
-    /// Fetch it
+    /// Fetch it again
     Replace,
 }
 
@@ -165,30 +163,30 @@ impl From<Existing> for ExistingFiles {
 #[derive(Args, Debug, Clone)]
 #[command(next_help_heading = "HTTP")]
 struct HttpArgs {
-    /// Longest wait for a name to resolve, and for a connection
+    /// How long to wait for a name to resolve, and for a connection
     #[arg(long, value_name = "TIME", default_value_t = DurationArg(DEFAULT_DOWNLOAD_CONNECT_TIMEOUT))]
     connect_timeout: DurationArg,
-    /// Longest wait for the first byte of an answer
+    /// How long to wait for the first byte of an answer
     #[arg(long, value_name = "TIME", default_value_t = DurationArg(DEFAULT_ANSWER_TIMEOUT))]
     answer_timeout: DurationArg,
-    /// Longest wait for the next bytes of a file
+    /// How long to wait for the next bytes of a file
     #[arg(long, value_name = "TIME", default_value_t = DurationArg(DEFAULT_READ_TIMEOUT))]
     read_timeout: DurationArg,
-    /// The average that a download must reach after a minute; 0 for none
+    /// The average, in bytes a second, that a download must reach after a minute; 0 for no minimum
     #[arg(long, value_name = "N", default_value_t = DEFAULT_MIN_BYTES_PER_SECOND)]
     min_bytes_per_second: u64,
-    /// Most bytes of a file, for example 2GiB or 500MB: what is longer is a dead letter
+    /// The most bytes of a file, for example 2GiB or 500MB. A longer file becomes a dead letter
     #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_MAX_BYTES, value_parser = byte_count)]
     max_bytes: u64,
-    /// Follows no redirect: its task fails and says where the file is
+    /// Follows no redirects. A redirected task fails and says where the file is
     #[arg(long)]
     no_redirects: bool,
-    /// Sends everything through this proxy, http://host:port; it resolves the names. Where it wants
-    /// a password, give the proxy in the variable instead
+    /// Sends everything through this proxy, http://HOST:PORT. The proxy resolves the names of hosts. If the
+    /// proxy needs a password, put its address into the variable
     #[arg(long, value_name = "URL", env = "LONGSHORE_HTTP_PROXY", hide_env_values = true)]
     proxy: Option<String>,
-    /// A TOML file with what is shown to whom: a table for each origin, such as
-    /// ["https://files.example.com"], with bearer, or with user and password
+    /// A TOML file with credentials: a table for each origin, such as ["https://files.example.com"], with
+    /// bearer, or with user and password
     #[arg(long, value_name = "FILE")]
     credentials: Option<PathBuf>,
 }
@@ -229,35 +227,37 @@ impl HttpArgs {
 #[derive(Args, Debug, Clone, Copy)]
 #[command(next_help_heading = "Limits")]
 struct LimitArgs {
-    /// Requests a second, for example 50 or 0.5; 50+5 lets 5 more go after a pause
+    /// The most requests a second to all hosts, for example 50 or 0.5. With 50+5, 5 more may go after a
+    /// pause
     #[arg(long, value_name = "RATE", value_parser = requests_per_second)]
     #[arg(allow_negative_numbers = true)]
     requests_per_second: Option<Rate>,
-    /// The same, to each host
+    /// The most requests a second to each host
     #[arg(long, value_name = "RATE", value_parser = requests_per_second)]
     #[arg(allow_negative_numbers = true)]
     requests_per_second_per_host: Option<Rate>,
-    /// Bytes a second, for example 20MB or 16MiB; 20MB+2MB lets 2 MB more come after a pause
+    /// The most bytes a second from all hosts, for example 20MB or 16MiB. With 20MB+2MB, 2 MB more may come
+    /// after a pause
     #[arg(long, value_name = "RATE", value_parser = bytes_per_second)]
     #[arg(allow_negative_numbers = true)]
     bytes_per_second: Option<Rate>,
-    /// The same, from each host
+    /// The most bytes a second from each host
     #[arg(long, value_name = "RATE", value_parser = bytes_per_second)]
     #[arg(allow_negative_numbers = true)]
     bytes_per_second_per_host: Option<Rate>,
-    /// Connections at once to all hosts: one for each file, and what is left for blocks of large files.
-    /// 1 fetches every file over one connection. Default: as many as --concurrency
+    /// Connections at once to all hosts. Each file has one; the others fetch blocks of large files. With 1,
+    /// every file comes over one connection. Default: as many as --concurrency
     #[arg(long, value_name = "N", value_parser = count(MAX_SLOTS), allow_negative_numbers = true)]
     connections: Option<usize>,
-    /// The same, to each host; no more files are fetched of it at once
+    /// Connections at once to each host. No more files than this are fetched from a host at once
     #[arg(long, value_name = "N", value_parser = count(MAX_SLOTS), allow_negative_numbers = true)]
     connections_per_host: Option<usize>,
-    /// Memory for blocks on their way into a container
+    /// Memory for blocks on their way into a container, in bytes
     #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_TRANSFER_BUDGET)]
     #[arg(value_parser = clap::value_parser!(u64).range(MIN_TRANSFER_BUDGET..))]
     transfer_budget: u64,
-    /// The length of a block. A file of two blocks and more comes over several connections, where
-    /// its server allows it
+    /// The length of a block. A file of two blocks or more comes over several connections, if its server
+    /// allows that
     #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_BLOCK_BYTES)]
     #[arg(value_parser = block_bytes)]
     block_bytes: u64,
@@ -283,16 +283,17 @@ impl LimitArgs {
 }
 
 #[derive(Args, Debug, Clone, Copy)]
+#[command(next_help_heading = "Pace")]
 struct PaceArgs {
-    /// Files moved at once
+    /// How many files are moved at once
     #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_EVENTS_IN_FLIGHT)]
     #[arg(value_parser = count(MAX_SLOTS), allow_negative_numbers = true)]
     concurrency: usize,
-    /// Tasks in a batch; its progress is saved together
+    /// The most tasks in a batch. The progress of a batch is saved together
     #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_BATCH_SIZE)]
     #[arg(value_parser = count(MAX_WINDOW_EVENTS), allow_negative_numbers = true)]
     batch_size: usize,
-    /// Longest wait for a batch to fill, for example 500ms or 1s
+    /// How long a batch waits to fill, for example 500ms or 1s
     #[arg(long, value_name = "TIME", default_value_t = DurationArg(DEFAULT_BATCH_TIMEOUT))]
     batch_timeout: DurationArg,
 }
@@ -300,12 +301,12 @@ struct PaceArgs {
 const EXIT_CODES: &str = "\
 Exit codes:
   0    all is done
-  1    stopped by the environment, such as a full disk: mend it and run it again
+  1    the environment stopped it, such as a full disk: correct that and run it again
   2    the command line cannot be used
   3    done, but some tasks failed
-  4    work is left: a Ctrl-C let the files in flight finish, or the list changed while it was read;
-       run it again
-  130  a second Ctrl-C stopped it at once; run it again";
+  4    work is left, because a Ctrl-C let the files in flight finish or the list changed while it was
+       read: run it again
+  130  a second Ctrl-C stopped it at once: run it again";
 
 /// A number from 1 to `most`.
 fn count(most: usize) -> RangedU64ValueParser<usize> {
@@ -348,7 +349,7 @@ impl fmt::Display for DurationArg {
     }
 }
 
-/// How a command ended, where it did not fail.
+/// How a command ended, if it did not fail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Ending {
     Done,

@@ -50,7 +50,7 @@ pub(super) fn give(result: impl fmt::Display) {
 /// Gives lines that are useless where a part of them is lost.
 ///
 /// # Errors
-/// Where they could not all be written.
+/// If they could not all be written.
 pub(super) fn give_all(lines: &str) -> io::Result<()> {
     let text = harmless(lines, Breaks::Kept);
     let mut written = Ok(());
@@ -107,7 +107,7 @@ pub(super) fn result_columns() -> usize {
 pub(super) struct Bar(ProgressBar);
 
 impl Bar {
-    /// A bar below those that are there; `None` where stderr cannot show any.
+    /// A bar below those that are there; `None` if stderr cannot show any.
     pub(super) fn new() -> Option<Self> {
         let bars = BARS.as_ref()?;
         let style = ProgressStyle::with_template("{msg}").ok()?;

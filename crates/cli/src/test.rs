@@ -1,26 +1,28 @@
-//! `longshore test`: whether the configured hub can be reached, and what to do where it cannot.
+//! `longshore test`: whether a worker with these settings can work, and what to do if not.
 
 use clap::Args;
 use serde_json::json;
 
-use super::configured::{ConfigArgs, Configured};
+use super::configured::{ConfigArgs, Configured, refuse};
 use super::terminal::give;
-use super::{CommandError, Ending, ReportFormat};
-use longshore::connection_test::{ConnectionReport, Step, StepFailure, test_connection};
+use super::{CommandError, Ending, ReportFormat, brief};
+use longshore::connection_test::{ConnectionReport, ConnectionTest, Step, StepFailure};
 use longshore::error::ErrorClass;
-use longshore::transport::Publisher;
+use longshore::settings::{CheckpointPlace, Settings, Stores};
 use longshore::transport::event_hubs::{EventHubsPublisher, EventHubsTransport};
 
-/// Connects to the hub that the environment names, and says how long each step took.
+/// Tests whether a worker with these settings can work.
 ///
-/// Reads the same variables as a worker, EVENTHUB_CONNECTION_STRING before all; see
-/// docs/configuration.md. Where a step fails it says why, and what to do about it.
+/// It checks the settings as a worker does, connects to the hub, asks for the consumer group, and asks
+/// whether checkpoints can be read and written. It changes nothing, disturbs no worker, and prints how
+/// long each step took. If a step fails, it says why and what to do. It reads the variables of a worker,
+/// such as EVENTHUB_CONNECTION_STRING; docs/configuration.md lists them.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXIT_CODES)]
 pub(super) struct TestArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Sends one event and receives it; every consumer of the hub sees it
+    /// Also sends one event and receives it. Every consumer of the hub sees that event
     #[arg(long)]
     send: bool,
     /// What stdout gets, instead of text
@@ -32,21 +34,48 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0    all is well
   1    a step failed
-  2    the command line or the configuration cannot be used";
+  2    the command line or the settings cannot be used";
+
+/// A checkpoint store that was opened, or why it is not asked.
+enum Checkpoints {
+    Opened(Stores),
+    NotAsked(String),
+}
 
 pub(super) async fn run(args: TestArgs) -> Result<Ending, CommandError> {
     let configured = args.config.read(args.report, "has no connection to test").await?;
     let Some(Configured { settings, namespace, entity }) = configured else {
         return Ok(Ending::Unusable);
     };
+    let problems = problems(&settings, args.config.worker());
+    if !problems.is_empty() {
+        refuse(&problems, args.report);
+        return Ok(Ending::Unusable);
+    }
+    let checkpoints = open_checkpoints(&settings)?;
     let address = namespace.address();
     let publisher = EventHubsPublisher::new(namespace.clone(), entity.clone());
-    let publisher = args.send.then_some(&publisher as &dyn Publisher);
     let transport = EventHubsTransport::new(namespace, entity, settings.consumer_group().clone());
-    let report = test_connection(&transport, publisher, &address).await;
+    let mut test = ConnectionTest::new(&transport, address);
+    if args.send {
+        test = test.with_publisher(&publisher);
+    }
+    let not_asked = match &checkpoints {
+        Checkpoints::Opened(stores) => {
+            test = test.with_checkpoints(&stores.checkpoints);
+            None
+        }
+        Checkpoints::NotAsked(why) => Some(why.as_str()),
+    };
+    let report = test.run().await;
     give(match args.report {
-        Some(ReportFormat::Json) => json!(report).to_string(),
-        None => as_text(&report),
+        Some(ReportFormat::Json) => {
+            let mut shown = json!(report);
+            shown["checkpoints"] = json!(settings.checkpoint_place().to_string());
+            shown["checkpoints_not_asked"] = json!(not_asked);
+            shown.to_string()
+        }
+        None => as_text(&report, &settings.checkpoint_place(), not_asked),
     });
     match report.failure {
         None => Ok(Ending::Done),
@@ -54,8 +83,47 @@ pub(super) async fn run(args: TestArgs) -> Result<Ending, CommandError> {
     }
 }
 
-/// The failure in a sentence or two: the innermost cause says what the classes of errors that
-/// come from far below leave open.
+/// What a worker with these settings would refuse at its start, although each value is allowed.
+fn problems(settings: &Settings, worker: Option<&str>) -> Vec<String> {
+    // A worker that moves files handles no batches.
+    if let Some(worker) = worker.filter(|worker| settings.has_worker(worker)) {
+        let refused = settings.worker(worker).err();
+        let problems = refused.iter().flat_map(|error| error.problems());
+        return problems.map(ToString::to_string).collect();
+    }
+    let options = settings.consumer_options();
+    let refused = options.validate_batches().err();
+    let said = refused.map(|_| {
+        format!(
+            "LONGSHORE_MAX_BATCH_SIZE x LONGSHORE_MAX_BATCHES_IN_FLIGHT = {} x {}: the product must \
+             be at most LONGSHORE_WINDOW_EVENTS, which is {}",
+            options.max_batch_size, options.max_batches_in_flight, options.window_events
+        )
+    });
+    said.into_iter().collect()
+}
+
+/// Opens the checkpoint store. A folder is not created here, and one that a worker uses is left alone.
+fn open_checkpoints(settings: &Settings) -> Result<Checkpoints, CommandError> {
+    let place = settings.checkpoint_place();
+    if let CheckpointPlace::Folder(path) = &place
+        && !path.exists()
+    {
+        let why = format!("{place} does not exist yet; the first worker creates it");
+        return Ok(Checkpoints::NotAsked(why));
+    }
+    match settings.open_stores() {
+        Ok(stores) => Ok(Checkpoints::Opened(stores)),
+        // As the lock of the folder says it.
+        Err(error) if error.to_string().contains(" is in use by ") => {
+            Ok(Checkpoints::NotAsked(format!("{place} is in use by a worker that runs")))
+        }
+        Err(error) => Err(CommandError::new(brief(&error))),
+    }
+}
+
+/// The failure in a sentence or two. The innermost cause says what the classes of errors that come from
+/// far below leave open.
 fn explained(failure: &StepFailure) -> String {
     let mut text = failure.message.clone();
     if let (ErrorClass::Transient | ErrorClass::Unknown, Some(cause)) =
@@ -66,7 +134,7 @@ fn explained(failure: &StepFailure) -> String {
     format!("{text}. What to do: {}", failure.advice)
 }
 
-fn as_text(report: &ConnectionReport) -> String {
+fn as_text(report: &ConnectionReport, place: &CheckpointPlace, not_asked: Option<&str>) -> String {
     let mut text = format!(
         "hub {} at {}, consumer group {}\n",
         report.entity, report.address, report.consumer_group
@@ -79,14 +147,22 @@ fn as_text(report: &ConnectionReport) -> String {
             let plural = if partitions == 1 { "" } else { "s" };
             text.push_str(&format!("  {partitions} partition{plural}"));
         }
+        if step.step == Step::Checkpoints {
+            text.push_str(&format!("  {place}"));
+        }
         text.push('\n');
     }
     match &report.failure {
-        None => text.push_str("all is well"),
+        None => {
+            if let Some(why) = not_asked {
+                text.push_str(&format!("  {:<11} {:>12}  {why}\n", Step::Checkpoints, "not asked"));
+            }
+            text.push_str("all is well");
+        }
         Some(failure) => {
-            let (milliseconds, class) = (failure.seconds * 1_000.0, failure.class);
+            let (milliseconds, cause) = (failure.seconds * 1_000.0, failure.cause);
             let step = failure.step;
-            text.push_str(&format!("  {step:<11} {milliseconds:>9.1} ms  failed: {class}"));
+            text.push_str(&format!("  {step:<11} {milliseconds:>9.1} ms  failed: {cause}"));
         }
     }
     text

@@ -1,6 +1,8 @@
 //! `longshore test` as a user runs it, against the broker and against what is not there.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+#[path = "../../../tests/azurite/mod.rs"]
+mod azurite;
 #[path = "../../../tests/support/broker.rs"]
 mod broker;
 #[path = "../../../tests/support/closed_port.rs"]
@@ -9,15 +11,21 @@ mod closed_port;
 mod waiting;
 
 use std::future::poll_fn;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use azure_core::credentials::{AccessToken, TokenCredential, TokenRequestOptions};
 use azure_core::time::OffsetDateTime;
+use azurite::{ALL, Container};
 use closed_port::ClosedPort;
 use longshore::OutgoingEvent;
-use longshore::connection_test::test_connection;
+use longshore::checkpoint_store::file::FileCheckpointStore;
+use longshore::checkpoint_store::{
+    Checkpoint, CheckpointKey, CheckpointScope, CheckpointStore, Expected,
+};
+use longshore::connection_test::{Cause, test_connection};
 use longshore::transport::event_hubs::{EventHubsPublisher, EventHubsTransport, Namespace};
 use longshore::transport::{LinkStart, OpenLink, Publisher, SendTarget, Transport};
 use longshore_emulator::{Emulator, HubOptions};
@@ -97,6 +105,9 @@ async fn what_the_emulator_prints_is_all_it_needs() {
     assert_eq!(report["partitions"], serde_json::json!(["0", "1"]));
     assert_eq!(report["failure"], Value::Null);
     assert_eq!(report["address"], format!("localhost:{}", broker.local_addr().port()));
+    assert!(!Path::new("longshore-state").exists(), "a test creates nothing");
+    let not_asked = report["checkpoints_not_asked"].as_str().unwrap();
+    assert!(not_asked.starts_with("longshore-state/checkpoints does not exist yet"), "{report}");
 
     // For people, without sending.
     let ended = run(&[], &[(STRING, &string)]).await;
@@ -105,8 +116,122 @@ async fn what_the_emulator_prints_is_all_it_needs() {
     assert!(lines[0].starts_with("hub orders at localhost:"), "{lines:?}");
     assert!(lines[1].starts_with("  connect ") && lines[1].ends_with(" ms"), "{lines:?}");
     assert!(lines[2].starts_with("  properties ") && lines[2].ends_with(" 2 partitions"));
-    assert_eq!(lines[3..], ["all is well"]);
+    assert!(lines[3].starts_with("  group ") && lines[3].ends_with(" ms"), "{lines:?}");
+    assert!(lines[4].starts_with("  checkpoints    not asked  longshore-state/"), "{lines:?}");
+    assert_eq!(lines[5..], ["all is well"]);
     broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn checkpoints_in_a_folder_are_asked_and_a_worker_that_has_it_is_left_alone() {
+    let broker = start().await;
+    let string = broker.connection_string(Some("orders"));
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("checkpoints");
+    let environment =
+        [(STRING, string.as_str()), ("LONGSHORE_CHECKPOINT_FOLDER", folder.to_str().unwrap())];
+    let worker = FileCheckpointStore::open(&folder).unwrap();
+    let files = || std::fs::read_dir(&folder).unwrap().count();
+    let before = files();
+    let beside = run(&[], &environment).await;
+    assert_eq!(beside.code, Some(0), "{} {}", beside.stdout, beside.stderr);
+    assert!(beside.stdout.contains("is in use by a worker that runs"), "{}", beside.stdout);
+    drop(worker);
+
+    let alone = run(JSON, &environment).await;
+    assert_eq!(alone.code, Some(0), "{} {}", alone.stdout, alone.stderr);
+    let report = alone.report();
+    assert_eq!(report["steps"].as_array().unwrap().last().unwrap()["step"], "checkpoints");
+    assert_eq!(report["checkpoints"], folder.to_str().unwrap());
+    assert_eq!(files(), before, "a test writes nothing");
+
+    // A checkpoint that a worker cannot read.
+    let worker = FileCheckpointStore::open(&folder).unwrap();
+    let scope = CheckpointScope {
+        namespace: "localhost".to_owned(),
+        entity: "orders".into(),
+        consumer_group: "$Default".into(),
+    };
+    let key = CheckpointKey { scope, partition: "0".into() };
+    worker.store(&key, &Checkpoint::default(), &Expected::Absent).await.unwrap();
+    drop(worker);
+    let mut file = folder.clone();
+    while file.is_dir() {
+        let mut entries = std::fs::read_dir(&file).unwrap().map(|entry| entry.unwrap().path());
+        file = entries.find(|path| !path.ends_with(".longshore.lock")).unwrap();
+    }
+    std::fs::write(&file, "{").unwrap();
+    let refused = run(JSON, &environment).await;
+    assert_eq!(refused.code, Some(1), "{} {}", refused.stdout, refused.stderr);
+    refused.failed("checkpoints", "bad_data", "other", &["read the message"]);
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn checkpoints_in_a_container_are_asked_with_the_right_to_write() {
+    let broker = start().await;
+    let string = broker.connection_string(Some("orders"));
+    let container = Container::create().await;
+    let absent = Container::absent();
+    let (all, read) = (container.url(ALL), container.url("rl"));
+    let (absent, wrong) = (absent.url(ALL), all.replace("sig=", "sig=AAAA"));
+    let place = all.split('?').next().unwrap();
+    let run = |url: &str| {
+        let environment =
+            [(STRING, string.clone()), ("LONGSHORE_CHECKPOINT_CONTAINER", url.to_owned())];
+        async move {
+            let environment = environment.each_ref().map(|(name, value)| (*name, value.as_str()));
+            run(JSON, &environment).await
+        }
+    };
+    let fine = run(&all).await;
+    assert_eq!(fine.code, Some(0), "{} {}", fine.stdout, fine.stderr);
+    assert_eq!(fine.report()["checkpoints"], place);
+    assert!(container.names().await.is_empty(), "a test writes nothing");
+    let must_allow = ["must allow to read, list, create, write and delete"];
+    run(&read).await.failed("checkpoints", "auth", "credentials", &must_allow);
+    run(&wrong).await.failed("checkpoints", "auth", "credentials", &must_allow);
+    let must_exist = ["LONGSHORE_CHECKPOINT_CONTAINER exists"];
+    run(&absent).await.failed("checkpoints", "permanent", "not_found", &must_exist);
+    broker.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn settings_that_a_worker_refuses_together_are_refused_here() {
+    let dir = tempfile::tempdir().unwrap();
+    let string = "Endpoint=sb://localhost:1;SharedAccessKeyName=n;SharedAccessKey=Y2FuYXJ5LWtleQ==;\
+                  UseDevelopmentEmulator=true;EntityPath=orders";
+    let batches = [(STRING, string), ("LONGSHORE_MAX_BATCH_SIZE", "5000")];
+    let ended = run(&[], &batches).await;
+    assert_eq!(ended.code, Some(2), "{} {}", ended.stdout, ended.stderr);
+    assert!(ended.stderr.contains("= 5000 x 4: the product must be at most"), "{}", ended.stderr);
+
+    // What `longshore worker` says of a table that is not whole.
+    let file = dir.path().join("worker.toml");
+    std::fs::write(&file, "[worker.download]\nfiles = \"/var/lib/cache\"\n").unwrap();
+    let arguments = ["--config", file.to_str().unwrap(), "--worker", "download"];
+    let ended = run(&arguments, &batches).await;
+    assert_eq!(ended.code, Some(2), "{} {}", ended.stdout, ended.stderr);
+    assert!(ended.stderr.contains("worker.download.results is not set"), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("the product"), "it handles no batches: {}", ended.stderr);
+    ended.shows_no_secret();
+}
+
+#[test]
+fn the_documentation_has_every_cause() {
+    let page = include_str!("../../../docs/troubleshooting.md");
+    for cause in [
+        Cause::Trust,
+        Cause::Network,
+        Cause::Credentials,
+        Cause::NotFound,
+        Cause::Throttling,
+        Cause::PartitionTaken,
+        Cause::Other,
+    ] {
+        assert!(page.contains(&format!("| `{cause}` | ")), "{cause} is not in the table");
+        assert_eq!(serde_json::json!(cause), cause.to_string(), "one word for people and scripts");
+    }
 }
 
 #[tokio::test]
@@ -123,6 +248,8 @@ async fn each_failure_says_what_to_do() {
     ended.failed("properties", "permanent", "not_found", &["hub parcels", "EVENTHUB_ENTITY_NAME"]);
 
     let wrong_group = [(STRING, string.as_str()), ("EVENTHUB_CONSUMER_GROUP", "nobody")];
+    let ended = run(JSON, &wrong_group).await;
+    ended.failed("group", "permanent", "not_found", &["consumer group nobody"]);
     let ended = run(&["--send", "--report", "json"], &wrong_group).await;
     ended.failed("receive", "permanent", "not_found", &["consumer group nobody"]);
 
@@ -139,6 +266,9 @@ async fn each_failure_says_what_to_do() {
     within("an event", received).await.unwrap();
     let ended = run(&["--send", "--report", "json"], &[(STRING, &string)]).await;
     ended.failed("receive", "partition_lost", "partition_taken", &["the way is fine"]);
+    let ended = run(JSON, &[(STRING, &string)]).await;
+    assert_eq!(ended.code, Some(0), "a worker that has it is proof enough: {}", ended.stderr);
+    assert_eq!(ended.report()["failure"], Value::Null);
     drop(link);
 
     // Where no broker is: its own port may be another's as soon as it is shut down.
@@ -253,7 +383,11 @@ async fn tokens_of_a_credential_open_a_namespace() {
     let transport = EventHubsTransport::new(namespace, "orders", "$Default");
     let tested = test_connection(&transport, Some(&publisher), &address);
     let report = within("the test", tested).await;
-    assert_eq!((report.failure, report.steps.len()), (None, 4));
+    assert_eq!(
+        (report.failure, report.steps.len()),
+        (None, 4),
+        "connect, properties, send, receive"
+    );
     let scopes = identity.0.lock().unwrap().clone();
     assert!(!scopes.is_empty());
     assert!(

@@ -1,4 +1,4 @@
-//! From an accepted socket to a byte stream of AMQP: TLS and WebSocket, where the port has them.
+//! From an accepted socket to a byte stream of AMQP: TLS and WebSocket, if the port has them.
 
 use std::io;
 use std::sync::Arc;

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A log may reach beyond what is noted of it, and may begin earlier; one that ends before it, or
-//! begins later, has lost events. So a file that is cut, or gone, is found out, where the files that
+//! begins later, has lost events. So a file that is cut, or gone, is found out, even if the files that
 //! are left look as if nothing had happened. Pure, but for [`load`] and [`save`].
 //!
 //! Invariant: what is noted was on the disk before, and what is removed was noted as removed before.
@@ -71,7 +71,7 @@ impl Extent {
     }
 }
 
-/// Reads the file of a data folder; `None` where there is none.
+/// Reads the file of a data folder; `None` if there is none.
 pub(super) fn load(root: &Path) -> Result<Option<Extents>, EmulatorError> {
     read_sealed(&root.join(FILE), Seal::Required)
 }
@@ -89,7 +89,7 @@ pub(super) enum Seal {
     Optional,
 }
 
-/// Reads a small JSON file that has its own checksum; `None` where there is none.
+/// Reads a small JSON file that has its own checksum; `None` if there is none.
 pub(super) fn read_sealed<T: Serialize + DeserializeOwned>(
     path: &Path,
     seal: Seal,

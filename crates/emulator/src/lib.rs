@@ -184,7 +184,7 @@ struct Authority {
 #[derive(Debug)]
 pub struct Emulator {
     ports: Ports,
-    /// The host in connection strings, where one was chosen.
+    /// The host in connection strings, if one was chosen.
     advertised: Option<Host>,
     authority: Option<Authority>,
     broker: Arc<Broker>,

@@ -43,7 +43,7 @@ fn is_special(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|metadata| !metadata.is_file())
 }
 
-/// What a file holds; `None` where there is none.
+/// What a file holds; `None` if there is none.
 pub(super) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let mut file = match open(OpenOptions::new().read(true), path) {
         Ok(file) => file,

@@ -38,7 +38,7 @@ pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
     fn on_read(&self) {}
     /// Makes the drop that follows look like a failure of the network.
     fn on_cut(&self) {}
-    /// From now on a message may have so many bytes, where it comes in messages.
+    /// From now on a message may have so many bytes, if it comes in messages.
     fn limit_messages(&mut self, _bytes: usize) {}
 }
 

@@ -9,7 +9,7 @@
 //! | 12 | the upload: what the blob is made from, in which version, and in which blocks |
 //! | 8 | where the block begins |
 //! | 8 | its CRC-64/NVME |
-//! | 32 | the state of the SHA-256 behind it, where the hash is asked for |
+//! | 32 | the state of the SHA-256 behind it, if the hash is asked for |
 
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -88,7 +88,7 @@ impl BlockId {
         bytes
     }
 
-    /// Reads an id of ours; `None` where it is somebody else's.
+    /// Reads an id of ours; `None` if it is somebody else's.
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let (mark, rest) = bytes.split_first_chunk::<4>()?;
         let (upload, rest) = rest.split_first_chunk::<12>()?;

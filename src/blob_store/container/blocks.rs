@@ -1,4 +1,4 @@
-//! A blob whose blocks come in any order: each is sent when it is whole, or, where the hash of the blob
+//! A blob whose blocks come in any order: each is sent when it is whole, or, if the hash of the blob
 //! is asked for, when everything before it is hashed. The state of a SHA-256 is in the ids of the blocks; that
 //! of an MD5 is nowhere, so it is known only where all blocks come in one go.
 
@@ -44,7 +44,7 @@ struct State {
     here: BTreeMap<u64, Buffer>,
     /// Blocks that are on their way or staged.
     sent: Sent,
-    /// The hash of what is before `hashed`, where it is asked for.
+    /// The hash of what is before `hashed`, if it is asked for.
     sha256: Option<KeptSha256>,
     /// The MD5 of the same bytes.
     md5: Option<Md5>,

@@ -41,7 +41,7 @@ const NOTES_AT_ONCE: usize = 16;
 /// Where the sums of no more than one in so many blocks are missing, these are copied once more.
 const FEW: usize = 20;
 
-/// Blocks that are copied, by where they begin, and their sums, where they are known.
+/// Blocks that are copied, by where they begin, and their sums, if they are known.
 type Copied = BTreeMap<u64, Option<u64>>;
 
 pub(super) struct ContainerCopier {
@@ -107,7 +107,7 @@ impl Layout {
         there.collect()
     }
 
-    /// What is noted of sums; `None` where notes differ.
+    /// What is noted of sums; `None` if notes differ.
     fn noted(self, staged: &[Staged]) -> Copied {
         let mut sums = Copied::new();
         let notes = staged.iter().filter_map(|block| BlockId::parse(&block.id));
@@ -161,7 +161,7 @@ impl Layout {
 }
 
 impl ContainerCopier {
-    /// Opens the blob, with what is copied of it already; `None` where the blocks that wait may not be
+    /// Opens the blob, with what is copied of it already; `None` if the blocks that wait may not be
     /// looked at, and so nothing can be checked.
     pub(super) async fn open(
         upload: Upload,

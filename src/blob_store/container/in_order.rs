@@ -29,7 +29,7 @@ pub(super) struct InOrderWriter {
 }
 
 impl InOrderWriter {
-    /// A blob of so many bytes, where that is known.
+    /// A blob of so many bytes, if that is known.
     pub(super) fn new(
         upload: Upload,
         memory: Arc<Memory>,

@@ -47,7 +47,7 @@ impl Memory {
         self.buffer_of(bytes, share)
     }
 
-    /// The same, where there is memory now.
+    /// The same, if there is memory now.
     pub(super) fn try_buffer(self: &Arc<Self>, bytes: usize) -> Option<Buffer> {
         let share = Arc::clone(&self.left).try_acquire_many_owned(self.units(bytes)).ok()?;
         Some(self.buffer_of(bytes, Some(share)))

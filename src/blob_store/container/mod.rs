@@ -13,8 +13,8 @@
 //! - Blocks of a blob that was not committed stay at the service for a week. They are known by their ids,
 //!   and are used again only for the same blob, made from the same version of the same source.
 //! - Where the service copies a blob from a URL, the same holds, and its blocks pass no memory of ours.
-//! - Blocks wait in memory that has a budget ([`DEFAULT_TRANSFER_BUDGET`]); where it is used up, reading
-//!   waits.
+//! - Blocks wait in memory that has a budget, 64 MiB by default ([`DEFAULT_TRANSFER_BUDGET`]). When it is used up,
+//!   reading waits.
 //!
 //! A signature needs the rights to create and to write. With the right to read as well, files that are
 //! there are recognised, and blocks of an earlier attempt are used again; without it, every file is
@@ -55,7 +55,7 @@ use crate::error::{Error, error_chain};
 use crate::secret::Secret;
 use crate::timestamp::parse_rfc3339;
 
-/// Default of how many streams share the budget.
+/// Default of how many streams share the budget: 10.
 pub const DEFAULT_STREAMS: usize = 10;
 
 /// The most blocks of a blob that the service takes:
@@ -103,7 +103,7 @@ impl ContainerBlobStore {
     /// `https://ACCOUNT.blob.core.windows.net/CONTAINER?…&sig=…`. Sends no request yet.
     ///
     /// # Errors
-    /// `Permanent` where the address cannot be used; the error shows it without the signature.
+    /// `Permanent` if the address cannot be used; the error shows it without the signature.
     pub fn with_signature(container_url: &Secret) -> Result<Self, Error> {
         Ok(Self::of(Container::with_signature(container_url, CONTENT_REQUEST_TIMEOUT)?))
     }
@@ -112,7 +112,7 @@ impl ContainerBlobStore {
     /// Microsoft Entra ID, which needs the role Storage Blob Data Contributor. Sends no request yet.
     ///
     /// # Errors
-    /// `Permanent` where the address cannot be used.
+    /// `Permanent` if the address cannot be used.
     pub fn with_credential(
         container_url: &str,
         credential: Arc<dyn TokenCredential>,
@@ -134,10 +134,10 @@ impl ContainerBlobStore {
         }
     }
 
-    /// Sets what blocks may take of memory, in bytes, and how many streams share it: files that are
-    /// moved at once, or connections where there are more. Each stream fills one block while another one
-    /// is sent, so blocks are no longer than half of a stream's share. [`DEFAULT_TRANSFER_BUDGET`] and
-    /// [`DEFAULT_STREAMS`] unless set; at least [`MIN_TRANSFER_BUDGET`] and one stream.
+    /// Sets how much memory blocks may take, in bytes, and how many streams share it: the number of files that are
+    /// moved at once, or of connections if that is greater. Each stream fills one block while another one is sent,
+    /// so a block is at most half of the share of a stream. Defaults: 64 MiB ([`DEFAULT_TRANSFER_BUDGET`]) and 10
+    /// streams ([`DEFAULT_STREAMS`]). At least 1 MiB ([`MIN_TRANSFER_BUDGET`]) and one stream.
     #[must_use]
     pub fn with_budget(mut self, bytes: u64, streams: usize) -> Self {
         self.memory = Memory::new(bytes.max(MIN_TRANSFER_BUDGET));

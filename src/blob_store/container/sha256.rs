@@ -34,7 +34,7 @@ impl Default for KeptSha256 {
 }
 
 impl KeptSha256 {
-    /// Goes on where so many bytes had led to this state; `None` where they end within a step.
+    /// Goes on where so many bytes had led to this state; `None` if they end within a step.
     pub(super) fn resume(state: [u8; 32], bytes: u64) -> Option<Self> {
         let mut words = [0; 8];
         for (word, bytes) in words.iter_mut().zip(state.chunks_exact(4)) {

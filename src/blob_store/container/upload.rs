@@ -114,7 +114,7 @@ impl Upload {
         self.again("write", stage).await
     }
 
-    /// Has the service copy a block; its CRC-64, where the service says it.
+    /// Has the service copy a block; its CRC-64, if the service says it.
     pub(super) async fn stage_from(
         &self,
         id: BlockId,
@@ -149,7 +149,7 @@ impl Upload {
         Ok(self.staged_if_allowed().await?.unwrap_or_default())
     }
 
-    /// The same; `None` where they may not be looked at.
+    /// The same; `None` if they may not be looked at.
     pub(super) async fn staged_if_allowed(&self) -> Result<Option<Vec<Staged>>, BlobError> {
         let name = self.name.as_str();
         match self.again("look up", || self.target.container.staged(name)).await {

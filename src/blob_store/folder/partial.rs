@@ -58,7 +58,7 @@ impl PartialFolder {
         Err(io::Error::other("other processes keep removing the folder for temporary files"))
     }
 
-    /// `None` where a sweeping process took the folder away in between.
+    /// `None` if a sweeping process took the folder away in between.
     fn create_in(holder: &Path) -> io::Result<Option<Self>> {
         let path = holder.join(format!("{PREFIX}{}", random_name()));
         let lock_path = path.join(LOCK_FILE);

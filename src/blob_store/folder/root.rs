@@ -109,7 +109,7 @@ impl Root {
         Ok(())
     }
 
-    /// `partial` is the temporary file, where there is one already, and `write` writes what it lacks.
+    /// `partial` is the temporary file, if there is one already, and `write` writes what it lacks.
     pub(super) fn commit(
         &self,
         name: &BlobName,
@@ -202,7 +202,7 @@ impl Root {
         }
     }
 
-    /// Opens a blob for reading; `None` where there is none.
+    /// Opens a blob for reading; `None` if there is none.
     pub(super) fn open_to_read(&self, name: &BlobName) -> Result<Option<File>, BlobError> {
         let Some((path, _)) = self.file_of(name)? else { return Ok(None) };
         match open_file(&path) {
@@ -242,7 +242,7 @@ impl Root {
         }
     }
 
-    /// The folder a blob goes to, without links; `None` where it is missing and left so. Each
+    /// The folder a blob goes to, without links; `None` if it is missing and left so. Each
     /// part is looked at before anything is created in it, so nothing is created outside.
     fn folder_of(&self, name: &BlobName, missing: Missing) -> Result<Option<PathBuf>, BlobError> {
         check_name(name)?;

@@ -129,7 +129,7 @@ impl UnfinishedFolder {
         (bytes, journal)
     }
 
-    /// What was left of a blob, checked; `None` where there is nothing of use, or somebody has it.
+    /// What was left of a blob, checked; `None` if there is nothing of use, or somebody has it.
     pub(super) fn resume(&self, source: &[u8; 16]) -> io::Result<Option<Left>> {
         if !is_folder(&self.path) {
             return Ok(None);
@@ -158,7 +158,7 @@ impl UnfinishedFolder {
         Ok(Some(Left { unfinished: Unfinished { file, partial, journal }, bytes, version, there }))
     }
 
-    /// Begins a blob anew, whatever was left of it; `None` where somebody has it.
+    /// Begins a blob anew, whatever was left of it; `None` if somebody has it.
     pub(super) fn begin(
         &self,
         source: &[u8; 16],
@@ -229,7 +229,7 @@ pub(super) struct Noted {
     pub(super) end: u64,
 }
 
-/// `None` where it is no journal. A line that a crash cut short is none.
+/// `None` if it is no journal. A line that a crash cut short is none.
 pub(super) fn read(journal: impl Read) -> io::Result<Option<Noted>> {
     let (mut input, mut end) = (BufReader::new(journal), 0);
     let mut next_line = || -> io::Result<Option<(String, u64)>> {

@@ -41,7 +41,7 @@ impl Blobs {
         self.ours.is_none() && self.others.is_none() && self.without_port.is_none()
     }
 
-    /// The checkpoint they make together; `None` where there is no blob.
+    /// The checkpoint they make together; `None` if there is no blob.
     pub(super) fn joined(
         self,
         operation: &'static str,

@@ -98,7 +98,7 @@ pub(super) fn is_copy(metadata: &Metadata) -> bool {
 /// are not known are ignored.
 ///
 /// # Errors
-/// Where the position cannot be known.
+/// If the position cannot be known.
 pub(super) fn decode(metadata: &Metadata) -> Result<Checkpoint, String> {
     let sequence_number = match value(metadata, SEQUENCE_NUMBER).filter(|text| !text.is_empty()) {
         Some(text) => Some(text.parse::<i64>().map_err(|_| {

@@ -62,7 +62,7 @@ impl BlobCheckpointStore {
     /// read, list, create and write. Sends no request yet.
     ///
     /// # Errors
-    /// `Permanent` where the address cannot be used; the error shows it without the signature.
+    /// `Permanent` if the address cannot be used; the error shows it without the signature.
     pub fn with_signature(container_url: &Secret) -> Result<Self, Error> {
         Ok(Self { container: Container::with_signature(container_url, DEFAULT_REQUEST_TIMEOUT)? })
     }
@@ -72,7 +72,7 @@ impl BlobCheckpointStore {
     /// yet.
     ///
     /// # Errors
-    /// `Permanent` where the address cannot be used.
+    /// `Permanent` if the address cannot be used.
     pub fn with_credential(
         container_url: &str,
         credential: Arc<dyn TokenCredential>,

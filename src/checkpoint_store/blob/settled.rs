@@ -31,7 +31,7 @@ pub(super) fn encode(base: i64, runs: &[SettledRun], max_chars: usize) -> String
     text
 }
 
-/// Reads what [`encode`] wrote over the same `base`; `None` where it did not write this.
+/// Reads what [`encode`] wrote over the same `base`; `None` if it did not write this.
 pub(super) fn decode(base: i64, text: &str) -> Option<Vec<SettledRun>> {
     if text.is_empty() {
         return Some(Vec::new());

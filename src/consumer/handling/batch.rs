@@ -215,9 +215,9 @@ impl Outcomes {
         Self(Ended::Each(outcomes.into_iter().collect()))
     }
 
-    /// The whole batch failed. Its halves are handled again, each as a batch of its own, until the event
-    /// at fault is alone; no attempt counts until then. That one is retried, or becomes a dead letter
-    /// where the class of `failure` says that trying again is useless.
+    /// Fails the whole batch. Its halves are handled again, each as a batch, until the event at fault is alone. No
+    /// attempt counts until then. That event is retried, or becomes a dead letter if the class of the failure is
+    /// not retryable.
     pub fn failed(failure: impl Into<Failure>) -> Self {
         Self(Ended::One(Outcome::failed(failure)))
     }

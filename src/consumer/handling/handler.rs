@@ -1,8 +1,8 @@
 //! What users write: a handler of events or of batches, and the context it gets.
 //!
-//! Both kinds may be plain async closures. A handler that panics, hangs past its deadline or
-//! fails is survived: its event is retried, and becomes a dead letter at the limit. A batch that fails so
-//! is halved until the event at fault is alone.
+//! Both kinds may be plain async closures. The consumer survives a handler that panics, hangs past its deadline or
+//! fails: its event is retried, and becomes a dead letter at the limit. A batch that fails in this way is halved
+//! until the event at fault is alone.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,11 +19,10 @@ use crate::event::{Event, Partition};
 use crate::outcome::{Deferred, Failure, Outcome};
 use crate::state::batch_buffer::FlushReason;
 
-/// Handles one event at a time, many at once.
+/// Handles single events. Many calls run at once.
 ///
-/// A handler is a function, a closure, or a type of your own; an `Arc` of a handler is one too. It
-/// returns whatever an [`Outcome`] is made of: `()`, an [`Outcome`], or a `Result` of either, whose error
-/// is any that `?` takes (a [`Failure`] is made of it).
+/// A handler is a function, a closure, a type of your own, or an `Arc` of a handler. It returns `()`, an
+/// [`Outcome`], or a `Result` of one of them. The error may be any that `?` takes; it becomes a [`Failure`].
 ///
 /// # Functions and closures
 ///
@@ -47,8 +46,8 @@ use crate::state::batch_buffer::FlushReason;
 /// # ;
 /// ```
 ///
-/// A closure that captures something is no async closure: many calls run at once, so it clones what
-/// each of them needs.
+/// A closure that captures something cannot be an async closure. Many calls run at once, so it clones what each
+/// call needs.
 ///
 /// ```
 /// # use longshore::{Event, EventContext, EventHandler, Failure};
@@ -93,7 +92,12 @@ use crate::state::batch_buffer::FlushReason;
             client.clone(); async move {{ … }} }}`"
 )]
 pub trait EventHandler: Send + Sync + 'static {
-    /// Handles an event. Dropped at its deadline and when a drain is cut.
+    /// Handles an event.
+    ///
+    /// # Cancel safety
+    /// The future is dropped at its deadline
+    /// ([`ConsumerOptions::handler_timeout`](crate::ConsumerOptions::handler_timeout)), when a drain runs out of
+    /// time, and when the partition is lost. The event is then delivered again.
     fn handle(&self, event: Event, context: EventContext) -> impl Future<Output = Outcome> + Send;
 }
 
@@ -117,11 +121,10 @@ impl<H: EventHandler> EventHandler for Arc<H> {
 
 /// Handles a batch of events of one partition.
 ///
-/// A handler is a function, a closure, or a type of your own; an `Arc` of a handler is one too. It
-/// returns whatever [`Outcomes`] are made of: `()`, [`Outcomes`], a `Vec<Outcome>`, or a `Result` of one of
-/// them. An `Err` fails the batch as a whole.
+/// A handler is a function, a closure, a type of your own, or an `Arc` of a handler. It returns `()`, [`Outcomes`],
+/// a `Vec<Outcome>`, or a `Result` of one of them. An `Err` fails the batch as a whole.
 ///
-/// Most handlers do several events of the batch at once: [`Batch::for_each_concurrent`].
+/// Most handlers do several events of the batch at once, with [`Batch::for_each_concurrent`].
 ///
 /// ```
 /// use longshore::{Batch, BatchContext, BatchHandler, Event, Failure, Outcomes};
@@ -145,7 +148,7 @@ impl<H: EventHandler> EventHandler for Arc<H> {
 /// # check(insert);
 /// ```
 ///
-/// A closure that captures something clones what each call needs, as one of events does:
+/// A closure that captures something clones what each call needs, like a handler of events:
 ///
 /// ```
 /// # use longshore::{Batch, BatchContext, BatchHandler, Failure};
@@ -171,8 +174,12 @@ impl<H: EventHandler> EventHandler for Arc<H> {
             client.clone(); async move {{ … }} }}`"
 )]
 pub trait BatchHandler: Send + Sync + 'static {
-    /// Handles a batch: one outcome for each event, by position. Dropped at its deadline and
-    /// when a drain is cut.
+    /// Handles a batch and returns one outcome for each event, by position.
+    ///
+    /// # Cancel safety
+    /// The future is dropped at its deadline
+    /// ([`ConsumerOptions::handler_timeout`](crate::ConsumerOptions::handler_timeout)), when a drain runs out of
+    /// time, and when the partition is lost. The events are then delivered again.
     fn handle(&self, batch: Batch, context: BatchContext) -> impl Future<Output = Outcomes> + Send;
 }
 
@@ -197,51 +204,51 @@ impl<H: BatchHandler> BatchHandler for Arc<H> {
 macro_rules! shared_context {
     ($name:ident) => {
         impl $name {
-            /// The partition the work came from.
+            /// The partition that the work came from.
             pub fn partition(&self) -> &Partition {
                 &self.scope.partition
             }
 
-            /// The fencing counter of this ownership: greater than that of any owner before.
+            /// The lease epoch of this ownership. It is greater than that of every earlier owner, so you can
+            /// fence your own writes with it.
             pub fn lease_epoch(&self) -> LeaseEpoch {
                 self.scope.lease_epoch
             }
 
-            /// Fires when the partition is about to leave this worker: it is being handed to another
-            /// one, it is drained, or it is lost. Nothing is cut by that: it is for a handler that
-            /// takes long, and can stop and be gone on with by whoever gets the event next. Such a
-            /// handler returns [`Outcome::put_back`], and the partition need not wait for its end.
+            /// Fires when the partition is about to leave this worker: it is handed to another worker, drained,
+            /// or lost. The token cuts nothing. It is for a handler that takes long and whose work the next
+            /// owner can continue. Such a handler stops and returns [`Outcome::put_back`], and the partition
+            /// does not wait for it any longer.
             ///
-            /// A hand-off may be called back. Calls that begin after that have another token, which has
-            /// not fired; the one of a call that runs stays as it is.
+            /// A hand-off may be called back. Calls that begin after that have a new token, which has not
+            /// fired. The token of a running call stays fired.
             pub fn handing_off(&self) -> &CancellationToken {
                 &self.scope.handing_off
             }
 
-            /// Fires when the handler is asked to give up: a drain ran out of time or the
-            /// partition is lost. The future is dropped shortly after.
+            /// Fires when the handler must give up: a drain ran out of time, or the partition is lost. The
+            /// future is dropped 1 s later ([`CANCEL_GRACE`](crate::consumer::CANCEL_GRACE)).
             pub fn cancelled(&self) -> &CancellationToken {
                 &self.scope.cancelled
             }
 
-            /// Fires when another owner has the partition: what the handler does now may be
-            /// done twice.
+            /// Fires when another owner has the partition. From then on, what the handler does may be done
+            /// twice.
             pub fn partition_lost(&self) -> &CancellationToken {
                 &self.scope.lost
             }
 
-            /// When the future will be dropped; `None`: the handler may take as long as it likes. Later
-            /// after each [`progress`](Self::progress).
+            /// When the future will be dropped. `None`: the handler may take as long as it likes. Each
+            /// [`progress`](Self::progress) moves the deadline.
             pub fn deadline(&self) -> Option<Instant> {
                 let deadline = self.deadline?;
                 let renewed = self.scope.renewals.deadline(self.serial);
                 Some(renewed.map_or(deadline, |renewed| renewed.max(deadline)))
             }
 
-            /// Says that the work gets on: the whole
-            /// [`handler_timeout`](crate::ConsumerOptions::handler_timeout) begins anew, for this call.
-            /// For work that takes long and can tell that it does not hang. Call it as often as
-            /// you like; every few seconds is enough. A drain does not wait for it.
+            /// Reports progress: the [`handler_timeout`](crate::ConsumerOptions::handler_timeout) of this call
+            /// begins anew. Use it for long work that can tell that it does not hang. Call it as often as you
+            /// like; every few seconds is enough. It does not prolong a drain.
             ///
             /// ```
             /// # use longshore::{Event, EventContext, Failure};
@@ -275,21 +282,21 @@ pub struct EventContext {
 shared_context!(EventContext);
 
 impl EventContext {
-    /// Which attempt this is, from 1.
+    /// The number of this attempt, from 1.
     pub fn attempt(&self) -> u32 {
         self.attempt.number
     }
 
-    /// When the event failed first; `None` at the first attempt.
+    /// When the event first failed. `None` at the first attempt.
     pub fn first_failure(&self) -> Option<SystemTime> {
         self.attempt.first_failure
     }
 
-    /// Lets the event be settled elsewhere, later: the [`Settler`] goes with the work, and the
-    /// handler returns the [`Outcome`] given here. The slot is free when the handler returns.
+    /// Lets the event be settled elsewhere, later. Give the [`Settler`] to the work, and return the [`Outcome`]
+    /// from the handler. The slot is free when the handler returns.
     ///
-    /// What the handler returns is what counts. Where it returns another outcome, panics or misses
-    /// its deadline, its settler changes nothing, whether it was there before or comes after.
+    /// The end of the call counts. If the handler returns another outcome, panics or misses its deadline, the
+    /// settler changes nothing, whether it speaks before that or after it.
     pub fn defer(self) -> (Settler, Outcome) {
         Settler::new(self.tracked, self.attempt, self.scope)
     }
@@ -314,29 +321,29 @@ impl BatchContext {
         self.reason
     }
 
-    /// Which attempt this is for the event at `index` of the batch, from 1.
+    /// The number of this attempt for the event at `index`, from 1. `None` if the batch has no such event.
     pub fn attempt(&self, index: usize) -> Option<u32> {
         self.tracked.attempt(index).map(|attempt| attempt.number)
     }
 
-    /// When the event at `index` failed first; `None` at its first attempt.
+    /// When the event at `index` first failed. `None` at its first attempt.
     pub fn first_failure(&self, index: usize) -> Option<SystemTime> {
         self.tracked.attempt(index).and_then(|attempt| attempt.first_failure)
     }
 
-    /// Lets the event at `index` be settled elsewhere, later; see [`EventContext::defer`].
-    /// `None`: the batch has no such event.
+    /// Lets the event at `index` be settled elsewhere, later; see [`EventContext::defer`]. `None` if the batch has
+    /// no such event.
     pub fn defer(&self, index: usize) -> Option<(Settler, Outcome)> {
         let (tracked, attempt) = (self.tracked.get(index)?, self.tracked.attempt(index)?);
         Some(Settler::new(tracked, attempt, Arc::clone(&self.scope)))
     }
 }
 
-/// Ends one event whose handler deferred it. Dropped without a word, it asks for a retry.
+/// Ends one event whose handler deferred it. Dropping it asks for a retry.
 ///
-/// It speaks for one attempt, whose handler returned the outcome that came with it. A word that
-/// comes before the handler returns waits for that. Of several settlers of one attempt the first
-/// one counts.
+/// A settler is for one attempt: the one whose handler returned the outcome that came with it. If it settles the
+/// event before the handler returns, that takes effect when the handler returns. If an attempt has several
+/// settlers, the first one counts.
 #[must_use = "dropping a settler asks for a retry"]
 pub struct Settler {
     tracked: Option<Tracked>,
@@ -351,8 +358,8 @@ impl Settler {
         (Self { tracked: Some(tracked), attempt, scope }, Outcome::Deferred(deferred))
     }
 
-    /// Ends the event. After its partition was given away, or after its attempt was given up, this
-    /// changes nothing: the event is delivered again.
+    /// Ends the event. It changes nothing after the partition has left, or after the attempt was given up: the
+    /// event is then delivered again.
     pub fn settle(mut self, outcome: impl Into<Outcome>) {
         self.complete(outcome.into());
     }
@@ -367,21 +374,19 @@ impl Settler {
         &self.scope.handing_off
     }
 
-    /// Fires when the work is asked to give up: a drain ran out of time, or the partition is lost.
-    /// [`CANCEL_GRACE`](crate::consumer::CANCEL_GRACE) later the event is given up on, and counts as
-    /// cut ([`PartitionExit::cut_handlers`](crate::consumer::PartitionExit::cut_handlers)).
+    /// Fires when the work must give up: a drain ran out of time, or the partition is lost. After 1 s
+    /// ([`CANCEL_GRACE`](crate::consumer::CANCEL_GRACE)) the event is given up and counts as cut ([`PartitionExit::cut_handlers`](crate::consumer::PartitionExit::cut_handlers)).
     pub fn cancelled(&self) -> &CancellationToken {
         &self.scope.cancelled
     }
 
-    /// Fires when another owner has the partition: it gets the event again, so what is done from now
-    /// on may be done twice.
+    /// Fires when another owner has the partition. That owner gets the event again, so what is done from now on
+    /// may be done twice.
     pub fn partition_lost(&self) -> &CancellationToken {
         &self.scope.lost
     }
 
-    /// Waits until nobody is there to hear the settler: the ownership ended. Whatever it says after
-    /// that changes nothing.
+    /// Waits until the ownership of the partition has ended. The settler changes nothing after that.
     ///
     /// # Cancel safety
     /// A dropped call changes nothing.
@@ -410,8 +415,8 @@ impl fmt::Debug for Settler {
     }
 }
 
-/// Makes a handler of decoded events: `decode` turns a body into a value, and a body that does
-/// not decode becomes a dead letter with its bytes (requirement D5).
+/// Makes a handler of decoded events. `decode` turns a body into a value. If a body does not decode, its event
+/// becomes a dead letter that holds the bytes.
 ///
 /// ```
 /// use longshore::{Outcome, decoded};

@@ -54,7 +54,7 @@ impl Renewals {
         self.count.store(notes.deadlines.len(), Ordering::Release);
     }
 
-    /// The new deadline of this call, where it said something.
+    /// The new deadline of this call, if it said something.
     pub(super) fn deadline(&self, serial: u64) -> Option<Instant> {
         if self.count.load(Ordering::Acquire) == 0 {
             return None;

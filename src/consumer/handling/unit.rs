@@ -128,7 +128,7 @@ impl TrackedBatch {
         Self { events, budget_bytes, standing }
     }
 
-    /// The first one's ticket, where the events were received in a row.
+    /// The first one's ticket, if the events were received in a row.
     pub(crate) fn in_a_row(&self) -> Option<Ticket> {
         match &self.standing {
             Standing::InARow(first) => Some(*first),

@@ -18,8 +18,8 @@ use crate::consumer::status::PartitionPhase;
 use crate::error::error_chain;
 use crate::event::PartitionId;
 
-/// How often the stored checkpoints are compared with what we know of them: how long a worker that
-/// has nothing to do may take to honour a reset.
+/// How often the stored checkpoints are compared with what this worker knows: every 30 s. An idle worker may take
+/// this long to honour a reset.
 pub const CHECKPOINTS_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Waits until checkpoints are found that somebody else wrote, or deleted.

@@ -15,7 +15,7 @@ use crate::consumer::shared::Shared;
 use crate::consumer::status::{Look, PartitionPhase, PartitionStatus};
 use crate::event::PartitionId;
 
-/// How often the hub is asked whether it has more partitions.
+/// How often the hub is asked whether it has more partitions: every 60 s.
 pub const PARTITIONS_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What a look found.
@@ -78,7 +78,7 @@ async fn new_partitions(shared: &Shared) -> Vec<PartitionId> {
     }
 }
 
-/// How often the end of each partition's log is read, to know what waits there.
+/// How often the end of the log of each partition is read, for the lag: every 30 s.
 pub const LAG_PROBE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How often the gauges of the partitions are told again: events that wait grow older while nothing

@@ -36,16 +36,16 @@ use crate::state::fence::Superseded;
 use crate::state::lease_table::{Action, Ended, LeaseLimits, LeaseTable, LeaseWrite, LeaseWritten};
 use crate::state::tenure::CANCEL_GRACE;
 
-/// The part of the drain's time that a worker waits for successors before it drains.
+/// The part of `drain_timeout` for which a worker waits for successors before it drains: a half.
 pub const LEAVING_SHARE: f64 = 0.5;
 
-/// How often records that are about to become ours are read.
+/// How often records that are about to become ours are read: every 500 ms.
 pub const HAND_OFF_POLL: Duration = Duration::from_millis(500);
 
-/// Between two looks while a hand-off, an unevenness or a departure is under way.
+/// The time between two looks while a hand-off, an uneven share or a departure is under way: 2 s.
 pub const BUSY_LOOK: Duration = Duration::from_secs(2);
 
-/// Most hand-offs that a worker asks for, and gives, at once.
+/// The most hand-offs that a worker asks for, and gives, at once: 16.
 pub const MAX_HAND_OFFS: usize = 16;
 
 /// How the worker's end goes.

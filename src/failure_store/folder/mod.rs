@@ -56,7 +56,7 @@ impl FolderFailureStore {
     /// Blocks for the few file operations this takes.
     ///
     /// # Errors
-    /// `Permanent` where the folder is a file or may not be used; otherwise as the file system fails.
+    /// `Permanent` if the folder is a file or may not be used; otherwise as the file system fails.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Self, Error> {
         DurableFolder::open(dir.into(), Access::Shared, OPEN)
             .map(|folder| Self { folder: Arc::new(folder) })
@@ -241,7 +241,7 @@ impl Files {
         }
     }
 
-    /// What a file says of itself; `None` where it went away meanwhile.
+    /// What a file says of itself; `None` if it went away meanwhile.
     fn head(&self, folder: &Path, file: &str) -> Result<Option<Head>, Error> {
         let path = folder.join(file);
         let content =

@@ -1,7 +1,7 @@
 //! The keys of tables that have a name: `[namespaces.NAME]`, `[topics.NAME]`, `[worker.NAME]`.
 //!
-//! A key is called by its path, `topics.<TOPIC>.entity`. The variable that stands for it is the path in
-//! upper case, with what is no letter or digit as `_`, and `LONGSHORE_` before it.
+//! A key is called by its path, `topics.<TOPIC>.entity`. Its variable is `LONGSHORE_` and the path in upper
+//! case, with `_` for every character that is not a letter or a digit.
 
 use super::{A_NAME, Key, key};
 use crate::settings::knob::Kind;
@@ -58,8 +58,8 @@ impl Section {
     }
 }
 
-/// What names of tables are compared by, and how variables spell them: in upper case, what is no
-/// letter or digit as `_`.
+/// What names of tables are compared by, and how variables spell them: in upper case, with `_` for every
+/// character that is not a letter or a digit.
 pub(in crate::settings) fn canonical(name: &str) -> String {
     let letter = |letter: char| match letter {
         'a'..='z' | 'A'..='Z' | '0'..='9' => letter.to_ascii_uppercase(),
@@ -69,7 +69,7 @@ pub(in crate::settings) fn canonical(name: &str) -> String {
 }
 
 impl Key {
-    /// The tables it is a key of; `None` where it stands by itself.
+    /// The tables it is a key of; `None` if it stands by itself.
     pub(in crate::settings) fn section(&self) -> Option<Section> {
         Section::of(self.name.split_once('.')?.0)
     }
@@ -79,7 +79,7 @@ impl Key {
         self.name.rsplit_once('.').map_or(self.name, |(_, field)| field)
     }
 
-    /// The variable that stands for it, where it is a key of tables.
+    /// The variable that stands for it, if it is a key of tables.
     pub(super) fn variable(&self) -> Option<String> {
         let (section, rest) = self.name.split_once('.')?;
         let path = rest.replace('.', "_").to_ascii_uppercase();
@@ -93,30 +93,30 @@ pub(in crate::settings) const TABLE_STRING: Key = Key {
         "namespaces.<NAME>.connection_string",
         "",
         super::CONNECTION_STRING.kind,
-        "A namespace of that name: its connection string.",
+        "The connection string of a namespace.",
     )
 };
 pub(in crate::settings) const TABLE_SECRET: Key = key(
     "namespaces.<NAME>.connection_string_secret",
     "",
     super::SECRET.kind,
-    "Or the Key Vault secret that holds it.",
+    "Or the Key Vault secret that holds the connection string.",
 );
 pub(in crate::settings) const TABLE_HOST: Key = key(
     "namespaces.<NAME>.host",
     "",
     super::NAMESPACE.kind,
-    "Or its host, for Microsoft Entra ID.",
+    "Or the host of the namespace, for Microsoft Entra ID.",
 );
 pub(in crate::settings) const TABLE_CREDENTIAL: Key = key(
     "namespaces.<NAME>.credential",
-    "connection-string where there is one, else EVENTHUB_CREDENTIAL",
+    "connection-string, if one is set, else EVENTHUB_CREDENTIAL",
     super::CREDENTIAL.kind,
-    "How to get in.",
+    "How to sign in.",
 );
 pub(in crate::settings) const TOPIC_NAMESPACE: Key = key(
     "topics.<TOPIC>.namespace",
-    "that of the EVENTHUB_ keys",
+    "the namespace of the EVENTHUB_ keys",
     Kind::Text("the name of a table [namespaces.NAME]"),
     "The namespace of a topic.",
 );
@@ -133,7 +133,7 @@ pub(in crate::settings) const WORKER_INPUT: Key = key(
     "The topic that a worker reads.",
 );
 pub(in crate::settings) const WORKER_RESULTS: Key =
-    key("worker.<WORKER>.results", "", Kind::Text(A_TOPIC), "The topic of its results.");
+    key("worker.<WORKER>.results", "", Kind::Text(A_TOPIC), "The topic that its results go to.");
 pub(in crate::settings) const WORKER_DEAD_LETTERS: Key = key(
     "worker.<WORKER>.dead_letters",
     "LONGSHORE_FAILURES",
@@ -144,33 +144,33 @@ pub(in crate::settings) const WORKER_FILES: Key = key(
     "worker.<WORKER>.files",
     "",
     Kind::Text(A_PLACE),
-    "Where it puts files. An address is taken for a secret; without a signature, \
-     `EVENTHUB_CREDENTIAL` opens the container.",
+    "Where it puts files. An address counts as a secret. If it has no signature, `EVENTHUB_CREDENTIAL` \
+     opens the container.",
 );
 pub(in crate::settings) const WORKER_SOURCE: Key = key(
     "worker.<WORKER>.source",
     "",
     Kind::Text(A_PLACE),
-    "Where an upload worker takes files from; a place as `files` is.",
+    "Where an upload worker takes files from: a place like `files`.",
 );
 
 pub(in crate::settings) const WORKER_METADATA: Key = key(
     "worker.<WORKER>.metadata",
     "none",
     Kind::Choice(&["none", "task", "source", "both"]),
-    "Whose metadata goes along with a file into a container: that of its task, of the container that it \
-     comes from, or both.",
+    "Which metadata goes along with a file into a container: that of its task, that of the blob it comes \
+     from, or both.",
 );
 pub(in crate::settings) const WORKER_TIME: Key = key(
     "worker.<WORKER>.time",
     "commit",
     Kind::Choice(&["commit", "source"]),
-    "Which time a file has; that of its source is the time of the file in a folder, the metadata `mtime` \
-     of a blob.",
+    "Which time a file gets: that of its commit, or that of its source. A folder keeps it as the time of \
+     the file, a container as the metadata `mtime` of the blob.",
 );
 pub(in crate::settings) const WORKER_TIER: Key = key(
     "worker.<WORKER>.tier",
-    "that of the account",
+    "the tier of the account",
     Kind::Choice(&["hot", "cool", "cold", "archive"]),
     "The access tier of the blobs that it puts into a container.",
 );
@@ -179,7 +179,7 @@ pub(in crate::settings) const WORKER_COPY: Key = key(
     "worker.<WORKER>.copy",
     "worker",
     Kind::Choice(&["worker", "service"]),
-    "Who copies a large file into a container: the worker, or the storage service where it can read the \
+    "Who copies a large file into a container: the worker, or the storage service, if it can read the \
      source itself.",
 );
 

@@ -1,7 +1,8 @@
 //! What every implementation of a port must do: suites for stores, sinks and transports of your own.
 //!
-//! A suite is a list of cases. Each gets a port that is new and empty, and panics where the port does
-//! something else than the engine relies on.
+//! A suite is a list of cases. Each case gets a port that is new and empty, and panics if the port does something
+//! else than the engine relies on. `examples/own_stores` tests a checkpoint store over SQLite and a dead-letter
+//! sink over a file in this way.
 //!
 //! ```
 //! use longshore::checkpoint_store::memory::MemoryCheckpointStore;
@@ -68,10 +69,10 @@ impl<P: ?Sized> Contract<P> {
         self
     }
 
-    /// Runs one case, on a port that is new and empty: for who wants a test for each.
+    /// Runs one case, on a port that is new and empty. Use it for one test for each case.
     ///
     /// # Panics
-    /// Where the case does not hold, or there is no such case.
+    /// If the case does not hold, or if there is no such case.
     pub async fn hold_one(&self, name: &str, port: Arc<P>) {
         let case = self.cases.iter().find(|case| case.name == name);
         let case = case.unwrap_or_else(|| panic!("there is no case {name}"));

@@ -86,7 +86,7 @@ impl Fetcher {
     /// Makes what can be made at once.
     ///
     /// # Errors
-    /// Where the HTTP client cannot be set up.
+    /// If the HTTP client cannot be set up.
     pub(super) fn prepare(&self) -> Result<(), Error> {
         self.http.reusing().map(drop)
     }
@@ -96,7 +96,7 @@ impl Fetcher {
         Self::new(self.policy, &self.limits, options)
     }
 
-    /// An address as others can ask for it; `None` where it takes credentials to read.
+    /// An address as others can ask for it; `None` if it takes credentials to read.
     pub(super) fn readable(&self, url: &Url) -> Option<Secret> {
         if self.options.credentials().of(url).is_some() {
             return None;
@@ -106,7 +106,7 @@ impl Fetcher {
         (url.as_str().len() <= MAX_READABLE_BYTES).then(|| Secret::new(url.as_str()))
     }
 
-    /// What the server says of a file without its bytes; `None` where it says nothing of use.
+    /// What the server says of a file without its bytes; `None` if it says nothing of use.
     ///
     /// # Errors
     /// What becomes of the task where the host wants to be left alone, or may not be asked.
@@ -287,7 +287,7 @@ fn unusable(error: Error) -> Outcome {
     Outcome::abort(Failure::from_error(error.class(), &error))
 }
 
-/// Says where the URL came from that something is said of, where it is another. The lane of the task is
+/// Says where the URL came from that something is said of, if it is another. The lane of the task is
 /// that of the host it names; what another host says of itself closes it for nobody else.
 fn redirected(from: &Url, at: &Url, outcome: Outcome) -> Outcome {
     if at == from {

@@ -87,7 +87,7 @@ impl Pinned {
     /// reading the certificates that the system trusts takes tens of milliseconds.
     ///
     /// # Errors
-    /// Where it cannot be set up.
+    /// If it cannot be set up.
     pub(super) fn reusing(&self) -> Result<&Client, Error> {
         self.client(&self.reusing, |builder| builder)
     }
@@ -95,7 +95,7 @@ impl Pinned {
     /// The client that opens a connection for each request.
     ///
     /// # Errors
-    /// Where it cannot be set up.
+    /// If it cannot be set up.
     pub(super) fn fresh(&self) -> Result<&Client, Error> {
         self.client(&self.fresh, |builder| builder.pool_max_idle_per_host(0))
     }
@@ -104,7 +104,7 @@ impl Pinned {
     /// no faster than the whole.
     ///
     /// # Errors
-    /// Where it cannot be set up.
+    /// If it cannot be set up.
     pub(super) fn apart(&self) -> Result<&Client, Error> {
         self.client(&self.apart, ClientBuilder::http1_only)
     }

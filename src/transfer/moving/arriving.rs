@@ -26,7 +26,7 @@ pub(super) struct Hashes {
 pub(super) struct Arriving {
     /// Of what comes in its order, over one connection at a time.
     pub(super) plan: FetchPlan,
-    /// What the source says of it; `None` where nobody asked for all of it, since it came in blocks.
+    /// What the source says of it; `None` if nobody asked for all of it, since it came in blocks.
     pub(super) said: Option<Said>,
     /// The service of the store does not copy it.
     pub(super) is_fetched: bool,
@@ -76,7 +76,7 @@ impl Arriving {
         Ok(())
     }
 
-    /// Throws away what is there, and opens the blob for blocks of any order, where the store takes such:
+    /// Throws away what is there, and opens the blob for blocks of any order, if the store takes such:
     /// it may have some of them from before. Returns whether it does.
     pub(super) async fn begin_in_blocks(
         &mut self,

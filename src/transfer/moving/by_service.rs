@@ -80,7 +80,7 @@ pub(super) struct ByService<'a> {
 }
 
 impl ByService<'_> {
-    /// Has the service copy the file, where it is one for that. `at` is where redirects led.
+    /// Has the service copy the file, if it is one for that. `at` is where redirects led.
     pub(super) async fn run<'b>(
         &self,
         arriving: &mut Arriving,

@@ -64,7 +64,7 @@ fn of_the_file(message: String) -> Failure {
     Failure::transient(message).of_event()
 }
 
-/// Length and sums of what arrived, where they are what the task says.
+/// Length and sums of what arrived, if they are what the task says.
 pub(super) fn verified(job: &Job<'_>, arriving: &Arriving) -> Result<(u64, Sums), Outcome> {
     let (bytes, sums) = (arriving.received(), arriving.sums());
     if let Some(expected) = job.size.filter(|expected| *expected != bytes) {

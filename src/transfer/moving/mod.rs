@@ -3,7 +3,7 @@
 //! 1. Take room for the result.
 //! 2. Look whether the file is there already ([`ExistingFiles`]).
 //! 3. Stream the bytes into the store under a temporary name, summing and counting. A connection that
-//!    breaks is gone on from where it broke, where the source lets us; a large file comes over several.
+//!    breaks is gone on from where it broke, if the source lets us; a large file comes over several.
 //! 4. Verify length and hash.
 //! 5. Commit. The slot of the task is free.
 //! 6. Publish the result, beside those of other tasks, and only then is the task settled.

@@ -171,7 +171,7 @@ impl Receiving<'_> {
         }
     }
 
-    /// Has the service of the store copy the file, where that is chosen.
+    /// Has the service of the store copy the file, if that is chosen.
     async fn by_service<'b>(
         &self,
         arriving: &mut Arriving,

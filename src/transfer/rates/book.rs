@@ -92,7 +92,7 @@ impl<L: Default> Book<L> {
         self.limits.bytes_per_second_per_host.is_some()
     }
 
-    /// Bytes of a turn; `None` where bytes have no limit.
+    /// Bytes of a turn; `None` if bytes have no limit.
     pub(super) fn piece_bytes(&self) -> Option<u64> {
         let rates = [self.limits.bytes_per_second, self.limits.bytes_per_second_per_host];
         rates.into_iter().flatten().map(piece_bytes).min()
@@ -111,7 +111,7 @@ impl<L: Default> Book<L> {
     /// A request stands in line, until [`Self::on_left`].
     ///
     /// # Errors
-    /// How long the line is, where it is too long to stand there.
+    /// How long the line is, if it is too long to stand there.
     pub(super) fn on_joined(&mut self, host: &Arc<str>, now: Duration) -> Result<(), Waits> {
         if let Some(pace) = &self.requests {
             let wait = pace.wait(1, now) + pace.time_of(self.waiting);

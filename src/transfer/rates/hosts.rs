@@ -76,7 +76,7 @@ impl<L: Default> Hosts<L> {
         host
     }
 
-    /// The host of this name, where it is remembered.
+    /// The host of this name, if it is remembered.
     pub(super) fn get(&mut self, name: &str) -> Option<&mut Host<L>> {
         self.known.get_mut(name)
     }

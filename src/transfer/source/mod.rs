@@ -90,7 +90,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// What is known of the file without its bytes; `None` where nothing of use is.
+    /// What is known of the file without its bytes; `None` if nothing of use is.
     ///
     /// # Errors
     /// What becomes of the task where the source may not be asked.
@@ -104,7 +104,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// An address at which others can read the file, where it is at such a one: `at`, for a URL.
+    /// An address at which others can read the file, if it is at such a one: `at`, for a URL.
     pub(super) fn readable(&self, at: Option<&Url>) -> Option<Secret> {
         match self {
             Self::Http { fetcher, .. } => fetcher.readable(at?),
@@ -112,7 +112,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// When the content of the file was changed last, where the source says so.
+    /// When the content of the file was changed last, if the source says so.
     ///
     /// # Errors
     /// As of [`head`](Self::head).

@@ -19,7 +19,7 @@ pub enum InvalidTask {
         /// What is wrong, and where.
         reason: String,
     },
-    /// The URL is none.
+    /// It is not a URL.
     #[error("{}: {url:?} is not a URL: {reason}", task(id))]
     Url {
         /// The task.
@@ -40,7 +40,7 @@ pub enum InvalidTask {
     /// A value is of another kind.
     #[error("{}: {key:?} must be {must}", named(id))]
     Value {
-        /// The task, where it has a name.
+        /// The task, if it has a name.
         id: Option<String>,
         /// The key.
         key: &'static str,
@@ -54,7 +54,7 @@ pub enum InvalidTask {
         named(id)
     )]
     Key {
-        /// The task, where it has a name.
+        /// The task, if it has a name.
         id: Option<String>,
         /// What is not known.
         key: String,
@@ -62,7 +62,7 @@ pub enum InvalidTask {
     /// An upload task says something that is not known.
     #[error("{}", unknown_upload_key(id, key))]
     UploadKey {
-        /// The task, where it has a name.
+        /// The task, if it has a name.
         id: Option<String>,
         /// What is not known.
         key: String,
@@ -75,7 +75,7 @@ pub enum InvalidTask {
         /// What is wrong with it.
         reason: String,
     },
-    /// The hash is none.
+    /// It is not a SHA-256.
     #[error(
         "{}: {sha256:?} is not a SHA-256; it must have 64 hexadecimal digits, or 44 characters of base64",
         task(id)
@@ -86,7 +86,7 @@ pub enum InvalidTask {
         /// What stood there.
         sha256: String,
     },
-    /// The MD5 is none.
+    /// It is not an MD5.
     #[error(
         "{}: {md5:?} is not an MD5; it must have 32 hexadecimal digits, or 24 characters of base64",
         task(id)

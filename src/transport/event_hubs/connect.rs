@@ -15,8 +15,7 @@ use crate::error::{Error, ErrorClass, Result, error_chain};
 use crate::event::{ConsumerGroup, EntityName};
 use crate::transport::tunnel::{CERTIFICATE_ADVICE, Tunnel, TunnelOptions};
 
-/// How long opening a connection may take. A connection behind a silent firewall hangs
-/// otherwise.
+/// How long opening a connection may take: 30 s. A connection behind a silent firewall would hang otherwise.
 pub const DEFAULT_OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 
 const OPERATION: &str = "connect to the service";

@@ -4,15 +4,18 @@
 //! The SDK reads it again. It gets what was understood here, written anew, so that the two cannot
 //! understand it differently; and only the host and the credentials, for the rest is dealt with here.
 
+use std::time::Duration;
+
 use url::Url;
 
 use super::endpoint::{Host, is_loopback};
 use super::protocol::Protocol;
+use crate::config::MAX_DURATION;
 use crate::error::InvalidConfig;
 
 const FIELD: &str = "connection_string";
 const SHAPE: &str = "it must read Endpoint=sb://HOST/;SharedAccessKeyName=NAME;\
-     SharedAccessKey=KEY, with ;EntityPath=HUB where it is bound to one hub";
+     SharedAccessKey=KEY, and ;EntityPath=HUB if it is for one hub";
 
 /// What a connection string says. It holds a secret and so has no `Debug`.
 pub(super) struct ConnectionString {
@@ -22,6 +25,8 @@ pub(super) struct ConnectionString {
     pub(super) protocol: Option<Protocol>,
     /// A broker on this machine that speaks plain AMQP.
     pub(super) is_emulator: bool,
+    /// How long a call may take.
+    pub(super) operation_timeout: Option<Duration>,
     /// What the SDK is given.
     pub(super) for_sdk: String,
 }
@@ -36,6 +41,7 @@ struct Parts<'a> {
     entity_path: Option<&'a str>,
     emulator: Option<&'a str>,
     transport: Option<&'a str>,
+    operation_timeout: Option<&'a str>,
 }
 
 fn refused(what: impl Into<String>) -> InvalidConfig {
@@ -53,10 +59,16 @@ impl<'a> Parts<'a> {
             };
             let (name, value) = (name.trim_end(), value.trim_start());
             let Some((name, place)) = parts.place(name) else {
-                return Err(refused(format!(
-                    "part {number} is none that is known (Endpoint, SharedAccessKeyName, \
-                     SharedAccessKey, SharedAccessSignature, EntityPath, \
-                     UseDevelopmentEmulator, TransportType); {SHAPE}"
+                return Err(refused(unknown(name).map_or_else(
+                    || {
+                        format!(
+                            "the name of part {number} is not known; known are Endpoint, \
+                             SharedAccessKeyName, SharedAccessKey, SharedAccessSignature, \
+                             EntityPath, UseDevelopmentEmulator, TransportType and \
+                             OperationTimeout; {SHAPE}"
+                        )
+                    },
+                    str::to_owned,
                 )));
             };
             if value.is_empty() || value.contains(char::is_control) {
@@ -79,6 +91,7 @@ impl<'a> Parts<'a> {
             ("EntityPath", &mut self.entity_path),
             ("UseDevelopmentEmulator", &mut self.emulator),
             ("TransportType", &mut self.transport),
+            ("OperationTimeout", &mut self.operation_timeout),
         ];
         places.into_iter().find(|(known, _)| known.eq_ignore_ascii_case(name))
     }
@@ -106,6 +119,40 @@ impl<'a> Parts<'a> {
     }
 }
 
+/// What a connection string is for that has a part of this name, if it is one of another service.
+fn unknown(name: &str) -> Option<&'static str> {
+    let is_one_of = |names: &[&str]| names.iter().any(|known| known.eq_ignore_ascii_case(name));
+    if is_one_of(&["DefaultEndpointsProtocol", "AccountName", "AccountKey", "BlobEndpoint"]) {
+        return Some(
+            "it is the connection string of a storage account; copy that of the Event Hubs \
+             namespace, which begins with Endpoint=sb://",
+        );
+    }
+    is_one_of(&["HostName", "DeviceId"]).then_some(
+        "it is the connection string of an IoT hub; copy its Event Hubs-compatible endpoint, which \
+         begins with Endpoint=sb://",
+    )
+}
+
+/// Reads `HOURS:MINUTES:SECONDS`, as .NET writes a time, with `DAYS.` before it and a fraction behind it.
+fn time_span(text: &str) -> Option<Duration> {
+    let (days, time) = match text.split_once(':')?.0.split_once('.') {
+        Some((days, _)) => (days.parse::<u32>().ok()?, text.get(days.len() + 1..)?),
+        None => (0, text),
+    };
+    let mut parts = time.split(':');
+    let (hours, minutes, seconds) = (parts.next()?, parts.next()?, parts.next()?);
+    let is_number = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let (hours, minutes) = (hours.parse::<u32>().ok()?, minutes.parse::<u32>().ok()?);
+    let seconds = seconds.parse::<f64>().ok().filter(|_| is_number(seconds))?;
+    if parts.next().is_some() || hours > 23 || minutes > 59 || seconds >= 60.0 {
+        return None;
+    }
+    let whole = (f64::from(days) * 24.0 + f64::from(hours)) * 3_600.0 + f64::from(minutes) * 60.0;
+    let time = Duration::try_from_secs_f64(whole + seconds).ok()?;
+    (!time.is_zero() && time <= MAX_DURATION).then_some(time)
+}
+
 /// What the SDK asks of a signature when it connects, asked at once.
 fn check_signature(signature: &str) -> Result<(), InvalidConfig> {
     let fields = signature.strip_prefix("SharedAccessSignature ");
@@ -124,11 +171,13 @@ fn check_signature(signature: &str) -> Result<(), InvalidConfig> {
     }
 }
 
-/// The host and the port of `Endpoint`.
+/// The host and the port of `Endpoint`. Without a scheme it is what SDKs call the fully qualified namespace;
+/// with `https` and port 443 it is what the portal shows.
 fn endpoint(text: &str) -> Result<(Host, Option<u16>), InvalidConfig> {
+    let whole = if text.contains("://") { text.to_owned() } else { format!("sb://{text}") };
     let url =
-        Url::parse(text).map_err(|_| refused("Endpoint is not an address such as sb://HOST/"))?;
-    if url.scheme() != "sb" {
+        Url::parse(&whole).map_err(|_| refused("Endpoint is not an address such as sb://HOST/"))?;
+    if !matches!((url.scheme(), url.port()), ("sb", _) | ("https", None)) {
         return Err(refused("the scheme of Endpoint must be sb, as in sb://HOST/"));
     }
     let has_more = !url.username().is_empty()
@@ -176,7 +225,13 @@ impl ConnectionString {
             }
             Some(_) => return Err(refused("TransportType must be Amqp or AmqpWebSockets")),
         };
+        let operation_timeout = parts.operation_timeout.map(|text| {
+            time_span(text).ok_or_else(|| {
+                refused("OperationTimeout must read HOURS:MINUTES:SECONDS, such as 00:01:00")
+            })
+        });
         Ok(Self {
+            operation_timeout: operation_timeout.transpose()?,
             for_sdk: format!("Endpoint=sb://{}/;{credentials}", host.in_url()),
             host,
             port,

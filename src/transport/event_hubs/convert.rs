@@ -28,7 +28,7 @@ const OF_THE_BROKER: [&str; 4] = [SEQUENCE_NUMBER, OFFSET, ENQUEUED_TIME, PARTIT
 /// of ours may walk through it.
 ///
 /// # Errors
-/// `Unreadable` where it carries no sequence number: without one there is no position to resume
+/// `Unreadable` if it carries no sequence number: without one there is no position to resume
 /// from.
 pub(super) fn received(partition: &Arc<Partition>, received: &ReceivedEventData) -> Result<Event> {
     let message = received.raw_amqp_message();
@@ -135,7 +135,7 @@ fn received_properties(properties: &AmqpMessageProperties) -> MessageProperties 
 /// Builds the message of an event to publish.
 ///
 /// # Errors
-/// `Permanent` where the event holds what AMQP does not allow.
+/// `Permanent` if the event holds what AMQP does not allow.
 pub(super) fn outgoing(event: OutgoingEvent) -> Result<AmqpMessage> {
     if let Some((name, type_name)) = event.property_not_allowed() {
         let message = format!(

@@ -76,7 +76,7 @@ impl Scheme {
         matches!(self, Self::Amqp | Self::Ws)
     }
 
-    /// The protocol that the scheme stands for, where it is one.
+    /// The protocol that the scheme stands for, if it is one.
     pub(super) fn protocol(self) -> Option<Protocol> {
         match self {
             Self::Amqp => Some(Protocol::Tcp),

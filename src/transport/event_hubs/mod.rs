@@ -54,17 +54,16 @@ use crate::event::{
 use crate::state::call_pace::CallPace;
 use crate::timestamp::{from_unix_millis, unix_millis};
 
-/// How long a read of properties may take, at most. Short: an answer can get lost, and links
-/// wait for it.
+/// How long a read of properties may take: 10 s. It is short, because an answer can get lost and links wait for
+/// it.
 pub const DEFAULT_READ_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Most reads of properties that one transport makes in a second: the [service] allows a namespace 50.
-/// With so many partitions that they wait for one another, they wait; nothing is refused.
+/// If many partitions need more, they wait. Nothing is refused.
 ///
 /// [service]: https://learn.microsoft.com/azure/event-hubs/event-hubs-quotas
 pub const MANAGEMENT_CALLS_A_SECOND: usize = 45;
 
-/// How long a goodbye may take; the SDK's can hang.
+/// How long closing may take: 5 s. The close of the SDK can hang.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 const OPEN_LINK: &str = "open the link";

@@ -17,21 +17,21 @@ use super::protocol::Protocol;
 use crate::error::InvalidConfig;
 use crate::transport::tunnel::{self, Proxy, Trust, Tunnel, TunnelOptions, Wire};
 
-/// Default of [`Namespace::with_call_timeout`].
+/// Default of [`Namespace::with_call_timeout`]: 30 s.
 pub const DEFAULT_CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Default of [`Namespace::with_idle_timeout`].
+/// Default of [`Namespace::with_idle_timeout`]: 5 min.
 pub const DEFAULT_IDLE_TIMEOUT: Duration = tunnel::DEFAULT_IDLE_TIMEOUT;
 
 /// The port of AMQP with TLS.
 const AMQPS_PORT: u16 = 5671;
 
-/// Where a namespace is and how to get in. `Debug` shows no secret.
+/// Where a namespace is, and how to sign in. `Debug` shows no secret.
 ///
-/// The connection is AMQP over WebSocket, to port 443 of the host that the connection string names,
-/// unless another protocol, port or endpoint is chosen. With an authority of its own, a proxy or
-/// verification off, it goes through a tunnel on this machine, which lives as long as the namespace,
-/// its clones, and what was opened with them.
+/// By default the connection is AMQP over WebSocket, to port 443 of the host in the connection string. You can choose
+/// another protocol, port or endpoint. With a certificate authority of your own, a proxy, or without verification, the
+/// connection goes through a tunnel in this process. The tunnel lives as long as the namespace, its clones, and what was
+/// opened with them.
 #[derive(Clone)]
 pub struct Namespace {
     pub(super) access: Access,
@@ -107,15 +107,17 @@ pub(super) enum Route {
 impl Namespace {
     /// Reads a connection string, with or without `EntityPath`.
     ///
-    /// A port in `Endpoint` is the one that is dialled; 5671 means [`Protocol::Tcp`] unless another
-    /// is chosen. `UseDevelopmentEmulator=true` means a connection without TLS, over TCP unless
-    /// [`Protocol::WebSocket`] is chosen, to port 5672 (80) unless there is one in `Endpoint`, and
-    /// to this machine only. `TransportType=Amqp` and `TransportType=AmqpWebSockets` choose the
-    /// protocol. `SharedAccessSignature` is taken instead of a key; nobody can renew it.
+    /// - `Endpoint` is `sb://HOST/`, or the host alone. Its port, if it has one, is dialled. Port 5671 means
+    ///   [`Protocol::Tcp`], unless you choose another protocol.
+    /// - `UseDevelopmentEmulator=true` means a connection without TLS, to this machine only. It is over TCP
+    ///   to port 5672, or, with [`Protocol::WebSocket`], to port 80, unless `Endpoint` names a port.
+    /// - `TransportType=Amqp` and `TransportType=AmqpWebSockets` choose the protocol.
+    /// - `OperationTimeout=00:01:00` is what [`with_call_timeout`](Self::with_call_timeout) sets.
+    /// - `SharedAccessSignature` stands instead of a key. Nobody can renew it.
     ///
     /// # Errors
-    /// Where it is not one: the part that is missing or wrong is named, and nothing of it repeated,
-    /// for it holds a key.
+    /// If it is not a connection string. The error names the part that is missing or wrong, and repeats no
+    /// value, because a part may be the key.
     pub fn from_connection_string(connection_string: &str) -> Result<Self, InvalidConfig> {
         let read = ConnectionString::parse(connection_string)?;
         Ok(Self {
@@ -131,17 +133,17 @@ impl Namespace {
             proxy: None,
             verification: Verification::On,
             idle_timeout: DEFAULT_IDLE_TIMEOUT,
-            call_timeout: DEFAULT_CALL_TIMEOUT,
+            call_timeout: read.operation_timeout.unwrap_or(DEFAULT_CALL_TIMEOUT),
             tunnel: TunnelSlot::default(),
         })
     }
 
-    /// The namespace `host`, such as `orders.servicebus.windows.net`, entered with tokens of
-    /// Microsoft Entra ID; [`Credential::open`](crate::credential::Credential::open) makes a
-    /// credential, and so does `azure_identity`.
+    /// The namespace `host`, such as `orders.servicebus.windows.net`, with tokens of Microsoft Entra ID.
+    /// [`Credential::open`](crate::credential::Credential::open) makes a credential, and so does
+    /// `azure_identity`.
     ///
     /// # Errors
-    /// Where it is not a host name.
+    /// If `host` is not a host name.
     pub fn with_credential(
         host: &str,
         credential: Arc<dyn TokenCredential>,
@@ -168,15 +170,15 @@ impl Namespace {
         })
     }
 
-    /// Connects to this address, `SCHEME://HOST[:PORT]`, instead of the namespace's host. The scheme
-    /// is `amqps` (over what [`with_protocol`](Self::with_protocol) says), `wss`, or, for a broker
-    /// on this machine, `amqp` (`amqp://127.0.0.1:5672`) or `ws`, which have no TLS.
+    /// Connects to this address, `SCHEME://HOST[:PORT]`, instead of the host of the namespace. The scheme is
+    /// `amqps` (with the protocol of [`with_protocol`](Self::with_protocol)) or `wss`. For a broker on this
+    /// machine it may also be `amqp` (`amqp://127.0.0.1:5672`) or `ws`, which have no TLS.
     ///
     /// The certificate must be for the host of this address.
     ///
     /// # Errors
-    /// Where it is not such an address, and where `amqp` or `ws` would leave this machine: tokens
-    /// would travel in plain text.
+    /// If it is not such an address, and if `amqp` or `ws` would lead to another machine, because tokens would
+    /// travel in plain text.
     pub fn with_custom_endpoint(
         mut self,
         endpoint: impl AsRef<str>,
@@ -185,18 +187,18 @@ impl Namespace {
         Ok(self.rerouted())
     }
 
-    /// Chooses how the connection reaches the service. Default [`Protocol::WebSocket`], unless the
-    /// connection string or the scheme of a custom endpoint says otherwise; the latter stands.
+    /// Chooses how the connection reaches the service. Default: [`Protocol::WebSocket`], unless the connection string
+    /// says otherwise. The scheme of a custom endpoint wins over this choice.
     pub fn with_protocol(mut self, protocol: Protocol) -> Self {
         self.chosen_protocol = Some(protocol);
         self.rerouted()
     }
 
-    /// Trusts the authorities whose certificates are in this PEM file, beside those that the system
-    /// trusts. Reads it at once, and blocks meanwhile.
+    /// Trusts the certificate authorities in this PEM file, in addition to those of the system. It reads the file at
+    /// once and blocks meanwhile. Default: those of the system only.
     ///
     /// # Errors
-    /// Where the file cannot be read, holds no certificate, or holds a damaged one.
+    /// If the file cannot be read, holds no certificate, or holds a damaged one.
     pub fn with_certificate_authority_file(
         mut self,
         path: impl AsRef<Path>,
@@ -205,34 +207,34 @@ impl Namespace {
         Ok(self.rerouted())
     }
 
-    /// Connects through an HTTP proxy, with `CONNECT`: `http://HOST:PORT`, or
-    /// `http://USER:PASSWORD@HOST:PORT` for Basic authentication. A connection without TLS, to a
-    /// broker on this machine, does without it.
+    /// Connects through an HTTP proxy, with `CONNECT`: `http://HOST:PORT`, or `http://USER:PASSWORD@HOST:PORT` for
+    /// Basic authentication. A connection without TLS, to a broker on this machine, does not use it. Default: no
+    /// proxy.
     ///
     /// # Errors
-    /// Where it is not such an address; the error shows no password.
+    /// If it is not such an address. The error shows no password.
     pub fn with_proxy(mut self, proxy: Url) -> Result<Self, InvalidConfig> {
         self.proxy = Some(Proxy::from_url(&proxy)?);
         Ok(self.rerouted())
     }
 
-    /// Takes any certificate. For local development only: whoever is on the way can then read and
-    /// change everything, tokens included. It is logged as a warning at the first connection.
+    /// Accepts any certificate. For local development only: anyone on the way can then read and change everything,
+    /// tokens included. A warning is logged at the first connection. Default: certificates are verified.
     pub fn without_certificate_verification(mut self) -> Self {
         self.verification = Verification::Off;
         self.rerouted()
     }
 
-    /// Sets after which time without a byte either way a tunnel ends a connection. It must be longer
-    /// than the pause between two heartbeats of AMQP, 2 minutes with Event Hubs. Connections that
-    /// the SDK dials itself have no such limit. Default [`DEFAULT_IDLE_TIMEOUT`].
+    /// Sets how long a tunnel may be silent, in both directions, before it ends a connection. It must be longer than
+    /// the pause between two heartbeats of AMQP, 2 minutes with Event Hubs. Connections that the SDK dials itself
+    /// have no such limit. Default: 5 min ([`DEFAULT_IDLE_TIMEOUT`]).
     pub fn with_idle_timeout(mut self, idle_timeout: Duration) -> Self {
         self.idle_timeout = idle_timeout;
         self.rerouted()
     }
 
-    /// Sets how long one call may take: a send, a read of properties. Default
-    /// [`DEFAULT_CALL_TIMEOUT`].
+    /// Sets how long one call may take: a send, or a read of properties. Default: 30 s
+    /// ([`DEFAULT_CALL_TIMEOUT`]).
     pub fn with_call_timeout(mut self, call_timeout: Duration) -> Self {
         self.call_timeout = call_timeout;
         self
@@ -249,14 +251,14 @@ impl Namespace {
         self.host.as_str()
     }
 
-    /// What checkpoints are filed under: [`Namespace::host`], and for a broker on this machine with
-    /// the port that the connection string gives, `localhost:5673`, as the clients of Python and Go
-    /// have it. So brokers on several ports have checkpoints of their own.
+    /// The name under which checkpoints are kept. It is [`Namespace::host`]; for a broker on this machine it includes
+    /// the port of the connection string, `localhost:5673`, as in the clients of Python and Go. So brokers on
+    /// several ports have checkpoints of their own.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The entity the connection string is bound to.
+    /// The entity of the connection string, if it names one.
     pub fn entity_path(&self) -> Option<&str> {
         self.entity_path.as_deref()
     }
@@ -273,7 +275,7 @@ impl Namespace {
         })
     }
 
-    /// As whom it enters, in words, without the secret.
+    /// The identity that it shows, in words, without the secret.
     pub fn identity(&self) -> String {
         match &self.access {
             Access::ConnectionString(text) => {
@@ -288,7 +290,7 @@ impl Namespace {
         }
     }
 
-    /// What is dialled in the end, `HOST:PORT`, behind a tunnel and a proxy.
+    /// The address that is dialled in the end, `HOST:PORT`, behind a tunnel and a proxy.
     pub fn address(&self) -> String {
         match self.route() {
             Route::Tunnel(options) => format!("{}:{}", options.host, options.port),

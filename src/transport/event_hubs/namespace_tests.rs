@@ -57,8 +57,9 @@ fn a_wrong_connection_string_is_refused_by_the_part_and_never_repeated() {
         (format!("{azure};SharedAccessKey=s3cret"), "SharedAccessKeyName is missing"),
         (format!("{azure};SharedAccessKeyName=send"), "SharedAccessKey is missing"),
         (azure.to_owned(), "SharedAccessKeyName and SharedAccessKey are missing"),
-        (format!("Endpoint=https://ns.example/;{KEY}"), "scheme of Endpoint must be sb"),
-        (format!("Endpoint=ns.example;{KEY}"), "not an address such as"),
+        (format!("Endpoint=http://ns.example/;{KEY}"), "scheme of Endpoint must be sb"),
+        (format!("Endpoint=https://ns.example:8443/;{KEY}"), "scheme of Endpoint must be sb"),
+        (format!("Endpoint=ns example;{KEY}"), "not an address such as"),
         (format!("Endpoint=sb:///;{KEY}"), "host in Endpoint"),
         (format!("Endpoint=sb://h%20st/;{KEY}"), "host in Endpoint"),
         (format!("Endpoint=sb://me:s3cret@ns.example/;{KEY}"), "more than a host and a port"),
@@ -66,7 +67,7 @@ fn a_wrong_connection_string_is_refused_by_the_part_and_never_repeated() {
         (format!("Endpoint=sb://ns.example:0/;{KEY}"), "from 1 to 65535"),
         (format!("Endpoint=sb://ns.example:70000/;{KEY}"), "not an address such as"),
         (format!("{azure};{KEY};s3cret"), "part 4 has no '='"),
-        (format!("{azure};{KEY};s3cret=1"), "part 4 is none that is known"),
+        (format!("{azure};{KEY};s3cret=1"), "the name of part 4 is not known"),
         (format!("{azure};{KEY};EntityPath="), "EntityPath is empty"),
         (format!("{azure};{KEY};entitypath=a;EntityPath=b"), "EntityPath is given twice"),
         (format!("{azure};{KEY};SharedAccessSignature=s3cret"), "not beside one"),
@@ -74,9 +75,42 @@ fn a_wrong_connection_string_is_refused_by_the_part_and_never_repeated() {
         (format!("{azure};{KEY};UseDevelopmentEmulator=maybe"), "must be true or false"),
         (format!("{azure};{KEY};UseDevelopmentEmulator=true"), "in plain text"),
         (format!("{azure};{KEY};TransportType=Smoke"), "TransportType must be"),
+        (format!("{azure};{KEY};OperationTimeout=60"), "HOURS:MINUTES:SECONDS"),
+        (format!("{azure};{KEY};OperationTimeout=00:00:00"), "HOURS:MINUTES:SECONDS"),
+        (format!("{azure};{KEY};OperationTimeout=00:61:00"), "HOURS:MINUTES:SECONDS"),
+        (format!("{azure};{KEY};OperationTimeout=999.00:00:00"), "HOURS:MINUTES:SECONDS"),
+        (format!("{azure};{KEY};OperationTimeout=00:00:inf"), "HOURS:MINUTES:SECONDS"),
+        ("AccountName=acc;AccountKey=s3cret".to_owned(), "of a storage account"),
+        ("HostName=h;SharedAccessKeyName=n;SharedAccessKey=s3cret".to_owned(), "of an IoT hub"),
     ] {
         refused(&text, why);
     }
+}
+
+#[test]
+fn an_endpoint_is_taken_as_sdks_and_the_portal_show_it() {
+    for (endpoint, dialled) in [
+        ("NS.servicebus.windows.net", "ns.servicebus.windows.net:443"),
+        ("ns.servicebus.windows.net/", "ns.servicebus.windows.net:443"),
+        ("ns.servicebus.windows.net:5671", "ns.servicebus.windows.net:5671"),
+        ("https://ns.servicebus.windows.net:443/", "ns.servicebus.windows.net:443"),
+        ("SB://ns.servicebus.windows.net/", "ns.servicebus.windows.net:443"),
+    ] {
+        let namespace = namespace(&format!("Endpoint={endpoint}"));
+        assert_eq!(namespace.host(), "ns.servicebus.windows.net", "{endpoint}");
+        assert_eq!(namespace.address(), dialled, "{endpoint}");
+    }
+}
+
+#[test]
+fn an_operation_timeout_is_how_long_a_call_may_take() {
+    let of = |time| namespace(&format!("Endpoint=sb://ns.example;OperationTimeout={time}"));
+    for (time, seconds) in [("00:01:00", 60.0), ("1.01:00:30", 90_030.0), ("00:00:02.5", 2.5)] {
+        assert_eq!(of(time).call_timeout, Duration::from_secs_f64(seconds), "{time}");
+    }
+    assert_eq!(namespace("Endpoint=sb://ns.example").call_timeout, DEFAULT_CALL_TIMEOUT);
+    let later = of("00:01:00").with_call_timeout(Duration::from_secs(5));
+    assert_eq!(later.call_timeout, Duration::from_secs(5), "what is said in code wins");
 }
 
 #[test]

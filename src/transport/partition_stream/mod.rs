@@ -177,7 +177,7 @@ impl PartitionStream {
     /// that cannot be read, of which only the range is known, comes whole, however long it is.
     ///
     /// # Errors
-    /// Where no new link can go on; see [`StreamEnd`]. Everything else is waited out.
+    /// If no new link can go on; see [`StreamEnd`]. Everything else is waited out.
     ///
     /// # Cancel safety
     /// Nothing is lost: a dropped call goes on with the next one.

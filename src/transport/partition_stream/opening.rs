@@ -1,5 +1,5 @@
 //! How a link is opened: say goodbye to the old one, compare the hub with our position, open a new
-//! one there. Or, where nothing is wrong with the old one, begin it anew.
+//! one there. Or, if nothing is wrong with the old one, begin it anew.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,10 +18,10 @@ pub(super) struct Opened {
     pub(super) outcome: Result<Box<dyn Link>, Continuity>,
     /// Numbers that retention removed before they were received, at most.
     pub(super) lost_at_most: Option<u64>,
-    /// The log before the link was opened, where it was asked.
+    /// The log before the link was opened, if it was asked.
     pub(super) log: Option<LogProperties>,
     pub(super) prefetch_events: u32,
-    /// What the link has to bring first, where the hub was not asked.
+    /// What the link has to bring first, if the hub was not asked.
     pub(super) expected: Option<Event>,
 }
 
@@ -35,7 +35,7 @@ pub(super) struct Opening {
 }
 
 impl Opening {
-    /// Says goodbye to the old link and waits, where there is one, then compares the hub with
+    /// Says goodbye to the old link and waits, if there is one, then compares the hub with
     /// our position and opens a link there.
     pub(super) async fn open(self, before: Option<(Box<dyn Link>, Duration)>) -> Result<Opened> {
         let Self { transport, partition, mut position, owner_level, prefetch_events } = self;

@@ -102,7 +102,7 @@ impl PartitionStream {
         }
     }
 
-    /// What the link at the last event of the log said, where there is one. Returns whether that was
+    /// What the link at the last event of the log said, if there is one. Returns whether that was
     /// all: what it brought is not given out, or it goes on behind the run.
     pub(super) fn on_looked(&mut self, error: Option<&Error>) -> Result<bool, StreamEnd> {
         let Some(last) = self.unread.looks_at else { return Ok(false) };
@@ -161,7 +161,7 @@ impl PartitionStream {
         }
     }
 
-    /// How many of `ready` to give out: no fewer than the last one's row, where its place is a range.
+    /// How many of `ready` to give out: no fewer than the last one's row, if its place is a range.
     pub(super) fn whole_rows(&self, max_events: usize) -> usize {
         let count = max_events.min(self.ready.len());
         let range = |event: &Event| {

@@ -45,7 +45,7 @@ impl Unread {
         self.run.is_empty()
     }
 
-    /// `log` is what it was before the link was opened, where it was asked.
+    /// `log` is what it was before the link was opened, if it was asked.
     pub(super) fn on_link_opened(&mut self, prefetch_events: u32, log: Option<&LogProperties>) {
         if self.looks_at.is_none() {
             self.run.on_link_opened();
@@ -60,7 +60,7 @@ impl Unread {
         }
     }
 
-    /// The prefetch of the next link, where there is no reason for another but the run.
+    /// The prefetch of the next link, if there is no reason for another but the run.
     pub(super) fn prefetch(&self, prefetch_events: u32) -> u32 {
         match self.run.is_empty() {
             true => prefetch_events,
@@ -68,7 +68,7 @@ impl Unread {
         }
     }
 
-    /// The number below which no event of the run can be: the last one received, where there is one.
+    /// The number below which no event of the run can be: the last one received, if there is one.
     pub(super) fn after(&self, start: LinkStart) -> SequenceNumber {
         match start {
             LinkStart::After(number) => number,

@@ -100,7 +100,7 @@ impl Tunnel {
     /// Opens a tunnel, on a port of its own. The broker is dialled when a client comes.
     ///
     /// # Errors
-    /// Where there is no port, or TLS cannot be set up: the system trusts nobody, or the host is
+    /// If there is no port, or TLS cannot be set up: the system trusts nobody, or the host is
     /// no name that a certificate could have.
     pub(crate) async fn start(options: TunnelOptions) -> io::Result<Self> {
         if matches!(options.trust, Some(Trust::Anything)) {
@@ -136,7 +136,7 @@ impl Tunnel {
         !self.accepting.is_finished()
     }
 
-    /// Why the broker could not be reached, where that happened after `since`.
+    /// Why the broker could not be reached, if that happened after `since`.
     pub(crate) fn failure_since(&self, since: Instant) -> Option<DialFailure> {
         let last = self.last_failure.lock().unwrap_or_else(PoisonError::into_inner);
         last.as_ref().filter(|(at, _)| *at >= since).map(|(_, failure)| failure.clone())

@@ -28,7 +28,7 @@ pub(super) enum End {
 /// Copies until one side ends or both are silent for `idle_timeout`, and lets the other side know.
 ///
 /// # Errors
-/// Where a side fails.
+/// If a side fails.
 pub(super) async fn run(
     client: &mut TcpStream,
     broker: &mut (impl AsyncRead + AsyncWrite + Unpin),

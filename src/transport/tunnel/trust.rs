@@ -73,7 +73,7 @@ pub(crate) fn read_authorities(
 /// What TLS needs to know. Reads what the system trusts, and blocks.
 ///
 /// # Errors
-/// Where the system trusts nobody and there is no authority beside it.
+/// If the system trusts nobody and there is no authority beside it.
 pub(super) fn client_config(trust: &Trust) -> Result<ClientConfig, rustls::Error> {
     // Named on purpose: with two providers compiled in, rustls chooses none by itself.
     let provider = Arc::new(aws_lc_rs::default_provider());

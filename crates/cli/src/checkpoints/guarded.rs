@@ -127,7 +127,7 @@ impl<'a> Guarded<'a> {
         Written::Failed(format!("given up after {ATTEMPTS} attempts: {why}"))
     }
 
-    /// Writes over what cannot be read, where that is forced. What is left of it is not known, so
+    /// Writes over what cannot be read, if that is forced. What is left of it is not known, so
     /// nothing of it is kept; the reset generation is above any that was counted.
     async fn write_over(
         &self,
@@ -160,7 +160,7 @@ impl<'a> Guarded<'a> {
         }
     }
 
-    /// The owner that is alive, where the write is forced.
+    /// The owner that is alive, if the write is forced.
     async fn live_owner(&self, key: &CheckpointKey) -> Result<Option<Owner>, Written> {
         let owner = match self.owner(key).await {
             Ok(owner) => owner,
@@ -194,7 +194,7 @@ impl<'a> Guarded<'a> {
         (since.elapsed() < HEARTBEATS_GOOD_FOR).then(|| Arc::clone(listing))
     }
 
-    /// Lists the leases, for their heartbeats; `None` where there is no store of them.
+    /// Lists the leases, for their heartbeats; `None` if there is no store of them.
     async fn listen(&self) -> Result<Option<Arc<LeaseListing>>, String> {
         let asked = Instant::now();
         let listing = self.opened.look().await?.map(Arc::new);

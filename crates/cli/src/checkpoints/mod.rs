@@ -34,12 +34,12 @@ use super::{CommandError, Ending, ReportFormat};
 use longshore::event::{PartitionId, StartPosition};
 use longshore::settings::value;
 
-/// Shows how far a consumer group has come, and moves it.
+/// Shows how far a consumer group has come, and changes it.
 ///
-/// Reads the same variables as a worker: the hub, the consumer group, and where checkpoints are
-/// kept, LONGSHORE_CHECKPOINT_CONTAINER or LONGSHORE_CHECKPOINT_FOLDER; see
-/// docs/configuration.md. A worker has such a folder for itself, so stop it first; a container is
-/// shared with workers that run.
+/// These commands read the variables of a worker: the hub, the consumer group, and the place of the
+/// checkpoints, LONGSHORE_CHECKPOINT_CONTAINER or LONGSHORE_CHECKPOINT_FOLDER; see
+/// docs/configuration.md. One process uses a folder, so stop its worker first. Workers that use a
+/// container may run meanwhile.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXIT_CODES)]
 pub(super) struct CheckpointsArgs {
@@ -60,42 +60,42 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0    all is done
   1    the store or the hub cannot be used: nothing was done
-  2    the command line, the configuration or the file to import cannot be used
-  3    a part is missing: a checkpoint or a lag that cannot be read, a partition that was refused";
+  2    the command line, the settings or the file to import cannot be used
+  3    a part is missing: a checkpoint or a lag cannot be read, or a partition was refused";
 
 #[derive(Args, Debug)]
 struct CommonArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// What stdout gets, instead of text
+    /// What is printed to stdout, instead of text
     #[arg(long, value_name = "FORMAT")]
     report: Option<ReportFormat>,
 }
 
-/// Shows each partition: checkpoint, lag, what is settled above, and who has it.
+/// Shows each partition: its checkpoint, its lag, the events settled above, and its owner.
 ///
-/// A partition of the hub that has no checkpoint is shown as well, and a checkpoint that cannot
-/// be read with the reason. Where the hub cannot be reached, what the store says is shown.
+/// Partitions without a checkpoint are shown as well. A checkpoint that cannot be read is shown with the
+/// reason. If the hub cannot be reached, the command shows what the store holds.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXIT_CODES)]
 struct ListArgs {
     #[command(flatten)]
     common: CommonArgs,
-    /// Does not ask the hub: what is behind stays unknown
+    /// Does not ask the hub. The lag stays unknown
     #[arg(long)]
     offline: bool,
 }
 
-/// Writes which event of a partition is the last one settled.
+/// Sets which event of a partition is the last one settled.
 ///
-/// Events above it are handled next, the ones among them included that were settled before.
+/// All events after it are handled next, also those that were settled before.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXIT_CODES)]
 struct SetArgs {
     /// The partition
     #[arg(long, value_name = "ID")]
     partition: String,
-    /// The last settled event's sequence number; -1 is before the first
+    /// The sequence number of the last settled event. -1 is before the first event
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     #[arg(value_parser = clap::value_parser!(i64).range(-1..))]
     sequence: i64,
@@ -105,10 +105,10 @@ struct SetArgs {
     common: CommonArgs,
 }
 
-/// Writes where partitions go on: with the oldest event, the next one to come, the first since a
-/// time, or one by its sequence number.
+/// Sets where partitions go on: with the oldest event, with the next event that arrives, with the first
+/// event since a time, or with a sequence number.
 ///
-/// Events from there on are handled, the ones among them included that were settled before.
+/// All events from there on are handled, also those that were settled before.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXIT_CODES)]
 #[command(group = ArgGroup::new("which").required(true).args(["partition", "all"]))]
@@ -131,20 +131,19 @@ struct ResetArgs {
 
 #[derive(Args, Debug, Clone, Copy)]
 struct ForceArgs {
-    /// Also where an owner is alive, beyond the end of the log, and over a checkpoint that cannot be
-    /// read
+    /// Also writes if an owner is alive, if the position is beyond the end of the log, and over a
+    /// checkpoint that cannot be read
     #[arg(long)]
     force: bool,
 }
 
-/// Writes all checkpoints as lines of JSON, with what is settled above them.
+/// Writes all checkpoints as lines of JSON.
 ///
-/// A line has version (1), namespace, entity, consumer_group, partition, sequence_number (the
-/// last settled event; null where there is none), its offset and enqueued_time, settled_above
-/// ([first, last] of each run), incarnation (when the hub was created), reset_generation,
-/// lease_epoch, takeovers_without_progress, and where events are suspected to end their processes
-/// suspects_to and trial. Times are milliseconds since 1970. Fields may be
-/// added within a version.
+/// A line has the fields version (1), namespace, entity, consumer_group, partition, sequence_number (the
+/// last settled event, or null), its offset and enqueued_time, settled_above ([first, last] of each run of
+/// events that are settled above it), incarnation (when the hub was created), reset_generation,
+/// lease_epoch and takeovers_without_progress. If an event may end its process, the line also has
+/// suspects_to and trial. Times are milliseconds since 1970. Fields may be added within a version.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXIT_CODES)]
 struct ExportArgs {
@@ -153,22 +152,22 @@ struct ExportArgs {
     to: Option<PathBuf>,
     #[command(flatten)]
     config: ConfigArgs,
-    /// What stdout gets beside the file, instead of text
+    /// What is printed to stdout beside the file, instead of text
     #[arg(long, value_name = "FORMAT", requires = "to")]
     report: Option<ReportFormat>,
 }
 
-/// Writes checkpoints from a file that `export` made.
+/// Writes the checkpoints of a file that `export` made.
 ///
-/// The whole file is checked first. What it holds wins over what is stored: to copy checkpoints
-/// to another consumer group, change consumer_group in the lines.
+/// The whole file is checked first. Its checkpoints replace the stored ones. To copy checkpoints to another
+/// consumer group, change consumer_group in the lines.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXIT_CODES)]
 struct ImportArgs {
     /// The file, of 64 MiB at most
     #[arg(long, value_name = "FILE")]
     from: PathBuf,
-    /// Also where an owner is alive, and over a checkpoint that cannot be read
+    /// Also writes if an owner is alive, and over a checkpoint that cannot be read
     #[arg(long)]
     force: bool,
     #[command(flatten)]

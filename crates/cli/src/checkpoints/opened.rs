@@ -88,7 +88,7 @@ impl Opened {
         listed.map_err(|error| CommandError::new(brief(&error)))
     }
 
-    /// The leases; `None` where there is no store of them.
+    /// The leases; `None` if there is no store of them.
     pub(super) async fn look(&self) -> Result<Option<LeaseListing>, String> {
         let Some(leases) = &self.leases else { return Ok(None) };
         let listing = leases.list(&self.scope).await;
@@ -100,7 +100,7 @@ impl Opened {
         owner_of(listing, partition, lease_expiry, foreign_lease_expiry)
     }
 
-    /// The ownership record of a partition; `None` where there is none, or no store of them.
+    /// The ownership record of a partition; `None` if there is none, or no store of them.
     pub(super) async fn ownership(
         &self,
         key: &CheckpointKey,

@@ -81,7 +81,7 @@ fn number(checkpoint: &Checkpoint) -> Option<i64> {
     checkpoint.watermark.as_ref().map(|position| position.sequence_number.0)
 }
 
-/// That events which were settled above a checkpoint are handled again, where it was left behind
+/// That events which were settled above a checkpoint are handled again, if it was left behind
 /// for one that does not know them.
 pub(super) fn holes_note(left: Option<(&Checkpoint, SequenceNumber)>) -> Option<String> {
     let (before, settled) = left?;

@@ -87,7 +87,7 @@ pub(super) enum Asked {
     Log {
         log: LogProperties,
         incarnation: Incarnation,
-        /// By the lease store's clock, where there is one.
+        /// By the lease store's clock, if there is one.
         now: SystemTime,
     },
     /// The hub has no such partition.

@@ -129,7 +129,7 @@ fn time(time: Duration) -> String {
     }
 }
 
-/// What words and marks of the table mean, where they are there.
+/// What words and marks of the table mean, if they are there.
 fn legend(rows: &[Row], policy: Policy) -> Vec<String> {
     let mut lines = Vec::new();
     if rows.iter().any(|row| !row.has_checkpoint) {

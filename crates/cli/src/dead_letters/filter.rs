@@ -19,18 +19,18 @@ const SECONDS_OF_A_DAY: u64 = 24 * 60 * 60;
 const MAX_AGE_DAYS: u64 = 365 * 100;
 
 #[derive(Args, Debug, Default)]
-#[command(next_help_heading = "Which ones (all of this must hold)")]
+#[command(next_help_heading = "Which ones (all filters must match)")]
 pub(crate) struct FilterArgs {
-    /// One, as `list --ids` shows it or as HUB/PARTITION#NUMBER; may be given several times
+    /// An id, as `list --ids` shows it, or HUB/PARTITION#NUMBER; may be given several times
     #[arg(long, value_name = "ID")]
     id: Vec<LetterId>,
-    /// Failures that are like each other
+    /// The fingerprint, which similar failures share
     #[arg(long, value_name = "HEX")]
     fingerprint: Option<Fingerprint>,
-    /// Words of the reason that `list` shows
+    /// A part of the reason that `list` shows
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
-    /// The worker that it failed in
+    /// The worker in which it failed
     #[arg(long, value_name = "NAME")]
     worker: Option<String>,
     /// What the failure blames
@@ -51,10 +51,10 @@ pub(crate) struct FilterArgs {
     /// The day of the last failure in UTC, such as 2026-01-31
     #[arg(long, value_name = "DAY", value_parser = day)]
     day: Option<String>,
-    /// Failed last at least so long ago: 30d, 12h
+    /// How long ago it last failed, at least: 30d, 12h
     #[arg(long, value_name = "AGE", value_parser = age)]
     older_than: Option<Duration>,
-    /// The job that replays it, or did last
+    /// The job that replays it, or that replayed it last
     #[arg(long, value_name = "JOB")]
     job: Option<String>,
 }

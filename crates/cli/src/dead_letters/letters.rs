@@ -118,7 +118,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// The letter of an entry, where it can be read and is meant.
+    /// The letter of an entry, if it can be read and is meant.
     fn meant(&mut self, entry: Listed) -> Option<ListedFailure> {
         let letter = match entry {
             Ok(letter) => letter,

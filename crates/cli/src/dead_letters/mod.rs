@@ -34,11 +34,11 @@ use super::configured::FileArgs;
 use super::{CommandError, Ending, ReportFormat};
 use longshore::failure_store::FailureKind;
 
-/// Reads the dead letters of a store of failures: lists, groups, shows, exports, replays and purges them.
+/// Lists, groups, shows, exports, replays and purges the dead letters of the failure store.
 ///
-/// Reads the same variables as a worker: LONGSHORE_FAILURES, or else LONGSHORE_CHECKPOINT_CONTAINER or
-/// LONGSHORE_CHECKPOINT_FOLDER, beside which they are; see docs/configuration.md. Workers may run
-/// meanwhile. What letters hold is in docs/dead-letters.md.
+/// These commands read the variables of a worker to find the failure store: LONGSHORE_FAILURES, or else
+/// LONGSHORE_CHECKPOINT_CONTAINER or LONGSHORE_CHECKPOINT_FOLDER, beside which it is; see
+/// docs/configuration.md. Workers may run meanwhile. docs/dead-letters.md describes a letter.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXIT_CODES)]
 pub(super) struct DeadLettersArgs {
@@ -59,60 +59,60 @@ enum Command {
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0    all is done, also where no letter matches
+  0    all is done, or no letter matches
   1    the store cannot be used, or there is no such letter
-  2    the command line or the configuration cannot be used
-  3    a part is missing: letters that cannot be read, or that could not be deleted";
+  2    the command line or the settings cannot be used
+  3    a part is missing: some letters cannot be read, or could not be deleted";
 
 #[derive(Args, Debug)]
 pub(super) struct CommonArgs {
     #[command(flatten)]
     pub(super) config: FileArgs,
-    /// What stdout gets, instead of text
+    /// What is printed to stdout, instead of text
     #[arg(long, value_name = "FORMAT")]
     pub(super) report: Option<ReportFormat>,
 }
 
-/// Lists letters: when each failed last, why, which job replays it, and its id.
+/// Lists letters: when each last failed, why, which job replays it, and its id.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXIT_CODES)]
 pub(super) struct ListArgs {
-    #[command(flatten)]
-    filter: FilterArgs,
-    /// Most that are shown
+    /// The most that are shown
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: usize,
-    /// Shows nothing but ids, a line each
+    /// Shows only ids, one a line
     #[arg(long, conflicts_with = "report")]
     ids: bool,
     #[command(flatten)]
     common: CommonArgs,
+    #[command(flatten)]
+    filter: FilterArgs,
 }
 
-/// Counts letters that have something in common, the most first.
+/// Counts letters that have something in common, the largest group first.
 ///
-/// Letters have one fingerprint where class and message are the same but for numbers, ids, paths and what is
-/// in quotes.
+/// Two letters have the same fingerprint if their class and message are equal without numbers, ids, paths
+/// and quoted text.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXIT_CODES)]
 struct GroupArgs {
-    /// What letters of a group have in common
+    /// What the letters of a group have in common
     #[arg(long, value_name = "FIELD", default_value = "fingerprint")]
     by: GroupBy,
-    #[command(flatten)]
-    filter: FilterArgs,
-    /// Most groups that are shown
+    /// The most groups that are shown
     #[arg(long, value_name = "N", default_value_t = 50)]
     limit: usize,
     #[command(flatten)]
     common: CommonArgs,
+    #[command(flatten)]
+    filter: FilterArgs,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum GroupBy {
-    /// Class and message, but for what is of one event alone
+    /// Class and message, without the parts that differ from event to event
     Fingerprint,
-    /// The message, but for what is of one event alone
+    /// The message, without the parts that differ from event to event
     Reason,
     /// The worker that gave up
     Worker,
@@ -126,11 +126,11 @@ enum GroupBy {
     Day,
 }
 
-/// Shows one letter: the event with its headers and its body, why it failed, and its life.
+/// Shows one letter: the event with its headers and its body, why it failed, and its history.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXIT_CODES)]
 pub(super) struct ShowArgs {
-    /// Which one: an id as `list --ids` shows it, or HUB/PARTITION#NUMBER
+    /// The id, as `list --ids` shows it, or HUB/PARTITION#NUMBER
     #[arg(value_name = "ID")]
     id: String,
     /// How the body is shown
@@ -142,11 +142,11 @@ pub(super) struct ShowArgs {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(super) enum BodyForm {
-    /// As JSON where it is, else as text where it is, else the beginning in hexadecimal
+    /// As JSON or text if it is that, otherwise the beginning in hexadecimal
     Auto,
-    /// As text; what is no UTF-8 is replaced
+    /// As text; bytes that are not UTF-8 are replaced
     Text,
-    /// As JSON, a field in a line
+    /// As JSON, one field a line
     Json,
     /// All bytes in hexadecimal
     Hex,
@@ -158,44 +158,45 @@ pub(super) enum BodyForm {
 #[derive(Args, Debug)]
 #[command(after_long_help = EXIT_CODES)]
 struct ExportArgs {
-    #[command(flatten)]
-    filter: FilterArgs,
     /// A file to create. Default: stdout
     #[arg(long, value_name = "FILE")]
     to: Option<PathBuf>,
     #[command(flatten)]
     config: FileArgs,
-    /// What stdout gets beside the file, instead of text
+    /// What is printed to stdout beside the file, instead of text
     #[arg(long, value_name = "FORMAT", requires = "to")]
     report: Option<ReportFormat>,
+    #[command(flatten)]
+    filter: FilterArgs,
 }
 
-/// Deletes letters for good. What is written anew meanwhile stays.
+/// Deletes letters for good. A letter that is written again meanwhile stays.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXIT_CODES)]
 struct PurgeArgs {
+    /// Shows what would be deleted, and deletes nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    common: CommonArgs,
     #[command(flatten)]
     filter: FilterArgs,
     /// Every letter of the store
     #[arg(long)]
     all: bool,
-    /// Says what would be deleted, and deletes nothing
-    #[arg(long)]
-    dry_run: bool,
-    #[command(flatten)]
-    common: CommonArgs,
 }
 
-/// Brings the letters of a hub into the store, where they can be listed and shown.
+/// Copies the letters of a hub into the failure store, where they can be listed and shown.
 ///
-/// Letters that the store has are left as they are, so it can be run again. Events of the hub stay there.
+/// Letters that the store already has stay as they are, so the command can be run again. The events stay in
+/// the hub.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXIT_CODES)]
 struct ImportArgs {
-    /// A topic of the settings, or a hub of the namespace that all share
+    /// The hub: a topic of the settings, or a hub of the namespace of EVENTHUB_CONNECTION_STRING
     #[arg(long, value_name = "NAME")]
     hub: String,
-    /// Says what would be brought, and brings nothing
+    /// Shows what would be copied, and copies nothing
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]

@@ -20,7 +20,7 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// Opens it; `None` where the settings cannot be used, which everybody was told.
+    /// Opens it; `None` if the settings cannot be used, which everybody was told.
     pub(crate) fn new(
         config: &FileArgs,
         report: Option<ReportFormat>,
@@ -56,7 +56,7 @@ impl Opened {
         Self::or_create(settings)
     }
 
-    /// The same, where a folder that is not there is made.
+    /// The same, if a folder that is not there is made.
     pub(crate) fn or_create(settings: &Settings) -> Result<Self, CommandError> {
         let store = settings.open_failures().map_err(|error| CommandError::new(brief(&error)))?;
         Ok(Self { place: store.place(), store })

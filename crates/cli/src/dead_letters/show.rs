@@ -133,7 +133,7 @@ fn message_properties(record: &DeadLetterRecord) -> Vec<(String, String)> {
     }
 }
 
-/// A value with its type, where that is not plain.
+/// A value with its type, if that is not plain.
 fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),

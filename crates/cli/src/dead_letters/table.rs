@@ -82,7 +82,7 @@ pub(crate) fn is_replayed(letter: &ListedFailure) -> bool {
     }
 }
 
-/// As people name its event, where they know which namespace and group they mean.
+/// As people name its event, if they know which namespace and group they mean.
 pub(crate) fn short(event: &EventIdentity) -> String {
     format!("{}/{}#{}", event.log.entity, event.log.partition, event.sequence_number)
 }

@@ -16,13 +16,13 @@ use super::dead_letters::{CommonArgs, ListArgs, ShowArgs, list, show};
 use super::{CommandError, Ending};
 use longshore::failure_store::FailureKind;
 
-/// Shows events that are parked, and changes what becomes of them.
+/// Lists and shows parked events, and changes when they are tried again.
 ///
-/// An event whose failure may pass is parked: kept in the store of failures, and handled again when it is due, by the
-/// worker that owns its partition then. A replay of dead letters parks them as well. Workers may run meanwhile: they
-/// look for what was changed here every half minute.
+/// An event that failed and may still succeed is parked: it is kept in the failure store, and handled again
+/// when it is due, by the worker that owns its partition then. A replay parks dead letters as well. Workers
+/// may run meanwhile: they look for changes every half minute.
 ///
-/// Reads the same variables as `longshore dead-letters`.
+/// These commands read the same variables as `longshore dead-letters`.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXIT_CODES)]
 pub(super) struct ParkedArgs {
@@ -32,38 +32,41 @@ pub(super) struct ParkedArgs {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    #[command(after_long_help = EXIT_CODES)]
     /// Lists parked events: when each is due, why it failed, which job replays it, and its id
     List(ListArgs),
-    /// Shows one parked event with its headers and its body, why it failed, and its life
+    #[command(after_long_help = EXIT_CODES)]
+    /// Shows one parked event: its headers and its body, why it failed, and its history
     Show(ShowArgs),
-    /// Makes events due now, however far away their time is
+    /// Makes events due now, whatever their time was
     Retry(ChangeArgs),
-    /// Deletes events for good: nobody handles them again. Of a letter that is replayed, the letter stays
+    /// Deletes parked events for good: they are not handled again. If an event is a replayed letter, the
+    /// letter stays
     Drop(ChangeArgs),
-    /// Makes dead letters of events, without another attempt
+    /// Turns parked events into dead letters, without another attempt
     GiveUp(ChangeArgs),
 }
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0    all is done, also where no event matches
+  0    all is done, or no event matches
   1    the store cannot be used, or there is no such event
-  2    the command line or the configuration cannot be used
-  3    a part is missing: events that cannot be read, or that could not be changed";
+  2    the command line or the settings cannot be used
+  3    a part is missing: some events cannot be read, or could not be changed";
 
 #[derive(Args, Debug)]
 #[command(after_long_help = EXIT_CODES)]
 struct ChangeArgs {
+    /// Shows what would be changed, and changes nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    common: CommonArgs,
     #[command(flatten)]
     filter: FilterArgs,
     /// Every parked event of the store
     #[arg(long)]
     all: bool,
-    /// Says what would be changed, and changes nothing
-    #[arg(long)]
-    dry_run: bool,
-    #[command(flatten)]
-    common: CommonArgs,
 }
 
 pub(super) async fn run(args: ParkedArgs) -> Result<Ending, CommandError> {

@@ -10,21 +10,21 @@ use crate::CommandError;
 #[derive(Args, Debug, Clone, Copy)]
 #[command(next_help_heading = "What goes along with files")]
 pub(crate) struct AlongArgs {
-    /// Which time a file has: that of its commit, or the one that its server says, as the time of a file
-    /// in a folder or the metadata mtime of a blob
+    /// Which time a file gets: that of its commit, or that of its source, as the server reports it. A
+    /// folder keeps it as the time of the file, a container as the metadata mtime of the blob
     #[arg(long, value_name = "WHICH", default_value = "commit")]
     #[arg(value_parser = PossibleValuesParser::new(["commit", "source"]).map(time))]
     time: FileTime,
-    /// Puts the metadata of JSON tasks on the blobs of a container
+    /// Which metadata goes onto the blobs of a container: none, or that of JSON tasks
     #[arg(long, value_name = "WHOSE", default_value = "none")]
     #[arg(value_parser = PossibleValuesParser::new(["none", "task"]).map(metadata))]
     metadata: MetadataOf,
-    /// The access tier of the blobs of a container. Default: that of the account
+    /// The access tier of the blobs of a container. Default: the tier of the account
     #[arg(long, value_name = "TIER")]
     #[arg(value_parser = PossibleValuesParser::new(AccessTier::ALL.map(AccessTier::as_str)).map(tier))]
     tier: Option<AccessTier>,
-    /// Who copies large files into a container: this process, or the storage service where it can read
-    /// their URLs, which it is shown
+    /// Who copies large files into a container: this process, or the storage service, if it can read their
+    /// URLs. The service then gets the URLs with all that is secret in them
     #[arg(long, value_name = "WHO", default_value = "worker")]
     #[arg(value_parser = PossibleValuesParser::new(["worker", "service"]).map(copy))]
     copy: CopyBy,

@@ -87,7 +87,7 @@ impl Files {
         }
     }
 
-    /// The folder, where it is one.
+    /// The folder, if it is one.
     pub(super) fn root(&self) -> Option<&Path> {
         match self {
             Self::Folder(store) => Some(store.root()),
@@ -114,7 +114,7 @@ impl Files {
         named.with_file_name(name)
     }
 
-    /// The length of a file that is to have this one; `None` where it is not there. Files in a container
+    /// The length of a file that is to have this one; `None` if it is not there. Files in a container
     /// are taken to be there, for to look for each would take a request. Blocks.
     pub(super) fn length(
         &self,

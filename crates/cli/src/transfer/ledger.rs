@@ -89,7 +89,7 @@ impl ResultsBuilder {
 }
 
 impl Results {
-    /// What became of this line, where its file was the last one at its path.
+    /// What became of this line, if its file was the last one at its path.
     pub(super) fn of_line(&self, key: &Key) -> Option<&Done> {
         let key = first_of(&key.0);
         let index = self.0.partition_point(|done| done.key < key);

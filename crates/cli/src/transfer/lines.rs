@@ -92,7 +92,7 @@ pub(super) struct Waiting(Mutex<HashMap<SequenceNumber, PutOff>>);
 
 #[derive(Debug)]
 struct PutOff {
-    /// When it is tried again, where that is known.
+    /// When it is tried again, if that is known.
     until: Option<Instant>,
     why: String,
 }

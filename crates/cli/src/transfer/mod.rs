@@ -238,7 +238,7 @@ fn policy(args: &TransferArgs) -> UrlPolicy {
 }
 
 /// # Errors
-/// Where JSON was asked for and could not be written.
+/// If JSON was asked for and could not be written.
 fn print(report: &Report, format: Option<ReportFormat>) -> Result<(), CommandError> {
     if format == Some(ReportFormat::Json) {
         let json = crate::terminal::as_json(report)?;

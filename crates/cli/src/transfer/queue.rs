@@ -91,7 +91,7 @@ impl ListQueue {
     /// Begins to read a list. What `results` and `target` say is complete is not given.
     ///
     /// # Errors
-    /// Where no thread can be started.
+    /// If no thread can be started.
     pub(super) fn start(
         reader: ListReader,
         place: ListPlace,
@@ -231,7 +231,7 @@ impl Reading {
         }
     }
 
-    /// Gives what is read to the consumer, where it is enough.
+    /// Gives what is read to the consumer, if it is enough.
     ///
     /// # Errors
     /// Nobody listens any more: the run ends.
@@ -285,7 +285,7 @@ impl Reading {
         self.told.send_replace(self.listed.clone());
     }
 
-    /// The event of a line, where there is something to do.
+    /// The event of a line, if there is something to do.
     fn event(&mut self, line: &RawLine<'_>) -> Option<Event> {
         self.letters.on_listed(&line.key);
         if self.can_be_read_again

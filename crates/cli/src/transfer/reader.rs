@@ -65,7 +65,7 @@ pub(super) struct ListReader {
 
 impl ListReader {
     /// # Errors
-    /// Where it cannot be opened, or is in an encoding that is not UTF-8.
+    /// If it cannot be opened, or is in an encoding that is not UTF-8.
     pub(super) fn open(place: &ListPlace) -> io::Result<Self> {
         let (input, file): (Box<dyn Read + Send>, _) = match place {
             ListPlace::Stdin => (Box::new(io::stdin()), None),

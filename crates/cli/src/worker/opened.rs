@@ -29,7 +29,7 @@ pub(super) struct Opened {
     pub(super) transport: Arc<EventHubsTransport>,
     pub(super) stores: Stores,
     pub(super) files: Arc<dyn BlobStore>,
-    /// Where files come from, where that is no URL of a task.
+    /// Where files come from, if that is no URL of a task.
     pub(super) source: Option<Arc<dyn BlobSource>>,
     /// What goes along with each file.
     pub(super) along: GoesAlong,
@@ -54,7 +54,7 @@ pub(super) enum Needs {
 }
 
 impl Opened {
-    /// Reads the settings and opens what they name; `None` where they cannot be used, which everybody
+    /// Reads the settings and opens what they name; `None` if they cannot be used, which everybody
     /// was told.
     pub(super) async fn new(
         args: &RunArgs,

@@ -24,7 +24,7 @@ pub(super) struct Report {
     /// From the event of a task to its file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) event_to_file: Option<Share>,
-    /// From the event of the first stage to the file, where there were stages before.
+    /// From the event of the first stage to the file, if there were stages before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) first_stage_to_file: Option<Share>,
     /// Tasks there was nothing to do for.

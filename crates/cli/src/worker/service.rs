@@ -132,7 +132,7 @@ fn ending(exit: &ConsumerExit) -> Result<Ending, CommandError> {
 }
 
 /// # Errors
-/// Where the figures are not JSON.
+/// If the figures are not JSON.
 fn print(report: &Report, format: Option<ReportFormat>) -> Result<(), CommandError> {
     match format {
         Some(ReportFormat::Json) => give(as_json(report)?),

@@ -32,7 +32,7 @@ pub(super) struct Look {
     pub(super) dead_letters: u64,
     /// Events that are parked.
     pub(super) parked: usize,
-    /// Events of its partitions that wait, where that is known.
+    /// Events of its partitions that wait, if that is known.
     pub(super) waiting: Option<u64>,
 }
 

@@ -44,49 +44,49 @@ const MAX_JOBS: usize = 5;
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0    all letters are done, or are handed out with --no-wait; also where no letter matches
+  0    all letters are done, or handed out with --no-wait, or no letter matches
   1    the store, the hub or the job cannot be used; go on with --resume
-  2    the command line or the configuration cannot be used
-  3    a part is not done: it failed again, cannot be replayed, or the job stopped before it
+  2    the command line or the settings cannot be used
+  3    some letters are not done: they failed again, cannot be replayed, or the job stopped before them
   4    a Ctrl-C stopped it: go on with --resume
   130  a second Ctrl-C stopped it at once: go on with --resume";
 
-/// Hands letters out again: to the group that they failed in, or to another hub.
+/// Hands letters out again, to the group in which they failed or to another hub.
 ///
 /// Fix the cause first. Then try a few (--canary 10), and watch the rest (--stop-at 10%).
 ///
-/// Without --to, each letter is parked, and the worker that owns its partition handles it again, within half a
-/// minute: no other group sees it, and no right to send is needed. A letter that is done is gone from the store.
-/// One that fails again stays, with its new reason. With --to, letters are published to another hub, and are gone
-/// when the hub has them; every group of that hub gets them.
+/// Without --to, each letter is parked, and the worker that owns its partition handles it within half a minute. No
+/// other group sees it, and no right to send is needed. A letter that is done is deleted from the store.
+/// A letter that fails again stays, with its new reason. With --to, letters are published to another hub, and
+/// deleted when that hub has them. Every group of that hub gets them.
 ///
-/// A replay is a job with a file of its own. Stop it with Ctrl-C, or kill it: --resume goes on, and hands out no
-/// letter twice. Two replays of the same letters share them. What is written anew after the job was made is
-/// not part of it.
+/// A replay is a job with a file of its own. You can stop it with Ctrl-C, or kill it: --resume goes on, and
+/// hands out no letter twice. Two replays of the same letters share them. A letter that is written after the
+/// job was made is not part of it.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXIT_CODES)]
 pub(super) struct ReplayArgs {
-    /// Goes on with this job; all that it needs is in its file
+    /// Goes on with this job. Its file holds all that it needs
     #[arg(long, value_name = "JOB")]
     resume: Option<String>,
-    /// Gives up on this job, which may be of another machine: other jobs can have the letters that it marked
-    /// and that no worker has
+    /// Gives up this job, which may be of another machine. Letters that it marked and that no worker has are
+    /// free for other jobs
     #[arg(long, value_name = "JOB", conflicts_with = "resume")]
     release: Option<String>,
-    /// Waits until every letter has its result, and shows progress: the default
+    /// Waits until every letter has its result, and shows progress. This is the default
     #[arg(long, overrides_with = "no_wait")]
     wait: bool,
-    /// Ends as soon as all letters are handed out; --resume waits for the results later
+    /// Ends as soon as all letters are handed out. --resume waits for the results later
     #[arg(long, conflicts_with_all = ["canary", "stop_at", "at_once"])]
     no_wait: bool,
-    /// Says what would be replayed, and replays nothing
+    /// Shows what would be replayed, and replays nothing
     #[arg(long)]
     dry_run: bool,
-    /// Does not ask the hubs whether they are still those that the letters came from
+    /// Does not ask the hubs whether they were created anew
     #[arg(long)]
     offline: bool,
-    /// Where jobs are kept. Default: `replays` beside the folder of the letters, or longshore-state/replays here
-    /// where letters are in a container
+    /// Where jobs are kept. Default: the folder replays beside the folder of the letters, or
+    /// longshore-state/replays if the letters are in a container
     #[arg(long, value_name = "DIR")]
     jobs: Option<PathBuf>,
     #[command(flatten)]
@@ -98,8 +98,8 @@ pub(super) struct ReplayArgs {
     /// Every letter of the store
     #[arg(long)]
     all: bool,
-    /// Replays the records of this file, which `export` made and you edited, in place of their letters. Body,
-    /// key, properties and annotations are the file's; the letters stay as they are until they are done
+    /// Replays the edited records of this file, which `export` made, in place of their letters. The file
+    /// decides body, key, properties and annotations. The letters stay as they are until they are done
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
 }
@@ -108,19 +108,23 @@ pub(super) struct ReplayArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "How")]
 struct HowArgs {
-    /// Publishes to this hub: a topic of the settings, or a hub of the namespace that all share. Keeps no order
+    /// Publishes to this hub: a topic of the settings, or a hub of the namespace of
+    /// EVENTHUB_CONNECTION_STRING. The order is not kept
     #[arg(long, value_name = "HUB")]
     to: Option<String>,
-    /// So many letters must be done before the rest goes. When one of them fails again, the job stops
+    /// Hands out this many letters first. If one of them fails again, the job stops; if all are done, the
+    /// others follow
     #[arg(long, value_name = "N")]
     canary: Option<usize>,
-    /// Stops the job when more than this share failed again, such as 10% or 0.1; looked at from 20 results on
+    /// Stops the job when more than this share failed again, such as 10% or 0.1. It is checked from 20
+    /// results on
     #[arg(long, value_name = "SHARE", value_parser = share)]
     stop_at: Option<f64>,
-    /// Hands out at most so many letters a second, such as 500 or 0.5
+    /// The most letters that are handed out a second, such as 500 or 0.5
     #[arg(long, value_name = "N", value_parser = rate)]
     rate: Option<f64>,
-    /// Most letters that are handed out and have no result yet. Default: 1000 with --stop-at, else no limit
+    /// The most letters that are handed out and have no result yet. Default: 1000 with --stop-at, otherwise no
+    /// limit
     #[arg(long, value_name = "N", value_parser = crate::count(1_000_000))]
     at_once: Option<usize>,
 }
