@@ -60,7 +60,7 @@ use url::Url;
 pub use failures::FailurePlace;
 pub use files::{FilesContainer, FilesPlace, OpenFiles};
 pub use problem::{Origin, Problem, SettingsError};
-pub use stores::{CheckpointPlace, Stores};
+pub use stores::{CheckpointPlace, InUse, Stores, StoresToRead};
 pub use topics::Topic;
 pub use worker::{DeadLetterPlace, WorkerPlaces};
 
@@ -289,6 +289,16 @@ impl Settings {
     /// credential cannot be opened.
     pub fn open_stores(&self) -> Result<Stores, Error> {
         self.place.open()
+    }
+
+    /// Opens the stores to look at them: of a folder nothing is made or locked, and a worker may have
+    /// it meanwhile. Blocks while it handles files.
+    ///
+    /// # Errors
+    /// `Permanent` where there is no such folder, or it may not be read; `Auth` where the credential
+    /// of a container cannot be opened.
+    pub fn open_stores_to_read(&self) -> Result<StoresToRead, Error> {
+        self.place.open_to_read()
     }
 
     /// The authorities to trust beside the public ones.

@@ -11,8 +11,8 @@ use tokio::time::timeout;
 
 use super::ImportArgs;
 use super::opened::{Opened, WITHOUT_HUB, hub_named};
-use super::table::counted;
 use crate::configured::{refuse, warn};
+use crate::table::counted;
 use crate::terminal::{as_json, give, tell};
 use crate::{CommandError, Ending, ReportFormat, brief};
 use longshore::dead_letter::record::DeadLetterRecord;

@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::super::table::{Side, counted, draw, short};
+use super::super::table::short;
 use super::freeze::Refused;
 use super::is_json;
+use crate::table::{Side, counted, draw};
 use crate::terminal::{as_json, give, result_columns, tell as say};
 use crate::{CommandError, Ending, ReportFormat, brief};
 use longshore::Error;
