@@ -74,7 +74,11 @@ pub(crate) fn read(line: &[u8]) -> Result<OutgoingEvent, String> {
         fields.remove(name);
     }
     let read = EventContent::from_fields(fields).and_then(|content| content.to_outgoing());
-    read.map_err(|error| error_chain(&error).join(": "))
+    read.map_err(|error| {
+        let why = error_chain(&error).join(": ");
+        let operation = format!("could not {}: ", error.operation());
+        why.strip_prefix(&operation).unwrap_or(&why).to_owned()
+    })
 }
 
 /// Where an event was received is not where it goes: nobody is to think so.
