@@ -28,7 +28,8 @@ mod lock;
 mod staged;
 
 pub(crate) use faults::{disk_error, explain};
-use lock::{LOCK_FILE, is_same_file, lock};
+pub(crate) use lock::in_use;
+use lock::{LOCK_FILE, is_same_file, lock, user_of};
 pub(crate) use staged::FolderLock;
 
 /// Begins the name of every temporary file; [`escape`] never begins a name with a dot.
@@ -50,6 +51,8 @@ pub(crate) enum Access {
     Exclusive,
     /// Any number: each write stands alone.
     Shared,
+    /// Only reads, beside whoever uses the folder: it makes nothing, locks nothing and removes nothing.
+    ReadOnly,
 }
 
 /// See the module's description. Paths of its methods are relative to the root.
@@ -64,17 +67,27 @@ pub(crate) struct DurableFolder {
 
 impl DurableFolder {
     /// Opens a folder, creates it where it is missing, and removes the temporary files that
-    /// dead writers left. `operation` names the call in errors.
+    /// dead writers left; [`Access::ReadOnly`] does none of that. `operation` names the call in errors.
     pub(crate) fn open(
         root: PathBuf,
         access: Access,
         operation: &'static str,
     ) -> Result<Self, Error> {
+        if access == Access::ReadOnly {
+            let root = existing_root(&root).map_err(|error| match error.kind() {
+                ErrorKind::NotFound => {
+                    let message = format!("there is no folder {}", root.display());
+                    Error::new(ErrorClass::Permanent, operation, message).with_source(error)
+                }
+                _ => disk_error(operation, &root, error),
+            })?;
+            return Ok(Self { root, durable: Mutex::default(), lock: None });
+        }
         let root = create_root_with(&root, private_file::create_folder)
             .map_err(|error| disk_error(operation, &root, error))?;
         let lock = match access {
             Access::Exclusive => Some(lock(&root, operation)?),
-            Access::Shared => None,
+            Access::Shared | Access::ReadOnly => None,
         };
         let folder = Self { root, durable: Mutex::default(), lock };
         folder
@@ -97,6 +110,12 @@ impl DurableFolder {
 
     pub(crate) fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Who has the folder for itself, of one that is open to be read only: "process 4711". `None` where
+    /// nobody has, or where the file system takes no locks.
+    pub(crate) fn user(&self) -> io::Result<Option<String>> {
+        user_of(&self.root)
     }
 
     /// Replaces a file, or creates it; `Ok` means that it is on the disk. After an error the
@@ -320,6 +339,11 @@ fn create_root_with(
             sync_folder(parent)?;
         }
     }
+    existing_root(&root)
+}
+
+/// The resolved path of a folder that is there.
+fn existing_root(root: &Path) -> io::Result<PathBuf> {
     let root = root.canonicalize()?;
     if root.is_dir() { Ok(root) } else { Err(ErrorKind::NotADirectory.into()) }
 }

@@ -11,7 +11,8 @@
 //! A write is durable when it returns, and whole: killed at any instant, the store holds the
 //! old value or the new one. One process uses a folder at a time; within it, a lock per key
 //! makes compare-and-swap atomic and every call linearizable. The version of a value is its
-//! revision and a hash of the file, so that an edit by hand is a change too.
+//! revision and a hash of the file, so that an edit by hand is a change too. Who only looks reads
+//! beside that process: [`FileCheckpointStore::open_read_only`].
 //!
 //! It does not share a folder between processes: workers on several machines keep their
 //! checkpoints in Blob Storage.
@@ -33,7 +34,7 @@ use super::{
     StoredCheckpoint, VersionToken,
 };
 use crate::checkpoint::host_of;
-use crate::durable_folder::{Access, DurableFolder, disk_error, escape, unescape};
+use crate::durable_folder::{Access, DurableFolder, disk_error, escape, in_use, unescape};
 use crate::error::{Error, ErrorClass};
 use crate::event::{ConsumerGroup, EntityName, Partition, PartitionId};
 
@@ -69,7 +70,38 @@ impl FileCheckpointStore {
     /// written; otherwise as the file system fails.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Self, Error> {
         let folder = DurableFolder::open(dir.into(), Access::Exclusive, OPEN)?;
-        Ok(Self { shared: Arc::new(Shared { folder, key_locks: Mutex::default() }) })
+        let shared = Shared { folder, key_locks: Mutex::default(), is_read_only: false };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Opens a folder that is there to read it, beside the process that has it for itself. Each
+    /// checkpoint is read whole, as its last write left it; two of them may be of different moments.
+    /// Nothing is made, locked or removed, and what would write fails with `Permanent`.
+    ///
+    /// Blocks for the few file operations this takes.
+    ///
+    /// # Errors
+    /// `Permanent` where there is no such folder, or it may not be read; otherwise as the file system
+    /// fails.
+    pub fn open_read_only(dir: impl Into<PathBuf>) -> Result<Self, Error> {
+        let folder = DurableFolder::open(dir.into(), Access::ReadOnly, OPEN)?;
+        let shared = Shared { folder, key_locks: Mutex::default(), is_read_only: true };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Who has the folder for itself, of a store that was
+    /// [opened to be read](Self::open_read_only): "process 4711". `None` where nobody has.
+    ///
+    /// # Errors
+    /// As the file system fails.
+    pub fn user(&self) -> Result<Option<String>, Error> {
+        let folder = &self.shared.folder;
+        folder.user().map_err(|error| disk_error(OPEN, folder.root(), error))
+    }
+
+    /// What [`open`](Self::open) says of a folder that somebody [uses](Self::user).
+    pub fn in_use(&self, user: &str) -> Error {
+        in_use(self.folder(), user, OPEN)
     }
 
     /// The folder, resolved.
@@ -144,6 +176,8 @@ struct Shared {
     folder: DurableFolder,
     /// A lock for each file seen: as many as there are partitions.
     key_locks: Mutex<BTreeMap<PathBuf, Arc<Mutex<()>>>>,
+    /// Another process may have the folder for itself.
+    is_read_only: bool,
 }
 
 impl Shared {
@@ -195,6 +229,10 @@ impl Shared {
         revision: u64,
         checkpoint: Checkpoint,
     ) -> Result<VersionToken, StoreError> {
+        if self.is_read_only {
+            let message = "the folder was opened to be read only";
+            return Err(Error::new(ErrorClass::Permanent, STORE, message).into());
+        }
         let content = Record::new(key, revision, checkpoint).to_json(key)?;
         let (folder, file) = place(key);
         let is_first = !self.folder.root().join(&folder).join(&file).exists();
@@ -212,15 +250,16 @@ impl Shared {
     fn list(&self, scope: &CheckpointScope) -> Result<Vec<Listed>, Error> {
         let failed =
             |folder: &Path, error| disk_error(LIST, &self.folder.root().join(folder), error);
-        let mut folders = vec![scope_folder(scope)];
-        folders.extend(self.other_spellings(scope).map_err(|error| failed(Path::new(""), error))?);
+        let mut folders =
+            self.other_spellings(scope).map_err(|error| failed(Path::new(""), error))?;
+        // Ours last: what another process moves there meanwhile is in one of the two listings.
+        folders.reverse();
+        folders.push(scope_folder(scope));
         let mut places = BTreeMap::new();
         for folder in folders {
             let files =
                 self.folder.files(&folder, SUFFIX).map_err(|error| failed(&folder, error))?;
-            for file in files {
-                places.entry(file).or_insert_with(|| folder.clone());
-            }
+            places.extend(files.into_iter().map(|file| (file, folder.clone())));
         }
         let mut listed: Vec<Listed> =
             places.iter().filter_map(|(file, folder)| self.list_one(scope, folder, file)).collect();
@@ -265,12 +304,16 @@ impl Shared {
         let others = self.other_spellings(&key.scope);
         let others = others.map_err(|error| self.failed(operation, key, error))?;
         let mut furthest: Option<Found> = None;
-        for folder in others {
-            if let Some(found) = self.read_in(&folder, key, operation)?
+        for folder in &others {
+            if let Some(found) = self.read_in(folder, key, operation)?
                 && furthest.as_ref().is_none_or(|other| other.order() < found.order())
             {
                 furthest = Some(found);
             }
+        }
+        if furthest.is_none() && !others.is_empty() && self.is_read_only {
+            // Its owner may have moved it meanwhile.
+            return self.read_in(&place(key).0, key, operation);
         }
         Ok(furthest)
     }

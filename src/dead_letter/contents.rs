@@ -1,13 +1,12 @@
 //! What a record holds of its event, back as it was: the body byte for byte, values with their types.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 
 use super::record::{DeadLetterRecord, READ, bad_data};
 use crate::error::{Error, ErrorClass};
 use crate::event::{
-    AnnotationKey, Annotations, Event, EventParts, OutgoingEvent, Partition, Properties, Value,
+    Annotations, Event, EventParts, OutgoingEvent, Partition, Properties, Value, annotations_of,
+    body_of, properties_of,
 };
 use crate::timestamp::from_rfc3339;
 
@@ -61,13 +60,11 @@ impl DeadLetterRecord {
     /// `BadData` if the record was damaged. `Unreadable` if the event could not be read.
     /// `Permanent` if the body was left out.
     pub fn body(&self) -> Result<Bytes, Error> {
-        match (&self.body_amqp, &self.body_base64, &self.body_text) {
-            (Some(body), ..) => Ok(body.to_bytes()),
-            (_, Some(encoded), _) => BASE64.decode(encoded).map(Bytes::from).map_err(|error| {
+        match body_of(&self.body_amqp, &self.body_base64, &self.body_text) {
+            Some(body) => body.map_err(|error| {
                 bad_data("its body_base64 is not base64; replay the event from elsewhere")
                     .with_source(error)
             }),
-            (.., Some(text)) => Ok(Bytes::copy_from_slice(text.as_bytes())),
             _ if self.body_omitted_bytes.is_some() => Err(Error::new(
                 ErrorClass::Permanent,
                 READ,
@@ -91,10 +88,7 @@ impl DeadLetterRecord {
     /// # Errors
     /// `BadData` if the record was damaged.
     pub fn event_properties(&self) -> Result<Properties, Error> {
-        self.properties
-            .iter()
-            .map(|(name, json)| Ok((name.clone(), self.value("property", name, json)?)))
-            .collect()
+        properties_of(&self.properties, |json| self.value(json)).map_err(bad_data)
     }
 
     /// The annotations of the event, with their types.
@@ -102,16 +96,8 @@ impl DeadLetterRecord {
     /// # Errors
     /// `BadData` if the record was damaged.
     pub fn event_annotations(&self) -> Result<Annotations, Error> {
-        let mut annotations = Annotations::new();
-        for (name, json) in &self.annotations {
-            let value = self.value("annotation", name, json)?;
-            annotations.insert(AnnotationKey::Name(name.clone()), value);
-        }
-        for (number, json) in &self.numbered_annotations {
-            let value = self.value("annotation", &number.to_string(), json)?;
-            annotations.insert(AnnotationKey::Number(*number), value);
-        }
-        Ok(annotations)
+        let (named, numbered) = (&self.annotations, &self.numbered_annotations);
+        annotations_of(named, numbered, |json| self.value(json)).map_err(bad_data)
     }
 
     /// The event as it was received, with all that it held; times have milliseconds.
@@ -150,14 +136,13 @@ impl DeadLetterRecord {
         Ok(event)
     }
 
-    fn value(&self, what: &str, name: &str, json: &serde_json::Value) -> Result<Value, Error> {
-        let value = match json.get("float") {
+    fn value(&self, json: &serde_json::Value) -> Option<Value> {
+        match json.get("float") {
             // What version 1 wrote of a number of 64 bits.
             Some(serde_json::Value::String(text)) if self.version == 1 => {
                 text.parse().ok().map(Value::Double)
             }
             _ => Value::from_json(json),
-        };
-        value.ok_or_else(|| bad_data(format!("its {what} {name:?} is not one of an event")))
+        }
     }
 }

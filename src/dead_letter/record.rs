@@ -7,15 +7,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
 use super::DeadLetter;
 use crate::error::{Error, ErrorClass};
 use crate::event::{
-    AnnotationKey, Annotations, Body, ConsumerGroup, EntityName, Incarnation, MessageProperties,
-    Offset, PartitionId, SequenceNumber, Unreadable,
+    Body, ConsumerGroup, EntityName, EventContent, Incarnation, MessageProperties, Offset,
+    PartitionId, SequenceNumber, Unreadable,
 };
 use crate::outcome::Failure;
 use crate::secret::redacted;
@@ -158,13 +156,16 @@ impl DeadLetterRecord {
     /// [`redacted`]; body, properties and annotations are as they came.
     pub fn new(letter: &DeadLetter) -> Self {
         let event = &letter.event;
-        let body_amqp = event.structured_body().cloned();
-        let (body_text, body_base64) = match std::str::from_utf8(event.body()) {
-            _ if body_amqp.is_some() || event.unreadable().is_some() => (None, None),
-            Ok(text) => (Some(text.to_owned()), None),
-            Err(_) => (None, Some(BASE64.encode(event.body()))),
-        };
-        let (annotations, numbered_annotations) = split(event.annotations());
+        let EventContent {
+            key,
+            message,
+            properties,
+            annotations,
+            numbered_annotations,
+            body_text,
+            body_base64,
+            body_amqp,
+        } = EventContent::of(event);
         let range = event.unreadable().filter(|unreadable| !unreadable.is_exact());
         Self {
             version: Self::VERSION,
@@ -177,13 +178,9 @@ impl DeadLetterRecord {
             enqueued_time: rfc3339(event.enqueued_time()),
             consumer_group: letter.consumer_group.clone(),
             worker: letter.worker.clone(),
-            key: event.key().map(str::to_owned),
-            message: event.message_properties().cloned().unwrap_or_default(),
-            properties: event
-                .properties()
-                .iter()
-                .map(|(name, value)| (name.clone(), value.to_json()))
-                .collect(),
+            key,
+            message,
+            properties,
             annotations,
             numbered_annotations,
             body_text,
@@ -263,20 +260,6 @@ pub(super) fn bad_data(message: impl Into<String>) -> Error {
     Error::new(ErrorClass::BadData, READ, message)
 }
 
-type Json<K> = BTreeMap<K, serde_json::Value>;
-
-/// The annotations by name and by number, as JSON has no objects with numbers for keys.
-fn split(annotations: &Annotations) -> (Json<String>, Json<u64>) {
-    let mut split = (BTreeMap::new(), BTreeMap::new());
-    for (key, value) in annotations {
-        match key {
-            AnnotationKey::Name(name) => split.0.insert(name.clone(), value.to_json()),
-            AnnotationKey::Number(number) => split.1.insert(*number, value.to_json()),
-        };
-    }
-    split
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -287,7 +270,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::event::{Event, EventParts, MessageId, OutgoingEvent, Partition, Value};
+    use crate::event::{
+        AnnotationKey, Event, EventParts, MessageId, OutgoingEvent, Partition, Value,
+    };
     use crate::outcome::{Blame, Failure};
 
     fn record(parts: EventParts) -> DeadLetterRecord {

@@ -4,6 +4,7 @@
 //! partition are ordered by [`SequenceNumber`]; an [`Offset`] is an opaque string of the
 //! service, carried along for stores that other SDKs read, and never parsed or compared here.
 
+mod content;
 mod json;
 mod message;
 mod outgoing;
@@ -20,6 +21,8 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+pub use content::EventContent;
+pub(crate) use content::{annotations_of, body_of, properties_of};
 pub use message::{AnnotationKey, Annotations, Body, MessageProperties};
 pub use outgoing::OutgoingEvent;
 pub use value::{Described, Descriptor, MAX_NESTING, MessageId, Value};

@@ -61,7 +61,7 @@ use url::Url;
 pub use failures::FailurePlace;
 pub use files::{FilesContainer, FilesPlace, OpenFiles};
 pub use problem::{Origin, Problem, SettingsError};
-pub use stores::{CheckpointPlace, Stores};
+pub use stores::{CheckpointPlace, InUse, Stores, StoresToRead};
 pub use topics::Topic;
 pub use worker::{DeadLetterPlace, WorkerPlaces};
 
@@ -287,6 +287,16 @@ impl Settings {
     /// opened.
     pub fn open_stores(&self) -> Result<Stores, Error> {
         self.place.open()
+    }
+
+    /// Opens the stores to look at them: nothing is made or locked in a folder, and a worker may have
+    /// it meanwhile. Blocks while it handles files.
+    ///
+    /// # Errors
+    /// `Permanent` if there is no such folder, or if it may not be read; `Auth` if the credential
+    /// of a container cannot be opened.
+    pub fn open_stores_to_read(&self) -> Result<StoresToRead, Error> {
+        self.place.open_to_read()
     }
 
     /// The certificate authorities to trust in addition to the public ones.

@@ -43,6 +43,28 @@ pub struct Stores {
     pub leases: Option<Arc<dyn LeaseStore>>,
 }
 
+/// The stores of a worker, opened to be looked at.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct StoresToRead {
+    /// The checkpoints. What would write them fails with `Permanent` in a folder.
+    pub checkpoints: Arc<dyn CheckpointStore>,
+    /// The leases; `None` where the checkpoints are in a folder.
+    pub leases: Option<Arc<dyn LeaseStore>>,
+    /// Who has the folder for itself; `None` where nobody has, and of a container, which is shared.
+    pub in_use: Option<InUse>,
+}
+
+/// That a folder of checkpoints is in use.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct InUse {
+    /// By whom: "process 4711".
+    pub user: String,
+    /// What [`Settings::open_stores`](super::Settings::open_stores) fails with meanwhile.
+    pub refusal: Arc<Error>,
+}
+
 /// A place, with what opens it.
 #[derive(Clone, Debug)]
 pub(super) enum Place {
@@ -65,6 +87,23 @@ impl Place {
                 Ok(Stores { checkpoints, leases: None })
             }
             Place::Container(container) => container.open(),
+        }
+    }
+
+    pub(super) fn open_to_read(&self) -> Result<StoresToRead, Error> {
+        match self {
+            Place::Folder(path) => {
+                let store = FileCheckpointStore::open_read_only(path)?;
+                let in_use = store.user()?.map(|user| {
+                    let refusal = Arc::new(store.in_use(&user));
+                    InUse { user, refusal }
+                });
+                Ok(StoresToRead { checkpoints: Arc::new(store), leases: None, in_use })
+            }
+            Place::Container(container) => {
+                let Stores { checkpoints, leases } = container.open()?;
+                Ok(StoresToRead { checkpoints, leases, in_use: None })
+            }
         }
     }
 }

@@ -29,6 +29,50 @@ pub(super) struct ConfigArgs {
     worker: Option<String>,
 }
 
+/// Which hub, and where its settings come from.
+#[derive(Args, Debug)]
+pub(super) struct HubArgs {
+    /// A topic of the settings, or a hub of the namespace that all share. Default: the hub that the
+    /// settings name for all, EVENTHUB_ENTITY_NAME
+    #[arg(long, value_name = "NAME", conflicts_with = "worker")]
+    hub: Option<String>,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+impl HubArgs {
+    /// As [`ConfigArgs::read`], of the hub that is asked for.
+    pub(super) async fn read(
+        &self,
+        report: Option<ReportFormat>,
+        without_hub: &str,
+    ) -> Result<Option<Configured>, CommandError> {
+        let Some(hub) = &self.hub else { return self.config.read(report, without_hub).await };
+        let settings = match self.config.load(without_hub) {
+            Ok(settings) => settings,
+            Err(problems) => {
+                refuse(&problems, report);
+                return Ok(None);
+            }
+        };
+        warn(&settings);
+        let settings = settings.fetched().await?;
+        let (namespace, entity) = hub_named(&settings, hub)?;
+        Ok(Some(Configured { settings, namespace, entity }))
+    }
+}
+
+/// The hub of a topic, or the one of this name in the namespace that all share.
+pub(super) fn hub_named(
+    settings: &Settings,
+    hub: &str,
+) -> Result<(Namespace, EntityName), CommandError> {
+    Ok(match settings.topic(hub) {
+        Ok(topic) => (settings.namespace_of(topic)?, topic.entity().clone()),
+        Err(_no_topic) => (settings.namespace()?, hub.into()),
+    })
+}
+
 /// A hub to connect to.
 pub(super) struct Configured {
     pub(super) settings: Settings,

@@ -1,7 +1,7 @@
 //! The `longshore` command: what it takes, what it prints, how it exits.
 //!
 //! Results go to stdout, everything else to stderr. Exit codes: 0, all is done; 1, the environment
-//! stopped the run (a full disk, a folder that is a file); 2, the command line or the configuration
+//! stopped the run (a full disk, a folder that is a file), or the result could not be written; 2, the command line or the configuration
 //! cannot be used; 3, a part was not done: tasks became dead letters, partitions were refused or had
 //! stopped; 4, a Ctrl-C was drained and work is left; 130, a Ctrl-C that was not drained: a second, or one
 //! of the demo; 143, the same of SIGTERM. A worker has no end, so one that is drained is done (0), unless
@@ -12,17 +12,22 @@ mod configured;
 mod dead_letters;
 mod demo;
 mod emulator;
+mod event_line;
 mod failing;
 mod file_server;
 mod job;
 mod json;
 mod little_memory;
 mod log;
+mod logs;
 mod parked;
 mod place;
 mod progress;
 mod report;
+mod send;
 mod signals;
+mod table;
+mod tail;
 mod terminal;
 mod test;
 mod transfer;
@@ -70,6 +75,8 @@ enum Command {
     Demo(DemoArgs),
     Emulator(emulator::EmulatorArgs),
     Parked(parked::ParkedArgs),
+    Send(send::SendArgs),
+    Tail(tail::TailArgs),
     Test(test::TestArgs),
     Transfer(TransferArgs),
     Worker(worker::WorkerArgs),
@@ -413,6 +420,8 @@ pub fn main() -> ExitCode {
             Command::Demo(args) => demo::run(args).await,
             Command::Emulator(args) => emulator::run(args).await,
             Command::Parked(args) => parked::run(args).await,
+            Command::Send(args) => send::run(args).await,
+            Command::Tail(args) => tail::run(args).await,
             Command::Test(args) => test::run(args).await,
             Command::Transfer(args) => transfer::run(args).await,
             Command::Worker(args) => worker::run(args).await,
@@ -420,7 +429,12 @@ pub fn main() -> ExitCode {
     });
     // What is still blocked in a system call does not keep us.
     runtime.shutdown_timeout(Duration::from_secs(1));
+    let lost = terminal::lost();
+    if let Some(error) = &lost {
+        tell(format_args!("the result cannot be written to stdout: {error}"));
+    }
     match ended {
+        Ok(Ending::Done) if lost.is_some() => ExitCode::FAILURE,
         Ok(Ending::Done) => ExitCode::SUCCESS,
         Ok(Ending::Unusable) => ExitCode::from(2),
         Ok(Ending::SomeFailed) => ExitCode::from(3),

@@ -37,6 +37,8 @@ pub(super) enum Unit {
     Files,
     /// Their bytes say nothing: the rate is theirs.
     Letters,
+    /// As well; of a hub whose logs are asked.
+    Partitions,
 }
 
 /// Where a run stands.
@@ -69,7 +71,7 @@ impl Standing {
     fn amount(&self) -> u64 {
         match self.unit {
             Unit::Files => self.bytes,
-            Unit::Letters => self.settled(),
+            Unit::Letters | Unit::Partitions => self.settled(),
         }
     }
 
@@ -139,12 +141,13 @@ fn left(elapsed: Duration, standing: &Standing, bytes_per_second: Option<f64>) -
 fn parts(standing: &Standing, outlook: &Outlook) -> Vec<String> {
     let rate = outlook.per_second.map(|rate| match standing.unit {
         Unit::Files => format!("{}/s", size(rate as u64)),
-        Unit::Letters => format!("{rate:.0}/s"),
+        Unit::Letters | Unit::Partitions => format!("{rate:.0}/s"),
     });
     let left = outlook.left.map(|left| format!("ETA {}", clock(left)));
     let (unit, failed, running, bytes) = match standing.unit {
         Unit::Files => ("files", "failed", "running", Some(size(standing.bytes))),
         Unit::Letters => ("letters", "not done", "with the workers", None),
+        Unit::Partitions => ("partitions", "not answered", "asked", None),
     };
     let failed = (standing.failed > 0).then(|| format!("{} {failed}", standing.failed));
     let running = (standing.running > 0).then(|| format!("{} {running}", standing.running));

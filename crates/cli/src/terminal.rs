@@ -8,7 +8,7 @@
 use std::env;
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal, Write as _};
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use console::Term;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
@@ -34,6 +34,9 @@ static BARS: LazyLock<Option<MultiProgress>> = LazyLock::new(|| {
     })
 });
 
+/// Why a result was lost, where one was.
+static LOST: Mutex<Option<io::Error>> = Mutex::new(None);
+
 /// Tells the person at the terminal. One who hung up is no reason to stop.
 pub(super) fn tell(message: impl fmt::Display) {
     let line = format!("longshore: {}\n", harmless(&message.to_string(), Breaks::Escaped));
@@ -42,7 +45,8 @@ pub(super) fn tell(message: impl fmt::Display) {
     });
 }
 
-/// Gives a result of one or more lines, to whoever is there to take it.
+/// Gives a result of one or more lines, to whoever is there to take it. What nobody takes is
+/// [`lost`].
 pub(super) fn give(result: impl fmt::Display) {
     write_result(&harmless(&result.to_string(), Breaks::Kept));
 }
@@ -68,8 +72,34 @@ pub(super) fn give_picture(lines: &[String]) {
 
 fn write_result(text: &str) {
     beside_bars(|| {
-        let _gone = writeln!(io::stdout().lock(), "{text}");
+        if let Err(error) = writeln!(io::stdout().lock(), "{text}") {
+            LOST.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        }
     });
+}
+
+/// Why a result did not reach stdout. A reader who has gone away has had enough, and is no reason.
+pub(super) fn lost() -> Option<io::Error> {
+    let lost = LOST.lock().unwrap_or_else(PoisonError::into_inner).take();
+    lost.filter(|error| error.kind() != io::ErrorKind::BrokenPipe)
+}
+
+/// Whether the reader of stdout has gone away, as that of a pipe may.
+pub(super) fn is_stdout_gone() -> bool {
+    #[cfg(unix)]
+    {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let stdout = io::stdout();
+        let mut looks = [PollFd::new(&stdout, PollFlags::empty())];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let polled = poll(&mut looks, Some(&at_once));
+        let gone = PollFlags::ERR | PollFlags::HUP;
+        polled.is_ok() && looks.iter().any(|look| look.revents().intersects(gone))
+    }
+    #[cfg(not(unix))]
+    {
+        false
+    }
 }
 
 /// Takes the bars away for good: the process ends now.

@@ -134,6 +134,14 @@ impl EventHubsTransport {
             properties: SharedAnswer::default(),
         }))
     }
+
+    /// Another transport of the same hub and consumer group, with connections and a
+    /// [pace](MANAGEMENT_CALLS_A_SECOND) of its own: for who reads many properties over slow networks,
+    /// and keeps to the pace of the service for all of its transports.
+    pub fn another(&self) -> Self {
+        let Hub { namespace, entity, consumer_group, .. } = &*self.0;
+        Self::new(namespace.clone(), entity.clone(), consumer_group.clone())
+    }
 }
 
 /// Makes a call in a task of its own, which ends when nobody waits for it any more. Callers share

@@ -1,10 +1,10 @@
 //! `set` and `reset`: a checkpoint at another place of the log.
 
 use super::guarded::{Change, Guarded, Written, forced_note};
-use super::opened::{Missing, Opened, WITHOUT_HUB};
+use super::opened::{Opened, WITHOUT_HUB};
 use super::outcome::{Outcome, Report, holes_note};
 use super::place::located;
-use super::{Force, ResetArgs, SetArgs, Which};
+use super::{Force, ForceArgs, ResetArgs, SetArgs, Which};
 use crate::{CommandError, Ending, brief};
 use longshore::checkpoint_store::Checkpoint;
 use longshore::error::ErrorClass;
@@ -18,10 +18,10 @@ pub(super) async fn set(args: SetArgs) -> Result<Ending, CommandError> {
     let Some(configured) = common.config.read(common.report, WITHOUT_HUB).await? else {
         return Ok(Ending::Unusable);
     };
-    let opened = Opened::new(configured, Missing::Created)?;
+    let opened = Opened::new(configured, force.purpose())?;
     let which = Which::These(vec![PartitionId::from(partition)]);
     let to = ResetTo::Settled(SequenceNumber(sequence));
-    let report = change(&opened, which, to, force.force.into()).await?;
+    let report = change(&opened, which, to, force).await?;
     report.give(&opened, common.report)
 }
 
@@ -30,13 +30,13 @@ pub(super) async fn reset(args: ResetArgs) -> Result<Ending, CommandError> {
     let Some(configured) = common.config.read(common.report, WITHOUT_HUB).await? else {
         return Ok(Ending::Unusable);
     };
-    let opened = Opened::new(configured, Missing::Created)?;
+    let opened = Opened::new(configured, force.purpose())?;
     let which = if all {
         Which::All
     } else {
         Which::These(partition.into_iter().map(PartitionId::from).collect())
     };
-    let report = change(&opened, which, ResetTo::Next(to.0), force.force.into()).await?;
+    let report = change(&opened, which, ResetTo::Next(to.0), force).await?;
     report.give(&opened, common.report)
 }
 
@@ -44,7 +44,7 @@ async fn change(
     opened: &Opened,
     which: Which,
     to: ResetTo,
-    force: Force,
+    args: ForceArgs,
 ) -> Result<Report, CommandError> {
     let hub = opened.transport.hub_properties().await?;
     let partitions = match which {
@@ -55,8 +55,9 @@ async fn change(
             these
         }
     };
-    let guarded = Guarded::new(opened, force).await?;
-    let mut report = Report::default();
+    let force = args.force();
+    let guarded = Guarded::new(opened, force, args.writes()).await?;
+    let mut report = Report::new(args.writes());
     for partition in partitions {
         let outcome = if hub.partitions.contains(&partition) {
             change_one(&guarded, opened, &partition, to, hub.incarnation, force).await

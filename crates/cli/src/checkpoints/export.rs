@@ -6,9 +6,9 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::opened::{Missing, Opened, WITHOUT_HUB};
-use super::table::counted;
+use super::opened::{Opened, Purpose, WITHOUT_HUB};
 use super::{ExportArgs, line};
+use crate::table::counted;
 use crate::terminal::{as_json, give, give_all, tell};
 use crate::{CommandError, Ending, ReportFormat, brief};
 use longshore::private_file;
@@ -18,7 +18,7 @@ pub(super) async fn run(args: ExportArgs) -> Result<Ending, CommandError> {
     let Some(configured) = config.read(report, WITHOUT_HUB).await? else {
         return Ok(Ending::Unusable);
     };
-    let opened = Opened::new(configured, Missing::Refused)?;
+    let opened = Opened::new(configured, Purpose::Look)?;
     let mut lines = String::new();
     let (mut checkpoints, mut unreadable) = (0, Vec::new());
     for (partition, stored) in opened.list().await? {

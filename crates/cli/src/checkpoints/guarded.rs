@@ -13,9 +13,9 @@ use std::time::{Duration, SystemTime};
 use rand::Rng;
 use tokio::time::{Instant, sleep};
 
-use super::Force;
 use super::opened::Opened;
 use super::table::owner_text;
+use super::{Force, Writes};
 use crate::{CommandError, brief};
 use longshore::checkpoint_store::{
     Checkpoint, CheckpointKey, Expected, StoreError, StoredCheckpoint, WriteId,
@@ -59,6 +59,7 @@ pub(super) struct Change {
 pub(super) struct Guarded<'a> {
     opened: &'a Opened,
     force: Force,
+    writes: Writes,
     /// The last listing of the leases, for its heartbeats, and when it was asked for.
     heard: Mutex<Option<(Instant, Arc<LeaseListing>)>>,
 }
@@ -66,15 +67,20 @@ pub(super) struct Guarded<'a> {
 impl<'a> Guarded<'a> {
     /// Looks at the leases, so that what is wrong with their store is known before the first
     /// write.
-    pub(super) async fn new(opened: &'a Opened, force: Force) -> Result<Self, CommandError> {
-        let guarded = Self { opened, force, heard: Mutex::default() };
+    pub(super) async fn new(
+        opened: &'a Opened,
+        force: Force,
+        writes: Writes,
+    ) -> Result<Self, CommandError> {
+        let guarded = Self { opened, force, writes, heard: Mutex::default() };
         match guarded.listen().await {
             Err(error) if force == Force::Off => Err(CommandError::new(error)),
             _ => Ok(guarded),
         }
     }
 
-    /// Writes what `make` makes of the stored checkpoint; of one that changed meanwhile, again.
+    /// Writes what `make` makes of the stored checkpoint; of one that changed meanwhile, again. Where
+    /// writes are [dry](Writes::Dry), says what would be written.
     pub(super) async fn write(
         &self,
         partition: &PartitionId,
@@ -111,9 +117,11 @@ impl<'a> Guarded<'a> {
                 None => (None, Expected::Absent),
             };
             let after = make(before.as_ref(), write_id);
-            let written = self.opened.checkpoints.store(&key, &after, &expected).await;
             let change = Change { before, after, owner, over_unreadable: None };
-            match written {
+            if self.writes == Writes::Dry {
+                return Written::Done(Box::new(change));
+            }
+            match self.opened.checkpoints.store(&key, &change.after, &expected).await {
                 Ok(_version) => return Written::Done(Box::new(change)),
                 Err(StoreError::Conflict) => why = StoreError::Conflict.to_string(),
                 Err(StoreError::Failed(error)) if may_pass(&error) => {
@@ -146,10 +154,17 @@ impl<'a> Guarded<'a> {
         let mut after = make(None, write_id);
         let above_all = u64::try_from(unix_millis(SystemTime::now())).unwrap_or(0);
         after.reset_generation = after.reset_generation.max(above_all);
-        match self.opened.checkpoints.overwrite_unreadable(key, &after).await {
-            Ok(_version) => {
-                let over_unreadable =
-                    Some(format!("what was there is gone: {}", brief(unreadable)));
+        let (written, what) = match self.writes {
+            Writes::Dry => (Ok(()), "what is there would be gone"),
+            Writes::Done => {
+                let store = &self.opened.checkpoints;
+                let written = store.overwrite_unreadable(key, &after).await;
+                (written.map(drop), "what was there is gone")
+            }
+        };
+        match written {
+            Ok(()) => {
+                let over_unreadable = Some(format!("{what}: {}", brief(unreadable)));
                 let change = Change { before: None, after, owner, over_unreadable };
                 Written::Done(Box::new(change))
             }
@@ -368,6 +383,7 @@ mod tests {
             leases: Some(leases),
             lease_options: LeaseOptions::default(),
             place: "memory".to_owned(),
+            in_use_by: None,
             policy: Policy {
                 start_position: StartPosition::Earliest,
                 position_lost: PositionLost::Earliest,
@@ -384,7 +400,7 @@ mod tests {
             left: AtomicUsize::new(times),
         };
         let opened = opened(Arc::new(store), leases);
-        let guarded = Guarded::new(&opened, force).await.expect("in memory");
+        let guarded = Guarded::new(&opened, force, Writes::Done).await.expect("in memory");
         let partition = "0".into();
         let write = guarded.write(&partition, |stored, write_id| {
             reset(stored, Position::at(5), Incarnation(7), write_id)
@@ -521,7 +537,7 @@ mod tests {
             own(partition, "dead").await;
         }
         clock.0.store(100, Ordering::SeqCst);
-        let guarded = Guarded::new(&opened, Force::Off).await.expect("in memory");
+        let guarded = Guarded::new(&opened, Force::Off, Writes::Done).await.expect("in memory");
         let write = async |partition| {
             let make = |stored: Option<&Checkpoint>, write_id| {
                 reset(stored, Position::at(5), Incarnation(7), write_id)

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::change::beyond_end;
 use super::guarded::{Guarded, Written, forced_note};
-use super::opened::{Missing, Opened, WITHOUT_HUB};
+use super::opened::{Opened, WITHOUT_HUB};
 use super::outcome::{Outcome, Report};
 use super::place::{located, without_offset};
 use super::{Force, ImportArgs, line};
@@ -22,7 +22,7 @@ use longshore::transport::Transport;
 const MOST_BYTES: u64 = 64 << 20;
 
 pub(super) async fn run(args: ImportArgs) -> Result<Ending, CommandError> {
-    let ImportArgs { from, force, common } = args;
+    let ImportArgs { from, force: args, common } = args;
     let Some(configured) = common.config.read(common.report, WITHOUT_HUB).await? else {
         return Ok(Ending::Unusable);
     };
@@ -34,7 +34,7 @@ pub(super) async fn run(args: ImportArgs) -> Result<Ending, CommandError> {
             return Ok(Ending::Unusable);
         }
     };
-    let opened = Opened::new(configured, Missing::Created)?;
+    let opened = Opened::new(configured, args.purpose())?;
     let mut kept = match line::read(&text, &opened.scope) {
         Ok(kept) => kept,
         Err(mut wrong) => {
@@ -44,14 +44,14 @@ pub(super) async fn run(args: ImportArgs) -> Result<Ending, CommandError> {
             return Ok(Ending::Unusable);
         }
     };
-    let force = force.into();
+    let force = args.force();
     let mut wrong = match force {
         Force::Off => compare(&opened, &kept).await?,
         Force::On => BTreeMap::new(),
     };
-    let guarded = Guarded::new(&opened, force).await?;
+    let guarded = Guarded::new(&opened, force, args.writes()).await?;
     let mut unknown = look_up(&opened, &mut kept).await;
-    let mut report = Report::default();
+    let mut report = Report::new(args.writes());
     for (partition, kept) in kept {
         if let Some(outcome) = wrong.remove(&partition) {
             report.add(&partition, outcome);

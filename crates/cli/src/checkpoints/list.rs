@@ -1,20 +1,21 @@
 //! `list`: every partition that the hub, the checkpoints or the leases know.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 use serde_json::json;
 
-use super::opened::{Missing, Opened, WITHOUT_HUB};
+use super::opened::{Opened, Purpose, WITHOUT_HUB};
 use super::row::{Asked, Row};
 use super::{ListArgs, table};
-use crate::terminal::{as_json, give, tell};
+use crate::logs::{self, Answer};
+use crate::terminal::{as_json, give, result_columns, tell};
 use crate::{CommandError, Ending, ReportFormat, brief};
 use longshore::checkpoint_store::StoredCheckpoint;
 use longshore::error::Error;
 use longshore::event::PartitionId;
 use longshore::hub::HubProperties;
-use longshore::lease_store::LeaseListing;
+use longshore::lease_store::{LeaseListing, StoredOwnership};
 use longshore::state::lag::service_time;
 use longshore::timestamp::unix_millis;
 use longshore::transport::Transport;
@@ -24,7 +25,7 @@ pub(super) async fn run(args: ListArgs) -> Result<Ending, CommandError> {
     let Some(configured) = common.config.read(common.report, WITHOUT_HUB).await? else {
         return Ok(Ending::Unusable);
     };
-    let opened = Opened::new(configured, Missing::Refused)?;
+    let opened = Opened::new(configured, Purpose::Look)?;
     let listed = opened.list().await?;
     let (leases, leases_error) = match opened.look().await {
         Ok(leases) => (leases, None),
@@ -50,7 +51,13 @@ pub(super) async fn run(args: ListArgs) -> Result<Ending, CommandError> {
             report.insert("partitions".to_owned(), json!(rows));
             give(as_json(&report)?);
         }
-        None => give(table::draw(&opened.title(), &rows, opened.policy, leases.is_some())),
+        None => give(table::draw(
+            &opened.title(),
+            &rows,
+            opened.policy,
+            leases.is_some(),
+            result_columns(),
+        )),
     }
     let mut is_whole = !rows.iter().any(Row::is_incomplete);
     for (what, error) in [
@@ -72,54 +79,43 @@ async fn rows(
     ahead: i64,
     hub: Option<&HubProperties>,
 ) -> Vec<Row> {
-    let of_hub = hub.map(|hub| hub.partitions.clone()).unwrap_or_default();
-    let owned = leases.iter().flat_map(|listing| &listing.ownerships).map(|(id, _)| id.clone());
-    let mut others: Vec<PartitionId> =
-        stored.keys().cloned().chain(owned).filter(|id| !of_hub.contains(id)).collect();
+    let of_hub: &[PartitionId] = hub.map_or(&[], |hub| &hub.partitions);
+    let ownerships = leases.iter().flat_map(|listing| &listing.ownerships);
+    let owned: BTreeMap<&PartitionId, &StoredOwnership> =
+        ownerships.map(|(id, stored)| (id, stored)).collect();
+    let known: BTreeSet<&PartitionId> = of_hub.iter().collect();
+    let others: BTreeSet<&PartitionId> = stored.keys().chain(owned.keys().copied()).collect();
+    let mut others: Vec<PartitionId> = others.difference(&known).copied().cloned().collect();
     // 2 before 10.
     others.sort_by(|one, other| {
         (one.as_str().len(), one.as_str()).cmp(&(other.as_str().len(), other.as_str()))
     });
-    others.dedup();
-    let mut lost = None;
+    let asked = match hub {
+        Some(hub) => ask(opened, hub, ahead).await,
+        None => Vec::new(),
+    };
+    let others = others.into_iter().map(|id| match hub {
+        Some(_) => (id, Asked::NotThere),
+        None => (id, Asked::Nothing),
+    });
     let mut rows = Vec::new();
-    for partition in of_hub.iter().chain(&others) {
-        let asked = match hub {
-            None => Asked::Nothing,
-            Some(hub) if hub.partitions.contains(partition) => {
-                ask(opened, hub, partition, ahead, &mut lost).await
-            }
-            Some(_) => Asked::NotThere,
-        };
-        let owner = leases.and_then(|listing| opened.owner(listing, partition));
-        rows.push(Row::new(opened.policy, partition, stored.remove(partition), owner, asked));
+    for (partition, asked) in of_hub.iter().cloned().zip(asked).chain(others) {
+        let owner = leases
+            .zip(owned.get(&partition))
+            .and_then(|(listing, stored)| opened.owner_by(stored, listing));
+        rows.push(Row::new(opened.policy, &partition, stored.remove(&partition), owner, asked));
     }
     rows
 }
 
-/// Asks for a log, unless the hub went away at an earlier one.
-async fn ask(
-    opened: &Opened,
-    hub: &HubProperties,
-    partition: &PartitionId,
-    ahead: i64,
-    lost: &mut Option<String>,
-) -> Asked {
-    if let Some(why) = lost {
-        return Asked::Failed(why.clone());
-    }
-    match opened.transport.log_properties(partition).await {
-        Ok(log) => Asked::Log {
-            log,
-            incarnation: hub.incarnation,
-            now: service_time(SystemTime::now(), ahead),
-        },
-        Err(error) => {
-            let why = format!("its log is not known: {}", brief(&error));
-            if error.class().is_retryable() {
-                *lost = Some(why.clone());
-            }
-            Asked::Failed(why)
+/// What the logs of the hub say, in its order.
+async fn ask(opened: &Opened, hub: &HubProperties, ahead: i64) -> Vec<Asked> {
+    let answers = logs::ask(&opened.transport, &hub.partitions).await;
+    let asked = answers.into_iter().map(|answer| match answer {
+        Ok(Answer { log, at }) => {
+            Asked::Log { log, incarnation: hub.incarnation, now: service_time(at, ahead) }
         }
-    }
+        Err(why) => Asked::Failed(format!("its log is not known: {why}")),
+    });
+    asked.collect()
 }

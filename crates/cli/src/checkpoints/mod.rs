@@ -29,6 +29,7 @@ use std::str::FromStr;
 
 use clap::{ArgGroup, Args, Subcommand};
 
+use self::opened::Purpose;
 use super::configured::ConfigArgs;
 use super::{CommandError, Ending, ReportFormat};
 use longshore::event::{PartitionId, StartPosition};
@@ -38,8 +39,8 @@ use longshore::settings::value;
 ///
 /// These commands read the variables of a worker: the hub, the consumer group, and the place of the
 /// checkpoints, LONGSHORE_CHECKPOINT_CONTAINER or LONGSHORE_CHECKPOINT_FOLDER; see
-/// docs/configuration.md. One process uses a folder, so stop its worker first. Workers that use a
-/// container may run meanwhile.
+/// docs/configuration.md. While a worker runs, the checkpoints in its folder can be listed and exported,
+/// but not changed. Workers that use a container may run meanwhile.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXIT_CODES)]
 pub(super) struct CheckpointsArgs {
@@ -135,6 +136,9 @@ struct ForceArgs {
     /// checkpoint that cannot be read
     #[arg(long)]
     force: bool,
+    /// Says what would be written, and writes nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// Writes all checkpoints as lines of JSON.
@@ -167,9 +171,8 @@ struct ImportArgs {
     /// The file, of 64 MiB at most
     #[arg(long, value_name = "FILE")]
     from: PathBuf,
-    /// Also writes if an owner is alive, and over a checkpoint that cannot be read
-    #[arg(long)]
-    force: bool,
+    #[command(flatten)]
+    force: ForceArgs,
     #[command(flatten)]
     common: CommonArgs,
 }
@@ -196,9 +199,25 @@ enum Force {
     On,
 }
 
-impl From<bool> for Force {
-    fn from(force: bool) -> Self {
-        if force { Force::On } else { Force::Off }
+/// Whether anything is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Writes {
+    Done,
+    /// They are only said.
+    Dry,
+}
+
+impl ForceArgs {
+    fn force(self) -> Force {
+        if self.force { Force::On } else { Force::Off }
+    }
+
+    fn writes(self) -> Writes {
+        if self.dry_run { Writes::Dry } else { Writes::Done }
+    }
+
+    fn purpose(self) -> Purpose {
+        Purpose::of_change(self.dry_run)
     }
 }
 

@@ -3,16 +3,18 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::configured::Configured;
 use crate::{CommandError, brief};
+use longshore::checkpoint_store::memory::MemoryCheckpointStore;
 use longshore::checkpoint_store::{CheckpointScope, CheckpointStore, Listed};
 use longshore::config::{LeaseOptions, PositionLost};
-use longshore::event::{PartitionId, StartPosition};
+use longshore::error::Error;
+use longshore::event::StartPosition;
 use longshore::lease_store::{CheckpointKey, LeaseListing, LeaseStore, StoredOwnership};
 use longshore::settings::CheckpointPlace;
-use longshore::state::owner::{Owner, owner_by, owner_of};
+use longshore::state::owner::{Owner, owner_by};
 use longshore::transport::Transport;
 use longshore::transport::event_hubs::EventHubsTransport;
 
@@ -27,6 +29,8 @@ pub(super) struct Opened {
     pub(super) lease_options: LeaseOptions,
     /// Where checkpoints are, without a secret.
     pub(super) place: String,
+    /// Who has the folder of checkpoints for itself meanwhile.
+    pub(super) in_use_by: Option<String>,
     pub(super) policy: Policy,
 }
 
@@ -39,28 +43,57 @@ pub(super) struct Policy {
     pub(super) position_lost: PositionLost,
 }
 
-/// Whether a folder that is not there is made.
+/// What the stores are opened for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Missing {
-    /// Who reads from it is in the wrong place.
-    Refused,
-    Created,
+pub(super) enum Purpose {
+    /// Reads, beside a worker that has the folder. A folder that is not there is refused: who reads from
+    /// it is in the wrong place.
+    Look,
+    /// Writes. A folder that is not there is made, and one that a worker has is refused.
+    Change,
+    /// Reads what a change would do, and is refused where that is. A folder that is not there has no
+    /// checkpoints.
+    DryRun,
+}
+
+impl Purpose {
+    /// Of a command that changes something.
+    pub(super) fn of_change(dry_run: bool) -> Self {
+        if dry_run { Self::DryRun } else { Self::Change }
+    }
 }
 
 impl Opened {
-    pub(super) fn new(configured: Configured, missing: Missing) -> Result<Self, CommandError> {
+    pub(super) fn new(configured: Configured, purpose: Purpose) -> Result<Self, CommandError> {
         let Configured { settings, namespace, entity } = configured;
-        let place = match settings.checkpoint_place() {
-            CheckpointPlace::Folder(path) => {
-                let path = std::path::absolute(&path).unwrap_or(path);
-                if missing == Missing::Refused && !path.exists() {
-                    return Err(no_folder(&path));
-                }
-                path.display().to_string()
+        let failed = |error: &Error| CommandError::new(brief(error));
+        let (mut place, mut is_there) = (settings.checkpoint_place().to_string(), true);
+        if let CheckpointPlace::Folder(path) = settings.checkpoint_place() {
+            let path = std::path::absolute(&path).unwrap_or(path);
+            is_there = path.exists();
+            if purpose == Purpose::Look && !is_there {
+                return Err(no_folder(&path));
             }
-            container => container.to_string(),
+            place = path.display().to_string();
+        }
+        let mut in_use_by = None;
+        let (checkpoints, leases): (Arc<dyn CheckpointStore>, _) = match purpose {
+            Purpose::Change => {
+                let stores = settings.open_stores().map_err(|error| failed(&error))?;
+                (stores.checkpoints, stores.leases)
+            }
+            Purpose::DryRun if !is_there => (Arc::new(MemoryCheckpointStore::new()), None),
+            Purpose::Look | Purpose::DryRun => {
+                let stores = settings.open_stores_to_read().map_err(|error| failed(&error))?;
+                if let Some(in_use) = stores.in_use {
+                    if purpose == Purpose::DryRun {
+                        return Err(failed(&in_use.refusal));
+                    }
+                    in_use_by = Some(in_use.user);
+                }
+                (stores.checkpoints, stores.leases)
+            }
         };
-        let stores = settings.open_stores().map_err(|error| CommandError::new(brief(&error)))?;
         let options = settings.consumer_options();
         let transport =
             EventHubsTransport::new(namespace, entity, settings.consumer_group().clone());
@@ -71,10 +104,11 @@ impl Opened {
                 consumer_group: transport.consumer_group().clone(),
             },
             transport,
-            checkpoints: stores.checkpoints,
-            leases: stores.leases,
+            checkpoints,
+            leases,
             lease_options: settings.lease_options().clone(),
             place,
+            in_use_by,
             policy: Policy {
                 start_position: options.start_position,
                 position_lost: options.position_lost,
@@ -93,11 +127,6 @@ impl Opened {
         let Some(leases) = &self.leases else { return Ok(None) };
         let listing = leases.list(&self.scope).await;
         listing.map(Some).map_err(|error| brief(&error))
-    }
-
-    pub(super) fn owner(&self, listing: &LeaseListing, partition: &PartitionId) -> Option<Owner> {
-        let LeaseOptions { lease_expiry, foreign_lease_expiry, .. } = self.lease_options;
-        owner_of(listing, partition, lease_expiry, foreign_lease_expiry)
     }
 
     /// The ownership record of a partition; `None` if there is none, or no store of them.
@@ -128,14 +157,19 @@ impl Opened {
             ("consumer_group", consumer_group.as_str()),
             ("store", self.place.as_str()),
         ];
-        fields.into_iter().map(|(field, value)| (field.to_owned(), value.into())).collect()
+        let fields = fields.into_iter().map(|(field, value)| (field.to_owned(), value.into()));
+        fields.chain([("in_use_by".to_owned(), json!(self.in_use_by))]).collect()
     }
 
     /// The same for people.
     pub(super) fn title(&self) -> String {
         let CheckpointScope { namespace, entity, consumer_group } = &self.scope;
+        let in_use = match &self.in_use_by {
+            Some(user) => format!("\nin use by {user}: it may be further than what is shown"),
+            None => String::new(),
+        };
         format!(
-            "hub {entity} at {namespace}, consumer group {consumer_group}\ncheckpoints in {}",
+            "hub {entity} at {namespace}, consumer group {consumer_group}\ncheckpoints in {}{in_use}",
             self.place
         )
     }

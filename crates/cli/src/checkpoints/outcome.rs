@@ -3,10 +3,11 @@
 use serde::Serialize;
 use serde_json::json;
 
+use super::Writes;
 use super::guarded::Change;
 use super::opened::Opened;
-use super::table::counted;
-use crate::terminal::{as_json, give, tell};
+use crate::table::{Side, counted, padded, width, wrapped};
+use crate::terminal::{as_json, give, in_one_line, result_columns, tell};
 use crate::{CommandError, Ending, ReportFormat};
 use longshore::checkpoint_store::Checkpoint;
 use longshore::event::{PartitionId, SequenceNumber};
@@ -15,6 +16,8 @@ use longshore::event::{PartitionId, SequenceNumber};
 #[serde(rename_all = "snake_case")]
 enum Kind {
     Written,
+    /// It would be, but for the dry run.
+    WouldBeWritten,
     Refused,
     Failed,
 }
@@ -58,17 +61,19 @@ impl Outcome {
 
     fn as_text(&self) -> String {
         match (self.outcome, &self.reason) {
-            (Kind::Written, _) => {
+            (Kind::Written | Kind::WouldBeWritten, _) => {
+                let is = if self.outcome == Kind::Written { "" } else { "would be " };
                 let was = match self.before {
                     Some(before) => format!("was {before}"),
                     None => "there was none".to_owned(),
                 };
                 match self.sequence_number {
                     Some(number) => format!(
-                        "settled to {number}, the next event is {} ({was})",
+                        "{is}settled to {number}, the next event is {} ({was})",
                         number.saturating_add(1)
                     ),
-                    None => format!("nothing is settled ({was})"),
+                    None if is.is_empty() => format!("nothing is settled ({was})"),
+                    None => format!("nothing would be settled ({was})"),
                 }
             }
             (Kind::Refused, why) => format!("REFUSED: {}", why.as_deref().unwrap_or_default()),
@@ -96,8 +101,9 @@ pub(super) fn holes_note(left: Option<(&Checkpoint, SequenceNumber)>) -> Option<
 }
 
 /// What became of all.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug)]
 pub(super) struct Report {
+    writes: Writes,
     partitions: Vec<Row>,
 }
 
@@ -109,7 +115,14 @@ struct Row {
 }
 
 impl Report {
-    pub(super) fn add(&mut self, partition: &PartitionId, outcome: Outcome) {
+    pub(super) fn new(writes: Writes) -> Self {
+        Self { writes, partitions: Vec::new() }
+    }
+
+    pub(super) fn add(&mut self, partition: &PartitionId, mut outcome: Outcome) {
+        if outcome.outcome == Kind::Written && self.writes == Writes::Dry {
+            outcome.outcome = Kind::WouldBeWritten;
+        }
         self.partitions.push(Row { partition: partition.to_string(), outcome });
     }
 
@@ -120,12 +133,15 @@ impl Report {
         format: Option<ReportFormat>,
     ) -> Result<Ending, CommandError> {
         let total = self.partitions.len();
-        let written =
-            self.partitions.iter().filter(|row| row.outcome.outcome == Kind::Written).count();
+        let is_written =
+            |row: &&Row| matches!(row.outcome.outcome, Kind::Written | Kind::WouldBeWritten);
+        let written = self.partitions.iter().filter(is_written).count();
+        let is_dry = self.writes == Writes::Dry;
         match format {
             Some(ReportFormat::Json) => {
                 let mut report = opened.head();
                 report.insert("partitions".to_owned(), json!(self.partitions));
+                report.insert("dry_run".to_owned(), json!(is_dry));
                 give(as_json(&report)?);
             }
             None => give(self.as_text(opened)),
@@ -133,18 +149,29 @@ impl Report {
         if written == total {
             return Ok(Ending::Done);
         }
-        tell(format_args!("{written} of {total} checkpoints written"));
+        let verb = if is_dry { "would be written" } else { "written" };
+        tell(format_args!("{written} of {total} checkpoints {verb}"));
         Ok(Ending::SomeFailed)
     }
 
     fn as_text(&self, opened: &Opened) -> String {
-        let width =
-            self.partitions.iter().map(|row| row.partition.chars().count()).max().unwrap_or(0);
+        let names: Vec<String> =
+            self.partitions.iter().map(|row| in_one_line(&row.partition)).collect();
+        let columns = result_columns();
+        let most = names.iter().map(|name| width(name)).max().unwrap_or(0);
+        let indent = most + 4;
         let mut text = opened.title();
-        for Row { partition, outcome } in &self.partitions {
-            text.push_str(&format!("\n  {partition:>width$}  {}", outcome.as_text()));
+        if self.writes == Writes::Dry {
+            text.push_str("\na dry run: nothing is written");
+        }
+        for (name, Row { outcome, .. }) in names.iter().zip(&self.partitions) {
+            let shown = in_one_line(&outcome.as_text());
+            let shown = wrapped(indent, "", &shown, columns);
+            let name = padded(name, Side::Right, most);
+            text.push_str(&format!("\n  {name}  {}", shown.trim_start()));
             for note in &outcome.notes {
-                text.push_str(&format!("\n  {:>width$}  ! {note}", ""));
+                text.push('\n');
+                text.push_str(&wrapped(indent, "! ", &in_one_line(note), columns));
             }
         }
         text

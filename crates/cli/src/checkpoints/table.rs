@@ -1,9 +1,13 @@
 //! The rows as people read them: a table, what does not fit below its row, the sum at the end.
+//!
+//! Columns that the terminal has no room for are told below each row, in words.
 
 use std::time::Duration;
 
 use super::opened::Policy;
 use super::row::{Row, lost_text, start_text};
+use crate::table::{Side, counted, cut_within, padded, width, wrapped};
+use crate::terminal::in_one_line;
 use longshore::state::owner::{Owner, OwnerKind};
 
 const TITLES: [&str; 8] = [
@@ -17,6 +21,21 @@ const TITLES: [&str; 8] = [
     "owner",
 ];
 
+/// The columns by their places in a row.
+const PARTITION: usize = 0;
+const BEHIND_BY: usize = 4;
+const ABOVE: usize = 5;
+const EPOCH: usize = 6;
+const OWNER: usize = 7;
+
+/// What goes below the row first where there is no room.
+const BELOW_FIRST: [usize; 4] = [OWNER, EPOCH, ABOVE, BEHIND_BY];
+
+/// Most columns of a partition's name: those of the service are numbers.
+const MOST_PARTITION_COLUMNS: usize = 24;
+
+const GAP: &str = "  ";
+
 /// Stand for what is not known, what is not there, a partition without a checkpoint, and one of
 /// which nothing is settled yet.
 const UNKNOWN: &str = "?";
@@ -24,43 +43,88 @@ const NOTHING: &str = "-";
 const NONE: &str = "none";
 const BEGUN: &str = "begun";
 
-/// The rows below a title; who has a partition is left out where no leases say so.
-pub(super) fn draw(title: &str, rows: &[Row], policy: Policy, has_leases: bool) -> String {
-    let columns = if has_leases { TITLES.len() } else { TITLES.len() - 1 };
+/// The rows below a title, in so many columns; who has a partition is left out where no leases say so.
+pub(super) fn draw(
+    title: &str,
+    rows: &[Row],
+    policy: Policy,
+    has_leases: bool,
+    columns: usize,
+) -> String {
     let cells: Vec<[String; 8]> = rows.iter().map(cells).collect();
-    let mut widths = TITLES.map(|title| title.chars().count());
+    let mut widths = TITLES.map(width);
     for row in &cells {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
+        for (column, cell) in widths.iter_mut().zip(row) {
+            *column = (*column).max(width(cell));
         }
     }
+    let shown = shown(&widths, has_leases, columns);
     let line = |cells: &[String; 8]| {
-        let cells = cells.iter().zip(widths).take(columns).enumerate();
-        let mut line = String::new();
-        for (column, (cell, width)) in cells {
-            let gap = if column == 0 { "" } else { "  " };
+        let cells = cells.iter().zip(widths).zip(shown).enumerate();
+        let cells = cells.filter(|(_, (_, shown))| *shown).map(|(at, ((cell, width), _))| {
             // Owners, the last, are words.
-            let cell =
-                if column + 1 == TITLES.len() { cell.clone() } else { format!("{cell:>width$}") };
-            line.push_str(gap);
-            line.push_str(&cell);
-        }
-        line
+            if at == OWNER { cell.clone() } else { padded(cell, Side::Right, width) }
+        });
+        cells.collect::<Vec<_>>().join(GAP)
     };
+    let indent = widths[PARTITION] + GAP.len();
     let mut text = format!("{title}\n\n{}", line(&TITLES.map(str::to_owned)));
     for (row, cells) in rows.iter().zip(&cells) {
         text.push('\n');
         text.push_str(&line(cells));
+        let below = below(row, cells, &shown, has_leases);
+        if !below.is_empty() {
+            text.push('\n');
+            text.push_str(&wrapped(indent, "", &below, columns));
+        }
         for note in row.error.iter().chain(&row.notes) {
-            text.push_str(&format!("\n{:>width$}  ! {note}", "", width = widths[0]));
+            text.push('\n');
+            text.push_str(&wrapped(indent, "! ", &in_one_line(note), columns));
         }
     }
     text.push('\n');
-    for line in legend(rows, policy).into_iter().chain([sum(rows)]) {
+    let nobody = has_leases && !shown[OWNER] && rows.iter().any(|row| row.found_owner.is_none());
+    let nobody = nobody.then(|| "nobody has a partition without an owner below it".to_owned());
+    for line in nobody.into_iter().chain(legend(rows, policy)).chain([sum(rows)]) {
         text.push('\n');
-        text.push_str(&line);
+        text.push_str(&wrapped(0, "", &line, columns));
     }
     text
+}
+
+/// Which columns are in the lines of the table; the others are told below them.
+fn shown(widths: &[usize; 8], has_leases: bool, columns: usize) -> [bool; 8] {
+    let mut shown = [true; 8];
+    shown[OWNER] = has_leases;
+    let used = |shown: &[bool; 8]| {
+        let widths = widths.iter().zip(shown).filter(|(_, shown)| **shown);
+        widths.map(|(width, _)| width + GAP.len()).sum::<usize>() - GAP.len()
+    };
+    for column in BELOW_FIRST {
+        if used(&shown) > columns {
+            shown[column] = false;
+        }
+    }
+    shown
+}
+
+/// What a row tells in words, for the columns that are not in its line.
+fn below(row: &Row, cells: &[String; 8], shown: &[bool; 8], has_leases: bool) -> String {
+    let mut parts = Vec::new();
+    let is_below = |column: usize| !shown[column] && cells[column] != NOTHING;
+    if is_below(BEHIND_BY) && cells[BEHIND_BY] != UNKNOWN {
+        parts.push(format!("behind by {}", cells[BEHIND_BY]));
+    }
+    if is_below(OWNER) && has_leases && row.found_owner.is_some() {
+        parts.push(cells[OWNER].clone());
+    }
+    if is_below(ABOVE) {
+        parts.push(format!("settled above it: {}", cells[ABOVE]));
+    }
+    if is_below(EPOCH) {
+        parts.push(format!("lease epoch {}", cells[EPOCH]));
+    }
+    parts.join("; ")
 }
 
 fn cells(row: &Row) -> [String; 8] {
@@ -79,14 +143,16 @@ fn cells(row: &Row) -> [String; 8] {
     };
     let epoch = row.lease_epoch.filter(|epoch| *epoch > 0);
     [
-        row.partition.clone(),
+        cut_within(&in_one_line(&row.partition), MOST_PARTITION_COLUMNS),
         checkpoint,
         number(row.log_end, UNKNOWN),
         row.lag_events.map_or_else(|| UNKNOWN.to_owned(), |events| events.to_string()),
         behind_by(row),
         above,
         epoch.map_or_else(|| NOTHING.to_owned(), |epoch| epoch.to_string()),
-        row.found_owner.as_ref().map_or_else(|| "nobody".to_owned(), owner_text),
+        row.found_owner
+            .as_ref()
+            .map_or_else(|| "nobody".to_owned(), |owner| in_one_line(&owner_text(owner))),
     ]
 }
 
@@ -164,12 +230,6 @@ fn sum(rows: &[Row]) -> String {
         count => format!(", {count} with an error"),
     };
     format!("{partitions}, {behind}{unreadable}")
-}
-
-/// A number of things.
-pub(super) fn counted(number: u64, thing: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {thing}{plural}")
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::filter::FilterArgs;
 use super::letters::{Looked, Next, Scan, noun};
 use super::opened::Opened;
-use super::table::counted;
+use crate::table::counted;
 use crate::terminal::{as_json, give, tell};
 use crate::{CommandError, Ending, ReportFormat};
 use longshore::failure_store::{FailureKind, ListedFailure};

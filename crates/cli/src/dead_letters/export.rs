@@ -10,7 +10,7 @@ use super::ExportArgs;
 use super::filter::FilterArgs;
 use super::letters::{self, Looked, Next};
 use super::opened::Opened;
-use super::table::counted;
+use crate::table::counted;
 use crate::terminal::{as_json, give, give_all, tell};
 use crate::{CommandError, Ending, ReportFormat};
 use longshore::error::error_chain;

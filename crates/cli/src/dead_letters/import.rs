@@ -10,9 +10,9 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::ImportArgs;
-use super::opened::{Opened, WITHOUT_HUB, hub_named};
-use super::table::counted;
-use crate::configured::{refuse, warn};
+use super::opened::{Opened, WITHOUT_HUB};
+use crate::configured::{hub_named, refuse, warn};
+use crate::table::counted;
 use crate::terminal::{as_json, give, tell};
 use crate::{CommandError, Ending, ReportFormat, brief};
 use longshore::dead_letter::record::DeadLetterRecord;
@@ -51,7 +51,7 @@ pub(super) async fn run(args: ImportArgs) -> Result<Ending, CommandError> {
     let settings = settings.fetched().await?;
     let (namespace, entity) = hub_named(&settings, &hub)?;
     let transport = EventHubsTransport::new(namespace, entity, settings.consumer_group().clone());
-    let opened = Opened::or_create(&settings)?;
+    let opened = if dry_run { Opened::or_empty(&settings)? } else { Opened::or_create(&settings)? };
     let mut imported = Imported::default();
     let read = read(&transport, &opened, dry_run, &mut imported).await;
     transport.close().await;

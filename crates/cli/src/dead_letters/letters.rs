@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::filter::{FilterArgs, LetterId};
 use super::opened::Opened;
-use super::table::counted;
+use crate::table::counted;
 use crate::terminal::tell;
 use crate::{CommandError, brief};
 use longshore::event::{EntityName, PartitionId, SequenceNumber};

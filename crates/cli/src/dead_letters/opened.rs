@@ -1,14 +1,13 @@
 //! The store of failures that the settings name, opened.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::configured::{FileArgs, refuse, warn};
 use crate::{CommandError, ReportFormat, brief};
-use longshore::event::EntityName;
 use longshore::failure_store::FailureStore;
+use longshore::failure_store::memory::MemoryFailureStore;
 use longshore::settings::{FailurePlace, Settings};
-use longshore::transport::event_hubs::Namespace;
 
 /// What is wrong with settings that have no hub.
 pub(crate) const WITHOUT_HUB: &str = "has no dead letters that outlive a process";
@@ -46,14 +45,22 @@ impl Opened {
     }
 
     fn of(settings: &Settings) -> Result<Self, CommandError> {
-        if let FailurePlace::Folder(path) = settings.failure_place() {
-            let path = std::path::absolute(&path).unwrap_or(path);
-            // Who reads from a folder that is not there is in the wrong place.
-            if !path.exists() {
-                return Err(no_folder(&path));
-            }
+        // Who reads from a folder that is not there is in the wrong place.
+        match missing_folder(settings) {
+            Some(path) => Err(no_folder(&path)),
+            None => Self::or_create(settings),
         }
-        Self::or_create(settings)
+    }
+
+    /// The same, where a folder that is not there holds nothing, and is not made.
+    pub(crate) fn or_empty(settings: &Settings) -> Result<Self, CommandError> {
+        match missing_folder(settings) {
+            Some(path) => Ok(Self {
+                store: Arc::new(MemoryFailureStore::new()),
+                place: path.display().to_string(),
+            }),
+            None => Self::or_create(settings),
+        }
     }
 
     /// The same, if a folder that is not there is made.
@@ -63,15 +70,11 @@ impl Opened {
     }
 }
 
-/// The hub of a topic, or the one of this name in the namespace that all share.
-pub(crate) fn hub_named(
-    settings: &Settings,
-    hub: &str,
-) -> Result<(Namespace, EntityName), CommandError> {
-    Ok(match settings.topic(hub) {
-        Ok(topic) => (settings.namespace_of(topic)?, topic.entity().clone()),
-        Err(_no_topic) => (settings.namespace()?, hub.into()),
-    })
+/// The folder of the failures, where it is not there.
+fn missing_folder(settings: &Settings) -> Option<PathBuf> {
+    let FailurePlace::Folder(path) = settings.failure_place() else { return None };
+    let path = std::path::absolute(&path).unwrap_or(path);
+    (!path.exists()).then_some(path)
 }
 
 fn no_folder(path: &Path) -> CommandError {

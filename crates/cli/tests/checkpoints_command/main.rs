@@ -11,9 +11,12 @@ mod command;
 #[path = "../../../../tests/support/mod.rs"]
 mod support;
 
+mod beside_a_worker;
+mod dry_run;
 mod go_on;
 mod kept_aside;
 mod list;
+mod many;
 mod owned;
 mod reset;
 mod stage;

@@ -285,6 +285,11 @@ impl Ended {
         self
     }
 
+    /// The words on stdout, however its lines are wrapped.
+    pub(crate) fn words(&self) -> String {
+        self.stdout.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
     /// The report: one JSON object, and nothing else on stdout.
     #[track_caller]
     pub(crate) fn report(&self) -> Value {

@@ -9,6 +9,7 @@ mod broker;
 #[path = "../command/mod.rs"]
 mod command;
 
+mod dry_run;
 mod owner;
 mod parked;
 mod reading;

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::super::opened::{Opened, hub_named};
+use super::super::opened::Opened;
 use super::freeze::Refused;
 use super::outcome;
+use crate::configured::hub_named;
 use crate::progress::{Display, Standing, Unit};
 use crate::signals::Signals;
 use crate::terminal::tell;

@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use super::super::letters::{self, Next};
 use super::super::opened::Opened;
-use super::super::table::counted;
 use super::hubs::{self, Hubs};
 use super::{Made, ReplayArgs, is_json};
 use crate::report::size;
+use crate::table::counted;
 use crate::terminal::{as_json, give, tell};
 use crate::{CommandError, Ending, brief};
 use longshore::error::ErrorClass;

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::timeout;
 
-use crate::dead_letters::opened::hub_named;
+use crate::configured::hub_named;
 use crate::terminal::tell;
 use crate::{CommandError, brief};
 use longshore::checkpoint::host_of;

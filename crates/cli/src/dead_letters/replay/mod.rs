@@ -79,7 +79,7 @@ pub(super) struct ReplayArgs {
     /// Ends as soon as all letters are handed out. --resume waits for the results later
     #[arg(long, conflicts_with_all = ["canary", "stop_at", "at_once"])]
     no_wait: bool,
-    /// Shows what would be replayed, and replays nothing
+    /// Shows what would be replayed or released, and changes nothing
     #[arg(long)]
     dry_run: bool,
     /// Does not ask the hubs whether they were created anew
@@ -138,10 +138,10 @@ impl ReplayArgs {
         let is_limited =
             canary.is_some() || stop_at.is_some() || rate.is_some() || at_once.is_some();
         if resume.is_some() || release.is_some() {
-            let is_more =
-                is_filtered || from.is_some() || to.is_some() || is_limited || self.dry_run;
-            return is_more
-                .then_some("a job has its letters and its limits: say nothing but its name");
+            let is_more = is_filtered || from.is_some() || to.is_some() || is_limited;
+            return is_more.then_some(
+                "a job has its letters and its limits: say nothing but its name, and --dry-run",
+            );
         }
         if from.is_some() {
             return is_filtered
@@ -188,7 +188,10 @@ pub(super) async fn run(args: ReplayArgs) -> Result<Ending, CommandError> {
     let jobs = args.jobs.clone().unwrap_or_else(|| jobs_of(&settings));
     let jobs = std::path::absolute(&jobs).unwrap_or(jobs);
     if let Some(job) = &args.release {
-        return release::run(&opened, job, report).await;
+        return release::run(&opened, job, args.dry_run, report).await;
+    }
+    if let Some(job) = args.resume.as_ref().filter(|_| args.dry_run) {
+        return outcome::dry(&resumed(&opened, &jobs, job)?, report);
     }
     let made = match (&args.resume, &args.from) {
         (Some(job), _) => {

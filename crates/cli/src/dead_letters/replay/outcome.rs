@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::super::table::{Side, counted, draw, short};
+use super::super::table::short;
 use super::freeze::Refused;
 use super::is_json;
+use crate::table::{Side, counted, draw};
 use crate::terminal::{as_json, give, result_columns, tell as say};
 use crate::{CommandError, Ending, ReportFormat, brief};
 use longshore::Error;
@@ -125,6 +126,41 @@ fn table(rows: &[Row<'_>]) -> String {
         ]
     };
     draw(titles, &rows.iter().take(MAX_ROWS).map(row).collect::<Vec<_>>(), result_columns())
+}
+
+/// Says how far a job is that would be gone on with.
+pub(super) fn dry(job: &Job, report: Option<ReportFormat>) -> Result<Ending, CommandError> {
+    let mut counts = job.counts();
+    let without_result = std::mem::take(&mut counts.waiting);
+    let plan = job.plan();
+    if is_json(report) {
+        give(as_json(&json!({
+            "store": plan.store,
+            "job": job.to_string(),
+            "folder": job.folder().display().to_string(),
+            "to": plan.to.as_ref().map(|to| to.as_str()),
+            "letters": counts.letters,
+            "done": counts.done,
+            "failed_again": counts.failed_again,
+            "skipped": counts.skipped,
+            "dropped": counts.dropped,
+            "in_doubt": counts.in_doubt,
+            "without_result": without_result,
+            "is_over": job.end().is_some(),
+            "dry_run": true,
+        }))?);
+        return Ok(Ending::Done);
+    }
+    let next = match (job.end(), without_result) {
+        (Some(_), _) => "it is over, and nothing would be handed out".to_owned(),
+        (None, 0) => "no letter is left to be handed out".to_owned(),
+        (None, left) => format!(
+            "{} without a result would be handed out, but for those that the workers have",
+            counted(left as u64, "letter")
+        ),
+    };
+    give(format_args!("{}; {next}", sentence(job, counts)));
+    Ok(Ending::Done)
 }
 
 /// How the command ends, and why nothing more is handed out.

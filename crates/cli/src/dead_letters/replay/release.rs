@@ -5,8 +5,8 @@ use serde_json::json;
 use super::super::filter::FilterArgs;
 use super::super::letters::{self, Next};
 use super::super::opened::Opened;
-use super::super::table::counted;
 use super::is_json;
+use crate::table::counted;
 use crate::terminal::{as_json, give, tell};
 use crate::{CommandError, Ending, ReportFormat, brief};
 use longshore::failure_store::FailureKind;
@@ -15,6 +15,7 @@ use longshore::replay::release;
 pub(super) async fn run(
     opened: &Opened,
     job: &str,
+    dry_run: bool,
     report: Option<ReportFormat>,
 ) -> Result<Ending, CommandError> {
     let filter = FilterArgs::default();
@@ -34,6 +35,10 @@ pub(super) async fn run(
             out += 1;
             continue;
         }
+        if dry_run {
+            released += 1;
+            continue;
+        }
         match release(&*opened.store, &event, job).await {
             Ok(is_released) => released += u64::from(is_released),
             Err(error) if error.class() == longshore::ErrorClass::BadData => {
@@ -50,9 +55,11 @@ pub(super) async fn run(
             "released": released,
             "out": out,
             "unreadable": unreadable,
+            "dry_run": dry_run,
         }))?);
     } else {
-        give(format_args!("{} of job {job} can be replayed again", counted(released, "letter")));
+        let can = if dry_run { "could" } else { "can" };
+        give(format_args!("{} of job {job} {can} be replayed again", counted(released, "letter")));
     }
     if out > 0 {
         tell(format_args!(
