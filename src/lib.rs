@@ -47,7 +47,8 @@
 //!   port with adapters.
 //! - `transfer` (feature `transfer`): workers that move files, built on the consumer. [`producer`]:
 //!   publishing.
-//! - [`replay`]: hands dead letters out again, as a job.
+//! - [`replay`]: hands dead letters out again, as a job. [`retry_scheduler`]: serves hubs of events that are to be
+//!   tried again later.
 //! - [`state`]: the decisions, as state machines without I/O.
 //! - [`credential`]: who we are to Microsoft Entra ID, and where secrets are.
 //!
@@ -96,6 +97,7 @@ pub mod outcome;
 pub mod private_file;
 pub mod producer;
 pub mod replay;
+pub mod retry_scheduler;
 pub mod secret;
 pub mod settings;
 mod shutdown;

@@ -122,6 +122,13 @@ metrics_table! {
         "Links opened. One for each partition that begins; more means that links were lost.";
     LOST = "longshore_events_lost_total", Counter, ENTITY,
         "Sequence numbers that retention removed before they were received, at most.";
+    RETRIES_PUBLISHED = "longshore_retries_published_total", Counter, "entity, target",
+        "Events of a retry hub that their target has acknowledged.";
+    RETRIES_REFUSED = "longshore_retries_refused_total", Counter, "entity, reason",
+        "Events of a retry hub that became dead letters, by reason: no_target, bad_property, too_far, attempts, \
+         not_allowed, loop or unknown_target.";
+    RETRY_LATE_SECONDS = "longshore_retry_late_seconds", Histogram, "entity",
+        "From the moment an event of a retry hub was due to the acknowledgement of its target, in seconds.";
 }
 
 /// Describes every metric to the recorder. Called when a consumer is built.
@@ -187,6 +194,29 @@ pub fn markdown() -> String {
 /// Shows how many destinations of a kind are left alone.
 pub(crate) fn open_breakers(kind: &'static str) -> Gauge {
     gauge!(BREAKERS_OPEN.name, "kind" => kind)
+}
+
+/// What is told of a retry scheduler. A target that is named in a label has acknowledged an event, so it is there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RetryMetrics(());
+
+impl RetryMetrics {
+    pub(crate) fn new() -> Self {
+        describe();
+        Self(())
+    }
+
+    pub(crate) fn on_published(self, entity: &EntityName, target: &EntityName, late: Duration) {
+        let labels = [("entity", entity.to_string()), ("target", target.to_string())];
+        counter!(RETRIES_PUBLISHED.name, &labels).increment(1);
+        histogram!(RETRY_LATE_SECONDS.name, "entity" => entity.to_string())
+            .record(late.as_secs_f64());
+    }
+
+    pub(crate) fn on_refused(self, entity: &EntityName, reason: &'static str) {
+        let labels = [("entity", entity.to_string()), ("reason", reason.to_owned())];
+        counter!(RETRIES_REFUSED.name, &labels).increment(1);
+    }
 }
 
 /// Takes the handles of one consumer, labelled with its entity and group.
