@@ -85,7 +85,7 @@ metrics_table! {
         "From the moment an event was enqueued to the moment it was settled, in seconds; of a \
          batch that is done at once, its oldest event.";
     OWNED = "longshore_partition_owned", Gauge, PARTITION,
-        "1 while the partition is this worker's, 0 when it is no more; the next nine are then 0.";
+        "1 while the partition is this worker's, 0 when it is no more; the next ten are then 0.";
     WATERMARK = "longshore_watermark", Gauge, PARTITION,
         "The last sequence number of which it and everything before it are settled; `NaN` where \
          none is.";
@@ -108,6 +108,9 @@ metrics_table! {
     PARKED_DUE = "longshore_parked_due_events", Gauge, PARTITION,
         "Parked events whose time has come and that wait for others to end, up to 10,000; it stays high \
          where a destination does.";
+    LETTERS = "longshore_dead_letters", Gauge, PARTITION,
+        "Dead letters that lie in the failure store, not replayed or being replayed: as they were last counted, every \
+         five minutes, up to 100,000; `NaN` where it is not known. Only where the consumer has a failure store.";
     LANE_WAITING = "longshore_lane_waiting_events", Gauge, PARTITION,
         "Events received whose lane is full or closed; only where there are lanes.";
     HOLDING_LANE = "longshore_holding_lane_events", Gauge, "entity, consumer_group, partition, lane",
@@ -160,13 +163,18 @@ While a partition is ours and a value is not known, the gauge is `NaN`, and so i
 either. That is so for the watermark while nothing is settled; for the lag where a partition without a checkpoint
 begins at a time, until its first event is here; for the lag in events after the log could not be read three
 times in a row; for the lag in seconds where nothing that waits is here, also then, and before the first of many
-events has come. An average, or a minimum, wants `and on (entity, consumer_group, partition, instance)
+events has come; for the dead letters before the first count, some seconds after the claim, and after they could not be
+counted three times in a row. An average, or a minimum, wants `and on (entity, consumer_group, partition, instance)
 longshore_partition_owned == 1`.
 
 What waits is defined in `state::lag`, for these gauges, for `ConsumerHandle::snapshot` and for `longshore
 checkpoints list`. Ends of logs are read when a partition is claimed and each half minute after that; what is
 received in between counts at once. Ages are told each two seconds. They are by the clock of the lease store
 where that is five seconds or more from ours, else by ours, and never before the newest event of the log.
+
+Dead letters are counted by listing those of the partition: a request for each 5,000 of them and partition in five
+minutes. What was written or replayed since is not in the count, and neither are letters of other groups, of a hub
+that was created anew since, or in a hub or folder of dead letters. 100,000 are so many or more.
 
 Who wants the series gone rather than 0 gives the exporter an idle timeout for gauges of a minute, as
 `PrometheusBuilder::idle_timeout` does: those of a partition that is ours are told each two seconds.
@@ -357,6 +365,9 @@ pub(crate) struct PartitionGauges {
     lag_events: Gauge,
     parked: Gauge,
     parked_due: Gauge,
+    /// Where there is a failure store.
+    letters: Option<Gauge>,
+    labels: [(&'static str, String); 3],
 }
 
 impl PartitionGauges {
@@ -379,9 +390,18 @@ impl PartitionGauges {
             lag_events: gauge!(LAG_EVENTS.name, &labels),
             parked: gauge!(PARKED.name, &labels),
             parked_due: gauge!(PARKED_DUE.name, &labels),
+            letters: None,
+            labels,
         };
         this.show_owned();
         this
+    }
+
+    /// The same for a partition whose dead letters may lie in a failure store.
+    pub(crate) fn with_letters(mut self) -> Self {
+        self.letters = Some(gauge!(LETTERS.name, &self.labels));
+        self.show_letters(None);
+        self
     }
 
     pub(crate) fn show_owned(&self) {
@@ -407,6 +427,12 @@ impl PartitionGauges {
     pub(crate) fn show_parked(&self, events: usize, due: usize) {
         self.parked.set(events as f64);
         self.parked_due.set(due as f64);
+    }
+
+    pub(crate) fn show_letters(&self, letters: Option<u64>) {
+        if let Some(gauge) = &self.letters {
+            gauge.set(letters.map_or(f64::NAN, |letters| letters as f64));
+        }
     }
 
     /// A partition that is caught up has no lag in seconds either; else that is told by the clock.
@@ -435,7 +461,10 @@ impl Drop for PartitionGauges {
             &self.lag_events,
             &self.parked,
             &self.parked_due,
-        ] {
+        ]
+        .into_iter()
+        .chain(&self.letters)
+        {
             gauge.set(0.0);
         }
     }
@@ -478,19 +507,24 @@ mod tests {
         };
         metrics::with_local_recorder(&recorder, || {
             let partition = Partition::new("files", "0");
-            let gauges = PartitionGauges::new(&partition, &ConsumerGroup::from("$Default"));
+            let group = ConsumerGroup::from("$Default");
+            let gauges = PartitionGauges::new(&partition, &group);
+            assert_eq!(shown().get("longshore_dead_letters"), None, "without a failure store");
+            let gauges = gauges.with_letters();
             gauges.show_progress(None, 3, 0);
             gauges.show_lag_events(None);
             gauges.show_lag_time(None);
             let values = shown();
             assert_eq!(values["longshore_partition_owned"], "1");
             assert_eq!(values["longshore_unsettled_events"], "3");
-            for unknown in ["watermark", "lag_events", "lag_seconds"] {
+            for unknown in ["watermark", "lag_events", "lag_seconds", "dead_letters"] {
                 assert_eq!(values[&format!("longshore_{unknown}")], "NaN", "{unknown}");
             }
             gauges.show_progress(Some(SequenceNumber(41)), 7, 2);
             gauges.show_memory(1_000, 500);
             gauges.show_parked(5, 2);
+            gauges.show_letters(Some(4));
+            assert_eq!(shown()["longshore_dead_letters"], "4");
             gauges.show_lag_events(Some(9));
             gauges.show_lag_time(Some(Duration::from_millis(1_500)));
             assert_eq!(shown()["longshore_lag_seconds"], "1.5");
@@ -498,7 +532,7 @@ mod tests {
             assert_eq!(shown()["longshore_lag_seconds"], "0");
             drop(gauges);
             let values = shown();
-            assert_eq!(values.len(), 10);
+            assert_eq!(values.len(), 11);
             assert!(values.values().all(|value| value == "0"), "{values:?}");
         });
     }

@@ -75,7 +75,7 @@ use super::shared::Shared;
 use super::status::{Begun, Look, PartitionStatus};
 use crate::checkpoint_store::{CheckpointKey, LeaseEpoch};
 use crate::config::OwnerLevel;
-use crate::event::{Event, Partition};
+use crate::event::{Event, Incarnation, Partition};
 use crate::state::ages::Ages;
 use crate::state::batch_buffer::BatchLimits;
 use crate::state::byte_budget::Account;
@@ -97,6 +97,11 @@ pub(super) struct Claimed {
 }
 
 impl Claimed {
+    /// The hub that the checkpoint's numbers belong to.
+    pub(super) fn incarnation(&self) -> Incarnation {
+        self.fence.stored().incarnation.unwrap_or(Incarnation(0))
+    }
+
     /// What is said of the partition from now on.
     pub(super) fn begun(&self, gauges: PartitionGauges) -> Begun {
         let stored = self.fence.stored();
