@@ -9,8 +9,14 @@ mod broker;
 #[path = "../command/mod.rs"]
 mod command;
 
+#[path = "../../../../tests/support/every_type.rs"]
+mod every_type;
+#[path = "../../../../tests/support/waiting.rs"]
+mod waiting;
+
 mod owner;
 mod parked;
+mod published;
 mod reading;
 mod replay;
 mod stage;
