@@ -236,8 +236,7 @@ impl RetryScheduler {
         let target = order.target.clone();
         if error.class() == ErrorClass::Permanent {
             self.targets.forget(&target, producer);
-            let why = format!("{}, or is not one that takes events", said(error));
-            return Err(Refusal::Unknown { target, why });
+            return Err(Refusal::Unknown { target, why: said(error) });
         }
         let failure = Failure::from_error(error.class(), error).at(target);
         Ok(Outcome::failed(failure))

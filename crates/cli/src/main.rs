@@ -16,15 +16,18 @@ mod failing;
 mod file_server;
 mod job;
 mod json;
+mod latencies;
 mod log;
 mod parked;
 mod place;
 mod progress;
 mod report;
+mod retry_scheduler;
 mod signals;
 mod terminal;
 mod test;
 mod transfer;
+mod watch;
 mod worker;
 
 use std::fmt;
@@ -69,6 +72,7 @@ enum Command {
     Demo(DemoArgs),
     Emulator(emulator::EmulatorArgs),
     Parked(parked::ParkedArgs),
+    RetryScheduler(retry_scheduler::RetrySchedulerArgs),
     Test(test::TestArgs),
     Transfer(TransferArgs),
     Worker(worker::WorkerArgs),
@@ -396,7 +400,8 @@ fn brief(error: &Error) -> String {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     // A worker has nobody at its terminal who would ask for more.
-    log::start(if matches!(cli.command, Command::Worker(_)) { "longshore=warn" } else { "off" });
+    let is_worker = matches!(cli.command, Command::Worker(_) | Command::RetryScheduler(_));
+    log::start(if is_worker { "longshore=warn" } else { "off" });
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -411,6 +416,7 @@ pub fn main() -> ExitCode {
             Command::Demo(args) => demo::run(args).await,
             Command::Emulator(args) => emulator::run(args).await,
             Command::Parked(args) => parked::run(args).await,
+            Command::RetryScheduler(args) => retry_scheduler::run(args).await,
             Command::Test(args) => test::run(args).await,
             Command::Transfer(args) => transfer::run(args).await,
             Command::Worker(args) => worker::run(args).await,
