@@ -29,7 +29,7 @@ pub enum ErrorClass {
     PartitionLost,
     /// The position is not in the log: apply the reset policy, loudly.
     BadPosition,
-    /// What arrived cannot be understood.
+    /// What arrived cannot be understood, or what is to be sent cannot be written.
     BadData,
     /// An event arrived and the client cannot decode it: a dead letter without content. The events
     /// behind it arrive.

@@ -46,7 +46,8 @@
 //!   Each is a trait with implementations.
 //! - `transfer` (feature `transfer`) has workers that move files. They are built on the consumer.
 //! - [`producer`] publishes events.
-//! - [`replay`] hands dead letters out again, as a job.
+//! - [`replay`] hands dead letters out again, as a job. [`retry_scheduler`] publishes the events of retry hubs
+//!   when they are due.
 //! - [`credential`] says who we are to Microsoft Entra ID, and where secrets are.
 //!
 //! # Features
@@ -94,6 +95,7 @@ pub mod outcome;
 pub mod private_file;
 pub mod producer;
 pub mod replay;
+pub mod retry_scheduler;
 pub mod secret;
 pub mod settings;
 mod shutdown;

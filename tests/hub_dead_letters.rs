@@ -285,3 +285,22 @@ async fn a_letter_carries_the_whole_identity_and_what_is_too_large_goes_to_the_s
         .collect();
     assert_eq!(sizes, [12_001]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_published_goes_to_the_store_and_without_one_it_is_an_error() {
+    let hub = MemoryHub::new("dead", 1);
+    let store = Arc::new(MemoryFailureStore::new());
+    let sink = || HubDeadLetterSink::new(Arc::new(hub.publisher()));
+    let letter = letter(failed_event(vec![7; 10]).into(), Failure::permanent("404"));
+    hub.fail_sends(2, ErrorClass::BadData);
+    let error = sink().write(&letter).await.expect_err("without a store");
+    assert_eq!(error.class(), ErrorClass::BadData);
+    let with_store = sink().with_store(StoreDeadLetterSink::new(store.clone()));
+    with_store.write(&letter).await.expect("written");
+    assert!(events_of(&hub).await.is_empty());
+    let all = FailurePrefix::all(FailureKind::Dead);
+    assert_eq!(store.list(&all, None, 10).await.expect("listed").entries.len(), 1);
+    // What may pass is tried again, and not put elsewhere.
+    hub.fail_sends(1, ErrorClass::Transient);
+    with_store.write(&letter).await.expect_err("tried again by who has it");
+}

@@ -52,6 +52,7 @@ pub use never_connected::{NeverConnected, Unreached};
 pub use ownership::checkpoint_watch::CHECKPOINTS_INTERVAL;
 pub use ownership::hub_watch::{LAG_PROBE_INTERVAL, PARTITIONS_INTERVAL};
 pub use ownership::lease_loop::{BUSY_LOOK, HAND_OFF_POLL, LEAVING_SHARE, MAX_HAND_OFFS};
+pub use ownership::letter_count::{LETTERS_INTERVAL, MAX_COUNTED_LETTERS};
 pub use set::{
     ConsumerSet, ConsumerSetBuilder, ConsumerSetExit, ConsumerSetHandle, ConsumerSetSnapshot,
     EntityExit, EntitySnapshot,

@@ -53,6 +53,14 @@ struct Ours {
     failed_looks: u32,
     /// When a look was begun that found nothing beyond what was received.
     caught_up_at: Option<SystemTime>,
+    letters: Letters,
+}
+
+/// The dead letters that lie in the failure store, as they were last counted.
+#[derive(Debug, Default)]
+struct Letters {
+    count: Option<u64>,
+    failed_counts: u32,
 }
 
 /// What a partition begins with.
@@ -122,6 +130,11 @@ pub struct PartitionSnapshot {
     pub lag_time: Option<Duration>,
     /// Events that are parked, including those that are being tried again now.
     pub parked_events: usize,
+    /// Dead letters of the partition that lie in the failure store, not replayed or being replayed: as they were last
+    /// counted, every [`LETTERS_INTERVAL`](crate::consumer::LETTERS_INTERVAL);
+    /// [`MAX_COUNTED_LETTERS`](crate::consumer::MAX_COUNTED_LETTERS) are so many or more. `None` where that is not known,
+    /// there is no failure store, or the partition is not ours.
+    pub dead_letters: Option<u64>,
     /// Events received whose lane is full or closed.
     pub lane_waiting_events: usize,
     /// The lane that holds the watermark back, if events that wait for lanes fill the window W or the memory
@@ -192,6 +205,7 @@ impl Live {
             ours.gauges.show_memory(self.progress.event_bytes, self.progress.link_bytes);
             ours.gauges.show_lag_events(self.waiting_events());
             ours.gauges.show_parked(self.progress.parked, self.progress.parked_due);
+            ours.gauges.show_letters(ours.letters.count);
         }
     }
 
@@ -251,6 +265,7 @@ impl PartitionStatus {
             log: None,
             failed_looks: 0,
             caught_up_at: None,
+            letters: Letters::default(),
         });
         live.on_look(look);
         live.show_all(now);
@@ -289,6 +304,22 @@ impl PartitionStatus {
             }
         }
         live.show_all(now);
+    }
+
+    /// The dead letters in the failure store were counted, or could not be.
+    pub(crate) fn on_letters(&self, count: Option<u64>) {
+        let mut live = self.live();
+        let Some(Ours { letters, .. }) = &mut live.ours else { return };
+        match count {
+            Some(_) => *letters = Letters { count, failed_counts: 0 },
+            None => {
+                letters.failed_counts += 1;
+                if letters.failed_counts >= LOOKS_TO_FORGET {
+                    letters.count = None;
+                }
+            }
+        }
+        live.show_progress();
     }
 
     pub(crate) fn on_progress(&self, progress: Progress) {
@@ -369,6 +400,7 @@ impl PartitionStatus {
             lag_events: live.waiting_events(),
             lag_time: live.lag_time(now),
             parked_events: live.progress.parked,
+            dead_letters: live.ours.as_ref().and_then(|ours| ours.letters.count),
             lane_waiting_events: live.progress.lane_waiting,
             holding_lane: live.holding_lane.clone(),
         }

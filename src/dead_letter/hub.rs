@@ -61,7 +61,7 @@ const SHORT_MESSAGE_BYTES: usize = 256;
 pub struct HubDeadLetterSink {
     publisher: Arc<dyn Publisher>,
     routes: BTreeMap<EntityName, Arc<dyn Publisher>>,
-    /// For what is too large.
+    /// For what the hub does not take.
     store: Option<StoreDeadLetterSink>,
 }
 
@@ -71,7 +71,7 @@ impl HubDeadLetterSink {
         Self { publisher, routes: BTreeMap::new(), store: None }
     }
 
-    /// Puts letters that are too large for their hub into a store of failures.
+    /// Puts letters into a store of failures that are too large for their hub, or hold what cannot be published.
     #[must_use]
     pub fn with_store(mut self, store: StoreDeadLetterSink) -> Self {
         self.store = Some(store);
@@ -111,6 +111,11 @@ impl HubDeadLetterSink {
                     return Ok(());
                 }
                 Err(error) if error.class() == ErrorClass::TooLarge => refused = Some(error),
+                // Nothing that is left out would change that.
+                Err(error) if error.class() == ErrorClass::BadData && self.store.is_some() => {
+                    refused = Some(error);
+                    break;
+                }
                 Err(error) => return Err(about(error, event)),
             }
         }
@@ -123,7 +128,8 @@ impl HubDeadLetterSink {
                 message_consumer_group = %letter.consumer_group,
                 hub = %publisher.entity(),
                 store = store.place(),
-                "the dead letter is too large for its hub: it is in the store of failures"
+                why = refused.as_ref().map(tracing::field::display),
+                "the hub does not take the dead letter: it is in the store of failures"
             );
             return Ok(());
         }

@@ -5,10 +5,10 @@
 //! | --- | --- |
 //! | null, boolean, string | `null`, `true`, `"text"` |
 //! | long | `-5` |
-//! | double | `1.5`; what JSON does not carry exactly is `{"double": "NaN"}` |
+//! | double | `1.5`; what JSON does not carry exactly is `{"double": "NaN"}`, another NaN `{"double": "NaN(7ff0000000000001)"}` |
 //! | binary | `{"base64": "/wA="}` |
 //! | ubyte, ushort, uint, ulong, byte, short, int | `{"int": 5}` |
-//! | float | `{"float": 1.5}`, `{"float": "NaN"}` |
+//! | float | `{"float": 1.5}`, `{"float": "NaN"}`, `{"float": "NaN(7f800001)"}` |
 //! | decimal32, decimal64, decimal128 | `{"decimal32": "225e0001"}`, the bytes in hexadecimal |
 //! | char, symbol | `{"char": "x"}`, `{"symbol": "text"}` |
 //! | timestamp | `{"timestamp": -1000}`, in milliseconds since 1970 |
@@ -53,7 +53,13 @@ impl Value {
             Value::Int(number) => json!(number),
             Value::Long(number) | Value::Timestamp(number) => json!(number),
             Value::Float(number) if survives_json((*number).into()) => json!(number),
+            Value::Float(number) if is_other(number.to_bits(), f32::NAN.to_bits(), *number) => {
+                json!(format!("NaN({:08x})", number.to_bits()))
+            }
             Value::Float(number) => json!(number.to_string()),
+            Value::Double(number) if is_other(number.to_bits(), f64::NAN.to_bits(), *number) => {
+                json!(format!("NaN({:016x})", number.to_bits()))
+            }
             Value::Double(number) => json!(number.to_string()),
             Value::Decimal32(bytes) => json!(hex(bytes)),
             Value::Decimal64(bytes) => json!(hex(bytes)),
@@ -122,10 +128,16 @@ fn read_tagged(name: &str, json: &Json, depth: usize) -> Option<Value> {
         "int" => Value::Int(json.as_i64()?.try_into().ok()?),
         "timestamp" => Value::Timestamp(json.as_i64()?),
         "float" => Value::Float(match json.as_str() {
-            Some(text) => text.parse().ok()?,
+            Some(text) => match nan_bits(text) {
+                Some(bits) => f32::from_bits(u32::from_str_radix(bits, 16).ok()?),
+                None => text.parse().ok()?,
+            },
             None => serde_json::from_value(json.clone()).ok()?,
         }),
-        "double" => Value::Double(json.as_str()?.parse().ok()?),
+        "double" => Value::Double(match nan_bits(json.as_str()?) {
+            Some(bits) => f64::from_bits(u64::from_str_radix(bits, 16).ok()?),
+            None => json.as_str()?.parse().ok()?,
+        }),
         "decimal32" => Value::Decimal32(from_hex(json.as_str()?)?),
         "decimal64" => Value::Decimal64(from_hex(json.as_str()?)?),
         "decimal128" => Value::Decimal128(from_hex(json.as_str()?)?),
@@ -164,6 +176,16 @@ fn read_each(json: &Json, depth: usize) -> Option<Vec<Value>> {
 fn survives_json(number: f64) -> bool {
     let read = json!(number).to_string().parse::<Json>().ok();
     read.and_then(|read| read.as_f64()).is_some_and(|read| read.to_bits() == number.to_bits())
+}
+
+/// Whether a number is a NaN, and not the one that the text `NaN` stands for.
+fn is_other<B: PartialEq>(bits: B, usual: B, number: impl Into<f64>) -> bool {
+    number.into().is_nan() && bits != usual
+}
+
+/// The bits of a NaN that is not the usual one.
+fn nan_bits(text: &str) -> Option<&str> {
+    text.strip_prefix("NaN(")?.strip_suffix(')')
 }
 
 pub(super) fn base64(bytes: &[u8]) -> String {
@@ -275,6 +297,24 @@ mod tests {
     }
 
     #[test]
+    fn every_nan_keeps_its_bits() {
+        for bits in [0x7ff8_0000_0000_0000, 0xfff8_0000_0000_0000, 0x7ff0_0000_0000_0001, u64::MAX]
+        {
+            let read = back(&Value::Double(f64::from_bits(bits)));
+            let is = read.as_ref().and_then(Value::as_f64).map(f64::to_bits);
+            assert_eq!(is, Some(bits), "{bits:x}: {read:?}");
+        }
+        for bits in [0x7fc0_0000, 0xffc0_0000, 0x7f80_0001, u32::MAX] {
+            let read = back(&Value::Float(f32::from_bits(bits)));
+            assert!(
+                matches!(read, Some(Value::Float(is)) if is.to_bits() == bits),
+                "{bits:x}: {read:?}"
+            );
+        }
+        assert_eq!(Value::Double(f64::NAN).to_json(), json!({"double": "NaN"}));
+    }
+
+    #[test]
     fn what_is_no_value_is_not_read() {
         for json in [
             json!([1]),
@@ -285,6 +325,8 @@ mod tests {
             json!({"decimal32": "é25e001"}),
             json!({"uuid": "f81d"}),
             json!({"char": "ab"}),
+            json!({"double": "NaN(xyz)"}),
+            json!({"float": "NaN(7ff8000000000001)"}),
             json!({"base64": "?"}),
             json!({"map": [[1]]}),
             json!({"never heard of": 1}),
@@ -342,6 +384,15 @@ mod tests {
             // NaN is not equal to itself; what is written of it is.
             prop_assert_eq!(read.to_json(), value.to_json());
             prop_assert_eq!(read.type_name(), value.type_name());
+            match (&read, &value) {
+                (Value::Float(read), Value::Float(value)) => {
+                    prop_assert_eq!(read.to_bits(), value.to_bits());
+                }
+                (Value::Double(read), Value::Double(value)) => {
+                    prop_assert_eq!(read.to_bits(), value.to_bits());
+                }
+                _ => {}
+            }
         }
 
         #[test]

@@ -55,6 +55,7 @@ mod worker;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use url::Url;
 
@@ -79,6 +80,13 @@ use crate::config::{
 use crate::credential::{Credential, SecretAddress};
 use crate::error::Error;
 use crate::event::{ConsumerGroup, EntityName};
+
+/// Events that a consumer of retry hubs publishes at once, unless something else is set: a send waits for an answer and
+/// costs next to nothing.
+pub const SCHEDULER_SLOTS: usize = 100;
+
+/// A consumer of retry hubs parks what is due later than this, unless something else is set.
+pub const SCHEDULER_PARK_AFTER: Duration = Duration::from_secs(5);
 
 /// What carries events.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -153,8 +161,10 @@ pub struct Settings {
     schemes: Schemes,
     private_addresses: PrivateAddresses,
     existing_files: ExistingFiles,
-    /// Whether somebody chose how long a handler may take.
+    /// Whether somebody chose how long a handler may take, how many run at once, and what is parked.
     has_handler_timeout: bool,
+    has_slots: bool,
+    has_park_after: bool,
     warnings: Vec<String>,
 }
 
@@ -230,6 +240,20 @@ impl Settings {
         let mut options = self.consumer_options.clone();
         if !self.has_handler_timeout {
             options.handler_timeout = None;
+        }
+        options
+    }
+
+    /// The options of a consumer of retry hubs: those of [`consumer_options`](Self::consumer_options). If the settings
+    /// do not say otherwise, [`SCHEDULER_SLOTS`] events are published at once, and an event that is due later than
+    /// [`SCHEDULER_PARK_AFTER`] is parked, because it would hold the watermark.
+    pub fn scheduler_options(&self) -> ConsumerOptions {
+        let mut options = self.consumer_options.clone();
+        if !self.has_slots {
+            options.max_events_in_flight = SCHEDULER_SLOTS;
+        }
+        if !self.has_park_after {
+            options.park_after = SCHEDULER_PARK_AFTER;
         }
         options
     }

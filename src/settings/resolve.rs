@@ -86,6 +86,8 @@ impl Resolved {
             _ => ExistingFiles::Replace,
         };
         let has_handler_timeout = self.values.is_given("LONGSHORE_HANDLER_TIMEOUT");
+        let has_slots = self.values.is_given("LONGSHORE_MAX_EVENTS_IN_FLIGHT");
+        let has_park_after = self.values.is_given("LONGSHORE_PARK_AFTER");
         if !self.problems.is_empty() {
             return Err(SettingsError::new(self.problems, self.values.warnings));
         }
@@ -112,6 +114,8 @@ impl Resolved {
             private_addresses,
             existing_files,
             has_handler_timeout,
+            has_slots,
+            has_park_after,
             warnings: self.values.warnings,
         })
     }

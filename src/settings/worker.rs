@@ -219,6 +219,17 @@ impl Settings {
         self.workers.contains_key(&canonical(name))
     }
 
+    /// The name of a worker whose dead letters go to this hub: a topic, or a hub of the namespace that all share.
+    /// Names are compared as the service does.
+    pub fn writer_of_dead_letters(&self, hub: &str) -> Option<&str> {
+        let topic = self.topic(hub).cloned().unwrap_or_else(|_| Topic::of_entity(hub.into()));
+        let is_its = |worker: &&Worker| {
+            let letters = worker.dead_letters.as_ref().and_then(DeadLetterPlace::topic);
+            letters.is_some_and(|letters| self.is_same_hub(letters, &topic))
+        };
+        self.workers.values().find(is_its).map(|worker| worker.name.as_str())
+    }
+
     /// What the worker of this name reads, and where it writes: all of its table `[worker.NAME]`.
     ///
     /// # Errors

@@ -85,7 +85,7 @@ metrics_table! {
         "The time from when an event was enqueued to when it was settled, in seconds. For a batch that \
          is done at once, only its oldest event is measured.";
     OWNED = "longshore_partition_owned", Gauge, PARTITION,
-        "1 while this worker owns the partition, 0 when it no longer does. The next nine gauges are then 0 as well.";
+        "1 while this worker owns the partition, 0 when it no longer does. The next ten gauges are then 0 as well.";
     WATERMARK = "longshore_watermark", Gauge, PARTITION,
         "The highest sequence number up to which every event is settled; `NaN` if nothing is settled.";
     UNSETTLED = "longshore_unsettled_events", Gauge, PARTITION,
@@ -105,6 +105,9 @@ metrics_table! {
     PARKED_DUE = "longshore_parked_due_events", Gauge, PARTITION,
         "Parked events that are due and wait for others to end, up to 10,000. It stays high while a \
          destination fails.";
+    LETTERS = "longshore_dead_letters", Gauge, PARTITION,
+        "Dead letters in the failure store, not replayed or being replayed: as last counted, every five \
+         minutes, up to 100,000; `NaN` if it is not known. Only if the consumer has a failure store.";
     LANE_WAITING = "longshore_lane_waiting_events", Gauge, PARTITION,
         "Events received whose lane is full or closed. Only with lanes.";
     HOLDING_LANE = "longshore_holding_lane_events", Gauge, "entity, consumer_group, partition, lane",
@@ -119,6 +122,13 @@ metrics_table! {
         "Links opened: one for each partition that begins. More means that links were lost.";
     LOST = "longshore_events_lost_total", Counter, ENTITY,
         "Events that retention removed before they were received: at most this many.";
+    RETRIES_PUBLISHED = "longshore_retries_published_total", Counter, "entity, target",
+        "Events of a retry hub that their target has acknowledged.";
+    RETRIES_REFUSED = "longshore_retries_refused_total", Counter, "entity, reason",
+        "Events of a retry hub that became dead letters, by reason: no_target, bad_property, too_far, attempts, \
+         not_allowed, loop or unknown_target.";
+    RETRY_LATE_SECONDS = "longshore_retry_late_seconds", Histogram, "entity",
+        "The time from when an event of a retry hub was due to the acknowledgement of its target, in seconds.";
 }
 
 /// Describes every metric to the recorder. Called when a consumer is built.
@@ -153,7 +163,9 @@ happens in these cases:
 - the watermark, while nothing is settled;
 - both lags, if a partition without a checkpoint begins at a time, until its first event arrives;
 - the lag in events, after the log could not be read three times in a row;
-- the lag in seconds, in the same case if no waiting event is here, and before the first of many events arrives.
+- the lag in seconds, in the same case if no waiting event is here, and before the first of many events arrives;
+- the dead letters, for some seconds after the claim, until they are counted, and after they could not be counted three
+  times in a row.
 
 For an average or a minimum, add `and on (entity, consumer_group, partition, instance)
 longshore_partition_owned == 1`.
@@ -163,6 +175,10 @@ received and is not settled, and what the log holds beyond that. The end of a lo
 and every half minute after that; what is received in between counts at once. Ages are updated every two seconds. They
 use the clock of the lease store if that differs from ours by five seconds or more, and our clock otherwise. No age
 counts from before the newest event of the log.
+
+The dead letters of a partition are counted by listing them: every five minutes, a request for each 5,000 letters. The
+count leaves out what was written or replayed since, letters of other groups, letters of a hub that was created anew
+since, and letters in a hub or a folder of dead letters. 100,000 means that many or more.
 
 To make the series disappear instead of being 0, give the exporter an idle timeout of a minute for gauges, such as
 `PrometheusBuilder::idle_timeout`. The gauges of a partition that a worker owns are updated every two seconds.
@@ -191,6 +207,29 @@ pub fn markdown() -> String {
 /// Shows how many destinations of a kind are left alone.
 pub(crate) fn open_breakers(kind: &'static str) -> Gauge {
     gauge!(BREAKERS_OPEN.name, "kind" => kind)
+}
+
+/// What is told of a retry scheduler. A target that is named in a label has acknowledged an event, so it is there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RetryMetrics(());
+
+impl RetryMetrics {
+    pub(crate) fn new() -> Self {
+        describe();
+        Self(())
+    }
+
+    pub(crate) fn on_published(self, entity: &EntityName, target: &EntityName, late: Duration) {
+        let labels = [("entity", entity.to_string()), ("target", target.to_string())];
+        counter!(RETRIES_PUBLISHED.name, &labels).increment(1);
+        histogram!(RETRY_LATE_SECONDS.name, "entity" => entity.to_string())
+            .record(late.as_secs_f64());
+    }
+
+    pub(crate) fn on_refused(self, entity: &EntityName, reason: &'static str) {
+        let labels = [("entity", entity.to_string()), ("reason", reason.to_owned())];
+        counter!(RETRIES_REFUSED.name, &labels).increment(1);
+    }
 }
 
 /// Takes the handles of one consumer, labelled with its entity and group.
@@ -331,6 +370,9 @@ pub(crate) struct PartitionGauges {
     lag_events: Gauge,
     parked: Gauge,
     parked_due: Gauge,
+    /// Where there is a failure store.
+    letters: Option<Gauge>,
+    labels: [(&'static str, String); 3],
 }
 
 impl PartitionGauges {
@@ -353,9 +395,18 @@ impl PartitionGauges {
             lag_events: gauge!(LAG_EVENTS.name, &labels),
             parked: gauge!(PARKED.name, &labels),
             parked_due: gauge!(PARKED_DUE.name, &labels),
+            letters: None,
+            labels,
         };
         this.show_owned();
         this
+    }
+
+    /// The same for a partition whose dead letters may lie in a failure store.
+    pub(crate) fn with_letters(mut self) -> Self {
+        self.letters = Some(gauge!(LETTERS.name, &self.labels));
+        self.show_letters(None);
+        self
     }
 
     pub(crate) fn show_owned(&self) {
@@ -381,6 +432,12 @@ impl PartitionGauges {
     pub(crate) fn show_parked(&self, events: usize, due: usize) {
         self.parked.set(events as f64);
         self.parked_due.set(due as f64);
+    }
+
+    pub(crate) fn show_letters(&self, letters: Option<u64>) {
+        if let Some(gauge) = &self.letters {
+            gauge.set(letters.map_or(f64::NAN, |letters| letters as f64));
+        }
     }
 
     /// A partition that is caught up has no lag in seconds either; else that is told by the clock.
@@ -409,7 +466,10 @@ impl Drop for PartitionGauges {
             &self.lag_events,
             &self.parked,
             &self.parked_due,
-        ] {
+        ]
+        .into_iter()
+        .chain(&self.letters)
+        {
             gauge.set(0.0);
         }
     }
@@ -452,19 +512,24 @@ mod tests {
         };
         metrics::with_local_recorder(&recorder, || {
             let partition = Partition::new("files", "0");
-            let gauges = PartitionGauges::new(&partition, &ConsumerGroup::from("$Default"));
+            let group = ConsumerGroup::from("$Default");
+            let gauges = PartitionGauges::new(&partition, &group);
+            assert_eq!(shown().get("longshore_dead_letters"), None, "without a failure store");
+            let gauges = gauges.with_letters();
             gauges.show_progress(None, 3, 0);
             gauges.show_lag_events(None);
             gauges.show_lag_time(None);
             let values = shown();
             assert_eq!(values["longshore_partition_owned"], "1");
             assert_eq!(values["longshore_unsettled_events"], "3");
-            for unknown in ["watermark", "lag_events", "lag_seconds"] {
+            for unknown in ["watermark", "lag_events", "lag_seconds", "dead_letters"] {
                 assert_eq!(values[&format!("longshore_{unknown}")], "NaN", "{unknown}");
             }
             gauges.show_progress(Some(SequenceNumber(41)), 7, 2);
             gauges.show_memory(1_000, 500);
             gauges.show_parked(5, 2);
+            gauges.show_letters(Some(4));
+            assert_eq!(shown()["longshore_dead_letters"], "4");
             gauges.show_lag_events(Some(9));
             gauges.show_lag_time(Some(Duration::from_millis(1_500)));
             assert_eq!(shown()["longshore_lag_seconds"], "1.5");
@@ -472,7 +537,7 @@ mod tests {
             assert_eq!(shown()["longshore_lag_seconds"], "0");
             drop(gauges);
             let values = shown();
-            assert_eq!(values.len(), 10);
+            assert_eq!(values.len(), 11);
             assert!(values.values().all(|value| value == "0"), "{values:?}");
         });
     }

@@ -17,6 +17,7 @@ mod failing;
 mod file_server;
 mod job;
 mod json;
+mod latencies;
 mod little_memory;
 mod log;
 mod logs;
@@ -24,6 +25,7 @@ mod parked;
 mod place;
 mod progress;
 mod report;
+mod retry_scheduler;
 mod send;
 mod signals;
 mod table;
@@ -31,6 +33,7 @@ mod tail;
 mod terminal;
 mod test;
 mod transfer;
+mod watch;
 mod worker;
 
 use std::fmt;
@@ -75,6 +78,7 @@ enum Command {
     Demo(DemoArgs),
     Emulator(emulator::EmulatorArgs),
     Parked(parked::ParkedArgs),
+    RetryScheduler(retry_scheduler::RetrySchedulerArgs),
     Send(send::SendArgs),
     Tail(tail::TailArgs),
     Test(test::TestArgs),
@@ -405,7 +409,8 @@ fn brief(error: &Error) -> String {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     // A worker has nobody at its terminal who would ask for more.
-    log::start(if matches!(cli.command, Command::Worker(_)) { "longshore=warn" } else { "off" });
+    let is_worker = matches!(cli.command, Command::Worker(_) | Command::RetryScheduler(_));
+    log::start(if is_worker { "longshore=warn" } else { "off" });
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -420,6 +425,7 @@ pub fn main() -> ExitCode {
             Command::Demo(args) => demo::run(args).await,
             Command::Emulator(args) => emulator::run(args).await,
             Command::Parked(args) => parked::run(args).await,
+            Command::RetryScheduler(args) => retry_scheduler::run(args).await,
             Command::Send(args) => send::run(args).await,
             Command::Tail(args) => tail::run(args).await,
             Command::Test(args) => test::run(args).await,

@@ -11,8 +11,9 @@
 
 use bytes::{BufMut, BytesMut};
 
-/// Deeper values do not occur in the protocol; a crafted one would overflow the stack of the codec.
-const MAX_DEPTH: u32 = 24;
+/// A crafted value that is deeper would overflow the stack of the codec. Clients may nest 32 levels in a map of
+/// annotations, which are within a section.
+const MAX_DEPTH: u32 = 48;
 /// Array elements may have no bytes at all, so their count is the only bound on what they expand to.
 const MAX_EMPTY_ELEMENTS: usize = 1024;
 
@@ -358,7 +359,8 @@ mod tests {
     #[test]
     fn nested_lists_beyond_the_limit_are_refused() {
         let mut bytes = vec![0x45];
-        for _ in 0..40 {
+        for levels in 1..80 {
+            assert_eq!(check(&bytes).is_ok(), levels <= MAX_DEPTH + 1, "{levels}");
             let mut outer = BytesMut::new();
             put_list(&mut outer, 1, |out| out.put_slice(&bytes));
             bytes = outer.to_vec();

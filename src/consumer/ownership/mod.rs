@@ -8,6 +8,7 @@ mod first_look;
 pub(super) mod hub_watch;
 pub(super) mod lease_loop;
 mod lease_requests;
+pub(super) mod letter_count;
 mod own_all;
 mod owners;
 

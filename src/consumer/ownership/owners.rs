@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use tracing::{error, warn};
 
 use super::claim::claim;
+use super::letter_count::LetterCount;
 use crate::checkpoint_store::CheckpointKey;
 use crate::config::PositionLost;
 use crate::consumer::exit::{PartitionExit, StopReason};
@@ -171,8 +172,12 @@ async fn own(
             }
         };
         on_assigned(&shared, &partition, &mut orders).await;
-        let gauges = PartitionGauges::new(&partition, shared.transport.consumer_group());
+        let mut gauges = PartitionGauges::new(&partition, shared.transport.consumer_group());
+        if shared.failures.is_some() {
+            gauges = gauges.with_letters();
+        }
         status.on_owned(claimed.begun(gauges), shared.service_now());
+        let counting = LetterCount::begin(&shared, &partition, claimed.incarnation(), &status);
         let worker = PartitionWorker::new(
             Arc::clone(&shared),
             Arc::clone(&handler),
@@ -182,6 +187,7 @@ async fn own(
             claimed,
         );
         let exit = worker.run(&mut orders).await;
+        drop(counting);
         on_revoked(&shared, &partition).await;
         let again = match &exit.reason {
             StopReason::PositionLost(_) => shared.options.position_lost != PositionLost::Stop,

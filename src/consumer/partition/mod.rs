@@ -100,6 +100,11 @@ pub(super) struct Claimed {
 }
 
 impl Claimed {
+    /// The hub that the checkpoint's numbers belong to.
+    pub(super) fn incarnation(&self) -> Incarnation {
+        self.fence.stored().incarnation.unwrap_or(Incarnation(0))
+    }
+
     /// What is said of the partition from now on.
     pub(super) fn begun(&self, gauges: PartitionGauges) -> Begun {
         let stored = self.fence.stored();

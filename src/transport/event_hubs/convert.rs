@@ -132,24 +132,32 @@ fn received_properties(properties: &AmqpMessageProperties) -> MessageProperties 
     message
 }
 
+const PUBLISH: &str = "publish an event";
+
 /// Builds the message of an event to publish.
 ///
 /// # Errors
-/// `Permanent` if the event holds what AMQP does not allow.
+/// `BadData` if the event holds what AMQP does not allow, or what the SDK writes wrongly. That is a fault of this event
+/// alone.
 pub(super) fn outgoing(event: OutgoingEvent) -> Result<AmqpMessage> {
     if let Some((name, type_name)) = event.property_not_allowed() {
         let message = format!(
             "its property {name:?} is of the type {type_name}, and AMQP allows no lists, maps and \
              arrays in properties: write it as text, or into the body"
         );
-        return Err(Error::new(ErrorClass::Permanent, "publish an event", message));
+        return Err(Error::new(ErrorClass::BadData, PUBLISH, message));
     }
     if event.is_nested_too_deeply() {
         let message = format!(
             "it has values within each other, more than {MAX_NESTING} levels of them: write what is \
              deeper as bytes or text"
         );
-        return Err(Error::new(ErrorClass::Permanent, "publish an event", message));
+        return Err(Error::new(ErrorClass::BadData, PUBLISH, message));
+    }
+    if has_unwritable_array(&event) {
+        let message = "it has an array of lists, maps, arrays, described values or nulls, which the client for Event Hubs \
+                       writes so that nobody can read it: write a list in its place";
+        return Err(Error::new(ErrorClass::BadData, PUBLISH, message));
     }
     let mut builder = AmqpMessage::builder().with_body(outgoing_body(&event));
     if !event.message.is_empty() {
@@ -174,6 +182,16 @@ pub(super) fn outgoing(event: OutgoingEvent) -> Result<AmqpMessage> {
         builder = builder.with_message_annotations(annotations);
     }
     Ok(builder.build())
+}
+
+fn has_unwritable_array(event: &OutgoingEvent) -> bool {
+    let is_so = values::has_unwritable_array;
+    let body = match &event.structured_body {
+        Some(Body::Value(value)) => is_so(value),
+        Some(Body::Sequence(lists)) => lists.iter().flatten().any(is_so),
+        Some(Body::Data(_)) | None => false,
+    };
+    body || event.annotations.values().chain(event.properties.values()).any(is_so)
 }
 
 fn outgoing_body(event: &OutgoingEvent) -> AmqpMessageBody {
@@ -270,7 +288,7 @@ mod tests {
             |levels| OutgoingEvent::new("").with_structured_body(Body::Value(nested(levels)));
         assert!(outgoing(body(MAX_NESTING)).is_ok());
         let refused = outgoing(body(MAX_NESTING + 1)).unwrap_err();
-        assert_eq!(refused.class(), ErrorClass::Permanent);
+        assert_eq!(refused.class(), ErrorClass::BadData, "of this event alone");
         assert!(refused.to_string().contains("more than 32 levels"), "{refused}");
     }
 }

@@ -57,6 +57,26 @@ pub(super) fn is_deeper_than(value: &AmqpValue, levels: usize) -> bool {
     }
 }
 
+/// Whether an array is in it that the SDK's encoder (`serde_amqp` 0.16) writes wrongly: one of lists, maps, arrays, described
+/// values or nothings. The service accepts such an event, and nobody can read it. A single list or array is written rightly.
+/// Nothing that is nested too deeply is asked for.
+pub(super) fn has_unwritable_array(value: &Value) -> bool {
+    let is_wrong = |values: &[Value]| match values {
+        [Value::List(_) | Value::Array(_)] => false,
+        [first, ..] => !first.is_simple() || matches!(first, Value::Null | Value::Described(_)),
+        [] => false,
+    };
+    match value {
+        Value::Array(values) => is_wrong(values) || values.iter().any(has_unwritable_array),
+        Value::List(values) => values.iter().any(has_unwritable_array),
+        Value::Map(pairs) => pairs
+            .iter()
+            .any(|(key, value)| has_unwritable_array(key) || has_unwritable_array(value)),
+        Value::Described(described) => has_unwritable_array(&described.value),
+        _ => false,
+    }
+}
+
 pub(super) fn is_simple_deeper_than(value: &AmqpSimpleValue, levels: usize) -> bool {
     match value {
         AmqpSimpleValue::Described(described) => {
@@ -270,6 +290,43 @@ mod tests {
         let deep = described(Value::List(Vec::new()));
         assert!(is_simple_deeper_than(&outgoing_simple(deep.clone()), 1));
         assert!(!is_simple_deeper_than(&outgoing_simple(deep), 2));
+    }
+
+    #[test]
+    fn arrays_that_the_encoder_writes_wrongly_are_known_wherever_they_are() {
+        let described = |value| {
+            Value::Described(Box::new(Described { descriptor: Descriptor::Code(1), value }))
+        };
+        let (list, array) = (Value::List(vec![Value::Int(1)]), Value::Array(vec![Value::Int(1)]));
+        let map = || Value::Map(vec![(Value::Int(1), Value::Null)]);
+        for rightly in [
+            vec![],
+            vec![Value::Int(1), Value::Int(2)],
+            vec![Value::from("a"), Value::from("")],
+            vec![list.clone()],
+            vec![array.clone()],
+        ] {
+            assert!(!has_unwritable_array(&Value::Array(rightly.clone())), "{rightly:?}");
+        }
+        for wrongly in [
+            vec![list.clone(), list.clone()],
+            vec![array.clone(), array.clone()],
+            vec![map()],
+            vec![described(Value::Int(1))],
+            vec![Value::Null],
+        ] {
+            let value = Value::Array(wrongly);
+            for value in [
+                value.clone(),
+                Value::List(vec![Value::Null, value.clone()]),
+                Value::Map(vec![(value.clone(), Value::Null)]),
+                Value::Map(vec![(Value::Null, value.clone())]),
+                described(value.clone()),
+                Value::Array(vec![Value::List(vec![value])]),
+            ] {
+                assert!(has_unwritable_array(&value), "{value:?}");
+            }
+        }
     }
 
     #[test]

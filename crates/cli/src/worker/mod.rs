@@ -11,7 +11,6 @@
 //! Another kind is a module like these, and an entry of [`Kind`].
 
 mod download;
-mod latencies;
 mod opened;
 mod report;
 mod service;

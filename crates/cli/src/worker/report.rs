@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::latencies::Latencies;
 use super::tally::Told;
+use crate::latencies::Share;
 use crate::report::size;
 use longshore::consumer::ConsumerCounts;
 
@@ -38,26 +38,6 @@ pub(super) struct Report {
     /// Why it stopped, where no signal was the reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) error: Option<String>,
-}
-
-/// How long it took for the half of all, and for all but a hundredth.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub(super) struct Share {
-    pub(super) median_seconds: f64,
-    pub(super) p99_seconds: f64,
-}
-
-impl Share {
-    fn of(latencies: &Latencies) -> Option<Self> {
-        let seconds = |share| latencies.within(share).map(|time| time.as_secs_f64());
-        Some(Self { median_seconds: seconds(0.5)?, p99_seconds: seconds(0.99)? })
-    }
-}
-
-impl fmt::Display for Share {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "median {:.2} s, 99% within {:.2} s", self.median_seconds, self.p99_seconds)
-    }
 }
 
 impl Report {

@@ -7,10 +7,11 @@ use tokio::time::Instant;
 use super::opened::Opened;
 use super::report::Report;
 use super::tally::Tally;
-use super::watch::{Look, Watch};
+use super::watch::Look;
 use crate::job::fault;
 use crate::signals::Signals;
 use crate::terminal::{as_json, give, leave, tell};
+use crate::watch::Watch;
 use crate::{CommandError, Ending, ReportFormat};
 use longshore::config::Ordering;
 use longshore::consumer::{

@@ -7,7 +7,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::time::Instant;
 
-use super::latencies::Latencies;
+use crate::latencies::Latencies;
 use longshore::error::Error;
 use longshore::event::{EntityName, OutgoingEvent, PartitionId};
 use longshore::transfer::task::TransferResult;

@@ -10,8 +10,14 @@ mod broker;
 mod command;
 
 mod dry_run;
+#[path = "../../../../tests/support/every_type.rs"]
+mod every_type;
+#[path = "../../../../tests/support/waiting.rs"]
+mod waiting;
+
 mod owner;
 mod parked;
+mod published;
 mod reading;
 mod replay;
 mod stage;

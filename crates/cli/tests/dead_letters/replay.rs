@@ -376,6 +376,33 @@ async fn letters_are_published_to_another_hub_and_never_into_one_of_dead_letters
     assert!(events.iter().all(|event| event.properties["tries"] == Amqp::Int(3)));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hub_that_is_to_hold_dead_letters_is_refused_while_it_is_empty() {
+    let (broker, mut stage, incarnation) = with_hubs(&["orders", "failed"]).await;
+    let string = broker.connection_string(None);
+    stage.write([of_hub(1, &string, incarnation)]).await;
+    for (key, value) in [
+        ("LONGSHORE_TOPICS_LETTERS_ENTITY", "failed"),
+        ("LONGSHORE_WORKER_DOWNLOAD_DEAD_LETTERS", "letters"),
+    ] {
+        stage.environment.push((key.to_owned(), value.to_owned()));
+    }
+    for to in ["failed", "FAILED", "letters"] {
+        for more in [&[][..], &["--offline"], &["--dry-run"]] {
+            let arguments = [&["replay", "--all", "--to", to], more].concat();
+            let refused = stage.run(&arguments).await.expect_code(1);
+            let refused =
+                refused.expect_said(&format!("the hub {to} is where the settings have the worker"));
+            assert!(
+                refused.stderr.to_ascii_lowercase().contains("the worker download"),
+                "{refused:#?}"
+            );
+        }
+    }
+    assert!(!stage.dir.path().join("longshore-state/replays").exists(), "no job was made");
+    stage.run(&["replay", "--all", "--to", "orders"]).await.expect_code(0);
+}
+
 /// The first events of a hub.
 async fn received(namespace: &Namespace, hub: &str, count: usize) -> Vec<EventParts> {
     let transport = EventHubsTransport::new(namespace.clone(), hub, "$Default");

@@ -107,8 +107,9 @@ fn namespace_of(settings: &Settings, log: &LogIdentity) -> Option<Namespace> {
     all.into_iter().find(|namespace| host_of(namespace.name()).eq_ignore_ascii_case(host))
 }
 
-/// The name by which a job keeps the hub that it publishes to. One that holds dead letters is refused: what is
-/// published there would be taken for letters, and imported again.
+/// The name by which a job keeps the hub that it publishes to. One that holds dead letters is refused, and one that
+/// is to hold those of a worker, though it is empty yet: what is published there would be taken for letters, and imported
+/// again.
 pub(super) async fn target(
     to: Option<&str>,
     settings: &Settings,
@@ -116,6 +117,13 @@ pub(super) async fn target(
     offline: bool,
 ) -> Result<Option<EntityName>, CommandError> {
     let Some(to) = to else { return Ok(None) };
+    if let Some(worker) = settings.writer_of_dead_letters(to) {
+        return Err(CommandError::new(format!(
+            "the hub {to} is where the settings have the worker {worker} write its dead letters: letters of {store} \
+             that are replayed into it would be dead letters again. Replay them to the hub that a worker reads, or \
+             leave --to out"
+        )));
+    }
     let (namespace, entity) = hub_named(settings, to)?;
     if offline {
         return Ok(Some(to.into()));

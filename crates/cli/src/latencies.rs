@@ -1,6 +1,9 @@
 //! How long it took, for any number of files in a fixed amount of memory.
 
+use std::fmt;
 use std::time::Duration;
+
+use serde::Serialize;
 
 /// Buckets for each doubling of the time: what is said is at most a twentieth too much.
 const BUCKETS_PER_DOUBLING: f64 = 16.0;
@@ -41,6 +44,26 @@ impl Latencies {
         })?;
         let millis = (bucket as f64 / BUCKETS_PER_DOUBLING).exp2();
         Some(Duration::from_secs_f64(millis / 1_000.0))
+    }
+}
+
+/// How long it took for the half of all, and for all but a hundredth.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Share {
+    pub(super) median_seconds: f64,
+    pub(super) p99_seconds: f64,
+}
+
+impl Share {
+    pub(super) fn of(latencies: &Latencies) -> Option<Self> {
+        let seconds = |share| latencies.within(share).map(|time| time.as_secs_f64());
+        Some(Self { median_seconds: seconds(0.5)?, p99_seconds: seconds(0.99)? })
+    }
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "median {:.2} s, 99% within {:.2} s", self.median_seconds, self.p99_seconds)
     }
 }
 
