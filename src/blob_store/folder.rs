@@ -1,17 +1,15 @@
 //! Blobs as files below a local folder.
 //!
-//! A writer collects parts to [`CHUNK_BYTES`] and writes them to a temporary file below
-//! `root/.longshore/`; a commit flushes the file, renames it into place and flushes the
-//! folder, so that a blob is there whole or not at all. A blob that is no longer than a chunk touches
-//! the disk at its commit, once. A blob that comes in blocks is written where each of them belongs, and
-//! hashed behind them, from what the system still has in memory of it. What a commit notes is in the extended attribute [`NOTE_ATTRIBUTE`] of
-//! the file, if the file system has such. Temporary files go when their writer
-//! is dropped, when the store is closed or dropped, and, after a crash, when the next process
-//! opens the root. Processes may share a root.
+//! A writer collects parts up to 256 KiB ([`CHUNK_BYTES`]) and writes them to a temporary file below
+//! `root/.longshore/`. A commit flushes the file, renames it into place and flushes the folder, so a blob is there
+//! whole or not at all. A blob of at most one chunk touches the disk once, at its commit. A blob that comes in
+//! blocks is written where each block belongs, and hashed behind them, from what the system still has in memory.
+//! The note of a commit is in the extended attribute [`NOTE_ATTRIBUTE`] of the file, if the file system supports
+//! it. A temporary file is removed when its writer is dropped, when the store is closed or dropped, and, after a
+//! crash, when the next process opens the root. Processes may share a root.
 //!
-//! No name leads out of the root: a link to a folder outside of it is refused. It does not
-//! guard against somebody who swaps folders for links while a commit runs: who may write to
-//! the root is trusted.
+//! No name leads out of the root: a link to a folder outside of it is refused. Programs that may write to the root
+//! are trusted: the store does not guard against one that swaps folders for links while a commit runs.
 
 mod attribute;
 mod blocks;
@@ -44,8 +42,8 @@ use super::{
     LeftBlocks, MadeOf, OpenBlocks, ReadBlob,
 };
 
-/// How many bytes a writer collects before it writes them: what it holds in memory, beside the
-/// part it was just given.
+/// How many bytes a writer collects before it writes them: 256 KiB. It holds them in memory, in addition to the
+/// part that it was just given.
 pub const CHUNK_BYTES: usize = 256 * 1024;
 
 /// A part that is smaller is copied behind other small ones.

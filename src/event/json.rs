@@ -202,7 +202,7 @@ impl Serialize for MessageId {
 impl<'de> Deserialize<'de> for MessageId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         MessageId::try_from(Value::deserialize(deserializer)?)
-            .map_err(|_other| serde::de::Error::custom("it is no id of a message"))
+            .map_err(|_other| serde::de::Error::custom("it is not an id of a message"))
     }
 }
 

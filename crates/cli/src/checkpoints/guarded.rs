@@ -148,8 +148,7 @@ impl<'a> Guarded<'a> {
         after.reset_generation = after.reset_generation.max(above_all);
         match self.opened.checkpoints.overwrite_unreadable(key, &after).await {
             Ok(_version) => {
-                let over_unreadable =
-                    Some(format!("what was there is gone: {}", brief(unreadable)));
+                let over_unreadable = Some(format!("the old value is gone: {}", brief(unreadable)));
                 let change = Change { before: None, after, owner, over_unreadable };
                 Written::Done(Box::new(change))
             }
@@ -166,7 +165,7 @@ impl<'a> Guarded<'a> {
             Ok(owner) => owner,
             Err(_) if self.force == Force::On => None,
             Err(error) => {
-                return Err(Written::Failed(format!("who has it is not known: {error}")));
+                return Err(Written::Failed(format!("its owner is not known: {error}")));
             }
         };
         match owner.filter(|owner| owner.is_alive) {
