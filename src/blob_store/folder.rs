@@ -59,9 +59,9 @@ pub enum SyncFiles {
     /// It does once [`FolderBlobStore::flush`] has returned. The bytes are on the disk at the commit, their
     /// names are not: of many files in few folders, each folder is flushed once.
     AtFlush,
-    /// A committed blob outlives the process, but after a loss of power it may be gone, or be
-    /// empty. Faster, most of all for small files; right where the files can be fetched anew.
-    /// A full disk that shows itself only when data is flushed goes unseen.
+    /// A committed blob outlives the process. After a loss of power it may be gone, or be empty. This is faster,
+    /// most of all for small files. Use it if the files can be fetched again. A full disk that shows only when
+    /// data is flushed is not noticed.
     Never,
 }
 
@@ -74,8 +74,8 @@ pub struct FolderBlobStore {
 }
 
 impl FolderBlobStore {
-    /// Opens a folder, creates it where it is missing, and removes the temporary files of dead
-    /// processes.
+    /// Opens a folder, creates it if it is missing, and removes the temporary files of dead processes. It blocks
+    /// for a few file operations.
     ///
     /// Blocks for the few file operations this takes.
     ///
@@ -98,7 +98,7 @@ impl FolderBlobStore {
         self.root.path()
     }
 
-    /// The length of a committed blob; `None` if there is none. Blocks for a file operation or two.
+    /// The length of a committed blob. `None` if there is none. It blocks for a file operation or two.
     ///
     /// # Errors
     /// See [`BlobError`].
@@ -106,8 +106,8 @@ impl FolderBlobStore {
         self.root.length(name)
     }
 
-    /// Brings the names of all blobs that are committed to the disk, if that is left to this call
-    /// ([`SyncFiles::AtFlush`]). Blocks.
+    /// Flushes the names of all committed blobs to the disk, if the store leaves that to this call
+    /// ([`SyncFiles::AtFlush`]). It blocks.
     ///
     /// # Errors
     /// As of a commit. What was not flushed is flushed by the next call.

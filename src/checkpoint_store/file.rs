@@ -56,11 +56,10 @@ pub struct FileCheckpointStore {
 }
 
 impl FileCheckpointStore {
-    /// Opens a folder, and creates it where it is missing. The folder belongs to this store
-    /// until it and all its calls are gone; temporary files that a killed process left in it
-    /// are removed.
+    /// Opens a folder, and creates it if it is missing. The folder belongs to this store until it and all its
+    /// calls are gone. Temporary files of a killed process are removed.
     ///
-    /// Blocks for the few file operations this takes.
+    /// It blocks for a few file operations.
     ///
     /// # Errors
     /// `Permanent` if the folder is in use by another process, is a file, or may not be

@@ -79,8 +79,7 @@ impl Value {
         }
     }
 
-    /// Reads what [`Value::to_json`] wrote; `None` if it is nothing of that kind, or deeper than
-    /// [`MAX_NESTING`].
+    /// Reads what [`Value::to_json`] wrote. `None` if it is something else, or deeper than [`MAX_NESTING`].
     pub fn from_json(json: &Json) -> Option<Self> {
         // What is within the deepest level may be there.
         read(json, MAX_NESTING + 1)

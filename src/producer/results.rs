@@ -4,7 +4,12 @@
 //! [`ResultPublisher`] it does not:
 //!
 //! 1. It takes [`room`](ResultPublisher::room) for its result before it begins the work. So the work that is done
-//! and not yet published is bounded, and no work begins that could not be reported.
+//!    and not yet published is bounded, and no work begins that could not be reported.
+//! 2. It does the work.
+//! 3. It [defers](crate::consumer::EventContext::defer) its event, hands the result over, and returns. Its slot is
+//!    free.
+//! 4. Results that wait together travel together. The acknowledgement of a result settles its event, so the
+//!    checkpoint waits for it.
 //!
 //! A hand-off waits for results as it waits for handlers. If a drain runs out of time, the results that are still
 //! here count as cut. If the partition is lost, they are dropped. In both cases the event is delivered again.

@@ -50,8 +50,8 @@ pub struct FolderFailureStore {
 }
 
 impl FolderFailureStore {
-    /// Opens a folder, and creates it where it is missing. Temporary files of killed processes are
-    /// removed.
+    /// Opens a folder, and creates it if it is missing. Temporary files of killed processes are removed. It blocks
+    /// for a few file operations.
     ///
     /// Blocks for the few file operations this takes.
     ///
