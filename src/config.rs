@@ -100,7 +100,8 @@ pub const DEFAULT_STORE_TIMEOUT: Duration = Duration::from_secs(30);
 pub const DEFAULT_HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 /// Default of [`LeaseOptions::lease_expiry`]: 30 s.
 pub const DEFAULT_LEASE_EXPIRY: Duration = Duration::from_secs(30);
-/// Default of [`LeaseOptions::foreign_lease_expiry`]: 2 min.
+/// Default of [`LeaseOptions::foreign_lease_expiry`]: 2 min, the longest time that a processor of another SDK
+/// waits by default.
 pub const DEFAULT_FOREIGN_LEASE_EXPIRY: Duration = Duration::from_secs(120);
 /// Default of [`LeaseOptions::look_interval`]: 10 s.
 pub const DEFAULT_LOOK_INTERVAL: Duration = Duration::from_secs(10);

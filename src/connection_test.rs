@@ -1,9 +1,9 @@
 //! Tests whether a hub and the checkpoint store can be reached, how fast they answer, and says what to do if not.
 //!
-//! The steps, each timed: connect; read the properties of the hub and of its partitions; with a publisher, send one
-//! event with an id of its own and receive it; without one, open a link of the consumer group; with a checkpoint
-//! store, read the checkpoints and ask whether they may be written. The first failure ends the test. The advice
-//! follows from the step and the class of the error.
+//! Each step is timed: connect; read the properties of the hub and of its partitions; open a link of the consumer
+//! group, or, with a publisher, send one event and receive it; with a checkpoint store, read the checkpoints and
+//! ask whether they may be written. The first failure ends the test. The advice follows from the step and the
+//! class of the error.
 
 use std::fmt;
 use std::future::poll_fn;

@@ -1,8 +1,8 @@
 //! Errors, sorted by what the caller does about them.
 //!
-//! An [`Error`] says which operation failed, where, and why in one line; `Display` never
-//! prints the source, which the chain ([`std::error::Error::source`]) carries. Its
-//! [`ErrorClass`] is the decision: wait and try again, slow down, ask for credentials, give up.
+//! An [`Error`] says which operation failed, where, and why, in one line. `Display` never prints the source; the
+//! chain ([`std::error::Error::source`]) carries it. The [`ErrorClass`] says what to do: wait and try again, slow
+//! down, ask for credentials, or give up.
 
 use std::fmt;
 
@@ -19,7 +19,7 @@ pub enum ErrorClass {
     Transient,
     /// The other side asks for less: wait at least four seconds.
     Throttling,
-    /// Credentials are missing, wrong or expired: tell an operator, try again slowly.
+    /// Credentials are missing, wrong or expired: tell an operator, and try again slowly.
     Auth,
     /// Trying again gives the same answer.
     Permanent,
@@ -27,14 +27,14 @@ pub enum ErrorClass {
     TooLarge,
     /// Another owner has the partition: stop, and leave its checkpoint alone.
     PartitionLost,
-    /// The position is not in the log: apply the reset policy, loudly.
+    /// The position is not in the log: apply the policy for lost positions, and say so.
     BadPosition,
     /// What arrived cannot be understood, or what is to be sent cannot be written.
     BadData,
-    /// An event arrived and the client cannot decode it: a dead letter without content. The events
-    /// behind it arrive.
+    /// An event arrived that the client cannot decode. It becomes a dead letter without content. The events behind
+    /// it arrive.
     Unreadable,
-    /// Not known: treated as transient, with an alert; never skipped.
+    /// Not known: treated as transient, with an alert, and never skipped.
     Unknown,
 }
 
@@ -55,7 +55,7 @@ impl ErrorClass {
         }
     }
 
-    /// The class that is this word; `None` if there is none.
+    /// The class of this word. `None` if there is none.
     pub fn from_word(word: &str) -> Option<Self> {
         const ALL: [ErrorClass; 10] = [
             ErrorClass::Transient,
@@ -248,7 +248,7 @@ pub struct InvalidConfig {
 }
 
 impl InvalidConfig {
-    /// Says that `field` holds `value` where `bound` is asked.
+    /// An error about `field`: it holds `value`, and must be as `bound` says.
     pub fn new(field: &'static str, value: impl fmt::Display, bound: impl Into<String>) -> Self {
         Self { field, value: value.to_string(), bound: bound.into() }
     }

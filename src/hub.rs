@@ -1,4 +1,4 @@
-//! What a hub and its logs say of themselves, and where one begins to read.
+//! What a hub and its logs tell about themselves, and where a link begins to read.
 
 use std::time::SystemTime;
 
@@ -27,7 +27,7 @@ impl HubProperties {
 pub struct LogProperties {
     /// The oldest sequence number that may still be read.
     pub begin: SequenceNumber,
-    /// The newest event's sequence number; `None` if nothing was ever enqueued.
+    /// The sequence number of the newest event. `None` if nothing was ever enqueued.
     pub last_enqueued: Option<SequenceNumber>,
     /// When the newest event was enqueued.
     pub last_enqueued_time: Option<SystemTime>,

@@ -1,8 +1,8 @@
 //! Lanes: which events belong together, and what that means for how they are handled.
 //!
-//! An event may belong to a [`Lane`]: its key, its partition, the host that a task names. A
-//! [`LaneRule`] says which, and what the lanes do. Events whose lane is full or closed wait without
-//! holding a slot, and others pass them within the window W.
+//! An event may belong to a [`Lane`]: its key, its partition, the host that a task names. A [`LaneRule`] says
+//! which lane an event belongs to, and what the lanes do. Events whose lane is full or closed wait without a slot,
+//! and other events pass them within the window W.
 //!
 //! ```text
 //!                       ordered                           limited
@@ -12,8 +12,8 @@
 //!                       is closed for the back-off        the lane
 //! ```
 //!
-//! A lane is one for all partitions of a consumer, or of a set that has the rule. Lanes take turns,
-//! and so do the partitions that wait for one. Neither order nor closing times cross processes; see
+//! A lane is shared by all partitions of a consumer, or of a set that has the rule. Lanes take turns, and so do
+//! the partitions that wait for one. Neither order nor closing times cross processes; see
 //! [`guarantees`](crate::guarantees).
 
 use std::borrow::Borrow;
@@ -25,13 +25,14 @@ use std::time::Duration;
 use crate::error::InvalidConfig;
 use crate::event::{Event, Partition};
 
-/// Most bytes of a name that a [`Lane`] keeps as they are.
+/// The most bytes of a name that a [`Lane`] keeps: 1,024.
 pub const MAX_LANE_BYTES: usize = 1_024;
 
-/// Longest time that a lane is closed at once: a day.
+/// The longest time for which a lane can be closed: a day.
 pub const MAX_LANE_CLOSING: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Most closed lanes without an event that are remembered; beyond them the first to open goes.
+/// The most closed lanes without an event that are remembered: 65,536. Beyond that, the lane that would open first
+/// is forgotten.
 pub const MAX_CLOSED_LANES: usize = 65_536;
 
 /// A name of this length needs no allocation.
@@ -39,8 +40,8 @@ const INLINE: usize = 22;
 
 /// Names a lane. Cheap to clone.
 ///
-/// A name is text or bytes. Of one longer than [`MAX_LANE_BYTES`] the beginning is kept, and a hash
-/// of the whole: two of them may be one lane, which costs speed and never order.
+/// A name is text or bytes. If it is longer than [`MAX_LANE_BYTES`], its beginning is kept with a hash of the
+/// whole. Two such names may become one lane, which costs speed and never order.
 #[derive(Clone)]
 pub struct Lane(Name);
 
@@ -121,7 +122,7 @@ impl Borrow<[u8]> for Lane {
     }
 }
 
-/// The name with everything escaped that does not print.
+/// The name. Characters that do not print are escaped.
 impl fmt::Display for Lane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match std::str::from_utf8(self.as_bytes()) {
@@ -149,7 +150,7 @@ impl From<String> for Lane {
     }
 }
 
-/// Says which lane an event is of.
+/// Gives the lane of an event.
 pub type LaneFunction = Arc<dyn Fn(&Event) -> Option<Lane> + Send + Sync>;
 
 /// Where the lane of an event comes from.
@@ -160,10 +161,10 @@ pub(crate) enum LaneSource {
     Function(LaneFunction),
 }
 
-/// Which lane an event is of, and what lanes do.
+/// A rule that gives events their lanes, and says what the lanes do.
 ///
-/// A function is asked once for each event that is received, before its handler can be called, on
-/// the task that receives: it must be quick. Where it panics, that is a failed attempt of the event.
+/// A function is asked once for each event that is received, before its handler can be called, on the task that
+/// receives. So it must be quick. If it panics, that is a failed attempt of the event.
 ///
 /// ```
 /// use longshore::lanes::{Lane, LaneRule};
@@ -181,8 +182,8 @@ pub struct LaneRule {
 }
 
 impl LaneRule {
-    /// Events of a lane are handled in order: the next one when the one before is settled, its dead
-    /// letter acknowledged where it is one. Events without a lane are not held up.
+    /// Handles the events of a lane in order: the next event begins when the one before is settled, and a dead
+    /// letter is acknowledged. Events without a lane do not wait.
     pub fn ordered(lane: impl Fn(&Event) -> Option<Lane> + Send + Sync + 'static) -> Self {
         Self { source: LaneSource::Function(Arc::new(lane)), cap: None }
     }

@@ -6,7 +6,8 @@ use tracing::error;
 /// Pass it to the `run_until` of any consumer, which then drains.
 ///
 /// From the first poll on, these signals no longer end the process by themselves. A second signal changes nothing;
-/// the drain ends after its own `drain_timeout`.
+/// the drain ends after its own [`drain_timeout`](crate::ConsumerOptions::drain_timeout). If the signals cannot be
+/// listened to, that is logged, and the future never ends: the signals then do what they did before.
 ///
 /// ```no_run
 /// # async fn run(consumer: longshore::BatchConsumer) -> Result<(), Box<dyn std::error::Error>> {

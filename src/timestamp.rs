@@ -26,7 +26,7 @@ pub fn rfc3339(time: SystemTime) -> String {
     rfc3339_millis(unix_millis(time).clamp(FIRST_MILLIS, LAST_MILLIS)).unwrap_or_default()
 }
 
-/// The time of a text in RFC 3339; `None` if it is none.
+/// The time of a text in RFC 3339. `None` if the text is not one.
 pub fn from_rfc3339(text: &str) -> Option<SystemTime> {
     OffsetDateTime::parse(text, &Rfc3339).ok().map(SystemTime::from)
 }
@@ -36,8 +36,8 @@ const FIRST_MILLIS: i64 = -62_167_219_200_000;
 /// 9999-12-31T23:59:59.999Z.
 const LAST_MILLIS: i64 = 253_402_300_799_999;
 
-/// The time so many milliseconds after 1970, or before it, as [`rfc3339`] writes it; `None` before
-/// the year 0 and after 9999.
+/// The time this many milliseconds after 1970, or before it, as [`rfc3339`] writes it. `None` before the year 0
+/// and after 9999.
 pub fn rfc3339_millis(millis: i64) -> Option<String> {
     if !(FIRST_MILLIS..=LAST_MILLIS).contains(&millis) {
         return None;

@@ -267,7 +267,7 @@ fn production_refuses_to_believe_any_certificate() {
             ("DISABLE_SSL_VERIFY", "true"),
             ("ENVIRONMENT", production),
         ]));
-        assert!(said.contains("it must be false where ENVIRONMENT = "), "{said}");
+        assert!(said.contains("it must be false if ENVIRONMENT = "), "{said}");
         assert!(said.contains("EVENTHUB_CA_FILE"), "{said}");
         let on = [(KEY, BOUND), ("DISABLE_SSL_VERIFY", "false"), ("ENVIRONMENT", production)];
         assert!(load(&on).unwrap().warnings().is_empty());
@@ -707,7 +707,7 @@ fn a_table_that_is_not_ours_says_where_its_keys_belong() {
         ),
         (
             "[topics.a.namespace]\nhost = \"a\"\n",
-            "topics.a.namespace (file:1): it must be the name of a table [namespaces.NAME]",
+            "topics.a.namespace (file:1): it must be text: the name of a table [namespaces.NAME]",
         ),
         (
             "eventhub_protocol = \"tcp\"\n",

@@ -1,4 +1,6 @@
 //! A scenario of your own, from variables; docs/benches.md describes them.
+// Each bench uses a part of it.
+#![allow(dead_code)]
 
 use std::env;
 use std::process;

@@ -1,17 +1,15 @@
 //! Blobs as files below a local folder.
 //!
-//! A writer collects parts to [`CHUNK_BYTES`] and writes them to a temporary file below
-//! `root/.longshore/`; a commit flushes the file, renames it into place and flushes the
-//! folder, so that a blob is there whole or not at all. A blob that is no longer than a chunk touches
-//! the disk at its commit, once. A blob that comes in blocks is written where each of them belongs, and
-//! hashed behind them, from what the system still has in memory of it. What a commit notes is in the extended attribute [`NOTE_ATTRIBUTE`] of
-//! the file, if the file system has such. Temporary files go when their writer
-//! is dropped, when the store is closed or dropped, and, after a crash, when the next process
-//! opens the root. Processes may share a root.
+//! A writer collects parts up to 256 KiB ([`CHUNK_BYTES`]) and writes them to a temporary file below
+//! `root/.longshore/`. A commit flushes the file, renames it into place and flushes the folder, so a blob is there
+//! whole or not at all. A blob of at most one chunk touches the disk once, at its commit. A blob that comes in
+//! blocks is written where each block belongs, and hashed behind them, from what the system still has in memory.
+//! The note of a commit is in the extended attribute [`NOTE_ATTRIBUTE`] of the file, if the file system supports
+//! it. A temporary file is removed when its writer is dropped, when the store is closed or dropped, and, after a
+//! crash, when the next process opens the root. Processes may share a root.
 //!
-//! No name leads out of the root: a link to a folder outside of it is refused. It does not
-//! guard against somebody who swaps folders for links while a commit runs: who may write to
-//! the root is trusted.
+//! No name leads out of the root: a link to a folder outside of it is refused. Programs that may write to the root
+//! are trusted: the store does not guard against one that swaps folders for links while a commit runs.
 
 mod attribute;
 mod blocks;
@@ -44,8 +42,8 @@ use super::{
     LeftBlocks, MadeOf, OpenBlocks, ReadBlob,
 };
 
-/// How many bytes a writer collects before it writes them: what it holds in memory, beside the
-/// part it was just given.
+/// How many bytes a writer collects before it writes them: 256 KiB. It holds them in memory, in addition to the
+/// part that it was just given.
 pub const CHUNK_BYTES: usize = 256 * 1024;
 
 /// A part that is smaller is copied behind other small ones.
@@ -61,9 +59,9 @@ pub enum SyncFiles {
     /// It does once [`FolderBlobStore::flush`] has returned. The bytes are on the disk at the commit, their
     /// names are not: of many files in few folders, each folder is flushed once.
     AtFlush,
-    /// A committed blob outlives the process, but after a loss of power it may be gone, or be
-    /// empty. Faster, most of all for small files; right where the files can be fetched anew.
-    /// A full disk that shows itself only when data is flushed goes unseen.
+    /// A committed blob outlives the process. After a loss of power it may be gone, or be empty. This is faster,
+    /// most of all for small files. Use it if the files can be fetched again. A full disk that shows only when
+    /// data is flushed is not noticed.
     Never,
 }
 
@@ -76,8 +74,8 @@ pub struct FolderBlobStore {
 }
 
 impl FolderBlobStore {
-    /// Opens a folder, creates it where it is missing, and removes the temporary files of dead
-    /// processes.
+    /// Opens a folder, creates it if it is missing, and removes the temporary files of dead processes. It blocks
+    /// for a few file operations.
     ///
     /// Blocks for the few file operations this takes.
     ///
@@ -100,7 +98,7 @@ impl FolderBlobStore {
         self.root.path()
     }
 
-    /// The length of a committed blob; `None` if there is none. Blocks for a file operation or two.
+    /// The length of a committed blob. `None` if there is none. It blocks for a file operation or two.
     ///
     /// # Errors
     /// See [`BlobError`].
@@ -108,8 +106,8 @@ impl FolderBlobStore {
         self.root.length(name)
     }
 
-    /// Brings the names of all blobs that are committed to the disk, if that is left to this call
-    /// ([`SyncFiles::AtFlush`]). Blocks.
+    /// Flushes the names of all committed blobs to the disk, if the store leaves that to this call
+    /// ([`SyncFiles::AtFlush`]). It blocks.
     ///
     /// # Errors
     /// As of a commit. What was not flushed is flushed by the next call.

@@ -1,21 +1,19 @@
 //! Checkpoints as files of a folder: one readable JSON file per partition, in
 //! `namespace/entity/consumer group/partition.json`, names percent-encoded.
 //!
-//! The service takes names that differ by case for one, and so does the folder: names are in lower
-//! case. Earlier releases filed them as they were spelled. Such a file is read where there is none
-//! in lower case, the one that is furthest where there are several, and the first write puts the
-//! one in lower case in its place. The port of a broker on this machine is left out: a broker that
-//! comes back on another port finds its checkpoints, and brokers with a hub of one name need a
-//! folder each.
+//! Names do not depend on their case at the service, so file names are in lower case. Earlier releases named files
+//! as the names were spelled. Such a file is read if there is none in lower case; if there are several, the one
+//! that is furthest ahead. The first write replaces it by one in lower case. The port of a broker on this machine
+//! is left out: a broker that comes back on another port finds its checkpoints, and two brokers with a hub of the
+//! same name need a folder each.
 //!
-//! A write is durable when it returns, and whole: killed at any instant, the store holds the
-//! old value or the new one. One process uses a folder at a time; within it, a lock per key
-//! makes compare-and-swap atomic and every call linearizable. The version of a value is its
-//! revision and a hash of the file, so that an edit by hand is a change too. Who only looks reads
-//! beside that process: [`FileCheckpointStore::open_read_only`].
+//! A write is durable when it returns, and whole: if the process is killed at any moment, the store holds the old
+//! value or the new one. One process uses a folder at a time. Within it, a lock for each key makes
+//! compare-and-swap atomic and every call linearizable. The version of a value is its revision and a hash of the
+//! file, so an edit by hand is a change too. Others can read beside that process:
+//! [`FileCheckpointStore::open_read_only`].
 //!
-//! It does not share a folder between processes: workers on several machines keep their
-//! checkpoints in Blob Storage.
+//! Processes do not share a folder. Workers on several machines keep their checkpoints in Blob Storage.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -59,11 +57,10 @@ pub struct FileCheckpointStore {
 }
 
 impl FileCheckpointStore {
-    /// Opens a folder, and creates it where it is missing. The folder belongs to this store
-    /// until it and all its calls are gone; temporary files that a killed process left in it
-    /// are removed.
+    /// Opens a folder, and creates it if it is missing. The folder belongs to this store until it and all its
+    /// calls are gone. Temporary files of a killed process are removed.
     ///
-    /// Blocks for the few file operations this takes.
+    /// It blocks for a few file operations.
     ///
     /// # Errors
     /// `Permanent` if the folder is in use by another process, is a file, or may not be

@@ -1,26 +1,24 @@
-//! Checkpoints in a store that was written for the Azure SDK's own `CheckpointStore` trait, where
-//! there is one already. **Unfenced**: that trait writes without a condition, and keeps an offset
-//! and a sequence number.
+//! Checkpoints in a store that was written for the `CheckpointStore` trait of the Azure SDK, if you have one.
+//! **Unfenced**: that trait writes without a condition, and keeps only an offset and a sequence number.
 //!
-//! Within one process it is a compare-and-swap register as any other: a lock per key, and beside
-//! what the SDK's store holds the checkpoint that was last written or read, with its version. A
-//! stored value that somebody else changed has a new version.
+//! Within one process it is a compare-and-swap register like any other. It has a lock for each key. In addition to
+//! what the store of the SDK holds, it remembers the checkpoint that was last written or read, with its version. A
+//! stored value that another program changed has a new version.
 //!
 //! What that costs, compared with the other stores:
 //!
-//! - Between the comparison and the write another process may write. So an owner that lost its
-//!   partition can still move the checkpoint of its successor, backwards too, and events are
-//!   handled again.
-//! - After a restart what was settled above the watermark is not known: it is handled again.
-//! - Nor is the hub's incarnation: that a hub was created anew is noticed only where its log is
+//! - Another process may write between the comparison and the write. So an owner that lost its partition can still
+//!   move the checkpoint of its successor, even backwards, and events are handled again.
+//! - After a restart, the events that were settled above the watermark are not known, and are handled again.
+//! - The incarnation of the hub is not known either. A hub that was created anew is noticed only if its log is
 //!   shorter than the position.
-//! - Nor are lease epochs, resets and takeovers: a worker that runs does not notice the claim of
-//!   another, or a reset, until it finds another position stored.
+//! - Lease epochs, resets and takeovers are not known either. A running worker does not notice the claim of
+//!   another worker, or a reset, until it finds another position stored.
 //! - If another program writes exactly the same position, that is not noticed.
-//! - Names are passed on as they are spelled. Whether names that differ by case are one is a matter
-//!   of the SDK's store, but for what this process remembers of them.
+//! - Names are passed on as they are spelled. Whether their case matters depends on the store of the SDK; what
+//!   this process remembers of them does not depend on their case.
 //!
-//! Every call lists the checkpoints of the consumer group, for the trait reads nothing less.
+//! Every call lists the checkpoints of the consumer group, because the trait has no smaller read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -162,7 +160,7 @@ impl SdkCheckpointStore {
     ) -> Result<(), Error> {
         let found = self.read_all(operation, &key.scope).await?.remove(&key.partition);
         known.on_found(found).map_err(|fault| {
-            let message = format!("what is stored is no checkpoint: {fault}");
+            let message = format!("the stored value is not a checkpoint: {fault}");
             Error::new(ErrorClass::BadData, operation, message).with_partition(&partition(key))
         })
     }

@@ -30,13 +30,13 @@ use crate::telemetry::metrics::open_breakers;
 /// Most destinations that are remembered: who publishes may name many hosts.
 const MAX_DESTINATIONS: usize = 10_000;
 
-/// What a failure is put down to.
+/// What a failure blames.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[non_exhaustive]
 pub enum Destination {
-    /// The handler, if nothing else is named.
+    /// The handler, if the failure names nothing else.
     Handler,
-    /// What the failure names: [`Failure::at`].
+    /// The name that the failure gives: [`Failure::at`].
     Named(String),
     /// The limited lane of its event.
     Lane(Lane),
@@ -52,15 +52,15 @@ impl fmt::Display for Destination {
     }
 }
 
-/// A destination that is left alone, or comes back from that.
+/// A destination that gets probes only, or that is recovering.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct BreakerSnapshot {
     /// Which.
     pub destination: Destination,
-    /// For how long only probes have begun; `None` while it recovers.
+    /// How long it has got probes only. `None` while it recovers.
     pub open_for: Option<Duration>,
-    /// While it recovers: how much may be under way at once.
+    /// How many events may run there at once while it recovers.
     pub limit: Option<usize>,
 }
 

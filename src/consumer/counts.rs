@@ -61,10 +61,10 @@ macro_rules! counters {
 
 counters! {
     labelled:
-    /// Events received, repeats dropped.
+    /// Events received, without repeats.
     received = labelled.received(),
-    /// Events that are settled without being handled again: an earlier run had settled them above its
-    /// watermark, or the failure store has them.
+    /// Events that are settled without being handled again: an earlier run had settled them above its watermark, or
+    /// the failure store has them.
     settled_before = Counter::noop(),
     /// Events that handlers finished.
     done = labelled.settled("done"),
@@ -76,7 +76,7 @@ counters! {
     put_back = Counter::noop(),
     /// Events that were parked: their records were acknowledged.
     parked = labelled.settled("parked"),
-    /// Events that came back from the failure store; what becomes of them is counted once more.
+    /// Events that came back from the failure store. When such an event ends, it is counted once more.
     returned = labelled.returned(),
     /// Dead letters that were acknowledged.
     dead_letters = labelled.settled("dead_letter"),
@@ -90,17 +90,17 @@ counters! {
     batches_by_drain = labelled.batches(FlushReason::Drain),
     /// Batches handed out because the byte budget was short.
     batches_by_pressure = labelled.batches(FlushReason::Pressure),
-    /// Batches that are a part of one that failed whole.
+    /// Batches that are a part of a batch that failed as a whole.
     batches_by_bisection = labelled.batches(FlushReason::Bisection),
-    /// Batches of one event that tried a destination which fails.
+    /// Batches of one event, to probe a destination that fails.
     batches_by_probe = labelled.batches(FlushReason::Probe),
-    /// Checkpoint writes that were acknowledged; claims included.
+    /// Checkpoint writes that were acknowledged, claims included.
     checkpoints = labelled.checkpoints("ok"),
     /// Checkpoint writes that failed.
     checkpoint_failures = labelled.checkpoints("failed"),
     /// Links opened.
     links_opened = labelled.links(),
-    /// Sequence numbers that retention removed before they were received, at most.
+    /// Events that retention removed before they were received: at most this many.
     lost_events = labelled.lost(),
 }
 

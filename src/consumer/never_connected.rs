@@ -87,8 +87,7 @@ fn advice(transport: &dyn Transport, error: Option<&Error>) -> String {
              right Listen, and that the certificate on the way is one to trust"
             .to_owned(),
         Some(ErrorClass::Throttling) => {
-            "try again later; where it stays so, the namespace needs more throughput units"
-                .to_owned()
+            "try again later; if it stays so, the namespace needs more throughput units".to_owned()
         }
         Some(ErrorClass::BadData) => "check that it is an Event Hubs namespace".to_owned(),
         None => "let it run until it has connected, or has given up by itself".to_owned(),

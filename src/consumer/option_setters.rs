@@ -67,26 +67,26 @@ macro_rules! option_setters {
 
 option_setters! {
     both {
-        /// Most calls of a handler of events at once, over all partitions. Default 10.
+        /// How many events are handled at once by an event handler, over all partitions. Default 10.
         max_events_in_flight: usize,
-        /// Memory for events that are received and not settled, and for what links hold ahead, over all
-        /// partitions. Default 256 MiB.
+        /// Memory for events, over all partitions: those received and not settled, and those that links hold
+        /// ahead. Default 256 MiB.
         memory_budget_bytes: usize,
-        /// Most events that a link may hold ahead. Default 300.
+        /// The most events that a link holds ahead. Default 300.
         prefetch_events: u32,
-        /// How long a handler may take from its last [`progress`](crate::EventContext::progress) on; then
-        /// it is dropped, and its events are tried again. `None`: as long as it likes. Default 15 minutes.
+        /// How long a handler may take after its last [`progress`](crate::EventContext::progress). Then it is
+        /// dropped, and its events are tried again. `None`: as long as it likes. Default 15 minutes.
         handler_timeout: Option<Duration>,
-        /// How many times a handler gets an event before it becomes a dead letter. Default 5.
+        /// How many times a handler gets an event before it is parked or becomes a dead letter. Default 5.
         max_attempts: u32,
         /// How long an event is tried while nothing succeeds at its destination. Default 24 hours.
         max_age: Duration,
-        /// How many owners of a partition may end one after the other without progress before an event is
-        /// accused of it. `None`: any number. Default 7.
+        /// How many owners of a partition may end one after the other without progress before the event that
+        /// ends them becomes a dead letter. `None`: any number. Default 7.
         max_takeovers: Option<u32>,
         /// Delays between attempts. Default: they double from 1 second to 1 minute.
         retry_backoff: Backoff,
-        /// Attempts and delays of their own for failures of some classes. Default: none.
+        /// Other attempts and delays for failures of some classes. Default: none.
         retry_policies: RetryPolicies,
         /// How long a drain waits for handlers before it cuts them. Default 30 seconds.
         drain_timeout: Duration,
@@ -95,11 +95,11 @@ option_setters! {
         connect_timeout: Option<Duration>,
         /// How long one call of a store or of the dead-letter sink may take. Default 30 seconds.
         store_timeout: Duration,
-        /// Where to begin without a checkpoint. Default: with the oldest event.
+        /// Where to begin in a partition without a checkpoint. Default: with the oldest event.
         start_position: StartPosition,
-        /// Where to go on when the position is not in the log. Default: with the oldest event.
+        /// Where to go on if the position of the checkpoint is not in the log. Default: with the oldest event.
         position_lost: PositionLost,
-        /// What becomes of handler calls whose partition is lost. Default: they are cancelled.
+        /// What happens to handler calls whose partition is lost. Default: they are cancelled.
         lost_partition: LostPartition,
         /// The owner level of the links. Default: the lease epoch.
         owner_level: OwnerLevel,
@@ -107,26 +107,27 @@ option_setters! {
         reopen_backoff: Backoff,
     }
     batches {
-        /// Most events in a batch. Default 20.
+        /// The most events in a batch. Default 20.
         max_batch_size: usize,
-        /// Most bytes in a batch; a larger event travels alone. Default 4 MiB.
+        /// The most bytes in a batch. A larger event is a batch of its own. Default 4 MiB.
         max_batch_bytes: usize,
-        /// Longest wait for a batch to fill. Default 1 second.
+        /// How long a batch waits to fill. Default 1 second.
         batch_timeout: Duration,
-        /// Most calls of a handler of batches at once, over all partitions. Default 4.
+        /// How many batches are handled at once by a batch handler, over all partitions. Default 4.
         max_batches_in_flight: usize,
         /// Which events are handled in order. Default: none.
         ordering: Ordering,
-        /// Most events of a partition that are received and not yet below the checkpoint. Default 4,096.
+        /// The most events of a partition that are received and not yet below the watermark. Default 4,096.
         window_events: usize,
-        /// How long what fails waits in place before it is parked. Default 1 minute.
+        /// The longest delay for which an event that failed waits in place. For a longer one it is parked.
+        /// Default 1 minute.
         park_after: Duration,
-        /// For how long an event is parked: the first time, the second, and so on. Default: 5 minutes,
+        /// How long an event is parked: the first time, the second time, and so on. Default: 5 minutes,
         /// 30 minutes, 2 hours, 8 hours.
         park_delays: Vec<Duration>,
-        /// Most events of a partition that are parked. Default 100,000.
+        /// The most parked events of a partition. Default 100,000.
         max_parked_events: usize,
-        /// Shortest time between two checkpoint writes of a partition. Default 1 second.
+        /// The shortest time between two checkpoint writes of a partition. Default 1 second.
         checkpoint_min_interval: Duration,
         /// What to do when checkpoints cannot be written. Default: go on.
         uncheckpointed_events: UncheckpointedEvents,

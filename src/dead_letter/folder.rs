@@ -44,8 +44,8 @@ pub struct StoredDeadLetter {
 }
 
 impl FolderDeadLetterSink {
-    /// Opens a folder, and creates it where it is missing. Temporary files of killed processes
-    /// are removed.
+    /// Opens a folder, and creates it if it is missing. Temporary files of killed processes are removed. It blocks
+    /// for a few file operations.
     ///
     /// Blocks for the few file operations this takes.
     ///

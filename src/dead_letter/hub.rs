@@ -1,13 +1,13 @@
-//! Dead letters as events of a hub: what failed goes on as it came, with the story of its
-//! failure beside it in properties.
+//! Dead letters as events of a hub: the event that failed is published as it came, with the record of its failure
+//! in properties.
 //!
-//! Body, key, properties, annotations and message properties are published unchanged, but for the
-//! message id; the record is in properties that begin with [`PREFIX`], so that any client can read, filter and replay the event. Times
-//! are RFC 3339 in UTC. A property of the event that begins with the prefix already, because it
-//! is a dead letter that failed again, gets it once more, and loses it when it is read back.
-//! The message id is the identity of the event, `namespace/hub/incarnation/group/partition/number` (see
-//! [`EventIdentity`](crate::failure_store::EventIdentity)), or `hub/partition/number` where namespace and incarnation are not known: so a letter
-//! that was written twice is recognised.
+//! Body, key, properties, annotations and message properties are published unchanged, except for the message id.
+//! The record is in properties that begin with [`PREFIX`], so any client can read, filter and replay the event.
+//! Times are RFC 3339 in UTC. A property of the event may already begin with the prefix, if the event is a dead
+//! letter that failed again. It then gets the prefix once more, and loses it when it is read back. The message id
+//! is the identity of the event, `namespace/hub/incarnation/group/partition/number` (see
+//! [`EventIdentity`](crate::failure_store::EventIdentity)), or `hub/partition/number` if namespace and incarnation
+//! are not known. So a letter that was written twice is recognised.
 //!
 //! | Property | Value |
 //! | --- | --- |
@@ -15,17 +15,16 @@
 //! | `dl_topic`, `dl_partition`, `dl_offset`, `dl_sequence_number`, `dl_enqueued_time` | the event |
 //! | `dl_namespace`, `dl_incarnation` | its hub, if that is known |
 //! | `dl_message_id` | the publisher's, if it gave one, of its type |
-//! | `dl_first_sequence_number`, `dl_last_sequence_number` | where the event could not be read, and its number is not known exactly |
-//! | `dl_consumer_group`, `dl_worker` | who gave up |
+//! | `dl_first_sequence_number`, `dl_last_sequence_number` | if the event could not be read and its number is not known exactly: the first and the last number that it may have |
+//! | `dl_consumer_group`, `dl_worker` | the group and the worker that gave up |
 //! | `dl_error_class`, `dl_error_message`, `dl_error_causes` | why; the causes are a JSON array |
 //! | `dl_attempts`, `dl_first_failure`, `dl_last_failure` | how often and since when |
 //! | `dl_lane`, `dl_destination` | the lane of the event, and what the failure blames |
 //! | `dl_shortened` | `true` if the causes or a part of the message had to go |
 //!
-//! An event that was as large as a hub takes may not fit with all that. Then the record is
-//! shortened, the causes first and at last all of it, which leaves the message id. A body is
-//! never cut: where the event alone is too large, it goes to the store of failures that the sink may have
-//! beside; without one the write fails, and the watermark waits.
+//! A large event may not fit into the hub with all that. Then the record is shortened: the causes first, in the
+//! end all of it, which leaves the message id. A body is never cut. If the event alone is too large, it goes to
+//! the failure store that the sink may have. Without one the write fails, and the watermark waits.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -37,9 +37,9 @@ pub struct DeadLetter {
     pub first_failure: SystemTime,
     /// When it failed last.
     pub last_failure: SystemTime,
-    /// The namespace of its hub; empty where it is not known.
+    /// The namespace of its hub. Empty if it is not known.
     pub namespace: String,
-    /// When its hub was created; zero where it is not known.
+    /// When its hub was created. Zero if it is not known.
     pub incarnation: Incarnation,
     /// The lane of the event, if it has one.
     pub lane: Option<String>,
@@ -97,8 +97,8 @@ impl DeadLetter {
 
 /// Keeps dead letters.
 pub trait DeadLetterSink: Send + Sync + fmt::Debug + 'static {
-    /// Writes one record. `Ok` means durable. Written twice, the same event leaves one record
-    /// or two, never none.
+    /// Writes one record. `Ok` means that it is durable. An event that is written twice leaves one record or two,
+    /// never none.
     ///
     /// # Errors
     /// Any class; the caller tries again and holds the watermark meanwhile.

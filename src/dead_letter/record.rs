@@ -28,10 +28,10 @@ pub(super) const READ: &str = "read the dead letter";
 pub struct DeadLetterRecord {
     /// The layout of the record: [`DeadLetterRecord::VERSION`].
     pub version: u32,
-    /// The namespace the event came from; empty where it is not known.
+    /// The namespace of the event. Empty if it is not known.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub namespace: String,
-    /// When the hub was created, in milliseconds since 1970; zero where it is not known.
+    /// When the hub was created, in milliseconds since 1970. Zero if it is not known.
     #[serde(default = "unknown_incarnation", skip_serializing_if = "is_unknown")]
     pub incarnation: Incarnation,
     /// The entity the event came from.
@@ -222,7 +222,7 @@ impl DeadLetterRecord {
     /// Reads a record.
     ///
     /// # Errors
-    /// `BadData` if the text is no record, or one of a later release.
+    /// `BadData` if the text is not a record, or one of a later release.
     pub fn from_json(json: &[u8]) -> Result<Self, Error> {
         // The version first: a later one may not have the other fields.
         #[derive(Deserialize)]

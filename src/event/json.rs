@@ -85,8 +85,7 @@ impl Value {
         }
     }
 
-    /// Reads what [`Value::to_json`] wrote; `None` if it is nothing of that kind, or deeper than
-    /// [`MAX_NESTING`].
+    /// Reads what [`Value::to_json`] wrote. `None` if it is something else, or deeper than [`MAX_NESTING`].
     pub fn from_json(json: &Json) -> Option<Self> {
         // What is within the deepest level may be there.
         read(json, MAX_NESTING + 1)
@@ -224,7 +223,7 @@ impl Serialize for MessageId {
 impl<'de> Deserialize<'de> for MessageId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         MessageId::try_from(Value::deserialize(deserializer)?)
-            .map_err(|_other| serde::de::Error::custom("it is no id of a message"))
+            .map_err(|_other| serde::de::Error::custom("it is not an id of a message"))
     }
 }
 

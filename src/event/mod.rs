@@ -209,9 +209,9 @@ impl fmt::Display for SequenceNumber {
 pub struct Position {
     /// Orders positions of one partition.
     pub sequence_number: SequenceNumber,
-    /// The service's notation of the same place, if it is known.
+    /// The notation of the service for the same place, if it is known.
     pub offset: Option<Offset>,
-    /// When the service accepted the event, if it is known; stores keep milliseconds.
+    /// When the service accepted the event, if it is known. Stores keep milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "crate::timestamp::millis")]
     pub enqueued_time: Option<SystemTime>,
 }
@@ -229,7 +229,7 @@ pub enum StartPosition {
     /// With the oldest event the log still holds.
     #[default]
     Earliest,
-    /// With the first event enqueued after the consumer looked.
+    /// With the first event that is enqueued after the consumer has read the hub.
     Latest,
     /// With the first event enqueued at this time or later.
     EnqueuedAt(SystemTime),
@@ -328,7 +328,7 @@ impl EventParts {
         }
     }
 
-    /// Sets the message properties; none where all are missing.
+    /// Sets the message properties. If all are missing, the event has none.
     pub fn set_message(&mut self, properties: MessageProperties) {
         self.message = (!properties.is_empty()).then(|| Box::new(properties));
     }

@@ -11,9 +11,9 @@ use bytes::Bytes;
 
 /// Most levels of lists, maps, arrays and described values within each other that an event may have.
 ///
-/// What is deeper is not published, and not received: hostile nesting would end the process that walks
-/// through it. With this many, the JSON of a dead letter is within the 128 levels that parsers of JSON
-/// commonly read: a map takes three for each.
+/// Deeper values are neither published nor received, because hostile nesting would end the process that walks
+/// through them. With this limit, the JSON of a dead letter stays within the 128 levels that JSON parsers commonly
+/// read: a map takes three levels for each.
 pub const MAX_NESTING: usize = 32;
 
 /// A value of AMQP 1.0.
@@ -108,7 +108,7 @@ impl Value {
         }
     }
 
-    /// The number of an integer of any width, if an `i64` holds it.
+    /// The number of an integer of any width, if it fits into an `i64`.
     pub fn as_i64(&self) -> Option<i64> {
         match *self {
             Value::UByte(number) => Some(number.into()),

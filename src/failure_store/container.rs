@@ -1,10 +1,10 @@
-//! Failures in a container of Azure Blob Storage: a block blob each, named like
-//! `dead/{namespace}/{hub}/{incarnation}/{group}/{partition}/{number}.json`, whose content is the record and
-//! whose metadata is what a listing says.
+//! Failures in a container of Azure Blob Storage. Each is a block blob with a name like
+//! `dead/{namespace}/{hub}/{incarnation}/{group}/{partition}/{number}.json`. Its content is the record, and its
+//! metadata is what a listing shows.
 //!
-//! Every put and delete has its condition in the request, so what is compared and replaced is one step of
-//! the service. A listing takes a request for 5,000 records and opens none. The container must exist; beside
-//! checkpoints, whose names begin with a namespace, nothing is in the way.
+//! Every put and delete carries its condition in the request, so the service compares and replaces in one step. A
+//! listing needs one request for 5,000 records and opens none. The container must exist. It may also hold
+//! checkpoints, whose names begin with a namespace.
 
 use std::sync::Arc;
 

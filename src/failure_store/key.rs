@@ -44,16 +44,15 @@ impl FailureKind {
     }
 }
 
-/// The log of a partition as a consumer group reads it. Names of namespaces, hubs and groups are one
-/// whatever their case, as they are to the service; the port of a local broker is no part of it.
+/// The log of a partition, as a consumer group reads it. Names of namespaces, hubs and groups do not depend on
+/// their case, as at the service. The port of a local broker is not part of it.
 #[derive(Clone, Debug)]
 pub struct LogIdentity {
     /// The fully qualified namespace, or the name of a local broker.
     pub namespace: String,
     /// The hub.
     pub entity: EntityName,
-    /// When the hub was created: a hub that is created anew is another one. Zero where it is not
-    /// known.
+    /// When the hub was created. A hub that is created anew is another hub. Zero if it is not known.
     pub incarnation: Incarnation,
     /// The group.
     pub consumer_group: ConsumerGroup,
@@ -173,7 +172,7 @@ pub struct FailureKey {
 }
 
 impl FailureKey {
-    /// The path below the root of a store; paths are equal where keys are.
+    /// The path below the root of a store. Equal keys have equal paths.
     pub fn path(&self) -> String {
         format!(
             "{}/{}/{}",

@@ -1,16 +1,15 @@
 //! Leases in Azure Blob Storage, beside the processors of the other Azure SDKs.
 //!
-//! - `{namespace host}/{hub}/{group}/ownership/{partition}` is an ownership record as the other
-//!   SDKs read and write it: metadata `ownerid`, empty or missing where nobody has it. Ours has
-//!   `longshore` beside it, which a foreign owner drops when it writes its own: that is how the
-//!   two are told apart.
+//! - `{namespace host}/{hub}/{group}/ownership/{partition}` is an ownership record in the format of the other
+//!   SDKs: metadata `ownerid`, empty or missing if the partition has no owner. Our records also have `longshore`.
+//!   An owner of another SDK drops that when it writes its own record, which tells the two apart.
 //! - `…/longshore/member/{owner}` is a member record. No other SDK lists that folder.
-//! - Every write of an ownership is a compare-and-swap; a heartbeat is written unconditionally.
-//! - The shared clock is the service's: the `Date` of its answers and the blobs' last-modified
-//!   times, both to the second.
+//! - Every write of an ownership is a compare-and-swap. A heartbeat is written without a condition.
+//! - The shared clock is that of the service: the `Date` of its answers and the last-modified times of blobs, both
+//!   to the second.
 //!
-//! Paths are lower-cased. Ownerships that another SDK keeps under another spelling are not seen:
-//! configure it with lower-case names where it shares a hub with this one.
+//! Paths are in lower case. Ownerships that another SDK keeps under another spelling are not seen. If it shares a
+//! hub with longshore, configure it with names in lower case.
 //!
 //! The container must exist.
 

@@ -1,19 +1,18 @@
-//! What finished work has to tell, published behind it: the slot ends with the work.
+//! Publishes the results of a worker behind its work, so that a slot ends with the work.
 //!
 //! A handler that waits for the answer of a hub holds its slot for a round trip and more. With a
 //! [`ResultPublisher`] it does not:
 //!
-//! 1. It takes [`room`](ResultPublisher::room) for its result before it begins the work. So what was
-//!    done and is not published yet is bounded, and work that nobody could be told of is not begun.
+//! 1. It takes [`room`](ResultPublisher::room) for its result before it begins the work. So the work that is done
+//!    and not yet published is bounded, and no work begins that could not be reported.
 //! 2. It does the work.
-//! 3. It [defers](crate::consumer::EventContext::defer) its event, hands the result over, and
-//!    returns. Its slot is free.
-//! 4. Results that wait together travel together. The one that is acknowledged settles its event,
-//!    and no other does: the checkpoint waits for it.
+//! 3. It [defers](crate::consumer::EventContext::defer) its event, hands the result over, and returns. Its slot is
+//!    free.
+//! 4. Results that wait together travel together. The acknowledgement of a result settles its event, so the
+//!    checkpoint waits for it.
 //!
-//! A hand-off waits for results as it waits for handlers. Where a drain runs out of time, the results
-//! that are still here count as cut; where the partition is lost they are dropped. In both cases the
-//! event is delivered again.
+//! A hand-off waits for results as it waits for handlers. If a drain runs out of time, the results that are still
+//! here count as cut. If the partition is lost, they are dropped. In both cases the event is delivered again.
 //!
 //! ```
 //! use std::sync::Arc;

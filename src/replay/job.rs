@@ -49,7 +49,7 @@ pub struct Plan {
     pub created: SystemTime,
     /// Where its letters are, as [`FailureStore::place`](crate::failure_store::FailureStore::place) says it.
     pub store: String,
-    /// The hub that it publishes to; `None` if the group of the letters handles them.
+    /// The hub that it publishes to. `None` if the letters go to their group.
     pub to: Option<EntityName>,
     /// How it goes about it.
     pub limits: Limits,
@@ -350,7 +350,7 @@ fn to_line(record: &DeadLetterRecord) -> Result<Vec<u8>, Error> {
 }
 
 impl Job {
-    /// Makes the job durable below the folder `jobs`, which is created where it is missing. Blocks while it
+    /// Makes the job durable below the folder `jobs`, which is created if it is missing. It blocks while it
     /// handles files.
     ///
     /// # Errors
@@ -387,8 +387,8 @@ impl Job {
     /// Opens a job of the folder `jobs`. Blocks while it handles files.
     ///
     /// # Errors
-    /// [`JobError::NotThere`]; `Permanent` if another process has the job; `BadData` if its file is damaged
-    /// or of a later release; and as the file system fails.
+    /// [`JobError::NotThere`]; `Permanent` if another process has the job; `BadData` if its file is damaged or of
+    /// a later release; and as the file system fails.
     pub fn open(jobs: &Path, name: &str) -> Result<Self, JobError> {
         let folder = jobs.join(name);
         let is_name = Path::new(name).components().count() == 1 && !name.starts_with('.');
@@ -425,7 +425,7 @@ impl Job {
         &self.plan
     }
 
-    /// How it ended; `None` if it did not.
+    /// How the job ended. `None` if it has not ended.
     pub fn end(&self) -> Option<End> {
         self.journal.end
     }

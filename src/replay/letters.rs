@@ -28,7 +28,7 @@ pub(super) fn marked(mut letter: DeadLetterRecord, job: &str, now: SystemTime) -
     letter
 }
 
-/// Takes the mark of a job from a letter, so that another job can replay it. A letter that is not there, or that
+/// Removes the mark of a job from a letter, so that another job can replay it. A letter that is gone, or that
 /// another job has, is left alone.
 ///
 /// # Errors

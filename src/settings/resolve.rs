@@ -208,7 +208,7 @@ impl Resolved {
         });
         if let Some(environment) = environment.filter(|_| is_production).cloned() {
             let must = format!(
-                "be false where {} = {} ({}): trust a private certificate authority with {}",
+                "be false if {} = {} ({}): trust a private certificate authority with {}",
                 environment.name,
                 environment.text,
                 environment.origin,

@@ -156,7 +156,8 @@ impl Table {
             };
             let Some(text) = scalar(value.get_ref()) else {
                 let allowed = key.allowed();
-                problems.push(Problem::new(format!("{name} ({origin}): it must be {allowed}")));
+                let must = format!("be text: {allowed}");
+                problems.push(Problem::new(format!("{name} ({origin}): it must {must}")));
                 continue;
             };
             // As with a variable: not everybody can leave it out.

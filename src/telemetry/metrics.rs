@@ -1,14 +1,13 @@
-//! Every metric, named and described once; `docs/metrics.md` is generated from here.
+//! All metrics, each with its name and description; `docs/metrics.md` is generated from here.
 //!
 //! Metrics go through the `metrics` facade: an application installs a recorder, for example a
 //! Prometheus exporter, before it builds a consumer. Handles are taken once for each consumer
 //! or ownership of a partition, so that an event costs no look-up. Without a recorder they do nothing.
 //!
-//! The facade cannot unregister a gauge, and an exporter goes on saying what it was told last. So the
-//! gauges of a partition have a life, `PartitionGauges`: they are registered when the partition is
-//! ours, say `NaN` while a value is not known, and 0 from the moment it is not ours any more, however
-//! that came about. 0 adds nothing to a sum or a maximum over a fleet, and is true: of that partition
-//! nothing is here.
+//! The facade cannot unregister a gauge, and an exporter repeats what it was told last. So the gauges of a
+//! partition have a life, `PartitionGauges`. They are registered when the partition is ours, are `NaN` while a
+//! value is not known, and are 0 as soon as the partition is no longer ours, for whatever reason. 0 changes no sum
+//! and no maximum over a fleet, and it is true: nothing of that partition is here.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -35,12 +35,11 @@ pub struct PortCall {
 
 type Hook = Arc<dyn Fn(PortCall) -> BoxFuture<'static, Result<(), Error>> + Send + Sync>;
 
-/// A port over another of its kind, whose calls a test sees, delays and lets fail: of a [`Transport`], a
-/// [`CheckpointStore`], a [`LeaseStore`], a [`DeadLetterSink`] or a [`FailureStore`].
+/// A port around another of its kind: a [`Transport`], a [`CheckpointStore`], a [`LeaseStore`], a
+/// [`DeadLetterSink`] or a [`FailureStore`]. A test sees its calls, delays them, and lets them fail.
 ///
-/// [`before`](Self::before) comes before a call; where it fails, the call is not made.
-/// [`after`](Self::after) comes behind a call that succeeded; where it fails, the answer is lost and what
-/// the call did stays.
+/// [`before`](Self::before) runs before a call. If it fails, the call is not made. [`after`](Self::after) runs
+/// after a call that succeeded. If it fails, the answer is lost, and the effect of the call stays.
 ///
 /// ```
 /// use longshore::checkpoint_store::memory::MemoryCheckpointStore;
@@ -71,7 +70,7 @@ impl<P> Intercepted<P> {
         Self { below, before: None, after: None, calls: AtomicU64::new(0) }
     }
 
-    /// Comes before every call that may fail. Whoever calls waits for it.
+    /// Sets what runs before every call that may fail. The caller waits for it.
     #[must_use]
     pub fn before<Fut>(mut self, hook: impl Fn(PortCall) -> Fut + Send + Sync + 'static) -> Self
     where
@@ -81,7 +80,7 @@ impl<P> Intercepted<P> {
         self
     }
 
-    /// Comes behind every call that succeeded. Whoever calls waits for it.
+    /// Sets what runs after every call that succeeded. The caller waits for it.
     #[must_use]
     pub fn after<Fut>(mut self, hook: impl Fn(PortCall) -> Fut + Send + Sync + 'static) -> Self
     where

@@ -1,19 +1,19 @@
-//! For tests of one's own handlers, workers and stores (feature `testing`).
+//! For your own tests of handlers, workers and stores (feature `testing`).
 //!
 //! | to test | there is |
 //! | --- | --- |
-//! | a handler alone | [`TestCall`]: it calls it with a context, and says what became of each event |
+//! | a handler alone | [`TestCall`]: it calls the handler with a context, and returns the outcome of each event |
 //! | a worker, offline | [`TestHub`]: a hub in memory with its faults, and stores beside it |
 //! | what a fault does | [`Intercepted`]: any port, delayed, failing, without its answer |
-//! | a store or a sink of one's own | [`contract`]: what each port must do |
+//! | your own store or sink | [`contract`]: what each port must do |
 //! | an event that failed | [`event_from_record`]: a dead letter becomes a test |
 //! | a crash | [`ConsumerHandle::abort`](crate::ConsumerHandle::abort) |
 //!
 //! The hub, the stores and the sink in memory need no feature: [`MemoryHub`], [`MemoryCheckpointStore`],
 //! [`MemoryLeaseStore`], [`MemoryDeadLetterSink`], [`MemoryFailureStore`].
 //!
-//! A dead letter becomes a test: export it, keep the file beside the tests, and give its event to the
-//! handler that failed.
+//! To turn a dead letter into a test, export it, keep the file beside the tests, and give its event to the handler
+//! that failed.
 //!
 //! ```
 //! # fn main() -> Result<(), longshore::Error> {

@@ -1,7 +1,6 @@
 //! The download worker: one task, one file from a URL, one result.
 //!
-//! It reads the task, asks the policy about its URL, and moves the file: see
-//! [`transfer`](super) for what that is.
+//! It reads the task, asks the policy about its URL, and moves the file as described in [`transfer`](super).
 
 use std::fmt;
 use std::sync::Arc;
@@ -29,7 +28,7 @@ use crate::producer::EntityProducer;
 /// Decides whether there is nothing to do for a task: `Some` is the reason.
 type SkipRule = Arc<dyn Fn(&Event, &DownloadTask) -> Option<String> + Send + Sync>;
 
-/// Fetches files; an [`EventHandler`].
+/// Fetches files. It is an [`EventHandler`].
 pub struct DownloadWorker {
     fetcher: Fetcher,
     mover: Mover,

@@ -1,12 +1,12 @@
 //! Moving files: a task is an event, a finished task is a result event.
 //!
-//! [`DownloadWorker`](download::DownloadWorker) is an event handler: it reads a
+//! [`DownloadWorker`](download::DownloadWorker) is an event handler. It reads a
 //! [`DownloadTask`](task::DownloadTask) from the event, checks its URL against the
-//! [`UrlPolicy`](url_policy::UrlPolicy), streams the body into a blob store under a temporary
-//! name, verifies it, commits it, and publishes a result behind it. The task is settled only after
-//! the result is acknowledged. [`Rates`](rates::Rates) limit how fast it asks and reads,
-//! [`HttpOptions`](crate::config::HttpOptions) say how. [`UploadWorker`](upload::UploadWorker) does the
-//! same with files of a folder or a container: the results of the one are tasks of the other.
+//! [`UrlPolicy`](url_policy::UrlPolicy), streams the body into a blob store under a temporary name, verifies it,
+//! commits it, and publishes a result. The task is settled only after the result is acknowledged.
+//! [`Rates`](rates::Rates) limit how fast it asks and reads, and [`HttpOptions`](crate::config::HttpOptions) say
+//! how. [`UploadWorker`](upload::UploadWorker) does the same with files of a folder or a container. The results of
+//! a download worker are tasks of an upload worker.
 
 mod along;
 mod connections;

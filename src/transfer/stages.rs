@@ -1,12 +1,12 @@
 //! The times of the stages that a file has passed through, handed on from stage to stage.
 //!
-//! A stage is one hub of tasks and the worker that reads it. What a worker publishes has the property
-//! [`STAGES`], with the times of its own stage behind those that came with the task. So whoever makes the
-//! next stage's task of a result, and copies its properties, hands them on; the next result has them in
-//! its [`stages`](super::task::TransferResult::stages).
+//! A stage is one hub of tasks and the worker that reads it. A result has the property [`STAGES`]: the times that
+//! came with the task, and behind them those of its own stage. Code that makes the next task from a result copies
+//! its properties, and so hands the times on. The next result has them in its
+//! [`stages`](super::task::TransferResult::stages).
 //!
-//! The times say how long a task waited and how long it was worked on at each stage. They are hints: what
-//! is no list of times, or too long, counts as none.
+//! The times say how long a task waited and how long the work took at each stage. They are hints: a value that is
+//! not a list of times, or is too long, is ignored.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::timestamp::from_rfc3339;
 /// The property that holds the times: a JSON array of [`StageTimes`].
 pub const STAGES: &str = "longshore_stages";
 
-/// Most bytes of the property. Of a longer chain, the stages after the first are left out, the oldest
+/// The most bytes of the property: 2,048. If a chain is longer, stages after the first are left out, the oldest
 /// first.
 pub const MAX_STAGES_BYTES: usize = 2_048;
 

@@ -20,7 +20,7 @@ use crate::event::Event;
 use crate::outcome::Outcome;
 use crate::producer::EntityProducer;
 
-/// Brings files from where they are into a store; an [`EventHandler`].
+/// Copies files from a folder or a container into a store. It is an [`EventHandler`].
 pub struct UploadWorker {
     files: Arc<dyn BlobSource>,
     mover: Mover,

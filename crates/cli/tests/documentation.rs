@@ -107,6 +107,8 @@ fn every_command_of_the_command_is_understood() {
             let words = words(&line);
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
             let arguments = match words.as_slice() {
+                // The crate of that name, in the drawing of docs/architecture.md.
+                ["longshore", "(src)", ..] => continue,
                 ["longshore", arguments @ ..] => arguments,
                 ["cargo", "run", "--release", "--", arguments @ ..] => arguments,
                 _ => continue,
@@ -159,7 +161,7 @@ fn every_file_of_settings_can_be_used() {
                 continue;
             }
             if block.contains("bearer") {
-                Credentials::from_toml(&block).expect(&place);
+                Credentials::from_toml(&block.replace('…', "x")).expect(&place);
                 continue;
             }
             let file = dir.path().join("worker.toml");

@@ -65,9 +65,9 @@ impl EmulatorBuilder {
 
     /// Where to listen for AMQP over TCP. The default is a free port of 127.0.0.1.
     ///
-    /// Unless [tokens are required](Self::require_tokens), whoever reaches the port may use it. An
-    /// address that other machines reach, here and for every other port, needs
-    /// [keys](Self::shared_access_keys) or [an explicit word](Self::allow_anyone).
+    /// Unless [tokens are required](Self::require_tokens), anyone who reaches the port may use it. An address that
+    /// other machines can reach, here and for every other port, needs [keys](Self::shared_access_keys) or
+    /// [`allow_anyone`](Self::allow_anyone).
     pub fn bind(mut self, address: SocketAddr) -> Self {
         self.address = address;
         self
@@ -91,31 +91,31 @@ impl EmulatorBuilder {
         self
     }
 
-    /// Listens on this address, with every port, in place of the addresses that the ports were given.
-    /// `0.0.0.0` is every address of this machine.
+    /// Listens on this address with every port, instead of the addresses that the ports were given. `0.0.0.0` is
+    /// every address of this machine.
     pub fn listen(mut self, address: IpAddr) -> Self {
         self.listen = Some(address);
         self
     }
 
-    /// What clients call this machine, a host name or an IP address: the host in every connection
-    /// string, and a name in the certificate of the ports with TLS. The default is `localhost`, or
-    /// the one address that is listened on.
+    /// Sets the name of this machine for clients, a host name or an IP address: the host in every connection
+    /// string, and a name in the certificate of the ports with TLS. Default: `localhost`, or the address of
+    /// [`listen`](Self::listen) if that is a single one.
     pub fn advertise(mut self, host: impl Into<String>) -> Self {
         self.advertise = Some(host.into());
         self
     }
 
-    /// Opens the ports to whoever reaches them, also from other machines, though no token is checked
-    /// against a key of your own. Without this word such a broker does not start.
+    /// Starts although other machines can reach a port and no token is checked against a key of your own. Anyone
+    /// who reaches it may then read and write everything. Default: such a broker does not start.
     pub fn allow_anyone(mut self) -> Self {
         self.strangers = Strangers::Allowed;
         self
     }
 
-    /// Keeps the certificate authority of the ports with TLS in this folder, as `ca.pem` and
-    /// `ca.key`; they are made if they are not there. Without it every start has an authority of
-    /// its own, which [`Emulator::certificate_authority`] gives.
+    /// Keeps the certificate authority of the ports with TLS in this folder, as `ca.pem` and `ca.key`. Missing
+    /// files are created. Default: every start makes a new authority, which [`Emulator::certificate_authority`]
+    /// gives.
     pub fn cert_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.cert_dir = Some(dir.into());
         self
@@ -140,9 +140,9 @@ impl EmulatorBuilder {
         self
     }
 
-    /// Refuses links for which their connection has no valid shared access signature, with
-    /// `amqp:unauthorized-access`, and detaches them when it expires. Without it any token, or none,
-    /// will do. Tokens of Microsoft Entra ID cannot be checked here and are refused then.
+    /// Refuses links whose connection has no valid shared access signature, with `amqp:unauthorized-access`, and
+    /// detaches them when it expires. Tokens of Microsoft Entra ID cannot be checked here, so they are refused.
+    /// Default: any token is accepted, or none.
     pub fn require_tokens(mut self) -> Self {
         self.settings.tokens = TokenCheck::Required;
         self
@@ -161,36 +161,36 @@ impl EmulatorBuilder {
         self.require_tokens()
     }
 
-    /// Takes any token, or none, whatever keys there are.
+    /// Accepts any token, or none, even if there are keys.
     pub(super) fn ignore_tokens(mut self) -> Self {
         self.settings.tokens = TokenCheck::Ignored;
         self
     }
 
-    /// See [`MAX_MESSAGE_BYTES`](super::MAX_MESSAGE_BYTES), which is also the most; 1,024 is the
-    /// least.
+    /// Sets the largest event, or batch of events, in bytes: from 1,024 to 1,048,576. Default: 1,048,576
+    /// ([`MAX_MESSAGE_BYTES`](super::MAX_MESSAGE_BYTES)).
     pub fn max_message_bytes(mut self, bytes: usize) -> Self {
         self.settings.max_message_bytes = bytes;
         self
     }
 
-    /// Refuses, with `com.microsoft:server-busy`, what comes in beyond 1 MiB or 1,000 events a
-    /// second for each of these; 1 to 40. Without it there is no limit.
+    /// Sets the throughput units, from 1 to 40. The broker refuses what exceeds 1 MiB or 1,000 events a second for
+    /// each of them, with `com.microsoft:server-busy`. Default: no limit.
     pub fn throughput_units(mut self, units: u32) -> Self {
         self.settings.throughput_units = Some(units);
         self
     }
 
-    /// See [`DEFAULT_MAX_MEMORY_BYTES`](super::DEFAULT_MAX_MEMORY_BYTES); 1 MiB is the least. Events
-    /// beyond that are refused with `amqp:resource-limit-exceeded`, until retention makes room. Without
-    /// effect on a broker with a data folder.
+    /// Sets how much memory the events of a broker without a data folder may take, in bytes; at least 1 MiB.
+    /// Events beyond that are refused with `amqp:resource-limit-exceeded`, until retention makes room. Default: 1
+    /// GiB ([`DEFAULT_MAX_MEMORY_BYTES`](super::DEFAULT_MAX_MEMORY_BYTES)).
     pub fn max_memory_bytes(mut self, bytes: usize) -> Self {
         self.settings.max_memory_bytes = bytes;
         self
     }
 
-    /// Creates hubs, with this many partitions, when a client first names them. Without it a hub
-    /// that was not added is answered with `amqp:not-found`.
+    /// Creates a hub with this many partitions when a client first names it. Default: a hub that was not added is
+    /// answered with `amqp:not-found`.
     ///
     /// A hub that is in the data folder from an earlier run keeps the partitions it has.
     pub fn create_on_first_use(mut self, partitions: u32) -> Self {
@@ -198,8 +198,8 @@ impl EmulatorBuilder {
         self
     }
 
-    /// Keeps events in this folder, which is created if need be. Without it they are in memory, as far as
-    /// [`max_memory_bytes`](Self::max_memory_bytes) goes.
+    /// Keeps events in this folder, which is created if necessary. Default: events are in memory, up to
+    /// [`max_memory_bytes`](Self::max_memory_bytes).
     ///
     /// A hub of an earlier run is served when it is added again, or named by a client with
     /// [`create_on_first_use`](Self::create_on_first_use). One emulator at a time may use a folder.
@@ -208,38 +208,42 @@ impl EmulatorBuilder {
         self
     }
 
-    /// When events in the data folder count as accepted. The default is [`Durability::Process`].
+    /// Sets when events in the data folder count as accepted. Default: [`Durability::Process`].
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
         self
     }
 
-    /// See [`DEFAULT_DISPOSITION_DELAY`](super::DEFAULT_DISPOSITION_DELAY).
+    /// Sets how long after a delivery its disposition is sent. Default: 25 ms
+    /// ([`DEFAULT_DISPOSITION_DELAY`](super::DEFAULT_DISPOSITION_DELAY)).
     pub fn disposition_delay(mut self, delay: Duration) -> Self {
         self.settings.disposition_delay = delay;
         self
     }
 
-    /// See [`DEFAULT_DETACH_DELAY`](super::DEFAULT_DETACH_DELAY).
+    /// Sets how long after a detach it is answered. Default: 20 ms
+    /// ([`DEFAULT_DETACH_DELAY`](super::DEFAULT_DETACH_DELAY)).
     pub fn detach_delay(mut self, delay: Duration) -> Self {
         self.settings.detach_delay = delay;
         self
     }
 
-    /// See [`DEFAULT_IDLE_TIMEOUT`](super::DEFAULT_IDLE_TIMEOUT).
+    /// Sets the idle timeout that the broker announces. A client that is silent for twice this time is
+    /// disconnected. Default: 240 s ([`DEFAULT_IDLE_TIMEOUT`](super::DEFAULT_IDLE_TIMEOUT)).
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.settings.idle_timeout = timeout;
         self
     }
 
-    /// See [`DEFAULT_HANDSHAKE_TIMEOUT`](super::DEFAULT_HANDSHAKE_TIMEOUT).
+    /// Sets how long a client may take from its connection to its AMQP `open`. Default: 30 s
+    /// ([`DEFAULT_HANDSHAKE_TIMEOUT`](super::DEFAULT_HANDSHAKE_TIMEOUT)).
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.settings.handshake_timeout = timeout;
         self
     }
 
-    /// See [`DEFAULT_MAX_CONNECTIONS`](super::DEFAULT_MAX_CONNECTIONS). What comes beyond is closed
-    /// at once.
+    /// Sets how many connections may be open at once. Further connections are closed at once. Default: 5,000
+    /// ([`DEFAULT_MAX_CONNECTIONS`](super::DEFAULT_MAX_CONNECTIONS)).
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.settings.max_connections = connections;
         self

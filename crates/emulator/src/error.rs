@@ -23,7 +23,7 @@ pub enum EmulatorError {
     #[error(
         "other machines reach {address}, and no token is checked against a key of your own: give \
          keys (`[[keys]]` in a file, `shared_access_keys` in Rust), or say `allow_anyone` to let \
-         whoever connects read and write everything"
+         anyone who connects read and write everything"
     )]
     OpenToAnyone {
         /// The address.

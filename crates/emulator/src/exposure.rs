@@ -74,7 +74,7 @@ pub(super) fn said(ports: &[Port], settings: &Settings) -> String {
     text.push('\n');
     text.push_str(match (settings.tokens, has_known_key(settings), is_outside) {
         (TokenCheck::Ignored, _, true) => {
-            "TOKENS ARE NOT CHECKED: whoever connects may read and write every event"
+            "TOKENS ARE NOT CHECKED: anyone who connects may read and write every event"
         }
         (TokenCheck::Ignored, _, false) => {
             "tokens are not checked: every program here may read and write every event"
@@ -85,7 +85,7 @@ pub(super) fn said(ports: &[Port], settings: &Settings) -> String {
         (TokenCheck::Required, false, _) => "tokens are checked",
     });
     if is_outside && ports.iter().any(|port| port.is_plain && !is_loopback(&port.address)) {
-        text.push_str("; in plain text, whoever is on the way reads along");
+        text.push_str("; in plain text, anyone on the way can read along");
     }
     text
 }
@@ -142,7 +142,7 @@ mod tests {
         let text = said(&outside, &Settings::default());
         assert!(text.contains("0.0.0.0:5672 (plain text): OPEN TO EVERY MACHINE"), "{text}");
         assert!(text.contains("TOKENS ARE NOT CHECKED"), "{text}");
-        assert!(text.ends_with("whoever is on the way reads along"), "{text}");
+        assert!(text.ends_with("anyone on the way can read along"), "{text}");
         assert!(is_open_to_anyone(&outside, &Settings::default()));
         let own = with(TokenCheck::Required, "canary");
         assert!(!is_open_to_anyone(&outside, &own));

@@ -118,29 +118,29 @@ pub use faults::Faults;
 pub use hub_options::HubOptions;
 pub use injection::FaultPoint;
 
-/// How long after a delivery arrived its disposition is sent, unless set otherwise.
+/// How long after a delivery its disposition is sent, by default: 25 ms.
 ///
-/// The SDKs lose a disposition that arrives before they registered the send it answers, and then
-/// the send never ends. Over a network that does not happen; over loopback it does, and 10 ms were
-/// too few on a busy machine.
+/// The SDKs lose a disposition that arrives before they registered the send that it answers, and then the send
+/// never ends. That does not happen over a network. It does over loopback, and 10 ms were too few on a busy
+/// machine.
 pub const DEFAULT_DISPOSITION_DELAY: Duration = Duration::from_millis(25);
-/// How long after a detach arrived it is answered, unless set otherwise.
+/// How long after a detach it is answered, by default: 20 ms.
 ///
 /// A client that closes links and their session together can fail its whole connection when the
 /// answers come at loopback speed.
 pub const DEFAULT_DETACH_DELAY: Duration = Duration::from_millis(20);
-/// The idle timeout the broker announces, unless set otherwise; the service announces the same. A
-/// peer that is silent for twice this long is disconnected.
+/// The idle timeout that the broker announces by default: 240 s, like the service. A peer that is silent for twice
+/// this time is disconnected.
 pub const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(240);
 
-/// How long a client may take from its connection to its AMQP `open`, unless set otherwise.
+/// How long a client may take from its connection to its AMQP `open`, by default: 30 s.
 pub const DEFAULT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
-/// How many connections may be open at once, unless set otherwise: the limit of the service's
-/// standard tier. Each costs some memory and a file descriptor.
+/// How many connections may be open at once, by default: 5,000, the limit of the standard tier of the service.
+/// Each costs some memory and a file descriptor.
 pub const DEFAULT_MAX_CONNECTIONS: usize = 5000;
 
-/// What the events of a broker without a data folder may take in memory together, in bytes, unless set
-/// otherwise. Beyond that it refuses events.
+/// How much memory the events of a broker without a data folder may take by default: 1 GiB. Beyond that it refuses
+/// events.
 pub const DEFAULT_MAX_MEMORY_BYTES: usize = 1024 * 1024 * 1024;
 
 /// The largest delivery, an event or a batch of them, unless set otherwise; the same as in the

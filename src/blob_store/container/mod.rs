@@ -6,19 +6,19 @@
 //!  long ─> blocks ───> Put Block ── side by side ──> Put Block List
 //! ```
 //!
-//! - Every request carries the CRC-64/NVME of its bytes; the service refuses bytes that changed on the
-//!   way, and they are sent again.
-//! - A blob becomes visible with one request, which carries all that belongs to it and replaces what was
-//!   seen there before and nothing else.
+//! - Every request carries the CRC-64/NVME of its bytes. The service refuses bytes that changed on the way, and
+//!   they are sent again.
+//! - A blob becomes visible with one request. That request carries everything that belongs to the blob. It
+//!   replaces what was seen there before, and nothing else.
 //! - Blocks of a blob that was not committed stay at the service for a week. They are known by their ids,
 //!   and are used again only for the same blob, made from the same version of the same source.
-//! - Where the service copies a blob from a URL, the same holds, and its blocks pass no memory of ours.
+//! - The same holds if the service copies a blob from a URL. The blocks of such a blob never are in our memory.
 //! - Blocks wait in memory that has a budget, 64 MiB by default ([`DEFAULT_TRANSFER_BUDGET`]). When it is used up,
 //!   reading waits.
 //!
-//! A signature needs the rights to create and to write. With the right to read as well, files that are
-//! there are recognised, and blocks of an earlier attempt are used again; without it, every file is
-//! written over. The container must exist.
+//! A signature needs the rights to create and to write. With the right to read as well, existing files are
+//! recognised, and blocks of an earlier attempt are used again. Without it, every file is written over. The
+//! container must exist.
 
 mod block_id;
 mod blocks;

@@ -1,18 +1,18 @@
 //! Checkpoints in Azure Blob Storage, in the format of the other Azure SDKs and KEDA: an empty
 //! block blob for each partition, whose metadata is the checkpoint.
 //!
-//! - A blob is created with `If-None-Match: *` and changed with `If-Match`, so that every write is
-//!   a compare-and-swap, while the other SDKs go on writing theirs without conditions.
-//! - Paths are lower-cased. Where another SDK kept the case it was configured with, its blob is
-//!   read beside ours, and counts as far as it is newer and further ahead. Only ours is written.
-//! - The port of a broker on this machine is part of its path, `localhost:5673/…`, as the clients of
-//!   Python and Go have it. Those of JavaScript and .NET leave it out, and so did earlier releases.
-//!   For them the position is copied to the path without the port; what they, or an earlier
-//!   release, wrote there is read where there is no blob under the path with it.
-//! - What is settled above the watermark goes with it within the 8 KiB of metadata; what does not
-//!   fit is handled again after a crash.
-//! - All metadata is replaced by a write: keys that other programs added are gone with our first,
-//!   as with the first write of any SDK.
+//! - A blob is created with `If-None-Match: *` and changed with `If-Match`, so every write is a compare-and-swap.
+//!   The other SDKs write theirs without conditions.
+//! - Paths are in lower case. If another SDK kept the case of its configuration, its blob is read as well, and
+//!   counts if it is newer and further ahead. Only the blob in lower case is written.
+//! - The path of a broker on this machine contains its port, `localhost:5673/…`, as in the clients of Python and
+//!   Go. The clients of JavaScript and .NET leave the port out, and so did earlier releases. For them the position
+//!   is copied to the path without the port. If there is no blob at the path with the port, the one that they, or
+//!   an earlier release, wrote is read.
+//! - Events that are settled above the watermark are stored with it, up to the 8 KiB of metadata. Those that do
+//!   not fit are handled again after a crash.
+//! - A write replaces all metadata. Keys of other programs are gone after our first write, as after the first
+//!   write of any SDK.
 //!
 //! The container must exist.
 

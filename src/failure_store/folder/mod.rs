@@ -1,11 +1,11 @@
-//! Failures in a folder, which processes may share: a file each, in
+//! Failures in a folder, which processes may share. Each is a file:
 //! `dead/{namespace}/{hub}/{incarnation}/{group}/{partition}/{number / 16384}/{number}.json`.
 //!
-//! A file is two JSON values: a line of what a listing says, and the record (`head`). It is durable
-//! when the put returns, and whole: killed at any instant, the folder holds the old value or the new one.
-//! Who compares and replaces has the lock of the folder of some thousand numbers, so that a million
-//! failures are listed a folder at a time. What the files of a folder say of themselves is also in its
-//! `index`, so that a listing opens the files that it does not know, and no others.
+//! A file is two JSON values: a line with what a listing shows, and the record. It is durable when the put
+//! returns, and whole: if the process is killed at any moment, the folder holds the old value or the new one. A
+//! process that compares and replaces holds the lock of the folder of some thousand numbers, so a million failures
+//! are listed a folder at a time. Each folder has an index of such lines, so a listing opens only the files that
+//! it does not know.
 
 mod head;
 mod index;
@@ -50,8 +50,8 @@ pub struct FolderFailureStore {
 }
 
 impl FolderFailureStore {
-    /// Opens a folder, and creates it where it is missing. Temporary files of killed processes are
-    /// removed.
+    /// Opens a folder, and creates it if it is missing. Temporary files of killed processes are removed. It blocks
+    /// for a few file operations.
     ///
     /// Blocks for the few file operations this takes.
     ///

@@ -12,16 +12,15 @@
 //! ```
 //!
 //! - **Connections** of a host are the cap of its lane: [`DownloadWorker::lane_rule`].
-//! - **A wait for a host** is the lane's: the event goes back, and its slot is free for other
-//!   hosts. Only the last 20 ms are waited for in the slot, in line: a lane that opens for each
-//!   request would be late each time. **A wait for all hosts together** is waited for in the slot,
-//!   up to five seconds: no other host has work that could begin.
-//! - **Streams take turns** of equal pieces, first come, first served; so each gets as much as the
-//!   others, whatever the size of the chunks that its network brings. A stream reads a chunk, hands
-//!   it on in pieces as they are paid for, and then reads the next one: what it is ahead of the rate
-//!   is a chunk.
-//! - **Changed while running** ([`Rates::set`]): whoever waits asks again at once, under the new
-//!   rates; what was used up stays so.
+//! - **A wait for a host** belongs to its lane: the event goes back, and its slot is free for other hosts. Only
+//!   the last 20 ms are waited for in the slot, because a lane that opens for each request would be late each
+//!   time. **A wait for all hosts together** happens in the slot, for up to five seconds: no other host could
+//!   begin either.
+//! - **Streams take turns** of equal pieces, first come, first served. So each stream gets as much as the others,
+//!   whatever the size of the chunks that its network brings. A stream reads a chunk, hands it on in pieces as
+//!   they are paid for, and then reads the next one. So it is ahead of the rate by one chunk at most.
+//! - **Changed while running** ([`Rates::set`]): every request and stream that waits asks again at once, under the
+//!   new rates. What was used up stays used up.
 //! - Without limits a request costs one load of an atomic, and so does a chunk.
 //!
 //! ```no_run

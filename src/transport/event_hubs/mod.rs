@@ -58,7 +58,8 @@ use crate::timestamp::{from_unix_millis, unix_millis};
 /// it.
 pub const DEFAULT_READ_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// If many partitions need more, they wait. Nothing is refused.
+/// The most reads of properties that one transport makes in a second: 45. The [service] allows a namespace 50. If
+/// there are so many partitions that they need more, they wait. Nothing is refused.
 ///
 /// [service]: https://learn.microsoft.com/azure/event-hubs/event-hubs-quotas
 pub const MANAGEMENT_CALLS_A_SECOND: usize = 45;

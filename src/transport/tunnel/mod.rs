@@ -106,7 +106,7 @@ impl Tunnel {
         if matches!(options.trust, Some(Trust::Anything)) {
             tracing::warn!(
                 host = options.host,
-                "certificates are NOT verified: whoever is on the way can read and change \
+                "certificates are NOT verified: anyone on the way can read and change \
                  everything, tokens included. Never do this in production"
             );
         }

@@ -155,11 +155,11 @@ impl<'a> Guarded<'a> {
         let above_all = u64::try_from(unix_millis(SystemTime::now())).unwrap_or(0);
         after.reset_generation = after.reset_generation.max(above_all);
         let (written, what) = match self.writes {
-            Writes::Dry => (Ok(()), "what is there would be gone"),
+            Writes::Dry => (Ok(()), "the old value would be gone"),
             Writes::Done => {
                 let store = &self.opened.checkpoints;
                 let written = store.overwrite_unreadable(key, &after).await;
-                (written.map(drop), "what was there is gone")
+                (written.map(drop), "the old value is gone")
             }
         };
         match written {
@@ -181,7 +181,7 @@ impl<'a> Guarded<'a> {
             Ok(owner) => owner,
             Err(_) if self.force == Force::On => None,
             Err(error) => {
-                return Err(Written::Failed(format!("who has it is not known: {error}")));
+                return Err(Written::Failed(format!("its owner is not known: {error}")));
             }
         };
         match owner.filter(|owner| owner.is_alive) {

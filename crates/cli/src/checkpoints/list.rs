@@ -61,8 +61,8 @@ pub(super) async fn run(args: ListArgs) -> Result<Ending, CommandError> {
     }
     let mut is_whole = !rows.iter().any(Row::is_incomplete);
     for (what, error) in [
-        ("the hub cannot be reached, so what is behind is not known", hub_error),
-        ("who has the partitions is not known", leases_error),
+        ("the hub cannot be reached, so the lag is not known", hub_error),
+        ("the owners of the partitions are not known", leases_error),
     ] {
         if let Some(error) = error {
             tell(format_args!("{what}: {error}"));

@@ -218,7 +218,7 @@ fn sum(rows: &[Row]) -> String {
     let known: Vec<u64> = rows.iter().filter_map(|row| row.lag_events).collect();
     let events: u64 = known.iter().sum();
     let behind = match known.len() {
-        0 => "what is behind is not known".to_owned(),
+        0 => "the lag is not known".to_owned(),
         count if count < rows.len() => {
             format!("{} behind in {count} of them", counted(events, "event"))
         }

@@ -85,7 +85,7 @@ impl ResultsFile {
         let Found { results, whole_bytes, damaged_lines } = read(&file).map_err(cannot)?;
         if damaged_lines > 0 {
             tell(format_args!(
-                "{} has {damaged_lines} lines that are damaged; what they told of is looked at again",
+                "{} has {damaged_lines} damaged lines; their tasks are checked again",
                 path.display()
             ));
         }

@@ -66,7 +66,7 @@ async fn a_dry_run_says_what_the_change_does_and_changes_nothing() {
             let (done, done_code) = stage.report(arguments).await;
             assert_eq!((done_code, &done["dry_run"]), (code, &json!(false)), "{arguments:?}");
             let would = dry["partitions"].to_string().replace("would_be_written", "written");
-            let would = would.replace("what is there would be gone", "what was there is gone");
+            let would = would.replace("the old value would be gone", "the old value is gone");
             assert_eq!(done["partitions"].to_string(), would, "{arguments:?}");
         }
         stage.stop().await;

@@ -167,7 +167,7 @@ async fn a_checkpoint_that_cannot_be_read_is_named_and_written_over_where_that_i
             let (report, code) = stage.report(&[&arguments[..], &["--force"]].concat()).await;
             assert_eq!(code, 0, "{report}");
             let notes = row(&report, partition)["notes"].to_string();
-            assert!(notes.contains("what was there is gone"), "{notes}");
+            assert!(notes.contains("the old value is gone"), "{notes}");
             let settled = if arguments.contains(&"latest") { 9 } else { 4 };
             assert_eq!(stage.settled_to(partition).await, Some(settled));
         }
@@ -231,8 +231,8 @@ async fn without_the_hub_the_store_is_shown_and_the_lag_is_unknown() {
     let faults = stage.broker.faults();
     faults.server_busy(FaultPoint::Management, 100);
     let ended = stage.run(&["list"]).await.expect_code(3);
-    assert!(ended.stdout.contains("what is behind is not known"), "{ended:#?}");
-    let ended = ended.expect_said("the hub cannot be reached, so what is behind is not known: ");
+    assert!(ended.stdout.contains("the lag is not known"), "{ended:#?}");
+    let ended = ended.expect_said("the hub cannot be reached, so the lag is not known: ");
     assert_eq!(ended.stdout.lines().filter(|line| line.contains('?')).count(), 2, "{ended:#?}");
     faults.clear_failures();
     stage.stop().await;
