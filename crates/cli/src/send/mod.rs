@@ -43,8 +43,8 @@ const WITHOUT_HUB: &str = "has no hub to send to";
 /// partition, sequence_number, offset, enqueued_time) is left out. What --key, --property and --content-type
 /// say goes for lines that do not say it themselves.
 ///
-/// A line that cannot be sent is told with its number and stops none behind it. An answer that got lost is
-/// asked for again, so an event may be sent twice.
+/// A line that cannot be sent is told with its number and stops none behind it. A send whose answer
+/// got lost is made again, so an event may be there twice.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXIT_CODES)]
 #[command(group = ArgGroup::new("what").args(["body", "from"]))]
