@@ -286,7 +286,14 @@ impl DurableFolder {
     }
 
     fn sweep(&self, folder: &Path, depth: usize) -> io::Result<()> {
-        for entry in fs::read_dir(self.root.join(folder))? {
+        let entries = match fs::read_dir(self.root.join(folder)) {
+            // Another process removed it since it was listed: it was empty.
+            Err(error) if error.kind() == ErrorKind::NotFound && folder != Path::new("") => {
+                return Ok(());
+            }
+            entries => entries?,
+        };
+        for entry in entries {
             let entry = entry?;
             let kind = entry.file_type()?;
             let name = entry.file_name();

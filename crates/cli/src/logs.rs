@@ -9,7 +9,7 @@ use futures::{StreamExt as _, stream};
 use tokio::time::{Instant, sleep_until};
 
 use super::brief;
-use super::progress::{Display, Standing, Unit};
+use super::progress::{Display, Standing};
 use longshore::event::PartitionId;
 use longshore::hub::LogProperties;
 use longshore::state::call_pace::CallPace;
@@ -44,13 +44,7 @@ pub(crate) async fn ask(
         questions.push(asked.one(transport, partition));
     }
     let asking = stream::iter(questions).buffered(transports.len()).collect();
-    let standing = || Standing {
-        unit: Unit::Partitions,
-        files: asked.answered.get(),
-        total_files: partitions.len() as u64,
-        is_total_known: true,
-        ..Standing::default()
-    };
+    let standing = || Standing::of_partitions(asked.answered.get(), partitions.len() as u64);
     let answers = Display::new("").during(asking, standing).await;
     join_all(others.iter().map(|other| other.close())).await;
     answers

@@ -37,7 +37,7 @@ pub(super) enum Unit {
     Files,
     /// Their bytes say nothing: the rate is theirs.
     Letters,
-    /// As well; of a hub whose logs are asked.
+    /// As well; of a hub whose logs are asked, or whose checkpoints are written.
     Partitions,
 }
 
@@ -63,6 +63,17 @@ pub(super) struct Standing {
 }
 
 impl Standing {
+    /// So many partitions of so many.
+    pub(super) fn of_partitions(done: u64, total: u64) -> Self {
+        Self {
+            unit: Unit::Partitions,
+            files: done,
+            total_files: total,
+            is_total_known: true,
+            ..Self::default()
+        }
+    }
+
     fn settled(&self) -> u64 {
         (self.files + self.failed).min(self.total_files)
     }

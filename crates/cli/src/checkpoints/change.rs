@@ -1,10 +1,13 @@
 //! `set` and `reset`: a checkpoint at another place of the log.
 
+use std::cell::Cell;
+
 use super::guarded::{Change, Guarded, Written, forced_note};
 use super::opened::{Opened, WITHOUT_HUB};
 use super::outcome::{Outcome, Report, holes_note};
 use super::place::located;
 use super::{Force, ForceArgs, ResetArgs, SetArgs, Which};
+use crate::progress::{Display, Standing};
 use crate::{CommandError, Ending, brief};
 use longshore::checkpoint_store::Checkpoint;
 use longshore::error::ErrorClass;
@@ -58,14 +61,20 @@ async fn change(
     let force = args.force();
     let guarded = Guarded::new(opened, force, args.writes()).await?;
     let mut report = Report::new(args.writes());
-    for partition in partitions {
-        let outcome = if hub.partitions.contains(&partition) {
-            change_one(&guarded, opened, &partition, to, hub.incarnation, force).await
-        } else {
-            Outcome::refused(format!("the hub has no partition {partition}"))
-        };
-        report.add(&partition, outcome);
-    }
+    let changed = Cell::new(0);
+    let total = partitions.len() as u64;
+    let changing = async {
+        for partition in partitions {
+            let outcome = if hub.partitions.contains(&partition) {
+                change_one(&guarded, opened, &partition, to, hub.incarnation, force).await
+            } else {
+                Outcome::refused(format!("the hub has no partition {partition}"))
+            };
+            report.add(&partition, outcome);
+            changed.set(changed.get() + 1);
+        }
+    };
+    Display::new("").during(changing, || Standing::of_partitions(changed.get(), total)).await;
     opened.transport.close().await;
     Ok(report)
 }

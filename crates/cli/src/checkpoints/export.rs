@@ -19,6 +19,12 @@ pub(super) async fn run(args: ExportArgs) -> Result<Ending, CommandError> {
         return Ok(Ending::Unusable);
     };
     let opened = Opened::new(configured, Purpose::Look)?;
+    if let Some(user) = &opened.in_use_by {
+        tell(format_args!(
+            "{} is in use by {user}: it may be further than what is exported",
+            opened.place
+        ));
+    }
     let mut lines = String::new();
     let (mut checkpoints, mut unreadable) = (0, Vec::new());
     for (partition, stored) in opened.list().await? {

@@ -13,6 +13,7 @@ mod sending;
 mod tally;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::{ArgGroup, Args};
 
@@ -43,8 +44,8 @@ const WITHOUT_HUB: &str = "has no hub to send to";
 /// partition, sequence_number, offset, enqueued_time) is left out. What --key, --property and --content-type
 /// say goes for lines that do not say it themselves.
 ///
-/// A line that cannot be sent is told with its number and stops none behind it. An answer that got lost is
-/// asked for again, so an event may be sent twice.
+/// A line that cannot be sent is told with its number and stops none behind it. A send whose answer
+/// got lost is made again, so an event may be there twice.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXIT_CODES)]
 #[command(group = ArgGroup::new("what").args(["body", "from"]))]
@@ -60,7 +61,7 @@ pub(super) struct SendArgs {
     /// Lines are JSON, as `longshore tail --json` prints them
     #[arg(long)]
     json: bool,
-    /// The partition of all events. Default: that of the key; without a key, one after the other
+    /// The partition of all events. Default: that of the key; events without one go to the partitions in turn
     #[arg(long, value_name = "ID")]
     partition: Option<String>,
     /// The key of events
@@ -115,7 +116,7 @@ pub(super) async fn run(args: SendArgs) -> Result<Ending, CommandError> {
         publisher.close().await;
         return tally.give(args.report);
     }
-    let sending = Sending::new(publisher, args.partition.as_deref(), partitions);
+    let sending = Sending::new(Arc::new(publisher), args.partition.as_deref(), partitions);
     match sending.run(lines, &made, &mut tally).await? {
         None => tally.give(args.report),
         Some(code) => {

@@ -16,8 +16,7 @@ use crate::{CommandError, brief};
 use longshore::error::{Error, ErrorClass};
 use longshore::event::{OutgoingEvent, PartitionId};
 use longshore::producer::EntityProducer;
-use longshore::transport::event_hubs::EventHubsPublisher;
-use longshore::transport::{SendReceipt, SendTarget};
+use longshore::transport::{Publisher, SendReceipt, SendTarget};
 
 /// Most events that wait for their answers.
 const MOST_EVENTS: usize = 4_000;
@@ -56,13 +55,13 @@ enum Stop {
 
 impl Sending {
     pub(super) fn new(
-        publisher: EventHubsPublisher,
+        publisher: Arc<dyn Publisher>,
         partition: Option<&str>,
         partitions: Vec<PartitionId>,
     ) -> Self {
         let first = rand::random_range(0..partitions.len().max(1));
         Self {
-            producer: Arc::new(EntityProducer::new(Arc::new(publisher))),
+            producer: Arc::new(EntityProducer::new(publisher)),
             target: partition.map_or(SendTarget::Any, |id| SendTarget::Partition(id.into())),
             turn: first * EVENTS_IN_A_ROW,
             partitions,
@@ -193,5 +192,61 @@ fn take(answer: Answer, tally: &mut Tally) -> Stop {
             tally.stop(why);
             Stop::Yes
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::send::SendArgs;
+    use longshore::transport::memory::MemoryHub;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: SendArgs,
+    }
+
+    /// What came of two lines, though more may come, where so many sends fail.
+    async fn sent(hub: &MemoryHub, failures: usize, class: ErrorClass) -> Tally {
+        hub.fail_sends(failures, class);
+        let args = Cli::try_parse_from(["send"]).expect("no arguments").args;
+        let (to, lines) = mpsc::channel(16);
+        let mut tally = Tally::new("orders".into(), ["line", "lines"], false);
+        let sending = Sending::new(Arc::new(hub.publisher()), None, vec!["0".into()]);
+        let write = async {
+            for number in [1, 2] {
+                let line = Line { number, text: Ok(b"x".to_vec()) };
+                // The first one is answered before the second one is there.
+                let _read = to.send(Ok(line)).await;
+                tokio::time::sleep(std::time::Duration::from_secs(600)).await;
+            }
+            drop(to);
+        };
+        let made = Made::new(&args);
+        let sending = sending.run(Lines::Read(lines), &made, &mut tally);
+        let (ended, ()) = tokio::join!(sending, write);
+        assert_eq!(ended.expect("no error"), None);
+        tally
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hub_that_takes_nothing_any_more_ends_the_run_and_a_refused_event_does_not() {
+        let hub = MemoryHub::new("orders", 1);
+        let tally = sent(&hub, usize::MAX, ErrorClass::Transient).await;
+        assert_eq!(tally.standing(), "0 events sent, 1 not sent");
+        assert!(tally.give(None).is_err(), "nothing was sent");
+
+        let hub = MemoryHub::new("orders", 1);
+        let tally = sent(&hub, 1, ErrorClass::Permanent).await;
+        assert_eq!(tally.standing(), "1 event sent, 1 not sent");
+        assert_eq!(tally.give(None).expect("a part"), crate::Ending::SomeFailed);
+
+        let hub = MemoryHub::new("orders", 1);
+        let tally = sent(&hub, 7, ErrorClass::Transient).await;
+        assert_eq!(tally.standing(), "2 events sent");
     }
 }

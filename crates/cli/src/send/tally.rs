@@ -97,7 +97,7 @@ impl Tally {
             tell(format_args!("{more} more are not sent: --report json lists them"));
         }
         let nouns = self.noun[1];
-        if let Some(why) = &self.stopped {
+        if let Some(why) = self.stopped.as_ref().filter(|_| self.sent > 0) {
             tell(format_args!("stopped, and {nouns} behind were not read: {why}"));
         }
         if self.is_interrupted {

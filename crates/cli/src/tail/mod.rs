@@ -19,7 +19,7 @@ use clap::Args;
 use self::plan::Plan;
 use super::configured::{Configured, HubArgs};
 use super::terminal::tell;
-use super::{CommandError, Ending, logs};
+use super::{CommandError, Ending, brief, logs};
 use longshore::event::{ConsumerGroup, PartitionId, StartPosition};
 use longshore::settings::value;
 use longshore::transport::Transport;
@@ -122,7 +122,10 @@ async fn tail(
     args: &TailArgs,
     transport: &Arc<EventHubsTransport>,
 ) -> Result<Ending, CommandError> {
-    let hub = transport.hub_properties().await?;
+    let hub = transport.hub_properties().await.map_err(|error| {
+        let hub = transport.entity();
+        CommandError::new(format!("hub {hub} cannot be read: {}", brief(&error)))
+    })?;
     let begins = match plan::begins(args, &hub.partitions) {
         Ok(begins) => begins,
         Err(fault) => {

@@ -29,6 +29,7 @@ async fn what_a_worker_has_can_be_read_and_says_so_and_cannot_be_changed() {
     assert!(ended.stdout.contains(&format!("\nin use by {user}: ")), "{ended:#?}");
     let ended = stage.run(&["export"]).await.expect_code(0);
     assert_eq!(ended.stdout, exported);
+    ended.expect_said(&format!("is in use by {user}: it may be further than what is exported"));
     stage.file("kept.jsonl", &exported);
     for arguments in [
         &["reset", "--all", "--to", "latest", "--force"][..],

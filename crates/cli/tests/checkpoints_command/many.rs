@@ -68,6 +68,22 @@ async fn logs_are_asked_side_by_side_and_no_faster_than_the_service_allows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_sees_how_far_the_questions_are_and_then_the_table() {
+    let stage = Stage::over_a_folder(60).await;
+    stage.write("0", &at(0)).await;
+    // Some fifteen of them wait for the next second.
+    let screen = stage.on_a_terminal("list").await;
+    assert!(screen.contains(" of 60 partitions"), "{screen:?}");
+    let table = screen.rsplit("partition  checkpoint").next().unwrap();
+    assert!(table.contains("60 partitions, "), "{screen:?}");
+    assert!(!table.contains(" of 60 partitions"), "the bar is gone: {screen:?}");
+    for line in table.lines().skip(1).filter(|line| !line.starts_with("Script done")) {
+        assert!(line.chars().count() <= 80, "{line:?}");
+    }
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_table_fits_eighty_columns_and_says_all_that_there_is() {
     let stage = Stage::over_a_container(4).await;
     let hub = stage.hub().await.incarnation;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use std::sync::Arc;
@@ -170,6 +171,22 @@ impl Stage {
         }
         println!("$ {arguments:?}\n{}{}", ended.stdout, ended.stderr);
         ended
+    }
+
+    /// What `longshore checkpoints` writes to a terminal of its own, which has eighty columns.
+    pub(crate) async fn on_a_terminal(&self, arguments: &str) -> String {
+        let program = longshore().get_program().to_str().unwrap().to_owned();
+        let command = format!("stty cols 80; {program} checkpoints {arguments}");
+        let mut script = Command::new("script");
+        script
+            .args(["--quiet", "--flush", "--return", "--command", &command, "screen"])
+            .current_dir(self.dir.path())
+            .envs(self.environment.iter().cloned())
+            .env("TERM", "xterm")
+            .env_remove("RUST_LOG");
+        let ended = tokio::task::spawn_blocking(move || start(&mut script).end());
+        ended.await.unwrap().expect_code(0);
+        fs::read_to_string(self.dir.path().join("screen")).unwrap()
     }
 
     /// The report in JSON, and the exit code.
