@@ -12,7 +12,7 @@
 
 mod download;
 mod latencies;
-mod opened;
+pub(super) mod opened;
 mod report;
 mod service;
 mod tally;
