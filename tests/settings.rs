@@ -1,6 +1,10 @@
 //! The environment and a file become settings, or every reason why they cannot.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+/// The variables of the benches.
+#[path = "../benches/own/mod.rs"]
+mod own;
+
 use std::path::PathBuf;
 use std::time::Duration;
 

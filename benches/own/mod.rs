@@ -77,3 +77,36 @@ fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Own>, String
     }
     Ok((own.events_in_flight.is_some() || own.batch_size.is_some()).then_some(own))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn of(variables: &[(&str, &str)]) -> Result<Option<Own>, String> {
+        let value = |name: &str| variables.iter().find(|(known, _)| *known == name);
+        read(|name| value(name).map(|(_, text)| (*text).to_owned()))
+    }
+
+    #[test]
+    fn variables_choose_a_scenario_and_what_cannot_run_is_named() {
+        assert!(of(&[]).unwrap().is_none());
+        assert!(of(&[(HANDLER, "1s")]).unwrap().is_none(), "alone it chooses nothing");
+        let own = of(&[(EVENTS_IN_FLIGHT, "50"), (HANDLER, "20ms")]).unwrap().unwrap();
+        assert_eq!((own.events_in_flight, own.batch_size), (Some(50), None));
+        assert_eq!(own.events(50, 1), 2_500, "a second of work");
+        let own = of(&[(BATCH_SIZE, "30")]).unwrap().unwrap();
+        assert_eq!((own.batch_size, own.batches_in_flight), (Some(30), 4));
+        assert_eq!(own.events(120, 30) % (4 * 30), 0, "whole batches for four partitions");
+        for (variables, said) in [
+            (&[(EVENTS_IN_FLIGHT, "0")][..], "LONGSHORE_BENCH_EVENTS_IN_FLIGHT = 0: it must be"),
+            (&[(BATCH_SIZE, "many")], "LONGSHORE_BENCH_BATCH_SIZE = many: it must be"),
+            (&[(BATCH_SIZE, "10"), (HANDLER, "20")], "LONGSHORE_BENCH_HANDLER = 20: write a"),
+            (&[(BATCH_SIZE, "9000")], "= 9000 x 4: the product must be at most 32768"),
+        ] {
+            let problem = of(variables).unwrap_err();
+            assert!(problem.contains(said), "{problem}");
+        }
+    }
+}

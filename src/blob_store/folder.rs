@@ -86,7 +86,7 @@ impl FolderBlobStore {
         Ok(Self { root, sync: SyncFiles::default(), look_pace: LookPace::default() })
     }
 
-    /// Sets whether commits wait for the disk; [`SyncFiles::Always`] unless set.
+    /// Sets whether commits wait for the disk. Default: [`SyncFiles::Always`].
     #[must_use]
     pub fn with_sync(mut self, sync: SyncFiles) -> Self {
         self.sync = sync;

@@ -46,7 +46,8 @@ impl fmt::Debug for DownloadWorker {
 }
 
 impl DownloadWorker {
-    /// A worker that puts what `policy` allows into `store` and says so to `results`.
+    /// A worker that fetches the URLs that `policy` allows, puts the files into `store`, and publishes results to
+    /// `results`.
     ///
     /// # Errors
     /// If the HTTP client cannot be set up.
@@ -61,7 +62,8 @@ impl DownloadWorker {
         Ok(Self { fetcher, mover: Mover::new(store, results, limits), skip: None })
     }
 
-    /// Asks in this way: redirects, proxy, credentials.
+    /// Sets how it asks: redirects, proxy, credentials. Default: it follows redirects, without a proxy and without
+    /// credentials.
     #[must_use]
     pub fn with_http(mut self, options: HttpOptions) -> Self {
         self.fetcher = self.fetcher.with_options(options);
@@ -75,8 +77,8 @@ impl DownloadWorker {
         self
     }
 
-    /// Sets what goes along with each file, beside the kind of its content; nothing unless set. Metadata
-    /// of a task that the service would refuse makes a dead letter before the file is fetched.
+    /// Sets what goes along with each file, beside its content type. Default: nothing. If the service would refuse
+    /// the metadata of a task, the task becomes a dead letter before its file is fetched.
     #[must_use]
     pub fn with_along(mut self, along: GoesAlong) -> Self {
         self.mover.along = along;
@@ -90,10 +92,9 @@ impl DownloadWorker {
         self
     }
 
-    /// Sets how many tasks may be under way, or done with their results not acknowledged, and how many
-    /// bytes their results may have; [`MAX_RESULTS`](crate::producer::results::MAX_RESULTS) and
-    /// [`MAX_RESULT_BYTES`](crate::producer::results::MAX_RESULT_BYTES) unless set. No more slots than
-    /// that are used.
+    /// Sets how many tasks may be under way, or done and not acknowledged, and how many bytes their results may
+    /// have. Defaults: 1,000 ([`MAX_RESULTS`](crate::producer::results::MAX_RESULTS)) and 8 MiB
+    /// ([`MAX_RESULT_BYTES`](crate::producer::results::MAX_RESULT_BYTES)). No more slots than that are used.
     #[must_use]
     pub fn with_result_room(mut self, results: usize, bytes: usize) -> Self {
         self.mover.results = self.mover.results.resized(results, bytes);
@@ -110,16 +111,16 @@ impl DownloadWorker {
         self
     }
 
-    /// Keeps to these rates, which may be those of other workers as well.
+    /// Sets the rates that it keeps to. Several workers may share them. Default: no limit.
     #[must_use]
     pub fn with_rates(mut self, rates: Arc<Rates>) -> Self {
         self.mover.rates = rates;
         self
     }
 
-    /// Fetches blocks of large files over no more connections than this to one host, those of other
-    /// files included. Give the same number to [`lane_rule`](Self::lane_rule), which limits how many
-    /// files of a host are fetched at once. `None`, no limit, unless set.
+    /// Sets how many connections to one host fetch blocks of large files at once, including those for other files.
+    /// Give the same number to [`lane_rule`](Self::lane_rule), which limits how many files of a host are fetched
+    /// at once. Default: `None`, no limit.
     #[must_use]
     pub fn with_connections_per_host(mut self, most: Option<usize>) -> Self {
         self.mover.connections = self.mover.connections.with_most_per_host(most);

@@ -37,8 +37,8 @@ impl fmt::Debug for UploadWorker {
 }
 
 impl UploadWorker {
-    /// A worker that puts files of `files` into `store` and says so to `results`. Of the limits, those of
-    /// connecting and answering mean nothing here: they are of HTTP servers.
+    /// A worker that puts the files of `files` into `store`, and publishes results to `results`. The limits of
+    /// connecting and of answers do not apply, because they are for HTTP servers.
     pub fn new(
         files: Arc<dyn BlobSource>,
         store: Arc<dyn BlobStore>,
@@ -77,7 +77,8 @@ impl UploadWorker {
         self
     }
 
-    /// Keeps to these rates, which may be those of other workers as well: to those of all hosts together.
+    /// Sets the rates that it keeps to: those of all hosts together. Several workers may share them. Default: no
+    /// limit.
     #[must_use]
     pub fn with_rates(mut self, rates: Arc<Rates>) -> Self {
         self.mover.rates = rates;

@@ -24,7 +24,7 @@ pub(super) struct FileArgs {
 pub(super) struct ConfigArgs {
     #[command(flatten)]
     file: FileArgs,
-    /// Reads the hub of this worker: that of its table [worker.NAME], or of EVENTHUB_ENTITY_NAME
+    /// Uses the settings of this worker: its table [worker.NAME], or else EVENTHUB_ENTITY_<NAME>
     #[arg(long, value_name = "NAME")]
     worker: Option<String>,
 }

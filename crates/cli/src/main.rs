@@ -315,8 +315,8 @@ Exit codes:
   1    the environment stopped it, such as a full disk: correct that and run it again
   2    the command line cannot be used
   3    done, but some tasks failed
-  4    work is left, because a Ctrl-C let the files in flight finish or the list changed while it was
-       read: run it again
+  4    work is left: a Ctrl-C let the files in flight finish, or the list changed meanwhile;
+       run it again
   130  a second Ctrl-C stopped it at once: run it again";
 
 /// A number from 1 to `most`.

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::configured::{ConfigArgs, Configured, refuse};
 use super::terminal::give;
+use super::worker::opened::unfit_pair;
 use super::{CommandError, Ending, ReportFormat, brief};
 use longshore::connection_test::{ConnectionReport, ConnectionTest, Step, StepFailure};
 use longshore::error::ErrorClass;
@@ -89,7 +90,7 @@ fn problems(settings: &Settings, worker: Option<&str>) -> Vec<String> {
     if let Some(worker) = worker.filter(|worker| settings.has_worker(worker)) {
         let refused = settings.worker(worker).err();
         let problems = refused.iter().flat_map(|error| error.problems());
-        return problems.map(ToString::to_string).collect();
+        return problems.map(ToString::to_string).chain(unfit_pair(settings)).collect();
     }
     let options = settings.consumer_options();
     let refused = options.validate_batches().err();

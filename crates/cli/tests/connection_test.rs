@@ -214,6 +214,11 @@ async fn settings_that_a_worker_refuses_together_are_refused_here() {
     assert_eq!(ended.code, Some(2), "{} {}", ended.stdout, ended.stderr);
     assert!(ended.stderr.contains("worker.download.results is not set"), "{}", ended.stderr);
     assert!(!ended.stderr.contains("the product"), "it handles no batches: {}", ended.stderr);
+    let pair = [("LONGSHORE_ORDERING", "per-key"), ("LONGSHORE_CONNECTIONS_PER_HOST", "4")];
+    let ended = run(&arguments, &[&batches[..], &pair].concat()).await;
+    let said =
+        "LONGSHORE_CONNECTIONS_PER_HOST must not be given beside LONGSHORE_ORDERING = per-key";
+    assert!(ended.stderr.contains(said), "{}", ended.stderr);
     ended.shows_no_secret();
 }
 

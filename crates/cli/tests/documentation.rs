@@ -289,6 +289,36 @@ fn every_option_says_its_default_by_its_value() {
 }
 
 #[test]
+fn the_documentation_of_the_library_shows_no_inner_rooms_and_no_numbers_of_requirements() {
+    let root = root();
+    let lines_before = |file: &str, module: &str| {
+        let text = fs::read_to_string(root.join(file)).unwrap();
+        let (before, _) = text.split_once(&format!("\npub mod {module};")).expect(module);
+        before.lines().last().unwrap().to_owned()
+    };
+    for (file, module) in [
+        ("src/lib.rs", "state"),
+        ("src/settings/mod.rs", "keys"),
+        ("src/settings/mod.rs", "value"),
+        ("src/transport/mod.rs", "partition_stream"),
+    ] {
+        assert_eq!(lines_before(file, module), "#[doc(hidden)]", "{module}");
+    }
+    let mut folders = vec![root.join("src"), root.join("crates/emulator/src")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = fs::read_to_string(&path).unwrap();
+            assert!(!text.contains("(requirement "), "{}", path.display());
+        }
+    }
+}
+
+#[test]
 fn every_link_leads_somewhere() {
     let root = root();
     for (path, text) in pages() {

@@ -143,8 +143,7 @@ pub const DEFAULT_MAX_CONNECTIONS: usize = 5000;
 /// events.
 pub const DEFAULT_MAX_MEMORY_BYTES: usize = 1024 * 1024 * 1024;
 
-/// The largest delivery, an event or a batch of them, unless set otherwise; the same as in the
-/// service's standard tier.
+/// The largest delivery by default, an event or a batch of events: 1 MiB, as in the standard tier of the service.
 pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 
 const KEY_NAME: &str = "RootManageSharedAccessKey";

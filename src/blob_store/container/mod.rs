@@ -145,8 +145,8 @@ impl ContainerBlobStore {
         self
     }
 
-    /// Sets whether the SHA-256 of every blob is computed, and not only of those whose task has one;
-    /// `false` unless set. It is kept in the note and in the result.
+    /// Sets whether the SHA-256 of every blob is computed, not only of those whose task names one. The hash is
+    /// kept in the note and in the result. Default: `false`.
     #[must_use]
     pub fn with_sha256(mut self, with_sha256: bool) -> Self {
         self.with_sha256 = with_sha256;

@@ -11,7 +11,7 @@
 //! Another kind is a module like these, and an entry of [`Kind`].
 
 mod download;
-mod opened;
+pub(super) mod opened;
 mod report;
 mod service;
 mod tally;

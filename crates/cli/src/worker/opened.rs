@@ -168,6 +168,19 @@ async fn check(files: &dyn BlobStore, source: Option<&dyn BlobSource>) -> Result
     Ok(())
 }
 
+/// What two settings do not do together in a worker that moves files: its consumer has lanes of its own, and no
+/// others.
+pub(crate) fn unfit_pair(settings: &Settings) -> Option<String> {
+    let ordering = settings.consumer_options().ordering;
+    let is_unfit = ordering != Ordering::Unordered && settings.connections_per_host().is_some();
+    is_unfit.then(|| {
+        format!(
+            "LONGSHORE_CONNECTIONS_PER_HOST must not be given beside LONGSHORE_ORDERING = {}",
+            ordering.as_str()
+        )
+    })
+}
+
 /// What the worker reads, and where it writes; or all that is wrong with that.
 fn places(settings: &Settings, name: &str, needs: Needs) -> Result<WorkerPlaces, Vec<String>> {
     let mut problems: Vec<String> = Vec::new();
@@ -180,14 +193,7 @@ fn places(settings: &Settings, name: &str, needs: Needs) -> Result<WorkerPlaces,
         Needs::Source => settings.worker_with_source(name),
     };
     let places = places.map_err(&mut add).ok();
-    // Such a consumer has lanes of its own, and no others.
-    let ordering = settings.consumer_options().ordering;
-    if ordering != Ordering::Unordered && settings.connections_per_host().is_some() {
-        problems.push(format!(
-            "LONGSHORE_CONNECTIONS_PER_HOST must not be given beside LONGSHORE_ORDERING = {}",
-            ordering.as_str()
-        ));
-    }
+    problems.extend(unfit_pair(settings));
     places.filter(|_| problems.is_empty()).ok_or(problems)
 }
 
