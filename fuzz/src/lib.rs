@@ -12,6 +12,7 @@ use std::sync::LazyLock;
 
 mod checkpoint_lines;
 mod dead_letters;
+mod event_lines;
 #[path = "../../crates/cli/src/json.rs"]
 #[allow(unreachable_pub, reason = "the command's own, with which it writes lines")]
 mod json;
@@ -50,6 +51,7 @@ pub const TARGETS: &[Target] = &[
     target("connection_strings", longshore::transport::event_hubs::fuzzing::connection_strings, 64),
     target("dead_letters", dead_letters::dead_letters, 512),
     target("event_batches", longshore_emulator::fuzzing::batches, 512),
+    target("event_lines", event_lines::event_lines, 1024),
     target("event_values", longshore::transport::event_hubs::fuzzing::event_values, 512),
     target("folder_journals", longshore::blob_store::folder::fuzzing::journals, 64),
     target("http_answers", longshore::transfer::fuzzing::answers, 64),

@@ -29,7 +29,7 @@ pub(super) fn is_same_file(one: &fs::Metadata, other: &fs::Metadata) -> bool {
 }
 
 /// Who looks at a lock has it for a moment; whoever wants it for good tries so often, with this pause.
-const ATTEMPTS: u32 = 6;
+const ATTEMPTS: u32 = 11;
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Locks the folder for this process.

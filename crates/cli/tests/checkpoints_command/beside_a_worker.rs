@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use longshore::checkpoint_store::file::FileCheckpointStore;
 use longshore::checkpoint_store::{CheckpointKey, CheckpointStore, Expected};
@@ -108,22 +109,22 @@ async fn what_is_read_beside_a_worker_is_whole_and_never_goes_back() {
 async fn a_worker_that_starts_while_somebody_looks_gets_its_folder() {
     let stage = Stage::over_a_folder(1).await;
     stage.write("0", &at(1)).await;
-    let is_over = AtomicBool::new(false);
     let folder = stage.folder();
+    let lock = fs::File::open(folder.join(".longshore.lock")).unwrap();
+    lock.lock_shared().unwrap();
+    // Two who look do not take each other for a worker.
+    let reader = FileCheckpointStore::open_read_only(&folder).unwrap();
+    assert_eq!(reader.user().unwrap(), None);
     std::thread::scope(|scope| {
-        let looking = scope.spawn(|| {
-            let reader = FileCheckpointStore::open_read_only(&folder).unwrap();
-            let mut seen = 0_u64;
-            while !is_over.load(Ordering::SeqCst) {
-                seen += u64::from(reader.user().unwrap().is_some());
-            }
-            seen
-        });
-        for _ in 0..200 {
-            let_go(FileCheckpointStore::open(&folder).unwrap());
-        }
-        is_over.store(true, Ordering::SeqCst);
-        looking.join().unwrap();
+        let starting = scope.spawn(|| FileCheckpointStore::open(&folder));
+        std::thread::sleep(Duration::from_millis(10));
+        lock.unlock().unwrap();
+        let_go(starting.join().unwrap().unwrap());
     });
+    // Who has it for good is not waited for any longer.
+    lock.lock().unwrap();
+    let refused = FileCheckpointStore::open(&folder).unwrap_err();
+    assert!(refused.to_string().contains("is in use by process "), "{refused}");
+    lock.unlock().unwrap();
     stage.stop().await;
 }
