@@ -116,6 +116,41 @@ impl Stage {
         }
         records
     }
+
+    /// Whether the dead letters say why each of [`bad`] cannot be scheduled.
+    async fn expect_reasons(&self) {
+        let said: Vec<String> = self
+            .records(FailureKind::Dead)
+            .await
+            .iter()
+            .map(|letter| letter.error.message.clone())
+            .collect();
+        for (letter, said_of_it) in said.iter().zip([
+            "claimx-retry is a hub that the scheduler reads",
+            "its target nowhere cannot be published to: ",
+            "the worker download writes its dead letters there",
+            "its target secret is not among those that are allowed",
+            "it has no property target_topic",
+            "scheduled_retry_time is 'true', which is not a time",
+            "an event may wait for at most 30 days",
+        ]) {
+            assert!(letter.contains(said_of_it), "{said_of_it:?} is not {letter:?}");
+        }
+    }
+
+    /// Whether these are what `pending` has, in any order.
+    async fn expect_published(&self, originals: &[OutgoingEvent]) {
+        let content = |event: &OutgoingEvent| every_type::content(event).to_string();
+        let mut expected: Vec<_> = originals.iter().map(content).collect();
+        let published = self.events("pending", originals.len()).await;
+        let mut published: Vec<_> =
+            published.iter().map(|event| content(&OutgoingEvent::copy_of(event))).collect();
+        expected.sort();
+        published.sort();
+        for (published, expected) in published.iter().zip(&expected) {
+            assert_eq!(published, expected);
+        }
+    }
 }
 
 fn to(target: &str, event: OutgoingEvent) -> OutgoingEvent {
@@ -124,6 +159,23 @@ fn to(target: &str, event: OutgoingEvent) -> OutgoingEvent {
 
 fn in_time(wait: Duration) -> SystemTime {
     SystemTime::now() + wait
+}
+
+/// Events that cannot be scheduled.
+fn bad() -> [OutgoingEvent; 7] {
+    let text = |text: &str| OutgoingEvent::new(text.to_owned());
+    [
+        to("claimx-retry", text("a loop")),
+        to("nowhere", text("no such hub")),
+        to("letters", text("dead letters")),
+        to("secret", text("not allowed")),
+        text("no target"),
+        to("pending", text("no time")).with_property("scheduled_retry_time", true),
+        to("pending", text("a century")).with_property(
+            "scheduled_retry_time",
+            Value::Timestamp(unix_millis(in_time(Duration::from_secs(100 * 365 * 86_400)))),
+        ),
+    ]
 }
 
 const FROM_BOTH: [&str; 6] = ["--from", "xact-retry", "--from", "claimx-retry", "--report", "json"];
@@ -147,18 +199,7 @@ async fn retries_of_two_hubs_go_where_they_belong_when_they_are_due_over_a_resta
         to("Pending", text("later")).with_property("scheduled_retry_time", unix_millis(due));
     let soon = to("a-topic", text("soon")).with_property("retry_delay_seconds", "2");
     stage.publish("claimx-retry", "0", vec![later.with_property("original_key", "k"), soon]).await;
-    let bad = [
-        to("claimx-retry", text("a loop")),
-        to("nowhere", text("no such hub")),
-        to("letters", text("dead letters")),
-        to("secret", text("not allowed")),
-        text("no target"),
-        to("pending", text("no time")).with_property("scheduled_retry_time", true),
-        to("pending", text("a century")).with_property(
-            "scheduled_retry_time",
-            Value::Timestamp(unix_millis(in_time(Duration::from_secs(100 * 365 * 86_400)))),
-        ),
-    ];
+    let bad = bad();
     stage.publish("xact-retry", "0", bad.to_vec()).await;
 
     let allow = ["pending", "nowhere", "letters", "claimx-retry", "a-topic"];
@@ -193,33 +234,8 @@ async fn retries_of_two_hubs_go_where_they_belong_when_they_are_due_over_a_resta
         .expect_said(&format!("reads hub xact-retry at localhost:{port}, consumer group $Default"));
     ended.expect_said("what is due later than 5s waits in longshore-state/failures");
 
-    let said: Vec<String> = stage
-        .records(FailureKind::Dead)
-        .await
-        .iter()
-        .map(|letter| letter.error.message.clone())
-        .collect();
-    for (letter, said_of_it) in said.iter().zip([
-        "claimx-retry is a hub that the scheduler reads",
-        "its target nowhere cannot be published to: ",
-        "the worker download writes its dead letters there",
-        "its target secret is not among those that are allowed",
-        "it has no property target_topic",
-        "scheduled_retry_time is 'true', which is not a time",
-        "an event may wait for at most 30 days",
-    ]) {
-        assert!(letter.contains(said_of_it), "{said_of_it:?} is not {letter:?}");
-    }
-    let content = |event: &OutgoingEvent| every_type::content(event).to_string();
-    let mut expected: Vec<_> = originals.iter().map(content).collect();
-    let published = stage.events("pending", originals.len()).await;
-    let mut published: Vec<_> =
-        published.iter().map(|event| content(&OutgoingEvent::copy_of(event))).collect();
-    expected.sort();
-    published.sort();
-    for (published, expected) in published.iter().zip(&expected) {
-        assert_eq!(published, expected);
-    }
+    stage.expect_reasons().await;
+    stage.expect_published(&originals).await;
 
     // To wait for no hour: it is made due, and the next scheduler reads its time elsewhere.
     let retried = stage.parked(&["retry", "--all"]).end_within(PROMPT).expect_code(0);
