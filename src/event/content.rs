@@ -312,7 +312,7 @@ mod tests {
             (json!({"body_text": "x", "propertes": {}}), "it has a field \"propertes\""),
             (json!({"body_text": 5}), "body_text: invalid type"),
             (json!({"body_text": "x", "group_sequence": "9"}), "group_sequence: "),
-            (json!({"body_text": "x", "message_id": {"int": 9}}), "message_id: it is no id"),
+            (json!({"body_text": "x", "message_id": {"int": 9}}), "message_id: it is not an id"),
             (json!({"body_text": "x", "numbered_annotations": {"a": 1}}), "numbered_annotations: "),
             (json!({"body_text": "x", "body_base64": "eA=="}), "more than one of body_text"),
             (json!({"key": "k"}), "it has no body"),
