@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::future::{join_all, poll_fn};
-use longshore::event::PartitionId;
+use longshore::event::{PartitionId, Value};
 use longshore::producer::Producer;
 use longshore::state::backoff::Backoff;
 use longshore::state::key_placement::KeyPlacement;
@@ -196,25 +196,34 @@ async fn events_of_many_keys_and_of_none_keep_them_in_one_batch_to_a_partition()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_event_that_is_too_large_fails_alone() {
+async fn one_event_that_is_refused_fails_alone() {
     let (emulator, namespace) = start_with(2).await;
     let producer = quick(&namespace);
+    // The client writes an array of nulls so that nobody can read it.
+    let nulls = Value::Array(vec![Value::Null, Value::Null]);
     let sends = (0..60).map(|number: u32| {
-        let body = number.to_string();
-        let event = OutgoingEvent::new(body).with_key("7");
-        let large = event.clone().with_property("large", "x".repeat(2 << 20));
-        let event = if number == 33 { large } else { event };
+        let event = OutgoingEvent::new(number.to_string()).with_key("7");
+        let event = match number {
+            33 => event.with_property("large", "x".repeat(2 << 20)),
+            44 => event.with_annotation("nulls", nulls.clone()),
+            _ => event,
+        };
         producer.send_to("files", SendTarget::Any, event)
     });
     let sent = within("sends", join_all(sends)).await;
     for (number, sent) in sent.iter().enumerate() {
         let class = sent.as_ref().err().map(longshore::Error::class);
-        assert_eq!(class, (number == 33).then_some(ErrorClass::TooLarge), "{number}");
+        let expected = match number {
+            33 => Some(ErrorClass::TooLarge),
+            44 => Some(ErrorClass::BadData),
+            _ => None,
+        };
+        assert_eq!(class, expected, "{number}");
     }
     producer.close().await;
     let read = read(&namespace, 2).await;
     let numbers = &numbers(&read[KeyPlacement::Service.index("7", 2).expect("a place")])["7"];
-    let expected: Vec<_> = (0..60).filter(|number| *number != 33).collect();
+    let expected: Vec<_> = (0..60).filter(|number| ![33, 44].contains(number)).collect();
     assert_eq!(*numbers, expected);
     emulator.shutdown().await.expect("stopped");
 }

@@ -348,7 +348,10 @@ impl Shared {
                 self.answer(addressed, Err(error));
                 return;
             }
-            let refused = matches!(error.class(), ErrorClass::Permanent | ErrorClass::TooLarge);
+            let refused = matches!(
+                error.class(),
+                ErrorClass::Permanent | ErrorClass::TooLarge | ErrorClass::BadData
+            );
             if refused && piece.len() > 1 {
                 pieces.push(piece.split_off(piece.len() / 2));
                 pieces.push(piece);
