@@ -126,8 +126,19 @@ fn every_command_of_the_command_is_understood() {
             seen.extend(arguments.first().cloned());
         }
     }
-    let commands =
-        ["checkpoints", "dead-letters", "demo", "emulator", "parked", "test", "transfer", "worker"];
+    let commands = [
+        "checkpoints",
+        "dead-letters",
+        "demo",
+        "emulator",
+        "parked",
+        "retry-scheduler",
+        "send",
+        "tail",
+        "test",
+        "transfer",
+        "worker",
+    ];
     assert_eq!(
         seen.into_iter().collect::<Vec<_>>(),
         commands,
