@@ -85,6 +85,11 @@ impl LanePlan {
         !matches!(self.rule, Rule::Limited(_))
     }
 
+    /// Whether each partition is one lane.
+    pub fn is_per_partition(&self) -> bool {
+        matches!(self.rule, Rule::PerPartition)
+    }
+
     /// The cap that workers begin with.
     pub fn cap(&self) -> usize {
         if let Rule::Limited(cap) = self.rule { cap } else { 1 }

@@ -34,7 +34,9 @@ const FOR_GOOD: Duration = Duration::from_secs(365 * 86_400);
 
 /// Has some seeds replay their letters.
 pub fn add_replays(random: &mut SmallRng, plan: &mut Plan) {
-    if !plan.parks || !random.random_bool(0.5) {
+    // Where a partition is one lane its owner takes nothing from the store.
+    let is_served = plan.lanes.is_none_or(|lanes| !lanes.is_per_partition());
+    if !plan.parks || !is_served || !random.random_bool(0.5) {
         return;
     }
     for _ in 0..random.random_range(1..=3) {

@@ -75,7 +75,9 @@ pub fn on_letter(worker: &Worker, id: usize) {
     // What is done later may have begun long before.
     let is_done_at_once = world.plan.results.is_none() && world.plan.handler.defer == 0.0;
     let Some(outage) = world.plan.outage.filter(|_| is_done_at_once) else { return };
-    let Some(first) = worker.first_call(id) else { return };
+    // Of one that is replayed, the attempts before are counted as well.
+    let was_replayed = world.oracle(|oracle| oracle.was_replayed(id));
+    let Some(first) = worker.first_call(id).filter(|_| !was_replayed) else { return };
     let longest_call = world.plan.options.handler_timeout.unwrap_or_default();
     // By then everything that began before has ended, and may have succeeded.
     let is_within = first >= outage.begins + longest_call && outage.is_at(world.begun().elapsed());

@@ -167,10 +167,10 @@ impl Oracle {
         // What is parked is settled, and nothing passes it all the same.
         let parked = &self.parked;
         let is_open = |id: &usize| parked.get(id).is_some_and(|parked| parked.is_open_for(epoch));
-        // A letter that the owner found, replayed since or not.
+        // A letter that the owner found, replayed since or not; it may have been written after the claim.
         let (kept, replayed) = (&self.kept, &self.replayed);
         let was_given_up = |id: &usize| {
-            kept.get(id).is_some_and(|since| *since < epoch) || replayed.contains_key(id)
+            kept.get(id).is_some_and(|since| *since <= epoch) || replayed.contains_key(id)
         };
         let is_over = |(number, id): (i64, usize)| {
             let is_settled = covers(claim, number)

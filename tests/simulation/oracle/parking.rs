@@ -19,8 +19,10 @@ pub(super) struct Parked {
     finished: Option<u64>,
     /// A record was put when it was finished: by an owner that was late, or by a call that was.
     is_late: bool,
-    /// A job put it last: events of its lane may be under way.
+    /// A job put it: its lane has gone on since it was given up.
     is_replayed: bool,
+    /// Somebody finished it since its record was put last, an owner before included.
+    is_done_since: bool,
 }
 
 impl Parked {
@@ -28,7 +30,7 @@ impl Parked {
     pub(super) fn on_handed_out(&mut self) {
         (self.is_there, self.was_there) = (true, true);
         (self.finished, self.is_late, self.put_by) = (None, false, 0);
-        (self.is_replayed, self.due) = (true, Duration::ZERO);
+        (self.is_replayed, self.is_done_since, self.due) = (true, false, Duration::ZERO);
     }
 
     /// Whether its record is in the store.
@@ -54,7 +56,7 @@ impl Oracle {
         }
         parked.is_late |= parked.finished.is_some();
         (parked.is_there, parked.was_there) = (true, true);
-        (parked.due, parked.put_by, parked.is_replayed) = (due, epoch, false);
+        (parked.due, parked.put_by, parked.is_done_since) = (due, epoch, false);
         self.count("parked");
         self.lanes.on_settled(id, epoch);
         // Whoever put it, after a reset too: every owner finds it there.
@@ -65,7 +67,8 @@ impl Oracle {
     pub fn on_unparked(&mut self, by: &str, id: usize) {
         let Some(parked) = self.parked.get_mut(&id) else { return };
         parked.is_there = false;
-        if parked.finished.is_none() {
+        // Who removes a record has read it as it was put last.
+        if parked.finished.is_none() && !parked.is_done_since {
             self.violations.push(format!("{by} removes event {id}, which is not finished"));
         }
     }
@@ -74,6 +77,7 @@ impl Oracle {
     pub(super) fn on_finished(&mut self, id: usize, epoch: u64) {
         if self.parks {
             let parked = self.parked.entry(id).or_default();
+            parked.is_done_since = true;
             // What an owner before says late is nothing to the one that parked it since.
             if !parked.is_there || epoch >= parked.put_by {
                 parked.finished = Some(epoch);

@@ -61,7 +61,7 @@ impl Oracle {
     }
 
     /// Whether a job ever handed it out.
-    pub(super) fn was_replayed(&self, id: usize) -> bool {
+    pub fn was_replayed(&self, id: usize) -> bool {
         self.replayed.contains_key(&id)
     }
 
