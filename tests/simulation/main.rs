@@ -126,7 +126,6 @@ const EXPECTED: &[&str] = &[
     "came back from the store",
     "repeat: its record was left",
     "result too large",
-    "dead letter handled again",
     "letter replayed",
     "replay killed",
     "replay: done",
