@@ -290,6 +290,20 @@ async fn a_command_line_that_says_too_little_or_too_much_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn letters_that_no_worker_of_the_group_would_take_are_not_replayed_to_it() {
+    for (name, value) in
+        [("LONGSHORE_ORDERING", "per-partition"), ("LONGSHORE_PARK_DELAYS", "none")]
+    {
+        let mut stage = Stage::over_a_folder();
+        stage.write(orders(0..2)).await;
+        stage.environment.push((name.to_owned(), value.to_owned()));
+        let ended = stage.run(&["replay", "--all", "--offline"]).await.expect_code(1);
+        ended.expect_said(&format!("{name} is {value}: such workers take nothing"));
+        assert_eq!(ids(&stage.report(&["list"]).await), [0, 1]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_forbids_to_write_ends_the_run_and_the_job_can_be_gone_on_with() {
     let mut stage = Stage::over_a_container().await;
     stage.write(orders(0..3)).await;

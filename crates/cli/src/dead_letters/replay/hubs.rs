@@ -11,6 +11,7 @@ use crate::configured::hub_named;
 use crate::terminal::tell;
 use crate::{CommandError, brief};
 use longshore::checkpoint::host_of;
+use longshore::config::Ordering;
 use longshore::dead_letter::hub::PREFIX;
 use longshore::error::{Error, ErrorClass};
 use longshore::event::{EntityName, Event, Incarnation, SequenceNumber};
@@ -116,7 +117,7 @@ pub(super) async fn target(
     store: &str,
     offline: bool,
 ) -> Result<Option<EntityName>, CommandError> {
-    let Some(to) = to else { return Ok(None) };
+    let Some(to) = to else { return taken_by_the_group(settings).map(|()| None) };
     if let Some(worker) = settings.writer_of_dead_letters(to) {
         return Err(CommandError::new(format!(
             "the hub {to} is where the settings have the worker {worker} write its dead letters: letters of {store} \
@@ -151,6 +152,20 @@ pub(super) async fn target(
             Ok(Some(to.into()))
         }
     }
+}
+
+/// Refuses a replay to a group whose workers take nothing from the failure store: its letters would wait there.
+fn taken_by_the_group(settings: &Settings) -> Result<(), CommandError> {
+    let options = settings.consumer_options();
+    let why = match options.ordering {
+        Ordering::PerPartition => "LONGSHORE_ORDERING is per-partition",
+        _ if options.park_delays.is_empty() => "LONGSHORE_PARK_DELAYS is none",
+        _ => return Ok(()),
+    };
+    Err(CommandError::new(format!(
+        "{why}: such workers take nothing from the failure store, so letters that are replayed to their group would \
+         wait for ever. Publish them with --to HUB"
+    )))
 }
 
 /// Whether the newest event of a partition is a dead letter.
