@@ -26,8 +26,8 @@ use crate::clock::Clock;
 use crate::config::{ConsumerOptions, LeaseOptions};
 use crate::dead_letter::DeadLetterSink;
 use crate::error::ErrorClass;
-use crate::event::{Partition, PartitionId};
-use crate::failure_store::FailureStore;
+use crate::event::{Incarnation, Partition, PartitionId};
+use crate::failure_store::{FailureStore, LogIdentity};
 use crate::lanes::LaneRule;
 use crate::lease_store::{LeaseStore, OwnerId};
 use crate::outcome::{Failure, Outcome, RetryRequest};
@@ -125,6 +125,17 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// The log of a partition, as records of failures name it.
+    pub(crate) fn log_of(&self, partition: &Partition, incarnation: Incarnation) -> LogIdentity {
+        LogIdentity {
+            namespace: self.transport.namespace().to_owned(),
+            entity: partition.entity.clone(),
+            incarnation,
+            consumer_group: self.transport.consumer_group().clone(),
+            partition: partition.id.clone(),
+        }
+    }
+
     pub(crate) fn scope(&self) -> CheckpointScope {
         CheckpointScope {
             namespace: self.transport.namespace().to_owned(),

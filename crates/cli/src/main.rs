@@ -27,6 +27,7 @@ mod progress;
 mod report;
 mod retry_scheduler;
 mod send;
+mod service;
 mod signals;
 mod table;
 mod tail;

@@ -48,13 +48,7 @@ impl LetterCount {
     ) -> Self {
         let mut tasks = JoinSet::new();
         if let Some(store) = &shared.failures {
-            let log = LogIdentity {
-                namespace: shared.transport.namespace().to_owned(),
-                entity: partition.entity.clone(),
-                incarnation,
-                consumer_group: shared.transport.consumer_group().clone(),
-                partition: partition.id.clone(),
-            };
+            let log = shared.log_of(partition, incarnation);
             let (shared, status) = (Arc::clone(shared), Arc::clone(status));
             tasks.spawn(keep_counting(shared, Arc::clone(store), log, status));
         }

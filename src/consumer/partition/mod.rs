@@ -78,7 +78,6 @@ use super::status::{Begun, Look, PartitionStatus};
 use crate::checkpoint_store::{CheckpointKey, LeaseEpoch};
 use crate::config::OwnerLevel;
 use crate::event::{Event, Incarnation, Partition};
-use crate::failure_store::LogIdentity;
 use crate::state::ages::Ages;
 use crate::state::batch_buffer::BatchLimits;
 use crate::state::byte_budget::Account;
@@ -185,7 +184,7 @@ impl PartitionWorker {
         let lease_epoch = checkpointer.lease_epoch();
         let account = shared.budget.open();
         let now = Instant::now();
-        let log = log_identity(&shared, &partition, checkpointer.incarnation());
+        let log = shared.log_of(&partition, checkpointer.incarnation());
         let first = resume.first_number(&look.log);
         let letters_before = LetterListing::new(&shared, log.clone(), first, now);
         let parking = Parking::new(&shared, log, now);
@@ -257,17 +256,6 @@ fn waiting(
     let news = lanes.wake();
     let holding = Holding::new(partition, shared.transport.consumer_group());
     (Waiting::by_lane(lanes, batches, limits), Some(news), Some(holding))
-}
-
-/// The log as records of failures name it.
-fn log_identity(shared: &Shared, partition: &Partition, incarnation: Incarnation) -> LogIdentity {
-    LogIdentity {
-        namespace: shared.transport.namespace().to_owned(),
-        entity: partition.entity.clone(),
-        incarnation,
-        consumer_group: shared.transport.consumer_group().clone(),
-        partition: partition.id.clone(),
-    }
 }
 
 fn stream(

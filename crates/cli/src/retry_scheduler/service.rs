@@ -10,14 +10,15 @@ use super::opened::Opened;
 use super::report::{Look, Report};
 use super::tally::Tally;
 use crate::job::fault;
+use crate::service::{left, print};
 use crate::signals::Signals;
-use crate::terminal::{as_json, give, leave, tell};
+use crate::terminal::{leave, tell};
 use crate::watch::Watch;
-use crate::{CommandError, Ending, ReportFormat};
+use crate::{CommandError, Ending};
 use longshore::ConsumerSet;
 use longshore::consumer::{
-    BatchConsumer, ConsumerCounts, ConsumerSetExit, ConsumerSetHandle, ExitCause, ExitReason,
-    PartitionPhase, PartitionSnapshot,
+    BatchConsumer, ConsumerCounts, ConsumerSetExit, ConsumerSetHandle, ExitReason, PartitionPhase,
+    PartitionSnapshot,
 };
 
 /// How long connections may take to close.
@@ -135,26 +136,5 @@ fn ending(exit: &ConsumerSetExit) -> Result<Ending, CommandError> {
         let why = fault(&one.exit).unwrap_or_else(|| one.exit.to_string());
         return Err(CommandError::new(format!("stopped: {}: {why}", one.entity)));
     }
-    match exit.cause() {
-        // What another worker has is no failure of this one.
-        ExitCause::Drained | ExitCause::TakenOver => Ok(Ending::Done),
-        ExitCause::WorkLeft => {
-            tell(format_args!("{exit}; the next start does it again"));
-            Ok(Ending::WorkLeft)
-        }
-        _ => {
-            tell(exit);
-            Ok(Ending::SomeFailed)
-        }
-    }
-}
-
-/// # Errors
-/// Where the figures are not JSON.
-fn print(report: &Report, format: Option<ReportFormat>) -> Result<(), CommandError> {
-    match format {
-        Some(ReportFormat::Json) => give(as_json(report)?),
-        None => give(report),
-    }
-    Ok(())
+    Ok(left(exit.cause(), exit))
 }

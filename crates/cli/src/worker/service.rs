@@ -9,14 +9,15 @@ use super::report::Report;
 use super::tally::Tally;
 use super::watch::Look;
 use crate::job::fault;
+use crate::service::{left, print};
 use crate::signals::Signals;
-use crate::terminal::{as_json, give, leave, tell};
+use crate::terminal::{leave, tell};
 use crate::watch::Watch;
-use crate::{CommandError, Ending, ReportFormat};
+use crate::{CommandError, Ending};
 use longshore::config::Ordering;
 use longshore::consumer::{
-    BatchConsumer, ConsumerCounts, ConsumerExit, ConsumerHandle, EventHandler, ExitCause,
-    ExitReason, PartitionPhase,
+    BatchConsumer, ConsumerCounts, ConsumerExit, ConsumerHandle, EventHandler, ExitReason,
+    PartitionPhase,
 };
 use longshore::lanes::LaneRule;
 use longshore::transfer::progress::Progress;
@@ -118,26 +119,5 @@ fn ending(exit: &ConsumerExit) -> Result<Ending, CommandError> {
         let why = fault(exit).unwrap_or_else(|| exit.to_string());
         return Err(CommandError::new(format!("stopped: {why}")));
     }
-    match exit.cause() {
-        // What another worker has is no failure of this one.
-        ExitCause::Drained | ExitCause::TakenOver => Ok(Ending::Done),
-        ExitCause::WorkLeft => {
-            tell(format_args!("{exit}; the next start does it again"));
-            Ok(Ending::WorkLeft)
-        }
-        _ => {
-            tell(exit);
-            Ok(Ending::SomeFailed)
-        }
-    }
-}
-
-/// # Errors
-/// If the figures are not JSON.
-fn print(report: &Report, format: Option<ReportFormat>) -> Result<(), CommandError> {
-    match format {
-        Some(ReportFormat::Json) => give(as_json(report)?),
-        None => give(report),
-    }
-    Ok(())
+    Ok(left(exit.cause(), exit))
 }
