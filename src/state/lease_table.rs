@@ -285,7 +285,8 @@ impl LeaseTable {
                 let ownership = write.ownership.clone();
                 entry.stored = Some(StoredOwnership { ownership, version, modified });
             }
-            // Our own write, whose answer was lost, or an attempt of it that came late.
+            // Our own write, whose answer was lost, or an attempt of it that came late; or who had the
+            // partition gave it to us while our write was under way.
             LeaseWritten::Conflict(Some(found)) if found.ownership == write.ownership => {
                 entry.stored = Some(found);
             }

@@ -265,6 +265,9 @@ fn ownerships<'a>(
 /// How the writer of this claim had come by the lease, and with which write of the lease its time
 /// began; `before` is that of the owner that claimed before. Who had the lease in between claimed
 /// nothing, but may have taken it, and given it on.
+///
+/// The write is the writer's own, or that of who gave it the lease: a worker whose own write is late is
+/// refused, reads that the lease is its already, and claims.
 fn beginning(
     leases: &[Write<Lease>],
     claim: &Write<Checkpoint>,
@@ -275,10 +278,10 @@ fn beginning(
         holder.and_then(|owner| owner.as_str().rsplit_once('-')).map(|(name, _)| name)
             == Some(claim.by.as_str())
     };
-    let began = leases
-        .iter()
-        .rposition(|write| write.by == claim.by && is_theirs(write) && write.begin < claim.begin)
-        .ok_or_else(|| format!("{} claimed without a lease", claim.by))?;
+    let began = leases.iter().rposition(|write| is_theirs(write) && write.begin < claim.begin);
+    let began = began.ok_or_else(|| {
+        format!("{} claimed without a lease: {claim:?}; the lease: {leases:#?}", claim.by)
+    })?;
     let first = (0..=began).rev().take_while(|&index| is_theirs(&leases[index])).last();
     let first = first.unwrap_or(began);
     let in_between = before.map_or(first, |before| before + 1)..=first;

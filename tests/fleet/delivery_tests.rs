@@ -119,6 +119,22 @@ fn who_took_a_lease_may_have_given_it_on_before_it_claimed() {
 }
 
 #[test]
+fn who_is_given_a_lease_may_claim_without_a_write_of_its_own() {
+    let mut story = Story::new();
+    story.handled[1].1.retain(|line| line.number != 2);
+    story.leases = vec![
+        lease("one", 0, "one-a", None),
+        lease("one", 7, "one-a", Some("two-b")),
+        lease("one", 10, "two-b", None),
+    ];
+    let report = story.check().unwrap();
+    assert_eq!((report.free, report.given, report.taken), (1, 1, 0));
+    // Given after the claim.
+    story.leases[2] = lease("one", 12, "two-b", None);
+    story.refuses("two claimed without a lease");
+}
+
+#[test]
 fn a_lost_event_is_rejected() {
     let mut story = Story::new();
     story.end = 7;
