@@ -539,6 +539,28 @@ fn who_is_watched_without_a_break_is_taken_for_dead_when_its_lease_expires() {
     assert!(matches!(expired[..], [Action::Write(_)]), "{expired:?}");
 }
 
+/// The ownerships of a listing are older than its members: a worker gives a partition away and goes in
+/// between.
+#[test]
+fn who_claims_from_a_giver_that_is_gone_has_what_it_was_given() {
+    let mut table = LeaseTable::new("a".into(), limits());
+    table.on_partitions([partition()]);
+    let marked = Ownership { target: Some("a".into()), ..Ownership::of("b".into()) };
+    let stored = |ownership, version: &str| {
+        let version = VersionToken(version.to_owned());
+        StoredOwnership { ownership, version, modified: now() }
+    };
+    let ownerships = vec![(partition(), stored(marked, "1"))];
+    table.on_look_begun();
+    let listing = LeaseListing { now: now(), ownerships, members: Vec::new() };
+    let now = Instant::now();
+    let actions = table.on_look(listing, now);
+    let [Action::Write(claim)] = &actions[..] else { panic!("{actions:?}") };
+    let given = stored(Ownership::of("a".into()), "2");
+    let found = LeaseWritten::Conflict(Some(given));
+    assert_eq!(table.on_written(claim, found, now), [Action::Start(partition())]);
+}
+
 #[test]
 fn a_record_of_a_worker_that_is_long_gone_is_removed_by_one_of_those_that_live() {
     for (me, other, expected) in [("a", "b", true), ("b", "a", false)] {
