@@ -1,4 +1,4 @@
-//! A batch handler on the in-memory hub: ten events of a batch at once, an outcome for each.
+//! A batch handler on the in-memory hub: ten events of each batch at once, an outcome for each.
 //!
 //! `cargo run --example batch_handler`
 

@@ -413,9 +413,9 @@ fn advice(cause: Cause, report: &ConnectionReport) -> String {
              a proxy asks who you are, put USER:PASSWORD@ before its host in EVENTHUB_PROXY"
         ),
         Cause::Network => format!(
-            "nothing answers at {address}: check the name, the firewall and the private endpoint; \
-             EVENTHUB_PROTOCOL chooses port 443 (websocket) or 5671 (tcp), and EVENTHUB_PROXY a \
-             proxy"
+            "check that {address} is right and can be reached (name, firewall, private endpoint; a broker \
+             on this machine must run); EVENTHUB_PROTOCOL chooses port 443 (websocket) or 5671 \
+             (tcp), and EVENTHUB_PROXY a proxy"
         ),
         Cause::Credentials => "check the key and its rights (Listen to receive, Send to send), or \
              that the identity has a role such as Azure Event Hubs Data Receiver"

@@ -123,5 +123,5 @@ impl Settings {
 }
 
 fn unusable(error: SettingsError) -> Error {
-    Error::new(ErrorClass::Permanent, "wire the consumer", error.to_string())
+    Error::new(ErrorClass::Permanent, "use the settings", error.to_string())
 }

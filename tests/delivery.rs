@@ -635,6 +635,14 @@ async fn a_busy_service_is_given_four_seconds_and_refused_credentials_thirty() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_link_of_an_idle_partition_is_counted() {
+    let harness = Harness::new(2);
+    let handle = harness.start_recording(ConsumerOptions::default());
+    until("both links", || handle.snapshot().counts.links_opened == 2).await;
+    assert_eq!(drained(handle).await.counts.links_opened, 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_link_that_hangs_is_given_up_and_nothing_is_lost() {
     let harness = Harness::new(1);
     harness.publish(0, 10);

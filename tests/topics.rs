@@ -188,7 +188,7 @@ fn how_to_get_into_a_namespace_is_checked_for_each() {
     let near = string("near");
     let bound = format!("{near};EntityPath=orders");
     for (namespace, topic, said) in [
-        ("", "", "namespaces.a.connection_string is not set: give the connection string"),
+        ("", "", "namespaces.a.connection_string is not set: set it to the connection string"),
         (
             "host = \"b.example\"",
             "",

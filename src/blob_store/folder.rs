@@ -77,7 +77,7 @@ impl FolderBlobStore {
     /// Opens a folder, creates it if it is missing, and removes the temporary files of dead processes. It blocks
     /// for a few file operations.
     ///
-    /// Blocks for the few file operations this takes.
+    /// It blocks for a few file operations.
     ///
     /// # Errors
     /// [`BlobError::Unusable`] if the folder is a file or may not be written.

@@ -75,7 +75,7 @@ impl FileCheckpointStore {
     /// checkpoint is read whole, as its last write left it; two of them may be of different moments.
     /// Nothing is made, locked or removed, and what would write fails with `Permanent`.
     ///
-    /// Blocks for the few file operations this takes.
+    /// It blocks for a few file operations.
     ///
     /// # Errors
     /// `Permanent` where there is no such folder, or it may not be read; otherwise as the file system

@@ -101,7 +101,8 @@ pub enum ExitReason {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[non_exhaustive]
 pub enum ExitCause {
-    /// It was drained, and all that was begun is done and checkpointed.
+    /// It was drained: all calls that had begun have ended, and what they did is checkpointed. An event that was
+    /// between two attempts is handled by the next run.
     Drained,
     /// Other owners have partitions that it lost: their links, leases or checkpoints.
     TakenOver,
@@ -211,7 +212,8 @@ impl fmt::Display for ConsumerExit {
         };
         write!(f, "; partition {}: {}", first.partition, first.reason)?;
         if first.cut_handlers > 0 {
-            write!(f, ", {} handler calls were cut", first.cut_handlers)?;
+            let calls = if first.cut_handlers == 1 { "call was" } else { "calls were" };
+            write!(f, ", {} handler {calls} cut", first.cut_handlers)?;
         }
         if first.checkpoint_behind {
             f.write_str(", what it settled last is not checkpointed")?;
@@ -290,7 +292,8 @@ impl ConsumerExit {
         if self.is_clean() { Ok(self) } else { Err(Unclean::new(self)) }
     }
 
-    /// Whether everything that was begun has ended and is checkpointed. A run that never connected is not clean.
+    /// Whether all calls that had begun have ended, and what they did is checkpointed. Events that were between
+    /// two attempts are left to the next run. A run that never connected is not clean.
     pub fn is_clean(&self) -> bool {
         self.cause() == ExitCause::Drained
     }

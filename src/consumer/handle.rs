@@ -146,7 +146,8 @@ impl ConsumerHandle {
         }
     }
 
-    /// Whether all partitions of this worker are running. With leases those may be none.
+    /// Whether all partitions of this worker are running. With leases it may have none, because others have them
+    /// all: to wait until workers share them, look at [`ConsumerSnapshot::partitions`].
     pub fn is_ready(&self) -> bool {
         let partitions = lock(&self.shared.partitions);
         (!partitions.is_empty() || self.shared.leases_seen.load(Ordering::Relaxed))
@@ -226,6 +227,7 @@ pub struct ConsumerSnapshot {
     /// Destinations that get probes only, because most attempts there fail, and those that are recovering.
     /// Consumers of a set report the same ones.
     pub breakers: Vec<BreakerSnapshot>,
-    /// The partitions, in order of their names.
+    /// The partitions that this worker has, and those that stopped here for good, in order of their names. A
+    /// partition that another worker took over, or was given, is not listed.
     pub partitions: Vec<PartitionSnapshot>,
 }

@@ -49,7 +49,8 @@ impl NeverConnected {
         let (hub, place) = (transport.entity(), transport.place());
         let advice = match unreached {
             Unreached::Hub => advice(transport, error.as_ref()),
-            Unreached::Leases => "check the address of the lease store, that it exists, and that \
+            Unreached::Leases => "check the address of the container with the leases \
+                                  (LONGSHORE_CHECKPOINT_CONTAINER), that it exists, and that \
                  the credentials open it"
                 .to_owned(),
         };

@@ -101,8 +101,8 @@ pub(crate) fn in_use(root: &Path, owner: &str, operation: &'static str) -> Error
         ErrorClass::Permanent,
         operation,
         format!(
-            "{} is in use by {owner}; stop it first: a worker has its folder for itself for as \
-             long as it runs. Or give each process a folder of its own",
+            "{} is in use by {owner}; stop it first: a folder is for one process at a time. Workers that share \
+             partitions need a container",
             root.display()
         ),
     )

@@ -9,6 +9,36 @@
 //! [`FailureMeta`], which it lists without opening the record. [`FailureEntry::of`] makes both. Like a checkpoint
 //! store, it is a register for each key: the consumer decides above it, by versions, what may be written over
 //! what.
+//!
+//! `longshore dead-letters` lists and shows letters. A program reads them like this:
+//!
+//! ```
+//! use longshore::Error;
+//! use longshore::failure_store::{FailureKind, FailurePrefix, FailureStore};
+//!
+//! async fn print_dead_letters(store: &impl FailureStore) -> Result<(), Error> {
+//!     let mut page = None;
+//!     loop {
+//!         let found = store.list(&FailurePrefix::all(FailureKind::Dead), page.as_ref(), 1_000).await?;
+//!         for listed in found.entries {
+//!             let key = listed?.key;
+//!             // It may have been replayed meanwhile.
+//!             let Some(stored) = store.read(&key).await? else { continue };
+//!             let record = stored.record()?;
+//!             println!("{key}: {}, {} bytes", record.error.message, record.body()?.len());
+//!         }
+//!         page = found.next;
+//!         if page.is_none() {
+//!             return Ok(());
+//!         }
+//!     }
+//! }
+//! ```
+//!
+//! The same event has three forms. [`DeadLetter`](crate::dead_letter::DeadLetter) is what a sink is given,
+//! [`DeadLetterRecord`](crate::dead_letter::record::DeadLetterRecord) is its JSON form, and [`StoredFailure`] is that in a store. The default failure store of
+//! [`Settings`](crate::settings::Settings) is [`folder`]; [`dead_letter::folder`](crate::dead_letter::folder) is a
+//! sink of single files, without parking.
 
 #[cfg(feature = "blob")]
 pub mod container;

@@ -178,8 +178,8 @@ impl<'a> Door<'a> {
         }
         if !self.is_given() && transport == TransportKind::EventHubs {
             let why = format!(
-                "give the connection string of the namespace or hub, or {host} or {secret} with \
-                 {credential}"
+                "set it to the connection string of the namespace or the hub; or set {credential}, \
+                 together with {host} or {secret}"
             );
             self.missing(self.string(), &why, problems);
         }

@@ -91,8 +91,11 @@ mod present {
                     return Err(Error::new(ErrorClass::Permanent, NAMESPACE, message));
                 }
                 Access::None => {
-                    let message =
-                        format!("{} = memory has none to connect to", keys::TRANSPORT.name);
+                    let message = format!(
+                        "{} = memory names no hub; for a test without a network use testing::TestHub, \
+                         otherwise set it to eventhub",
+                        keys::TRANSPORT.name
+                    );
                     return Err(Error::new(ErrorClass::Permanent, NAMESPACE, message));
                 }
             };
@@ -181,7 +184,7 @@ mod present {
         }
     }
 
-    const NAMESPACE: &str = "name the namespace";
+    const NAMESPACE: &str = "connect to Event Hubs";
 
     fn unusable(error: InvalidConfig) -> Error {
         Error::new(ErrorClass::Permanent, NAMESPACE, error.to_string())

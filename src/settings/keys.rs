@@ -72,7 +72,7 @@ pub(super) const TRANSPORT: Key = key(
     "PIPELINE_TRANSPORT",
     "eventhub",
     Kind::Choice(&["eventhub", "memory"]),
-    "What carries events: Event Hubs, or queues in the memory of this process.",
+    "What carries events: Event Hubs, or queues in memory, which the program builds itself: `Settings::consumer` and the command need Event Hubs.",
 );
 pub(super) const CONNECTION_STRING: Key = Key {
     aliases: &["EVENTHUB_NAMESPACE_CONNECTION_STRING"],

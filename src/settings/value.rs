@@ -139,6 +139,8 @@ fn bytes(text: &str) -> Option<f64> {
         "kib" => 1_024.0,
         "mib" => 1_048_576.0,
         "gib" => 1_073_741_824.0,
+        "tb" => 1e12,
+        "tib" => 1_099_511_627_776.0,
         _ => return None,
     };
     Some(number(digits)? * each)
@@ -297,10 +299,12 @@ mod tests {
             ("20MB", 20_000_000),
             ("2GiB", 2 << 30),
             ("1.5kib", 1_536),
+            ("1TiB", 1 << 40),
+            ("2TB", 2_000_000_000_000),
         ] {
             assert_eq!(byte_count(text), Ok(count), "{text}");
         }
-        for wrong in ["", "GiB", "-1", "+1", "1.5", "1 GiB", "1TB", "1e9", "99999999999GiB"] {
+        for wrong in ["", "GiB", "-1", "+1", "1.5", "1 GiB", "1PB", "1e9", "99999999999GiB"] {
             assert!(byte_count(wrong).is_err(), "{wrong}");
         }
     }
@@ -336,7 +340,7 @@ mod tests {
             "50 MB",
             "50+5+5",
             "99999999999999",
-            "1TB",
+            "1PB",
             "0.0000001",
             ".",
             "5.5.5",

@@ -1,13 +1,14 @@
 //! All metrics, each with its name and description; `docs/metrics.md` is generated from here.
 //!
-//! Metrics go through the `metrics` facade: an application installs a recorder, for example a
-//! Prometheus exporter, before it builds a consumer. Handles are taken once for each consumer
+//! Metrics go through the `metrics` facade: an application installs a recorder before it builds a consumer.
+//! Handles are taken once for each consumer
 //! or ownership of a partition, so that an event costs no look-up. Without a recorder they do nothing.
 //!
 //! The facade cannot unregister a gauge, and an exporter repeats what it was told last. So the gauges of a
 //! partition have a life, `PartitionGauges`. They are registered when the partition is ours, are `NaN` while a
 //! value is not known, and are 0 as soon as the partition is no longer ours, for whatever reason. 0 changes no sum
 //! and no maximum over a fleet, and it is true: nothing of that partition is here.
+#![doc = include_str!("../../docs/metrics.md")]
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -142,7 +143,7 @@ pub(crate) fn describe() {
     }
 }
 
-const OF_A_PARTITION: &str = "
+const BELOW_THE_TABLE: &str = r#"
 ## Gauges of a partition
 
 These gauges appear when a worker owns the partition and has read its log for the first time. They are 0 when the
@@ -181,15 +182,43 @@ since, and letters in a hub or a folder of dead letters. 100,000 means that many
 
 To make the series disappear instead of being 0, give the exporter an idle timeout of a minute for gauges, such as
 `PrometheusBuilder::idle_timeout`. The gauges of a partition that a worker owns are updated every two seconds.
-";
+
+## Prometheus over HTTP
+
+Use an exporter for version 0.24 of the `metrics` crate, such as 0.18 of `metrics-exporter-prometheus`. With an exporter
+for another version, all metrics stay empty.
+
+```toml
+[dependencies]
+metrics-exporter-prometheus = { version = "0.18", default-features = false, features = ["http-listener"] }
+```
+
+Call this in a tokio runtime, before the consumer is built:
+
+```rust,no_run
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
+
+/// Serves http://127.0.0.1:9000/metrics.
+fn serve_metrics() -> Result<(), BuildError> {
+    let seconds = [0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0];
+    PrometheusBuilder::new()
+        .with_http_listener(([127, 0, 0, 1], 9_000))
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &seconds)?
+        .install()
+}
+```
+
+The buckets make histograms, which can be added up over a fleet. Without buckets, the exporter makes summaries, which
+cannot.
+"#;
 
 /// `docs/metrics.md`.
 #[doc(hidden)]
 pub fn markdown() -> String {
     let mut text = String::from(
         "# Metrics\n\n\
-         Generated from `src/telemetry/metrics.rs`; a test keeps it true. Install a recorder of the\n\
-         `metrics` facade before the consumer is built.\n\n\
+         Generated from `src/telemetry/metrics.rs`; a test keeps it true. The metrics go to the `metrics` facade:\n\
+         without a recorder they do nothing. [Prometheus over HTTP](#prometheus-over-http) shows how to install one.\n\n\
          | name | kind | labels | what it says |\n| --- | --- | --- | --- |\n",
     );
     for metric in ALL {
@@ -199,7 +228,7 @@ pub fn markdown() -> String {
             metric.name, metric.labels, metric.description
         ));
     }
-    text.push_str(OF_A_PARTITION);
+    text.push_str(BELOW_THE_TABLE);
     text
 }
 

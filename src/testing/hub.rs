@@ -9,10 +9,15 @@ use crate::checkpoint_store::memory::MemoryCheckpointStore;
 use crate::checkpoint_store::{Checkpoint, CheckpointKey, CheckpointScope, CheckpointStore};
 use crate::consumer::{
     BatchConsumer, BatchConsumerBuilder, ConsumerHandle, EventConsumer, EventConsumerBuilder,
+    PartitionPhase, PartitionSnapshot,
 };
 use crate::dead_letter::DeadLetter;
 use crate::dead_letter::memory::MemoryDeadLetterSink;
+use crate::dead_letter::record::DeadLetterRecord;
+use crate::error::Error;
 use crate::event::{ConsumerGroup, EntityName, OutgoingEvent, PartitionId, SequenceNumber};
+use crate::failure_store::memory::MemoryFailureStore;
+use crate::failure_store::{FailureKind, FailurePrefix, FailureStore, MAX_PAGE_ENTRIES};
 use crate::lease_store::memory::MemoryLeaseStore;
 use crate::transport::memory::MemoryHub;
 
@@ -57,6 +62,7 @@ pub struct TestHub {
     checkpoints: Arc<MemoryCheckpointStore>,
     leases: Arc<MemoryLeaseStore>,
     letters: Arc<MemoryDeadLetterSink>,
+    failures: Arc<MemoryFailureStore>,
 }
 
 impl TestHub {
@@ -71,6 +77,7 @@ impl TestHub {
             checkpoints: Arc::new(MemoryCheckpointStore::new()),
             leases: Arc::new(MemoryLeaseStore::new()),
             letters: Arc::new(MemoryDeadLetterSink::new()),
+            failures: Arc::new(MemoryFailureStore::new()),
         }
     }
 
@@ -84,9 +91,15 @@ impl TestHub {
         &self.checkpoints
     }
 
-    /// The store of leases, for workers that share the partitions: `consumer().leases(hub.leases())`.
+    /// The store of leases, for workers that share the partitions: `consumer().leases(hub.leases())`. See
+    /// [`TestHub::until_shared`].
     pub fn leases(&self) -> Arc<MemoryLeaseStore> {
         Arc::clone(&self.leases)
+    }
+
+    /// The failure store of [`TestHub::consumer_with_failures`].
+    pub fn failure_store(&self) -> &Arc<MemoryFailureStore> {
+        &self.failures
     }
 
     /// The sink of dead letters, which can be told to fail.
@@ -104,11 +117,45 @@ impl TestHub {
         published.unwrap_or(SequenceNumber(0))
     }
 
-    /// A consumer of the hub over its stores. Whatever is set on the builder after that wins.
+    /// A consumer of the hub over its stores. Dead letters go to [`TestHub::dead_letters`], and nothing is parked.
+    /// Whatever is set on the builder after that wins.
+    ///
+    /// To test what production sets, set it in a function that takes and returns the builder, and call the
+    /// function with this builder and with that of `Settings::consumer`.
     pub fn consumer(&self) -> BatchConsumerBuilder {
         let transport = self.hub.transport(self.consumer_group.clone());
         BatchConsumer::builder(transport, Arc::clone(&self.checkpoints))
             .dead_letters(Arc::clone(&self.letters))
+    }
+
+    /// A consumer with a failure store, as `Settings::consumer` makes it: events that fail are parked, and then
+    /// become dead letters in [`TestHub::failure_store`]. Workers that share partitions share the store as well.
+    ///
+    /// ```
+    /// use longshore::testing::TestHub;
+    /// use longshore::{Event, EventContext, Failure};
+    ///
+    /// async fn refuse(_: Event, _: EventContext) -> Result<(), Failure> {
+    ///     Err(Failure::permanent("it is empty"))
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let hub = TestHub::new("orders", 1);
+    /// hub.publish(0, "");
+    /// let mut consumer = hub.consumer_with_failures().event_handler(refuse)?.start();
+    /// hub.until_settled(&consumer).await;
+    /// consumer.drain();
+    /// consumer.join().await.into_result()?;
+    /// let records = hub.dead_letter_records().await?;
+    /// assert_eq!(records[0].error.message, "it is empty");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn consumer_with_failures(&self) -> BatchConsumerBuilder {
+        let transport = self.hub.transport(self.consumer_group.clone());
+        BatchConsumer::builder(transport, Arc::clone(&self.checkpoints))
+            .failure_store(Arc::clone(&self.failures))
     }
 
     /// A consumer of one event after the other.
@@ -121,6 +168,28 @@ impl TestHub {
     /// Waits until everything that was published is settled and checkpointed, or the consumer has ended.
     pub async fn until_settled(&self, consumer: &ConsumerHandle) {
         while !self.is_settled().await && !consumer.has_ended() {
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Waits until each of these consumers, which have leases, runs its share of the partitions: together all of
+    /// them, and no one more than one more than another.
+    ///
+    /// The first worker takes every partition, and gives some away when it sees the others. So a test of several
+    /// workers publishes after this.
+    pub async fn until_shared(&self, consumers: &[&ConsumerHandle]) {
+        loop {
+            let counts = consumers.iter().map(|consumer| {
+                let partitions = consumer.snapshot().partitions;
+                let runs = |one: &&PartitionSnapshot| one.phase == PartitionPhase::Running;
+                partitions.iter().filter(runs).count()
+            });
+            let counts: Vec<usize> = counts.collect();
+            let (least, most) = (counts.iter().min(), counts.iter().max());
+            let is_even = most.zip(least).is_none_or(|(most, least)| most - least <= 1);
+            if is_even && counts.iter().sum::<usize>() == self.partitions {
+                return;
+            }
             sleep(LOOK_EVERY).await;
         }
     }
@@ -138,6 +207,26 @@ impl TestHub {
     /// What was given up, oldest first.
     pub fn dead_letters(&self) -> Vec<DeadLetter> {
         self.letters.letters()
+    }
+
+    /// The records of the dead letters in the failure store, those of a partition in their order.
+    ///
+    /// # Errors
+    /// If the store was told to fail, or the test put something else there.
+    pub async fn dead_letter_records(&self) -> Result<Vec<DeadLetterRecord>, Error> {
+        let (mut records, mut page) = (Vec::new(), None);
+        loop {
+            let all = FailurePrefix::all(FailureKind::Dead);
+            let found = self.failures.list(&all, page.as_ref(), MAX_PAGE_ENTRIES).await?;
+            for listed in found.entries {
+                let stored = self.failures.read(&listed?.key).await?;
+                records.extend(stored.map(|stored| stored.record()).transpose()?);
+            }
+            page = found.next;
+            if page.is_none() {
+                return Ok(records);
+            }
+        }
     }
 
     /// The checkpoint of a partition.

@@ -6,7 +6,8 @@ use clap::Args;
 use serde_json::json;
 
 use super::terminal::{give, tell};
-use super::{CommandError, ReportFormat};
+use super::{CommandError, ReportFormat, brief};
+use longshore::error::Error;
 use longshore::event::EntityName;
 use longshore::settings::{Settings, SettingsError, Topic, TransportKind};
 use longshore::transport::event_hubs::Namespace;
@@ -14,7 +15,7 @@ use longshore::transport::event_hubs::Namespace;
 /// Which file the settings come from, beside the environment.
 #[derive(Args, Debug)]
 pub(super) struct FileArgs {
-    /// Also reads settings from this TOML file. The environment wins
+    /// Also reads settings from this TOML file. The environment wins. Default: no file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -24,7 +25,9 @@ pub(super) struct FileArgs {
 pub(super) struct ConfigArgs {
     #[command(flatten)]
     file: FileArgs,
-    /// Uses the settings of this worker: its table [worker.NAME], or else EVENTHUB_ENTITY_<NAME>
+    /// The worker whose settings are used: the table [worker.NAME]. Without such a table, the variable
+    /// EVENTHUB_ENTITY_<NAME> names its hub. Default: `worker` and `retry-scheduler` use the kind of worker
+    /// that they run as NAME, other commands the settings that all workers share
     #[arg(long, value_name = "NAME")]
     worker: Option<String>,
 }
@@ -32,8 +35,8 @@ pub(super) struct ConfigArgs {
 /// Which hub, and where its settings come from.
 #[derive(Args, Debug)]
 pub(super) struct HubArgs {
-    /// A topic of the settings, or a hub of the namespace that all share. Default: the hub that the
-    /// settings name for all, EVENTHUB_ENTITY_NAME
+    /// The hub: a topic of the settings, or a hub in the namespace of EVENTHUB_CONNECTION_STRING. Default:
+    /// EVENTHUB_ENTITY_NAME, or the EntityPath of the connection string
     #[arg(long, value_name = "NAME", conflicts_with = "worker")]
     hub: Option<String>,
     #[command(flatten)]
@@ -47,7 +50,9 @@ impl HubArgs {
         report: Option<ReportFormat>,
         without_hub: &str,
     ) -> Result<Option<Configured>, CommandError> {
-        let Some(hub) = &self.hub else { return self.config.read(report, without_hub).await };
+        let Some(hub) = &self.hub else {
+            return self.config.read_hub(report, without_hub, "; or give --hub").await;
+        };
         let settings = match self.config.load(without_hub) {
             Ok(settings) => settings,
             Err(problems) => {
@@ -60,6 +65,14 @@ impl HubArgs {
         let (namespace, entity) = hub_named(&settings, hub)?;
         Ok(Some(Configured { settings, namespace, entity }))
     }
+}
+
+/// What ends a command whose hub does not answer. `place` is where it was looked for.
+pub(super) fn no_answer(hub: &EntityName, place: &str, error: &Error) -> CommandError {
+    CommandError::new(format!(
+        "the hub {hub} at {place} cannot be used: {}. `longshore test` says what to check",
+        brief(error)
+    ))
 }
 
 /// The hub of a topic, or the one of this name in the namespace that all share.
@@ -94,10 +107,23 @@ impl ConfigArgs {
         report: Option<ReportFormat>,
         without_hub: &str,
     ) -> Result<Option<Configured>, CommandError> {
+        self.read_hub(report, without_hub, "").await
+    }
+
+    /// The same; `way_out` is said where no hub is named.
+    async fn read_hub(
+        &self,
+        report: Option<ReportFormat>,
+        without_hub: &str,
+        way_out: &str,
+    ) -> Result<Option<Configured>, CommandError> {
         let loaded = self.load(without_hub).and_then(|settings| {
             // What is in a vault may name the hub yet.
             if settings.secret_address().is_none() {
-                self.input(&settings).map_err(|error| vec![error.to_string()])?;
+                self.input(&settings).map_err(|error| {
+                    let problems = error.problems().iter();
+                    problems.map(|problem| format!("{problem}{way_out}")).collect::<Vec<_>>()
+                })?;
             }
             Ok(settings)
         });

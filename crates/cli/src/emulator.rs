@@ -18,40 +18,44 @@ const DEFAULT_PORT: u16 = 5672;
 
 /// Runs an Event Hubs-compatible broker until Ctrl-C or SIGTERM.
 ///
-/// It prints to stdout what to export for longshore, what to paste into other clients, and then the line
-/// "ready". It prints to stderr which addresses it listens on, and whether it checks tokens. By default
-/// only this machine can reach it. It checks tokens if the file of --config has keys.
+/// It needs a hub: --hub, or a file with hubs in --config. It prints to stdout an export line for longshore,
+/// connection strings for other clients, and then the line "ready". It prints to stderr which addresses it
+/// listens on, and whether it checks tokens. By default only this machine can reach it. It checks tokens if
+/// the file of --config has keys.
 #[derive(Args, Clone, Debug)]
 #[command(after_long_help = EXIT_CODES)]
+#[command(override_usage = "longshore emulator --hub <NAME:PARTITIONS> [OPTIONS]\n       \
+                            longshore emulator --config <FILE> [OPTIONS]")]
 pub(super) struct EmulatorArgs {
-    /// An event hub and the number of its partitions; may be given several times
+    /// An event hub and its number of partitions. May be given several times. Required unless the file of
+    /// --config has hubs
     #[arg(long = "hub", value_name = "NAME:PARTITIONS", required_unless_present = "config")]
     hubs: Vec<HubArg>,
-    /// Port for AMQP over TCP. 0 picks a free port, for this and all other ports
+    /// Port for AMQP over TCP. 0 picks a free port, here and in the other port options
     #[arg(long, value_name = "PORT", default_value_t = DEFAULT_PORT)]
     port: u16,
-    /// Port for AMQP over TLS
+    /// Port for AMQP over TLS. Default: off
     #[arg(long, value_name = "PORT")]
     tls_port: Option<u16>,
-    /// Port for AMQP over WebSocket
+    /// Port for AMQP over WebSocket. Default: off
     #[arg(long, value_name = "PORT")]
     ws_port: Option<u16>,
-    /// Port for AMQP over WebSocket with TLS
+    /// Port for AMQP over WebSocket with TLS. Default: off
     #[arg(long, value_name = "PORT")]
     wss_port: Option<u16>,
-    /// The IP address to listen on. 0.0.0.0 is every address of this machine. Default: that of the file,
-    /// or 127.0.0.1
+    /// The IP address to listen on. 0.0.0.0 is every address of this machine. Default: the address in the
+    /// file of --config. Without one: 127.0.0.1
     #[arg(long, value_name = "ADDRESS", visible_alias = "bind")]
     listen: Option<IpAddr>,
-    /// The name of this machine in connection strings and in the certificate. Default: that of the file,
-    /// or localhost, or the address of --listen if that is a single one
+    /// The name of this machine in connection strings and in the certificate. Default: the name in the file
+    /// of --config. Without one: the address of --listen if it is a single address, otherwise localhost
     #[arg(long, value_name = "HOST")]
     advertise: Option<String>,
-    /// Starts on an address that other machines can reach although there are no keys. Anybody who reaches
-    /// it can then read and write everything
+    /// Allows an address that other machines can reach, even without keys. Anybody who reaches it can then
+    /// read and write everything
     #[arg(long)]
     allow_anyone: bool,
-    /// Another name of this machine for the certificate; may be given several times
+    /// Another name of this machine for the certificate. May be given several times
     #[arg(long = "host-name", value_name = "NAME")]
     host_names: Vec<String>,
     /// Also reads hubs, consumer groups, retention, keys, addresses and limits from this TOML file
@@ -64,16 +68,16 @@ pub(super) struct EmulatorArgs {
     /// each run
     #[arg(long, value_name = "DIR")]
     cert_dir: Option<PathBuf>,
-    /// What is printed to stdout when it is ready, instead of text
+    /// Prints what it prints to stdout in this format. Default: text
     #[arg(long, value_name = "FORMAT")]
     report: Option<ReportFormat>,
 }
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0    a signal stopped it, and what was sent is kept
-  1    the environment does not let it run: a port is taken, a folder cannot be used
-  2    the command line or the file cannot be used";
+  0  a signal stopped it. With --data, all events are kept
+  1  the environment does not let it run, such as a port that is taken
+  2  the command line or the file cannot be used";
 
 /// A hub as it is written on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -60,12 +60,12 @@ use longshore::named_file::{self, MOST_CONFIGURATION_BYTES};
 use longshore::settings::value::{byte_count, bytes_per_second, duration, requests_per_second};
 use longshore::transfer::download::ExistingFiles;
 
-/// Moves files that events of Azure Event Hubs name, many at once.
+/// Moves the files that events of Azure Event Hubs name. Many files move at once.
 #[derive(Parser, Debug)]
 #[command(name = "longshore", version, max_term_width = 100)]
 #[command(
-    after_help = "`demo`, `transfer` and `emulator` need no Azure account: the broker is built in. \
-    Begin with `longshore demo`."
+    after_help = "`demo`, `emulator`, and `transfer` to a folder need no Azure account. Begin with \
+    `longshore demo`."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -103,16 +103,18 @@ struct DemoArgs {
     pace: PaceArgs,
 }
 
-/// Downloads the files of a list, each once, whatever happens in between.
+/// Downloads the files of a list. After a crash or a Ctrl-C, the next run fetches only what is missing.
 ///
-/// A line of the list is a URL, or a JSON task such as {"url": "https://…", "path": "a/b.jpg",
-/// "sha256": "…", "size": 123}. Only the url is required. Empty lines and lines that begin with # are
-/// skipped. A file gets the path of its URL as its name, unless the task names a path. The list may have
-/// any length: it is read while files move.
+/// A line of the list is a URL, or a JSON task. Only the url of a task is required:
 ///
-/// Run the command again after a crash, a Ctrl-C or an edit of the list: it fetches what is missing and
-/// nothing else. A task is known by its line, so a changed line is a new task. Tasks that cannot be done
-/// are recorded in the folder dead-letters of the state. The next run tries them again.
+/// {"url": "https://…", "path": "a/b.jpg", "sha256": "…", "size": 123}
+///
+/// Empty lines and lines that begin with # are skipped. A file gets the path of its URL as its name,
+/// unless the task names a path. The list may have any length: it is read while files move.
+///
+/// Run the command again after a crash, a Ctrl-C or an edit of the list. A task is known by its line, so a
+/// changed line is a new task. Tasks that cannot be done are recorded in the folder dead-letters of the
+/// state. The next run tries them again.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXIT_CODES)]
 struct TransferArgs {
@@ -121,15 +123,15 @@ struct TransferArgs {
     urls: PathBuf,
     /// Where the files go: a folder, or the address of a container of Azure Blob Storage,
     /// https://ACCOUNT.blob.core.windows.net/CONTAINER?SIGNATURE. Other users can see a command line, so
-    /// put an address with a signature into the variable. An address without a signature is opened by
-    /// the account that the Azure CLI is signed in with
+    /// put an address with a signature into LONGSHORE_TRANSFER_TO. An address without a signature is opened
+    /// with the account of the Azure CLI
     #[arg(long, value_name = "PLACE", env = "LONGSHORE_TRANSFER_TO", hide_env_values = true)]
     to: transfer::To,
-    /// Where the state is kept between runs. Default: the name of the target with .longshore behind it,
-    /// beside a target folder, or in the current folder for a container
+    /// The folder that keeps the state between runs. Default for a target folder: TARGET.longshore beside
+    /// it. Default for a container: CONTAINER.longshore in the current folder
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
-    /// What is printed to stdout at the end, instead of a sentence
+    /// Prints the result in this format. Default: text
     #[arg(long, value_name = "FORMAT")]
     report: Option<ReportFormat>,
     /// Allows URLs that lead to loopback and private addresses, also over plain http
@@ -138,7 +140,7 @@ struct TransferArgs {
     /// Allows plain http everywhere. Anyone on the way can read and change such files
     #[arg(long)]
     allow_http: bool,
-    /// What to do with a file that is already there, if no earlier run with this state put it there
+    /// What to do with a file that is already there, unless an earlier run with this state completed it
     #[arg(long, value_name = "CHOICE", default_value = "verify")]
     existing: Existing,
     #[command(flatten)]
@@ -153,10 +155,10 @@ struct TransferArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Existing {
-    /// Leave it alone, unless the task names another size
+    /// Keep it. If the task names another size, fetch it again
     Skip,
-    /// Keep it if it is known to be right: by the hash in the task, by the note of an earlier run, or
-    /// because the file on the server has the same length and is not newer. Otherwise fetch it again
+    /// Keep it if it is known to be right: its hash is that of the task, an earlier run left a note of its
+    /// hash with it, or the file on the server has the same length and is not newer. Otherwise fetch it again
     Verify,
     /// Fetch it again
     Replace,
@@ -185,16 +187,17 @@ struct HttpArgs {
     #[arg(long, value_name = "TIME", default_value_t = DurationArg(DEFAULT_READ_TIMEOUT))]
     read_timeout: DurationArg,
     /// The average, in bytes a second, that a download must reach after a minute; 0 for no minimum
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_MIN_BYTES_PER_SECOND)]
-    min_bytes_per_second: u64,
+    #[arg(long, value_name = "BYTES", default_value_t = BytesArg(DEFAULT_MIN_BYTES_PER_SECOND))]
+    min_bytes_per_second: BytesArg,
     /// The most bytes of a file, for example 2GiB or 500MB. A longer file becomes a dead letter
-    #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_MAX_BYTES, value_parser = byte_count)]
-    max_bytes: u64,
+    #[arg(long, value_name = "BYTES", default_value_t = BytesArg(DEFAULT_MAX_BYTES))]
+    max_bytes: BytesArg,
     /// Follows no redirects. A redirected task fails and says where the file is
     #[arg(long)]
     no_redirects: bool,
-    /// Sends everything through this proxy, http://HOST:PORT. The proxy resolves the names of hosts. If the
-    /// proxy needs a password, put its address into the variable
+    /// Sends all requests for files through this proxy, http://HOST:PORT. The proxy resolves the names of
+    /// hosts. If the proxy needs a password, put its address into LONGSHORE_HTTP_PROXY. Default: no proxy;
+    /// HTTPS_PROXY is not read
     #[arg(long, value_name = "URL", env = "LONGSHORE_HTTP_PROXY", hide_env_values = true)]
     proxy: Option<String>,
     /// A TOML file with credentials: a table for each origin, such as ["https://files.example.com"], with
@@ -209,8 +212,8 @@ impl HttpArgs {
         limits.connect_timeout = self.connect_timeout.0;
         limits.answer_timeout = self.answer_timeout.0;
         limits.read_timeout = self.read_timeout.0;
-        limits.min_bytes_per_second = self.min_bytes_per_second;
-        limits.max_bytes = self.max_bytes;
+        limits.min_bytes_per_second = self.min_bytes_per_second.0;
+        limits.max_bytes = self.max_bytes.0;
         limits
     }
 
@@ -239,21 +242,21 @@ impl HttpArgs {
 #[derive(Args, Debug, Clone, Copy)]
 #[command(next_help_heading = "Limits")]
 struct LimitArgs {
-    /// The most requests a second to all hosts, for example 50 or 0.5. With 50+5, 5 more may go after a
-    /// pause
+    /// The most requests a second to all hosts, for example 50 or 0.5. 50+5 allows a burst of 5 more after
+    /// a pause. Default: no limit
     #[arg(long, value_name = "RATE", value_parser = requests_per_second)]
     #[arg(allow_negative_numbers = true)]
     requests_per_second: Option<Rate>,
-    /// The most requests a second to each host
+    /// The most requests a second to each host. Default: no limit
     #[arg(long, value_name = "RATE", value_parser = requests_per_second)]
     #[arg(allow_negative_numbers = true)]
     requests_per_second_per_host: Option<Rate>,
-    /// The most bytes a second from all hosts, for example 20MB or 16MiB. With 20MB+2MB, 2 MB more may come
-    /// after a pause
+    /// The most bytes a second from all hosts, for example 20MB or 16MiB. 20MB+2MB allows a burst of 2 MB
+    /// more after a pause. Default: no limit
     #[arg(long, value_name = "RATE", value_parser = bytes_per_second)]
     #[arg(allow_negative_numbers = true)]
     bytes_per_second: Option<Rate>,
-    /// The most bytes a second from each host
+    /// The most bytes a second from each host. Default: no limit
     #[arg(long, value_name = "RATE", value_parser = bytes_per_second)]
     #[arg(allow_negative_numbers = true)]
     bytes_per_second_per_host: Option<Rate>,
@@ -261,26 +264,19 @@ struct LimitArgs {
     /// every file comes over one connection. Default: as many as --concurrency
     #[arg(long, value_name = "N", value_parser = count(MAX_SLOTS), allow_negative_numbers = true)]
     connections: Option<usize>,
-    /// Connections at once to each host. No more files than this are fetched from a host at once
+    /// Connections at once to each host. No more files than this are fetched from a host at once. Default:
+    /// no limit
     #[arg(long, value_name = "N", value_parser = count(MAX_SLOTS), allow_negative_numbers = true)]
     connections_per_host: Option<usize>,
-    /// Memory for blocks on their way into a container, in bytes
-    #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_TRANSFER_BUDGET)]
-    #[arg(value_parser = clap::value_parser!(u64).range(MIN_TRANSFER_BUDGET..))]
-    transfer_budget: u64,
+    /// Memory for blocks on their way into a container
+    #[arg(long, value_name = "BYTES", default_value_t = BytesArg(DEFAULT_TRANSFER_BUDGET))]
+    #[arg(value_parser = |text: &str| bytes_from(MIN_TRANSFER_BUDGET, text))]
+    transfer_budget: BytesArg,
     /// The length of a block. A file of two blocks or more comes over several connections, if its server
     /// allows that
-    #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_BLOCK_BYTES)]
-    #[arg(value_parser = block_bytes)]
-    block_bytes: u64,
-}
-
-/// The length of a block, with a unit or without.
-fn block_bytes(text: &str) -> Result<u64, String> {
-    match byte_count(text)? {
-        bytes if bytes >= MIN_BLOCK_BYTES => Ok(bytes),
-        _ => Err(format!("it must be {MIN_BLOCK_BYTES} or more")),
-    }
+    #[arg(long, value_name = "BYTES", default_value_t = BytesArg(DEFAULT_BLOCK_BYTES))]
+    #[arg(value_parser = |text: &str| bytes_from(MIN_BLOCK_BYTES, text))]
+    block_bytes: BytesArg,
 }
 
 impl LimitArgs {
@@ -313,11 +309,12 @@ struct PaceArgs {
 const EXIT_CODES: &str = "\
 Exit codes:
   0    all is done
-  1    the environment stopped it, such as a full disk: correct that and run it again
+  1    the environment stopped it, such as a full disk: correct that, then run
+       it again
   2    the command line cannot be used
   3    done, but some tasks failed
-  4    work is left: a Ctrl-C let the files in flight finish, or the list changed meanwhile;
-       run it again
+  4    work is left: a Ctrl-C let the files in flight finish, or the list changed
+       meanwhile; run it again
   130  a second Ctrl-C stopped it at once: run it again";
 
 /// A number from 1 to `most`.
@@ -361,6 +358,37 @@ impl fmt::Display for DurationArg {
     }
 }
 
+/// A number of bytes as people write it: digits, and a unit such as kB or MiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct BytesArg(u64);
+
+impl std::str::FromStr for BytesArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        byte_count(text).map(Self)
+    }
+}
+
+impl fmt::Display for BytesArg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+        let whole = units.iter().find(|(_, each)| self.0 >= *each && self.0.is_multiple_of(*each));
+        match whole {
+            Some((unit, each)) => write!(f, "{}{unit}", self.0 / each),
+            None => self.0.fmt(f),
+        }
+    }
+}
+
+/// So many bytes, or more.
+fn bytes_from(least: u64, text: &str) -> Result<BytesArg, String> {
+    match text.parse()? {
+        BytesArg(bytes) if bytes < least => Err(format!("it must be {} or more", BytesArg(least))),
+        bytes => Ok(bytes),
+    }
+}
+
 /// How a command ended, if it did not fail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Ending {
@@ -385,14 +413,28 @@ impl CommandError {
 
     /// What was tried, and the whole chain of why it failed.
     fn caused(what: impl fmt::Display, error: &(dyn std::error::Error + 'static)) -> Self {
-        Self(format!("{what}: {}", error_chain(error).join(": ")))
+        Self(format!("{what}: {}", causes(error)))
     }
 }
 
 impl<E: std::error::Error + 'static> From<E> for CommandError {
     fn from(error: E) -> Self {
-        Self(error_chain(&error).join(": "))
+        Self(causes(&error))
     }
+}
+
+/// An error and its causes, one after the other. Some name their cause themselves: it is said once.
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let chain = error_chain(error);
+    chain.into_iter().fold(String::new(), |mut said, cause| {
+        if !said.contains(&cause) {
+            if !said.is_empty() {
+                said.push_str(": ");
+            }
+            said.push_str(&cause);
+        }
+        said
+    })
 }
 
 /// A failure of a store or a hub in a sentence or two. What the message leaves open is said by

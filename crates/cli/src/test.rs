@@ -14,10 +14,10 @@ use longshore::transport::event_hubs::{EventHubsPublisher, EventHubsTransport};
 
 /// Tests whether a worker with these settings can work.
 ///
-/// It checks the settings as a worker does, connects to the hub, asks for the consumer group, and asks
-/// whether checkpoints can be read and written. It changes nothing, disturbs no worker, and prints how
-/// long each step took. If a step fails, it says why and what to do. It reads the variables of a worker,
-/// such as EVENTHUB_CONNECTION_STRING; docs/configuration.md lists them.
+/// It checks the settings as a worker does, connects to the hub, checks that the consumer group exists, and
+/// that checkpoints can be read and written. It changes nothing, disturbs no worker, and prints how long
+/// each step took. If a step fails, it says why and what to do. It reads the variables of a worker, such as
+/// EVENTHUB_CONNECTION_STRING; docs/configuration.md lists them.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXIT_CODES)]
 pub(super) struct TestArgs {
@@ -26,7 +26,7 @@ pub(super) struct TestArgs {
     /// Also sends one event and receives it. Every consumer of the hub sees that event
     #[arg(long)]
     send: bool,
-    /// What stdout gets, instead of text
+    /// Prints the result in this format. Default: text
     #[arg(long, value_name = "FORMAT")]
     report: Option<ReportFormat>,
 }

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 
 use futures::future::OptionFuture;
 use futures::stream::StreamExt;
@@ -140,8 +141,15 @@ impl PartitionWorker {
         waits: Waits<'_, '_>,
     ) -> Input {
         let Waits { room, breakers, timer, wants_slot, intake } = waits;
+        let (received, links_seen) = (&mut self.received, self.links_seen);
         let receiving: OptionFuture<_> = match &mut self.stream {
-            Some(stream) if intake > 0 => Some(stream.next_events(intake, &mut self.received)),
+            // A link that opens is counted at once, also where nothing comes.
+            Some(stream) if intake > 0 => {
+                Some(poll_fn(move |cx| match stream.poll_events(cx, intake, received) {
+                    Poll::Pending if stream.links_opened() != links_seen => Poll::Ready(Ok(0)),
+                    polled => polled,
+                }))
+            }
             _ => None,
         }
         .into();

@@ -53,7 +53,7 @@ impl FolderFailureStore {
     /// Opens a folder, and creates it if it is missing. Temporary files of killed processes are removed. It blocks
     /// for a few file operations.
     ///
-    /// Blocks for the few file operations this takes.
+    /// It blocks for a few file operations.
     ///
     /// # Errors
     /// `Permanent` if the folder is a file or may not be used; otherwise as the file system fails.

@@ -64,9 +64,7 @@ fn summary(class: ErrorClass) -> &'static str {
         ErrorClass::Transient => "the connection failed",
         ErrorClass::Throttling => "the service is busy",
         ErrorClass::Auth => "the service refused the credentials; check the key or the role",
-        ErrorClass::Permanent => {
-            "the service refused; check the namespace, the entity and its state"
-        }
+        ErrorClass::Permanent => "the service says that it does not exist, or is disabled",
         ErrorClass::TooLarge => "an event is larger than the hub takes",
         ErrorClass::PartitionLost => "another receiver of an equal or higher owner level has it",
         ErrorClass::BadPosition => "the position is not in the log",

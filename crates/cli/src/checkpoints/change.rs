@@ -49,7 +49,7 @@ async fn change(
     to: ResetTo,
     args: ForceArgs,
 ) -> Result<Report, CommandError> {
-    let hub = opened.transport.hub_properties().await?;
+    let hub = opened.hub().await?;
     let partitions = match which {
         Which::All => hub.partitions.clone(),
         Which::These(mut these) => {

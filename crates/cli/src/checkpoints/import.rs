@@ -82,7 +82,7 @@ async fn compare(
     opened: &Opened,
     kept: &[(PartitionId, Checkpoint)],
 ) -> Result<BTreeMap<PartitionId, Outcome>, CommandError> {
-    let hub = opened.transport.hub_properties().await?;
+    let hub = opened.hub().await?;
     let mut wrong = BTreeMap::new();
     for (partition, checkpoint) in kept {
         if !hub.partitions.contains(partition) {

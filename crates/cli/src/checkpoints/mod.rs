@@ -37,10 +37,11 @@ use longshore::settings::value;
 
 /// Shows how far a consumer group has come, and changes it.
 ///
-/// These commands read the variables of a worker: the hub, the consumer group, and the place of the
-/// checkpoints, LONGSHORE_CHECKPOINT_CONTAINER or LONGSHORE_CHECKPOINT_FOLDER; see
+/// These commands read the variables of a worker: the hub, the consumer group, and where the checkpoints
+/// are, LONGSHORE_CHECKPOINT_CONTAINER or LONGSHORE_CHECKPOINT_FOLDER (default: longshore-state); see
 /// docs/configuration.md. While a worker runs, the checkpoints in its folder can be listed and exported,
-/// but not changed. Workers that use a container may run meanwhile.
+/// but not changed. With a container, workers may run: a partition that a live worker owns is not written
+/// without --force.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXIT_CODES)]
 pub(super) struct CheckpointsArgs {
@@ -57,23 +58,33 @@ enum Command {
     Import(ImportArgs),
 }
 
+/// Of what only reads the store.
 const EXIT_CODES: &str = "\
 Exit codes:
-  0    all is done
-  1    the store or the hub cannot be used: nothing was done
-  2    the command line, the settings or the file to import cannot be used
-  3    a part is missing: a checkpoint or a lag cannot be read, or a partition was refused";
+  0  all is done
+  1  the store cannot be used
+  2  the command line or the settings cannot be used
+  3  partly done: a checkpoint cannot be read, or the hub cannot say how far its
+     log goes";
+
+/// Of what writes.
+const EXIT_CODES_OF_WRITES: &str = "\
+Exit codes:
+  0  all is done
+  1  the store or the hub cannot be used: nothing was written
+  2  the command line, the settings or the file to import cannot be used
+  3  partly done: some partitions were not written, and the output says why";
 
 #[derive(Args, Debug)]
 struct CommonArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// What is printed to stdout, instead of text
+    /// Prints the result in this format. Default: text
     #[arg(long, value_name = "FORMAT")]
     report: Option<ReportFormat>,
 }
 
-/// Shows each partition: its checkpoint, its lag, the events settled above, and its owner.
+/// Shows each partition: its checkpoint, its lag, the later events that are already settled, and its owner.
 ///
 /// Partitions without a checkpoint are shown as well. A checkpoint that cannot be read is shown with the
 /// reason. If the hub cannot be reached, the command shows what the store holds.
@@ -91,9 +102,9 @@ struct ListArgs {
 ///
 /// All events after it are handled next, also those that were settled before.
 #[derive(Args, Debug)]
-#[command(after_long_help = EXIT_CODES)]
+#[command(after_long_help = EXIT_CODES_OF_WRITES)]
 struct SetArgs {
-    /// The partition
+    /// The partition to set
     #[arg(long, value_name = "ID")]
     partition: String,
     /// The sequence number of the last settled event. -1 is before the first event
@@ -111,17 +122,17 @@ struct SetArgs {
 ///
 /// All events from there on are handled, also those that were settled before.
 #[derive(Args, Debug)]
-#[command(after_long_help = EXIT_CODES)]
+#[command(after_long_help = EXIT_CODES_OF_WRITES)]
 #[command(group = ArgGroup::new("which").required(true).args(["partition", "all"]))]
 struct ResetArgs {
     /// What is handled next: earliest, latest, a time such as 2026-01-31T12:00:00Z, or a
     /// sequence number
     #[arg(long, value_name = "POSITION")]
     to: PositionArg,
-    /// A partition; may be given several times
+    /// A partition to reset. May be given several times
     #[arg(long, value_name = "ID")]
     partition: Vec<String>,
-    /// Every partition of the hub
+    /// Resets every partition of the hub
     #[arg(long)]
     all: bool,
     #[command(flatten)]
@@ -132,8 +143,8 @@ struct ResetArgs {
 
 #[derive(Args, Debug, Clone, Copy)]
 struct ForceArgs {
-    /// Also writes if an owner is alive, if the position is beyond the end of the log, and over a
-    /// checkpoint that cannot be read
+    /// Writes even if a live worker owns the partition, the position is beyond the end of the log, or the
+    /// stored checkpoint cannot be read
     #[arg(long)]
     force: bool,
     /// Says what would be written, and writes nothing
@@ -145,8 +156,8 @@ struct ForceArgs {
 ///
 /// A line has the fields version (1), namespace, entity, consumer_group, partition, sequence_number (the
 /// last settled event, or null), its offset and enqueued_time, settled_above ([first, last] of each run of
-/// events that are settled above it), incarnation (when the hub was created), reset_generation,
-/// lease_epoch and takeovers_without_progress. If an event may end its process, the line also has
+/// later events that are settled), incarnation (when the hub was created), reset_generation, lease_epoch
+/// and takeovers_without_progress. If an event is suspected of crashing its worker, the line also has
 /// suspects_to and trial. Times are milliseconds since 1970. Fields may be added within a version.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXIT_CODES)]
@@ -156,17 +167,17 @@ struct ExportArgs {
     to: Option<PathBuf>,
     #[command(flatten)]
     config: ConfigArgs,
-    /// What is printed to stdout beside the file, instead of text
+    /// Prints the result in this format. Default: text
     #[arg(long, value_name = "FORMAT", requires = "to")]
     report: Option<ReportFormat>,
 }
 
 /// Writes the checkpoints of a file that `export` made.
 ///
-/// The whole file is checked first. Its checkpoints replace the stored ones. To copy checkpoints to another
-/// consumer group, change consumer_group in the lines.
+/// The whole file is checked first. Its checkpoints replace those of the same partitions. To copy checkpoints
+/// to another consumer group, change consumer_group in the lines.
 #[derive(Args, Debug)]
-#[command(after_long_help = EXIT_CODES)]
+#[command(after_long_help = EXIT_CODES_OF_WRITES)]
 struct ImportArgs {
     /// The file, of 64 MiB at most
     #[arg(long, value_name = "FILE")]

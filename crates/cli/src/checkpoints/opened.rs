@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use crate::configured::Configured;
+use crate::configured::{Configured, no_answer};
 use crate::{CommandError, brief};
 use longshore::checkpoint_store::memory::MemoryCheckpointStore;
 use longshore::checkpoint_store::{CheckpointScope, CheckpointStore, Listed};
@@ -15,8 +15,8 @@ use longshore::event::StartPosition;
 use longshore::lease_store::{CheckpointKey, LeaseListing, LeaseStore, StoredOwnership};
 use longshore::settings::CheckpointPlace;
 use longshore::state::owner::{Owner, owner_by};
-use longshore::transport::Transport;
 use longshore::transport::event_hubs::EventHubsTransport;
+use longshore::transport::{HubProperties, Transport};
 
 /// What is wrong with settings that have no hub.
 pub(super) const WITHOUT_HUB: &str = "has no checkpoints that outlive a process";
@@ -114,6 +114,13 @@ impl Opened {
                 position_lost: options.position_lost,
             },
         })
+    }
+
+    /// What the hub says of itself.
+    pub(super) async fn hub(&self) -> Result<HubProperties, CommandError> {
+        let Self { transport, .. } = self;
+        let hub = transport.hub_properties().await;
+        hub.map_err(|error| no_answer(transport.entity(), &transport.place(), &error))
     }
 
     /// Every checkpoint, by partition.

@@ -33,25 +33,26 @@ pub(crate) struct FilterArgs {
     /// The worker in which it failed
     #[arg(long, value_name = "NAME")]
     worker: Option<String>,
-    /// What the failure blames
+    /// The host, hub or container that failed, such as files.example.com
     #[arg(long, value_name = "NAME")]
     destination: Option<String>,
-    /// The class of the failure
+    /// The class of the failure: permanent, transient, throttling, auth, too_large, bad_data, unreadable or
+    /// unknown
     #[arg(long, value_name = "CLASS", value_parser = class)]
     class: Option<ErrorClass>,
-    /// The hub
+    /// The hub of the event
     #[arg(long, value_name = "NAME")]
     entity: Option<String>,
-    /// The consumer group
+    /// The consumer group in which it failed
     #[arg(long, value_name = "NAME")]
     group: Option<String>,
-    /// The partition
+    /// The partition of the event
     #[arg(long, value_name = "ID")]
     partition: Option<String>,
     /// The day of the last failure in UTC, such as 2026-01-31
     #[arg(long, value_name = "DAY", value_parser = day)]
     day: Option<String>,
-    /// How long ago it last failed, at least: 30d, 12h
+    /// It last failed this long ago or longer, such as 30d or 12h
     #[arg(long, value_name = "AGE", value_parser = age)]
     older_than: Option<Duration>,
     /// The job that replays it, or that replayed it last

@@ -36,9 +36,10 @@ use longshore::failure_store::FailureKind;
 
 /// Lists, groups, shows, exports, replays and purges the dead letters of the failure store.
 ///
-/// These commands read the variables of a worker to find the failure store: LONGSHORE_FAILURES, or else
-/// LONGSHORE_CHECKPOINT_CONTAINER or LONGSHORE_CHECKPOINT_FOLDER, beside which it is; see
-/// docs/configuration.md. Workers may run meanwhile. docs/dead-letters.md describes a letter.
+/// These commands read the variables of a worker, its connection string included; see docs/configuration.md.
+/// LONGSHORE_FAILURES names the failure store. Without it, the store is beside the checkpoints
+/// (LONGSHORE_CHECKPOINT_CONTAINER or LONGSHORE_CHECKPOINT_FOLDER). Default: longshore-state/failures. Workers
+/// may run meanwhile. docs/dead-letters.md describes a letter.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXIT_CODES)]
 pub(super) struct DeadLettersArgs {
@@ -57,18 +58,27 @@ enum Command {
     Import(ImportArgs),
 }
 
+/// Of what reads letters.
 const EXIT_CODES: &str = "\
 Exit codes:
-  0    all is done, or no letter matches
-  1    the store cannot be used, or there is no such letter
-  2    the command line or the settings cannot be used
-  3    a part is missing: some letters cannot be read, or could not be deleted";
+  0  all is done, or no letter matches
+  1  the store cannot be used, or there is no such letter
+  2  the command line or the settings cannot be used
+  3  partly done: some letters cannot be read";
+
+/// Of what changes the store.
+const EXIT_CODES_OF_WRITES: &str = "\
+Exit codes:
+  0  all is done, or no letter matches
+  1  the store or the hub cannot be used
+  2  the command line or the settings cannot be used
+  3  partly done: some letters could not be read or written";
 
 #[derive(Args, Debug)]
 pub(super) struct CommonArgs {
     #[command(flatten)]
     pub(super) config: FileArgs,
-    /// What is printed to stdout, instead of text
+    /// Prints the result in this format. Default: text
     #[arg(long, value_name = "FORMAT")]
     pub(super) report: Option<ReportFormat>,
 }
@@ -77,7 +87,7 @@ pub(super) struct CommonArgs {
 #[derive(Args, Debug)]
 #[command(after_long_help = EXIT_CODES)]
 pub(super) struct ListArgs {
-    /// The most that are shown
+    /// The most to show
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: usize,
     /// Shows only ids, one a line
@@ -99,7 +109,7 @@ struct GroupArgs {
     /// What the letters of a group have in common
     #[arg(long, value_name = "FIELD", default_value = "fingerprint")]
     by: GroupBy,
-    /// The most groups that are shown
+    /// The most groups to show
     #[arg(long, value_name = "N", default_value_t = 50)]
     limit: usize,
     #[command(flatten)]
@@ -116,7 +126,7 @@ enum GroupBy {
     Reason,
     /// The worker that gave up
     Worker,
-    /// What the failure blames
+    /// The host, hub or container that failed
     Destination,
     /// The class of the failure
     Class,
@@ -163,7 +173,7 @@ struct ExportArgs {
     to: Option<PathBuf>,
     #[command(flatten)]
     config: FileArgs,
-    /// What is printed to stdout beside the file, instead of text
+    /// Prints the result in this format. Default: text
     #[arg(long, value_name = "FORMAT", requires = "to")]
     report: Option<ReportFormat>,
     #[command(flatten)]
@@ -171,8 +181,10 @@ struct ExportArgs {
 }
 
 /// Deletes letters for good. A letter that is written again meanwhile stays.
+///
+/// Name the letters with filters, or all of them with --all.
 #[derive(Args, Debug)]
-#[command(after_long_help = EXIT_CODES)]
+#[command(after_long_help = EXIT_CODES_OF_WRITES)]
 struct PurgeArgs {
     /// Shows what would be deleted, and deletes nothing
     #[arg(long)]
@@ -181,19 +193,19 @@ struct PurgeArgs {
     common: CommonArgs,
     #[command(flatten)]
     filter: FilterArgs,
-    /// Every letter of the store
+    /// Deletes every letter of the store. Without filters only
     #[arg(long)]
     all: bool,
 }
 
-/// Copies the letters of a hub into the failure store, where they can be listed and shown.
+/// Reads a hub to which workers publish dead letters, and copies the letters into the failure store.
 ///
-/// Letters that the store already has stay as they are, so the command can be run again. The events stay in
-/// the hub.
+/// There they can be listed, shown and replayed. Letters that the store already has stay as they are, so the
+/// command can be run again. The events stay in the hub.
 #[derive(Args, Debug)]
-#[command(after_long_help = EXIT_CODES)]
+#[command(after_long_help = EXIT_CODES_OF_WRITES)]
 struct ImportArgs {
-    /// The hub: a topic of the settings, or a hub of the namespace of EVENTHUB_CONNECTION_STRING
+    /// The hub: a topic of the settings, or a hub in the namespace of EVENTHUB_CONNECTION_STRING
     #[arg(long, value_name = "NAME")]
     hub: String,
     /// Shows what would be copied, and copies nothing

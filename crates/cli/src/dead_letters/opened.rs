@@ -1,4 +1,4 @@
-//! The store of failures that the settings name, opened.
+//! The failure store that the settings name, opened.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -103,7 +103,8 @@ fn headers(record: &DeadLetterRecord, kind: FailureKind) -> String {
     line("enqueued", &record.enqueued_time);
     line("failed first", &record.first_failure);
     line("failed last", &record.last_failure);
-    let mut life = format!("{} attempts", record.attempts);
+    let attempts = if record.attempts == 1 { "attempt" } else { "attempts" };
+    let mut life = format!("{} {attempts}", record.attempts);
     for (count, what) in [(record.parkings, "parked"), (record.generation, "replayed")] {
         if count > 0 {
             let _ = write!(life, ", {what} {count} times");

@@ -1,4 +1,4 @@
-//! `longshore parked`: events that wait in the store of failures for another attempt, and what an operator does about
+//! `longshore parked`: events that wait in the failure store for another attempt, and what an operator does about
 //! them.
 //!
 //! ```text
@@ -18,9 +18,9 @@ use longshore::failure_store::FailureKind;
 
 /// Lists and shows parked events, and changes when they are tried again.
 ///
-/// An event that failed and may still succeed is parked: it is kept in the failure store, and handled again
-/// when it is due, by the worker that owns its partition then. A replay parks dead letters as well. Workers
-/// may run meanwhile: they look for changes every half minute.
+/// An event that failed and may still succeed is parked: it is kept in the failure store. When it is due, the
+/// worker that then owns its partition handles it again. A replay parks dead letters as well. Workers may run
+/// meanwhile: they look for changes every half minute.
 ///
 /// These commands read the same variables as `longshore dead-letters`.
 #[derive(Args, Debug)]
@@ -38,21 +38,22 @@ enum Command {
     #[command(after_long_help = EXIT_CODES)]
     /// Shows one parked event: its headers and its body, why it failed, and its history
     Show(ShowArgs),
-    /// Makes events due now, whatever their time was
+    /// Makes events due now. Name them with filters, or all of them with --all
     Retry(ChangeArgs),
     /// Deletes parked events for good: they are not handled again. If an event is a replayed letter, the
-    /// letter stays
+    /// letter stays. Name the events with filters, or all of them with --all
     Drop(ChangeArgs),
-    /// Turns parked events into dead letters, without another attempt
+    /// Turns parked events into dead letters, without another attempt. Name the events with filters, or all of
+    /// them with --all
     GiveUp(ChangeArgs),
 }
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0    all is done, or no event matches
-  1    the store cannot be used, or there is no such event
-  2    the command line or the settings cannot be used
-  3    a part is missing: some events cannot be read, or could not be changed";
+  0  all is done, or no event matches
+  1  the store cannot be used, or there is no such event
+  2  the command line or the settings cannot be used
+  3  partly done: some events could not be read or changed";
 
 #[derive(Args, Debug)]
 #[command(after_long_help = EXIT_CODES)]
@@ -64,7 +65,7 @@ struct ChangeArgs {
     common: CommonArgs,
     #[command(flatten)]
     filter: FilterArgs,
-    /// Every parked event of the store
+    /// Changes every parked event of the store. Without filters only
     #[arg(long)]
     all: bool,
 }

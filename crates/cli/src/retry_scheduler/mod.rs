@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  retry hubs ──> consumers ──> RetryScheduler ── due ──> the hub that each event names
-//!                     │               └── not due ──> store of failures
+//!                     │               └── not due ──> failure store
 //!                     └──> dead letters
 //! ```
 //!
@@ -28,58 +28,61 @@ use longshore::retry_scheduler::{
 /// What it is called, and the table of its settings unless another is asked for.
 const KIND: &str = "retry-scheduler";
 
-/// Publishes the events of retry hubs, each to the hub that it names and when it is due, until a signal ends it.
+/// Reads retry hubs, and publishes each event, when it is due, to the hub that it names.
 ///
-/// It serves hubs where workers publish what failed, with properties that say where it belongs and when it is due. An
-/// event goes out with its body, key and properties; those that are the scheduler's own are taken off. What is not due
-/// waits in the store of failures, beside the checkpoints, and holds nothing up. What cannot be scheduled is a dead
-/// letter that says why.
+/// Workers publish failed events to a retry hub. Properties of an event name its target hub and the time at which it is
+/// due. An event that is not due yet waits in the failure store, and delays no other event. It is published with its
+/// body, its key and its properties, without those that name its target, time, delay and key. An event that cannot be
+/// scheduled becomes a dead letter with the reason.
 ///
-/// It is made of settings as `longshore worker` is: a TOML file and the environment, which wins. A target is the name of
-/// a table [topics.NAME], or a hub of the namespace that all share. Several may share the hubs, with checkpoints in a
-/// container.
+/// Settings come from a TOML file and the environment, as for `longshore worker`. The environment wins. A target is the
+/// name of a table [topics.NAME], or a hub in the namespace of EVENTHUB_CONNECTION_STRING. Several schedulers can share
+/// the hubs if their checkpoints are in a container. The command runs until a signal.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXIT_CODES)]
 pub(super) struct RetrySchedulerArgs {
-    /// A hub to read: the name of a table [topics.NAME], or a hub of the namespace that all share. Give it once for each
+    /// A hub to read: the name of a table [topics.NAME], or a hub in the namespace of EVENTHUB_CONNECTION_STRING. May be
+    /// given several times
     #[arg(long = "from", value_name = "HUB", required = true)]
     from: Vec<String>,
-    /// A target that events may name; others are dead letters. Give it once for each. Default: all
+    /// An allowed target. An event with another target becomes a dead letter. May be given several times. Default: every
+    /// target is allowed
     #[arg(long, value_name = "HUB")]
     allow: Vec<String>,
-    /// An event that says that it was tried so often is a dead letter. Default: no limit
+    /// An event with this many attempts or more becomes a dead letter. Default: no limit
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_attempts: Option<u32>,
-    /// How long an event may wait, for example 48h: one that is due later is a dead letter. Default: 30 days
+    /// How long an event may wait, for example 48h. An event that is due later becomes a dead letter. Default: 30 days
     #[arg(long, value_name = "TIME")]
     max_delay: Option<DurationArg>,
     #[command(flatten)]
-    properties: PropertyArgs,
-    #[command(flatten)]
     config: ConfigArgs,
-    /// What stdout gets at the end, instead of a sentence
+    /// Prints the result in this format. Default: text
     #[arg(long, value_name = "FORMAT")]
     report: Option<ReportFormat>,
+    #[command(flatten)]
+    properties: PropertyArgs,
 }
 
 /// What the properties of events are called.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Names of properties")]
 struct PropertyArgs {
-    /// The hub that an event goes to
+    /// The property that names the target hub
     #[arg(long, value_name = "NAME", default_value = DEFAULT_TARGET_PROPERTY)]
     target_property: String,
-    /// When it is due: a time of AMQP, RFC 3339, or seconds or milliseconds since 1970
+    /// The property with the time at which the event is due: an AMQP timestamp, an RFC 3339 text, or seconds or
+    /// milliseconds since 1970
     #[arg(long, value_name = "NAME", default_value = DEFAULT_DUE_PROPERTY)]
     due_property: String,
-    /// After how many seconds it is due, counted from when it was enqueued; where there is no time. Without both it is
-    /// due at once
+    /// The property with the delay in seconds, counted from the enqueued time. It is read if the event names no time. An
+    /// event with neither is due at once
     #[arg(long, value_name = "NAME", default_value = DEFAULT_DELAY_PROPERTY)]
     delay_property: String,
-    /// How often it was tried; it is read for --max-attempts, and stays with the event
+    /// The property with the number of attempts, for --max-attempts. It stays with the event
     #[arg(long, value_name = "NAME", default_value = DEFAULT_ATTEMPTS_PROPERTY)]
     attempts_property: String,
-    /// The partition key that it is published with. Default where it is missing: the key that it came with
+    /// The property with the partition key to publish with. An event without it keeps its own key
     #[arg(long, value_name = "NAME", default_value = DEFAULT_KEY_PROPERTY)]
     key_property: String,
 }
@@ -113,12 +116,16 @@ fn refused(error: &InvalidConfig) -> String {
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0         a Ctrl-C or SIGTERM was drained: what was begun is done; the next start goes on
-  1         stopped by the environment, such as a hub that is not there or a store that refuses
-  2         the command line or the configuration cannot be used
-  3         drained, but partitions had stopped before; it was said why
-  4         the drain ran out of time: the next start does again what was cut
-  130, 143  a second Ctrl-C or SIGTERM stopped it at once; the next start goes on";
+  0         stopped by Ctrl-C or SIGTERM: all that was begun is done
+  1         the environment stopped it, such as a hub that does not exist
+  2         the command line or the settings cannot be used
+  3         stopped by a signal, but some partitions had stopped before; the log
+            says why
+  4         stopped by a signal, and the time to finish ran out: the next start
+            repeats what was cut
+  130, 143  a second Ctrl-C or SIGTERM stopped it at once
+
+After any of them the next start goes on where this one stopped.";
 
 pub(super) async fn run(args: RetrySchedulerArgs) -> Result<Ending, CommandError> {
     match opened::Opened::new(&args).await? {

@@ -21,7 +21,7 @@ use self::lines::Lines;
 use self::made::Made;
 use self::sending::Sending;
 use self::tally::Tally;
-use super::configured::{Configured, HubArgs};
+use super::configured::{Configured, HubArgs, no_answer};
 use super::terminal::tell;
 use super::{CommandError, Ending, ReportFormat, brief};
 use longshore::error::ErrorClass;
@@ -32,42 +32,45 @@ use longshore::transport::event_hubs::EventHubsPublisher;
 /// What is wrong with settings that have no hub.
 const WITHOUT_HUB: &str = "has no hub to send to";
 
-/// Sends events to a hub: a body for each --body, or one for each line of a file or of stdin.
+/// Sends one event to a hub for each --body, or for each line of a file or of stdin.
 ///
-/// Reads the same variables as a worker, EVENTHUB_CONNECTION_STRING before all; see
-/// docs/configuration.md. Events of one key keep their order and share a partition.
+/// It reads the variables of a worker, such as EVENTHUB_CONNECTION_STRING; see docs/configuration.md. Events
+/// of one key keep their order and share a partition.
 ///
-/// Without --json, a line is a body, byte for byte without its end; empty lines are left out. With --json, a
-/// line is an event, as `longshore tail --json` prints it: key, message_id, content_type and the like,
-/// properties and annotations with their types, and body_text, body_base64 or body_amqp, which are the
-/// fields of a dead letter's record (docs/dead-letters.md). Where such an event was received (topic,
-/// partition, sequence_number, offset, enqueued_time) is left out. What --key, --property and --content-type
-/// say goes for lines that do not say it themselves.
+/// Without --json, each line is a body, without the line break. Empty lines are skipped. With --json, each
+/// line is an event in the form of `longshore tail --json`:
 ///
-/// A line that cannot be sent is told with its number and stops none behind it. A send whose answer
-/// got lost is made again, so an event may be there twice.
+/// {"key": "a", "properties": {"tries": 2}, "body_text": "hello"}
+///
+/// Its fields are those of the record of a dead letter (docs/dead-letters.md). The fields topic, partition,
+/// sequence_number, offset and enqueued_time are ignored. --key, --property and --content-type apply to
+/// lines that do not set their own.
+///
+/// If a line cannot be sent, its number is reported, and the next lines are still sent. If the answer to a
+/// send is lost, the event is sent again, and may then be in the hub twice.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXIT_CODES)]
 #[command(group = ArgGroup::new("what").args(["body", "from"]))]
 pub(super) struct SendArgs {
     #[command(flatten)]
     hub: HubArgs,
-    /// A body; may be given several times
+    /// The body of an event. May be given several times
     #[arg(long, value_name = "TEXT", conflicts_with = "json", allow_hyphen_values = true)]
     body: Vec<String>,
-    /// A file of lines; - reads stdin, which is the default without --body
+    /// A file of lines; - is stdin. Default without --body: stdin
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
-    /// Lines are JSON, as `longshore tail --json` prints them
+    /// Each line is an event as `longshore tail --json` prints it
     #[arg(long)]
     json: bool,
-    /// The partition of all events. Default: that of the key; events without one go to the partitions in turn
+    /// Sends all events to this partition. Default: the key decides; events without a key go to the partitions
+    /// in turn
     #[arg(long, value_name = "ID")]
     partition: Option<String>,
-    /// The key of events
+    /// The partition key of events. Default: none
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
-    /// A property of events, as text; may be given several times. Other types: --json
+    /// A text property of events. May be given several times. For other types use --json
     #[arg(long, value_name = "NAME=VALUE", value_parser = made::property)]
     property: Vec<(String, String)>,
     /// The media type of bodies, for example application/json
@@ -76,7 +79,7 @@ pub(super) struct SendArgs {
     /// Reads and checks everything, and sends nothing
     #[arg(long)]
     dry_run: bool,
-    /// What stdout gets, instead of text
+    /// Prints the result in this format. Default: text
     #[arg(long, value_name = "FORMAT")]
     report: Option<ReportFormat>,
 }
@@ -85,10 +88,10 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0    all is sent
   1    the hub or the file cannot be used: nothing was sent
-  2    the command line or the configuration cannot be used
-  3    a part was not sent: lines that cannot be, or the hub took nothing any more
-  4    a Ctrl-C stopped it: what was read by then is sent
-  130  a second Ctrl-C stopped it at once: what was under way may be sent";
+  2    the command line or the settings cannot be used
+  3    some events were not sent: a line is invalid, or the hub stopped accepting
+  4    a Ctrl-C stopped it: all lines read by then are sent
+  130  a second Ctrl-C stopped it at once: the last events may be sent or not";
 
 pub(super) async fn run(args: SendArgs) -> Result<Ending, CommandError> {
     let Some(configured) = args.hub.read(args.report, WITHOUT_HUB).await? else {
@@ -99,8 +102,9 @@ pub(super) async fn run(args: SendArgs) -> Result<Ending, CommandError> {
         bodies => Lines::of(bodies),
     };
     let Configured { namespace, entity, .. } = configured;
+    let place = namespace.address();
     let publisher = EventHubsPublisher::new(namespace, entity);
-    let partitions = partitions(&publisher, args.dry_run).await?;
+    let partitions = partitions(&publisher, &place, args.dry_run).await?;
     if let Some(absent) = args.partition.as_deref().map(PartitionId::from)
         && !partitions.is_empty()
         && !partitions.contains(&absent)
@@ -129,6 +133,7 @@ pub(super) async fn run(args: SendArgs) -> Result<Ending, CommandError> {
 /// The partitions of the hub, which also says whether it can be reached; none where there is no right to ask.
 async fn partitions(
     publisher: &EventHubsPublisher,
+    place: &str,
     dry_run: bool,
 ) -> Result<Vec<PartitionId>, CommandError> {
     match publisher.partitions().await {
@@ -139,10 +144,6 @@ async fn partitions(
             }
             Ok(Vec::new())
         }
-        Err(error) => Err(CommandError::new(format!(
-            "nothing is sent to hub {}: {}",
-            publisher.entity(),
-            brief(&error)
-        ))),
+        Err(error) => Err(no_answer(publisher.entity(), place, &error)),
     }
 }

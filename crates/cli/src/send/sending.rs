@@ -24,10 +24,6 @@ const MOST_EVENTS: usize = 4_000;
 /// Most bytes of their lines.
 const MOST_BYTES: usize = 32 << 20;
 
-/// Events without a key go to one partition, so many, and then to the next one: a batch is of one
-/// partition.
-const EVENTS_IN_A_ROW: usize = 100;
-
 /// What came of an event.
 struct Answer {
     line: u64,
@@ -63,7 +59,7 @@ impl Sending {
         Self {
             producer: Arc::new(EntityProducer::new(publisher)),
             target: partition.map_or(SendTarget::Any, |id| SendTarget::Partition(id.into())),
-            turn: first * EVENTS_IN_A_ROW,
+            turn: first,
             partitions,
             under_way: FuturesUnordered::new(),
             bytes: 0,
@@ -138,8 +134,8 @@ impl Sending {
         if self.target != SendTarget::Any || event.key.is_some() || self.partitions.is_empty() {
             return self.target.clone();
         }
-        let index = self.turn / EVENTS_IN_A_ROW % self.partitions.len();
-        self.turn += 1;
+        let index = self.turn % self.partitions.len();
+        self.turn = self.turn.wrapping_add(1);
         self.partitions.get(index).cloned().map_or(SendTarget::Any, SendTarget::Partition)
     }
 }

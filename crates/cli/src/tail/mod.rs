@@ -17,9 +17,9 @@ use std::sync::Arc;
 use clap::Args;
 
 use self::plan::Plan;
-use super::configured::{Configured, HubArgs};
+use super::configured::{Configured, HubArgs, no_answer};
 use super::terminal::tell;
-use super::{CommandError, Ending, brief, logs};
+use super::{CommandError, Ending, logs};
 use longshore::event::{ConsumerGroup, PartitionId, StartPosition};
 use longshore::settings::value;
 use longshore::transport::Transport;
@@ -31,40 +31,40 @@ const WITHOUT_HUB: &str = "has no hub to read";
 /// Events that are printed where nothing says how many.
 const DEFAULT_LAST: usize = 10;
 
-/// Prints events of a hub: the last ten, those from a place on (--from), or what comes (--follow).
+/// Prints the last ten events of a hub. --from prints events from a position on, --follow prints new events.
 ///
-/// Reads the same variables as a worker, EVENTHUB_CONNECTION_STRING before all; see
-/// docs/configuration.md. It takes no lease and writes no checkpoint, so no worker notices. A worker that
-/// has a partition for itself in a consumer group lets nobody else read it there: then --group names
-/// another consumer group.
+/// It reads the variables of a worker, such as EVENTHUB_CONNECTION_STRING; see docs/configuration.md. It
+/// takes no lease and writes no checkpoint, so no worker notices. A worker with leases owns its partitions
+/// exclusively in its consumer group. To read beside it, name another group with --group.
 ///
-/// Text is a line for each event, cut to the terminal: its place, when it was enqueued (UTC), its key, and
-/// its body. --json prints all of it, a line of JSON for each event, which `longshore send --json` takes:
-/// topic, partition, sequence_number, offset and enqueued_time, then the fields of a dead letter's record
-/// (docs/dead-letters.md): key, message_id and the like, properties, annotations, and body_text,
-/// body_base64 or body_amqp.
+/// The text output has one line for each event: position, enqueued time (UTC), key and body. Lines are cut
+/// to the width of the terminal. --json prints each event whole, as one line of JSON: topic, partition,
+/// sequence_number, offset and enqueued_time, and the fields of the record of a dead letter
+/// (docs/dead-letters.md). `longshore send --json` accepts these lines.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXIT_CODES)]
 pub(super) struct TailArgs {
     #[command(flatten)]
     hub: HubArgs,
-    /// Reads as this consumer group. Default: that of the settings
+    /// The consumer group to read with. Default: the group in the settings
     #[arg(long, value_name = "NAME")]
     group: Option<String>,
-    /// Only this partition; may be given several times
+    /// Only this partition. May be given several times. Default: all partitions
     #[arg(long, value_name = "ID")]
     partition: Vec<String>,
-    /// Where to begin: latest, earliest, a time such as 2026-01-31T12:00:00Z, or a sequence number; or
-    /// ID=POSITION for one partition, which may be given several times. Default: latest
+    /// Where to begin: earliest, latest (the end of the log), a time such as 2026-01-31T12:00:00Z, or a
+    /// sequence number. PARTITION=POSITION is for one partition, and may be given several times. Default:
+    /// with --follow latest, otherwise the last events
     #[arg(long, value_name = "POSITION")]
     from: Vec<FromArg>,
-    /// Most events that are printed. From latest, without --follow: the last ones, 10 by default
+    /// The most events to print. Default: 10 without --from and --follow, otherwise no limit
     #[arg(short = 'n', long, value_name = "N", value_parser = crate::count(1_000_000_000))]
     count: Option<usize>,
-    /// Goes on with what comes, until a Ctrl-C. Default: ends where the logs ended at its start
+    /// Prints new events until Ctrl-C. Earlier events are printed only with --from. Without --follow, the
+    /// command stops at the last event that was there when it started
     #[arg(short, long)]
     follow: bool,
-    /// Prints lines of JSON, with all that an event holds
+    /// Prints each event whole, as one line of JSON
     #[arg(long)]
     json: bool,
 }
@@ -73,8 +73,8 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0    all is printed, or a signal ended --follow, or nobody reads stdout any more
   1    the hub cannot be reached
-  2    the command line or the configuration cannot be used
-  3    a part is missing: a partition that could not be read, or an event that could not be decoded
+  2    the command line or the settings cannot be used
+  3    a partition could not be read, or an event could not be decoded
   130  a Ctrl-C ended it before the end of the logs";
 
 /// A position as people write it, of all partitions or of one.
@@ -122,10 +122,8 @@ async fn tail(
     args: &TailArgs,
     transport: &Arc<EventHubsTransport>,
 ) -> Result<Ending, CommandError> {
-    let hub = transport.hub_properties().await.map_err(|error| {
-        let hub = transport.entity();
-        CommandError::new(format!("hub {hub} cannot be read: {}", brief(&error)))
-    })?;
+    let hub = transport.hub_properties().await;
+    let hub = hub.map_err(|error| no_answer(transport.entity(), &transport.place(), &error))?;
     let begins = match plan::begins(args, &hub.partitions) {
         Ok(begins) => begins,
         Err(fault) => {

@@ -10,21 +10,21 @@ use crate::CommandError;
 #[derive(Args, Debug, Clone, Copy)]
 #[command(next_help_heading = "What goes along with files")]
 pub(crate) struct AlongArgs {
-    /// Which time a file gets: that of its commit, or that of its source, as the server reports it. A
-    /// folder keeps it as the time of the file, a container as the metadata mtime of the blob
+    /// The modification time of a file. commit: when longshore finished writing it. source: what the server
+    /// reports. A container keeps it as the metadata mtime of the blob
     #[arg(long, value_name = "WHICH", default_value = "commit")]
     #[arg(value_parser = PossibleValuesParser::new(["commit", "source"]).map(time))]
     time: FileTime,
-    /// Which metadata goes onto the blobs of a container: none, or that of JSON tasks
+    /// The metadata of blobs. none: nothing. task: the field metadata of JSON tasks. Only for a container
     #[arg(long, value_name = "WHOSE", default_value = "none")]
     #[arg(value_parser = PossibleValuesParser::new(["none", "task"]).map(metadata))]
     metadata: MetadataOf,
-    /// The access tier of the blobs of a container. Default: the tier of the account
+    /// The access tier of blobs. Only for a container. Default: the tier of the account
     #[arg(long, value_name = "TIER")]
     #[arg(value_parser = PossibleValuesParser::new(AccessTier::ALL.map(AccessTier::as_str)).map(tier))]
     tier: Option<AccessTier>,
-    /// Who copies large files into a container: this process, or the storage service, if it can read their
-    /// URLs. The service then gets the URLs with all that is secret in them
+    /// Who copies large files. worker: this process. service: the storage service fetches their URLs itself;
+    /// it gets the URLs with all that is secret in them. Only for a container
     #[arg(long, value_name = "WHO", default_value = "worker")]
     #[arg(value_parser = PossibleValuesParser::new(["worker", "service"]).map(copy))]
     copy: CopyBy,

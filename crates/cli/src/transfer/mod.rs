@@ -1,4 +1,4 @@
-//! `longshore transfer`: a list of URLs becomes files, each once, whatever happens in between.
+//! `longshore transfer`: a list of URLs becomes files. A run after a crash fetches only what is missing.
 //!
 //! The list is the log: a thread reads it line by line, and the consumer does what is not done. What is
 //! done is in the results of the state folder, beside the dead letters. So a run after a crash goes on, a
@@ -94,8 +94,8 @@ async fn transfer(args: TransferArgs, report: &mut Report) -> Result<Ending, Com
         reader.map_err(|error| CommandError::new(cannot_be_read(&place.name(), &error)))?;
     let connections = args.limits.connections.unwrap_or(args.pace.concurrency);
     let streams = connections.max(args.pace.concurrency);
-    little_memory::on_transfer_budget(args.limits.transfer_budget);
-    let files = Files::open(&args.to, streams, args.limits.transfer_budget)?;
+    little_memory::on_transfer_budget(args.limits.transfer_budget.0);
+    let files = Files::open(&args.to, streams, args.limits.transfer_budget.0)?;
     tokio::select! {
         checked = files.check() => checked?,
         _code = signals.next() => {
@@ -118,7 +118,7 @@ async fn transfer(args: TransferArgs, report: &mut Report) -> Result<Ending, Com
     let producer = Arc::new(EntityProducer::new(results.clone()).with_attempts(1));
     let mut limits = args.http.limits();
     limits.connections = connections;
-    limits.block_bytes = args.limits.block_bytes;
+    limits.block_bytes = args.limits.block_bytes.0;
     let download = DownloadWorker::new(Arc::new(target), producer, policy(&args), limits)?
         .with_http(http)
         .with_connections_per_host(args.limits.connections_per_host)

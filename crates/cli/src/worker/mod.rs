@@ -25,8 +25,8 @@ use super::{CommandError, Ending, ReportFormat};
 
 /// Runs a worker that moves files, until a signal ends it.
 ///
-/// It is made of settings alone: a TOML file and the environment, which wins. The table [worker.NAME]
-/// says what it reads, and where its results, dead letters and files go; see docs/configuration.md.
+/// Its settings come from a TOML file and the environment. The environment wins. The table [worker.NAME] says
+/// what the worker reads, and where its results, dead letters and files go; see docs/configuration.md.
 #[derive(Args, Debug)]
 pub(super) struct WorkerArgs {
     #[command(subcommand)]
@@ -36,18 +36,24 @@ pub(super) struct WorkerArgs {
 /// The kinds of workers.
 #[derive(Subcommand, Debug)]
 enum Kind {
-    /// Fetches the files that tasks name over HTTP, and publishes a result for each
+    /// Fetches files over HTTP. Tasks name the files, and each task gets a result.
     ///
-    /// A task is the body of an event, such as {"id": "7", "url": "https://…", "path": "a/b.jpg",
-    /// "sha256": "…", "size": 123}. A task is settled when its result is acknowledged, or its dead letter.
+    /// A task is the body of an event:
+    ///
+    /// {"id": "7", "url": "https://…", "path": "a/b.jpg", "sha256": "…", "size": 123}
+    ///
+    /// Only id and url are required. A task is settled when its result or its dead letter is acknowledged.
     #[command(after_long_help = EXIT_CODES)]
     Download(RunArgs),
-    /// Copies the files that tasks name from a folder or a container to another place, and publishes a
-    /// result for each
+    /// Copies files from a folder or a container to another place. Tasks name the files, and each task gets
+    /// a result.
     ///
-    /// A task is the body of an event, such as {"id": "7", "path": "a/b.jpg", "to": "2026/b.jpg",
-    /// "crc64": "…", "size": 123}. Only id and path are required. The result of a download worker is such a
-    /// task. A task is settled when its result is acknowledged, or its dead letter.
+    /// A task is the body of an event:
+    ///
+    /// {"id": "7", "path": "a/b.jpg", "to": "2026/b.jpg", "crc64": "…", "size": 123}
+    ///
+    /// Only id and path are required. The result of a download worker is such a task. A task is settled when
+    /// its result or its dead letter is acknowledged.
     #[command(after_long_help = EXIT_CODES)]
     Upload(RunArgs),
 }
@@ -57,19 +63,24 @@ enum Kind {
 struct RunArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// What is printed to stdout at the end, instead of a sentence
+    /// Prints the result in this format. Default: text
     #[arg(long, value_name = "FORMAT")]
     report: Option<ReportFormat>,
 }
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0         a Ctrl-C or SIGTERM was drained: all that was begun is done, and the next start goes on
-  1         the environment stopped it, such as a hub that does not exist or a full disk
+  0         stopped by Ctrl-C or SIGTERM: all that was begun is done
+  1         the environment stopped it, such as a hub that does not exist or a
+            full disk
   2         the command line or the settings cannot be used
-  3         it was drained, but some partitions had stopped before; the log says why
-  4         the drain ran out of time: the next start repeats what was cut
-  130, 143  a second Ctrl-C or SIGTERM stopped it at once; the next start goes on";
+  3         stopped by a signal, but some partitions had stopped before; the log
+            says why
+  4         stopped by a signal, and the time to finish ran out: the next start
+            repeats what was cut
+  130, 143  a second Ctrl-C or SIGTERM stopped it at once
+
+After any of them the next start goes on where this one stopped.";
 
 pub(super) async fn run(args: WorkerArgs) -> Result<Ending, CommandError> {
     match args.kind {

@@ -40,7 +40,7 @@ async fn what_a_worker_has_can_be_read_and_says_so_and_cannot_be_changed() {
         &["import", "--from", "kept.jsonl", "--dry-run"],
     ] {
         let ended = stage.run(arguments).await.expect_code(1);
-        ended.expect_said(&format!("is in use by {user}; stop it first: a worker"));
+        ended.expect_said(&format!("is in use by {user}; stop it first: a folder"));
     }
     let_go(running);
     assert_eq!(stage.settled_to("0").await, Some(4));

@@ -113,7 +113,7 @@ async fn every_table_fits_eighty_columns_and_says_all_that_there_is() {
         "foreign python-1 (renewed ",
         "9223372036854775806",
         "lease epoch 18446744073709551615",
-        "nobody has a partition without an owner below it",
+        "a partition with no owner below it is owned by nobody",
         "! THE HUB WAS CREATED ANEW since",
     ] {
         assert!(ended.words().contains(said), "{said}: {ended:#?}");

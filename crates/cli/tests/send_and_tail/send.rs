@@ -147,7 +147,7 @@ async fn what_cannot_be_used_is_named_before_anything_is_sent() {
     for (arguments, code, said) in [
         (&["send", "--from", "absent"][..], 1, "absent cannot be read: "),
         (&["send", "--from", "."], 1, ". cannot be read: it is a folder"),
-        (&["send", "--body", "x", "--hub", "nowhere"], 1, "nothing is sent to hub nowhere: "),
+        (&["send", "--body", "x", "--hub", "nowhere"], 1, "the hub nowhere at "),
         (&["send", "--body", "x", "--partition", "7"], 2, "the hub orders has no partition 7"),
         (&["send", "--body", "x", "--from", "y"], 2, "cannot be used with"),
         (&["send", "--body", "x", "--json"], 2, "cannot be used with"),

@@ -34,7 +34,7 @@ fn arguments_out_of_range_are_refused_by_name() {
         ["--requests-per-second-per-host", "50+51"],
         ["--bytes-per-second", "NaN"],
         ["--bytes-per-second", "0MB"],
-        ["--bytes-per-second-per-host", "2TB"],
+        ["--bytes-per-second-per-host", "2PB"],
         ["--connections-per-host", "0"],
         ["--report", "xml"],
     ] {

@@ -47,30 +47,32 @@ Exit codes:
   0    all letters are done, or handed out with --no-wait, or no letter matches
   1    the store, the hub or the job cannot be used; go on with --resume
   2    the command line or the settings cannot be used
-  3    some letters are not done: they failed again, cannot be replayed, or the job stopped before them
+  3    some letters are not done: they failed again, cannot be replayed, or the
+       job stopped before them
   4    a Ctrl-C stopped it: go on with --resume
   130  a second Ctrl-C stopped it at once: go on with --resume";
 
-/// Hands letters out again, to the group in which they failed or to another hub.
+/// Hands letters out again, to the consumer group in which they failed or to another hub.
 ///
-/// Fix the cause first. Then try a few (--canary 10), and watch the rest (--stop-at 10%).
+/// Fix the cause first. Then name the letters with filters, or all of them with --all. Try a few first
+/// (--canary 10), and watch the rest (--stop-at 10%).
 ///
-/// Without --to, each letter is parked, and the worker that owns its partition handles it within half a minute. No
-/// other group sees it, and no right to send is needed. A letter that is done is deleted from the store.
-/// A letter that fails again stays, with its new reason. With --to, letters are published to another hub, and
-/// deleted when that hub has them. Every group of that hub gets them.
+/// Without --to, each letter is parked, and the worker that owns its partition handles it within half a
+/// minute. No other consumer group sees it, and no right to send is needed. A letter that is done is deleted
+/// from the store. A letter that fails again stays, with its new reason. With --to, letters are published to
+/// another hub, and deleted when that hub has them. Every consumer group of that hub gets them.
 ///
 /// A replay is a job with a file of its own. You can stop it with Ctrl-C, or kill it: --resume goes on, and
-/// hands out no letter twice. Two replays of the same letters share them. A letter that is written after the
-/// job was made is not part of it.
+/// hands out no letter twice. If two replays name the same letter, one of them hands it out. A letter that is
+/// written after the job was made is not part of it.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXIT_CODES)]
 pub(super) struct ReplayArgs {
     /// Goes on with this job. Its file holds all that it needs
     #[arg(long, value_name = "JOB")]
     resume: Option<String>,
-    /// Gives up this job, which may be of another machine. Letters that it marked and that no worker has are
-    /// free for other jobs
+    /// Ends this job for good, also one of another machine. Its letters that no worker has taken become free
+    /// for other jobs
     #[arg(long, value_name = "JOB", conflicts_with = "resume")]
     release: Option<String>,
     /// Waits until every letter has its result, and shows progress. This is the default
@@ -82,10 +84,11 @@ pub(super) struct ReplayArgs {
     /// Shows what would be replayed or released, and changes nothing
     #[arg(long)]
     dry_run: bool,
-    /// Does not ask the hubs whether they were created anew
+    /// Does not check whether a hub was deleted and created again, for example because it cannot be reached.
+    /// No worker takes letters of a hub that is gone, so they stay in the store
     #[arg(long)]
     offline: bool,
-    /// Where jobs are kept. Default: the folder replays beside the folder of the letters, or
+    /// The folder that keeps jobs. Default: replays beside the folder of the letters, or
     /// longshore-state/replays if the letters are in a container
     #[arg(long, value_name = "DIR")]
     jobs: Option<PathBuf>,
@@ -95,11 +98,12 @@ pub(super) struct ReplayArgs {
     how: HowArgs,
     #[command(flatten)]
     filter: FilterArgs,
-    /// Every letter of the store
+    /// Replays every letter of the store. Without filters only
     #[arg(long)]
     all: bool,
-    /// Replays the edited records of this file, which `export` made, in place of their letters. The file
-    /// decides body, key, properties and annotations. The letters stay as they are until they are done
+    /// Replays the records of this file instead of the stored letters. Make the file with `export`, then
+    /// edit it. It decides body, key, properties and annotations. The stored letters do not change until
+    /// their replay is done. Without filters only
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
 }
@@ -108,23 +112,23 @@ pub(super) struct ReplayArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "How")]
 struct HowArgs {
-    /// Publishes to this hub: a topic of the settings, or a hub of the namespace of
-    /// EVENTHUB_CONNECTION_STRING. The order is not kept
+    /// Publishes to this hub: a topic of the settings, or a hub in the namespace of
+    /// EVENTHUB_CONNECTION_STRING. The order of the letters is not kept
     #[arg(long, value_name = "HUB")]
     to: Option<String>,
-    /// Hands out this many letters first. If one of them fails again, the job stops; if all are done, the
-    /// others follow
+    /// Hands out this many letters first. If one of them fails again, the job stops. If all are done, the
+    /// others follow. Default: no canary
     #[arg(long, value_name = "N")]
     canary: Option<usize>,
     /// Stops the job when more than this share failed again, such as 10% or 0.1. It is checked from 20
-    /// results on
+    /// results on. Default: the job goes on whatever fails
     #[arg(long, value_name = "SHARE", value_parser = share)]
     stop_at: Option<f64>,
-    /// The most letters that are handed out a second, such as 500 or 0.5
+    /// The most letters to hand out a second, such as 500 or 0.5. Default: no limit
     #[arg(long, value_name = "N", value_parser = rate)]
     rate: Option<f64>,
-    /// The most letters that are handed out and have no result yet. Default: 1000 with --stop-at, otherwise no
-    /// limit
+    /// The most letters that are handed out and have no result yet. Default: 1000 with --stop-at, otherwise
+    /// no limit
     #[arg(long, value_name = "N", value_parser = crate::count(1_000_000))]
     at_once: Option<usize>,
 }
