@@ -12,6 +12,7 @@ mod command;
 mod dry_run;
 #[path = "../../../../tests/support/every_type.rs"]
 mod every_type;
+mod many;
 #[path = "../../../../tests/support/waiting.rs"]
 mod waiting;
 
