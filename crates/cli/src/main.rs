@@ -131,6 +131,9 @@ struct TransferArgs {
     /// it. Default for a container: CONTAINER.longshore in the current folder
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
+    /// Reads the list and the state, says what would be fetched, and does nothing else: no request, no file
+    #[arg(long)]
+    dry_run: bool,
     /// Prints the result in this format. Default: text
     #[arg(long, value_name = "FORMAT")]
     report: Option<ReportFormat>,

@@ -34,6 +34,26 @@ impl From<String> for To {
     }
 }
 
+impl To {
+    /// The folder that a state goes to where nobody says another one: beside a folder of files, also of
+    /// one without a name of its own, like `.`; of a container, in the folder that we are in.
+    pub(super) fn state(&self) -> PathBuf {
+        let named = match self {
+            Self::Folder(given) if given.file_name().is_none() => {
+                given.canonicalize().unwrap_or_else(|_| given.clone())
+            }
+            Self::Folder(given) => given.clone(),
+            Self::Container(url) => {
+                let url = url.reveal().split('?').next().unwrap_or_default();
+                PathBuf::from(url.trim_end_matches('/').rsplit('/').next().unwrap_or_default())
+            }
+        };
+        let mut name = named.file_name().unwrap_or_default().to_owned();
+        name.push(".longshore");
+        named.with_file_name(name)
+    }
+}
+
 impl fmt::Debug for To {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -93,25 +113,6 @@ impl Files {
             Self::Folder(store) => Some(store.root()),
             Self::Container(_) => None,
         }
-    }
-
-    /// The folder that a state goes to where nobody says another one: beside a folder of files, also of
-    /// one without a name of its own, like `.`; of a container, in the folder that we are in.
-    pub(super) fn state(&self, to: &To) -> PathBuf {
-        let named = match (self, to) {
-            (Self::Folder(store), To::Folder(given)) if given.file_name().is_none() => {
-                store.root().to_owned()
-            }
-            (_, To::Folder(given)) => given.clone(),
-            (Self::Container(store), To::Container(_)) => {
-                let name = store.container_url().rsplit('/').next().unwrap_or_default();
-                PathBuf::from(name)
-            }
-            (Self::Folder(store), To::Container(_)) => store.root().to_owned(),
-        };
-        let mut name = named.file_name().unwrap_or_default().to_owned();
-        name.push(".longshore");
-        named.with_file_name(name)
     }
 
     /// The length of a file that is to have this one; `None` if it is not there. Files in a container

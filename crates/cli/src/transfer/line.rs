@@ -54,6 +54,7 @@ impl Key {
 #[derive(PartialEq, Debug)]
 pub(super) struct Task {
     pub(super) json: Vec<u8>,
+    pub(super) url: Url,
     pub(super) path: String,
     pub(super) size: Option<u64>,
 }
@@ -69,7 +70,7 @@ pub(super) fn read(line: &[u8], key: &Key) -> Result<Task, String> {
     if json.len() > MAX_TASK_BYTES {
         return Err(too_long(json.len() as u64));
     }
-    Ok(Task { json, path: task.path.as_str().to_owned(), size: task.size })
+    Ok(Task { json, path: task.path.as_str().to_owned(), size: task.size, url: task.url })
 }
 
 pub(super) fn too_long(bytes: u64) -> String {

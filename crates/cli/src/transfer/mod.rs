@@ -5,6 +5,7 @@
 //! run after an edit does what is new, and a run after a finished one does nothing.
 
 mod along;
+mod dry_run;
 mod files;
 mod ledger;
 mod letters;
@@ -43,6 +44,9 @@ use longshore::transfer::rates::Rates;
 use longshore::transfer::url_policy::{PrivateAddresses, Schemes, UrlPolicy};
 
 pub(super) async fn run(args: TransferArgs) -> Result<Ending, CommandError> {
+    if args.dry_run {
+        return dry_run(&args).await;
+    }
     let format = args.report;
     let mut report = Report::default();
     let ended = transfer(args, &mut report).await;
@@ -53,6 +57,23 @@ pub(super) async fn run(args: TransferArgs) -> Result<Ending, CommandError> {
     match (ended, written) {
         (Ok(_), Err(why)) => Err(why),
         (ended, _) => ended,
+    }
+}
+
+async fn dry_run(args: &TransferArgs) -> Result<Ending, CommandError> {
+    let mut signals = Signals::listen()?;
+    let place = ListPlace::of(&args.urls);
+    let planned = async {
+        let opened = place.clone();
+        let opening = tokio::task::spawn_blocking(move || ListReader::open(&opened));
+        let reader = opening.await.unwrap_or_else(|gone| Err(std::io::Error::other(gone)));
+        let reader =
+            reader.map_err(|error| CommandError::new(cannot_be_read(&place.name(), &error)))?;
+        dry_run::run(args, place.clone(), reader, policy(args)).await
+    };
+    tokio::select! {
+        ended = planned => ended,
+        code = signals.next() => Ok(Ending::Stopped(code)),
     }
 }
 

@@ -160,6 +160,21 @@ pub(super) fn cannot_be_read(name: &str, error: &std::io::Error) -> String {
     format!("the list {name} cannot be read: {error}")
 }
 
+/// What is wrong with a task whose file no task may replace.
+pub(super) fn is_kept(path: &str) -> String {
+    format!(
+        "its file {path:?} is the list, or the file with the credentials; give it a path of its own, as a \
+         JSON task"
+    )
+}
+
+/// What is wrong with a task whose file another line has.
+pub(super) fn clashes(path: &str, first: u64) -> String {
+    format!(
+        "its file {path:?} is that of line {first} already; give it a path of its own, as a JSON task"
+    )
+}
+
 impl Shared {
     fn last(&self) -> Option<SequenceNumber> {
         let tasks = i64::try_from(self.listed.borrow().tasks).unwrap_or(i64::MAX);
@@ -308,11 +323,7 @@ impl Reading {
             line::read(line.text, &line.key)
         };
         let read = match read {
-            Ok(task) if self.target.is_kept(&task.path) => Err(format!(
-                "its file {:?} is the list, or the file with the credentials; give it a path of its \
-                 own, as a JSON task",
-                task.path
-            )),
+            Ok(task) if self.target.is_kept(&task.path) => Err(is_kept(&task.path)),
             Ok(task) => match self.seen.on_task(&task.path, &line.key, line.number) {
                 Seen::Repeated => return None,
                 Seen::New if self.is_complete(&task.path, &line.key) => {
@@ -320,11 +331,7 @@ impl Reading {
                     return None;
                 }
                 Seen::New => Ok(task),
-                Seen::Clashes(first) => Err(format!(
-                    "its file {:?} is that of line {first} already; give it a path of its own, as a \
-                     JSON task",
-                    task.path
-                )),
+                Seen::Clashes(first) => Err(clashes(&task.path, first)),
             },
             Err(fault) => Err(fault),
         };

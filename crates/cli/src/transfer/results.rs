@@ -190,6 +190,19 @@ fn is_same_file(one: &Metadata, other: &Metadata) -> bool {
     }
 }
 
+/// What the state in this folder says of earlier runs, also while one is under way. Changes nothing.
+pub(super) fn read_only(folder: &Path) -> Result<Results, CommandError> {
+    let path = folder.join(FILE);
+    let mut options = OpenOptions::new();
+    let found = match private_file::open(options.read(true), &path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Results::default()),
+        opened => opened.and_then(|file| read(&file)),
+    };
+    found.map(|found| found.results).map_err(|error| {
+        CommandError::new(format!("the state {} cannot be used: {error}", path.display()))
+    })
+}
+
 /// What of a [`TransferResult`] is written down.
 #[derive(Deserialize)]
 struct Told<'a> {

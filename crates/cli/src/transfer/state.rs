@@ -48,7 +48,7 @@ impl State {
         policy: UrlPolicy,
         stop: Stop,
     ) -> Result<Self, CommandError> {
-        let folder = args.state.clone().unwrap_or_else(|| files.state(&args.to));
+        let folder = args.state.clone().unwrap_or_else(|| args.to.state());
         if let Some(target) = files.root() {
             check_apart(&folder, target)?;
         }

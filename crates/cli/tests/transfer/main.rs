@@ -21,6 +21,7 @@ mod arguments;
 mod bad_input;
 mod container;
 mod damage;
+mod dry_run;
 mod full_disk;
 mod interrupt;
 mod limits;
