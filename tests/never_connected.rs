@@ -22,11 +22,15 @@ use longshore::consumer::{
 use longshore::lease_store::LeaseStore;
 use longshore::lease_store::memory::MemoryLeaseStore;
 use longshore::state::first_connection::REFUSAL_GRACE;
-use longshore::{ConsumerHandle, ConsumerSet, Error, ErrorClass, Event, EventContext};
+use longshore::transport::event_hubs::EventHubsPublisher;
+use longshore::transport::{Publisher, SendTarget};
+use longshore::{
+    ConsumerHandle, ConsumerSet, Error, ErrorClass, Event, EventContext, OutgoingEvent,
+};
 use longshore_emulator::Emulator;
 use support::forward::{Over, OverLeases};
 use support::{Harness, drained, until, within};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
@@ -92,9 +96,9 @@ impl Program {
         Self { child: command.spawn().unwrap(), begun: Instant::now(), _dir: dir }
     }
 
-    fn interrupt(&self) {
+    fn signal(&self, signal: &str) {
         let id = self.child.id().unwrap();
-        let kill = format!("kill -INT {id}");
+        let kill = format!("kill -{signal} {id}");
         let killed = std::process::Command::new("sh").args(["-c", &kill]).status();
         assert!(killed.unwrap().success());
     }
@@ -190,10 +194,41 @@ async fn a_signal_before_the_first_connection_ends_the_readmes_program_and_is_no
     let (mut taken, _) = within("a connection", silent.accept()).await.unwrap();
     within("its first byte", taken.read_u8()).await.unwrap();
     let told = Instant::now();
-    program.interrupt();
+    program.signal("INT");
     let (line, _) = program.failed().await;
     assert!(line.contains(": told to stop before it had. What to do: let it run"), "{line}");
     assert!(told.elapsed() < Duration::from_secs(10), "{:?}", told.elapsed());
+}
+
+#[tokio::test]
+async fn either_signal_ends_the_readmes_program_when_it_has_handled_its_events() {
+    let builder = broker::patient().hub("orders", 1).require_tokens();
+    let broker = builder.shared_access_keys([("everything", KEY)]).start().await.unwrap();
+    let string = broker.connection_string(None);
+    let publisher = EventHubsPublisher::new(broker::namespace(&broker), "orders");
+    for signal in ["INT", "TERM"] {
+        publisher.send(SendTarget::Any, OutgoingEvent::new("seven..")).await.unwrap();
+        let mut program = Program::start(&string);
+        let mut lines = BufReader::new(program.child.stdout.take().unwrap()).lines();
+        let handled = async {
+            while let Some(line) = lines.next_line().await.unwrap() {
+                if line == "7 bytes" {
+                    return;
+                }
+            }
+            panic!("it ended before it handled the event");
+        };
+        within("the event", handled).await;
+        program.signal(signal);
+        let status = within("its end", program.child.wait()).await.unwrap();
+        assert!(status.success(), "SIG{signal}: {status}");
+        let mut rest = String::new();
+        while let Some(line) = lines.next_line().await.unwrap() {
+            rest.push_str(&line);
+        }
+        assert!(rest.contains("ConsumerCounts"), "{rest}");
+    }
+    publisher.close().await;
 }
 
 // Over ports in memory, in paused time.
