@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI64};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -29,8 +30,12 @@ use crate::failure_store::FailureStore;
 use crate::lanes::LaneRule;
 use crate::lease_store::LeaseStore;
 use crate::outcome::Failure;
+use crate::state::rarely::Rarely;
 use crate::telemetry::metrics::{self, Labelled};
 use crate::transport::Transport;
+
+/// How often the log tells of attempts that fail and are made again: once a minute.
+const RETRIES_TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// Consumes all partitions of an entity, many events at once, and settles each event by itself.
 ///
@@ -363,6 +368,7 @@ impl BatchConsumerBuilder {
             suspects: common.suspects,
             lanes: common.lanes,
             breakers: common.breakers,
+            retries_told: Mutex::new(Rarely::new(RETRIES_TOLD_EVERY)),
             tasks: TaskTracker::new(),
             counters: Counters::new(&labelled),
             timings: labelled.timings(),

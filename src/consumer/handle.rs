@@ -22,6 +22,33 @@ use crate::error::{Error, ErrorClass, InvalidConfig};
 use crate::lanes::{Lane, LaneSnapshot};
 
 /// Controls a running consumer. Dropping it drains the consumer in the background.
+///
+/// A program with a readiness probe looks at the handle while the consumer runs:
+///
+/// ```no_run
+/// # use longshore::{BatchConsumer, shutdown_signal};
+/// # use std::time::Duration;
+/// async fn run(consumer: BatchConsumer) -> Result<(), Box<dyn std::error::Error>> {
+///     let mut consumer = consumer.start();
+///     let signal = shutdown_signal();
+///     tokio::pin!(signal);
+///     let mut looks = tokio::time::interval(Duration::from_secs(1));
+///     while !consumer.has_ended() {
+///         tokio::select! {
+///             () = &mut signal => break,
+///             // For a probe that looks for a file. An endpoint can do the same with a watch channel.
+///             _ = looks.tick() => match consumer.is_ready() {
+///                 true => std::fs::write("/tmp/ready", "")?,
+///                 false => drop(std::fs::remove_file("/tmp/ready")),
+///             },
+///         }
+///     }
+///     consumer.drain();
+///     let exit = consumer.join().await.into_result()?;
+///     println!("{:?}", exit.counts);
+///     Ok(())
+/// }
+/// ```
 pub struct ConsumerHandle {
     shared: Arc<Shared>,
     /// `None` once the exit was taken.
@@ -146,8 +173,12 @@ impl ConsumerHandle {
         }
     }
 
-    /// Whether all partitions of this worker are running. With leases it may have none, because others have them
-    /// all: to wait until workers share them, look at [`ConsumerSnapshot::partitions`].
+    /// Whether this worker has connected and all partitions that it has are running: an answer for a readiness
+    /// probe.
+    ///
+    /// It is false before the first connection, and while a partition is claimed or drained. It stays true while the
+    /// hub is away, for that is waited out. With leases, a worker is ready as soon as it has read the leases, also
+    /// without a partition: others may have them all. [`ConsumerSnapshot::partitions`] says which ones it has.
     pub fn is_ready(&self) -> bool {
         let partitions = lock(&self.shared.partitions);
         (!partitions.is_empty() || self.shared.leases_seen.load(Ordering::Relaxed))

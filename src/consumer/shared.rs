@@ -32,6 +32,7 @@ use crate::lanes::LaneRule;
 use crate::lease_store::{LeaseStore, OwnerId};
 use crate::outcome::{Failure, Outcome, RetryRequest};
 use crate::state::lag::service_time;
+use crate::state::rarely::Rarely;
 use crate::state::takeovers::{LONGEST_TRIAL, TakeoverRule};
 use crate::telemetry::metrics::Timings;
 use crate::timestamp::unix_millis;
@@ -110,6 +111,8 @@ pub(crate) struct Shared {
     pub(crate) suspects: Arc<Semaphore>,
     pub(crate) lanes: Option<Arc<SharedLanes>>,
     pub(crate) breakers: Arc<Breakers>,
+    /// Attempts that failed and are made again.
+    pub(crate) retries_told: Mutex<Rarely>,
     pub(crate) tasks: TaskTracker,
     pub(crate) counters: Counters,
     pub(crate) timings: Timings,

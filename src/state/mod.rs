@@ -29,6 +29,7 @@ pub mod panics;
 pub mod parked;
 pub mod placement;
 pub mod prefetch;
+pub mod rarely;
 pub mod replay;
 pub mod reset;
 pub mod resume;

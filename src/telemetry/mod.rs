@@ -1,8 +1,25 @@
-//! What the library tells the outside: metrics, through the `metrics` facade.
+//! What the library tells the outside: metrics, through the `metrics` facade, and a log, through `tracing`.
 //!
-//! Log lines go through `tracing` where things happen. Every line and span about an event
-//! carries `message_topic`, `message_partition`, `message_offset` (the sequence number) and
-//! `message_consumer_group`.
+//! Both are silent until the program installs a receiver. For [`metrics`], its page shows how. For the log, take
+//! `tracing-subscriber` with its feature `env-filter`:
+//!
+//! ```no_run
+//! use tracing_subscriber::EnvFilter;
+//!
+//! /// To stderr. `RUST_LOG` says what, otherwise what longshore does, and problems of others than the Azure SDK:
+//! /// longshore tells those itself.
+//! fn log() {
+//!     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
+//!         "warn,longshore=info,azure_messaging_eventhubs=off,azure_core_amqp=off,azure_core=off".into()
+//!     });
+//!     tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
+//! }
+//! ```
+//!
+//! Every line and span about an event carries `message_topic`, `message_partition`, `message_offset` (the sequence
+//! number) and `message_consumer_group`. At `info` there is a line when a partition begins and ends, at `warn` when
+//! something fails that is tried again (for attempts of events: one line a minute, with their number), at `error` when
+//! something is given up. `debug` has the life of each event.
 
 pub mod metrics;
 pub(crate) mod unheard;

@@ -9,6 +9,9 @@
 //! | an event that failed | [`event_from_record`]: a dead letter becomes a test |
 //! | a crash | [`ConsumerHandle::abort`](crate::ConsumerHandle::abort) |
 //!
+//! Paused time, in which back-offs take no time, is `#[tokio::test(start_paused = true)]`; it needs the feature
+//! `test-util` of tokio among your dev-dependencies.
+//!
 //! The hub, the stores and the sink in memory need no feature: [`MemoryHub`], [`MemoryCheckpointStore`],
 //! [`MemoryLeaseStore`], [`MemoryDeadLetterSink`], [`MemoryFailureStore`].
 //!

@@ -165,7 +165,8 @@ impl FileArgs {
         });
         let settings = Settings::load(environment, self.config.as_deref()).map_err(|error| {
             let problems = error.problems().iter().map(ToString::to_string);
-            problems.chain(error.warnings().iter().cloned()).collect::<Vec<_>>()
+            let warnings = error.warnings().iter().map(|warning| format!("beside that: {warning}"));
+            problems.chain(warnings).collect::<Vec<_>>()
         })?;
         if settings.transport() == TransportKind::Memory {
             return Err(vec![format!("PIPELINE_TRANSPORT = memory {without_hub}")]);

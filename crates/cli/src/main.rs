@@ -23,6 +23,7 @@ mod log;
 mod logs;
 mod parked;
 mod place;
+mod position;
 mod progress;
 mod report;
 mod retry_scheduler;

@@ -15,6 +15,7 @@ use crate::consumer::exit::StopReason;
 use crate::consumer::handling::batch::{Ended, Outcomes};
 use crate::consumer::handling::scope::Completion;
 use crate::consumer::handling::unit::{Attempt, Tracked, TrackedBatch, Unit};
+use crate::consumer::lock::lock;
 use crate::event::Event;
 use crate::lanes::MAX_LANE_CLOSING;
 use crate::outcome::{Deferred, Failure, Outcome, RetryDelay, RetryRequest};
@@ -284,6 +285,7 @@ impl PartitionWorker {
     ) {
         let attempt = self.failures.attempt(tracked.ticket);
         let closes_lane = matches!(request.delay, RetryDelay::LaneCloses(_));
+        let is_failure = counts != Counts::Nothing;
         debug!(
             message_topic = %self.partition.entity,
             message_partition = %self.partition.id,
@@ -294,6 +296,19 @@ impl PartitionWorker {
             failure = %request.failure,
             "the event is tried again"
         );
+        let told = lock(&self.shared.retries_told).on_one(now.into_std());
+        if let Some(attempts) = told.filter(|_| is_failure) {
+            warn!(
+                message_topic = %self.partition.entity,
+                message_partition = %self.partition.id,
+                message_offset = %tracked.event.sequence_number(),
+                message_consumer_group = %self.key.scope.consumer_group,
+                attempts,
+                retry_in_ms = delay.as_millis(),
+                failure = %request.failure,
+                "attempts fail and are made again: this is the newest of those since the last such line"
+            );
+        }
         match counts {
             Counts::Attempt => self.failures.on_failed(tracked.ticket, self.shared.clock.now()),
             Counts::Failure => self.failures.on_spared(tracked.ticket, self.shared.clock.now()),

@@ -15,7 +15,7 @@ pub(in crate::settings) const MAX_ATTEMPTS: Key = knob(
         most: MAX_COUNT,
         set: |o, n| o.max_attempts = u32::try_from(n).unwrap_or(u32::MAX),
     },
-    "How many times a handler gets an event in place. Then the event is parked; without a failure store, it becomes a dead letter as soon as something else succeeds at its destination.",
+    "How many times a handler gets an event before the event is parked. Without a failure store, the event then becomes a dead letter, but only when another event has succeeded since: until then everything may be failing, and nothing is given up.",
 );
 
 pub(in crate::settings) const MAX_AGE: Key = knob(

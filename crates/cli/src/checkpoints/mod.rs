@@ -32,13 +32,13 @@ use clap::{ArgGroup, Args, Subcommand};
 use self::opened::Purpose;
 use super::configured::ConfigArgs;
 use super::{CommandError, Ending, ReportFormat};
+use crate::position::position;
 use longshore::event::{PartitionId, StartPosition};
-use longshore::settings::value;
 
 /// Shows how far a consumer group has come, and changes it.
 ///
 /// These commands read the variables of a worker: the hub, the consumer group, and where the checkpoints
-/// are, LONGSHORE_CHECKPOINT_CONTAINER or LONGSHORE_CHECKPOINT_FOLDER (default: longshore-state); see
+/// are, LONGSHORE_CHECKPOINT_CONTAINER or LONGSHORE_CHECKPOINT_FOLDER (default: longshore-state/checkpoints); see
 /// docs/configuration.md. While a worker runs, the checkpoints in its folder can be listed and exported,
 /// but not changed. With a container, workers may run: a partition that a live worker owns is not written
 /// without --force.
@@ -100,7 +100,8 @@ struct ListArgs {
 
 /// Sets which event of a partition is the last one settled.
 ///
-/// All events after it are handled next, also those that were settled before.
+/// All events after it are handled next, also those that were settled before. An event that is a dead letter in
+/// the failure store is not handled: `longshore dead-letters replay` does that.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXIT_CODES_OF_WRITES)]
 struct SetArgs {
@@ -120,13 +121,15 @@ struct SetArgs {
 /// Sets where partitions go on: with the oldest event, with the next event that arrives, with the first
 /// event since a time, or with a sequence number.
 ///
-/// All events from there on are handled, also those that were settled before.
+/// All events from there on are handled, also those that were settled before. An event that is a dead letter in
+/// the failure store is not handled: `longshore dead-letters replay` does that.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXIT_CODES_OF_WRITES)]
 #[command(group = ArgGroup::new("which").required(true).args(["partition", "all"]))]
 struct ResetArgs {
-    /// What is handled next: earliest, latest, a time such as 2026-01-31T12:00:00Z, or a
-    /// sequence number
+    /// What is handled next: earliest, latest, a time such as 2026-01-31T12:00:00Z, how long ago such as 1h or
+    /// 2d, or a sequence number. To find a time, the log is searched. That is not possible while a worker owns
+    /// the partition, also with --force
     #[arg(long, value_name = "POSITION")]
     to: PositionArg,
     /// A partition to reset. May be given several times
@@ -196,9 +199,9 @@ impl FromStr for PositionArg {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        value::start_position(text).map(Self).ok_or(
-            "it must be earliest, latest, a time such as 2026-01-31T12:00:00Z, or a sequence \
-             number",
+        position(text).map(Self).ok_or(
+            "it must be earliest, latest, a time such as 2026-01-31T12:00:00Z, how long ago such as \
+             1h or 2d, or a sequence number",
         )
     }
 }

@@ -181,7 +181,8 @@ fn day(text: &str) -> Result<String, String> {
     parsed.map(|_| text.to_owned()).ok_or_else(|| "it must be a day such as 2026-01-31".to_owned())
 }
 
-fn age(text: &str) -> Result<Duration, String> {
+/// How long ago: `30d`, `12h`.
+pub(crate) fn age(text: &str) -> Result<Duration, String> {
     let Some(days) = text.strip_suffix('d') else {
         return duration(text)
             .map_err(|_| "write a number and a unit: 30d, 12h, 5m, 1s".to_owned());

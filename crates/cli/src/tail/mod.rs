@@ -21,7 +21,6 @@ use super::configured::{Configured, HubArgs, no_answer};
 use super::terminal::tell;
 use super::{CommandError, Ending, logs};
 use longshore::event::{ConsumerGroup, PartitionId, StartPosition};
-use longshore::settings::value;
 use longshore::transport::Transport;
 use longshore::transport::event_hubs::EventHubsTransport;
 
@@ -52,8 +51,8 @@ pub(super) struct TailArgs {
     /// Only this partition. May be given several times. Default: all partitions
     #[arg(long, value_name = "ID")]
     partition: Vec<String>,
-    /// Where to begin: earliest, latest (the end of the log), a time such as 2026-01-31T12:00:00Z, or a
-    /// sequence number. PARTITION=POSITION is for one partition, and may be given several times. Default:
+    /// Where to begin: earliest, latest (the end of the log), a time such as 2026-01-31T12:00:00Z, how long
+    /// ago such as 1h or 2d, or a sequence number. PARTITION=POSITION is for one partition, and may be given several times. Default:
     /// with --follow latest, otherwise the last events
     #[arg(long, value_name = "POSITION")]
     from: Vec<FromArg>,
@@ -92,9 +91,9 @@ impl FromStr for FromArg {
             Some((partition, position)) => (Some(partition), position),
             None => (None, text),
         };
-        let position = value::start_position(position).ok_or(
-            "it must be latest, earliest, a time such as 2026-01-31T12:00:00Z, or a sequence number; or \
-             ID=POSITION for one partition",
+        let position = super::position::position(position).ok_or(
+            "it must be earliest, latest, a time such as 2026-01-31T12:00:00Z, how long ago such as 1h or 2d, or \
+             a sequence number; or PARTITION=POSITION for one partition",
         )?;
         if partition.is_some_and(str::is_empty) {
             return Err("the partition before = is missing");

@@ -38,6 +38,11 @@ pub(super) async fn run(
     };
     let way = producer.clone().map_or(Way::Group, Way::Entity);
     tell(format_args!("job {job}, its file is in {}", job.folder().display()));
+    if producer.is_none() && wait == Wait::ForResults {
+        tell(
+            "the workers look for letters every half minute; what they did is read from the store",
+        );
+    }
     let name = job.to_string();
     let mut none = Counts::default();
     none.letters = job.plan().len();
