@@ -81,6 +81,13 @@ async fn told(
     assert_eq!((letter.key.event.sequence_number.0, letter.meta.attempts), (BAD, 1));
     assert_eq!(letter.meta.class, ErrorClass::Permanent);
     let text = log.text();
+    let (told, text): (Vec<&str>, Vec<&str>) =
+        text.lines().partition(|line| line.contains("attempts fail and are made again"));
+    // What goes wrong is said also where nobody debugs: once a minute, with its number and the newest failure.
+    let [told] = told[..] else { panic!("{told:?}") };
+    assert!(told.contains(" WARN ") && told.contains("failed_attempts=1 "), "{told}");
+    assert!(told.contains("message_offset=") && told.contains("503"), "{told}");
+    let text = text.join("\n");
     [SLOW, BAD].map(|number| life(&text, number))
 }
 

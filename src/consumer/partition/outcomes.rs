@@ -303,7 +303,7 @@ impl PartitionWorker {
                 message_partition = %self.partition.id,
                 message_offset = %tracked.event.sequence_number(),
                 message_consumer_group = %self.key.scope.consumer_group,
-                attempts,
+                failed_attempts = attempts,
                 retry_in_ms = delay.as_millis(),
                 failure = %request.failure,
                 "attempts fail and are made again: this is the newest of those since the last such line"

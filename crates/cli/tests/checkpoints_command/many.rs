@@ -113,7 +113,7 @@ async fn every_table_fits_eighty_columns_and_says_all_that_there_is() {
         "foreign python-1 (renewed ",
         "9223372036854775806",
         "lease epoch 18446744073709551615",
-        "a partition without an owner line has no owner",
+        "nobody owns a partition without an owner line",
         "! THE HUB WAS CREATED ANEW since",
     ] {
         assert!(ended.words().contains(said), "{said}: {ended:#?}");

@@ -79,7 +79,7 @@ async fn a_position_is_where_it_begins_in_all_partitions_or_in_one() {
     }
     for (arguments, code, said) in [
         (&["tail", "--partition", "2"][..], 2, "the hub has no partition 2: it has 2 partitions"),
-        (&["tail", "--from", "soon"], 2, "it must be latest, earliest, a time"),
+        (&["tail", "--from", "soon"], 2, "it must be earliest, latest, a time"),
         (&["tail", "-n", "0"], 2, "0"),
         (&["tail", "--hub", "nowhere"], 1, "nowhere"),
     ] {
