@@ -220,19 +220,30 @@ impl std::error::Error for Error {
     }
 }
 
-/// The messages of an error and all its sources, outermost first; a message that repeats the
-/// one before it is left out.
+/// The messages of an error and all its sources, outermost first. A message that the one before it ends with
+/// is left out. Of an answer in XML the texts are kept.
 pub fn error_chain(error: &(dyn std::error::Error + 'static)) -> Vec<String> {
-    let mut chain = vec![error.to_string()];
+    let mut chain = vec![without_markup(error.to_string())];
     let mut next = error.source();
     while let Some(source) = next {
-        let message = source.to_string();
-        if chain.last() != Some(&message) {
+        let message = without_markup(source.to_string());
+        if !chain.last().is_some_and(|before| before.ends_with(&message)) {
             chain.push(message);
         }
         next = source.source();
     }
     chain
+}
+
+/// The texts of an answer in XML, in one line; any other text as it is.
+fn without_markup(text: String) -> String {
+    let Some(begin) = text.find("<?xml") else { return text };
+    let (before, xml) = text.split_at(begin);
+    let outside = xml.split('<').filter_map(|part| Some(part.split_once('>')?.1.trim()));
+    let texts: Vec<&str> = outside.filter(|text| !text.is_empty()).collect();
+    let before = before.trim_end_matches(['\u{feff}', ' ', '\n']);
+    let gap = if before.is_empty() || texts.is_empty() { "" } else { " " };
+    format!("{before}{gap}{}", texts.join(": ").replace(['\n', '\r'], " "))
 }
 
 /// A setting that cannot be used: the field, its value, and the bound it breaks.
@@ -291,5 +302,26 @@ mod tests {
             "could not open the link of orders/3 at 17: the service did not answer"
         );
         assert_eq!(error_chain(&error).last().map(String::as_str), Some("connection reset"));
+    }
+
+    #[test]
+    fn a_cause_is_said_once_and_xml_becomes_its_texts() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("AMQP Error: {0}")]
+        struct Outer(#[source] std::io::Error);
+
+        let refused = || std::io::Error::other("Connection refused");
+        assert_eq!(error_chain(&Outer(refused())), ["AMQP Error: Connection refused"]);
+        let answer = "409: \u{feff}<?xml version=\"1.0\"?>\n<Error><Code>ContainerBeingDeleted</Code>\
+                      <Message>It is being deleted.\nTime:x</Message></Error>";
+        let error = Error::new(ErrorClass::Transient, "write the lease", "it is refused")
+            .with_source(std::io::Error::other(answer));
+        assert_eq!(
+            error_chain(&error)[1],
+            "409: ContainerBeingDeleted: It is being deleted. Time:x"
+        );
+        for plain in ["", "a < b", "<p>"] {
+            assert_eq!(without_markup(plain.to_owned()), plain);
+        }
     }
 }

@@ -417,37 +417,25 @@ impl CommandError {
 
     /// What was tried, and the whole chain of why it failed.
     fn caused(what: impl fmt::Display, error: &(dyn std::error::Error + 'static)) -> Self {
-        Self(format!("{what}: {}", causes(error)))
+        Self(format!("{what}: {}", error_chain(error).join(": ")))
     }
 }
 
 impl<E: std::error::Error + 'static> From<E> for CommandError {
     fn from(error: E) -> Self {
-        Self(causes(&error))
+        Self(error_chain(&error).join(": "))
     }
 }
 
-/// An error and its causes, one after the other. Some name their cause themselves: it is said once.
-fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let chain = error_chain(error);
-    chain.into_iter().fold(String::new(), |mut said, cause| {
-        if !said.contains(&cause) {
-            if !said.is_empty() {
-                said.push_str(": ");
-            }
-            said.push_str(&cause);
-        }
-        said
-    })
-}
-
 /// A failure of a store or a hub in a sentence or two. What the message leaves open is said by
-/// the innermost cause, unless that is the markup of an answer.
+/// the innermost cause, unless that is an answer of the storage service, which is long.
 fn brief(error: &Error) -> String {
     let chain = error_chain(error);
     let says_all = matches!(error.class(), ErrorClass::Permanent | ErrorClass::BadData);
     match chain.as_slice() {
-        [message, .., cause] if !says_all && !cause.contains('<') => format!("{message}: {cause}"),
+        [message, .., cause] if !says_all && !cause.contains("RequestId:") => {
+            format!("{message}: {cause}")
+        }
         _ => error.to_string(),
     }
 }
