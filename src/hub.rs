@@ -1,8 +1,10 @@
 //! What a hub and its logs tell about themselves, and where a link begins to read.
 
+use std::fmt;
 use std::time::SystemTime;
 
 use crate::event::{Incarnation, Offset, PartitionId, SequenceNumber};
+use crate::timestamp::rfc3339;
 
 /// What a hub says of itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -73,4 +75,14 @@ pub enum LinkStart {
     After(SequenceNumber),
     /// The first event enqueued at this time or later.
     EnqueuedAt(SystemTime),
+}
+
+impl fmt::Display for LinkStart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LinkStart::FirstEvent => f.write_str("the oldest event"),
+            LinkStart::After(number) => write!(f, "after {number}"),
+            LinkStart::EnqueuedAt(time) => write!(f, "at {}", rfc3339(*time)),
+        }
+    }
 }

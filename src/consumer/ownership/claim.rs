@@ -163,7 +163,7 @@ fn announce(shared: &Shared, partition: &Partition, fence: &Fence, start: LinkSt
         message_partition = %partition.id,
         message_consumer_group = %shared.transport.consumer_group(),
         lease_epoch = fence.lease_epoch().0,
-        start = ?start,
+        %start,
         "the partition is ours"
     );
     let claimed = fence.stored();

@@ -245,7 +245,7 @@ fn report(partition: &Partition, reason: &StopReason) {
         error!(
             message_topic = %partition.entity,
             message_partition = %partition.id,
-            reason = ?reason,
+            %reason,
             "the partition stopped"
         );
     }

@@ -64,7 +64,7 @@ impl Opening {
         debug!(
             message_topic = %partition.entity,
             message_partition = %partition.id,
-            start = ?open.start,
+            start = %open.start,
             prefetch_events,
             "opening a link"
         );
