@@ -16,7 +16,9 @@ use longshore::failure_store::memory::MemoryFailureStore;
 use longshore::failure_store::{FailureKind, FailurePrefix, FailureStore as _};
 use longshore::lanes::LaneRule;
 use longshore::state::backoff::Backoff;
-use longshore::{ConsumerHandle, Event, EventContext, Failure, Outcome, OutgoingEvent};
+use longshore::{
+    Batch, BatchContext, ConsumerHandle, Event, EventContext, Failure, Outcome, OutgoingEvent,
+};
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::time::{Instant, sleep};
@@ -117,6 +119,14 @@ struct Stage {
     clock: Arc<Virtual>,
     seen: Arc<Mutex<Seen>>,
     seed: u64,
+    handler: Handler,
+}
+
+/// What events are handled by: one by one, or many of a batch at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Handler {
+    OfEvents,
+    OfBatches,
 }
 
 impl Stage {
@@ -127,32 +137,51 @@ impl Stage {
         options.retry_backoff =
             Backoff::doubling(Duration::from_millis(50), Duration::from_millis(50));
         let (seen, seed) = (self.seen.clone(), self.seed);
-        self.harness
+        let builder = self
+            .harness
             .without_letters()
             .options(options)
             .max_events_in_flight(64)
             .failure_store(self.store.clone())
             .clock(self.clock.clone())
-            .lanes(LaneRule::per_key())
-            .event_handler(move |event: Event, context: EventContext| {
-                let seen = seen.clone();
-                async move {
-                    let (key, number) = (event.key().expect("a key"), event.sequence_number().0);
-                    let partition = event.partition().id.as_str().parse().expect("a number");
-                    let chance = chance(seed, partition, number);
-                    seen.lock().expect("lock").on_begun(key, number, context.attempt());
-                    sleep(Duration::from_millis(chance >> 8 & 7)).await;
-                    let is_done = context.attempt() > failures(chance);
-                    seen.lock().expect("lock").on_ended(key, number, is_done);
-                    // What one event fails of says nothing of its destination.
-                    match is_done {
-                        true => Outcome::Done,
-                        false => Outcome::retry(Failure::transient("503").of_event()),
-                    }
+            .lanes(LaneRule::per_key());
+        let handle = move |event: Event, attempt: u32| {
+            let seen = seen.clone();
+            async move {
+                let (key, number) = (event.key().expect("a key"), event.sequence_number().0);
+                let partition = event.partition().id.as_str().parse().expect("a number");
+                let chance = chance(seed, partition, number);
+                seen.lock().expect("lock").on_begun(key, number, attempt);
+                sleep(Duration::from_millis(chance >> 8 & 7)).await;
+                let is_done = attempt > failures(chance);
+                seen.lock().expect("lock").on_ended(key, number, is_done);
+                // What one event fails of says nothing of its destination.
+                match is_done {
+                    true => Outcome::Done,
+                    false => Outcome::retry(Failure::transient("503").of_event()),
                 }
-            })
-            .expect("valid")
-            .start()
+            }
+        };
+        let consumer = match self.handler {
+            Handler::OfEvents => builder.event_handler(move |event, context: EventContext| {
+                handle(event, context.attempt())
+            }),
+            Handler::OfBatches => {
+                builder.batch_handler(move |batch: Batch, context: BatchContext| {
+                    let number = |event: &Event| event.sequence_number().0;
+                    let attempt = |index| context.attempt(index).expect("of the batch");
+                    let attempts =
+                        batch.iter().enumerate().map(|(index, it)| (number(it), attempt(index)));
+                    let attempts: HashMap<i64, u32> = attempts.collect();
+                    let handle = handle.clone();
+                    batch.for_each_concurrent(16, move |event| {
+                        let attempt = attempts[&number(&event)];
+                        handle(event, attempt)
+                    })
+                })
+            }
+        };
+        consumer.expect("valid").start()
     }
 
     /// Panics at the first event that is out of order.
@@ -170,6 +199,15 @@ impl Stage {
 
 #[tokio::test(start_paused = true)]
 async fn no_key_is_ever_out_of_order_whatever_fails_is_parked_and_changes_hands() {
+    through_failures(Handler::OfEvents).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_key_is_out_of_order_where_many_events_of_a_batch_are_handled_at_once() {
+    through_failures(Handler::OfBatches).await;
+}
+
+async fn through_failures(handler: Handler) {
     let total = chosen("LONGSHORE_EVENTS", 30_000);
     let seed = chosen("LONGSHORE_SEED", 7) as u64;
     let here = std::time::Instant::now();
@@ -179,6 +217,7 @@ async fn no_key_is_ever_out_of_order_whatever_fails_is_parked_and_changes_hands(
         clock: Arc::new(Virtual(Instant::now())),
         seen: Arc::default(),
         seed,
+        handler,
     };
     let (zipf, mut random) = (Zipf::new(KEYS, 0.8), SmallRng::seed_from_u64(seed));
     let mut handle = stage.start();
@@ -212,7 +251,7 @@ async fn no_key_is_ever_out_of_order_whatever_fails_is_parked_and_changes_hands(
     assert_eq!(stage.left(FailureKind::Dead).await, 0);
     let seen = stage.seen.lock().expect("lock");
     println!(
-        "seed {seed}: {total} events of {} keys, {owners} owners one after the other, {} attempts failed, \
+        "seed {seed}, {handler:?}: {total} events of {} keys, {owners} owners one after the other, {} attempts failed, \
          {parked} events were parked or parked behind, {} attempts after parking; every key in order; \
          {:.0?} for {:.0?} of virtual time",
         seen.keys.len(),

@@ -4,8 +4,10 @@ use std::iter::FusedIterator;
 use std::ops::{Deref, Range};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
-use futures::{FutureExt, StreamExt, stream};
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 
 use super::panics::panic_failure;
 use crate::event::Event;
@@ -26,11 +28,34 @@ use crate::outcome::{Failure, Outcome};
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-pub struct Batch(Arc<[Event]>);
+pub struct Batch {
+    events: Arc<[Event]>,
+    /// Where lanes are ordered: for each event the place of the first one of its lane.
+    lanes: Option<Arc<[usize]>>,
+}
 
 impl Batch {
     pub(crate) fn new(events: impl IntoIterator<Item = Event>) -> Self {
-        Self(events.into_iter().collect())
+        Self { events: events.into_iter().collect(), lanes: None }
+    }
+
+    /// Says of each event where the first one of its lane is. Events of a lane are handled in order.
+    pub(crate) fn in_lanes(self, lanes: Arc<[usize]>) -> Self {
+        Self { lanes: Some(lanes), ..self }
+    }
+
+    /// The events with their places: those of an ordered lane together, in their order.
+    fn in_turn(self) -> Vec<Vec<(usize, Event)>> {
+        let Self { events, lanes } = self;
+        let first_of = |index: usize| lanes.as_ref().and_then(|lanes| lanes.get(index).copied());
+        let mut turns: Vec<Vec<(usize, Event)>> = events.iter().map(|_| Vec::new()).collect();
+        for (index, event) in events.iter().enumerate() {
+            if let Some(turn) = turns.get_mut(first_of(index).unwrap_or(index)) {
+                turn.push((index, event.clone()));
+            }
+        }
+        turns.retain(|turn| !turn.is_empty());
+        turns
     }
 
     /// Handles each event of the batch, `at_once` of them at the same time, and gives the outcome of
@@ -39,6 +64,10 @@ impl Batch {
     /// The next event begins as soon as one ends, whichever it is. `handle` may return whatever a
     /// handler of events may: `()`, an [`Outcome`], or a `Result`, so that `?` works inside. An event
     /// whose `handle` panics is tried again; the others of its batch are not disturbed.
+    ///
+    /// Where lanes are ordered (`Ordering::PerKey`, `Ordering::PerPartition`, `LaneRule::ordered`), the events of a
+    /// lane are handled one after the other, in their order, and events of other lanes beside them. If one of them is
+    /// to be tried again, those behind it in its lane are not begun: they wait for it and use up no attempt.
     ///
     /// ```
     /// use longshore::{Batch, BatchContext, Event, Failure};
@@ -85,9 +114,13 @@ impl Batch {
         Fut: Future<Output = O>,
         O: Into<Outcome>,
     {
-        let calls = self.into_iter().enumerate().map(|(index, event)| {
+        let mut outcomes: Vec<Option<Outcome>> = self.iter().map(|_| None).collect();
+        let mut begun = FuturesUnordered::new();
+        let mut waiting = self.in_turn().into_iter().map(|turn| turn.into_iter());
+        let mut begin = |mut turn: std::vec::IntoIter<(usize, Event)>| {
+            let (index, event) = turn.next()?;
             let call = catch_unwind(AssertUnwindSafe(|| handle(event)));
-            async move {
+            Some(async move {
                 let ended = match call {
                     Ok(call) => AssertUnwindSafe(call).catch_unwind().await,
                     Err(panic) => Err(panic),
@@ -96,13 +129,23 @@ impl Batch {
                     Ok(returned) => returned.into(),
                     Err(panic) => Outcome::retry(panic_failure(&*panic)),
                 };
-                (index, outcome)
+                (index, outcome, turn)
+            })
+        };
+        begun.extend(waiting.by_ref().take(at_once.max(1)).filter_map(&mut begin));
+        while let Some((index, outcome, turn)) = begun.next().await {
+            let is_over =
+                matches!(outcome, Outcome::Done | Outcome::Skip(_) | Outcome::DeadLetter(_));
+            if let Some(place) = outcomes.get_mut(index) {
+                *place = Some(outcome);
             }
-        });
-        let ended = stream::iter(calls).buffer_unordered(at_once.max(1));
-        let mut outcomes: Vec<(usize, Outcome)> = ended.collect().await;
-        outcomes.sort_unstable_by_key(|(index, _)| *index);
-        outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+            let next = Some(turn).filter(|turn| is_over && !turn.as_slice().is_empty());
+            begun.extend(next.or_else(|| waiting.next()).and_then(&mut begin));
+        }
+        let behind = || {
+            Outcome::postpone(Duration::ZERO, "an event before it in its lane is to be tried again")
+        };
+        outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(behind)).collect()
     }
 }
 
@@ -110,7 +153,7 @@ impl Deref for Batch {
     type Target = [Event];
 
     fn deref(&self) -> &[Event] {
-        &self.0
+        &self.events
     }
 }
 
@@ -119,7 +162,7 @@ impl<'a> IntoIterator for &'a Batch {
     type IntoIter = std::slice::Iter<'a, Event>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.0.iter()
+        self.events.iter()
     }
 }
 
@@ -128,7 +171,7 @@ impl IntoIterator for Batch {
     type IntoIter = BatchEvents;
 
     fn into_iter(self) -> BatchEvents {
-        BatchEvents { left: 0..self.0.len(), events: self.0 }
+        BatchEvents { left: 0..self.events.len(), events: self.events }
     }
 }
 
@@ -276,6 +319,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
+    use futures::stream;
     use tokio::time::{Instant, sleep};
 
     use super::*;
@@ -341,6 +385,36 @@ mod tests {
             assert_eq!(outcomes.await, Outcomes::each(vec![Outcome::Done; 20]));
             assert_eq!(most.load(Ordering::SeqCst), expected, "{at_once} at once");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn events_of_an_ordered_lane_go_one_after_the_other_and_none_passes_one_that_failed() {
+        let lanes: Arc<[usize]> = Arc::new([0, 1, 0, 1, 0, 5, 1]);
+        let begun = Mutex::new(Vec::new());
+        let outcomes = batch(7).in_lanes(lanes).for_each_concurrent(10, |event| {
+            begun.lock().expect("lock").push(number(&event));
+            async move {
+                sleep(Duration::from_secs(1)).await;
+                match number(&event) {
+                    2 => Err(Failure::transient("503")),
+                    3 => Err(Failure::permanent("404")),
+                    _ => Ok(()),
+                }
+            }
+        });
+        let outcomes = outcomes.await;
+        assert_eq!(*begun.lock().expect("lock"), [0, 1, 5, 2, 3, 6]);
+        let behind = "an event before it in its lane is to be tried again";
+        let expected = [
+            Outcome::Done,
+            Outcome::Done,
+            Outcome::retry(Failure::transient("503")),
+            Outcome::dead_letter(Failure::permanent("404")),
+            Outcome::postpone(Duration::ZERO, behind),
+            Outcome::Done,
+            Outcome::Done,
+        ];
+        assert_eq!(outcomes, Outcomes::each(expected));
     }
 
     #[tokio::test]

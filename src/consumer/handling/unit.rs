@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use super::batch::Batch;
 use crate::event::Event;
 use crate::state::batch_buffer::FlushReason;
+use crate::state::lanes::QueueId;
 use crate::state::watermark::Ticket;
 
 /// An event on its way through a handler: two words, as it is moved often.
@@ -126,6 +127,16 @@ impl TrackedBatch {
         };
         let events = Batch::new(batch.into_iter().map(|tracked| tracked.event));
         Self { events, budget_bytes, standing }
+    }
+
+    /// Of each event the place of the first one of its lane; its own where it has none.
+    pub(crate) fn lanes(&self, lane: impl Fn(Ticket) -> Option<QueueId>) -> Arc<[usize]> {
+        let mut firsts = HashMap::new();
+        let places = (0..self.events.len()).map(|index| {
+            let lane = self.get(index).and_then(|tracked| lane(tracked.ticket));
+            lane.map_or(index, |lane| *firsts.entry(lane).or_insert(index))
+        });
+        places.collect()
     }
 
     /// The first one's ticket, if the events were received in a row.

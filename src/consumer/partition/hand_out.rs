@@ -101,9 +101,13 @@ impl PartitionWorker {
         wants_slot
     }
 
-    pub(super) fn begin(&mut self, unit: Unit, slot: Slot, now: Instant) {
-        if let Unit::Batch(_, reason) = &unit {
+    pub(super) fn begin(&mut self, mut unit: Unit, slot: Slot, now: Instant) {
+        if let Unit::Batch(batch, reason) = &mut unit {
             self.shared.counters.on_batch(*reason);
+            if self.waiting.is_ordered() {
+                let lanes = batch.lanes(|ticket| self.waiting.ordered_lane(ticket));
+                batch.events = batch.events.clone().in_lanes(lanes);
+            }
         }
         let Self { running, handler, scope, shared, .. } = self;
         running.begin(unit, now, |unit, id, deadline| {

@@ -190,6 +190,11 @@ impl PartitionLanes {
         None
     }
 
+    /// Whether events of a lane are handled in order.
+    pub(super) fn is_ordered(&self) -> bool {
+        self.shared.rule().is_ordered()
+    }
+
     /// The lane of an event, where events of a lane are handled in order.
     pub(super) fn ordered_lane(&self, ticket: Ticket) -> Option<QueueId> {
         let place = self.places.get(ticket).filter(|at| at.queue != QueueId::NO_LANE)?;

@@ -227,6 +227,7 @@ impl PartitionWorker {
         self.end_trial(now);
         match request.delay {
             RetryDelay::PutBack => self.shared.counters.put_back.add(1),
+            RetryDelay::Postponed(_) => {}
             _ => self.shared.counters.retried.add(1),
         }
         let attempt = self.failures.attempt(tracked.ticket);

@@ -103,6 +103,14 @@ impl Waiting {
         self.lanes().and_then(PartitionLanes::take_unplaced)
     }
 
+    /// Whether events of a lane are handled in order.
+    pub(super) fn is_ordered(&self) -> bool {
+        match self {
+            Waiting::Laned { lanes, .. } => lanes.is_ordered(),
+            Waiting::Events { .. } | Waiting::Batches { .. } => false,
+        }
+    }
+
     /// The lane of an event, where events of a lane are handled in order.
     pub(super) fn ordered_lane(&self, ticket: Ticket) -> Option<QueueId> {
         match self {
