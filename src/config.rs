@@ -120,7 +120,8 @@ pub enum Ordering {
     /// None. Events begin in order, as slots become free, and end in any order.
     #[default]
     Unordered,
-    /// The events of a partition key: [`LaneRule::per_key`].
+    /// The events of a partition key: [`LaneRule::per_key`]. `Batch::for_each_concurrent` keeps that order within a
+    /// batch; a batch handler that goes through its events in another way keeps it itself.
     PerKey,
     /// The events of a partition: [`LaneRule::per_partition`].
     PerPartition,

@@ -110,6 +110,38 @@ impl Outcome {
         Outcome::Abort(failure.into())
     }
 
+    /// The outcome of an event whose handler published something as its last step.
+    ///
+    /// | published | outcome |
+    /// | --- | --- |
+    /// | yes | done |
+    /// | no: it is too large, or holds what cannot be sent | a dead letter: it is made of the event |
+    /// | no, and it may pass | try again |
+    /// | no, for another reason: the hub does not exist, the key has no right | the consumer stops: every event would fail |
+    ///
+    /// With `?` in place of this, a hub that does not exist would make a dead letter of each event.
+    ///
+    /// ```
+    /// # use longshore::{Event, Failure, Outcome};
+    /// # use longshore::producer::Producer;
+    /// async fn handle(event: Event, producer: Producer) -> Result<Outcome, Failure> {
+    ///     let result = String::from_utf8(event.body().to_vec())?; // `?` for what is the event's
+    ///     let sent = producer.send("results", event.key(), result, Default::default()).await;
+    ///     Ok(Outcome::of_publish(sent))
+    /// }
+    /// ```
+    pub fn of_publish<T>(published: Result<T, Error>) -> Self {
+        let error = match published {
+            Ok(_) => return Outcome::Done,
+            Err(error) => error,
+        };
+        match error.class() {
+            ErrorClass::TooLarge | ErrorClass::BadData => Outcome::dead_letter(error),
+            class if class.is_retryable() => Outcome::retry(error),
+            _ => Outcome::abort(error),
+        }
+    }
+
     /// Changes the failure of this outcome, if it has one.
     pub fn with_failure(mut self, change: impl FnOnce(&mut Failure)) -> Self {
         match &mut self {
@@ -199,6 +231,27 @@ pub(crate) enum Blame {
 }
 
 /// Why an event did not finish.
+///
+/// It is made of any error, so `?` works in a handler; an [`Error`] of this library keeps its class, and any other
+/// is `Unknown` and tried again. Rust allows no `From` of your own error type beside that. So say the class of
+/// yours where it leaves the handler:
+///
+/// ```
+/// use longshore::Failure;
+///
+/// # #[derive(Debug)] enum OrderError { Unreadable(String), Busy }
+/// fn failure(error: OrderError) -> Failure {
+///     match error {
+///         OrderError::Unreadable(why) => Failure::permanent(why),
+///         OrderError::Busy => Failure::transient("the shop is busy"),
+///     }
+/// }
+///
+/// # async fn place(_: &[u8]) -> Result<(), OrderError> { Ok(()) }
+/// async fn handle(body: &[u8]) -> Result<(), Failure> {
+///     place(body).await.map_err(failure)
+/// }
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Failure {

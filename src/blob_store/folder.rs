@@ -77,8 +77,6 @@ impl FolderBlobStore {
     /// Opens a folder, creates it if it is missing, and removes the temporary files of dead processes. It blocks
     /// for a few file operations.
     ///
-    /// It blocks for a few file operations.
-    ///
     /// # Errors
     /// [`BlobError::Unusable`] if the folder is a file or may not be written.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, BlobError> {

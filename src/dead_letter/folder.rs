@@ -47,8 +47,6 @@ impl FolderDeadLetterSink {
     /// Opens a folder, and creates it if it is missing. Temporary files of killed processes are removed. It blocks
     /// for a few file operations.
     ///
-    /// It blocks for a few file operations.
-    ///
     /// # Errors
     /// `Permanent` if the folder is a file or may not be written; otherwise as the file
     /// system fails.

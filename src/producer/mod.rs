@@ -115,7 +115,9 @@ impl Producer {
     ///
     /// # Errors
     /// The last error, if another attempt is useless or no attempt helped; `TooLarge` if the topic does not take
-    /// an event of that size; `Permanent` after [`Producer::close`].
+    /// an event of that size; `Permanent` after [`Producer::close`], and if the topic does not exist. In a handler, use
+    /// [`Outcome::of_publish`](crate::Outcome::of_publish): with `?`, a topic that does not exist makes a dead letter of
+    /// every event.
     ///
     /// # Cancel safety
     /// A dropped call may have published the event, or may still publish it; [`Producer::flush`] waits for it.

@@ -226,8 +226,12 @@ impl Settings {
     pub fn topic(&self, name: &str) -> Result<&Topic, SettingsError> {
         self.topics.topics.get(&canonical(name)).ok_or_else(|| {
             let suggestion = suggestion(keys::nearest_of(name, self.topics().map(Topic::name)));
-            Problem::new(format!("there is no topic {name}: no table [topics.{name}]{suggestion}"))
-                .into()
+            Problem::new(format!(
+                "there is no topic {name}: no table [topics.{name}]{suggestion}; the variable \
+                 LONGSHORE_TOPICS_{}_ENTITY makes one as well",
+                name.to_ascii_uppercase().replace(['-', '.'], "_")
+            ))
+            .into()
         })
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 /// A rule for delays between attempts.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Backoff {
-    /// The delay after the first failure.
+    /// The delay after the first failure. Each delay is shortened by up to a half of it, at random.
     pub initial: Duration,
     /// The longest delay.
     pub max: Duration,

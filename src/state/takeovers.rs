@@ -23,7 +23,7 @@ use std::time::Duration;
 use crate::checkpoint::{Checkpoint, Trial};
 use crate::event::SequenceNumber;
 
-/// Least [`TakeoverRule::limit`]: two orderly ends in a row, which may count, change nothing.
+/// The least value of `max_takeovers`: 6. Two orderly ends in a row, which may count, change nothing.
 pub const MIN_TAKEOVERS: u32 = 6;
 
 /// How long the first trial of an event may last: everything else of its process rests meanwhile.

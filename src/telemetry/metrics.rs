@@ -5,7 +5,7 @@
 //! or ownership of a partition, so that an event costs no look-up. Without a recorder they do nothing.
 //!
 //! The facade cannot unregister a gauge, and an exporter repeats what it was told last. So the gauges of a
-//! partition have a life, `PartitionGauges`. They are registered when the partition is ours, are `NaN` while a
+//! partition have a life. They are registered when the partition is ours, are `NaN` while a
 //! value is not known, and are 0 as soon as the partition is no longer ours, for whatever reason. 0 changes no sum
 //! and no maximum over a fleet, and it is true: nothing of that partition is here.
 #![doc = include_str!("../../docs/metrics.md")]

@@ -4,15 +4,17 @@
 //! `tracing-subscriber` with its feature `env-filter`:
 //!
 //! ```no_run
+//! use std::io::{IsTerminal, stderr};
+//!
 //! use tracing_subscriber::EnvFilter;
 //!
-//! /// To stderr. `RUST_LOG` says what, otherwise what longshore does, and problems of others than the Azure SDK:
-//! /// longshore tells those itself.
+//! /// To stderr. `RUST_LOG` says what, otherwise all but the Azure SDK, whose problems longshore tells itself.
 //! fn log() {
 //!     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
-//!         "warn,longshore=info,azure_messaging_eventhubs=off,azure_core_amqp=off,azure_core=off".into()
+//!         "info,azure_messaging_eventhubs=off,azure_core_amqp=off,azure_core=off,fe2o3_amqp=off".into()
 //!     });
-//!     tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
+//!     let colours = stderr().is_terminal();
+//!     tracing_subscriber::fmt().with_writer(stderr).with_ansi(colours).with_env_filter(filter).init();
 //! }
 //! ```
 //!

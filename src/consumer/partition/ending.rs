@@ -132,7 +132,7 @@ impl PartitionWorker {
             message_consumer_group = %self.key.scope.consumer_group,
             reason = why,
             in_flight = self.running.len(),
-            "the partition is being given up"
+            "the partition ends here"
         );
         self.scope.handing_off.cancel();
         self.status.set_phase(PartitionPhase::Draining);

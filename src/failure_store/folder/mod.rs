@@ -53,8 +53,6 @@ impl FolderFailureStore {
     /// Opens a folder, and creates it if it is missing. Temporary files of killed processes are removed. It blocks
     /// for a few file operations.
     ///
-    /// It blocks for a few file operations.
-    ///
     /// # Errors
     /// `Permanent` if the folder is a file or may not be used; otherwise as the file system fails.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Self, Error> {

@@ -84,7 +84,7 @@ pub(super) fn draw(
     }
     text.push('\n');
     let nobody = has_leases && !shown[OWNER] && rows.iter().any(|row| row.found_owner.is_none());
-    let nobody = nobody.then(|| "nobody owns a partition without an owner line".to_owned());
+    let nobody = nobody.then(|| "partitions without an owner line have no owner".to_owned());
     for line in nobody.into_iter().chain(legend(rows, policy)).chain([sum(rows)]) {
         text.push('\n');
         text.push_str(&wrapped(0, "", &line, columns));

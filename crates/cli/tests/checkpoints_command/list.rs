@@ -73,7 +73,7 @@ async fn every_partition_is_a_row_with_checkpoint_owner_and_lag() {
     assert!(lines[1].starts_with("checkpoints in http://127.0.0.1:"), "{ended:#?}");
     let shown = |text: &str| ended.stdout.contains(text);
     assert!(shown("6 in 2 runs") && shown("worker loader-1 (heartbeat "), "{ended:#?}");
-    assert!(shown("foreign python-1 (renewed ") && shown("nobody"), "{ended:#?}");
+    assert!(shown("foreign python-1 (renewed ") && shown("have no owner"), "{ended:#?}");
     assert!(shown("worker loader-2 (EXPIRED, it has no heartbeat)"), "{ended:#?}");
     assert!(shown("! THE HUB WAS CREATED ANEW since") && shown("taken over 3 times"), "{ended:#?}");
     assert!(

@@ -113,7 +113,7 @@ async fn every_table_fits_eighty_columns_and_says_all_that_there_is() {
         "foreign python-1 (renewed ",
         "9223372036854775806",
         "lease epoch 18446744073709551615",
-        "nobody owns a partition without an owner line",
+        "partitions without an owner line have no owner",
         "! THE HUB WAS CREATED ANEW since",
     ] {
         assert!(ended.words().contains(said), "{said}: {ended:#?}");
