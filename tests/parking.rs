@@ -18,8 +18,8 @@ use longshore::failure_store::{
 use longshore::lanes::{Lane, LaneRule};
 use longshore::state::backoff::Backoff;
 use longshore::{
-    Batch, BatchConsumer, BatchContext, Event, EventContext, Failure, Outcome, Outcomes,
-    OutgoingEvent,
+    Batch, BatchConsumer, BatchContext, ConsumerHandle, Event, EventContext, Failure, Outcome,
+    Outcomes, OutgoingEvent,
 };
 use tokio::time::{Instant, sleep};
 
@@ -281,50 +281,96 @@ async fn batches_take_what_comes_back_and_a_permanent_failure_is_a_letter() {
     assert!(numbers(&store, FailureKind::Parked).await.is_empty());
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_host_that_is_dead_for_an_hour_holds_no_watermark() {
-    let (harness, store) = (Harness::new(1), Arc::<MemoryFailureStore>::default());
-    let is_down = Arc::new(AtomicBool::new(true));
-    let calls = Arc::new(AtomicUsize::new(0));
-    let (down, count) = (is_down.clone(), calls.clone());
-    let handle = builder(&harness, &store)
-        .max_events_in_flight(50)
-        .lanes(LaneRule::limited(4, |event: &Event| Some(Lane::new(event.body()))))
-        .event_handler(move |event: Event, _: EventContext| {
-            let is_dead = event.body() == "host-3" && down.load(Ordering::SeqCst);
-            count.fetch_add(usize::from(is_dead), Ordering::SeqCst);
-            async move {
-                sleep(Duration::from_millis(20)).await;
-                if is_dead { transient() } else { Outcome::Done }
-            }
-        })
-        .expect("valid")
-        .start();
-    let mut oldest = Duration::ZERO;
-    let mut published = 0;
-    for second in 0..3_600_u64 {
-        for _ in 0..100 {
-            let host = published % 100;
-            harness.hub.publish(0, OutgoingEvent::new(format!("host-{host}")));
-            published += 1;
-        }
-        sleep(SECOND).await;
-        if second % 10 == 0 {
-            let lag = handle.snapshot().partitions[0].lag_time.unwrap_or_default();
-            oldest = oldest.max(lag);
-        }
+/// A consumer of a hundred hosts. Its slots can do fifty events a second.
+struct Hosts {
+    harness: Harness,
+    store: Arc<MemoryFailureStore>,
+    handle: ConsumerHandle,
+    is_down: Arc<AtomicBool>,
+    calls_of_dead: Arc<AtomicUsize>,
+    published: u64,
+}
+
+/// What a consumer came to in an hour.
+#[derive(Debug)]
+struct Hour {
+    done: u64,
+    /// The most that the watermark was behind in any second.
+    oldest: Duration,
+}
+
+impl Hosts {
+    const SLOTS: usize = 20;
+    const TAKES: Duration = Duration::from_millis(400);
+
+    /// With number 3 down or not.
+    fn start(is_down: bool) -> Self {
+        let clock = Arc::new(Virtual(Instant::now()));
+        let (harness, store) =
+            (Harness::with_clock(1, clock), Arc::<MemoryFailureStore>::default());
+        let is_down = Arc::new(AtomicBool::new(is_down));
+        let calls_of_dead = Arc::new(AtomicUsize::new(0));
+        let (down, count) = (is_down.clone(), calls_of_dead.clone());
+        let handle = builder(&harness, &store)
+            .max_events_in_flight(Self::SLOTS)
+            .lanes(LaneRule::limited(4, |event: &Event| Some(Lane::new(event.body()))))
+            .event_handler(move |event: Event, _: EventContext| {
+                let is_dead = event.body() == "host-3" && down.load(Ordering::SeqCst);
+                count.fetch_add(usize::from(is_dead), Ordering::SeqCst);
+                async move {
+                    sleep(Self::TAKES).await;
+                    if is_dead { transient() } else { Outcome::Done }
+                }
+            })
+            .expect("valid")
+            .start();
+        Self { harness, store, handle, is_down, calls_of_dead, published: 0 }
     }
-    assert!(oldest < 2 * MINUTE, "the watermark was {oldest:?} old");
-    let done = handle.snapshot().counts.done;
-    assert!(done >= 3_600 * 99 - 200, "{done} are done of the other hosts");
-    assert!(calls.load(Ordering::SeqCst) < 3_600, "{calls:?} calls of a dead host in an hour");
-    is_down.store(false, Ordering::SeqCst);
+
+    /// An hour in which each of these hosts gets an event every two seconds, one after the other.
+    async fn an_hour(&mut self, hosts: &[u64]) -> Hour {
+        let mut oldest = Duration::ZERO;
+        let mut hosts_in_turn = hosts.iter().cycle();
+        for second in 0..3_600 {
+            // Half of them; the one more of an odd number in every second second.
+            for _ in 0..hosts.len().midpoint(second % 2) {
+                let host = hosts_in_turn.next().expect("without end");
+                self.harness.hub.publish(0, OutgoingEvent::new(format!("host-{host}")));
+                self.published += 1;
+            }
+            sleep(SECOND).await;
+            let lag = self.handle.snapshot().partitions[0].lag_time;
+            oldest = oldest.max(lag.expect("its times are known from the first second on"));
+        }
+        Hour { done: self.handle.snapshot().counts.done, oldest }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_is_dead_for_an_hour_holds_no_watermark_and_leaves_the_others_their_rate() {
+    let others: Vec<u64> = (0..100).filter(|host| *host != 3).collect();
+    let mut alone = Hosts::start(false);
+    let hour_alone = alone.an_hour(&others).await;
+    assert!(drained(alone.handle).await.is_clean());
+    let slots_can = 3_600.0 * Hosts::SLOTS as f64 / Hosts::TAKES.as_secs_f64();
+    assert!(hour_alone.done as f64 > 0.98 * slots_can, "{hour_alone:?} of {slots_can}");
+
+    let mut hosts = Hosts::start(true);
+    let hour = hosts.an_hour(&(0..100).collect::<Vec<_>>()).await;
+    let calls = hosts.calls_of_dead.load(Ordering::SeqCst);
+    println!("alone: {hour_alone:?}; beside a dead host: {hour:?}, {calls} calls of it");
+    assert!(hour.done as f64 >= 0.95 * hour_alone.done as f64, "{hour:?}, alone {hour_alone:?}");
+    assert!(hour.oldest <= 2 * MINUTE, "the watermark was {:?} old", hour.oldest);
+    assert!(hour.oldest > 10 * SECOND, "an open lane waits first: {:?}", hour.oldest);
+    assert!(calls < 3_600, "{calls} calls of a dead host in an hour");
+
+    hosts.is_down.store(false, Ordering::SeqCst);
     let back = Instant::now();
-    until("all", || handle.snapshot().counts.done == published).await;
+    until("all", || hosts.handle.snapshot().counts.done == hosts.published).await;
     assert!(back.elapsed() < 10 * MINUTE, "{:?}", back.elapsed());
-    assert!(drained(handle).await.is_clean());
-    assert!(numbers(&store, FailureKind::Parked).await.is_empty());
-    assert!(numbers(&store, FailureKind::Dead).await.is_empty());
+    assert!(drained(hosts.handle).await.is_clean());
+    assert!(numbers(&hosts.store, FailureKind::Parked).await.is_empty());
+    assert!(numbers(&hosts.store, FailureKind::Dead).await.is_empty());
 }
 
 /// Makes a parked record of a letter, as a replay does.
