@@ -1,5 +1,7 @@
 //! Events that failed wait in the failure store, hold nothing up, and come back. In paused time.
 
+#[path = "support/log.rs"]
+mod log;
 mod support;
 
 use std::collections::BTreeMap;
@@ -18,11 +20,12 @@ use longshore::failure_store::{
 use longshore::lanes::{Lane, LaneRule};
 use longshore::state::backoff::Backoff;
 use longshore::{
-    Batch, BatchConsumer, BatchContext, Event, EventContext, Failure, Outcome, Outcomes,
-    OutgoingEvent,
+    Batch, BatchConsumer, BatchContext, ConsumerHandle, ErrorClass, Event, EventContext, Failure,
+    Outcome, Outcomes, OutgoingEvent,
 };
 use tokio::time::{Instant, sleep};
 
+use log::Log;
 use support::waiting::found;
 use support::{Harness, drained, settled};
 
@@ -56,13 +59,18 @@ async fn numbers(store: &MemoryFailureStore, kind: FailureKind) -> Vec<i64> {
     listed.into_iter().map(|entry| entry.key.event.sequence_number.0).collect()
 }
 
-/// A consumer that parks after two attempts.
-fn builder(harness: &Harness, store: &Arc<MemoryFailureStore>) -> BatchConsumerBuilder {
+/// Two attempts in place, a second apart.
+fn options() -> longshore::ConsumerOptions {
     let mut options = longshore::ConsumerOptions::default();
     options.max_attempts = 2;
     options.retry_backoff = Backoff::doubling(SECOND, SECOND);
+    options
+}
+
+/// A consumer that parks after two attempts.
+fn builder(harness: &Harness, store: &Arc<MemoryFailureStore>) -> BatchConsumerBuilder {
     let clock = Arc::new(Virtual(Instant::now()));
-    harness.without_letters().options(options).failure_store(store.clone()).clock(clock)
+    harness.without_letters().options(options()).failure_store(store.clone()).clock(clock)
 }
 
 /// When each event was handled, counted from a time.
@@ -214,6 +222,134 @@ async fn the_store_that_is_down_for_a_minute_loses_nothing() {
     assert!(listed(&store, FailureKind::Dead).await.is_empty());
 }
 
+/// Of a store that is full, read-only or deleted, and of one that may not be used.
+const REFUSALS: [ErrorClass; 2] = [ErrorClass::Permanent, ErrorClass::Auth];
+
+/// Whether a line of the log says this, and names the store.
+fn is_said(log: &Log, what: &str) -> bool {
+    let says = |line: &str| line.contains(what) && line.contains("the failure store in memory");
+    log.text().lines().any(says)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_takes_nothing_holds_the_watermark_stops_nobody_and_is_named() {
+    for class in REFUSALS {
+        for is_parked in [true, false] {
+            let log = Log::default();
+            let _here = log.of_this_thread();
+            let (harness, store) = (Harness::new(1), Arc::<MemoryFailureStore>::default());
+            harness.publish(0, 10);
+            let handle = builder(&harness, &store)
+                .event_handler(move |event: Event, context: EventContext| async move {
+                    match event.sequence_number().0 {
+                        50 if is_parked && context.attempt() < 4 => transient(),
+                        50 if !is_parked => Outcome::dead_letter(Failure::permanent("404")),
+                        _ => Outcome::Done,
+                    }
+                })
+                .expect("valid")
+                .start();
+            settled(&handle, 9).await;
+            store.fail_next_with(u32::MAX, class);
+            harness.publish(0, 100);
+            until("the others", || handle.snapshot().counts.done == 109).await;
+            sleep(MINUTE).await;
+            assert_eq!(harness.checkpointed_to("0").await, Some(49), "{class}: it holds it");
+            let what = match is_parked {
+                true => "could not park the event",
+                false => "could not write the dead letter",
+            };
+            assert!(is_said(&log, what), "{what}, {class}:\n{}", log.text());
+            store.fail_next(0);
+            settled(&handle, 109).await;
+            let in_the_end = if is_parked { 110 } else { 109 };
+            until("it comes back", || handle.snapshot().counts.done == in_the_end).await;
+            assert!(drained(handle).await.is_clean());
+            assert!(listed(&store, FailureKind::Parked).await.is_empty());
+            let letters = if is_parked { vec![] } else { vec![50] };
+            assert_eq!(numbers(&store, FailureKind::Dead).await, letters);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_cannot_be_listed_keeps_what_is_parked_stops_nobody_and_is_named() {
+    for class in REFUSALS {
+        let log = Log::default();
+        let _here = log.of_this_thread();
+        let (harness, store) = (Harness::new(1), Arc::<MemoryFailureStore>::default());
+        harness.publish(0, 20);
+        let start = || {
+            builder(&harness, &store)
+                .event_handler(|event: Event, context: EventContext| async move {
+                    let fails = event.sequence_number().0 == 7 && context.attempt() < 3;
+                    if fails { transient() } else { Outcome::Done }
+                })
+                .expect("valid")
+                .start()
+        };
+        let handle = start();
+        settled(&handle, 19).await;
+        assert!(drained(handle).await.is_clean());
+        assert_eq!(numbers(&store, FailureKind::Parked).await, [7]);
+
+        store.fail_next_with(u32::MAX, class);
+        harness.publish(0, 20);
+        let handle = start();
+        settled(&handle, 39).await;
+        sleep(10 * MINUTE).await;
+        assert_eq!(handle.snapshot().counts.done, 20, "{class}: number 7 is due, and not known");
+        let what = "the parked events cannot be listed";
+        assert!(is_said(&log, what), "{class}:\n{}", log.text());
+        store.fail_next(0);
+        until("it comes back", || handle.snapshot().counts.done == 21).await;
+        assert!(drained(handle).await.is_clean());
+        assert!(listed(&store, FailureKind::Parked).await.is_empty());
+        assert!(listed(&store, FailureKind::Dead).await.is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn beside_an_outage_of_the_store_the_others_are_done_up_to_the_window() {
+    const WINDOW: usize = 100;
+    let (harness, store, calls) =
+        (Harness::new(1), Arc::<MemoryFailureStore>::default(), Calls::new());
+    let mut options = options();
+    options.window_events = WINDOW;
+    let seen = calls.clone();
+    let handle = builder(&harness, &store)
+        .options(options)
+        .event_handler(move |event: Event, context: EventContext| {
+            seen.record(&event);
+            async move {
+                sleep(Duration::from_millis(20)).await;
+                let fails = event.sequence_number().0 % 1_000 == 150 && context.attempt() < 4;
+                if fails { transient() } else { Outcome::Done }
+            }
+        })
+        .expect("valid")
+        .start();
+    harness.publish(0, 100);
+    settled(&handle, 99).await;
+    store.fail_next(u32::MAX);
+    for _ in 0..60 {
+        harness.publish(0, 40);
+        sleep(SECOND).await;
+    }
+    // Number 150 is not settled; behind it there is room for the rest of the window.
+    let snapshot = handle.snapshot();
+    assert_eq!(snapshot.counts.done, 150 + WINDOW as u64 - 1);
+    assert_eq!(snapshot.partitions[0].settled_to.map(|number| number.0), Some(149));
+    assert_eq!(harness.checkpointed_to("0").await, Some(149));
+    store.fail_next(0);
+    settled(&handle, 2_499).await;
+    until("all", || handle.snapshot().counts.done == 2_500).await;
+    assert!(drained(handle).await.is_clean());
+    assert!((0..2_500).all(|number| !calls.of(number).is_empty()));
+    assert!(listed(&store, FailureKind::Parked).await.is_empty());
+    assert!(listed(&store, FailureKind::Dead).await.is_empty());
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_behind_a_parked_event_of_its_key_parks_behind_it() {
     let (harness, store) = (Harness::new(1), Arc::<MemoryFailureStore>::default());
@@ -281,50 +417,96 @@ async fn batches_take_what_comes_back_and_a_permanent_failure_is_a_letter() {
     assert!(numbers(&store, FailureKind::Parked).await.is_empty());
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_host_that_is_dead_for_an_hour_holds_no_watermark() {
-    let (harness, store) = (Harness::new(1), Arc::<MemoryFailureStore>::default());
-    let is_down = Arc::new(AtomicBool::new(true));
-    let calls = Arc::new(AtomicUsize::new(0));
-    let (down, count) = (is_down.clone(), calls.clone());
-    let handle = builder(&harness, &store)
-        .max_events_in_flight(50)
-        .lanes(LaneRule::limited(4, |event: &Event| Some(Lane::new(event.body()))))
-        .event_handler(move |event: Event, _: EventContext| {
-            let is_dead = event.body() == "host-3" && down.load(Ordering::SeqCst);
-            count.fetch_add(usize::from(is_dead), Ordering::SeqCst);
-            async move {
-                sleep(Duration::from_millis(20)).await;
-                if is_dead { transient() } else { Outcome::Done }
-            }
-        })
-        .expect("valid")
-        .start();
-    let mut oldest = Duration::ZERO;
-    let mut published = 0;
-    for second in 0..3_600_u64 {
-        for _ in 0..100 {
-            let host = published % 100;
-            harness.hub.publish(0, OutgoingEvent::new(format!("host-{host}")));
-            published += 1;
-        }
-        sleep(SECOND).await;
-        if second % 10 == 0 {
-            let lag = handle.snapshot().partitions[0].lag_time.unwrap_or_default();
-            oldest = oldest.max(lag);
-        }
+/// A consumer of a hundred hosts. Its slots can do fifty events a second.
+struct Hosts {
+    harness: Harness,
+    store: Arc<MemoryFailureStore>,
+    handle: ConsumerHandle,
+    is_down: Arc<AtomicBool>,
+    calls_of_dead: Arc<AtomicUsize>,
+    published: u64,
+}
+
+/// What a consumer came to in an hour.
+#[derive(Debug)]
+struct Hour {
+    done: u64,
+    /// The most that the watermark was behind in any second.
+    oldest: Duration,
+}
+
+impl Hosts {
+    const SLOTS: usize = 20;
+    const TAKES: Duration = Duration::from_millis(400);
+
+    /// With number 3 down or not.
+    fn start(is_down: bool) -> Self {
+        let clock = Arc::new(Virtual(Instant::now()));
+        let (harness, store) =
+            (Harness::with_clock(1, clock), Arc::<MemoryFailureStore>::default());
+        let is_down = Arc::new(AtomicBool::new(is_down));
+        let calls_of_dead = Arc::new(AtomicUsize::new(0));
+        let (down, count) = (is_down.clone(), calls_of_dead.clone());
+        let handle = builder(&harness, &store)
+            .max_events_in_flight(Self::SLOTS)
+            .lanes(LaneRule::limited(4, |event: &Event| Some(Lane::new(event.body()))))
+            .event_handler(move |event: Event, _: EventContext| {
+                let is_dead = event.body() == "host-3" && down.load(Ordering::SeqCst);
+                count.fetch_add(usize::from(is_dead), Ordering::SeqCst);
+                async move {
+                    sleep(Self::TAKES).await;
+                    if is_dead { transient() } else { Outcome::Done }
+                }
+            })
+            .expect("valid")
+            .start();
+        Self { harness, store, handle, is_down, calls_of_dead, published: 0 }
     }
-    assert!(oldest < 2 * MINUTE, "the watermark was {oldest:?} old");
-    let done = handle.snapshot().counts.done;
-    assert!(done >= 3_600 * 99 - 200, "{done} are done of the other hosts");
-    assert!(calls.load(Ordering::SeqCst) < 3_600, "{calls:?} calls of a dead host in an hour");
-    is_down.store(false, Ordering::SeqCst);
+
+    /// An hour in which each of these hosts gets an event every two seconds, one after the other.
+    async fn an_hour(&mut self, hosts: &[u64]) -> Hour {
+        let mut oldest = Duration::ZERO;
+        let mut hosts_in_turn = hosts.iter().cycle();
+        for second in 0..3_600 {
+            // Half of them; the one more of an odd number in every second second.
+            for _ in 0..hosts.len().midpoint(second % 2) {
+                let host = hosts_in_turn.next().expect("without end");
+                self.harness.hub.publish(0, OutgoingEvent::new(format!("host-{host}")));
+                self.published += 1;
+            }
+            sleep(SECOND).await;
+            let lag = self.handle.snapshot().partitions[0].lag_time;
+            oldest = oldest.max(lag.expect("its times are known from the first second on"));
+        }
+        Hour { done: self.handle.snapshot().counts.done, oldest }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_is_dead_for_an_hour_holds_no_watermark_and_leaves_the_others_their_rate() {
+    let others: Vec<u64> = (0..100).filter(|host| *host != 3).collect();
+    let mut alone = Hosts::start(false);
+    let hour_alone = alone.an_hour(&others).await;
+    assert!(drained(alone.handle).await.is_clean());
+    let slots_can = 3_600.0 * Hosts::SLOTS as f64 / Hosts::TAKES.as_secs_f64();
+    assert!(hour_alone.done as f64 > 0.98 * slots_can, "{hour_alone:?} of {slots_can}");
+
+    let mut hosts = Hosts::start(true);
+    let hour = hosts.an_hour(&(0..100).collect::<Vec<_>>()).await;
+    let calls = hosts.calls_of_dead.load(Ordering::SeqCst);
+    println!("alone: {hour_alone:?}; beside a dead host: {hour:?}, {calls} calls of it");
+    assert!(hour.done as f64 >= 0.95 * hour_alone.done as f64, "{hour:?}, alone {hour_alone:?}");
+    assert!(hour.oldest <= 2 * MINUTE, "the watermark was {:?} old", hour.oldest);
+    assert!(hour.oldest > 10 * SECOND, "an open lane waits first: {:?}", hour.oldest);
+    assert!(calls < 3_600, "{calls} calls of a dead host in an hour");
+
+    hosts.is_down.store(false, Ordering::SeqCst);
     let back = Instant::now();
-    until("all", || handle.snapshot().counts.done == published).await;
+    until("all", || hosts.handle.snapshot().counts.done == hosts.published).await;
     assert!(back.elapsed() < 10 * MINUTE, "{:?}", back.elapsed());
-    assert!(drained(handle).await.is_clean());
-    assert!(numbers(&store, FailureKind::Parked).await.is_empty());
-    assert!(numbers(&store, FailureKind::Dead).await.is_empty());
+    assert!(drained(hosts.handle).await.is_clean());
+    assert!(numbers(&hosts.store, FailureKind::Parked).await.is_empty());
+    assert!(numbers(&hosts.store, FailureKind::Dead).await.is_empty());
 }
 
 /// Makes a parked record of a letter, as a replay does.
@@ -456,6 +638,84 @@ async fn records_that_cannot_be_used_stay_and_stop_nobody() {
     harness.publish(0, 10);
     settled(&handle, 13).await;
     assert!(drained(handle).await.is_clean());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_parked_of_a_hub_that_is_created_anew_stays_and_is_not_taken_for_its_events() {
+    let log = Log::default();
+    let _here = log.of_this_thread();
+    let (harness, store) = (Harness::new(1), Arc::<MemoryFailureStore>::default());
+    let bodies: Arc<Mutex<Vec<String>>> = Arc::default();
+    let is_down = Arc::new(AtomicBool::new(true));
+    let (down, into) = (is_down.clone(), bodies.clone());
+    let handle = builder(&harness, &store)
+        .event_handler(move |event: Event, _: EventContext| {
+            let is_down = down.load(Ordering::SeqCst);
+            if !is_down {
+                let body = String::from_utf8_lossy(event.body()).into_owned();
+                into.lock().expect("lock").push(body);
+            }
+            async move { if is_down { transient() } else { Outcome::Done } }
+        })
+        .expect("valid")
+        .start();
+    harness.publish(0, 4);
+    until("all are parked", || handle.snapshot().counts.parked == 4).await;
+    let old = listed(&store, FailureKind::Parked).await;
+    is_down.store(false, Ordering::SeqCst);
+    harness.hub.recreate();
+    for number in 0..6 {
+        harness.hub.publish(0, OutgoingEvent::new(format!("new {number}")));
+    }
+    until("the new events", || handle.snapshot().counts.done == 6).await;
+    // All of the old ones would be due.
+    sleep(20 * MINUTE).await;
+    assert_eq!(handle.snapshot().counts.done, 6);
+    assert!(drained(handle).await.is_clean());
+    let mut bodies = bodies.lock().expect("lock").clone();
+    bodies.sort();
+    let expected: Vec<_> = (0..6).map(|number| format!("new {number}")).collect();
+    assert_eq!(bodies, expected);
+    assert_eq!(listed(&store, FailureKind::Parked).await, old);
+    let said = log.text();
+    assert!(said.contains("Recreated"), "{said}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_parked_record_that_was_copied_to_another_number_is_named_and_stops_nobody() {
+    let log = Log::default();
+    let _here = log.of_this_thread();
+    let (harness, store, calls) =
+        (Harness::new(1), Arc::<MemoryFailureStore>::default(), Calls::new());
+    harness.publish(0, 20);
+    let is_down = Arc::new(AtomicBool::new(true));
+    let (down, seen) = (is_down.clone(), calls.clone());
+    let handle = builder(&harness, &store)
+        .event_handler(move |event: Event, _: EventContext| {
+            seen.record(&event);
+            let fails = event.sequence_number().0 == 7 && down.load(Ordering::SeqCst);
+            async move { if fails { transient() } else { Outcome::Done } }
+        })
+        .expect("valid")
+        .start();
+    settled(&handle, 19).await;
+    let parked = listed(&store, FailureKind::Parked).await;
+    let stored = store.read(&parked[0].key).await.expect("reads").expect("is there");
+    let mut elsewhere = parked[0].key.clone();
+    elsewhere.event.sequence_number.0 = 9;
+    let copy = FailureEntry { meta: parked[0].meta.clone(), content: stored.content };
+    store.put(&elsewhere, &copy, &Expected::Absent).await.expect("put");
+    is_down.store(false, Ordering::SeqCst);
+    until("the one it is a copy of", || handle.snapshot().counts.done == 20).await;
+    sleep(20 * MINUTE).await;
+    harness.publish(0, 10);
+    settled(&handle, 29).await;
+    assert!(drained(handle).await.is_clean());
+    assert_eq!((calls.of(9).len(), calls.of(7).len()), (1, 3));
+    assert_eq!(numbers(&store, FailureKind::Parked).await, [9]);
+    let said = log.text();
+    let named = format!("the record {elsewhere} is a copy of {}", parked[0].key);
+    assert!(said.contains(&named), "{named} is not in\n{said}");
 }
 
 #[tokio::test(start_paused = true)]

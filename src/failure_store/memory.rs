@@ -24,7 +24,8 @@ pub struct MemoryFailureStore {
 struct State {
     stored: BTreeMap<String, Stored>,
     last_version: u64,
-    calls_to_fail: u32,
+    /// So many calls to come fail, with an error of this class.
+    to_fail: Option<(u32, ErrorClass)>,
 }
 
 #[derive(Debug)]
@@ -44,7 +45,13 @@ impl MemoryFailureStore {
 
     /// Makes the next `calls` calls fail with a transient error, before anything is done.
     pub fn fail_next(&self, calls: u32) {
-        self.state().calls_to_fail = calls;
+        self.fail_next_with(calls, ErrorClass::Transient);
+    }
+
+    /// The same with an error of this class, such as [`Permanent`](ErrorClass::Permanent) of a store that is
+    /// full or was deleted, and [`Auth`](ErrorClass::Auth) of one that may not be used.
+    pub fn fail_next_with(&self, calls: u32, class: ErrorClass) {
+        self.state().to_fail = Some((calls, class));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -54,13 +61,13 @@ impl MemoryFailureStore {
     /// The state for a call, unless the call is to fail.
     fn call(&self, operation: &'static str) -> Result<MutexGuard<'_, State>, Error> {
         let mut state = self.state();
-        match state.calls_to_fail.checked_sub(1) {
-            None => Ok(state),
-            Some(left) => {
-                state.calls_to_fail = left;
-                let message = "the store was told to fail";
-                Err(Error::new(ErrorClass::Transient, operation, message))
+        match state.to_fail {
+            Some((calls @ 1.., class)) => {
+                state.to_fail = Some((calls - 1, class));
+                let message = "the failure store in memory was told to fail";
+                Err(Error::new(class, operation, message))
             }
+            _ => Ok(state),
         }
     }
 }

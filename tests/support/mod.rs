@@ -15,6 +15,7 @@ use longshore::checkpoint_store::memory::MemoryCheckpointStore;
 use longshore::checkpoint_store::{
     Checkpoint, CheckpointKey, CheckpointScope, CheckpointStore, Expected, StoreError, VersionToken,
 };
+use longshore::clock::Clock;
 use longshore::consumer::{BatchConsumerBuilder, ConsumerExit};
 use longshore::dead_letter::DeadLetterSink;
 use longshore::dead_letter::memory::MemoryDeadLetterSink;
@@ -70,9 +71,18 @@ impl Harness {
     }
 
     pub fn of(entity: &str, partitions: usize) -> Self {
+        Self::over(entity, MemoryHub::new(entity, partitions))
+    }
+
+    /// Over a hub whose events have the times of this clock.
+    pub fn with_clock(partitions: usize, clock: Arc<dyn Clock>) -> Self {
+        Self::over("files", MemoryHub::with_clock("files", partitions, clock))
+    }
+
+    fn over(entity: &str, hub: MemoryHub) -> Self {
         Self {
             entity: entity.into(),
-            hub: MemoryHub::new(entity, partitions),
+            hub,
             checkpoints: Arc::new(MemoryCheckpointStore::new()),
             letters: Arc::new(MemoryDeadLetterSink::new()),
             seen: Seen::default(),

@@ -33,7 +33,7 @@ const MAX_CREATED_HUBS: usize = 1024;
 #[derive(Debug)]
 pub(super) enum Storage {
     Memory,
-    Files { store: Store, writer: Writer },
+    Files { store: Arc<Store>, writer: Writer },
 }
 
 /// How far a publish got when [`Broker::append`] returns.

@@ -140,7 +140,8 @@ fn a_frame_that_is_no_event_is_small() {
 fn broker_on_files(root: &std::path::Path) -> Arc<Broker> {
     write_folder_of(root, "hub", &[&[400]]);
     let (store, lock) = Store::open(root.to_owned()).unwrap();
-    let writer = Writer::start(Durability::Process, lock).unwrap();
+    let store = Arc::new(store);
+    let writer = Writer::start(Durability::Process, Arc::clone(&store), lock).unwrap();
     let broker = Broker::new(Settings::default(), Storage::Files { store, writer });
     broker.open_hub("hub", 1).unwrap();
     Arc::new(broker)

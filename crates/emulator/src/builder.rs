@@ -283,7 +283,7 @@ impl EmulatorBuilder {
     /// [`PartitionCount`](EmulatorError::PartitionCount) for hubs that cannot be;
     /// [`DataDirInUse`](EmulatorError::DataDirInUse), [`Storage`](EmulatorError::Storage) and
     /// [`DamagedLog`](EmulatorError::DamagedLog), [`LostEvents`](EmulatorError::LostEvents),
-    /// [`LostHub`](EmulatorError::LostHub) and [`DamagedFile`](EmulatorError::DamagedFile) for a
+    /// [`LostBetween`](EmulatorError::LostBetween), [`LostHub`](EmulatorError::LostHub) and [`DamagedFile`](EmulatorError::DamagedFile) for a
     /// folder that cannot be used;
     /// [`Certificate`](EmulatorError::Certificate) and
     /// [`CertificateFile`](EmulatorError::CertificateFile) for host names and files that TLS cannot
@@ -308,7 +308,8 @@ impl EmulatorBuilder {
                 None => Storage::Memory,
                 Some(dir) => {
                     let (store, lock) = Store::open(dir)?;
-                    let writer = Writer::start(durability, lock)?;
+                    let store = Arc::new(store);
+                    let writer = Writer::start(durability, Arc::clone(&store), lock)?;
                     Storage::Files { store, writer }
                 }
             };

@@ -1,6 +1,7 @@
 //! Data folders that were damaged: every event is served as it was written, or a word is said.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::BytesMut;
 use rand::rngs::SmallRng;
@@ -9,10 +10,12 @@ use rand::{Rng as _, SeedableRng as _};
 
 use super::address::Start;
 use super::event::{self, Prepared};
+use super::extents;
 use super::log::{Next, Read, ReadLimit, encode_records};
 use super::mailbox::{LinkKey, Mailbox};
 use super::segment::Segment;
 use super::store::Store;
+use super::writer::tests::append_and_be_killed;
 use super::{EmulatorError, wire};
 
 const HUB: &str = "orders";
@@ -60,13 +63,31 @@ pub(super) fn write_folder_of(root: &Path, hub: &str, partitions: &[&[i64]]) {
 
 /// A folder of 1,000 events.
 fn write_folder(root: &Path, ended: Ended) {
-    write_folder_of(root, HUB, &EVENTS);
-    let (store, _lock) = Store::open(root.to_owned()).unwrap();
-    if ended == Ended::Closed {
-        let hub = store.open_hub(HUB, PARTITIONS).unwrap();
-        store.on_closed(&[hub.into()]).unwrap();
+    match ended {
+        Ended::Closed => {
+            write_folder_of(root, HUB, &EVENTS);
+            let (store, _lock) = Store::open(root.to_owned()).unwrap();
+            let hub = store.open_hub(HUB, PARTITIONS).unwrap();
+            store.on_closed(&[hub.into()]).unwrap();
+        }
+        Ended::Killed => {
+            let (store, _lock) = Store::open(root.to_owned()).unwrap();
+            let store = Arc::new(store);
+            let hub = store.open_hub(HUB, PARTITIONS).unwrap();
+            for (partition, files) in hub.partitions().iter().zip(EVENTS) {
+                append_and_be_killed(&store, partition, files);
+            }
+        }
     }
 }
+
+/// How many events of each partition must be there.
+fn noted_events(root: &Path) -> Vec<usize> {
+    let extents = extents::load(root).unwrap().unwrap();
+    extents.hubs[HUB].partitions.iter().map(|noted| noted.end as usize).collect()
+}
+
+const GONE: &str = "gone";
 
 type Stored = Vec<(i64, i64, Vec<u8>)>;
 
@@ -75,7 +96,7 @@ fn serve(root: &Path) -> Result<(Vec<Stored>, Vec<String>), String> {
     let said = |error: EmulatorError| error.to_string();
     let (store, _lock) = Store::open(root.to_owned()).map_err(said)?;
     let hub = store.open_hub(HUB, PARTITIONS).map_err(said)?;
-    let mailbox = std::sync::Arc::new(Mailbox::default());
+    let mailbox = Arc::new(Mailbox::default());
     let link = LinkKey { channel: 0, handle: 0, serial: 0 };
     let limit = ReadLimit { events: 1_000, bytes: 1 << 20 };
     let mut served = Vec::new();
@@ -121,13 +142,30 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Damages one file and tells how.
-fn damage(root: &Path, random: &mut SmallRng) -> String {
+/// What was done to a file.
+#[derive(Debug)]
+struct Damage {
+    path: PathBuf,
+    what: String,
+}
+
+impl Damage {
+    /// Whether what was said names the file: a log by its folder, where a part of it is not there.
+    fn is_named_by(&self, said: &str) -> bool {
+        let folder = self.path.parent().filter(|_| self.path.extension() == Some("log".as_ref()));
+        let is_lost = said.contains("is cut or gone");
+        let named = folder.filter(|_| is_lost).unwrap_or(&self.path);
+        said.contains(&named.display().to_string())
+    }
+}
+
+/// Damages one file.
+fn damage(root: &Path, random: &mut SmallRng) -> Damage {
     let mut found = Vec::new();
     files(root, &mut found);
     found.retain(|path| !path.ends_with("lock"));
-    let path = found.choose(random).unwrap();
-    let mut bytes = std::fs::read(path).unwrap();
+    let path = found.choose(random).unwrap().clone();
+    let mut bytes = std::fs::read(&path).unwrap();
     let at = random.random_range(0..bytes.len());
     let what = match random.random_range(0..4) {
         0 => {
@@ -145,12 +183,12 @@ fn damage(root: &Path, random: &mut SmallRng) -> String {
             format!("cut at {at}")
         }
         _ => {
-            std::fs::remove_file(path).unwrap();
-            return format!("{} gone", path.display());
+            std::fs::remove_file(&path).unwrap();
+            return Damage { path, what: GONE.to_owned() };
         }
     };
-    std::fs::write(path, bytes).unwrap();
-    format!("{}: {what}", path.display())
+    std::fs::write(&path, bytes).unwrap();
+    Damage { path, what }
 }
 
 fn is_prefix(part: &[Stored], whole: &[Stored]) -> bool {
@@ -170,20 +208,36 @@ fn damage_never_costs_an_event_without_a_word() {
         let (all, notes) = serve(reference.path()).unwrap();
         assert_eq!(all.iter().map(Vec::len).sum::<usize>(), 1_000);
         assert_eq!(notes.is_empty(), ended == Ended::Closed, "{notes:?}");
+        let noted = noted_events(whole.path());
+        let expected = if ended == Ended::Closed { [600, 400, 0] } else { [10, 310, 0] };
+        assert_eq!(noted, expected, "{ended:?}");
         for seed in 0..count / 2 {
             let mut random = SmallRng::seed_from_u64(seed);
             let dir = tempfile::tempdir().unwrap();
             copy(whole.path(), dir.path());
-            let what = damage(dir.path(), &mut random);
-            let Ok((served, notes)) = serve(dir.path()) else {
-                refused += 1;
-                continue;
+            let damage = damage(dir.path(), &mut random);
+            let at = format!("{ended:?}, seed {seed}, {damage:?}");
+            let (served, notes) = match serve(dir.path()) {
+                Ok(served) => served,
+                Err(said) => {
+                    assert!(damage.is_named_by(&said), "{at}: {said}");
+                    refused += 1;
+                    continue;
+                }
             };
+            if damage.what == GONE {
+                // Without it nothing is missed any more, and that is said.
+                assert!(damage.path.ends_with(extents::FILE), "{at}: {notes:?}");
+                assert!(notes.iter().any(|note| damage.is_named_by(note)), "{at}: {notes:?}");
+            }
             if served != all {
                 cut += 1;
-                assert!(is_prefix(&served, &all), "{ended:?}, seed {seed}, {what}");
-                assert!(!notes.is_empty(), "{ended:?}, seed {seed}, {what}");
-                assert_eq!(ended, Ended::Killed, "seed {seed}, {what}: {notes:?}");
+                assert!(is_prefix(&served, &all), "{at}");
+                assert_eq!(ended, Ended::Killed, "{at}: {notes:?}");
+                let holds = served.iter().zip(&noted).all(|(served, noted)| served.len() >= *noted);
+                assert!(holds, "{at}: {notes:?}");
+                let is_said = notes.iter().any(|note| note.contains("did not close"));
+                assert!(is_said, "{at}: {notes:?}");
             }
         }
     }
@@ -214,12 +268,12 @@ fn files_that_retention_removed_are_not_missed() {
     let dir = tempfile::tempdir().unwrap();
     write_folder(dir.path(), Ended::Closed);
     let (store, lock) = Store::open(dir.path().to_owned()).unwrap();
-    let hub = std::sync::Arc::new(store.open_hub(HUB, PARTITIONS).unwrap());
+    let hub = Arc::new(store.open_hub(HUB, PARTITIONS).unwrap());
     let log = &hub.partitions()[1].log;
     log.keep(super::log::Retention { age: None, bytes: Some(1) });
     let removed = log.trim(0);
     assert_eq!(removed.len(), 2);
-    store.on_trimmed(&[std::sync::Arc::clone(&hub)]).unwrap();
+    store.on_trimmed(&[Arc::clone(&hub)]).unwrap();
     for file in removed {
         std::fs::remove_file(file).unwrap();
     }

@@ -103,6 +103,19 @@ pub enum EmulatorError {
         /// Those that are.
         found: Range<i64>,
     },
+    /// A log goes on behind events that are not there.
+    #[error(
+        "{} holds no events {} to {}, and later ones: a file of it is cut or gone, and nothing was \
+         changed; restore it, or, to start empty, move its folder away and remove extents.json from \
+         the data folder",
+        path.display(), missing.start, missing.end
+    )]
+    LostBetween {
+        /// The folder of the partition.
+        path: PathBuf,
+        /// The sequence numbers that are missing; the second is that of the first event behind them.
+        missing: Range<i64>,
+    },
     /// A hub that the data folder is known to have held is not there as it was.
     #[error(
         "the data folder held the event hub '{hub}', and {} is not what belongs to it; restore it, \

@@ -3,11 +3,14 @@
 //! ```text
 //!  missing ──opened──> open ──stopped in order──> closed ──opened──> open …
 //!             noted: what its files held, on the disk     noted: all that was ever accepted
+//!             and, with each file that is begun, its first events
 //! ```
 //!
 //! A log may reach beyond what is noted of it, and may begin earlier; one that ends before it, or
 //! begins later, has lost events. So a file that is cut, or gone, is found out, even if the files that
-//! are left look as if nothing had happened. Pure, but for [`load`] and [`save`].
+//! are left look as if nothing had happened. One loss is beyond it: what a broker that was killed had
+//! written behind all that is noted, if it is cut between two records. So a hub that was not closed is
+//! always named. Pure, but for [`load`] and [`save`].
 //!
 //! Invariant: what is noted was on the disk before, and what is removed was noted as removed before.
 

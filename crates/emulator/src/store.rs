@@ -7,6 +7,7 @@
 //! <data dir>/hubs/<hub>/<partition>/*.log  segments, see `segment`
 //! ```
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ use super::EmulatorError;
 use super::broker::unix_millis;
 use super::extents::{self, Extent, Extents, HubExtent, Seal};
 use super::hub::{Hub, Partition};
-use super::log::PartitionLog;
+use super::log::{Next, PartitionLog};
 use super::private;
 use super::segment;
 
@@ -155,6 +156,25 @@ impl Store {
                 let noted = noted.into_iter().flat_map(|noted| &mut noted.partitions);
                 for (noted, partition) in noted.zip(hub.partitions()) {
                     *noted = noted.followed_by(partition.log.older_extent());
+                }
+            }
+        })
+    }
+
+    /// Notes files that were begun: their logs hold the events before `Next` from now on, which are
+    /// on the disk. Blocks.
+    pub(super) fn on_begun(&self, begun: &[(&Arc<Partition>, Next)]) -> Result<(), EmulatorError> {
+        self.change_extents(|extents| {
+            for (partition, next) in begun {
+                let hub = partition.folder.as_deref().and_then(Path::parent);
+                let hub = hub.and_then(Path::file_name).and_then(OsStr::to_str);
+                let noted = hub.and_then(|hub| extents.hubs.get_mut(hub));
+                let noted = noted.and_then(|noted| noted.partitions.get_mut(partition.id as usize));
+                // A hub goes before it is removed; what is noted by its name is then of the next one.
+                if let Some(noted) = noted.filter(|_| !partition.is_gone()) {
+                    let Extent { begin, .. } = partition.log.extent();
+                    let (end, end_offset) = (next.sequence, next.offset);
+                    *noted = noted.followed_by(Extent { begin, end, end_offset });
                 }
             }
         })

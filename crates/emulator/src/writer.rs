@@ -3,6 +3,7 @@
 //! ```text
 //! connections --AppendRequest--> [queue] --batch--> encode, write(2) per partition
 //!                                                   fdatasync per partition (Durability::Disk)
+//!                                                   note the files that were begun
 //!            <--Notice::Appended----------------    make visible, wake receivers
 //! ```
 //!
@@ -13,6 +14,9 @@
 //! Invariants:
 //! - An event is visible, and its publisher told, only after its bytes were written (and synced,
 //!   when that is asked for).
+//! - Before the first events of a file are visible, they are synced, and it is noted that the file
+//!   must be there: a broker that is killed then misses it when it is lost. A later event costs no
+//!   note.
 //! - A failed write leaves the file as it was before: the partial record is cut off, and until that
 //!   succeeds nothing more is written to that partition.
 
@@ -32,7 +36,7 @@ use super::mailbox::{AppendTicket, Mailbox, Notice};
 use super::private::{self, sync_folder};
 use super::refusal::{CONNECTION_FORCED, INTERNAL_ERROR, Refusal};
 use super::segment::{SEGMENT_HEADER_BYTES, Segment};
-use super::store::FolderLock;
+use super::store::{FolderLock, Store};
 use super::{Durability, EmulatorError};
 
 /// A segment that has reached this size is closed and a new one begun.
@@ -67,13 +71,17 @@ pub(super) struct Writer {
 impl Writer {
     /// Holds `lock` for as long as anything may be written: an emulator that was only dropped still
     /// writes what was sent.
-    pub(super) fn start(durability: Durability, lock: FolderLock) -> Result<Self, EmulatorError> {
+    pub(super) fn start(
+        durability: Durability,
+        store: Arc<Store>,
+        lock: FolderLock,
+    ) -> Result<Self, EmulatorError> {
         let (requests, queue) = mpsc::unbounded_channel();
         let (done, finished) = oneshot::channel();
         std::thread::Builder::new()
             .name("emulator-log".to_owned())
             .spawn(move || {
-                let mut files = Files::new(durability);
+                let mut files = Files::new(durability, store);
                 files.run(queue);
                 let result = files.sync_all();
                 drop(lock);
@@ -112,6 +120,7 @@ impl Writer {
 /// The files the writer has open.
 struct Files {
     durability: Durability,
+    store: Arc<Store>,
     open: HashMap<usize, LogFile>,
     /// Counts batches; tells which file was used least recently.
     turn: u64,
@@ -124,8 +133,8 @@ struct Group {
 }
 
 impl Files {
-    fn new(durability: Durability) -> Self {
-        Self { durability, open: HashMap::new(), turn: 0 }
+    fn new(durability: Durability, store: Arc<Store>) -> Self {
+        Self { durability, store, open: HashMap::new(), turn: 0 }
     }
 
     fn run(&mut self, mut queue: mpsc::UnboundedReceiver<AppendRequest>) {
@@ -152,11 +161,16 @@ impl Files {
                 Err(error) => group.refuse(&error),
             }
         }
+        let mut synced = Vec::new();
         for (group, encoded) in written {
             match self.sync(&group.partition) {
-                Ok(()) => self.publish(group, encoded),
+                Ok(()) => synced.push((group, encoded)),
                 Err(error) => group.refuse(&error),
             }
+        }
+        self.note_begun(&synced);
+        for (group, encoded) in synced {
+            self.publish(group, encoded);
         }
         self.close_idle_files();
     }
@@ -202,8 +216,33 @@ impl Files {
             return Ok(());
         };
         match self.durability {
-            Durability::Process => Ok(()),
-            Durability::Disk => file.file.sync_data().inspect_err(|_| file.cut()),
+            Durability::Process if file.is_noted => Ok(()),
+            _ => file.file.sync_data().inspect_err(|_| file.cut()),
+        }
+    }
+
+    /// Notes the files that were begun, all of a batch at once. If that fails, the events are stored
+    /// all the same, and the next batch tries again.
+    fn note_begun(&mut self, synced: &[(Group, Encoded)]) {
+        let key = |partition: &Arc<Partition>| Arc::as_ptr(partition) as usize;
+        let begun: Vec<_> = synced
+            .iter()
+            .map(|(group, encoded)| (&group.partition, encoded.next))
+            .filter(|(partition, _)| {
+                self.open.get(&key(partition)).is_some_and(|file| !file.is_noted)
+            })
+            .collect();
+        if begun.is_empty() {
+            return;
+        }
+        if let Err(error) = self.store.on_begun(&begun) {
+            tracing::warn!(%error, "log files that were begun are not noted: a loss of them would not be found out");
+            return;
+        }
+        for (partition, _) in begun {
+            if let Some(file) = self.open.get_mut(&key(partition)) {
+                file.is_noted = true;
+            }
         }
     }
 
@@ -294,6 +333,8 @@ struct LogFile {
     written_bytes: u64,
     /// The segment, until the first events in it are accepted.
     begun: Option<Segment>,
+    /// A start of the broker would miss it.
+    is_noted: bool,
     used: u64,
 }
 
@@ -309,6 +350,7 @@ impl LogFile {
             // What the file really holds is found out, and cut, by the first append.
             written_bytes: u64::MAX,
             begun: None,
+            is_noted: true,
             used: 0,
         })
     }
@@ -327,6 +369,7 @@ impl LogFile {
             accepted_bytes: SEGMENT_HEADER_BYTES as u64,
             written_bytes: SEGMENT_HEADER_BYTES as u64,
             begun: Some(segment),
+            is_noted: false,
             used: 0,
         })
     }
@@ -382,7 +425,7 @@ fn create_segment(segment: &Segment, durability: Durability) -> io::Result<File>
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
-mod tests {
+pub(super) mod tests {
     use std::time::Instant;
 
     use super::super::event;
@@ -390,6 +433,32 @@ mod tests {
     use super::super::mailbox::LinkKey;
     use super::super::{segment, wire};
     use super::*;
+
+    /// Of a folder of its own: nothing of these partitions is noted.
+    fn store(root: &Path) -> Arc<Store> {
+        Arc::new(Store::open(root.join("store")).unwrap().0)
+    }
+
+    /// Appends to a partition so many events for each file, ten at a time, and stops as if killed.
+    pub(in super::super) fn append_and_be_killed(
+        store: &Arc<Store>,
+        partition: &Arc<Partition>,
+        files_events: &[i64],
+    ) {
+        let mailbox = Arc::new(Mailbox::default());
+        let mut files = Files::new(Durability::Process, Arc::clone(store));
+        for events in files_events {
+            for file in files.open.values_mut() {
+                file.accepted_bytes = SEGMENT_BYTES;
+            }
+            for _ in 0..events / 10 {
+                let body = [b'x'; 50];
+                let batch = (0..10).map(|_| request(partition, &mailbox, &body)).collect();
+                files.on_batch(batch);
+                assert_eq!(results(&mailbox), [true; 10]);
+            }
+        }
+    }
 
     fn partition(folder: &Path) -> Arc<Partition> {
         let recovered = segment::recover(folder, None).unwrap();
@@ -431,7 +500,7 @@ mod tests {
         for durability in [Durability::Process, Durability::Disk] {
             let dir = tempfile::tempdir().unwrap();
             let mailbox = Arc::new(Mailbox::default());
-            let mut files = Files::new(durability);
+            let mut files = Files::new(durability, store(dir.path()));
             let first = partition(&dir.path().join("0"));
             let batch = (0..3).map(|_| request(&first, &mailbox, b"x")).collect();
             files.on_batch(batch);
@@ -448,7 +517,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("0");
         let mailbox = Arc::new(Mailbox::default());
-        let mut files = Files::new(Durability::Process);
+        let mut files = Files::new(Durability::Process, store(dir.path()));
         let blocked = partition(&folder);
         let other = partition(&dir.path().join("1"));
         // A file where the folder should be.
@@ -469,7 +538,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("0");
         let mailbox = Arc::new(Mailbox::default());
-        let mut files = Files::new(Durability::Process);
+        let mut files = Files::new(Durability::Process, store(dir.path()));
         let torn = partition(&folder);
         files.on_batch(vec![request(&torn, &mailbox, b"a")]);
         let (path, accepted) = torn.log.newest_file().unwrap();
@@ -497,7 +566,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("0");
         let mailbox = Arc::new(Mailbox::default());
-        let mut files = Files::new(Durability::Process);
+        let mut files = Files::new(Durability::Process, store(dir.path()));
         let rolled = partition(&folder);
         files.on_batch(vec![request(&rolled, &mailbox, b"a")]);
         files.open.values_mut().next().unwrap().accepted_bytes = SEGMENT_BYTES;
@@ -512,7 +581,7 @@ mod tests {
     fn only_so_many_files_stay_open() {
         let dir = tempfile::tempdir().unwrap();
         let mailbox = Arc::new(Mailbox::default());
-        let mut files = Files::new(Durability::Process);
+        let mut files = Files::new(Durability::Process, store(dir.path()));
         for round in 0..2 {
             for id in 0..MAX_OPEN_FILES + 10 {
                 let folder = dir.path().join(id.to_string());

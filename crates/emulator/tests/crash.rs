@@ -185,3 +185,24 @@ async fn acknowledged_events_survive_a_kill() {
     assert!(lost.is_empty(), "{lost:?}");
     emulator.shutdown().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_only_log_file_is_missed_after_a_kill() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut broker, endpoint) = start_broker(dir.path());
+    let (producer, _) = open_producer(endpoint).await;
+    let (first, first_acknowledged) = oneshot::channel();
+    let publishing = tokio::spawn(publish_until_killed(producer, 0, first));
+    first_acknowledged.await.unwrap();
+    broker.kill();
+    assert!(!publishing.await.unwrap().is_empty());
+    let folder = dir.path().join("hubs").join(HUB).join("0");
+    let logs: Vec<_> = std::fs::read_dir(&folder).unwrap().collect();
+    assert_eq!(logs.len(), 1, "{logs:?}");
+    std::fs::remove_dir_all(&folder).unwrap();
+
+    let started = Emulator::builder().hub(HUB, 1).data_dir(dir.path()).start().await;
+    let refused = started.unwrap_err().to_string();
+    let expected = format!("{} holds events 0 to 0, and held 0 to ", folder.display());
+    assert!(refused.starts_with(&expected), "{refused}");
+}

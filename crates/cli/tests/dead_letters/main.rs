@@ -21,4 +21,7 @@ mod parked;
 mod published;
 mod reading;
 mod replay;
+mod requests;
 mod stage;
+#[path = "../../../../tests/support/storage_double/mod.rs"]
+mod storage_double;

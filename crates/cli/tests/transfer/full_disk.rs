@@ -5,31 +5,14 @@
 //! it is as full for root as for anybody.
 
 use std::fs;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::command::{Ended, Folder, files_below, longshore, start};
+use crate::namespaces::unshare;
 use crate::web::WebServer;
 
 /// A stop is not a matter of patience.
 const PROMPT: Duration = Duration::from_secs(15);
-
-/// `unshare` with the flags that work here.
-fn unshare() -> Command {
-    let ways: [&[&str]; 2] = [&["--mount"], &["--user", "--map-root-user", "--mount"]];
-    for way in ways {
-        let mut command = Command::new("unshare");
-        command.args(way);
-        let works = Command::new("unshare").args(way).arg("true").output();
-        if works.is_ok_and(|output| output.status.success()) {
-            return command;
-        }
-    }
-    panic!(
-        "this test mounts a small file system in a mount namespace: it needs unshare \
-         (util-linux), and to be root or to be allowed unprivileged user namespaces"
-    );
-}
 
 /// Runs on the full disk and on the grown one; `arguments` name the disk.
 fn run_twice(folder: &Folder, arguments: &[&str]) -> (Ended, Ended, Duration) {

@@ -11,6 +11,8 @@ mod broker;
 mod closed_port;
 #[path = "../command/mod.rs"]
 mod command;
+#[path = "../command/namespaces.rs"]
+mod namespaces;
 #[path = "../../../../tests/support/storage_double/mod.rs"]
 mod storage_double;
 #[path = "../../../../tests/web/mod.rs"]

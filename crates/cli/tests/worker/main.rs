@@ -11,6 +11,8 @@ mod broker;
 mod closed_port;
 #[path = "../command/mod.rs"]
 mod command;
+#[path = "../command/namespaces.rs"]
+mod namespaces;
 #[path = "../../../../tests/support/waiting.rs"]
 mod waiting;
 #[path = "../../../../tests/web/mod.rs"]
@@ -19,6 +21,8 @@ mod web;
 mod chain;
 mod configuration;
 mod downloads;
+#[cfg(target_os = "linux")]
+mod full_disk;
 mod killed;
 mod several;
 mod stage;

@@ -26,8 +26,9 @@ pub(crate) struct Recovered {
 /// Reads a partition's folder, checks every record, and cuts a torn end off the newest segment.
 ///
 /// # Errors
-/// [`EmulatorError::DamagedLog`] and [`EmulatorError::LostEvents`] where a record is damaged or
-/// something of `noted` is missing. Then no file was changed.
+/// [`EmulatorError::DamagedLog`], [`EmulatorError::LostBetween`] and [`EmulatorError::LostEvents`]
+/// where a record is damaged, or something between two files or of `noted` is missing. Then no file
+/// was changed.
 pub(crate) fn recover(folder: &Path, noted: Option<Extent>) -> Result<Recovered, EmulatorError> {
     let mut recovered =
         Recovered { segments: Vec::new(), next: Next::FIRST, last_offset: -1, notes: Vec::new() };
@@ -112,6 +113,11 @@ impl Opened {
         };
         let continues = recovered.segments.is_empty()
             || (base_sequence, base_offset) == (recovered.next.sequence, recovered.next.offset);
+        let end = recovered.next.sequence;
+        if !continues && base_sequence > end {
+            let path = opened.path.parent().unwrap_or(&opened.path).to_owned();
+            return Err(EmulatorError::LostBetween { path, missing: end..base_sequence });
+        }
         if !continues {
             return Err(opened.damaged(0));
         }
@@ -383,6 +389,11 @@ pub(super) mod tests {
         let (middle, _, next) = write_segment(dir.path(), next, &[b"b"]);
         write_segment(dir.path(), next, &[b"c"]);
         std::fs::remove_file(middle).unwrap();
-        assert!(matches!(recovered(dir.path()), Err(EmulatorError::DamagedLog { at: 0, .. })));
+        match recovered(dir.path()) {
+            Err(EmulatorError::LostBetween { path, missing }) => {
+                assert_eq!((path.as_path(), missing), (dir.path(), 1..2));
+            }
+            other => panic!("{other:?}"),
+        }
     }
 }
