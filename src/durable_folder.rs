@@ -23,10 +23,12 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, ErrorClass};
 use crate::private_file;
 
+mod checksum;
 mod faults;
 mod lock;
 mod staged;
 
+pub(crate) use checksum::{DIGITS, checksum, is_checksum};
 pub(crate) use faults::{disk_error, explain};
 pub(crate) use lock::in_use;
 use lock::{LOCK_FILE, is_same_file, lock, user_of};
@@ -183,10 +185,10 @@ impl DurableFolder {
         }
     }
 
-    /// The names of the files of a folder that end in `suffix`, in order; none where there is
-    /// no such folder.
+    /// The names in a folder that end in `suffix`, in order; none where there is no such folder. What has
+    /// such a name and is no regular file is among them: [`read`](Self::read) refuses it, and says why.
     pub(crate) fn files(&self, folder: &Path, suffix: &str) -> io::Result<Vec<String>> {
-        self.names(folder, |name, kind| kind.is_file() && name.ends_with(suffix))
+        self.names(folder, |name, _| name.ends_with(suffix))
     }
 
     /// The names of the folders of a folder, in order.

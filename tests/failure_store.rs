@@ -413,6 +413,108 @@ mod folders {
         assert_eq!(reasons(&store).await, ["1", "2", "3"]);
     }
 
+    /// Every file with one bit of `whole` changed, one after the other.
+    fn flipped(whole: &[u8]) -> impl Iterator<Item = (usize, Vec<u8>)> + '_ {
+        (0..8 * whole.len()).map(|bit| {
+            let mut damaged = whole.to_vec();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            (bit, damaged)
+        })
+    }
+
+    #[tokio::test]
+    async fn each_flipped_bit_of_a_file_is_noticed_or_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        let entry = FailureEntry::of(&record(1)).unwrap();
+        store.put(&dead(1), &entry, &Expected::Absent).await.unwrap();
+        let file = file_of(dir.path(), 1);
+        let whole = fs::read(&file).unwrap();
+        let record_at = whole.iter().position(|byte| *byte == b'\n').unwrap();
+        for (bit, damaged) in flipped(&whole) {
+            fs::write(&file, damaged).unwrap();
+            let stored = store.read(&dead(1)).await.unwrap().unwrap();
+            match stored.record() {
+                Ok(found) => {
+                    assert_eq!(found, record(1), "bit {bit}");
+                    assert!(bit / 8 < record_at, "bit {bit} of the record is not noticed");
+                }
+                Err(error) => assert_eq!(error.class(), ErrorClass::BadData, "bit {bit}"),
+            }
+            let page = store.list(&FailurePrefix::all(FailureKind::Dead), None, 10).await.unwrap();
+            match &page.entries[..] {
+                [Ok(listed)] => assert_eq!((&listed.key, &listed.meta), (&dead(1), &entry.meta)),
+                [Err(error)] => {
+                    assert!(error.to_string().contains("0001.json is no failure: "), "{error}");
+                    assert!(bit / 8 <= record_at, "bit {bit} is of the record");
+                }
+                entries => panic!("bit {bit}: {entries:?}"),
+            }
+        }
+        let said = |content: &[u8]| {
+            fs::write(&file, content).unwrap();
+            let (store, dead) = (store.clone(), dead(1));
+            async move { store.read(&dead).await.unwrap().unwrap().record() }
+        };
+        let mut damaged = whole.clone();
+        *damaged.last_mut().unwrap() ^= 1;
+        let error = said(&damaged).await.unwrap_err().to_string();
+        let damaged_and_what_to_do =
+            "is damaged: it is not what was written; repair it, or delete it";
+        assert!(error.contains(damaged_and_what_to_do), "{error}");
+        // As an earlier release wrote it, and as somebody leaves it who edits it.
+        let text = String::from_utf8(whole).unwrap();
+        let (before, rest) = text.split_once(",\"checksum\"").unwrap();
+        let before = before.split_once(",\"record\"").unwrap().0;
+        let earlier = format!("{before}{}", &rest[rest.find('}').unwrap()..]);
+        assert_eq!(said(earlier.as_bytes()).await.unwrap(), record(1));
+        let page = store.list(&FailurePrefix::all(FailureKind::Dead), None, 10).await.unwrap();
+        assert!(page.entries[0].is_ok(), "{page:?}");
+    }
+
+    #[tokio::test]
+    async fn each_flipped_bit_of_an_index_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        create(&store, &dead(7), "seven").await;
+        let all = FailurePrefix::all(FailureKind::Dead);
+        let expected = listed(&store, &all, 10).await;
+        let index = dir.path().join(BUCKET).join(".index");
+        let whole = fs::read(&index).unwrap();
+        for (bit, damaged) in flipped(&whole) {
+            fs::write(&index, damaged).unwrap();
+            assert_eq!(listed(&store, &all, 10).await, expected, "bit {bit}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_regular_file_is_named_and_hides_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        for number in [1, 5] {
+            create(&store, &dead(number), "x").await;
+        }
+        let [pipe, link, folder] = [2, 3, 4].map(|number| file_of(dir.path(), number));
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(made.success());
+        std::os::unix::fs::symlink(file_of(dir.path(), 1), &link).unwrap();
+        fs::create_dir(&folder).unwrap();
+        // Not ours.
+        fs::create_dir(dir.path().join(BUCKET).join("aside")).unwrap();
+        std::os::unix::fs::symlink(&pipe, dir.path().join(BUCKET).join(".partial-1")).unwrap();
+        let page = store.list(&FailurePrefix::all(FailureKind::Dead), None, 10).await.unwrap();
+        assert_eq!(page.entries.len(), 5, "{page:?}");
+        assert!(page.entries[0].is_ok() && page.entries[4].is_ok(), "{page:?}");
+        let root = dir.path().canonicalize().unwrap();
+        for (number, entry) in (2..).zip(&page.entries[1..4]) {
+            let told = entry.as_ref().unwrap_err().to_string();
+            let path = file_of(&root, number).display().to_string();
+            assert!(told.contains(&path) && told.contains("not a regular file"), "{told}");
+            let read = store.read(&dead(number)).await.unwrap_err().to_string();
+            assert!(read.contains("not a regular file"), "{read}");
+        }
+    }
+
     #[tokio::test]
     async fn what_is_no_failure_is_named_and_hides_no_other() {
         let dir = tempfile::tempdir().unwrap();

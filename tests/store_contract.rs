@@ -292,6 +292,91 @@ mod files {
     }
 
     #[tokio::test]
+    async fn each_flipped_bit_of_a_file_is_noticed_or_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        create(&store, &key("0"), &full()).await;
+        let file = file_of(dir.path(), "0");
+        let whole = fs::read(&file).unwrap();
+        let text = String::from_utf8(whole.clone()).unwrap();
+        let end_of_checksum = text.find("\"revision\"").unwrap();
+        let mut is_said = false;
+        for bit in 0..8 * whole.len() {
+            let mut damaged = whole.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&file, damaged).unwrap();
+            match store.load(&key("0")).await {
+                Ok(stored) => {
+                    assert_eq!(stored.unwrap().checkpoint, full(), "bit {bit}");
+                    assert!(bit / 8 < end_of_checksum, "bit {bit} is not noticed");
+                }
+                Err(error) => {
+                    assert_eq!(error.class(), ErrorClass::BadData, "bit {bit}");
+                    let error = error.to_string();
+                    assert!(error.contains("0.json cannot be read as a checkpoint: "), "{error}");
+                    is_said |= error.contains("its checksum is wrong, so it is damaged")
+                        && error.contains("set --force");
+                }
+            }
+        }
+        assert!(is_said);
+    }
+
+    #[tokio::test]
+    async fn a_file_whose_line_with_the_checksum_was_removed_is_taken_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        create(&store, &key("0"), &at(7)).await;
+        let file = file_of(dir.path(), "0");
+        let text = fs::read_to_string(&file).unwrap();
+        let edited = text.replace("\"sequence_number\": 7", "\"sequence_number\": 9");
+        fs::write(&file, &edited).unwrap();
+        let error = store.load(&key("0")).await.unwrap_err().to_string();
+        assert!(error.contains("was edited and still has its line `checksum`"), "{error}");
+        let lines = edited.lines().filter(|line| !line.contains("checksum"));
+        fs::write(&file, lines.collect::<Vec<_>>().join("\n")).unwrap();
+        let stored = store.load(&key("0")).await.unwrap().unwrap();
+        let watermark = stored.checkpoint.watermark.unwrap();
+        assert_eq!(watermark.sequence_number, SequenceNumber(9));
+        // The next write has one again.
+        store.store(&key("0"), &at(10), &Expected::Version(stored.version)).await.unwrap();
+        assert!(fs::read_to_string(&file).unwrap().contains("\"checksum\": \""));
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn what_is_no_regular_file_is_listed_as_unreadable() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        create(&store, &key("0"), &at(7)).await;
+        let [pipe, link, folder] = ["1", "2", "3"].map(|partition| file_of(dir.path(), partition));
+        let long = "p".repeat(400);
+        create(&store, &key(&long), &at(7)).await;
+        let of_long = names_in(&dir.path().join(FOLDER)).pop().unwrap();
+        let of_long = dir.path().join(FOLDER).join(of_long);
+        fs::remove_file(&of_long).unwrap();
+        for pipe in [&pipe, &of_long] {
+            let made = std::process::Command::new("mkfifo").arg(pipe).status().unwrap();
+            assert!(made.success());
+        }
+        std::os::unix::fs::symlink(file_of(dir.path(), "0"), &link).unwrap();
+        fs::create_dir(&folder).unwrap();
+        // Not ours.
+        fs::create_dir(dir.path().join(FOLDER).join("aside")).unwrap();
+        let listed = store.list(&key("0").scope).await.unwrap();
+        assert_eq!(listed.len(), 5, "{listed:?}");
+        let (partition, stored) = &listed[0];
+        assert!(partition.as_str() == "0" && stored.is_ok(), "{listed:?}");
+        let root = dir.path().canonicalize().unwrap().join(FOLDER);
+        for (_, unreadable) in &listed[1..] {
+            let told = unreadable.as_ref().unwrap_err().to_string();
+            assert!(told.contains(&root.display().to_string()), "{told}");
+            assert!(told.contains("not a regular file"), "{told}");
+        }
+        assert!(store.load(&key("1")).await.is_err());
+    }
+
+    #[tokio::test]
     async fn an_unreadable_file_is_written_over_by_who_says_so() {
         let dir = tempfile::tempdir().unwrap();
         let store = open(dir.path());
@@ -376,7 +461,8 @@ mod files {
         let version = create(&store, &key("0"), &at(7)).await;
         let text = fs::read_to_string(file_of(dir.path(), "0")).unwrap();
         let edited = text.replace("\"sequence_number\": 7", "\"sequence_number\": 5");
-        fs::write(file_of(dir.path(), "0"), edited).unwrap();
+        let edited = edited.lines().filter(|line| !line.contains("checksum"));
+        fs::write(file_of(dir.path(), "0"), edited.collect::<Vec<_>>().join("\n")).unwrap();
         assert_conflict(store.store(&key("0"), &at(8), &Expected::Version(version)).await);
         assert_eq!(value(&store, &key("0")).await, at(5));
     }

@@ -13,6 +13,9 @@
 //! file, so an edit by hand is a change too. Others can read beside that process:
 //! [`FileCheckpointStore::open_read_only`].
 //!
+//! A file has a checksum of itself in its third line, so a flipped bit is noticed. A file without one is of an
+//! earlier release, or was edited by somebody who removed the line, and is taken as it is.
+//!
 //! Processes do not share a folder. Workers on several machines keep their checkpoints in Blob Storage.
 
 use std::collections::BTreeMap;
@@ -32,7 +35,9 @@ use super::{
     StoredCheckpoint, VersionToken,
 };
 use crate::checkpoint::host_of;
-use crate::durable_folder::{Access, DurableFolder, disk_error, escape, in_use, unescape};
+use crate::durable_folder::{
+    Access, DIGITS, DurableFolder, checksum, disk_error, escape, in_use, is_checksum, unescape,
+};
 use crate::error::{Error, ErrorClass};
 use crate::event::{ConsumerGroup, EntityName, Partition, PartitionId};
 
@@ -42,6 +47,10 @@ pub mod fuzzing;
 
 /// The layout of the files; a greater number is of a later release.
 const FORMAT: u32 = 1;
+
+/// What a file begins with, up to the digits of its checksum. They are of what is behind them. It is a line of its
+/// own, so that it can be removed by whoever edits the file.
+const UP_TO_CHECKSUM: &str = "{\n  \"format\": 1,\n  \"checksum\": \"";
 
 const SUFFIX: &str = ".json";
 
@@ -270,7 +279,10 @@ impl Shared {
         let id = match unescape(stem) {
             Some(name) => PartitionId::from(name),
             // A long name was cut: only the file's content knows it.
-            None => self.partition_in(folder, file).unwrap_or(stem.into()),
+            None => match self.partition_in(folder, file) {
+                Ok(id) => id.unwrap_or(stem.into()),
+                Err(error) => return Some((stem.into(), Err(error))),
+            },
         };
         let key = CheckpointKey { scope: scope.clone(), partition: id.clone() };
         if place(&key).1 != file {
@@ -286,10 +298,13 @@ impl Shared {
         }
     }
 
-    fn partition_in(&self, folder: &Path, file: &str) -> Option<PartitionId> {
-        let content = self.folder.read(folder, file).ok()??;
-        let record: Record = serde_json::from_slice(&content).ok()?;
-        Some(record.partition)
+    /// What a file says of its partition; `None` where it is gone, or says nothing.
+    fn partition_in(&self, folder: &Path, file: &str) -> Result<Option<PartitionId>, Error> {
+        let content = self.folder.read(folder, file).map_err(|error| {
+            disk_error(LIST, &self.folder.root().join(folder).join(file), error)
+        })?;
+        let record = content.and_then(|content| serde_json::from_slice::<Record>(&content).ok());
+        Ok(record.map(|record| record.partition))
     }
 
     /// The value under a key.
@@ -426,6 +441,23 @@ fn version(revision: u64, content: &[u8]) -> VersionToken {
     VersionToken(token)
 }
 
+/// The content of a file, with its checksum.
+fn sealed(content: &[u8]) -> Option<Vec<u8>> {
+    let (begin, _) = UP_TO_CHECKSUM.split_once("  \"checksum\"")?;
+    let rest = content.strip_prefix(begin.as_bytes())?;
+    let rest = [b"\",\n", rest].concat();
+    Some([UP_TO_CHECKSUM.as_bytes(), checksum(&[&rest]).as_bytes(), &rest].concat())
+}
+
+/// Whether the content of a file has the checksum that it names.
+fn is_whole(content: &[u8]) -> bool {
+    let rest = content.strip_prefix(UP_TO_CHECKSUM.as_bytes());
+    let Some((digits, rest)) = rest.and_then(|rest| rest.split_at_checked(DIGITS)) else {
+        return false;
+    };
+    std::str::from_utf8(digits).is_ok_and(|digits| is_checksum(digits, &[rest]))
+}
+
 /// A file. It names its key, so that a file moved to another place is found out.
 #[derive(Serialize, Deserialize)]
 struct Record {
@@ -452,13 +484,14 @@ impl Record {
     }
 
     fn to_json(&self, key: &CheckpointKey) -> Result<Vec<u8>, Error> {
-        let mut content = serde_json::to_vec_pretty(self).map_err(|error| {
+        let refused = || {
             Error::new(ErrorClass::Permanent, STORE, "it cannot be written as JSON")
                 .with_partition(&partition(key))
-                .with_source(error)
-        })?;
+        };
+        let content = serde_json::to_vec_pretty(self);
+        let mut content = content.map_err(|error| refused().with_source(error))?;
         content.push(b'\n');
-        Ok(content)
+        sealed(&content).ok_or_else(refused)
     }
 
     fn from_json(content: &[u8], key: &CheckpointKey) -> Result<Self, String> {
@@ -466,10 +499,19 @@ impl Record {
         #[derive(Deserialize)]
         struct Format {
             format: u32,
+            checksum: Option<String>,
         }
-        let Format { format } = serde_json::from_slice(content).map_err(|e| e.to_string())?;
+        let Format { format, checksum } =
+            serde_json::from_slice(content).map_err(|e| e.to_string())?;
         if format != FORMAT {
             return Err(format!("its format is {format}, and this release reads {FORMAT}"));
+        }
+        if checksum.is_some() && !is_whole(content) {
+            return Err(
+                "its checksum is wrong, so it is damaged, or was edited and still has its line \
+                        `checksum`"
+                    .to_owned(),
+            );
         }
         let record: Record = serde_json::from_slice(content).map_err(|e| e.to_string())?;
         let scope = &key.scope;

@@ -90,7 +90,12 @@ impl ContainerFailureStore {
 
     async fn read(&self, key: &FailureKey) -> Result<Option<StoredFailure>, Error> {
         let found = self.container.read_record(READ, &blob_name(READ, key)?).await?;
-        Ok(found.map(|(content, version)| StoredFailure { key: key.clone(), content, version }))
+        Ok(found.map(|(content, version)| StoredFailure {
+            key: key.clone(),
+            content,
+            version,
+            is_damaged: false,
+        }))
     }
 
     async fn list(

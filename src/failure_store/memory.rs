@@ -160,6 +160,7 @@ impl FailureStore for MemoryFailureStore {
                 key: stored.key.clone(),
                 content: stored.content.clone(),
                 version: stored.version.clone(),
+                is_damaged: false,
             }))
         }
         .boxed()

@@ -116,6 +116,9 @@ pub struct StoredFailure {
     pub content: Bytes,
     /// Its version.
     pub version: VersionToken,
+    /// Whether the store knows that the record is not what was put, for example by a checksum. Then
+    /// [`StoredFailure::record`] refuses it.
+    pub is_damaged: bool,
 }
 
 impl fmt::Debug for StoredFailure {
@@ -124,6 +127,7 @@ impl fmt::Debug for StoredFailure {
             .field("key", &format_args!("{}", self.key))
             .field("content_bytes", &self.content.len())
             .field("version", &self.version)
+            .field("is_damaged", &self.is_damaged)
             .finish()
     }
 }

@@ -83,7 +83,7 @@ impl StoredFailure {
     /// Reads the record.
     ///
     /// # Errors
-    /// `BadData` if it is damaged, of a later release, or of another event than its place says.
+    /// `BadData` if it is [damaged](Self::is_damaged), no record, of a later release, or of another event than its place says.
     pub fn record(&self) -> Result<DeadLetterRecord, Error> {
         let place = &self.key;
         let refused =
@@ -92,6 +92,11 @@ impl StoredFailure {
             FailureKind::Dead => "repair it, or delete it",
             FailureKind::Parked => "repair it, or delete it: its event is then not tried again",
         };
+        if self.is_damaged {
+            let message =
+                format!("the record {place} is damaged: it is not what was written; {advice}");
+            return Err(refused(message));
+        }
         let record = DeadLetterRecord::from_json(&self.content).map_err(|error| {
             refused(format!("the record {place} cannot be read; {advice}")).with_source(error)
         })?;

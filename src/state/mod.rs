@@ -15,6 +15,7 @@ pub mod byte_budget;
 pub mod call_pace;
 pub mod checkpoint_pace;
 pub mod delay_queue;
+pub mod disk_room;
 pub mod earlier_letters;
 pub mod fence;
 pub mod fetch_plan;

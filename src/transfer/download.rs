@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::along::Along;
 use super::host::host_lane;
 use super::http::Fetcher;
-pub use super::moving::ExistingFiles;
+pub use super::moving::{ExistingFiles, FullDisk};
 use super::moving::{Job, Mover, Named, Stored};
 use super::progress::Progress;
 use super::rates::Rates;
@@ -74,6 +74,13 @@ impl DownloadWorker {
     #[must_use]
     pub fn with_existing(mut self, existing: ExistingFiles) -> Self {
         self.mover.existing = existing;
+        self
+    }
+
+    /// Sets what happens where the disk of the files is full. Default: [`FullDisk::Stop`].
+    #[must_use]
+    pub fn with_full_disk(mut self, full: FullDisk) -> Self {
+        self.mover.set_full_disk(full);
         self
     }
 

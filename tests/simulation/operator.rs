@@ -144,6 +144,7 @@ impl World {
             key: key.clone(),
             content: entry.content.clone(),
             version: VersionToken(String::new()),
+            is_damaged: false,
         };
         let event = stored.record().and_then(|record| record.to_event()).expect("a record");
         let id = identity(&event);

@@ -25,6 +25,8 @@ pub(crate) enum Answer {
     Paced(Vec<u8>, u32),
     /// 200, and so many bytes that all are zero.
     Zeros(u64),
+    /// 200 without a length, and chunks for as long as somebody reads them.
+    Endless,
     /// 200 with the length of the whole, and the connection closed after the first half.
     Half(Vec<u8>),
     /// 200 and the first half; the rest once [`WebServer::release`] is called.
@@ -206,6 +208,15 @@ fn give(mut stream: TcpStream, answer: Answer, shared: &Shared) -> io::Result<()
                 left -= now;
             }
             Ok(())
+        }
+        Answer::Endless => {
+            write!(stream, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n{end}")?;
+            let part = vec![0; 64 * 1024];
+            loop {
+                write!(stream, "{:x}\r\n", part.len())?;
+                stream.write_all(&part)?;
+                stream.write_all(b"\r\n")?;
+            }
         }
         Answer::Half(body) => {
             write!(stream, "{}{end}", ok(body.len() as u64))?;

@@ -29,6 +29,9 @@ use command::{Ended, Folder, Running, longshore, start};
 /// Longer than a stall that passes, and shorter than one that does not.
 const READ_TIMEOUT: &str = "400ms";
 
+/// More than any file has that has an end.
+const MAX_BYTES: &str = "512KiB";
+
 /// How many files are moved.
 const FILES: &str = "LONGSHORE_ODD_FILES";
 
@@ -42,6 +45,8 @@ enum Odd {
     Even,
     /// No length, in chunks.
     Chunked,
+    /// No length, and no end.
+    Endless,
     /// No length, and the end of the connection is that of the file.
     ToTheEnd,
     Empty,
@@ -90,9 +95,10 @@ enum Odd {
 
 use Odd::*;
 
-const ALL_KINDS: [Odd; 26] = [
+const ALL_KINDS: [Odd; 27] = [
     Even,
     Chunked,
+    Endless,
     ToTheEnd,
     Empty,
     ResetsAndResumes,
@@ -123,6 +129,7 @@ impl Odd {
     /// Why it is a dead letter, where it is one.
     fn reason(self) -> Option<&'static str> {
         Some(match self {
+            Endless => "the body is longer than the 524288 bytes it may have",
             TruncatesAlways => "the body broke off after",
             RedirectsInside => "metadata service",
             RedirectsRound => "redirects",
@@ -281,6 +288,14 @@ fn answer(
             }
             bytes.extend_from_slice(b"0\r\n\r\n");
             bytes
+        }
+        Endless => {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").ok()?;
+            loop {
+                stream.write_all(format!("{all:x}\r\n").as_bytes()).ok()?;
+                stream.write_all(&body).ok()?;
+                stream.write_all(b"\r\n").ok()?;
+            }
         }
         ToTheEnd => {
             stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n").ok()?;
@@ -448,6 +463,7 @@ fn every_file_ends_right_or_as_a_dead_letter_with_the_true_reason() {
     let begun = Instant::now();
     let mut command = folder.transfer();
     command.args(["--allow-private", "--concurrency", "40", "--read-timeout", READ_TIMEOUT]);
+    command.args(["--max-bytes", MAX_BYTES]);
     let ended = start(&mut command).end_within(MOST_TIME).expect_code(3);
     let (files, seconds) = (mix.files, begun.elapsed().as_secs_f64());
     println!("{files} files in {seconds:.1} s: {}", ended.report());
@@ -467,6 +483,7 @@ fn into(container: &Container) -> (Folder, impl Fn(&Mix) -> Running + use<>) {
         command.args(["--urls", "list", "--state", "files.longshore", "--report", "json"]);
         command.args(["--allow-private", "--read-timeout", READ_TIMEOUT, "--existing", "replace"]);
         command.args(["--concurrency", "40", "--transfer-budget", "5242880"]);
+        command.args(["--max-bytes", MAX_BYTES]);
         start(&mut command)
     };
     (folder, begin)

@@ -132,6 +132,66 @@ fn a_pipe_or_a_link_where_the_state_has_a_file_is_said_at_once() {
     folder.run().expect_code(0);
 }
 
+/// What may stand in the place of a file.
+const IN_THE_WAY: [&str; 3] = ["pipe", "link", "folder"];
+
+/// Puts it there.
+fn put_in_the_way(kind: &str, path: &Path) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    match kind {
+        "pipe" => make_pipe(path),
+        "link" => std::os::unix::fs::symlink("/dev/zero", path).unwrap(),
+        _ => fs::create_dir(path).unwrap(),
+    }
+}
+
+#[test]
+fn what_is_no_file_in_the_place_of_a_record_is_listed_as_unreadable() {
+    const BUCKET: &str = "ns.example/orders/1700000000123/%24default/0/0000000000000000000";
+    for kind in IN_THE_WAY {
+        let dir = tempfile::tempdir().unwrap();
+        let run = |arguments: &[&str]| {
+            let mut command = open_to_all(arguments, dir.path());
+            command.env("LONGSHORE_CHECKPOINT_FOLDER", "checkpoints");
+            command.env("LONGSHORE_FAILURES", "failures");
+            let string = "Endpoint=sb://ns.example/;SharedAccessKeyName=k;SharedAccessKey=YQ==;\
+                          EntityPath=orders";
+            command.env("EVENTHUB_CONNECTION_STRING", string);
+            start(&mut command).end_within(Duration::from_secs(20))
+        };
+        let root = dir.path().canonicalize().unwrap();
+        let expect_said = |arguments: &[&str], path: &Path| {
+            let ended = run(arguments).expect_code(3);
+            let said = format!("{} {}", ended.words(), ended.stderr);
+            let path = path.display().to_string();
+            assert!(said.contains(&path), "{kind}: {arguments:?}: {said}");
+            assert!(said.contains("not a regular file"), "{kind}: {arguments:?}: {said}");
+            for wrong in ["there are no", "the oldest event"] {
+                assert!(!said.contains(wrong), "{kind}: {arguments:?}: {said}");
+            }
+        };
+        for (place, command) in [("dead", "dead-letters"), ("parked", "parked")] {
+            let path = root.join("failures").join(place).join(BUCKET);
+            let path = path.join("0000000000000000007.json");
+            put_in_the_way(kind, &path);
+            // Not ours.
+            put_in_the_way(kind, &path.with_extension("txt"));
+            expect_said(&[command, "list"], &path);
+            if command == "dead-letters" {
+                expect_said(&[command, "group"], &path);
+                expect_said(&[command, "export"], &path);
+            }
+        }
+        let path = root.join("checkpoints/ns.example/orders/%24default/0.json");
+        put_in_the_way(kind, &path);
+        put_in_the_way(kind, &path.with_extension("txt"));
+        expect_said(&["checkpoints", "list", "--offline", "--report", "json"], &path);
+        expect_said(&["checkpoints", "export"], &path);
+        let listed = run(&["checkpoints", "list", "--offline"]).expect_code(3).words();
+        assert!(!listed.contains("oldest event"), "{listed}");
+    }
+}
+
 #[test]
 fn who_waits_for_a_pipe_is_stopped_by_a_signal() {
     let folder = Folder::new();

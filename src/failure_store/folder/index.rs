@@ -11,13 +11,10 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use super::head::Head;
-use crate::durable_folder::{DurableFolder, FolderLock};
+use crate::durable_folder::{DurableFolder, FolderLock, checksum, is_checksum};
 use crate::failure_store::VersionToken;
 
 const FILE: &str = ".index";
-
-/// Ends a line that is whole.
-const END: &str = ".";
 
 /// It begins anew when it is larger: most of its lines are then of files that are gone.
 const MAX_BYTES: u64 = 24 * 1024 * 1024;
@@ -60,8 +57,10 @@ impl<'a> Index<'a> {
         // The last line of a file counts.
         let mut lines = BTreeMap::new();
         for line in content.lines() {
-            if let Some((file, rest)) = line.split_once(' ')
+            if let Some((known, digits)) = line.rsplit_once(' ')
+                && let Some((file, rest)) = known.split_once(' ')
                 && wanted.contains(file)
+                && is_checksum(digits, &[known.as_bytes()])
             {
                 lines.insert(file, rest);
             }
@@ -79,10 +78,9 @@ impl<'a> Index<'a> {
         let mut text = String::new();
         for (file, Stamp { file: number, modified_nanos, bytes }, head) in lines {
             let Head { line, version: VersionToken(version) } = head;
+            let known = format!("{file} {number} {modified_nanos} {bytes} {version} {line}");
             // Each begins with the end of the one before it, which may be torn.
-            text.push_str(&format!(
-                "\n{file} {number} {modified_nanos} {bytes} {version} {line} {END}"
-            ));
+            text.push_str(&format!("\n{known} {}", checksum(&[known.as_bytes()])));
         }
         let _ = self.try_append(lock, &text);
     }
@@ -100,7 +98,7 @@ fn read_line(rest: &str) -> Option<(Stamp, Head)> {
     let bytes = next()?.parse().ok()?;
     let version = VersionToken(next()?.to_owned());
     let line = next()?.to_owned();
-    let is_whole = next()? == END && next().is_none();
+    let is_whole = next().is_none();
     is_whole.then_some((Stamp { file, modified_nanos, bytes }, Head { line, version }))
 }
 

@@ -1,7 +1,8 @@
 //! Failures in a folder, which processes may share. Each is a file:
 //! `dead/{namespace}/{hub}/{incarnation}/{group}/{partition}/{number / 16384}/{number}.json`.
 //!
-//! A file is two JSON values: a line with what a listing shows, and the record. It is durable when the put
+//! A file is two JSON values: a line with what a listing shows, and the record, each with a checksum, so a flipped bit
+//! is noticed. It is durable when the put
 //! returns, and whole: if the process is killed at any moment, the folder holds the old value or the new one. A
 //! process that compares and replaces holds the lock of the folder of some thousand numbers, so a million failures
 //! are listed a folder at a time. Each folder has an index of such lines, so a listing opens only the files that
@@ -18,7 +19,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::task::spawn_blocking;
 
-use self::head::Head;
+use self::head::{Content, Head};
 use self::index::{Index, Stamp};
 use super::key::{number_of, number_text, numbers_of_digits};
 use super::{
@@ -140,7 +141,7 @@ impl Files {
         let staged = self.0.stage(&head.before(&entry.content)?).map_err(failed)?;
         let lock = self.0.lock_folder(&folder).map_err(failed)?;
         let found = self.0.read(&folder, &file).map_err(failed)?;
-        if !expected.is_met_by(found.map(|content| Head::of(&content).0).as_ref()) {
+        if !expected.is_met_by(found.map(|content| Content::of(&content).version).as_ref()) {
             return Err(StoreError::Conflict);
         }
         let metadata = self.0.place(staged, &folder, &file).map_err(failed)?;
@@ -156,9 +157,9 @@ impl Files {
         let content = self.0.read(&folder, &file);
         let content = content.map_err(|error| self.0.error(READ, &folder.join(&file), error))?;
         Ok(content.map(|content| {
-            let (version, head_bytes) = Head::of(&content);
-            let content = Bytes::from(content).slice(head_bytes..);
-            StoredFailure { key: key.clone(), content, version }
+            let Content { version, record_at, is_damaged } = Content::of(&content);
+            let content = Bytes::from(content).slice(record_at..);
+            StoredFailure { key: key.clone(), content, version, is_damaged }
         }))
     }
 
@@ -172,7 +173,7 @@ impl Files {
         let lock = self.0.lock_folder(&folder).map_err(failed)?;
         let found = self.0.read(&folder, &file).map_err(failed)?;
         if let Some(content) = found {
-            if Head::of(&content).0 != *version {
+            if Content::of(&content).version != *version {
                 return Err(StoreError::Conflict);
             }
             self.0.remove(&folder, &file).map_err(failed)?;
@@ -245,7 +246,7 @@ impl Files {
         let content =
             self.0.read(folder, file).map_err(|error| self.0.error(LIST, &path, error))?;
         content
-            .map(|content| Head::read(&content).map_err(|fault| self.unreadable(&path, &fault)))
+            .map(|content| Head::read(&content).map_err(|fault| self.unreadable(&path, fault)))
             .transpose()
     }
 

@@ -1,10 +1,12 @@
 //! A file on its way into the store: what of it is there, and its sums so far.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use serde_json::json;
 
+use super::room::is_full;
 use crate::blob_store::sums::Summing;
 use crate::blob_store::{
     AskedMd5, BlobCopier, BlobError, BlobName, BlobStore, BlobWriter, BlockWriter, Commit,
@@ -30,6 +32,7 @@ pub(super) struct Arriving {
     pub(super) said: Option<Said>,
     /// The service of the store does not copy it.
     pub(super) is_fetched: bool,
+    found_full: bool,
     writing: Writing,
 }
 
@@ -49,11 +52,24 @@ pub(super) struct InBlocks {
     pub(super) version: FileVersion,
     pub(super) writer: Box<dyn BlockWriter>,
     plan: Mutex<BlockPlan>,
+    found_full: AtomicBool,
 }
 
 impl InBlocks {
+    fn new(version: FileVersion, writer: Box<dyn BlockWriter>, plan: BlockPlan) -> Self {
+        Self { version, writer, plan: Mutex::new(plan), found_full: AtomicBool::new(false) }
+    }
+
     pub(super) fn plan(&self) -> MutexGuard<'_, BlockPlan> {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) async fn write_at(&self, at: u64, parts: Vec<Bytes>) -> Result<(), BlobError> {
+        let written = self.writer.write_at(at, parts).await;
+        if written.as_ref().is_err_and(is_full) {
+            self.found_full.store(true, Ordering::Relaxed);
+        }
+        written
     }
 }
 
@@ -66,7 +82,8 @@ impl Arriving {
         hashes: Hashes,
     ) -> Result<(), BlobError> {
         self.throw_away().await;
-        let writer = store.open(name, self.plan.total()).await?;
+        let opened = store.open(name, self.plan.total()).await;
+        let writer = self.noted(opened)?;
         let summing = Summing::new(hashes.sha256);
         let summing = match hashes.md5 {
             AskedMd5::No => summing,
@@ -92,10 +109,10 @@ impl Arriving {
         let made = MadeOf::new(source, &text, version.total, blocks.block_bytes)
             .with_sha256(hashes.sha256)
             .with_md5(hashes.md5);
-        let opened = store.open_blocks(name, &made).await?;
-        let Some(OpenBlocks { writer, there }) = opened else { return Ok(false) };
-        let plan = Mutex::new(BlockPlan::new(version.total, blocks).with_there(there));
-        self.writing = Writing::InBlocks(InBlocks { version, writer, plan });
+        let opened = store.open_blocks(name, &made).await;
+        let Some(OpenBlocks { writer, there }) = self.noted(opened)? else { return Ok(false) };
+        let plan = BlockPlan::new(version.total, blocks).with_there(there);
+        self.writing = Writing::InBlocks(InBlocks::new(version, writer, plan));
         Ok(true)
     }
 
@@ -111,8 +128,8 @@ impl Arriving {
         let LeftBlocks { writer, bytes, version, there } = left;
         match version_of(&version, bytes) {
             Some(version) => {
-                let plan = Mutex::new(BlockPlan::new(bytes, blocks).with_there(there));
-                self.writing = Writing::InBlocks(InBlocks { version, writer, plan });
+                let plan = BlockPlan::new(bytes, blocks).with_there(there);
+                self.writing = Writing::InBlocks(InBlocks::new(version, writer, plan));
             }
             None => writer.abort().await,
         }
@@ -169,11 +186,24 @@ impl Arriving {
         match &mut self.writing {
             Writing::InOrder(writer, summing) => {
                 summing.update(&part);
-                writer.write(part).await
+                let written = writer.write(part).await;
+                self.noted(written)
             }
             // Each body that begins has opened one.
             Writing::NotBegun | Writing::InBlocks(_) | Writing::Copied(..) => Err(not_open()),
         }
+    }
+
+    /// Notes of a call of the store whether the disk had no room.
+    fn noted<T>(&mut self, called: Result<T, BlobError>) -> Result<T, BlobError> {
+        self.found_full |= called.as_ref().is_err_and(is_full);
+        called
+    }
+
+    /// Whether the disk had no room for it.
+    pub(super) fn found_full(&self) -> bool {
+        let blocks = self.in_blocks();
+        self.found_full || blocks.is_some_and(|blocks| blocks.found_full.load(Ordering::Relaxed))
     }
 
     /// Bytes that are there.

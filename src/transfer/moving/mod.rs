@@ -12,7 +12,8 @@
 //! comes in blocks, once what came of it is written; what comes in its order goes on to its end.
 //!
 //! A file that is wrong becomes a dead letter; a network that fails is retried; a store that cannot be
-//! used stops the consumer, because every other task would fail alike. A body is never held whole, but
+//! used stops the consumer, because every other task would fail alike; unless the disk is full, and it is
+//! chosen ([`FullDisk`]) that a file that does not fit is passed over. A body is never held whole, but
 //! for small ones: memory per file is a chunk of the network and a chunk of the store.
 
 mod arriving;
@@ -23,6 +24,7 @@ mod job;
 mod kept;
 mod net;
 mod receiving;
+mod room;
 mod side_by_side;
 
 use std::sync::Arc;
@@ -39,6 +41,8 @@ pub(super) use self::job::{Job, Named};
 use self::kept::{Kept, TaskId};
 use self::net::{Net, Stopped, put_back};
 use self::receiving::Receiving;
+pub use self::room::FullDisk;
+use self::room::{Files, is_full};
 use super::connections::Connections;
 use super::progress::Progress;
 use super::rates::Rates;
@@ -76,6 +80,7 @@ pub(super) struct Mover {
     refusals: Refusals,
     pub(super) connections: Connections,
     kept: Kept,
+    room: Files,
     clock: Arc<dyn Clock>,
 }
 
@@ -104,6 +109,7 @@ impl Mover {
             refusals: Refusals::default(),
             connections: Connections::new(limits.connections, None),
             kept: Kept::default(),
+            room: Files::default(),
             clock: Arc::new(SystemClock),
         }
     }
@@ -174,6 +180,10 @@ impl Mover {
         deferred
     }
 
+    pub(super) fn set_full_disk(&mut self, choice: FullDisk) {
+        self.room.choice = choice;
+    }
+
     fn net<'a>(&'a self, stop: &'a CancellationToken) -> Net<'a> {
         Net {
             rates: &self.rates,
@@ -207,7 +217,8 @@ impl Mover {
         let mut arriving = self.kept.take(&id).unwrap_or_default();
         let (net, store, source) = (self.net(context.handing_off()), &*self.store, names.source());
         let service = (self.copy == CopyBy::Service).then_some(&self.refusals);
-        let receiving = Receiving { net, store, job, source, host: &host, service };
+        let room = self.room.begin();
+        let receiving = Receiving { net, store, job, source, host: &host, service, room: &room };
         match receiving.all_of(&mut arriving).await {
             Ok((bytes, sums)) => {
                 let said = match arriving.said.take() {
@@ -217,7 +228,11 @@ impl Mover {
                 let note = names.note(bytes, sums.with_md5(None));
                 let commit = Commit::new(note).with_expected(expected);
                 let commit = job.along.added_to(commit, said);
-                arriving.commit(commit).await.map_err(store_failed)?;
+                if let Err(error) = arriving.commit(commit).await {
+                    let (found_full, outcome) = (is_full(&error), store_failed(error));
+                    return Err(if found_full { room.without_room(outcome) } else { outcome });
+                }
+                room.on_stored();
                 self.progress.on_file(bytes);
                 Ok((bytes, sums))
             }
@@ -233,8 +248,9 @@ impl Mover {
                 Err(outcome)
             }
             Err(Stopped::Broke(outcome) | Stopped::Ends(outcome)) => {
+                let found_full = arriving.found_full();
                 arriving.abort().await;
-                Err(outcome)
+                Err(if found_full { room.without_room(outcome) } else { outcome })
             }
         }
     }

@@ -13,6 +13,7 @@ use super::by_service::{ByService, Copied, Refusals};
 use super::checks::{check_along, check_length, check_rate, verified, wrong_length};
 use super::job::Job;
 use super::net::{First, Net, Stopped, put_back};
+use super::room;
 use super::side_by_side::{NotThere, SideBySide};
 use crate::blob_store::{AskedMd5, BlobStore, Sums};
 use crate::outcome::{Failure, Outcome};
@@ -34,6 +35,8 @@ pub(super) struct Receiving<'a> {
     pub(super) host: &'a str,
     /// Where the service of the store is to copy large files: the hosts that it does not read from.
     pub(super) service: Option<&'a Refusals>,
+    /// What it takes of the disk.
+    pub(super) room: &'a room::File<'a>,
 }
 
 /// How fast the bodies of one attempt came so far.
@@ -118,6 +121,7 @@ impl Receiving<'_> {
                         }
                         continue;
                     }
+                    self.room.on_bytes(arriving.plan.total().unwrap_or(0));
                     let hashes = self.hashes(arriving);
                     let begun = arriving.begin_anew(self.store, job.path, hashes);
                     begun.await.map_err(store_failed)?;
@@ -227,6 +231,7 @@ impl Receiving<'_> {
     async fn in_blocks(&self, blocks: &InBlocks, first: Option<First<'_>>) -> Result<(), NotThere> {
         let Self { net, job, host, .. } = *self;
         let (received, total) = (blocks.plan().received(), Some(blocks.version.total));
+        self.room.on_bytes(blocks.version.total);
         let large = net.progress.on_body(job.path.as_str(), received, total);
         SideBySide { net, job, host, blocks, large }.run(first).await
     }
@@ -267,6 +272,7 @@ impl Receiving<'_> {
                 arriving.write(part).await.map_err(store_failed)?;
             }
             arriving.plan.on_bytes(bytes);
+            self.room.on_bytes(arriving.plan.received());
             if let Some(large) = &large {
                 large.on_bytes(arriving.plan.received());
             }

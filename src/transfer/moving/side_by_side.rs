@@ -348,7 +348,7 @@ impl<'a> SideBySide<'a> {
             return Ok(());
         }
         let at = self.blocks.plan().left(stream).start;
-        self.blocks.writer.write_at(at, parts).await.map_err(store_failed)?;
+        self.blocks.write_at(at, parts).await.map_err(store_failed)?;
         self.blocks.plan().on_bytes(stream, bytes);
         if let Some(large) = &self.large {
             large.on_bytes(self.received());

@@ -104,8 +104,16 @@ async fn fetched(mover: &Mover, pause: Duration) -> Result<u64, Outcome> {
     let mut meter = mover.rates.meter("example.com".into());
     let stop = CancellationToken::new();
     let (net, host) = (mover.net(&stop), "example.com");
-    let receiving =
-        Receiving { net, store: &Nowhere, job: &job, source: &[0; 16], host, service: None };
+    let room = mover.room.begin();
+    let receiving = Receiving {
+        net,
+        store: &Nowhere,
+        job: &job,
+        source: &[0; 16],
+        host,
+        service: None,
+        room: &room,
+    };
     match receiving.copy(body, &mut arriving, &mut meter, &Pace::default()).await {
         Ok(()) => Ok(arriving.plan.received()),
         Err(Stopped::Broke(outcome) | Stopped::Ends(outcome)) => Err(outcome),
@@ -250,6 +258,7 @@ async fn a_store_without_memory_for_more_blocks_is_not_asked_over_and_over() {
         named: Named::Blob("a"),
     };
     let stop = CancellationToken::new();
+    let room = mover.room.begin();
     let receiving = Receiving {
         net: mover.net(&stop),
         store: &poor,
@@ -257,6 +266,7 @@ async fn a_store_without_memory_for_more_blocks_is_not_asked_over_and_over() {
         source: &[0; 16],
         host: "",
         service: None,
+        room: &room,
     };
     let mut arriving = Arriving::default();
     let _connection = mover.connections.of_file("");

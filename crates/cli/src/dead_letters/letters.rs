@@ -35,6 +35,8 @@ impl Looked {
         let (one, all) = (noun(kind), titled(kind));
         if self.matching == 0 {
             match self.letters {
+                // There may be some.
+                0 if self.unreadable > 0 => {}
                 0 => tell(format_args!("there are no {all} in {place}")),
                 letters => {
                     tell(format_args!("no {one} matches, of {} in {place}", counted(letters, one)));

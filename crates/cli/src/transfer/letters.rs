@@ -9,6 +9,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::task::spawn_blocking;
 
+use super::full_disk;
 use super::line::Key;
 use super::queue::{LINE, LIST};
 use crate::CommandError;
@@ -166,7 +167,7 @@ pub(super) fn place(event: &Event) -> &str {
 impl DeadLetterSink for Letters {
     fn write<'a>(&'a self, letter: &'a DeadLetter) -> BoxFuture<'a, Result<(), Error>> {
         async move {
-            self.sink.write(letter).await?;
+            full_disk::patiently(|| self.sink.write(letter), full_disk::is_by_full_disk).await?;
             // The new one stands for it.
             let line = letter.event.message_id().and_then(|id| Key::parse(&id));
             let before = self.lock().take(line.as_ref(), None);

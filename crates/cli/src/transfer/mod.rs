@@ -7,6 +7,7 @@
 mod along;
 mod dry_run;
 mod files;
+mod full_disk;
 mod ledger;
 mod letters;
 mod line;
@@ -38,7 +39,7 @@ use super::{CommandError, Ending, ReportFormat, TransferArgs, little_memory};
 use longshore::checkpoint_store::memory::MemoryCheckpointStore;
 use longshore::producer::EntityProducer;
 use longshore::producer::results::{MAX_RESULT_BYTES, MAX_RESULTS};
-use longshore::transfer::download::DownloadWorker;
+use longshore::transfer::download::{DownloadWorker, FullDisk};
 use longshore::transfer::progress::Progress;
 use longshore::transfer::rates::Rates;
 use longshore::transfer::url_policy::{PrivateAddresses, Schemes, UrlPolicy};
@@ -146,6 +147,7 @@ async fn transfer(args: TransferArgs, report: &mut Report) -> Result<Ending, Com
         .with_result_room(MAX_RESULTS.max(args.pace.concurrency), MAX_RESULT_BYTES)
         .with_rates(Arc::new(Rates::new(args.limits.rates())?))
         .with_existing(args.existing.into())
+        .with_full_disk(FullDisk::PassOver)
         .with_along(along)
         .with_copy(copy);
     let (progress, waiting) = (download.progress(), Arc::new(Waiting::default()));

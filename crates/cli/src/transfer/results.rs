@@ -17,6 +17,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::files::Files;
+use super::full_disk;
 use super::ledger::{Results, ResultsBuilder};
 use super::line::Key;
 use crate::CommandError;
@@ -131,13 +132,17 @@ impl ResultsFile {
                 }
             }
         }
-        let shared = Arc::clone(&self.shared);
-        let written = spawn_blocking(move || {
-            // Their names are on the disk before anything says that they are there.
-            shared.files.flush().map_err(io::Error::other)?;
-            shared.append(lines.as_bytes())
-        });
-        let written = written.await.unwrap_or_else(|gone| Err(io::Error::other(gone)));
+        let lines: Arc<str> = lines.into();
+        let write = || {
+            let (shared, lines) = (Arc::clone(&self.shared), Arc::clone(&lines));
+            let written = spawn_blocking(move || {
+                // Their names are on the disk before anything says that they are there.
+                shared.files.flush().map_err(io::Error::other)?;
+                shared.append(lines.as_bytes())
+            });
+            async move { written.await.unwrap_or_else(|gone| Err(io::Error::other(gone))) }
+        };
+        let written = full_disk::patiently(write, full_disk::is_full).await;
         written.map_err(|error| {
             // Whatever failed ends the run: what was fetched behind it would be fetched for nothing.
             let why = format!(

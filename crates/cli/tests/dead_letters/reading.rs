@@ -163,12 +163,27 @@ async fn a_record_that_is_damaged_is_named_and_can_be_purged() {
     fs::write(&file, &content[..content.len() * 2 / 3]).unwrap();
     assert_eq!(ids(&stage.report(&["list"]).await).len(), 7);
     let shown = stage.run(&["show", "orders/0#3"]).await.expect_code(1);
-    shown.expect_said("/3 cannot be read; repair it, or delete it");
+    shown.expect_said("/3 is damaged: it is not what was written; repair it, or delete it");
     let exported = stage.run(&["export"]).await.expect_code(3);
     assert_eq!(exported.stdout.lines().count(), 6);
     let purged = stage.report(&["purge", "--id", "orders/0#3"]).await;
     assert_eq!(purged["deleted"], 1);
     stage.run(&["export"]).await.expect_code(0);
+    // One bit of the body: it is still a record.
+    let mut flipped = content;
+    let body = flipped.windows(11).position(|part| part == b"\"body_text\"").unwrap();
+    flipped[body + 14] ^= 1;
+    fs::write(&file, &flipped).unwrap();
+    for command in [&["show", "orders/0#3"][..], &["export"]] {
+        let said = stage.run(command).await;
+        assert!(said.code != Some(0), "{said:?}");
+        assert!(!said.stdout.contains("/0/3"), "{said:?}");
+        said.expect_said("/3 is damaged: it is not what was written");
+    }
+    let replay = ["replay", "--offline", "--id", "orders/0#3", "--report", "json"];
+    let replayed = stage.run(&replay).await.expect_code(3);
+    assert_eq!((replayed.figure("done"), replayed.figure("skipped")), (0, 1));
+    assert!(replayed.words().contains("is damaged: it is not what was written"), "{replayed:?}");
     fs::write(&file, "not ours").unwrap();
     let listed = stage.run(&["list"]).await.expect_code(3);
     listed.expect_said("0000000000000000003.json is no failure");

@@ -9,14 +9,20 @@ use std::time::{Duration, Instant};
 
 use crate::command::{Ended, Folder, files_below, longshore, start};
 use crate::namespaces::unshare;
-use crate::web::WebServer;
+use crate::web::{Answer, WebServer};
 
 /// A stop is not a matter of patience.
 const PROMPT: Duration = Duration::from_secs(15);
 
 /// Runs on the full disk and on the grown one; `arguments` name the disk.
 fn run_twice(folder: &Folder, arguments: &[&str]) -> (Ended, Ended, Duration) {
+    run_twice_on("1m", folder, arguments)
+}
+
+/// The same on a disk of this size.
+fn run_twice_on(size: &str, folder: &Folder, arguments: &[&str]) -> (Ended, Ended, Duration) {
     let mut command = unshare();
+    command.env("SMALL_DISK", size);
     command.arg("sh").arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/transfer/small_disk.sh"));
     command.arg(folder.path("disk")).arg(folder.path("out"));
     command.arg(longshore().get_program()).args(["transfer", "--urls", "list", "--allow-private"]);
@@ -65,6 +71,44 @@ fn a_full_target_stops_the_run_and_a_grown_one_finishes_it() {
     assert!(
         files_below(&folder.path("state/dead-letters")).iter().all(|name| !name.ends_with(".json"))
     );
+}
+
+#[test]
+fn a_body_that_fills_the_disk_is_passed_over_and_what_fits_arrives() {
+    // The state is on that disk, or is not.
+    for state in [None, Some("state")] {
+        let web = WebServer::start();
+        let folder = Folder::new();
+        web.answer("endless.bin", [Answer::Endless]);
+        let names: Vec<String> = (0..30).map(|number| format!("{number:02}.txt")).collect();
+        for name in &names {
+            web.serve(name, b"abc");
+        }
+        let endless = std::iter::once("endless.bin").map(|name| web.url(name));
+        folder.list(endless.chain(names.iter().map(|name| web.url(name))));
+        let state = state.map(|state| ["--state", state]);
+        let arguments = [&["--to", "disk/files"][..], state.as_ref().map_or(&[], |it| it)].concat();
+        let (full, grown, took) = run_twice_on("8m", &folder, &arguments);
+        assert!(took < 2 * PROMPT, "{took:?}");
+        let full = full.expect_code(3).expect_said("failed: list:1: task ");
+        let full = full.expect_said("the disk that holds ").expect_said("is full; free space");
+        let counts = |ended: &Ended| ["files", "failed", "dead_letters"].map(|of| ended.figure(of));
+        assert_eq!(counts(&full), [30, 1, 1], "{full:?}");
+        let there = files_below(&folder.path("out/full.disk/files"));
+        assert_eq!(
+            there.into_iter().collect::<Vec<_>>(),
+            names,
+            "nothing is left of the endless one"
+        );
+        // It is tried again, as every task that failed.
+        let grown = grown.expect_code(3);
+        assert_eq!((grown.figure("skipped"), counts(&grown)), (30, [0, 1, 1]), "{grown:?}");
+        assert_eq!(web.requests("endless.bin"), 2);
+        for name in &names {
+            let arrived = fs::read(folder.path("out/grown.disk/files").join(name)).unwrap();
+            assert_eq!(arrived, b"abc", "{name}");
+        }
+    }
 }
 
 #[test]

@@ -34,6 +34,34 @@ fn a_host_gets_its_connections_and_leaves_the_other_slots_to_others() {
 }
 
 #[test]
+fn a_body_without_a_length_ends_at_the_most_bytes_a_file_may_have() {
+    let web = WebServer::start();
+    web.answer("endless.bin", [Answer::Endless]);
+    web.serve("just.bin", vec![7; 1 << 20]);
+    web.serve("beyond.bin", vec![7; (1 << 20) + 1]);
+    let folder = Folder::new();
+    folder.list(["endless.bin", "just.bin", "beyond.bin"].map(|name| web.url(name)));
+    let mut command = folder.transfer();
+    command.args(["--allow-private", "--max-bytes", "1MiB"]);
+    let ended = start(&mut command).end_within(PROMPT).expect_code(3);
+    assert_eq!((ended.figure("files"), ended.figure("dead_letters")), (1, 2));
+    let letters = folder.dead_letters();
+    let said = |name: &str| {
+        let url = web.url(name);
+        let mut messages = letters.iter().map(|letter| letter.error.message.clone());
+        messages.find(|message| message.contains(&url)).unwrap_or_else(|| panic!("{letters:?}"))
+    };
+    let reason = said("endless.bin");
+    let expected = ": the body is longer than the 1048576 bytes it may have";
+    assert!(reason.ends_with(expected), "{reason}");
+    let reason = said("beyond.bin");
+    assert!(reason.contains("1048577") && reason.contains("1048576"), "{reason}");
+    assert_eq!(folder.files().into_iter().collect::<Vec<_>>(), ["just.bin"]);
+    // It broke off there, and did not ask again.
+    assert_eq!(web.requests("endless.bin"), 1);
+}
+
+#[test]
 fn bytes_and_requests_are_read_and_made_at_their_rates() {
     let web = WebServer::start();
     let names: Vec<String> = (0..6).map(|number| format!("{number}.bin")).collect();
