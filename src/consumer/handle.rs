@@ -33,8 +33,9 @@ use crate::lanes::{Lane, LaneSnapshot};
 ///     let signal = shutdown_signal();
 ///     tokio::pin!(signal);
 ///     let mut looks = tokio::time::interval(Duration::from_secs(1));
-///     while !consumer.has_ended() {
+///     loop {
 ///         tokio::select! {
+///             () = consumer.ended() => break,
 ///             () = &mut signal => break,
 ///             // For a probe that looks for a file. An endpoint can do the same with a watch channel.
 ///             _ = looks.tick() => match consumer.is_ready() {
