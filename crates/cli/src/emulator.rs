@@ -9,6 +9,7 @@ use std::str::FromStr;
 use clap::Args;
 use serde_json::json;
 
+use super::temporary;
 use super::terminal::tell;
 use super::{CommandError, Ending, ReportFormat};
 use longshore_emulator::{Emulator, EmulatorBuilder, EmulatorError, HubOptions, validate_hub};
@@ -104,7 +105,7 @@ pub(super) async fn run(args: EmulatorArgs) -> Result<Ending, CommandError> {
     let mut stopped = pin!(stop_signal()?);
     // An authority that is not kept still needs a file, which clients can be told of.
     let temporary = match (&args.cert_dir, args.tls_port.or(args.wss_port)) {
-        (None, Some(_)) => Some(tempfile::tempdir().map_err(|error| {
+        (None, Some(_)) => Some(temporary::folder().map_err(|error| {
             CommandError::caused("cannot make a temporary folder for certificates", &error)
         })?),
         _ => None,

@@ -32,6 +32,7 @@ mod service;
 mod signals;
 mod table;
 mod tail;
+mod temporary;
 mod terminal;
 mod test;
 mod transfer;

@@ -8,13 +8,17 @@ mod command;
 #[path = "../../../tests/web/mod.rs"]
 mod web;
 
-use std::fs;
+use std::collections::BTreeSet;
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
-use command::{Folder, start};
+use command::{Ended, Folder, LIMIT, Running, files_below, start};
+use longshore::private_file;
+use longshore::timestamp::rfc3339;
 use longshore_emulator::Emulator;
 use web::WebServer;
 
@@ -84,6 +88,17 @@ fn the_data_and_the_certificates_of_a_broker_are_private() {
     // A certificate is there to be handed out.
     fs::remove_file(dir.path().join("certs/ca.pem")).unwrap();
     expect_private(&dir.path().join("certs"));
+    // Those that are not kept.
+    let temporary = dir.path().join("temporary");
+    private_file::create_folder(&temporary).unwrap();
+    let arguments = ["emulator", "--hub", "orders:1", "--port", "0", "--tls-port", "0"];
+    let running = start(open_to_all(&arguments, dir.path()).env("TMPDIR", &temporary));
+    running.wait_until_said("tokens are not checked");
+    let authority = files_below(&temporary).into_iter().find(|name| name.ends_with("ca.pem"));
+    fs::remove_file(temporary.join(authority.unwrap())).unwrap();
+    expect_private(&temporary);
+    running.interrupt();
+    running.end().expect_code(0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -101,6 +116,200 @@ async fn checkpoints_and_what_is_exported_of_them_are_private() {
     run(&["checkpoints", "export", "--to", "kept.jsonl"]);
     expect_private(&dir.path().join("checkpoints"));
     expect_private(&dir.path().join("kept.jsonl"));
+    emulator.shutdown().await.unwrap();
+}
+
+/// Commands that another test here holds to their modes, and which.
+const HELD_ELSEWHERE: [(&str, &str); 2] = [
+    ("transfer", "the_state_of_a_transfer_is_private"),
+    ("emulator", "the_data_and_the_certificates_of_a_broker_are_private"),
+];
+
+/// The commands that a help names, those below others too: "dead-letters list".
+fn commands_of(above: &[&str]) -> BTreeSet<String> {
+    let help = Command::new(env!("CARGO_BIN_EXE_longshore")).args(above).arg("--help").output();
+    let help = String::from_utf8(help.unwrap().stdout).unwrap();
+    let Some((_, commands)) = help.split_once("\nCommands:\n") else {
+        return BTreeSet::from([above.join(" ")]);
+    };
+    let names = commands.lines().take_while(|line| !line.is_empty());
+    // What a description goes on with stands further right.
+    let names = names.filter_map(|line| line.strip_prefix("  ").filter(|it| !it.starts_with(' ')));
+    let names = names.filter_map(|line| line.split(' ').next()).filter(|name| *name != "help");
+    names.flat_map(|name| commands_of(&[above, &[name]].concat())).collect()
+}
+
+/// A folder in which one command runs after the other, where everything that says no more is open to everyone.
+struct Stage {
+    dir: tempfile::TempDir,
+    connection_string: String,
+    /// The commands that ran.
+    ran: BTreeSet<String>,
+}
+
+impl Stage {
+    fn command(&mut self, name: &str, arguments: &[&str]) -> Command {
+        self.ran.insert(name.to_owned());
+        let words: Vec<&str> = name.split(' ').chain(arguments.iter().copied()).collect();
+        let mut command = open_to_all(&words, self.dir.path());
+        command.env("EVENTHUB_CONNECTION_STRING", &self.connection_string);
+        command.env("LONGSHORE_DOWNLOAD_PRIVATE_ADDRESSES", "allow");
+        for (key, value) in [
+            ("LONGSHORE_TOPICS_RESULTS_ENTITY", "results"),
+            ("LONGSHORE_TOPICS_OTHERS_ENTITY", "others"),
+            ("EVENTHUB_ENTITY_DOWNLOAD", "tasks"),
+            ("LONGSHORE_WORKER_DOWNLOAD_RESULTS", "results"),
+            ("LONGSHORE_WORKER_DOWNLOAD_FILES", "files"),
+            ("EVENTHUB_ENTITY_UPLOAD", "results"),
+            ("LONGSHORE_WORKER_UPLOAD_RESULTS", "others"),
+            ("LONGSHORE_WORKER_UPLOAD_SOURCE", "files"),
+            ("LONGSHORE_WORKER_UPLOAD_FILES", "uploaded"),
+        ] {
+            command.env(key, value);
+        }
+        command
+    }
+
+    /// Runs a command to its end.
+    fn run(&mut self, name: &str, arguments: &[&str]) -> Ended {
+        let running = start(&mut self.command(name, arguments));
+        let ended = tokio::task::block_in_place(|| running.end()).expect_code(0);
+        self.expect_private(name);
+        ended
+    }
+
+    /// Runs one that goes on until a signal, until `is_there`.
+    fn run_until(&mut self, name: &str, arguments: &[&str], is_there: impl Fn(&Self) -> bool) {
+        let running = start(&mut self.command(name, arguments));
+        tokio::task::block_in_place(|| {
+            let give_up = Instant::now() + LIMIT;
+            while !is_there(self) {
+                assert!(Instant::now() < give_up, "{name}: it does not come");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            // While it runs, too.
+            self.expect_private(name);
+            running.terminate();
+            running.end()
+        });
+        self.expect_private(name);
+    }
+
+    /// All that was made, but for what was asked for: the files.
+    fn expect_private(&self, name: &str) {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(self.dir.path()).unwrap() {
+            let path = entry.unwrap().path();
+            if !["files", "uploaded"].iter().any(|asked_for| path.ends_with(asked_for)) {
+                wide(&path, &mut found);
+            }
+        }
+        assert!(found.is_empty(), "longshore {name}: {found:#?}");
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// How many records there are of a kind.
+    fn records(&self, kind: &str) -> usize {
+        let below = files_below(&self.path("longshore-state/failures").join(kind));
+        below.iter().filter(|name| name.ends_with(".json")).count()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_each_command_makes_is_private() {
+    let mut builder = Emulator::builder();
+    for hub in ["tasks", "results", "others", "retries", "letters"] {
+        builder = builder.hub(hub, 1);
+    }
+    let (emulator, web) = (builder.start().await.unwrap(), WebServer::start());
+    web.serve("a.bin", "a");
+    let mut stage = Stage {
+        dir: tempfile::tempdir().unwrap(),
+        connection_string: emulator.connection_string(None),
+        ran: BTreeSet::new(),
+    };
+    let task = |name: &str| {
+        serde_json::json!({ "id": name, "url": web.url(name), "path": name }).to_string()
+    };
+    let tasks = [task("a.bin"), task("gone.bin?sig=hush")];
+
+    stage.run("test", &["--worker", "download"]);
+    stage.run("send", &["--hub", "tasks", "--body", &tasks[0], "--body", &tasks[1]]);
+    stage.run("tail", &["--hub", "tasks"]);
+    stage.run_until("worker download", &[], |stage| {
+        stage.path("files/a.bin").exists() && stage.records("dead") == 1
+    });
+    stage.run_until("worker upload", &[], |stage| stage.path("uploaded/a.bin").exists());
+    assert!(stage.path("longshore-state").exists(), "there is a state to be private");
+
+    for command in ["list", "group"] {
+        stage.run(&format!("dead-letters {command}"), &[]);
+    }
+    stage.run("dead-letters show", &["tasks/0#1"]);
+    stage.run("dead-letters export", &["--to", "letters.jsonl"]);
+    stage.run("dead-letters import", &["--hub", "letters"]);
+    // Nobody takes the letters: they stay parked.
+    let replay = |stage: &mut Stage| {
+        stage.run("dead-letters replay", &["--all", "--offline", "--no-wait"]);
+        assert_eq!(stage.records("parked"), 1);
+    };
+    replay(&mut stage);
+    assert!(!files_below(&stage.path("longshore-state/replays")).is_empty(), "a job has a file");
+    stage.run("parked list", &[]);
+    stage.run("parked show", &["tasks/0#1"]);
+    stage.run("parked retry", &["--all"]);
+    stage.run("parked give-up", &["--all"]);
+    replay(&mut stage);
+    stage.run("parked drop", &["--all"]);
+    stage.run("dead-letters purge", &["--all"]);
+
+    let of_tasks = ["--worker", "download"];
+    let with = |arguments: &[&'static str]| [&of_tasks[..], arguments].concat();
+    stage.run("checkpoints set", &with(&["--partition", "0", "--sequence", "-1"]));
+    stage.run("checkpoints reset", &with(&["--all", "--to", "earliest"]));
+    stage.run("checkpoints list", &of_tasks);
+    stage.run("checkpoints export", &with(&["--to", "kept.jsonl"]));
+    stage.run("checkpoints import", &with(&["--from", "kept.jsonl"]));
+
+    let tomorrow = SystemTime::now() + Duration::from_secs(24 * 60 * 60);
+    let event = serde_json::json!({
+        "properties": { "target_topic": "others", "scheduled_retry_time": rfc3339(tomorrow) },
+        "body_text": "later",
+    });
+    fs::create_dir(stage.path("given")).unwrap();
+    fs::set_permissions(stage.path("given"), fs::Permissions::from_mode(0o700)).unwrap();
+    let lines = stage.path("given/lines");
+    private_file::open(OpenOptions::new().write(true).create_new(true), &lines)
+        .and_then(|mut file| writeln!(file, "{event}"))
+        .unwrap();
+    stage.run("send", &["--hub", "retries", "--json", "--from", "given/lines"]);
+    stage
+        .run_until("retry-scheduler", &["--from", "retries"], |stage| stage.records("parked") == 1);
+
+    // What it makes is gone at its end: it is looked at meanwhile.
+    private_file::create_folder(&stage.path("temporary")).unwrap();
+    let mut demo = stage.command("demo", &["--dir", "files"]);
+    let mut running = start(demo.env("TMPDIR", stage.path("temporary")));
+    let (mut was_seen, limit) = (false, LIMIT);
+    let status = tokio::task::block_in_place(|| {
+        running.wait(limit, |_| {
+            for entry in fs::read_dir(stage.path("temporary")).unwrap() {
+                // It may be gone by now.
+                let Ok(found) = entry.unwrap().metadata() else { continue };
+                was_seen = true;
+                assert_eq!(found.permissions().mode() & 0o777, 0o700, "nobody gets below it");
+            }
+        })
+    });
+    running.ended(status).expect_code(0);
+    assert!(was_seen, "the demo has a folder of its own for as long as it runs");
+
+    let mut held = stage.ran.clone();
+    held.extend(HELD_ELSEWHERE.map(|(command, _)| command.to_owned()));
+    assert_eq!(held, commands_of(&[]), "a command that is new is to be run here");
     emulator.shutdown().await.unwrap();
 }
 
@@ -197,10 +406,12 @@ fn who_waits_for_a_pipe_is_stopped_by_a_signal() {
     let folder = Folder::new();
     // A list may come over one.
     make_pipe(&folder.path("list"));
-    let running = start(&mut open_to_all(&TRANSFER, folder.dir.path()));
-    std::thread::sleep(Duration::from_millis(500));
-    running.interrupt();
-    running.end_within(Duration::from_secs(20)).expect_code(4);
+    for signal in [Running::interrupt, Running::terminate] {
+        let running = start(&mut open_to_all(&TRANSFER, folder.dir.path()));
+        std::thread::sleep(Duration::from_millis(500));
+        signal(&running);
+        running.end_within(Duration::from_secs(20)).expect_code(4);
+    }
 }
 
 #[test]

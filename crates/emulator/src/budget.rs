@@ -130,6 +130,47 @@ mod tests {
     use super::*;
 
     #[test]
+    fn each_kind_is_held_up_to_its_limit_by_strangers_and_by_known_peers() {
+        const KIB: usize = 1024;
+        const MIB: usize = 1024 * KIB;
+        for (kind, of_stranger, of_known, said) in [
+            (Kept::Texts, 16 * KIB, 4 * MIB, "names and addresses of links of more than"),
+            (Kept::Unfinished, 64 * KIB, 16 * MIB, "unfinished messages of more than"),
+            (Kept::Replies, 64 * KIB, 4 * MIB, "replies that wait for credit of more than"),
+            // Nothing is read for who showed no token.
+            (Kept::Reads, 0, 64 * MIB, "events that wait to be sent of more than"),
+        ] {
+            let known = || {
+                let mut known = Budget::new(TokenCheck::Required);
+                known.on_token();
+                known
+            };
+            for (mut budget, limit) in [
+                (Budget::new(TokenCheck::Required), of_stranger),
+                (known(), of_known),
+                (Budget::new(TokenCheck::Ignored), of_known),
+            ] {
+                let refused = budget.hold(kind, limit + 1).expect_err("one byte too many");
+                assert_eq!(refused.condition, RESOURCE_LIMIT_EXCEEDED, "{kind:?}");
+                let description = refused.description;
+                assert!(description.contains(&format!("{said} {limit} bytes")), "{description}");
+                assert_eq!(budget.held(kind), 0, "{kind:?}: what was refused does not count");
+                budget.hold(kind, limit).expect("just so many");
+                budget.hold(kind, 0).expect("nothing more");
+                assert!(budget.hold(kind, 1).is_err(), "{kind:?}");
+                assert_eq!(budget.held(kind), limit);
+                // Each kind has a limit of its own.
+                let others = [Kept::Texts, Kept::Unfinished, Kept::Replies];
+                for other in others.into_iter().filter(|other| *other != kind) {
+                    budget.hold(other, 1).expect("another kind");
+                }
+                budget.release(kind, 1);
+                assert_eq!(budget.hold(kind, 1).is_ok(), limit > 0, "{kind:?}");
+            }
+        }
+    }
+
+    #[test]
     fn what_is_given_back_can_be_held_again_and_a_token_opens_more() {
         let mut budget = Budget::default();
         let limit = STRANGER.bytes[Kept::Replies as usize];

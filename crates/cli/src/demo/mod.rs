@@ -18,6 +18,7 @@ use super::job::{Broker, Job, RESULTS, TASKS, fault, producer};
 use super::progress::{Display, Standing};
 use super::report::{Report, size};
 use super::signals::Signals;
+use super::temporary;
 use super::terminal::{give, give_picture, is_colourful, result_columns};
 use super::{CommandError, DemoArgs, DurationArg, Ending, PaceArgs};
 use longshore::blob_store::folder::{FolderBlobStore, SyncFiles};
@@ -69,7 +70,7 @@ pub(super) async fn run(args: DemoArgs) -> Result<Ending, CommandError> {
 }
 
 async fn compare(args: DemoArgs) -> Result<(), CommandError> {
-    let made = tempfile::tempdir()?;
+    let made = temporary::folder()?;
     let (named, makes) = (args.dir, made.path().to_owned());
     let collecting = tokio::task::spawn_blocking(move || match named {
         Some(dir) => collect(&dir),
@@ -108,7 +109,7 @@ async fn move_files(
     way: &Way,
     display: &mut Display,
 ) -> Result<Report, CommandError> {
-    let target = tempfile::tempdir()?;
+    let target = temporary::folder()?;
     let broker = Broker::start(None).await?;
     let tasks = sources
         .iter()

@@ -87,6 +87,8 @@ fn is_refused(seed: u64, whole: &Folder, web: &WebServer, names: &[String]) -> b
         return false;
     }
     assert!(!ended.stderr.is_empty() && ended.code.is_some(), "seed {seed}, {what}: {ended:?}");
+    // A panic is no refusal.
+    assert_ne!(ended.code, Some(101), "seed {seed}, {what}: {ended:?}");
     true
 }
 
