@@ -236,12 +236,18 @@ async fn what_cannot_be_replayed_is_named_and_stops_no_other() {
             "dead/ns.example/orders/1700000000123/%24default/0/0000000000000000000/{number:019}.json"
         ))
     };
-    let content = fs::read_to_string(file(0)).unwrap();
+    // As an earlier release wrote it, or somebody who edits it leaves it: without checksums.
+    let read = |number: i64| {
+        let content = fs::read_to_string(file(number)).unwrap();
+        let (begin, rest) = content.split_once(",\"record\":").unwrap();
+        format!("{begin}{}", &rest[rest.find('}').unwrap()..])
+    };
+    let content = read(0);
     fs::write(file(0), &content[..content.len() * 2 / 3]).unwrap();
-    let later = fs::read_to_string(file(1)).unwrap().replace("\"version\": 3", "\"version\": 4");
+    let later = read(1).replace("\"version\": 3", "\"version\": 4");
     fs::write(file(1), later).unwrap();
     // Its first line is its own, and its record that of another.
-    let (own, other) = (fs::read_to_string(file(2)).unwrap(), fs::read_to_string(file(3)).unwrap());
+    let (own, other) = (read(2), read(3));
     let head = own.lines().next().unwrap();
     let (_, record) = other.split_once('\n').unwrap();
     fs::write(file(2), format!("{head}\n{record}")).unwrap();
