@@ -127,7 +127,7 @@ async fn a_drain_that_runs_out_of_time_says_so_and_nothing_is_lost() {
     stage.web.wait_until_holding(2);
     worker.terminate();
     let ended = worker.end_within(PROMPT).expect_code(4);
-    let ended = ended.expect_said("handler calls were cut");
+    let ended = ended.expect_said(" handler call").expect_said(" cut");
     let ended = ended.expect_said("the next start does it again");
     assert_eq!(ended.figure("files"), 0);
     stage.web.release();
