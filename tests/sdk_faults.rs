@@ -26,7 +26,7 @@ use longshore::checkpoint_store::{
     StoreError, VersionToken,
 };
 use longshore::consumer::{ExitReason, StopReason};
-use longshore::event::PartitionId;
+use longshore::event::{PartitionId, SequenceNumber};
 use longshore::state::backoff::Backoff;
 use longshore::transport::event_hubs::{EventHubsPublisher, EventHubsTransport};
 use longshore::transport::{Publisher, SendTarget, Transport};
@@ -160,7 +160,6 @@ async fn watermarks(store: &dyn CheckpointStore, scope: &CheckpointScope) -> Vec
 
 // Faults under a running consumer.
 
-/// A link counts as opened when it gave its first event.
 fn links_opened(handle: &ConsumerHandle) -> usize {
     usize::try_from(handle.snapshot().counts.links_opened).unwrap()
 }
@@ -180,11 +179,18 @@ fn received_all(handle: &ConsumerHandle, events_each: usize) -> usize {
     handle.snapshot().partitions.len() - still_receiving(handle, events_each).len()
 }
 
-/// Waits until this many links were opened; a partition that is at its end needs none. One gets
-/// there early where the answer to another's request is lost and waited for in vain.
+/// Waits until this many links were opened, and gave events; a partition that is at its end needs none. One
+/// gets there early where the answer to another's request is lost and waited for in vain.
 async fn new_links(handle: &ConsumerHandle, links: usize, events_each: usize) {
-    until("new links with events", || {
-        links_opened(handle) + received_all(handle, events_each) >= links
+    until("new links", || links_opened(handle) + received_all(handle, events_each) >= links).await;
+    let received = || -> BTreeMap<PartitionId, Option<SequenceNumber>> {
+        let partitions = handle.snapshot().partitions;
+        partitions.into_iter().map(|one| (one.partition, one.last_received)).collect()
+    };
+    let last = Some(SequenceNumber(events_each as i64 - 1));
+    let before = received();
+    until("events of each", || {
+        received().iter().all(|(partition, now)| *now == last || *now > before[partition])
     })
     .await;
 }
