@@ -469,6 +469,47 @@ async fn a_cap_that_is_lowered_lets_what_runs_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn halves_of_a_batch_keep_to_a_cap_that_was_lowered_while_it_ran() {
+    let harness = Harness::new(1);
+    (0..8).for_each(|_| worded(&harness, 0, "host"));
+    let calls = Arc::new(Mutex::new(Vec::new()));
+    let running = Arc::new(AtomicUsize::new(0));
+    let (seen, now) = (calls.clone(), running.clone());
+    let handle = harness
+        .builder()
+        .options(quick_retries())
+        .max_batch_size(8)
+        .max_batches_in_flight(20)
+        .lanes(LaneRule::limited(8, first_word))
+        .batch_handler(move |batch: Batch, _: BatchContext| {
+            let at_once = now.fetch_add(batch.len(), Ordering::SeqCst) + batch.len();
+            let call = {
+                let mut calls = seen.lock().expect("lock");
+                calls.push(at_once);
+                calls.len()
+            };
+            let running = now.clone();
+            async move {
+                sleep(100 * MS).await;
+                running.fetch_sub(batch.len(), Ordering::SeqCst);
+                match call {
+                    1 => Err(Failure::transient("the first fails whole")),
+                    _ => Ok(()),
+                }
+            }
+        })
+        .expect("valid")
+        .start();
+    until("the first", || calls.lock().expect("lock").len() == 1).await;
+    handle.set_lane_cap(2).expect("limited");
+    until("all", || done(&handle) == 8).await;
+    let calls = calls.lock().expect("lock").clone();
+    assert_eq!(calls[0], 8);
+    assert!(calls[1..].iter().all(|at_once| *at_once <= 2), "{calls:?}");
+    assert!(drained(handle).await.is_clean());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_closing_uses_up_no_attempt_and_holds_its_lane_alone() {
     let harness = Harness::new(2);
     for number in 0..6 {

@@ -93,12 +93,13 @@ impl PartitionWorker {
             let Some(Taken { items, bytes, reason }) = self.halves.take() else {
                 break;
             };
-            // Whoever closed one of its lanes meanwhile wants nothing of it to begin.
+            // Whoever closed one of its lanes meanwhile wants nothing of it to begin, and whoever lowered its cap
+            // less of it.
             let tickets = items.iter().map(|tracked| tracked.ticket);
             if self
                 .waiting
                 .lanes()
-                .is_some_and(|lanes| lanes.is_any_closed(tickets, now.into_std()))
+                .is_some_and(|lanes| lanes.holds_back_any(tickets, now.into_std()))
             {
                 drop(slot);
                 self.put_back_in_lanes(items, now);

@@ -233,8 +233,9 @@ impl PartitionLanes {
         })
     }
 
-    /// Whether the lane of one of these events is closed.
-    pub(super) fn is_any_closed(
+    /// Whether the lane of one of these events, which wait for another call, is closed meanwhile, or holds more than
+    /// it may by now.
+    pub(super) fn holds_back_any(
         &mut self,
         mut tickets: impl Iterator<Item = Ticket>,
         now: Instant,
@@ -246,7 +247,9 @@ impl PartitionLanes {
             tickets.any(|ticket| {
                 let place = self.places.get(ticket);
                 let lane = place.and_then(|place| self.queues.lane_id(place.queue));
-                lane.is_some_and(|lane| lanes.table.is_closed(lane, now))
+                lane.is_some_and(|lane| {
+                    lanes.table.is_closed(lane, now) || lanes.table.is_over(lane)
+                })
             })
         })
     }

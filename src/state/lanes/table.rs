@@ -465,6 +465,11 @@ impl LaneTable {
         until.is_some_and(|until| until > now)
     }
 
+    /// Whether more of a lane is under way than may be, because its cap was lowered.
+    pub fn is_over(&self, id: LaneId) -> bool {
+        self.lanes.get(id.0).is_some_and(|lane| lane.in_flight > lane.cap(self.cap))
+    }
+
     /// What of a lane is under way.
     pub fn in_flight(&self, id: LaneId) -> usize {
         self.lanes.get(id.0).map_or(0, |lane| lane.in_flight)
