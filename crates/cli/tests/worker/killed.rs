@@ -122,7 +122,11 @@ async fn workers_that_are_killed_lose_no_file_and_move_none_that_was_complete() 
         worker.terminate();
     }
     for (_, worker) in workers {
-        worker.end_within(PROMPT).expect_code(0);
+        let ended = worker.end_within(PROMPT);
+        // One that took the place of the last one killed may not have connected yet. It did nothing, says so, and is
+        // no clean run.
+        let never_connected = ended.stderr.contains("told to stop before it had");
+        ended.expect_code(if never_connected { 1 } else { 0 });
     }
     assert_eq!(stage.count("dead-letters").await, 0);
     let mut times: BTreeMap<&str, usize> = BTreeMap::new();
