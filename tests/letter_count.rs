@@ -4,18 +4,16 @@
 
 mod support;
 
+use std::future::ready;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use longshore::consumer::LETTERS_INTERVAL;
 use longshore::failure_store::memory::MemoryFailureStore;
-use longshore::failure_store::{
-    Expected, FailureEntry, FailureKey, FailureKind, FailurePage, FailurePrefix, FailureStore,
-    MAX_PAGE_ENTRIES, PageToken, StoreError, StoredFailure, VersionToken,
-};
-use longshore::{ConsumerHandle, Error, Event, EventContext, Failure, Outcome};
+use longshore::failure_store::{FailureKind, FailurePrefix, FailureStore, MAX_PAGE_ENTRIES};
+use longshore::testing::{Intercepted, PortCall};
+use longshore::{ConsumerHandle, Event, EventContext, Failure, Outcome};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use support::{Harness, drained, settled, until};
 use tokio::time::sleep;
@@ -110,71 +108,43 @@ async fn without_a_failure_store_nothing_is_said() {
     assert!(!shown.render().lines().any(|line| line.starts_with(&format!("{GAUGE}{{"))));
 }
 
-/// A store that counts what it is asked.
-#[derive(Debug, Default)]
-struct Counted {
-    below: MemoryFailureStore,
+/// What a store was asked.
+#[derive(Default)]
+struct Asked {
     lists: AtomicU64,
     reads: AtomicU64,
 }
 
-impl Counted {
+impl Asked {
+    /// A store in memory that counts here.
+    fn store(self: &Arc<Self>) -> Arc<Intercepted<MemoryFailureStore>> {
+        let asked = Arc::clone(self);
+        Arc::new(Intercepted::new(MemoryFailureStore::new()).before(move |call: PortCall| {
+            match call.method {
+                "list" => asked.lists.fetch_add(1, Ordering::SeqCst),
+                "read" => asked.reads.fetch_add(1, Ordering::SeqCst),
+                _ => 0,
+            };
+            ready(Ok(()))
+        }))
+    }
+
     /// Lists and reads since the last call.
     fn take(&self) -> (u64, u64) {
         (self.lists.swap(0, Ordering::SeqCst), self.reads.swap(0, Ordering::SeqCst))
     }
 }
 
-impl FailureStore for Counted {
-    fn place(&self) -> String {
-        self.below.place()
-    }
-
-    fn put<'a>(
-        &'a self,
-        key: &'a FailureKey,
-        entry: &'a FailureEntry,
-        expected: &'a Expected,
-    ) -> BoxFuture<'a, Result<VersionToken, StoreError>> {
-        self.below.put(key, entry, expected)
-    }
-
-    fn read<'a>(
-        &'a self,
-        key: &'a FailureKey,
-    ) -> BoxFuture<'a, Result<Option<StoredFailure>, Error>> {
-        self.reads.fetch_add(1, Ordering::SeqCst);
-        self.below.read(key)
-    }
-
-    fn list<'a>(
-        &'a self,
-        prefix: &'a FailurePrefix,
-        after: Option<&'a PageToken>,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<FailurePage, Error>> {
-        self.lists.fetch_add(1, Ordering::SeqCst);
-        self.below.list(prefix, after, limit)
-    }
-
-    fn delete<'a>(
-        &'a self,
-        key: &'a FailureKey,
-        version: &'a VersionToken,
-    ) -> BoxFuture<'a, Result<(), StoreError>> {
-        self.below.delete(key, version)
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn so_many_letters_are_listed_and_counted_in_a_page_for_five_thousand_and_none_is_read() {
     const LETTERS: u64 = 12_001;
-    let (harness, store) = (Harness::new(1), Arc::<Counted>::default());
+    let (harness, asked) = (Harness::new(1), Arc::<Asked>::default());
+    let store = asked.store();
     harness.publish(0, LETTERS as usize);
     let handle = start(&harness, &store, LETTERS as i64);
     settled(&handle, LETTERS as i64 - 1).await;
     assert!(drained(handle).await.is_clean());
-    store.take();
+    asked.take();
 
     let (mut listed, mut after) = (0, None);
     loop {
@@ -186,12 +156,12 @@ async fn so_many_letters_are_listed_and_counted_in_a_page_for_five_thousand_and_
             break;
         }
     }
-    assert_eq!((listed, store.take()), (LETTERS, (3, 0)));
+    assert_eq!((listed, asked.take()), (LETTERS, (3, 0)));
 
     // The next owner: what is parked, what was given up before, and the count of it.
     let handle = start(&harness, &store, 0);
     until("the letters are counted", || count(&handle) == Some(LETTERS)).await;
-    let (lists, reads) = store.take();
+    let (lists, reads) = asked.take();
     assert!(lists <= LETTERS / 5_000 + 10, "{lists} requests");
     assert_eq!(reads, 0);
     drained(handle).await;

@@ -1,10 +1,14 @@
-//! A place in a log as people write it on a command line.
+//! A place in a log, and an age, as people write them on a command line.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use super::dead_letters::filter::age;
 use longshore::event::StartPosition;
-use longshore::settings::value::start_position;
+use longshore::settings::value::{duration, start_position};
+
+const SECONDS_OF_A_DAY: u64 = 24 * 60 * 60;
+
+/// Most days that an age may have.
+const MAX_AGE_DAYS: u64 = 365 * 100;
 
 /// What [`start_position`] takes, and how long ago: `1h`, `2d`.
 pub(crate) fn position(text: &str) -> Option<StartPosition> {
@@ -14,10 +18,21 @@ pub(crate) fn position(text: &str) -> Option<StartPosition> {
     })
 }
 
+/// How long ago: `30d`, `12h`.
+pub(crate) fn age(text: &str) -> Result<Duration, String> {
+    let Some(days) = text.strip_suffix('d') else {
+        return duration(text)
+            .map_err(|_| "write a number and a unit: 30d, 12h, 5m, 1s".to_owned());
+    };
+    let days: u64 = days.parse().map_err(|_| "write a number of days: 30d".to_owned())?;
+    if days > MAX_AGE_DAYS {
+        return Err(format!("it must be at most {MAX_AGE_DAYS}d"));
+    }
+    Ok(Duration::from_secs(days * SECONDS_OF_A_DAY))
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use longshore::event::SequenceNumber;
 
     use super::*;

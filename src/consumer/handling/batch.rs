@@ -30,8 +30,22 @@ use crate::outcome::{Failure, Outcome};
 #[derive(Clone, Debug)]
 pub struct Batch {
     events: Arc<[Event]>,
-    /// Where lanes are ordered: for each event the place of the first one of its lane.
-    lanes: Option<Arc<[usize]>>,
+    /// Where lanes are ordered: how each event stands in its own.
+    lanes: Option<Arc<[InLane]>>,
+}
+
+/// How an event of a batch stands in its ordered lane.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InLane {
+    /// No event of the batch is before it.
+    pub(crate) is_first: bool,
+    /// The place of the one behind it.
+    pub(crate) next: Option<usize>,
+}
+
+impl InLane {
+    /// An event that has its lane for itself, or none.
+    pub(crate) const ALONE: Self = Self { is_first: true, next: None };
 }
 
 impl Batch {
@@ -39,23 +53,13 @@ impl Batch {
         Self { events: events.into_iter().collect(), lanes: None }
     }
 
-    /// Says of each event where the first one of its lane is. Events of a lane are handled in order.
-    pub(crate) fn in_lanes(self, lanes: Arc<[usize]>) -> Self {
+    /// Says how each event stands in its lane. Events of a lane are handled in order.
+    pub(crate) fn in_lanes(self, lanes: Arc<[InLane]>) -> Self {
         Self { lanes: Some(lanes), ..self }
     }
 
-    /// The events with their places: those of an ordered lane together, in their order.
-    fn in_turn(self) -> Vec<Vec<(usize, Event)>> {
-        let Self { events, lanes } = self;
-        let first_of = |index: usize| lanes.as_ref().and_then(|lanes| lanes.get(index).copied());
-        let mut turns: Vec<Vec<(usize, Event)>> = events.iter().map(|_| Vec::new()).collect();
-        for (index, event) in events.iter().enumerate() {
-            if let Some(turn) = turns.get_mut(first_of(index).unwrap_or(index)) {
-                turn.push((index, event.clone()));
-            }
-        }
-        turns.retain(|turn| !turn.is_empty());
-        turns
+    fn in_lane(&self, index: usize) -> InLane {
+        self.lanes.as_ref().and_then(|lanes| lanes.get(index).copied()).unwrap_or(InLane::ALONE)
     }
 
     /// Handles each event of the batch, `at_once` of them at the same time, and gives the outcome of
@@ -116,9 +120,10 @@ impl Batch {
     {
         let mut outcomes: Vec<Option<Outcome>> = self.iter().map(|_| None).collect();
         let mut begun = FuturesUnordered::new();
-        let mut waiting = self.in_turn().into_iter().map(|turn| turn.into_iter());
-        let mut begin = |mut turn: std::vec::IntoIter<(usize, Event)>| {
-            let (index, event) = turn.next()?;
+        // Those behind the first one of an ordered lane begin when the one before them has ended.
+        let mut waiting = (0..self.len()).filter(|index| self.in_lane(*index).is_first);
+        let mut begin = |index: usize| {
+            let event = self.get(index)?.clone();
             let call = catch_unwind(AssertUnwindSafe(|| handle(event)));
             Some(async move {
                 let ended = match call {
@@ -129,18 +134,18 @@ impl Batch {
                     Ok(returned) => returned.into(),
                     Err(panic) => Outcome::retry(panic_failure(&*panic)),
                 };
-                (index, outcome, turn)
+                (index, outcome)
             })
         };
         begun.extend(waiting.by_ref().take(at_once.max(1)).filter_map(&mut begin));
-        while let Some((index, outcome, turn)) = begun.next().await {
+        while let Some((index, outcome)) = begun.next().await {
             let is_over =
                 matches!(outcome, Outcome::Done | Outcome::Skip(_) | Outcome::DeadLetter(_));
             if let Some(place) = outcomes.get_mut(index) {
                 *place = Some(outcome);
             }
-            let next = Some(turn).filter(|turn| is_over && !turn.as_slice().is_empty());
-            begun.extend(next.or_else(|| waiting.next()).and_then(&mut begin));
+            let behind = self.in_lane(index).next.filter(|_| is_over);
+            begun.extend(behind.or_else(|| waiting.next()).and_then(&mut begin));
         }
         let behind = || {
             Outcome::postpone(Duration::ZERO, "an event before it in its lane is to be tried again")
@@ -389,7 +394,17 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn events_of_an_ordered_lane_go_one_after_the_other_and_none_passes_one_that_failed() {
-        let lanes: Arc<[usize]> = Arc::new([0, 1, 0, 1, 0, 5, 1]);
+        let place = |is_first, next| InLane { is_first, next };
+        let (first, behind) = (true, false);
+        let lanes: Arc<[InLane]> = Arc::new([
+            place(first, Some(2)),
+            place(first, Some(3)),
+            place(behind, Some(4)),
+            place(behind, Some(6)),
+            place(behind, None),
+            InLane::ALONE,
+            place(behind, None),
+        ]);
         let begun = Mutex::new(Vec::new());
         let outcomes = batch(7).in_lanes(lanes).for_each_concurrent(10, |event| {
             begun.lock().expect("lock").push(number(&event));

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::batch::Batch;
+use super::batch::{Batch, InLane};
 use crate::event::Event;
 use crate::state::batch_buffer::FlushReason;
 use crate::state::lanes::QueueId;
@@ -129,14 +129,21 @@ impl TrackedBatch {
         Self { events, budget_bytes, standing }
     }
 
-    /// Of each event the place of the first one of its lane; its own where it has none.
-    pub(crate) fn lanes(&self, lane: impl Fn(Ticket) -> Option<QueueId>) -> Arc<[usize]> {
-        let mut firsts = HashMap::new();
-        let places = (0..self.events.len()).map(|index| {
+    /// How each event stands in its lane.
+    pub(crate) fn lanes(&self, lane: impl Fn(Ticket) -> Option<QueueId>) -> Arc<[InLane]> {
+        let mut places = vec![InLane::ALONE; self.events.len()];
+        let mut last = HashMap::new();
+        for index in 0..places.len() {
             let lane = self.get(index).and_then(|tracked| lane(tracked.ticket));
-            lane.map_or(index, |lane| *firsts.entry(lane).or_insert(index))
-        });
-        places.collect()
+            let Some(before) = lane.and_then(|lane| last.insert(lane, index)) else { continue };
+            if let Some(before) = places.get_mut(before) {
+                before.next = Some(index);
+            }
+            if let Some(place) = places.get_mut(index) {
+                place.is_first = false;
+            }
+        }
+        places.into()
     }
 
     /// The first one's ticket, if the events were received in a row.

@@ -10,13 +10,9 @@ use longshore::event::{ConsumerGroup, EntityName, PartitionId, SequenceNumber};
 use longshore::failure_store::{
     EventIdentity, FailureKind, FailurePrefix, Fingerprint, ListedFailure,
 };
-use longshore::settings::value::duration;
 use longshore::timestamp::rfc3339;
 
-const SECONDS_OF_A_DAY: u64 = 24 * 60 * 60;
-
-/// Most days that an age may have.
-const MAX_AGE_DAYS: u64 = 365 * 100;
+use crate::position::age;
 
 #[derive(Args, Debug, Default)]
 #[command(next_help_heading = "Which ones (all filters must match)")]
@@ -181,19 +177,6 @@ fn day(text: &str) -> Result<String, String> {
     parsed.map(|_| text.to_owned()).ok_or_else(|| "it must be a day such as 2026-01-31".to_owned())
 }
 
-/// How long ago: `30d`, `12h`.
-pub(crate) fn age(text: &str) -> Result<Duration, String> {
-    let Some(days) = text.strip_suffix('d') else {
-        return duration(text)
-            .map_err(|_| "write a number and a unit: 30d, 12h, 5m, 1s".to_owned());
-    };
-    let days: u64 = days.parse().map_err(|_| "write a number of days: 30d".to_owned())?;
-    if days > MAX_AGE_DAYS {
-        return Err(format!("it must be at most {MAX_AGE_DAYS}d"));
-    }
-    Ok(Duration::from_secs(days * SECONDS_OF_A_DAY))
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -201,6 +184,8 @@ mod tests {
     use longshore::failure_store::{FailureMeta, LogIdentity, VersionToken};
 
     use super::*;
+
+    const SECONDS_OF_A_DAY: u64 = 24 * 60 * 60;
 
     fn letter() -> ListedFailure {
         let log = LogIdentity {

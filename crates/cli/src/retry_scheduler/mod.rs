@@ -18,7 +18,7 @@ mod targets;
 use clap::Args;
 
 use super::configured::ConfigArgs;
-use super::{CommandError, DurationArg, Ending, ReportFormat};
+use super::{CommandError, DurationArg, Ending, ReportFormat, service as service_end};
 use longshore::error::InvalidConfig;
 use longshore::retry_scheduler::{
     DEFAULT_ATTEMPTS_PROPERTY, DEFAULT_DELAY_PROPERTY, DEFAULT_DUE_PROPERTY, DEFAULT_KEY_PROPERTY,
@@ -39,7 +39,7 @@ const KIND: &str = "retry-scheduler";
 /// name of a table [topics.NAME], or a hub in the namespace of EVENTHUB_CONNECTION_STRING. Several schedulers can share
 /// the hubs if their checkpoints are in a container. The command runs until a signal.
 #[derive(Args, Debug)]
-#[command(after_long_help = EXIT_CODES)]
+#[command(after_long_help = service_end::EXIT_CODES)]
 pub(super) struct RetrySchedulerArgs {
     /// A hub to read: the name of a table [topics.NAME], or a hub in the namespace of EVENTHUB_CONNECTION_STRING. May be
     /// given several times
@@ -113,19 +113,6 @@ fn refused(error: &InvalidConfig) -> String {
     let flag = error.field.replace('_', "-");
     format!("--{flag} {} cannot be used: {}", error.value, error.bound)
 }
-
-const EXIT_CODES: &str = "\
-Exit codes:
-  0         stopped by Ctrl-C or SIGTERM: all that was begun is done
-  1         the environment stopped it, such as a hub that does not exist
-  2         the command line or the settings cannot be used
-  3         stopped by a signal, but some partitions had stopped before; the log
-            says why
-  4         stopped by a signal, and the time to finish ran out: the next start
-            repeats what was cut
-  130, 143  a second Ctrl-C or SIGTERM stopped it at once
-
-After any of them the next start goes on where this one stopped.";
 
 pub(super) async fn run(args: RetrySchedulerArgs) -> Result<Ending, CommandError> {
     match opened::Opened::new(&args).await? {

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::files::To;
 use super::ledger::{Results, Seen, SeenLines};
-use super::line::{self, MAX_TASK_BYTES, Task};
+use super::line::{self, Task};
 use super::queue::{cannot_be_read, clashes, is_kept};
 use super::reader::{ListPlace, ListReader, RawLine};
 use super::results;
@@ -56,12 +56,8 @@ struct Planning {
 
 impl Planning {
     fn on_line(&mut self, line: &RawLine<'_>) {
-        let read = if line.bytes > MAX_TASK_BYTES as u64 {
-            Err(line::too_long(line.bytes))
-        } else {
-            line::read(line.text, &line.key).and_then(|task| self.allowed(task))
-        };
-        let read = match read {
+        let read = line::read_raw(line.text, line.bytes, &line.key);
+        let read = match read.and_then(|task| self.allowed(task)) {
             Ok(task) => match self.seen.on_task(&task.path, &line.key, line.number) {
                 Seen::Repeated => return,
                 Seen::New => Ok(task),

@@ -59,6 +59,14 @@ pub(super) struct Task {
     pub(super) size: Option<u64>,
 }
 
+/// Reads a line of which `text` may be the beginning, if it is longer than a task may be.
+///
+/// # Errors
+/// Why it is no task.
+pub(super) fn read_raw(text: &[u8], bytes: u64, key: &Key) -> Result<Task, String> {
+    if bytes > MAX_TASK_BYTES as u64 { Err(too_long(bytes)) } else { read(text, key) }
+}
+
 /// Reads a line, without its end and the white space around it.
 ///
 /// # Errors

@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::ledger::{Results, Seen, SeenLines};
 use super::letters::Letters;
-use super::line::{self, Key, MAX_TASK_BYTES, Task};
+use super::line::{self, Key, Task};
 use super::reader::{ListPlace, ListReader, RawLine};
 use super::target::Target;
 use longshore::error::{Error, ErrorClass};
@@ -317,12 +317,7 @@ impl Reading {
                 Seen::Clashes(_) => {}
             }
         }
-        let read = if line.bytes > MAX_TASK_BYTES as u64 {
-            Err(line::too_long(line.bytes))
-        } else {
-            line::read(line.text, &line.key)
-        };
-        let read = match read {
+        let read = match line::read_raw(line.text, line.bytes, &line.key) {
             Ok(task) if self.target.is_kept(&task.path) => Err(is_kept(&task.path)),
             Ok(task) => match self.seen.on_task(&task.path, &line.key, line.number) {
                 Seen::Repeated => return None,

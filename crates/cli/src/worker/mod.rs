@@ -21,7 +21,7 @@ mod watch;
 use clap::{Args, Subcommand};
 
 use super::configured::ConfigArgs;
-use super::{CommandError, Ending, ReportFormat};
+use super::{CommandError, Ending, ReportFormat, service as service_end};
 
 /// Runs a worker that moves files, until a signal ends it.
 ///
@@ -43,7 +43,7 @@ enum Kind {
     /// {"id": "7", "url": "https://…", "path": "a/b.jpg", "sha256": "…", "size": 123}
     ///
     /// Only id and url are required. A task is settled when its result or its dead letter is acknowledged.
-    #[command(after_long_help = EXIT_CODES)]
+    #[command(after_long_help = service_end::EXIT_CODES)]
     Download(RunArgs),
     /// Copies files from a folder or a container to another place. Tasks name the files, and each task gets
     /// a result.
@@ -54,7 +54,7 @@ enum Kind {
     ///
     /// Only id and path are required. The result of a download worker is such a task. A task is settled when
     /// its result or its dead letter is acknowledged.
-    #[command(after_long_help = EXIT_CODES)]
+    #[command(after_long_help = service_end::EXIT_CODES)]
     Upload(RunArgs),
 }
 
@@ -67,20 +67,6 @@ struct RunArgs {
     #[arg(long, value_name = "FORMAT")]
     report: Option<ReportFormat>,
 }
-
-const EXIT_CODES: &str = "\
-Exit codes:
-  0         stopped by Ctrl-C or SIGTERM: all that was begun is done
-  1         the environment stopped it, such as a hub that does not exist or a
-            full disk
-  2         the command line or the settings cannot be used
-  3         stopped by a signal, but some partitions had stopped before; the log
-            says why
-  4         stopped by a signal, and the time to finish ran out: the next start
-            repeats what was cut
-  130, 143  a second Ctrl-C or SIGTERM stopped it at once
-
-After any of them the next start goes on where this one stopped.";
 
 pub(super) async fn run(args: WorkerArgs) -> Result<Ending, CommandError> {
     match args.kind {
