@@ -6,6 +6,8 @@
 //!   hand that stages blocks of the same length with their CRC-64.
 //! - **Paced**: one large file from a server that gives each connection 5 MB/s from its first byte.
 //!
+//! `cargo bench … --bench transfer -- 64` runs what has `64` in its name.
+//!
 //! Both sides run in turns, in one process; the server is another. Medians of all pairs count. Results go
 //! to `target/bench/transfer.json`.
 
@@ -253,6 +255,12 @@ fn told(name: &str, bytes: u64, pairs: &[(Took, Took)]) -> String {
     )
 }
 
+/// Whether this is one of what was asked for on the command line, if anything was.
+fn is_chosen(name: &str) -> bool {
+    let mut asked = std::env::args().skip(1).filter(|word| !word.starts_with('-')).peekable();
+    asked.peek().is_none() || asked.any(|word| name.contains(&word))
+}
+
 /// Log-normal lengths around this median, the same in each run.
 fn log_normal(files: usize, median: f64) -> Vec<u64> {
     let mut rng = SmallRng::seed_from_u64(7);
@@ -277,6 +285,9 @@ async fn run(web: &Web) -> Vec<String> {
         ("discarded, files of 64 KiB", vec![64 << 10; 8_000 / fewer]),
         ("discarded, log-normal around 1 MiB", log_normal(400 / fewer, MIB as f64)),
     ] {
+        if !is_chosen(name) {
+            continue;
+        }
         let (urls, mut pairs) = (urls(&lengths, 0), Vec::new());
         for _ in 0..turns {
             let ours = measured(by_worker(&urls, Arc::new(Nowhere), limits)).await;
@@ -284,24 +295,27 @@ async fn run(web: &Web) -> Vec<String> {
         }
         lines.push(told(name, lengths.iter().sum(), &pairs));
     }
-    let lengths = vec![128 * MIB; 20 / fewer];
-    let (urls_of_large, mut pairs) = (urls(&lengths, 0), Vec::new());
-    for _ in 0..turns {
-        let store = ContainerBlobStore::with_signature(&Secret::new(web.container()));
-        let store = Arc::new(store.expect("valid").with_budget(64 * MIB, AT_ONCE));
-        let block_bytes = store.block_bytes(lengths[0], limits.block_bytes) as usize;
-        let ours = measured(by_worker(&urls_of_large, store, limits)).await;
-        let container = web.container();
-        let by_hand = by_hand_to_container(&urls_of_large, &container, block_bytes);
-        pairs.push((ours, measured(by_hand).await));
+    let (name, lengths) = ("to a container, files of 128 MiB", vec![128 * MIB; 20 / fewer]);
+    if is_chosen(name) {
+        let (urls, mut pairs) = (urls(&lengths, 0), Vec::new());
+        for _ in 0..turns {
+            let store = ContainerBlobStore::with_signature(&Secret::new(web.container()));
+            let store = Arc::new(store.expect("valid").with_budget(64 * MIB, AT_ONCE));
+            let block_bytes = store.block_bytes(lengths[0], limits.block_bytes) as usize;
+            let ours = measured(by_worker(&urls, store, limits)).await;
+            let container = web.container();
+            let by_hand = by_hand_to_container(&urls, &container, block_bytes);
+            pairs.push((ours, measured(by_hand).await));
+        }
+        lines.push(told(name, lengths.iter().sum(), &pairs));
     }
-    lines.push(told("to a container, files of 128 MiB", lengths.iter().sum(), &pairs));
-    let lengths = [500_000_000 / fewer as u64];
-    let paced = urls(&lengths, PACE);
-    let ours = measured(by_worker(&paced, Arc::new(Nowhere), limits)).await;
-    let rate = lengths[0] as f64 / ours.wall / 1e6;
-    println!("one file at 5 MB/s a connection, ten connections: {rate:.1} MB/s");
-    lines.push(format!(r#"{{"name":"one file, paced","mb_a_second":{rate:.2}}}"#));
+    let (name, lengths) = ("one file, paced", [500_000_000 / fewer as u64]);
+    if is_chosen(name) {
+        let ours = measured(by_worker(&urls(&lengths, PACE), Arc::new(Nowhere), limits)).await;
+        let rate = lengths[0] as f64 / ours.wall / 1e6;
+        println!("one file at 5 MB/s a connection, ten connections: {rate:.1} MB/s");
+        lines.push(format!(r#"{{"name":"{name}","mb_a_second":{rate:.2}}}"#));
+    }
     lines
 }
 

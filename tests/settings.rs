@@ -91,6 +91,34 @@ fn the_environment_wins_over_the_file() {
 }
 
 #[test]
+fn a_default_of_the_program_counts_where_neither_the_environment_nor_the_file_says_anything() {
+    let file = File::new("LONGSHORE_BATCH_TIMEOUT = \"250ms\"\n");
+    let defaults = [
+        ("LONGSHORE_MAX_BATCH_SIZE", "10"),
+        ("LONGSHORE_MAX_BATCH_BYTES", "1MiB"),
+        ("LONGSHORE_BATCH_TIMEOUT", "9s"),
+        ("LONGSHORE_TOPICS_LETTERS_ENTITY", "orders-letters"),
+    ];
+    let environment = [(KEY, STRING), ("LONGSHORE_MAX_BATCH_SIZE", "70")];
+    let settings = Settings::load_with_defaults(defaults, environment, Some(&file.path())).unwrap();
+    let options = settings.consumer_options();
+    assert_eq!((options.max_batch_size, options.max_batch_bytes), (70, 1 << 20));
+    assert_eq!(options.batch_timeout, Duration::from_millis(250));
+    assert_eq!(settings.topic("letters").unwrap().entity().as_str(), "orders-letters");
+    assert!(settings.warnings().is_empty(), "{:?}", settings.warnings());
+
+    let defaults = [("LONGSHORE_MAX_BATCH_SISE", "10"), ("LONGSHORE_MAX_BATCH_BYTES", "0")];
+    let refused = Settings::load_with_defaults(defaults, environment, None).unwrap_err();
+    let said: Vec<String> = refused.problems().iter().map(ToString::to_string).collect();
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert_eq!(
+        said[0],
+        "LONGSHORE_MAX_BATCH_SISE (default of the program) is not a key; did you mean LONGSHORE_MAX_BATCH_SIZE?"
+    );
+    assert!(said[1].contains("LONGSHORE_MAX_BATCH_BYTES = 0 (default of the program)"), "{said:?}");
+}
+
+#[test]
 fn an_empty_variable_is_none() {
     let settings = load(&[(KEY, BOUND), ("EVENTHUB_CONSUMER_GROUP", "")]).unwrap();
     assert_eq!(settings.consumer_group().as_str(), "$Default");

@@ -30,6 +30,7 @@ use crate::event::{EntityName, OutgoingEvent};
 use crate::state::backoff::Backoff;
 use crate::state::key_placement::KeyPlacement;
 use crate::state::send_lanes::{Lane, Queued, SendLanes};
+use crate::telemetry::metrics::PublishMetrics;
 use crate::transport::{Publisher, SendReceipt, SendTarget};
 
 /// Default of [`EntityProducer::with_attempts`]: 8.
@@ -130,6 +131,7 @@ impl EntityProducer {
     pub fn new(publisher: Arc<dyn Publisher>) -> Self {
         Self {
             sender: Sender {
+                metrics: PublishMetrics::new(publisher.entity()),
                 publisher,
                 attempts: DEFAULT_SEND_ATTEMPTS,
                 backoff: DEFAULT_SEND_BACKOFF,
@@ -362,6 +364,7 @@ impl Shared {
     }
 
     fn answer(&self, mut sends: Vec<Queued<Waiting>>, sent: Result<SendReceipt>) {
+        self.sender.metrics.on_answered(sends.len(), sent.is_ok());
         // One of them gets the error itself, with its sources.
         let last = sends.pop();
         for send in sends {
@@ -388,7 +391,8 @@ impl Shared {
             Lane::Partition(id) => Some(id.clone()),
         };
         let target = || partition.clone().map_or(SendTarget::Any, SendTarget::Partition);
-        let publisher = &self.sender.publisher;
+        let Sender { publisher, metrics, .. } = &self.sender;
+        let begun = Instant::now();
         let mut failures = 0;
         loop {
             let sent = if let [one] = piece {
@@ -399,7 +403,10 @@ impl Shared {
                 sent.map(|()| SendReceipt::new(partition.clone(), None))
             };
             match sent {
-                Ok(receipt) => return Ok(receipt),
+                Ok(receipt) => {
+                    metrics.on_acknowledged(begun.elapsed());
+                    return Ok(receipt);
+                }
                 Err(error) => self.on_failure(&mut failures, error).await?,
             }
         }
@@ -416,6 +423,7 @@ impl Shared {
         if !error.class().is_retryable() || *failures >= self.sender.attempts {
             return Err(error);
         }
+        self.sender.metrics.on_retry();
         let random = lock(&self.sender.random).random();
         let delay = self.sender.backoff.delay(*failures, random);
         warn!(
@@ -485,6 +493,7 @@ impl Shared {
 #[derive(Clone, Debug)]
 struct Sender {
     publisher: Arc<dyn Publisher>,
+    metrics: PublishMetrics,
     attempts: u32,
     backoff: Backoff,
     random: Arc<Mutex<SmallRng>>,

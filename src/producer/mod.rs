@@ -227,9 +227,10 @@ impl Producer {
 mod tests {
     use std::time::SystemTime;
 
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
     use super::*;
     use crate::transport::memory::MemoryHub;
-    use crate::transport::{LinkStart, OpenLink, Transport};
 
     fn of(hubs: &[MemoryHub]) -> Producer {
         let hubs: BTreeMap<EntityName, MemoryHub> =
@@ -251,16 +252,38 @@ mod tests {
         let batch = vec![OutgoingEvent::new("a"), OutgoingEvent::new("b")];
         producer.send_batch("parcels", batch).await.expect("sent");
 
-        let open = OpenLink::new("0".into(), LinkStart::FirstEvent, 10);
-        let mut link = orders.transport("g").open(open.clone()).await.expect("open");
-        let mut events = Vec::new();
-        std::future::poll_fn(|cx| link.poll_receive(cx, 10, &mut events)).await.expect("events");
+        let events = orders.events(0);
         assert_eq!(events.len(), 1);
         assert_eq!((events[0].key(), events[0].properties()), (Some("7"), &headers));
         assert_eq!(&events[0].body()[..], b"first");
         assert!(events[0].enqueued_time() >= before);
-        let log = parcels.transport("g").log_properties(&"0".into()).await.expect("log");
-        assert_eq!(log.last_enqueued.map(|number| number.0), Some(1));
+        let bodies: Vec<_> = parcels.events(0).iter().map(|event| event.body().clone()).collect();
+        assert_eq!(bodies, ["a", "b"]);
+        assert!(parcels.events(1).is_empty(), "there is no partition 1");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_event_is_counted_once_however_often_it_is_tried() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let hub = MemoryHub::new("results", 1);
+        // Handles are taken here, and used wherever the sends run.
+        let producer = metrics::with_local_recorder(&recorder, || {
+            EntityProducer::new(Arc::new(hub.publisher()))
+        });
+        let send = |body: &'static str| producer.send(SendTarget::Any, OutgoingEvent::new(body));
+        hub.fail_sends(2, ErrorClass::Transient);
+        send("at the third attempt").await.expect("sent");
+        hub.fail_sends(1, ErrorClass::Permanent);
+        send("never").await.expect_err("refused");
+        let text = recorder.handle().render();
+        for line in [
+            "longshore_events_published_total{entity=\"results\",result=\"ok\"} 1",
+            "longshore_events_published_total{entity=\"results\",result=\"failed\"} 1",
+            "longshore_publish_retries_total{entity=\"results\"} 2",
+            "longshore_publish_seconds_count{entity=\"results\"} 1",
+        ] {
+            assert!(text.lines().any(|shown| shown == line), "{line} in:\n{text}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

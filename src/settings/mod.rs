@@ -6,7 +6,8 @@
 //!                                                                  └──> problems, all of them
 //! ```
 //!
-//! Both have the same keys, and the environment wins. All problems are reported together, each with key, value,
+//! Both have the same keys, and the environment wins. A program may set defaults of its own, again under the same keys
+//! ([`Settings::from_process_with_defaults`]): they count where neither says anything. All problems are reported together, each with key, value,
 //! place and range. A secret is shown nowhere.
 //!
 //! Most keys are about one namespace and one hub. Tables name more: `[namespaces.NAME]`; `[topics.NAME]`, a hub of
@@ -178,8 +179,28 @@ impl Settings {
         environment: impl IntoIterator<Item = (N, V)>,
         file: Option<&Path>,
     ) -> Result<Self, SettingsError> {
+        const NONE: [(&str, &str); 0] = [];
+        Self::load_with_defaults(NONE, environment, file)
+    }
+
+    /// Does [`load`](Self::load), with the program's own defaults, under the same keys: what neither the environment nor
+    /// the file sets.
+    ///
+    /// # Errors
+    /// Everything that is wrong, together; also a default whose name is no key.
+    pub fn load_with_defaults<
+        K: Into<String>,
+        D: Into<String>,
+        N: Into<String>,
+        V: Into<String>,
+    >(
+        defaults: impl IntoIterator<Item = (K, D)>,
+        environment: impl IntoIterator<Item = (N, V)>,
+        file: Option<&Path>,
+    ) -> Result<Self, SettingsError> {
+        let defaults = defaults.into_iter().map(|(name, value)| (name.into(), value.into()));
         let environment = environment.into_iter().map(|(name, value)| (name.into(), value.into()));
-        Resolved::new(source::Values::read(environment, file)).into_settings()
+        Resolved::new(source::Values::read(defaults, environment, file)).into_settings()
     }
 
     /// Does [`load`](Self::load) with the environment of this process, and logs the [`warnings`](Self::warnings).
@@ -187,10 +208,32 @@ impl Settings {
     /// # Errors
     /// Everything that is wrong, together.
     pub fn from_process(file: Option<&Path>) -> Result<Self, SettingsError> {
+        const NONE: [(&str, &str); 0] = [];
+        Self::from_process_with_defaults(NONE, file)
+    }
+
+    /// Does [`load_with_defaults`](Self::load_with_defaults) with the environment of this process, and logs the
+    /// [`warnings`](Self::warnings).
+    ///
+    /// ```
+    /// use longshore::settings::Settings;
+    ///
+    /// let defaults = [("PIPELINE_TRANSPORT", "memory"), ("LONGSHORE_MAX_BATCH_SIZE", "20")];
+    /// let settings = Settings::from_process_with_defaults(defaults, None)?;
+    /// assert_eq!(settings.consumer_options().max_batch_size, 20);
+    /// # Ok::<(), longshore::settings::SettingsError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Everything that is wrong, together; also a default whose name is no key.
+    pub fn from_process_with_defaults<K: Into<String>, D: Into<String>>(
+        defaults: impl IntoIterator<Item = (K, D)>,
+        file: Option<&Path>,
+    ) -> Result<Self, SettingsError> {
         let environment = std::env::vars_os().map(|(name, value)| {
             (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
         });
-        let settings = Self::load(environment, file)?;
+        let settings = Self::load_with_defaults(defaults, environment, file)?;
         for warning in &settings.warnings {
             tracing::warn!("{warning}");
         }

@@ -22,6 +22,8 @@ pub enum Origin {
     },
     /// The vault.
     KeyVault,
+    /// A default that the program sets.
+    Program,
 }
 
 impl fmt::Display for Origin {
@@ -30,6 +32,7 @@ impl fmt::Display for Origin {
             Origin::Environment => f.write_str("environment"),
             Origin::File { path, line } => write!(f, "{}:{line}", path.display()),
             Origin::KeyVault => f.write_str("Key Vault"),
+            Origin::Program => f.write_str("default of the program"),
         }
     }
 }

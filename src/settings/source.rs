@@ -83,8 +83,9 @@ impl Values {
         self.proxies.get(&lower).or_else(|| self.proxies.get(name)).map(String::as_str)
     }
 
-    /// Reads the file, if there is one, and then the environment, which wins.
+    /// Reads the environment, which wins over the file, if there is one, and that over the program's defaults.
     pub(super) fn read(
+        defaults: impl IntoIterator<Item = (String, String)>,
         environment: impl IntoIterator<Item = (String, String)>,
         file: Option<&Path>,
     ) -> Self {
@@ -92,6 +93,9 @@ impl Values {
         if let Some(file) = file {
             from_file.read_file(file);
         }
+        let mut from_program = Self::default();
+        from_program.read_defaults(defaults);
+        from_file.fall_back_to(from_program);
         Self::joined(environment, from_file)
     }
 
@@ -161,6 +165,19 @@ impl Values {
             let suggestion = suggestion(meant.as_deref());
             let name = shown(&name);
             self.warnings.push(format!("{name} (environment) is not a key{suggestion}"));
+        }
+    }
+
+    /// What the program itself sets. A name that is no key is its bug.
+    fn read_defaults(&mut self, defaults: impl IntoIterator<Item = (String, String)>) {
+        for (name, text) in defaults {
+            let value = Value { name: name.clone(), text, origin: Origin::Program };
+            if !self.tables.insert_variable(&value) && !self.insert(value) {
+                let suggestion = suggestion(nearest_key(&name));
+                let (name, origin) = (shown(&name), Origin::Program);
+                self.problems
+                    .push(Problem::new(format!("{name} ({origin}) is not a key{suggestion}")));
+            }
         }
     }
 

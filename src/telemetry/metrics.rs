@@ -122,6 +122,13 @@ metrics_table! {
         "Links opened: one for each partition that begins. More means that links were lost.";
     LOST = "longshore_events_lost_total", Counter, ENTITY,
         "Events that retention removed before they were received: at most this many.";
+    PUBLISHED = "longshore_events_published_total", Counter, "entity, result",
+        "Events that a producer was given, by result: ok or failed. An event is counted once, when its last attempt \
+         is answered.";
+    PUBLISH_RETRIES = "longshore_publish_retries_total", Counter, "entity",
+        "Transfers of events that failed and are tried again.";
+    PUBLISH_SECONDS = "longshore_publish_seconds", Histogram, "entity",
+        "The time from the first attempt of a transfer of events to its acknowledgement, in seconds.";
     RETRIES_PUBLISHED = "longshore_retries_published_total", Counter, "entity, target",
         "Events of a retry hub that their target has acknowledged.";
     RETRIES_REFUSED = "longshore_retries_refused_total", Counter, "entity, reason",
@@ -131,7 +138,7 @@ metrics_table! {
         "The time from when an event of a retry hub was due to the acknowledgement of its target, in seconds.";
 }
 
-/// Describes every metric to the recorder. Called when a consumer is built.
+/// Describes every metric to the recorder. Called when a consumer or a producer of an entity is built.
 pub(crate) fn describe() {
     for metric in ALL {
         let unit = if metric.name.ends_with("_seconds") { Unit::Seconds } else { Unit::Count };
@@ -257,6 +264,42 @@ impl RetryMetrics {
     pub(crate) fn on_refused(self, entity: &EntityName, reason: &'static str) {
         let labels = [("entity", entity.to_string()), ("reason", reason.to_owned())];
         counter!(RETRIES_REFUSED.name, &labels).increment(1);
+    }
+}
+
+/// What is told of a producer of one entity.
+#[derive(Clone, Debug)]
+pub(crate) struct PublishMetrics {
+    published: Counter,
+    failed: Counter,
+    retries: Counter,
+    seconds: Histogram,
+}
+
+impl PublishMetrics {
+    pub(crate) fn new(entity: &EntityName) -> Self {
+        describe();
+        let entity = entity.to_string();
+        let by_result = |result: &'static str| counter!(PUBLISHED.name, "entity" => entity.clone(), "result" => result);
+        Self {
+            published: by_result("ok"),
+            failed: by_result("failed"),
+            retries: counter!(PUBLISH_RETRIES.name, "entity" => entity.clone()),
+            seconds: histogram!(PUBLISH_SECONDS.name, "entity" => entity),
+        }
+    }
+
+    pub(crate) fn on_answered(&self, events: usize, is_published: bool) {
+        let counter = if is_published { &self.published } else { &self.failed };
+        counter.increment(u64::try_from(events).unwrap_or(u64::MAX));
+    }
+
+    pub(crate) fn on_acknowledged(&self, time: Duration) {
+        self.seconds.record(time.as_secs_f64());
+    }
+
+    pub(crate) fn on_retry(&self) {
+        self.retries.increment(1);
     }
 }
 

@@ -156,6 +156,13 @@ impl MemoryHub {
         Some(log.append(event, self.0.clock.now(), None))
     }
 
+    /// The events that a partition has, oldest first, as a link gives them: what a handler published, for example.
+    /// Empty where there is no such partition.
+    pub fn events(&self, partition: usize) -> Vec<Event> {
+        let log = self.0.partitions.get(partition);
+        log.map(|log| lock(log).events.iter().cloned().collect()).unwrap_or_default()
+    }
+
     /// Appends an event that no link can decode; returns its sequence number. `None`: there is no such
     /// partition.
     pub fn publish_unreadable(&self, partition: usize) -> Option<SequenceNumber> {

@@ -133,8 +133,7 @@ impl ContainerBlockWriter {
     /// Sends a block that is whole.
     fn send(&self, state: &mut State, at: u64, sha256_state: [u8; 32]) {
         let Some(block) = state.here.remove(&at) else { return };
-        let bytes = block.freeze();
-        let crc64 = crc64(&bytes);
+        let (bytes, crc64) = block.freeze();
         let id = BlockId { upload: self.key, at, crc64, sha256_state };
         let number = number(at, self.block_bytes);
         state.sent.insert(SentBlock { number, crc64, sha256_state });

@@ -87,8 +87,7 @@ impl InOrderWriter {
                 source: None,
             });
         }
-        let bytes = block.freeze();
-        let crc64 = crc64(&bytes);
+        let (bytes, crc64) = block.freeze();
         let id = self.id(self.crc64s.len(), crc64);
         self.crc64s.push(crc64);
         self.staging.send(&self.upload, id, bytes);
@@ -105,8 +104,8 @@ impl BlobWriter for InOrderWriter {
         async move {
             let last = self.buffer.take();
             if self.crc64s.is_empty() {
-                let bytes = last.map(Buffer::freeze).unwrap_or_default();
-                let crc64 = crc64(&bytes);
+                let nothing = || (Bytes::new(), crc64(&[]));
+                let (bytes, crc64) = last.map_or_else(nothing, Buffer::freeze);
                 return self.upload.commit(Content::Whole(bytes, crc64), &commit).await;
             }
             if let Some(last) = last {

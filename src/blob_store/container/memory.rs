@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use crc_fast::{CrcAlgorithm, Digest as Crc};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// What is counted at a time.
@@ -21,6 +22,8 @@ pub(super) struct Memory {
 /// Memory for the bytes of a block. Dropped, it is given back.
 pub(super) struct Buffer {
     bytes: Vec<u8>,
+    /// Of the bytes: summed as they come, while the cache has them.
+    crc64: Crc,
     capacity: usize,
     memory: Arc<Memory>,
     share: Option<OwnedSemaphorePermit>,
@@ -71,7 +74,8 @@ impl Memory {
                 Vec::new()
             }
         };
-        Buffer { bytes, capacity, memory: Arc::clone(self), share }
+        let crc64 = Crc::new(CrcAlgorithm::Crc64Nvme);
+        Buffer { bytes, crc64, capacity, memory: Arc::clone(self), share }
     }
 
     fn unused(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
@@ -87,6 +91,7 @@ impl Buffer {
             self.bytes.reserve_exact(self.capacity);
         }
         self.bytes.extend_from_slice(&fits);
+        self.crc64.update(&fits);
     }
 
     /// How many bytes fit.
@@ -98,9 +103,10 @@ impl Buffer {
         &self.bytes
     }
 
-    /// The bytes, to be sent. The memory is given back when the last of them is dropped.
-    pub(super) fn freeze(self) -> Bytes {
-        Bytes::from_owner(self)
+    /// The bytes, to be sent, and their CRC-64. The memory is given back when the last of them is dropped.
+    pub(super) fn freeze(self) -> (Bytes, u64) {
+        let crc64 = self.crc64.finalize();
+        (Bytes::from_owner(self), crc64)
     }
 }
 
@@ -146,7 +152,8 @@ mod tests {
         let mut part = Bytes::from(vec![7; 40 * 1_024]);
         first.fill(&mut part);
         assert_eq!((first.room(), part.len()), (0, 8 * 1_024));
-        let sent = first.freeze();
+        let (sent, crc64) = first.freeze();
+        assert_eq!(crc64, crate::blob_store::sums::crc64(&sent));
         let place = sent.as_ptr();
         assert!(memory.try_buffer(1).is_none(), "it is being sent");
         drop(sent);
