@@ -405,6 +405,9 @@ pub fn redacted_text(text: &str) -> String {
     if is_cut_user {
         return format!("{before}{slashes}…");
     }
+    if has_signature(&before) {
+        return "…".to_owned();
+    }
     if has_signature(host) {
         return format!("{before}{slashes}…");
     }

@@ -644,6 +644,7 @@ fn of_a_text_that_is_no_url_no_secret_is_shown() {
         ("https:-/user:hush@h/a b", "https:…h/a b"),
         ("//h/user:hush@i/a?sig=hush", "//h/user:i/a…"),
         ("https:a.binsig=hush#x", "https:…"),
+        ("a.binsig=hush,https:b", "…"),
     ] {
         assert_eq!(redacted_text(text), shown);
     }

@@ -21,6 +21,8 @@ pub(super) struct Replayed {
     last: String,
     is_done: bool,
     failed_again: bool,
+    /// An owner of long ago, which was suspended while it wrote the letter, wrote it when the event was done.
+    is_back: bool,
 }
 
 impl Oracle {
@@ -32,7 +34,7 @@ impl Oracle {
             self.violations.push(format!("a job hands event {id} out twice"));
         }
         job.clone_into(&mut replayed.last);
-        (replayed.is_done, replayed.failed_again) = (false, false);
+        (replayed.is_done, replayed.failed_again, replayed.is_back) = (false, false, false);
         self.parked.entry(id).or_default().on_handed_out();
     }
 
@@ -47,6 +49,7 @@ impl Oracle {
     pub(super) fn on_letter_again(&mut self, id: usize, is_of_replay: bool) {
         if let Some(replayed) = self.replayed.get_mut(&id) {
             replayed.failed_again |= is_of_replay;
+            replayed.is_back |= !is_of_replay && replayed.is_done;
         }
     }
 
@@ -75,7 +78,8 @@ impl Oracle {
         let is_right = match told {
             Told::Done => replayed.is_done,
             Told::FailedAgain => replayed.failed_again,
-            Told::Dropped => !replayed.is_done && !replayed.failed_again,
+            // The letter is there, and nobody has its event: that is so also of one that came back.
+            Told::Dropped => replayed.is_back || !replayed.is_done && !replayed.failed_again,
         };
         if !is_right {
             self.violations.push(format!("a job says {told:?} of event {id}: {replayed:?}"));
