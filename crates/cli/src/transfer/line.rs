@@ -10,7 +10,7 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use sha2::{Digest, Sha256};
 use url::Url;
 
-use longshore::blob_store::BlobName;
+use longshore::blob_store::{BlobName, InvalidBlobName};
 use longshore::transfer::task::{DownloadTask, InvalidTask, from_hex, hex};
 use longshore::transfer::url_policy::redacted_text;
 
@@ -117,8 +117,8 @@ fn url_task(line: &[u8], key: &Key) -> Result<DownloadTask, String> {
     })?;
     let url = exact_url(text)?;
     let id = key.text();
-    let path = BlobName::parse(&file_path(&url)?)
-        .map_err(|reason| InvalidTask::path(&id, reason).to_string())?;
+    let path = file_path(&url).and_then(|path| BlobName::parse(&path));
+    let path = path.map_err(|reason| InvalidTask::path(&id, reason).to_string())?;
     Ok(DownloadTask::new(id, url, path))
 }
 
@@ -133,7 +133,10 @@ fn json_task(line: &[u8], key: &Key) -> Result<DownloadTask, String> {
     if let Some(url) = json.get("url").and_then(|url| url.as_str()) {
         let url = exact_url(url)?;
         if !json.contains_key("path") {
-            json.insert("path".to_owned(), file_path(&url)?.into());
+            let id = json.get("id").and_then(|id| id.as_str()).unwrap_or_default();
+            let path = file_path(&url);
+            let path = path.map_err(|reason| InvalidTask::path(id, reason).to_string())?;
+            json.insert("path".to_owned(), path.into());
         }
     }
     let json = serde_json::Value::Object(json).to_string();
@@ -158,6 +161,8 @@ impl<'de> Deserialize<'de> for Keys {
                 let mut keys = serde_json::Map::new();
                 while let Some((key, value)) = map.next_entry::<String, serde_json::Value>()? {
                     if keys.contains_key(&key) {
+                        // It may be a URL with a secret.
+                        let key = redacted_text(&key);
                         return Err(A::Error::custom(format!("it says {key:?} twice")));
                     }
                     keys.insert(key, value);
@@ -196,18 +201,14 @@ fn has_two_slashes(text: &str) -> bool {
 /// The name of a file: the parts of its URL's path, each decoded as RFC 3986 says. Empty parts are left
 /// out, and `index.html` stands for a path that ends with a slash. What does not decode to a text that a
 /// part of a name may be is kept as it stands, so that two URLs stay two names.
-fn file_path(url: &Url) -> Result<String, String> {
+fn file_path(url: &Url) -> Result<String, InvalidBlobName> {
     let mut parts: Vec<String> = Vec::new();
     for part in url.path().split('/').filter(|part| !part.is_empty()) {
         let decoded = decoded(part);
         if decoded.split(['/', '\\']).any(|part| part == "..") {
-            let path = format!(
-                "{}{decoded}",
-                parts.iter().map(|part| format!("{part}/")).collect::<String>()
-            );
-            return Err(format!(
-                "the path {path:?} is refused: it climbs out of the folder with '..'"
-            ));
+            let before = parts.iter().map(|part| format!("{part}/")).collect::<String>();
+            let fault = "it climbs out of the folder with '..'";
+            return Err(InvalidBlobName { name: format!("{before}{decoded}"), fault });
         }
         let is_a_part = !decoded.contains(['/', '\\']) && !decoded.chars().any(char::is_control);
         parts.push(match is_a_part && decoded != "." {
@@ -303,6 +304,20 @@ mod tests {
             assert!(fault.contains(why), "{line}: {fault}");
         }
         assert_eq!(path("data:x").map(|_| ()), Ok(()), "its scheme is the policy's to judge");
+    }
+
+    #[test]
+    fn no_reason_shows_a_secret() {
+        for line in [
+            "a.binsig=hush,https:b",
+            "https://h/us:hush@e/%2e%2e%2fx",
+            r#"{"url":"https://h/us:hush@e/%2e%2e%2fx"}"#,
+            r#"{"https://u:hush@h/":1,"https://u:hush@h/":2}"#,
+            r#"{"sig=hush":1,"sig=hush":2}"#,
+        ] {
+            let fault = path(line).expect_err(line);
+            assert!(!fault.contains("hush"), "{line}: {fault}");
+        }
     }
 
     #[test]
