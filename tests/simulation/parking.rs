@@ -112,7 +112,7 @@ impl FailureStore for SimFailures {
 
 impl World {
     /// The store has a dead letter, as the sink over it writes them.
-    pub fn keep_letter(&self, letter: &DeadLetter) {
+    pub fn keep_letter(&self, by: &str, letter: &DeadLetter) {
         let record = DeadLetterRecord::new(letter);
         let key = record.identity().key(FailureKind::Dead);
         let entry = FailureEntry::of(&record).expect("an entry");
@@ -121,7 +121,7 @@ impl World {
         if letter.event.unreadable().is_none() {
             let (partition, id) = (index(&key.event.log.partition), identity(&letter.event));
             let is_of_replay = letter.job.is_some();
-            self.oracle(|oracle| oracle.on_letter_kept(partition, id, is_of_replay));
+            self.oracle(|oracle| oracle.on_letter_kept(by, partition, id, is_of_replay));
         }
     }
 

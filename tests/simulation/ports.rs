@@ -359,7 +359,7 @@ impl DeadLetterSink for SimSink {
             worker.arrive(To::Sink).await;
             worker.on_dead_letter(letter);
             if worker.world.plan.parks {
-                worker.world.keep_letter(letter);
+                worker.world.keep_letter(&worker.name, letter);
             }
             Ok(())
         }

@@ -11,10 +11,11 @@ use super::{Oracle, Published, watermark};
 
 impl Oracle {
     /// The failure store has the letter of an event: whoever claims its partition from now on finds it there.
-    pub fn on_letter_kept(&mut self, partition: usize, id: usize, is_of_replay: bool) {
-        self.on_letter_again(id, is_of_replay);
-        let claims = &self.partitions[partition].claims;
-        let last = claims.keys().next_back().copied().unwrap_or(0);
+    pub fn on_letter_kept(&mut self, by: &str, partition: usize, id: usize, is_of_replay: bool) {
+        let last = self.partitions[partition].claims.last_key_value();
+        let is_owner = last.is_none_or(|(_, claim)| claim.by == by);
+        let last = last.map_or(0, |(epoch, _)| *epoch);
+        self.on_letter_again(id, is_of_replay, is_owner);
         self.kept.entry(id).or_insert(last);
         let event = &self.events[id];
         if let Some(log) = self.logs.get_mut(&(partition, event.incarnation)) {

@@ -21,7 +21,7 @@ pub(super) struct Replayed {
     last: String,
     is_done: bool,
     failed_again: bool,
-    /// An owner of long ago, which was suspended while it wrote the letter, wrote it when the event was done.
+    /// A worker that is not the owner any more wrote the letter once more when the event was done.
     is_back: bool,
 }
 
@@ -46,10 +46,10 @@ impl Oracle {
     }
 
     /// A letter was written of an event: by an owner that had it from a replay, or not.
-    pub(super) fn on_letter_again(&mut self, id: usize, is_of_replay: bool) {
+    pub(super) fn on_letter_again(&mut self, id: usize, is_of_replay: bool, by_owner: bool) {
         if let Some(replayed) = self.replayed.get_mut(&id) {
             replayed.failed_again |= is_of_replay;
-            replayed.is_back |= !is_of_replay && replayed.is_done;
+            replayed.is_back |= !is_of_replay && !by_owner && replayed.is_done;
         }
     }
 
