@@ -44,16 +44,28 @@ pub fn rfc3339_millis(millis: i64) -> Option<String> {
     }
     let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000).ok()?;
     let (date, time) = (time.date(), time.time());
-    Some(format!(
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
-        date.year(),
-        u8::from(date.month()),
-        date.day(),
-        time.hour(),
-        time.minute(),
-        time.second(),
-        time.millisecond()
-    ))
+    let mut text = String::with_capacity("0000-01-01T00:00:00.000Z".len());
+    for (number, digits, behind) in [
+        (date.year().unsigned_abs(), 4, '-'),
+        (u8::from(date.month()).into(), 2, '-'),
+        (date.day().into(), 2, 'T'),
+        (time.hour().into(), 2, ':'),
+        (time.minute().into(), 2, ':'),
+        (time.second().into(), 2, '.'),
+        (time.millisecond().into(), 3, 'Z'),
+    ] {
+        push_digits(&mut text, number, digits);
+        text.push(behind);
+    }
+    Some(text)
+}
+
+/// By hand, for each file that is moved has several times: the machinery of `format!` takes ten times as long.
+fn push_digits(text: &mut String, number: u32, digits: u32) {
+    for place in (0..digits).rev() {
+        let digit = number / 10_u32.pow(place) % 10;
+        text.extend(char::from_digit(digit, 10));
+    }
 }
 
 /// The time in RFC 3339, UTC, with nine digits behind the second; `None` before the year 0 and after 9999.

@@ -1,5 +1,5 @@
 //! Events that are settled elsewhere: before their handler returned, after, by nobody, and against
-//! what their handler says. In paused time.
+//! what their handler says; and by the answer to their result. In paused time.
 
 mod support;
 
@@ -8,8 +8,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use longshore::consumer::Settler;
+use longshore::producer::EntityProducer;
+use longshore::producer::results::ResultPublisher;
+use longshore::transport::memory::MemoryHub;
 use longshore::{
-    Batch, BatchContext, ConsumerHandle, Event, EventContext, Failure, Outcome, Outcomes,
+    Batch, BatchContext, ConsumerHandle, ErrorClass, Event, EventContext, Failure, Outcome,
+    Outcomes, OutgoingEvent,
 };
 use tokio::time::{Instant, sleep};
 
@@ -231,4 +235,37 @@ async fn a_settler_that_is_given_what_defers_its_event_asks_for_a_retry() {
         .start();
     until("the second attempt", || settled(&handle) == 1).await;
     ends_at_once(&harness, handle, 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_result_that_is_answered_at_once_ends_its_event_and_one_that_is_not_defers_it() {
+    let (harness, hub) = (Harness::new(1), MemoryHub::new("results", 1));
+    harness.publish(0, 3);
+    // The first send and its retries; then the hub is well again.
+    hub.fail_sends(3, ErrorClass::Transient);
+    let results = ResultPublisher::new(Arc::new(EntityProducer::new(Arc::new(hub.publisher()))));
+    let said: Arc<Mutex<Vec<bool>>> = Arc::default();
+    let saying = said.clone();
+    let handle = harness
+        .builder()
+        .max_events_in_flight(1)
+        .event_handler(move |event: Event, context: EventContext| {
+            let (results, saying, hub) = (results.clone(), saying.clone(), hub.clone());
+            async move {
+                if event.sequence_number().0 > 0 {
+                    // The lane of the first one's retries holds up what comes behind it.
+                    until("the first is published", || !hub.events(0).is_empty()).await;
+                }
+                let room = results.room(100).await;
+                let result = OutgoingEvent::new(event.sequence_number().to_string());
+                let outcome = results.publish_for(context, room, result, "it is handled");
+                saying.lock().expect("lock").push(outcome == Outcome::Done);
+                outcome
+            }
+        })
+        .expect("valid")
+        .start();
+    until("all", || handle.snapshot().counts.done == 3).await;
+    assert_eq!(*said.lock().expect("lock"), [false, true, true]);
+    ends_at_once(&harness, handle, 2).await;
 }

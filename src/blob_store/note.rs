@@ -9,9 +9,7 @@ use crate::hex::{self, from_hex};
 const UNKNOWN: &str = "-";
 
 /// The note of a commit: the work that put a blob where it is. It is committed with the blob, whole or not at all.
-/// A store without a place for it leaves it out, and the work is then done again. As text it is one line of ASCII:
-/// `v1 work=00112233445566778899aabbccddeeff source=… bytes=123 sha256=… crc64=…`, with `-` for a SHA-256 that was
-/// not asked for.
+/// A store without a place for it leaves it out, and the work is then done again.
 ///
 /// As text it is one line of ASCII:
 /// `v1 work=00112233445566778899aabbccddeeff source=… bytes=123 sha256=… crc64=…`, with `-` for a

@@ -22,6 +22,7 @@ use futures::FutureExt;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::{oneshot, watch};
+use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
@@ -66,9 +67,17 @@ const REFUSED_LOOK_INTERVAL: Duration = Duration::from_secs(600);
 /// Publishes to one entity. `Ok` means that the service accepted it.
 #[derive(Debug)]
 pub struct EntityProducer {
-    sender: Sender,
-    lanes: Arc<Mutex<SendLanes<Waiting>>>,
+    shared: Shared,
     under_way: UnderWay,
+}
+
+/// Where a lane begins that was at rest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Starts {
+    /// In a task of its own: sends that are made together travel together.
+    InATask,
+    /// In the task of the sender, as far as nothing is waited for: what is taken at once needs no task.
+    Here,
 }
 
 /// How many sends are under way, and whether more may begin.
@@ -84,9 +93,11 @@ struct Sends {
 impl UnderWay {
     fn begin(&self, operation: &'static str) -> Result<Arc<Send>> {
         let mut closed = false;
-        self.0.send_modify(|sends| {
+        self.0.send_if_modified(|sends| {
             closed = sends.closed;
             sends.count += usize::from(!closed);
+            // Nobody waits for more of them.
+            false
         });
         if closed {
             return Err(Error::new(ErrorClass::Permanent, operation, "the producer is closed"));
@@ -107,7 +118,10 @@ struct Send(UnderWay);
 
 impl Drop for Send {
     fn drop(&mut self) {
-        self.0.0.send_modify(|sends| sends.count -= 1);
+        self.0.0.send_if_modified(|sends| {
+            sends.count -= 1;
+            sends.count == 0
+        });
     }
 }
 
@@ -129,31 +143,30 @@ impl EntityProducer {
     /// ([`DEFAULT_SEND_BACKOFF`]), and gives keys to partitions as the service does
     /// ([`KeyPlacement::Service`]).
     pub fn new(publisher: Arc<dyn Publisher>) -> Self {
-        Self {
-            sender: Sender {
-                metrics: PublishMetrics::new(publisher.entity()),
-                publisher,
-                attempts: DEFAULT_SEND_ATTEMPTS,
-                backoff: DEFAULT_SEND_BACKOFF,
-                random: Arc::new(Mutex::new(SmallRng::from_os_rng())),
-                looks: Arc::default(),
-            },
-            lanes: Arc::new(Mutex::new(SendLanes::new(KeyPlacement::default()))),
-            under_way: UnderWay(watch::Sender::default()),
-        }
+        let sender = Sender {
+            metrics: PublishMetrics::new(publisher.entity()),
+            publisher,
+            attempts: DEFAULT_SEND_ATTEMPTS,
+            backoff: DEFAULT_SEND_BACKOFF,
+            random: Arc::new(Mutex::new(SmallRng::from_os_rng())),
+            looks: Arc::default(),
+        };
+        let lanes = Arc::new(Mutex::new(SendLanes::new(KeyPlacement::default())));
+        let shared = Shared { sender: Arc::new(sender), lanes };
+        Self { shared, under_way: UnderWay(watch::Sender::default()) }
     }
 
     /// Sets how many times a send is tried, at least once. Default: 8 ([`DEFAULT_SEND_ATTEMPTS`]).
     #[must_use]
     pub fn with_attempts(mut self, attempts: u32) -> Self {
-        self.sender.attempts = attempts.max(1);
+        Arc::make_mut(&mut self.shared.sender).attempts = attempts.max(1);
         self
     }
 
     /// Sets the delays between attempts. Default: 200 ms, doubled up to 10 s ([`DEFAULT_SEND_BACKOFF`]).
     #[must_use]
     pub fn with_backoff(mut self, backoff: Backoff) -> Self {
-        self.sender.backoff = backoff;
+        Arc::make_mut(&mut self.shared.sender).backoff = backoff;
         self
     }
 
@@ -161,13 +174,13 @@ impl EntityProducer {
     /// [`KeyPlacement::Service`], which most other clients have.
     #[must_use]
     pub fn with_key_placement(mut self, placement: KeyPlacement) -> Self {
-        self.lanes = Arc::new(Mutex::new(SendLanes::new(placement)));
+        self.shared.lanes = Arc::new(Mutex::new(SendLanes::new(placement)));
         self
     }
 
     /// The entity it publishes to.
     pub fn entity(&self) -> &EntityName {
-        self.sender.publisher.entity()
+        self.shared.sender.publisher.entity()
     }
 
     /// Publishes one event. Calls from many tasks at once travel as batches. Events of one key keep the order of
@@ -180,7 +193,7 @@ impl EntityProducer {
     /// # Cancel safety
     /// A dropped call may have published the event, or may still publish it.
     pub async fn send(&self, target: SendTarget, event: OutgoingEvent) -> Result<SendReceipt> {
-        self.send_or_return(target, event).await.map_err(|unsent| unsent.error)
+        self.send_or_return(target, event, Starts::InATask).await.map_err(|unsent| unsent.error)
     }
 
     /// As [`Self::send`], and gives back what was not published, so that nobody has to keep a copy of it.
@@ -188,18 +201,29 @@ impl EntityProducer {
         &self,
         target: SendTarget,
         event: OutgoingEvent,
+        starts: Starts,
     ) -> Result<SendReceipt, Unsent> {
         let answered = {
             let under_way = match self.under_way.begin("publish an event") {
                 Ok(under_way) => under_way,
                 Err(error) => return Err(Unsent { error, event: Some(event.into()) }),
             };
-            self.enqueue(&target, [event], &under_way).pop()
+            let (answer, answered) = oneshot::channel();
+            let waiting = Waiting { event, answer, _under_way: Arc::clone(&under_way) };
+            let (begun, looks) = {
+                let mut lanes = self.shared.lanes();
+                let keyed = is_placed(&target, &waiting.event);
+                let begun = placed(&mut lanes, &target, waiting);
+                (begun, keyed && lanes.take_look(Instant::now().into_std()))
+            };
+            self.shared.look_if(looks, &under_way);
+            match (begun, starts) {
+                (Some(lane), Starts::Here) => self.shared.start_here(lane),
+                (begun, _) => self.shared.start(begun),
+            }
+            answered
         };
-        match answered {
-            Some(answered) => answered.await.unwrap_or_else(|_closed| Err(Unsent::shut_down())),
-            None => Err(Unsent::shut_down()),
-        }
+        answered.await.unwrap_or_else(|_closed| Err(Unsent::shut_down()))
     }
 
     /// Publishes events in as few transfers as the link allows: those for one partition, and those
@@ -239,7 +263,7 @@ impl EntityProducer {
     pub async fn close(&self) {
         self.under_way.0.send_modify(|sends| sends.closed = true);
         self.flush().await;
-        self.sender.publisher.close().await;
+        self.shared.sender.publisher.close().await;
     }
 
     /// Puts events into their lanes, and starts those that were at rest, each in a task of its own:
@@ -247,43 +271,43 @@ impl EntityProducer {
     fn enqueue(
         &self,
         target: &SendTarget,
-        events: impl IntoIterator<Item = OutgoingEvent>,
+        events: Vec<OutgoingEvent>,
         under_way: &Arc<Send>,
     ) -> Vec<oneshot::Receiver<Result<SendReceipt, Unsent>>> {
-        let mut answers = Vec::new();
+        let mut answers = Vec::with_capacity(events.len());
         let mut started = Vec::new();
-        let look = {
-            let mut lanes = lock(&self.lanes);
+        let looks = {
+            let mut lanes = self.shared.lanes();
             let mut keyed = false;
             for event in events {
                 let (answer, answered) = oneshot::channel();
                 answers.push(answered);
-                let bytes = event.content_bytes() + ENCODING_BYTES;
-                let key = event.key.clone();
+                keyed |= is_placed(target, &event);
                 let waiting = Waiting { event, answer, _under_way: Arc::clone(under_way) };
-                started.extend(match (target, key) {
-                    (SendTarget::Partition(id), _) => {
-                        lanes.on_addressed(Lane::Partition(id.clone()), waiting, bytes)
-                    }
-                    (SendTarget::Any, None) => lanes.on_addressed(Lane::Service, waiting, bytes),
-                    (SendTarget::Any, Some(key)) => {
-                        keyed = true;
-                        lanes.on_keyed(&key, waiting, bytes)
-                    }
-                });
+                started.extend(placed(&mut lanes, target, waiting));
             }
             keyed && lanes.take_look(Instant::now().into_std())
         };
-        let shared = Shared { sender: self.sender.clone(), lanes: Arc::clone(&self.lanes) };
-        if look {
-            let (shared, under_way) = (shared.clone(), Arc::clone(under_way));
-            tokio::spawn(async move {
-                shared.look().await;
-                drop(under_way);
-            });
-        }
-        shared.start(started);
+        self.shared.look_if(looks, under_way);
+        self.shared.start(started);
         answers
+    }
+}
+
+/// Whether the key of an event says where it goes.
+fn is_placed(target: &SendTarget, event: &OutgoingEvent) -> bool {
+    *target == SendTarget::Any && event.key.is_some()
+}
+
+/// Puts an event into its lane. Returns the lane if it was at rest.
+fn placed(lanes: &mut SendLanes<Waiting>, target: &SendTarget, waiting: Waiting) -> Option<Lane> {
+    let bytes = waiting.event.content_bytes() + ENCODING_BYTES;
+    match (target, waiting.event.key.clone()) {
+        (SendTarget::Partition(id), _) => {
+            lanes.on_addressed(Lane::Partition(id.clone()), waiting, bytes)
+        }
+        (SendTarget::Any, None) => lanes.on_addressed(Lane::Service, waiting, bytes),
+        (SendTarget::Any, Some(key)) => lanes.on_keyed(&key, waiting, bytes),
     }
 }
 
@@ -303,13 +327,17 @@ impl Unsent {
 }
 
 /// What the tasks of the lanes share.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Shared {
-    sender: Sender,
+    sender: Arc<Sender>,
     lanes: Arc<Mutex<SendLanes<Waiting>>>,
 }
 
 impl Shared {
+    fn lanes(&self) -> MutexGuard<'_, SendLanes<Waiting>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Starts a task for each of these lanes.
     fn start(&self, lanes: impl IntoIterator<Item = Lane>) {
         for lane in lanes {
@@ -317,14 +345,35 @@ impl Shared {
         }
     }
 
+    /// Starts a lane in the task of its first sender; where it has to wait, the rest is a task's.
+    fn start_here(&self, lane: Lane) {
+        let mut run = self.clone().run(lane).boxed();
+        if (&mut run).now_or_never().is_none() {
+            tokio::spawn(run);
+        }
+    }
+
+    /// Looks at the partitions, in a task of its own.
+    fn look_if(&self, looks: bool, under_way: &Arc<Send>) {
+        if looks {
+            let (shared, under_way) = (self.clone(), Arc::clone(under_way));
+            tokio::spawn(async move {
+                shared.look().await;
+                drop(under_way);
+            });
+        }
+    }
+
     /// Sends what waits in a lane until nothing does.
     async fn run(self, lane: Lane) {
         loop {
-            let batch = lock(&self.lanes).take_batch(&lane, MAX_TOGETHER, MAX_TOGETHER_BYTES);
+            let batch = self.lanes().take_batch(&lane, MAX_TOGETHER, MAX_TOGETHER_BYTES);
             if batch.is_empty() {
                 return;
             }
             self.send_together(&lane, batch).await;
+            // A publisher that never waits is not to hold up the thread.
+            consume_budget().await;
         }
     }
 
@@ -345,7 +394,7 @@ impl Shared {
             if by_key && error.class() == ErrorClass::Permanent && self.is_gone(lane, since).await {
                 // The pieces behind it lie on top of each other, the next one uppermost.
                 piece.extend(pieces.drain(..).rev().flatten());
-                let (addressed, started) = lock(&self.lanes).on_gone(lane, piece);
+                let (addressed, started) = self.lanes().on_gone(lane, piece);
                 self.start(started);
                 self.answer(addressed, Err(error));
                 return;
@@ -380,7 +429,7 @@ impl Shared {
         let Waiting { event, answer, .. } = send.item;
         // Nobody may be left to hear it.
         let _heard = answer.send(sent.map_err(|error| Unsent { error, event: Some(event.into()) }));
-        let started = send.key.and_then(|key| lock(&self.lanes).on_answered(&key));
+        let started = send.key.and_then(|key| self.lanes().on_answered(&key));
         self.start(started);
     }
 
@@ -391,7 +440,7 @@ impl Shared {
             Lane::Partition(id) => Some(id.clone()),
         };
         let target = || partition.clone().map_or(SendTarget::Any, SendTarget::Partition);
-        let Sender { publisher, metrics, .. } = &self.sender;
+        let Sender { publisher, metrics, .. } = &*self.sender;
         let begun = Instant::now();
         let mut failures = 0;
         loop {
@@ -418,7 +467,7 @@ impl Shared {
     /// The error, if there is none.
     async fn on_failure(&self, failures: &mut u32, error: Error) -> Result<()> {
         // It may be the way in which the service says that the hub has more partitions.
-        lock(&self.lanes).on_failed(Instant::now().into_std());
+        self.lanes().on_failed(Instant::now().into_std());
         *failures += 1;
         if !error.class().is_retryable() || *failures >= self.sender.attempts {
             return Err(error);
@@ -442,7 +491,7 @@ impl Shared {
     async fn is_gone(&self, lane: &Lane, since: Instant) -> bool {
         let looking = self.sender.looks.lock().await;
         let asks = {
-            let mut lanes = lock(&self.lanes);
+            let mut lanes = self.lanes();
             let asks = !lanes.looked_since(since.into_std());
             if asks {
                 lanes.on_look(Instant::now().into_std());
@@ -453,7 +502,7 @@ impl Shared {
             self.ask().await;
         }
         drop(looking);
-        lock(&self.lanes).is_gone(lane)
+        self.lanes().is_gone(lane)
     }
 
     /// Looks at the partitions; one look at a time.
@@ -468,7 +517,7 @@ impl Shared {
         let (partitions, interval) = match asked {
             Ok(partitions) => (partitions, PARTITIONS_LOOK_INTERVAL),
             Err(error) => {
-                if lock(&self.lanes).is_new() {
+                if self.lanes().is_new() {
                     warn!(
                         message_topic = %self.sender.publisher.entity(),
                         class = %error.class(),
@@ -484,7 +533,7 @@ impl Shared {
                 (Vec::new(), if may_pass { FAILED_LOOK_INTERVAL } else { REFUSED_LOOK_INTERVAL })
             }
         };
-        let started = lock(&self.lanes).on_partitions(partitions, now, interval);
+        let started = self.lanes().on_partitions(partitions, now, interval);
         self.start(started);
     }
 }

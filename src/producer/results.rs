@@ -6,8 +6,8 @@
 //! 1. It takes [`room`](ResultPublisher::room) for its result before it begins the work. So the work that is done
 //!    and not yet published is bounded, and no work begins that could not be reported.
 //! 2. It does the work.
-//! 3. It [defers](crate::consumer::EventContext::defer) its event, hands the result over, and returns. Its slot is
-//!    free.
+//! 3. It hands the result over, which [defers](crate::consumer::EventContext::defer) its event, and returns. Its slot
+//!    is free.
 //! 4. Results that wait together travel together. The acknowledgement of a result settles its event, so the
 //!    checkpoint waits for it.
 //!
@@ -23,22 +23,22 @@
 //! async fn handle(results: Arc<ResultPublisher>, event: Event, context: EventContext) -> Outcome {
 //!     let room = results.room(4_096).await;
 //!     let answer = OutgoingEvent::new(format!("{} bytes", event.body().len()));
-//!     let (settler, deferred) = context.defer();
-//!     results.publish(room, settler, answer, "the event is measured");
-//!     deferred
+//!     results.publish_for(context, room, answer, "the event is measured")
 //! }
 //! ```
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 use tracing::warn;
 
 use super::EntityProducer;
-use super::entity::Unsent;
-use crate::consumer::Settler;
+use super::entity::{Starts, Unsent};
+use crate::consumer::{EventContext, Settler};
 use crate::error::{Error, ErrorClass};
 use crate::event::OutgoingEvent;
 use crate::outcome::{Failure, Outcome};
@@ -113,11 +113,30 @@ impl ResultPublisher {
         }
     }
 
-    /// Publishes a result, in a task of its own, for as long as it takes; then the settler ends its
-    /// event. `what` says what is done, for messages that go on with ", but not its result".
+    /// Publishes the result of an event, for as long as it takes. Returns what the handler is to return: how the
+    /// event ends, if the answer is there at once, or else that it is deferred until then. `what` says what is done,
+    /// for messages that go on with ", but not its result".
     ///
     /// A hub that is away is waited for. A result that is too large for it makes a dead letter of its
     /// event; a refusal for good stops the consumer, for every other result would be refused alike.
+    pub fn publish_for(
+        &self,
+        context: EventContext,
+        room: Room,
+        result: OutgoingEvent,
+        what: impl Into<String>,
+    ) -> Outcome {
+        if context.partition_lost().is_cancelled() {
+            return lost_outcome();
+        }
+        self.begin(result, what.into()).unwrap_or_else(|publishing| {
+            let (settler, deferred) = context.defer();
+            tokio::spawn(settled(publishing, settler, room));
+            deferred
+        })
+    }
+
+    /// Publishes a result as [`publish_for`](Self::publish_for) does, and settles its event by a settler.
     pub fn publish(
         &self,
         room: Room,
@@ -125,20 +144,39 @@ impl ResultPublisher {
         result: OutgoingEvent,
         what: impl Into<String>,
     ) {
-        let (producer, what) = (Arc::clone(&self.producer), what.into());
-        tokio::spawn(async move {
-            let lost = settler.partition_lost().clone();
-            let outcome = tokio::select! {
-                biased;
-                () = lost.cancelled() => lost_outcome(),
-                // Until then it counts as what a drain waits for, and then as cut.
-                () = settler.abandoned() => return,
-                outcome = published(&producer, result, &what) => outcome,
-            };
-            settler.settle(outcome);
-            drop(room);
-        });
+        if settler.partition_lost().is_cancelled() {
+            return settler.settle(lost_outcome());
+        }
+        match self.begin(result, what.into()) {
+            Ok(outcome) => settler.settle(outcome),
+            Err(publishing) => drop(tokio::spawn(settled(publishing, settler, room))),
+        }
     }
+
+    /// How the event of this result ends, if that is known at once.
+    fn begin(
+        &self,
+        result: OutgoingEvent,
+        what: String,
+    ) -> Result<Outcome, BoxFuture<'static, Outcome>> {
+        let producer = Arc::clone(&self.producer);
+        let mut publishing = async move { published(&producer, result, &what).await }.boxed();
+        (&mut publishing).now_or_never().ok_or(publishing)
+    }
+}
+
+/// Waits for the end of an event, unless its partition leaves before.
+async fn settled(publishing: BoxFuture<'static, Outcome>, settler: Settler, room: Room) {
+    let lost = settler.partition_lost().clone();
+    let outcome = tokio::select! {
+        biased;
+        () = lost.cancelled() => lost_outcome(),
+        // Until then it counts as what a drain waits for, and then as cut.
+        () = settler.abandoned() => return,
+        outcome = publishing => outcome,
+    };
+    settler.settle(outcome);
+    drop(room);
 }
 
 /// Whoever has the partition now gets the event again. That is no failure of it.
@@ -153,7 +191,8 @@ async fn published(producer: &EntityProducer, mut result: OutgoingEvent, what: &
         Failure::new(error.class(), format!("{what}, but not its result")).caused_by(error)
     };
     loop {
-        let Unsent { error, event } = match producer.send_or_return(SendTarget::Any, result).await {
+        let sent = producer.send_or_return(SendTarget::Any, result, Starts::Here);
+        let Unsent { error, event } = match sent.await {
             Ok(_receipt) => return Outcome::Done,
             Err(unsent) => unsent,
         };

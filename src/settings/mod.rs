@@ -1,4 +1,4 @@
-//! What the environment and a file say. Everything is checked before anything is connected.
+//! What the environment, a file and the program itself say. Everything is checked before anything is connected.
 //!
 //! ```text
 //!  environment, file ──> source ── values with their places ──> resolve ──> Settings
@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Both have the same keys, and the environment wins. A program may set defaults of its own, again under the same keys
-//! ([`Settings::from_process_with_defaults`]): they count where neither says anything. All problems are reported together, each with key, value,
-//! place and range. A secret is shown nowhere.
+//! ([`Settings::from_process_with_defaults`]): they count where neither says anything. All problems are reported
+//! together, each with key, value, place and range. A secret is shown nowhere.
 //!
 //! Most keys are about one namespace and one hub. Tables name more: `[namespaces.NAME]`; `[topics.NAME]`, a hub of
 //! a namespace; and `[worker.NAME]`, which says what a worker reads and where it writes ([`Settings::worker`]).
@@ -88,6 +88,9 @@ pub const SCHEDULER_SLOTS: usize = 100;
 
 /// A consumer of retry hubs parks what is due later than this, unless something else is set.
 pub const SCHEDULER_PARK_AFTER: Duration = Duration::from_secs(5);
+
+/// The program sets no defaults of its own.
+const NO_DEFAULTS: [(&str, &str); 0] = [];
 
 /// What carries events.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -179,8 +182,7 @@ impl Settings {
         environment: impl IntoIterator<Item = (N, V)>,
         file: Option<&Path>,
     ) -> Result<Self, SettingsError> {
-        const NONE: [(&str, &str); 0] = [];
-        Self::load_with_defaults(NONE, environment, file)
+        Self::load_with_defaults(NO_DEFAULTS, environment, file)
     }
 
     /// Does [`load`](Self::load), with the program's own defaults, under the same keys: what neither the environment nor
@@ -208,8 +210,7 @@ impl Settings {
     /// # Errors
     /// Everything that is wrong, together.
     pub fn from_process(file: Option<&Path>) -> Result<Self, SettingsError> {
-        const NONE: [(&str, &str); 0] = [];
-        Self::from_process_with_defaults(NONE, file)
+        Self::from_process_with_defaults(NO_DEFAULTS, file)
     }
 
     /// Does [`load_with_defaults`](Self::load_with_defaults) with the environment of this process, and logs the

@@ -1,4 +1,4 @@
-//! Reads the environment and the file into one value for each key, and remembers the places.
+//! Reads the environment, the file and the program's defaults into one value for each key, and remembers the places.
 //!
 //! Nothing is checked here but names: what is unknown, and what is given under two names.
 
@@ -162,9 +162,7 @@ impl Values {
         unknown.sort();
         for name in unknown {
             let meant = nearest_variable(&name).or_else(|| nearest_key(&name).map(str::to_owned));
-            let suggestion = suggestion(meant.as_deref());
-            let name = shown(&name);
-            self.warnings.push(format!("{name} (environment) is not a key{suggestion}"));
+            self.warnings.push(no_key(&name, &Origin::Environment, meant.as_deref()));
         }
     }
 
@@ -173,10 +171,8 @@ impl Values {
         for (name, text) in defaults {
             let value = Value { name: name.clone(), text, origin: Origin::Program };
             if !self.tables.insert_variable(&value) && !self.insert(value) {
-                let suggestion = suggestion(nearest_key(&name));
-                let (name, origin) = (shown(&name), Origin::Program);
-                self.problems
-                    .push(Problem::new(format!("{name} ({origin}) is not a key{suggestion}")));
+                let message = no_key(&name, &Origin::Program, nearest_key(&name));
+                self.problems.push(Problem::new(message));
             }
         }
     }
@@ -228,8 +224,7 @@ impl Values {
                 continue;
             };
             if !self.insert(Value { name: name.to_owned(), text, origin: origin.clone() }) {
-                let suggestion = suggestion(nearest_key(name));
-                let message = format!("{} ({origin}) is not a key{suggestion}", shown(name));
+                let message = no_key(name, &origin, nearest_key(name));
                 self.problems.push(Problem::new(message));
             }
         }
@@ -263,6 +258,11 @@ impl Values {
         }
         true
     }
+}
+
+/// What is said of a name that is no key, with the key that was probably meant.
+fn no_key(name: &str, origin: &Origin, meant: Option<&str>) -> String {
+    format!("{} ({origin}) is not a key{}", shown(name), suggestion(meant))
 }
 
 /// Whether a variable is meant for us. Its case may be wrong.

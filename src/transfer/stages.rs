@@ -44,8 +44,8 @@ pub(super) fn earlier(task: &Event) -> Vec<StageTimes> {
 }
 
 /// The property for the next stage: the times of this one, behind those before it.
-pub(super) fn handed_on(mut stages: Vec<StageTimes>, this: StageTimes) -> Value {
-    stages.push(this);
+pub(super) fn handed_on(earlier: &[StageTimes], this: &StageTimes) -> Value {
+    let mut stages: Vec<_> = earlier.iter().chain([this]).collect();
     loop {
         // Texts, which JSON holds.
         let text = serde_json::to_string(&stages).unwrap_or_default();
@@ -97,7 +97,7 @@ mod tests {
         ) {
             let mut property = Value::from("[]".to_owned());
             for (number, entity) in (0..).zip(&entities) {
-                property = handed_on(earlier(&task(property)), times(entity, number));
+                property = handed_on(&earlier(&task(property)), &times(entity, number));
                 prop_assert!(property.as_text().is_some_and(|text| text.len() <= MAX_STAGES_BYTES));
             }
             let kept = earlier(&task(property));

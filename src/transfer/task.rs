@@ -251,7 +251,7 @@ impl TransferResult {
             started_at: self.started_at.clone(),
             finished_at: self.finished_at.clone(),
         };
-        stages::handed_on(self.stages.clone(), this)
+        stages::handed_on(&self.stages, &this)
     }
 
     /// How long it took from the task's event to the file; zero where clocks differ, `None` if the

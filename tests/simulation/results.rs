@@ -145,11 +145,14 @@ impl Work<'_> {
             begun.is_done = true;
         }
         shared.worker.world.oracle(|oracle| oracle.on_worked(self.id, epoch));
-        let (settler, deferred) = context.defer();
-        if let Some(room) = self.room.take() {
-            let result = OutgoingEvent::new(self.id.to_string());
-            publisher.publish(room, settler, result, format!("event {} is handled", self.id));
+        let room = self.room.take().expect("it took room before");
+        let result = OutgoingEvent::new(self.id.to_string());
+        let what = format!("event {} is handled", self.id);
+        if self.id.is_multiple_of(2) {
+            return publisher.publish_for(context, room, result, what);
         }
+        let (settler, deferred) = context.defer();
+        publisher.publish(room, settler, result, what);
         deferred
     }
 }

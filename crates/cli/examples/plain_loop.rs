@@ -1,6 +1,7 @@
 //! The loop that one would write by hand: the files of a list, ten at once, each under a temporary name,
-//! hashed, flushed and renamed. `scripts/compare` measures the command beside it. It remembers nothing, tries
-//! nothing again and trusts every URL.
+//! hashed, flushed and renamed; with the sums that the command has of each, SHA-256 and CRC-64/NVME.
+//! `scripts/compare` measures the command beside it. It remembers nothing, tries nothing again and trusts every
+//! URL.
 //!
 //! `cargo run --release --example plain_loop -- LIST FOLDER [AT-ONCE]`
 
@@ -9,6 +10,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use crc_fast::{CrcAlgorithm, Digest as Crc};
 use futures::StreamExt;
 use reqwest::Client;
 use sha2::{Digest, Sha256};
@@ -41,11 +43,12 @@ async fn main() -> Result<(), Failed> {
     });
     let mut results = futures::stream::iter(downloads).buffer_unordered(at_once);
     let mut hashes = 0_u64;
-    while let Some(hash) = results.next().await {
-        hashes ^= u64::from(hash?[0]);
+    while let Some(sums) = results.next().await {
+        let (crc64, sha256) = sums?;
+        hashes ^= crc64 ^ u64::from(sha256[0]);
     }
     fs::remove_dir_all(folder.join(".partial"))?;
-    println!("{hashes:02x}");
+    println!("{hashes:016x}");
     Ok(())
 }
 
@@ -54,10 +57,12 @@ async fn download(
     url: Url,
     partial: PathBuf,
     target: PathBuf,
-) -> Result<[u8; 32], Failed> {
+) -> Result<(u64, [u8; 32]), Failed> {
     let mut response = client.get(url).send().await?.error_for_status()?;
-    let (mut hasher, mut file, mut buffer) = (Sha256::new(), None, Vec::new());
+    let (mut crc, mut hasher) = (Crc::new(CrcAlgorithm::Crc64Nvme), Sha256::new());
+    let (mut file, mut buffer) = (None, Vec::new());
     while let Some(chunk) = response.chunk().await? {
+        crc.update(&chunk);
         hasher.update(&chunk);
         buffer.extend_from_slice(&chunk);
         if buffer.len() >= CHUNK_BYTES {
@@ -80,5 +85,5 @@ async fn download(
         fs::rename(&partial, &target)
     };
     spawn_blocking(commit).await??;
-    Ok(hasher.finalize().into())
+    Ok((crc.finalize(), hasher.finalize().into()))
 }

@@ -1,5 +1,5 @@
-//! The memory that blocks wait in on their way to the service: a budget, and buffers that are used
-//! again.
+//! The memory that blocks wait in on their way to the service: a budget, and buffers that sum what comes
+//! and are used again.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -100,9 +100,8 @@ impl PartialFolder {
         }
         let number = self.next_file.fetch_add(1, Ordering::Relaxed);
         let path = self.path.join(number.to_string());
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create_new(true);
-        let file = private_file::open_regular(&mut options, &path)?;
+        // What is made anew is a file, and no link is followed.
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
         Ok((file, PartialFile { path: Some(path), dropped: Dropped::Removed }))
     }
 

@@ -64,6 +64,9 @@ use crate::producer::results::{ResultPublisher, Room};
 /// in its body and in a property.
 const RESULT_BYTES: usize = 640 + 2 * MAX_STAGES_BYTES;
 
+/// About what the body of a result has.
+const USUAL_BODY_BYTES: usize = 512;
+
 /// How long a task waits for room with its slot, and then without.
 const ROOM_WAIT: Duration = Duration::from_secs(5);
 
@@ -87,7 +90,8 @@ pub(super) struct Mover {
 /// A file that is stored, and what is to be told of it.
 pub(super) struct Stored {
     result: OutgoingEvent,
-    task: String,
+    /// What is done.
+    what: String,
     room: Room,
 }
 
@@ -167,17 +171,14 @@ impl Mover {
             attempts: context.attempt(),
             at: self.clock.now(),
         };
-        let task = job.id.to_owned();
-        Ok(Stored { result: result(event, moved, &finished)?, task, room })
+        let what = format!("task {}: the file is stored", job.id);
+        Ok(Stored { result: result(event, moved, &finished)?, what, room })
     }
 
     /// Publishes the result of a file, which settles its task.
     pub(super) fn publish(&self, stored: Stored, context: EventContext) -> Outcome {
-        let Stored { result, task, room } = stored;
-        let (settler, deferred) = context.defer();
-        let what = format!("task {task}: the file is stored");
-        self.results.publish(room, settler, result, what);
-        deferred
+        let Stored { result, what, room } = stored;
+        self.results.publish_for(context, room, result, what)
     }
 
     pub(super) fn set_full_disk(&mut self, choice: FullDisk) {
@@ -259,7 +260,8 @@ impl Mover {
 /// The event that tells of a file.
 fn result(event: &Event, moved: &Moved<'_>, finished: &Finished) -> Result<OutgoingEvent, Outcome> {
     let result = moved.result(event, finished);
-    let body = serde_json::to_vec(&result)
+    let mut body = Vec::with_capacity(USUAL_BODY_BYTES);
+    serde_json::to_writer(&mut body, &result)
         .map_err(|error| Outcome::dead_letter(Failure::from_error(ErrorClass::BadData, &error)))?;
     let mut outgoing = OutgoingEvent::new(body);
     outgoing.properties = event.properties().clone();

@@ -177,8 +177,9 @@ impl<'de> Deserialize<'de> for Keys {
 
 /// A URL that is asked for as it stands: what a browser would mend is a fault.
 fn exact_url(text: &str) -> Result<Url, String> {
-    let shown = redacted_text(text);
-    let url = Url::parse(text).map_err(|error| format!("{shown:?} is not a URL: {error}"))?;
+    let is_no_url =
+        |fault: &dyn fmt::Display| format!("{:?} is not a URL: {fault}", redacted_text(text));
+    let url = Url::parse(text).map_err(|error| is_no_url(&error))?;
     let fault = if text.chars().any(char::is_whitespace) {
         "it has white space; write %20 for a space, and one URL on a line"
     } else if text.chars().any(char::is_control) {
@@ -190,7 +191,7 @@ fn exact_url(text: &str) -> Result<Url, String> {
     } else {
         return Ok(url);
     };
-    Err(format!("{shown:?} is not a URL: {fault}"))
+    Err(is_no_url(&fault))
 }
 
 fn has_two_slashes(text: &str) -> bool {
