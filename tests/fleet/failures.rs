@@ -28,7 +28,7 @@ const STORM: Storm = Storm {
 async fn what_fails_while_workers_are_killed_is_done_or_a_dead_letter_and_nothing_stays_parked() {
     let report = storm::through(STORM, async |_, fleet, workers, random| {
         sleep(Duration::from_millis(random.random_range(0..1_500))).await;
-        let killed = random.random_range(0..workers.len());
+        let killed = fleet.one_at_work(workers, random).await;
         workers.swap_remove(killed).kill().await;
         workers.push(fleet.add());
     })

@@ -38,7 +38,7 @@ async fn workers_killed_while_events_flow_lose_none_and_repeat_what_was_not_chec
     let report = storm::through(KILLS, async |_, fleet, workers, random| {
         // Not where the count of published events moves: anywhere between.
         sleep(Duration::from_millis(random.random_range(0..300))).await;
-        let killed = random.random_range(0..workers.len());
+        let killed = fleet.one_at_work(workers, random).await;
         workers.swap_remove(killed).kill().await;
         workers.push(fleet.add());
     })
@@ -50,9 +50,9 @@ async fn workers_killed_while_events_flow_lose_none_and_repeat_what_was_not_chec
 /// others have by then: handlers, timers and answers go on where they were.
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_stopped_for_a_while_lose_none_and_undo_nothing_when_they_wake() {
-    let report = storm::through(PAUSES, async |_, _, workers, random| {
+    let report = storm::through(PAUSES, async |_, fleet, workers, random| {
         sleep(Duration::from_millis(random.random_range(0..300))).await;
-        let stopped = random.random_range(0..workers.len());
+        let stopped = fleet.one_at_work(workers, random).await;
         workers[stopped].pause();
         sleep(Duration::from_millis(random.random_range(500..6_000))).await;
         workers[stopped].resume();

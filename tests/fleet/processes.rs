@@ -8,6 +8,8 @@ use longshore::event::PartitionId;
 use longshore::transport::Transport as _;
 use longshore::transport::event_hubs::{EventHubsTransport, Namespace};
 use longshore_emulator::Emulator;
+use rand::rngs::SmallRng;
+use rand::seq::IteratorRandom as _;
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
@@ -162,6 +164,20 @@ impl Fleet {
             _ => Ok(()),
         };
         found(&format!("{events} are handled"), Duration::from_millis(50), LIMIT, look).await;
+    }
+
+    /// One of these workers that has handled events, by its place, as soon as there is one: who only begins
+    /// owns nothing that others could take.
+    pub async fn one_at_work(&self, workers: &[Worker], random: &mut SmallRng) -> usize {
+        let look = || {
+            let has_handled = |worker: &Worker| {
+                let journal = std::fs::metadata(self.path(&worker.name, "handled"));
+                journal.is_ok_and(|journal| journal.len() > 0)
+            };
+            let at_work = (0..workers.len()).filter(|at| has_handled(&workers[*at]));
+            at_work.choose(random).ok_or("nobody did yet")
+        };
+        found("a worker that handled events", Duration::from_millis(50), LIMIT, look).await
     }
 
     /// How many events each partition's log holds.
