@@ -134,6 +134,9 @@ struct Waiting {
     _under_way: Arc<Send>,
 }
 
+/// Where the answer to a send comes.
+type Answered = oneshot::Receiver<Result<SendReceipt, Unsent>>;
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -208,13 +211,11 @@ impl EntityProducer {
                 Ok(under_way) => under_way,
                 Err(error) => return Err(Unsent { error, event: Some(event.into()) }),
             };
-            let (answer, answered) = oneshot::channel();
-            let waiting = Waiting { event, answer, _under_way: Arc::clone(&under_way) };
-            let (begun, looks) = {
+            let (answered, begun, looks) = {
                 let mut lanes = self.shared.lanes();
-                let keyed = is_placed(&target, &waiting.event);
-                let begun = placed(&mut lanes, &target, waiting);
-                (begun, keyed && lanes.take_look(Instant::now().into_std()))
+                let keyed = is_placed(&target, &event);
+                let (answered, begun) = placed(&mut lanes, &target, event, &under_way);
+                (answered, begun, keyed && lanes.take_look(Instant::now().into_std()))
             };
             self.shared.look_if(looks, &under_way);
             match (begun, starts) {
@@ -273,18 +274,17 @@ impl EntityProducer {
         target: &SendTarget,
         events: Vec<OutgoingEvent>,
         under_way: &Arc<Send>,
-    ) -> Vec<oneshot::Receiver<Result<SendReceipt, Unsent>>> {
+    ) -> Vec<Answered> {
         let mut answers = Vec::with_capacity(events.len());
         let mut started = Vec::new();
         let looks = {
             let mut lanes = self.shared.lanes();
             let mut keyed = false;
             for event in events {
-                let (answer, answered) = oneshot::channel();
-                answers.push(answered);
                 keyed |= is_placed(target, &event);
-                let waiting = Waiting { event, answer, _under_way: Arc::clone(under_way) };
-                started.extend(placed(&mut lanes, target, waiting));
+                let (answered, begun) = placed(&mut lanes, target, event, under_way);
+                answers.push(answered);
+                started.extend(begun);
             }
             keyed && lanes.take_look(Instant::now().into_std())
         };
@@ -299,16 +299,25 @@ fn is_placed(target: &SendTarget, event: &OutgoingEvent) -> bool {
     *target == SendTarget::Any && event.key.is_some()
 }
 
-/// Puts an event into its lane. Returns the lane if it was at rest.
-fn placed(lanes: &mut SendLanes<Waiting>, target: &SendTarget, waiting: Waiting) -> Option<Lane> {
-    let bytes = waiting.event.content_bytes() + ENCODING_BYTES;
-    match (target, waiting.event.key.clone()) {
+/// Puts an event into its lane. Returns where its answer comes, and the lane if it was at rest.
+fn placed(
+    lanes: &mut SendLanes<Waiting>,
+    target: &SendTarget,
+    event: OutgoingEvent,
+    under_way: &Arc<Send>,
+) -> (Answered, Option<Lane>) {
+    let bytes = event.content_bytes() + ENCODING_BYTES;
+    let key = event.key.clone();
+    let (answer, answered) = oneshot::channel();
+    let waiting = Waiting { event, answer, _under_way: Arc::clone(under_way) };
+    let begun = match (target, key) {
         (SendTarget::Partition(id), _) => {
             lanes.on_addressed(Lane::Partition(id.clone()), waiting, bytes)
         }
         (SendTarget::Any, None) => lanes.on_addressed(Lane::Service, waiting, bytes),
         (SendTarget::Any, Some(key)) => lanes.on_keyed(&key, waiting, bytes),
-    }
+    };
+    (answered, begun)
 }
 
 /// An event that was not published, and why.
@@ -335,7 +344,7 @@ struct Shared {
 
 impl Shared {
     fn lanes(&self) -> MutexGuard<'_, SendLanes<Waiting>> {
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.lanes)
     }
 
     /// Starts a task for each of these lanes.

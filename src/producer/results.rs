@@ -6,8 +6,8 @@
 //! 1. It takes [`room`](ResultPublisher::room) for its result before it begins the work. So the work that is done
 //!    and not yet published is bounded, and no work begins that could not be reported.
 //! 2. It does the work.
-//! 3. It hands the result over, which [defers](crate::consumer::EventContext::defer) its event, and returns. Its slot
-//!    is free.
+//! 3. It hands the result over and returns. Its slot is free. If the answer is not there at once, its event is
+//!    [deferred](crate::consumer::EventContext::defer) until then.
 //! 4. Results that wait together travel together. The acknowledgement of a result settles its event, so the
 //!    checkpoint waits for it.
 //!
